@@ -1,0 +1,3 @@
+"""firstlight: pre-train small GPT language models from scratch as reproducible experiments."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,91 @@
+"""`firstlight VERB [overrides]`: verbs to entry points. Nothing here imports torch, so mistakes and help are fast."""
+
+import importlib
+import os
+import sys
+from typing import Any
+
+from firstlight import __version__
+from firstlight.errors import ConfigError, did_you_mean
+
+VERBS = {
+    "train": "train a model, or continue a run (resume=RUN)",
+    "evaluate": "loss, perplexity and bits per byte of a checkpoint on a text",
+    "generate": "continue a prompt with a checkpoint",
+}
+
+USAGE = """firstlight {version}: pre-train small GPT language models from scratch
+
+usage: firstlight VERB [key=value ...]
+
+{verbs}
+
+  firstlight VERB --help          every key of a verb, with its meaning and default
+  firstlight train -m key=a,b     one run for each value (a Hydra multirun)
+  firstlight train --cfg job      the composed config, and nothing else
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command line; return the exit code: 0 done, 1 a run that failed, 2 a mistake of the user's."""
+    argv = sys.argv[1:] if arguments is None else arguments
+    verbs = "\n".join(f"  {verb:<10} {what}" for verb, what in VERBS.items())
+    usage = USAGE.format(version=__version__, verbs=verbs)
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage, end="")
+        return 0
+    if argv[0] in ("-V", "--version"):
+        print(__version__)
+        return 0
+    verb, rest = argv[0], argv[1:]
+    try:
+        if verb not in VERBS:
+            raise ConfigError(f"there is no verb '{verb}'{did_you_mean(verb, VERBS)} (verbs: {', '.join(VERBS)})")
+        return _run(verb, rest)
+    except ConfigError as error:
+        for line in str(error).splitlines():
+            print(f"firstlight: {line}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("firstlight: interrupted", file=sys.stderr)
+        return 130
+
+
+def _run(verb: str, rest: list[str]) -> int:
+    from firstlight import compose
+
+    args = compose.parse_arguments(verb, rest)
+    if args.help:
+        from firstlight.help import help_text
+
+        print(help_text(verb, args.overrides, args.config_dir), end="")
+        return 0
+    compose.check_overrides(verb, args.overrides, multirun=args.multirun, config_dir=args.config_dir)
+
+    import hydra
+
+    failure: list[Exception] = []
+    launched_with = sys.argv
+
+    def task(config: Any) -> Any:
+        # Lightning starts the processes of a multi-device run from sys.argv: they need the verb, too.
+        sys.argv = launched_with
+        entry = importlib.import_module(f"firstlight.{verb}")
+        try:
+            return entry.main(config)
+        except Exception as error:
+            if args.multirun:  # the job is reported as failed, the next ones run
+                raise
+            failure.append(error)  # kept from Hydra, which would add a line of its own
+            return None
+
+    # Errors come back to `main`, which knows a user's mistake from a defect; Hydra would print both its own way.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.argv = [f"firstlight {verb}", *compose.hydra_arguments(rest, args.overrides)]
+    try:
+        hydra.main(version_base="1.3", config_path=compose.conf_dir(), config_name=verb)(task)()
+    finally:
+        sys.argv = launched_with
+    if failure:
+        raise failure[0]
+    return 0

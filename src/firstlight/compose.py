@@ -1,0 +1,158 @@
+"""From a command line to a composed config, with mistakes found before Hydra writes anything."""
+
+import argparse
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from firstlight.errors import ConfigError, did_you_mean
+
+TEXT_KEYS = ("prompt",)
+"""Keys whose value is taken as it was typed: prose is full of what Hydra's grammar reads as something else."""
+
+
+def conf_dir() -> str:
+    """The folder of YAML files: inside the installed package, or at the top of a checkout."""
+    packaged = Path(__file__).parent / "conf"
+    return str(packaged if packaged.is_dir() else Path(__file__).parents[2] / "conf")
+
+
+def parse_arguments(verb: str, rest: list[str]) -> argparse.Namespace:
+    """Hydra's own arguments apart from the overrides; `overrides` are ready for Hydra's grammar.
+
+    Raises:
+        ConfigError: an option that Hydra does not have, or a word that is not `key=value`.
+    """
+    parser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        raise ConfigError(f"{message} (settings are written key=value, e.g. optimizer.lr=3e-4)")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    args = parser.parse_args(rest)
+    for word in args.overrides:
+        if "=" not in word and not word.startswith("~"):
+            raise ConfigError(f"'{word}' is not a setting: write key=value (firstlight {verb} --help lists the keys)")
+    args.overrides = [_quote_text(word) for word in args.overrides]
+    if args.config_dir is not None and not Path(args.config_dir).is_dir():
+        raise ConfigError(f"--config-dir {args.config_dir}: there is no such folder")
+    return args
+
+
+def hydra_arguments(rest: list[str], overrides: list[str]) -> list[str]:
+    """The command line for Hydra, with its overrides as `parse_arguments` returned them."""
+    return [word for word in rest if _quote_text(word) not in overrides] + overrides
+
+
+def compose_config(
+    verb: str, overrides: list[str], config_dir: str | None = None, *, with_hydra: bool = False
+) -> DictConfig:
+    """Compose `conf/<verb>.yaml` with `overrides`.
+
+    Raises:
+        ConfigError: one line that names the override, what is wrong and what may have been meant.
+    """
+    searchpath = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        try:
+            return compose(verb, [*overrides, *searchpath], return_hydra_config=with_hydra)
+        except MissingConfigException as error:
+            raise ConfigError(_missing_choice(error)) from None
+        except (ConfigCompositionException, OverrideParseException, HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(_explain(verb, error, searchpath)) from None
+
+
+def check_overrides(verb: str, overrides: list[str], *, multirun: bool, config_dir: str | None) -> None:
+    """Compose once for every value of the overrides, before Hydra makes a folder or starts a job."""
+    for trial in _trials(overrides, multirun):
+        compose_config(verb, trial, config_dir)
+
+
+def parse_overrides(overrides: list[str]) -> list[Override]:
+    """Overrides as Hydra understands them.
+
+    Raises:
+        ConfigError: one that Hydra's grammar refuses.
+    """
+    try:
+        return OverridesParser.create().parse_overrides(overrides)
+    except HydraException as error:
+        raise ConfigError(_first_line(error)) from None
+
+
+def _trials(overrides: list[str], multirun: bool) -> Iterator[list[str]]:
+    parsed = parse_overrides(overrides)
+    choices: list[list[str]] = []
+    for text, override in zip(overrides, parsed, strict=True):
+        if not override.is_sweep_override():
+            choices.append([text])
+        elif not multirun:
+            raise ConfigError(f"{text}: several values make a sweep; add -m, or quote the value ('key=\"a,b\"')")
+        elif override.is_discrete_sweep():
+            choices.append([f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()])
+    first = [values[0] for values in choices]
+    yield first
+    for position, values in enumerate(choices):
+        for value in values[1:]:
+            yield [*first[:position], value, *first[position + 1 :]]
+
+
+def _quote_text(word: str) -> str:
+    key, equals, value = word.partition("=")
+    if not equals or key.split(".")[-1] not in TEXT_KEYS:
+        return word
+    escaped = re.sub(r'(\\*)(")', r"\1\1\\\2", value)  # Hydra's grammar: backslashes count only before a quote
+    escaped = re.sub(r"(\\+)$", r"\1\1", escaped).replace("${", r"\${")
+    return f'{key}="{escaped}"'
+
+
+def _missing_choice(error: MissingConfigException) -> str:
+    wanted, options = str(error.missing_cfg_file), [str(o) for o in error.options or []]
+    group, _, choice = wanted.rpartition("/")
+    if not options:
+        return f"{group or wanted}={choice}: {_first_line(error)}"
+    return f"{group}={choice}: no such choice{did_you_mean(choice, options)} ({group} is one of: {', '.join(options)})"
+
+
+def _explain(verb: str, error: Exception, searchpath: list[str]) -> str:
+    text = _first_line(error)
+    key = re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^']+)'", text)
+    group = re.search(r"No match in the defaults list|Could not override '([^'@]+)'\. No match", str(error))
+    if key is None and group is None:
+        cause = error.__cause__
+        return _first_line(cause) if isinstance(cause, OmegaConfBaseException) else text
+    wanted = re.split(r"[=@]", key[1])[0] if key else ""
+    config = compose(verb, searchpath)
+    known = {k: k for k in _keys(OmegaConf.to_container(config, resolve=False))}
+    last_parts = {k.split(".")[-1]: k for k in known}
+    if wanted in last_parts:  # `lr=3e-4` for optimizer.lr
+        return f"{wanted}: there is no such key; did you mean '{last_parts[wanted]}'?"
+    return f"{wanted}: there is no such key{did_you_mean(wanted, known)} (firstlight {verb} --help lists them all)"
+
+
+def _keys(node: Any, path: str = "") -> Iterator[str]:
+    if isinstance(node, dict):
+        for key, child in node.items():
+            yield f"{path}{key}"
+            yield from _keys(child, f"{path}{key}.")
+
+
+def _first_line(error: BaseException | None) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _slug(text: str) -> str:
+    """A folder name from the overrides of a sweep's job: what a file system or TensorBoard would trip over is `_`."""
+    return re.sub(r"[^\w.=,+-]+", "_", text)[:120]
+
+
+OmegaConf.register_new_resolver("slug", _slug, replace=True)

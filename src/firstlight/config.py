@@ -1,0 +1,214 @@
+"""Is a composed config a valid call? Names, values and types are checked against the signatures it will call.
+
+The signature of each `_target_` is the schema: nothing is declared twice, and third-party classes
+(`torch.optim.AdamW`, `lightning.pytorch.Trainer`) are checked as strictly as ours. Ranges are pydantic
+annotations of the signature (`PositiveInt`, `Ratio`).
+"""
+
+import inspect
+import json
+import os
+import re
+import types
+import typing
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, Literal, Union
+
+from annotated_types import Ge, Gt, Le, Lt
+from hydra.errors import InstantiationException
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from pydantic import ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from firstlight.errors import ConfigError, did_you_mean
+
+Ratio = Annotated[float, Field(ge=0, lt=1)]
+"""A part of a whole that is never all of it: dropout, a test split."""
+PositiveRatio = Annotated[float, Field(gt=0, lt=1)]
+FinitePositive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+FiniteNonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""What numpy and torch both accept as a seed."""
+
+TARGETS = ("firstlight.", "torch.optim.", "lightning.pytorch.")
+"""A `_target_` may only come from these packages: a config is data, and must not call whatever it likes."""
+ALLOW_TARGETS = "FIRSTLIGHT_ALLOW_TARGETS"
+"""Environment variable: further packages whose classes a config may name, separated by commas."""
+
+
+def check_config(config: DictConfig, entry: Callable[..., Any]) -> dict[str, Any]:
+    """Return `config` as plain data, ready to be instantiated for a call of `entry`.
+
+    Raises:
+        ConfigError: with one line for every key that `entry`, or the target of a node below it, would refuse.
+    """
+    plain = to_plain(config)
+    problems = list(_call_problems("", entry, plain)) + list(_node_problems("", plain))
+    if problems:
+        raise ConfigError("\n".join(dict.fromkeys(problems)))
+    return plain
+
+
+def to_plain(config: DictConfig) -> dict[str, Any]:
+    """`config` with every interpolation resolved, as dicts, lists and scalars."""
+    try:
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        key = str(error.full_key)
+        raise ConfigError(f"{key}: a value is needed; give {key}=...") from None
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def check_node(key: str, node: Any) -> None:
+    """Check one section of a config that did not come from the command line: the one a checkpoint carries.
+
+    Raises:
+        ConfigError: it is no call of something that a config may name, or not a valid one.
+    """
+    if not isinstance(node, dict) or "_target_" not in node:
+        raise ConfigError(f"{key}: expected a section with a _target_, got {node!r}")
+    problems = list(_node_problems(key, node))
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def build(plain: dict[str, Any]) -> dict[str, Any]:
+    """Instantiate every `_target_` node of a checked config (`_partial_` nodes become `functools.partial`s).
+
+    Raises:
+        ConfigError: a constructor refused its values (ValueError or TypeError).
+    """
+    try:
+        return instantiate(plain, _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__
+        if not isinstance(cause, ValueError | TypeError):
+            raise
+        key = re.search(r"full_key: (\S+)", str(error))
+        raise ConfigError(f"{key[1]}: {_one_line(cause)}" if key else _one_line(cause)) from error
+
+
+def blame(key: str, error: Exception) -> ConfigError:
+    """`error`, raised by the object that the section `key` of the config describes, as a mistake of the user's."""
+    return error if isinstance(error, ConfigError) else ConfigError(f"{key}: {_one_line(error)}")
+
+
+def _node_problems(path: str, node: Any) -> Iterator[str]:
+    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, child in children:
+        yield from _node_problems(_join(path, key), child)
+    if isinstance(node, dict) and "_target_" in node:
+        name = node["_target_"]
+        allowed = TARGETS + tuple(f"{p.strip()}." for p in os.environ.get(ALLOW_TARGETS, "").split(",") if p.strip())
+        if not isinstance(name, str) or not name.startswith(allowed):
+            yield (
+                f"{path}._target_: {name!r} is not in a package that a config may name "
+                f"({', '.join(p.rstrip('.') for p in allowed)}); to allow yours, set {ALLOW_TARGETS}=its_package"
+            )
+            return
+        try:
+            target = get_object(name)
+        except Exception as error:  # whatever its module raises on import
+            yield f"{path}._target_: {name!r} cannot be imported ({_one_line(error)})"
+            return
+        yield from _call_problems(path, target, node)
+
+
+def _call_problems(path: str, target: Callable[..., Any], node: dict[str, Any]) -> Iterator[str]:
+    parameters, hints = _signature(target)
+    given = {key: value for key, value in node.items() if not key.startswith("_")}
+    for key, value in given.items():
+        if key in parameters:
+            hint = hints.get(key, Any)
+            if not _fits(value, hint):
+                yield f"{_join(path, key)}: expected {_show(hint)}, got {value!r}"
+        elif not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            owner = f"{target.__name__} has" if path else "there is"
+            yield f"{_join(path, key)}: {owner} no '{key}'{did_you_mean(key, parameters)}"
+    if not node.get("_partial_"):
+        for key, p in parameters.items():
+            if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) and key not in given:
+                yield f"{path or 'config'}: {target.__name__} needs '{key}'"
+
+
+def _signature(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
+    """Parameters and type hints of a call; `**kwargs` of a constructor stands for its parent's parameters."""
+    if not inspect.isclass(target):
+        return dict(inspect.signature(target).parameters), _hints(target)
+    parameters: dict[str, inspect.Parameter] = {}
+    hints: dict[str, Any] = {}
+    for cls in target.__mro__:
+        if "__init__" not in vars(cls):
+            continue
+        init = vars(cls)["__init__"]
+        own = dict(list(inspect.signature(init).parameters.items())[1:])  # without self
+        passes_on = [name for name, p in own.items() if p.kind is p.VAR_KEYWORD]
+        parameters = {**own, **parameters}
+        hints = {**_hints(init), **hints}
+        if not passes_on or cls.__mro__[1] is object:
+            break
+        parameters.pop(passes_on[0])
+    return parameters, hints
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(function, include_extras=True)
+    except NameError:  # a name imported for type checkers only: names of arguments are checked, not their types
+        return {}
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Could `value`, read from YAML or the command line, be passed where `hint` is declared?
+
+    Checked as JSON in pydantic's strict mode: 2 is a float, a list is a tuple, a string is a path;
+    but 2.5 or true is not an int and "3" is not a number.
+    """
+    if isinstance(value, dict) and "_target_" in value:
+        return True  # an object still to be built: its own node is checked
+    if isinstance(value, dict):
+        value = {k: v for k, v in value.items() if not (isinstance(v, dict) and "_target_" in v)}
+    elif isinstance(value, list):
+        value = [v for v in value if not (isinstance(v, dict) and "_target_" in v)]
+    try:
+        adapter = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+    except (PydanticUserError, NameError, TypeError):  # a hint that pydantic cannot read: nothing to compare
+        return True
+    try:
+        adapter.validate_json(json.dumps(value), strict=True)
+    except ValidationError:
+        return False
+    return True
+
+
+_SIGNS = {Gt: (">", "gt"), Ge: (">=", "ge"), Lt: ("<", "lt"), Le: ("<=", "le")}
+
+
+def _show(hint: Any) -> str:
+    """A type hint in words: `int > 0`, `'a' or 'b'`, `float >= 0 and < 1 or null`."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        bounds = [b for extra in args[1:] for b in (extra.metadata if isinstance(extra, FieldInfo) else [extra])]
+        words = [f"{_SIGNS[type(b)][0]} {getattr(b, _SIGNS[type(b)][1])}" for b in bounds if type(b) in _SIGNS]
+        return " ".join([_show(args[0]), " and ".join(words)]).strip()
+    if origin is Literal:
+        return " or ".join(map(repr, args))
+    if origin in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(map(_show, args)))
+    if origin is not None:
+        inner = ", ".join(_show(a) for a in args if a is not Ellipsis)
+        return f"{getattr(origin, '__name__', origin)}[{inner}]" if inner else str(origin)
+    return "null" if hint is type(None) else getattr(hint, "__name__", str(hint))
+
+
+def _join(path: str, key: Any) -> str:
+    return f"{path}.{key}".lstrip(".")
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,251 @@
+"""Text -> split by characters -> ids -> windows -> batches."""
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from itertools import islice
+
+import lightning.pytorch as pl
+import torch
+from pydantic import NonNegativeInt, PositiveInt
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from firstlight.config import PositiveRatio, Ratio
+from firstlight.data.order import Order, batches_per_epoch
+from firstlight.data.tokenizers.base import Tokenizer
+from firstlight.data.windows import Windows
+
+Batch = tuple[Tensor, Tensor]
+"""Inputs and targets, (B, T) each."""
+SPLITS = ("train", "val", "test")
+
+
+class TextDataModule(pl.LightningDataModule):
+    """A text, split by characters into training, validation and (if asked) test parts, in windows and batches.
+
+    A dataset is a subclass that says where its documents come from. `batch_size` is global: processes share it.
+    Validation and test windows do not overlap, whatever the `stride` of training, so every token counts once.
+
+    Raises:
+        ValueError: the ratios leave no validation split, or the stride would skip tokens.
+    """
+
+    def __init__(
+        self,
+        *,
+        tokenizer: Tokenizer,
+        order: Order,
+        context_length: PositiveInt,
+        stride: PositiveInt | None = None,
+        batch_size: PositiveInt = 8,
+        train_ratio: PositiveRatio = 0.9,
+        test_ratio: Ratio = 0.0,
+        shuffle: bool = True,
+        drop_last: bool = True,
+        special_tokens: bool = False,
+        num_workers: NonNegativeInt = 0,
+        eval_batches: PositiveInt | None = None,
+        untrained_eval_batches: PositiveInt | None = None,
+    ) -> None:
+        super().__init__()
+        if train_ratio + test_ratio >= 1:
+            raise ValueError(
+                f"train_ratio ({train_ratio}) + test_ratio ({test_ratio}) must be less than 1: "
+                "the rest is the validation split"
+            )
+        if stride is not None and stride > context_length:
+            raise ValueError(f"stride ({stride}) must not be above context_length ({context_length}): it skips tokens")
+        self.tokenizer, self.order = tokenizer, order
+        self.context_length, self.stride = context_length, stride or context_length
+        self.batch_size, self.shuffle, self.drop_last = batch_size, shuffle, drop_last
+        self.train_ratio, self.test_ratio = train_ratio, test_ratio
+        self.special_tokens, self.num_workers = special_tokens, num_workers
+        self.eval_batches, self.untrained_eval_batches = eval_batches, untrained_eval_batches
+        self.ids: dict[str, Tensor] = {}
+        self.windows: dict[str, Windows] = {}
+        self.total_batches = 0
+        """Training batches of the whole run, over all epochs: set by whoever knows its length."""
+
+    @abstractmethod
+    def documents(self) -> list[str]:
+        """The documents of this dataset.
+
+        Raises:
+            ValueError: they cannot be had; the message says what was wanted and what to do.
+        """
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read, split, tokenise and cut into windows, once.
+
+        Raises:
+            ValueError: a split is too short for one window, or training for one batch.
+        """
+        if self.windows:
+            return
+        splits = self._split(self.documents())
+        if not self.tokenizer.is_fitted:
+            self.tokenizer.fit(splits["train"])
+        self.ids = {
+            name: self.tokenizer.encode_documents(texts, special_tokens=self.special_tokens)
+            for name, texts in splits.items()
+        }
+        self._check_sizes(splits)
+        self.windows = {
+            name: Windows(
+                ids,
+                context_length=self.context_length,
+                stride=self.stride if name == "train" else self.context_length,
+            )
+            for name, ids in self.ids.items()
+        }
+        n_windows = len(self.windows["train"])
+        if self.batches_per_epoch == 0:
+            raise ValueError(
+                f"batch_size ({self.batch_size}) must be at most {n_windows}, the number of training windows, "
+                "or drop_last=false"
+            )
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Training batches of one pass."""
+        return batches_per_epoch(len(self.windows["train"]), self.batch_size, self.drop_last)
+
+    def tokens_after(self, batches: int) -> int:
+        """Training tokens in the first `batches` batches of the run."""
+        epochs, rest = divmod(batches, self.batches_per_epoch)
+        n_windows = len(self.windows["train"])
+        per_epoch = self.batches_per_epoch * self.batch_size if self.drop_last else n_windows
+        return (epochs * per_epoch + min(rest * self.batch_size, n_windows)) * self.context_length
+
+    def fingerprint(self) -> dict[str, int | str]:
+        """What a run must find again to be continued: the tokens themselves, and how they are cut."""
+        digest = hashlib.sha256()
+        for name in sorted(self.ids):
+            digest.update(name.encode() + self.ids[name].numpy().tobytes())
+        return {
+            "sha256": digest.hexdigest(),
+            "context_length": self.context_length,
+            "stride": self.stride,
+            "batch_size": self.batch_size,
+            "train_windows": len(self.windows["train"]),
+        }
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """The batches of the whole run from the trainer's position on: one long pass, whatever the epochs."""
+
+        def batches() -> Iterator[Tensor]:
+            done = self._batches_done()
+            endless = self.order.train_batches(
+                len(self.windows["train"]),
+                batch_size=self.batch_size,
+                shuffle=self.shuffle,
+                drop_last=self.drop_last,
+                start=done,
+            )
+            return islice(endless, self.total_batches - done)
+
+        return self._loader("train", batches, self.total_batches)
+
+    def val_dataloader(self) -> list[DataLoader[Batch]]:
+        """The two loaders of an evaluation: training windows in evaluation mode, then validation windows."""
+        return [self.eval_dataloader("train"), self.eval_dataloader("val")]
+
+    def eval_dataloader(self, split: str) -> DataLoader[Batch]:
+        """One evaluation of `split`; of the training split no more windows than of validation, unless limited."""
+
+        def limit() -> int | None:
+            untrained = self.trainer is not None and self.trainer.global_step == 0
+            limit = (untrained and self.untrained_eval_batches) or self.eval_batches
+            return len(range(0, len(self.windows["val"]), self.batch_size)) if split == "train" and not limit else limit
+
+        def batches() -> Iterator[Tensor]:
+            return self.order.eval_batches(
+                len(self.windows[split]), batch_size=self.batch_size, split=split, limit=limit()
+            )
+
+        return self._loader(split, batches, len(range(0, len(self.windows[split]), self.batch_size)))
+
+    def _loader(self, split: str, batches: Callable[[], Iterator[Tensor]], length: int) -> DataLoader[Batch]:
+        trainer = self.trainer
+        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+        return DataLoader(
+            self.windows[split],
+            batch_size=None,  # the sampler yields whole batches of indices
+            sampler=_Batches(batches, length, rank, world_size),
+            num_workers=self.num_workers,
+            generator=torch.Generator(),  # else iterating would draw from the global one
+        )
+
+    def _batches_done(self) -> int:
+        trainer = self.trainer
+        assert trainer is not None
+        return trainer.global_step * trainer.accumulate_grad_batches  # a run is only saved between two steps
+
+    def _split(self, documents: list[str]) -> dict[str, list[str]]:
+        total = sum(map(len, documents))
+        train_end, val_end = int(self.train_ratio * total), total - int(self.test_ratio * total)
+        bounds = {"train": (0, train_end), "val": (train_end, val_end), "test": (val_end, total)}
+        return {
+            name: _cut(documents, *bound) for name, bound in bounds.items() if name != "test" or self.test_ratio > 0
+        }
+
+    def _check_sizes(self, splits: dict[str, list[str]]) -> None:
+        need = self.context_length + 1
+        for name, ids in self.ids.items():
+            if len(ids) >= need:
+                continue
+            ways = [f"model.context_length={len(ids) - 1}"] if len(ids) > 1 else []
+            if name == "val" and (ratio := self._smaller_ratio(splits)) is not None:
+                ways.append(f"data.train_ratio={ratio}")
+            raise ValueError(
+                f"the {name} split has {len(ids)} tokens, too few for one window of {self.context_length} + 1; "
+                f"use {' or '.join([*ways, 'a longer text'])}"
+            )
+
+    def _smaller_ratio(self, splits: dict[str, list[str]]) -> float | None:
+        """The largest `train_ratio`, in steps of 0.01, that leaves training and validation one window each."""
+        documents = ["".join(text for texts in splits.values() for text in texts)]
+        total = len(documents[0])
+        val_end = total - int(self.test_ratio * total)
+        for hundredths in range(int(self.train_ratio * 100), 0, -1):
+            cut = int(hundredths / 100 * total)
+            train, val = (
+                self.tokenizer.encode_documents(_cut(documents, *part)) for part in ((0, cut), (cut, val_end))
+            )
+            if len(train) <= self.context_length:
+                return None
+            if len(val) > self.context_length:
+                return hundredths / 100
+        return None
+
+    def summary(self) -> str:
+        """Token and window counts of every split, a line each."""
+        return "\n".join(
+            f"{name:<5} {len(ids):>9,} tokens  {len(self.windows[name]):>7,} windows of {self.context_length}"
+            for name, ids in self.ids.items()
+        )
+
+
+class _Batches(Sampler[Tensor]):
+    """This process's share of each batch of indices; where to begin is asked when iteration begins."""
+
+    def __init__(self, batches: Callable[[], Iterator[Tensor]], length: int, rank: int, world_size: int) -> None:
+        self.batches, self.length = batches, length
+        self.rank, self.world_size = rank, world_size
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for batch in self.batches():
+            yield batch.tensor_split(self.world_size)[self.rank]
+
+
+def _cut(documents: list[str], start: int, end: int) -> list[str]:
+    """The characters `start` to `end` of all `documents` in a row, still apart; none that is empty."""
+    parts, offset = [], 0
+    for document in documents:
+        parts.append(document[max(start - offset, 0) : max(end - offset, 0)])
+        offset += len(document)
+    return [part for part in parts if part]

@@ -1,0 +1,1 @@
+"""Tokenizers, every one a `tiktoken.Encoding`."""

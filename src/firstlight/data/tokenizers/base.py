@@ -1,0 +1,103 @@
+"""The contract of a tokenizer: text to ids and back, through a `tiktoken.Encoding`."""
+
+from abc import ABC, abstractmethod
+from functools import cached_property
+from typing import Any
+
+import tiktoken
+import torch
+from torch import Tensor
+
+END_OF_TEXT = "<|endoftext|>"
+
+
+class Tokenizer(ABC):
+    """A byte-level tokenizer with one special token, `<|endoftext|>`: every text round-trips.
+
+    `vocab_size` is what the config promises to the model; `fit` finds the vocabulary, which may be smaller.
+    """
+
+    vocab_size: int
+    encoding: tiktoken.Encoding
+
+    @abstractmethod
+    def build(self, documents: list[str]) -> tiktoken.Encoding:
+        """The encoding, from the documents of the training split where it is learned."""
+
+    def fit(self, documents: list[str]) -> None:
+        """Make ready to encode.
+
+        Raises:
+            ValueError: the vocabulary cannot be had, or is larger than `vocab_size`.
+        """
+        self.encoding = self.build(documents)
+        if self.encoding.n_vocab > self.vocab_size:
+            raise ValueError(f"vocab_size ({self.vocab_size}) must be at least the {self.encoding.n_vocab} ids it has")
+
+    @property
+    def is_fitted(self) -> bool:
+        """Can it encode yet?"""
+        return hasattr(self, "encoding")
+
+    @property
+    def end_of_text(self) -> int:
+        """The id that ends a document."""
+        return self.encoding.encode_single_token(END_OF_TEXT)
+
+    def encode(self, text: str, *, special_tokens: bool = False) -> list[int]:
+        """Ids of `text`; `<|endoftext|>` inside it is the special token if asked, else seven plain characters more."""
+        if special_tokens:
+            return self.encoding.encode(text, allowed_special="all")
+        return self.encoding.encode_ordinary(text)
+
+    def encode_documents(self, documents: list[str], *, special_tokens: bool = False) -> Tensor:
+        """Ids (N,) int32 of `documents`, one after the other with `end_of_text` between them."""
+        ids: list[int] = []
+        for number, document in enumerate(documents):
+            ids += [self.end_of_text] * (number > 0) + self.encode(document, special_tokens=special_tokens)
+        return torch.tensor(ids, dtype=torch.int32)
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of `ids`; an id that the vocabulary lacks, or a cut UTF-8 sequence, becomes U+FFFD."""
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def decode_bytes(self, ids: list[int]) -> bytes:
+        """The bytes of `ids`, whole characters or not."""
+        return b"".join(self._bytes[i] if i < len(self._bytes) else "\ufffd".encode() for i in ids)
+
+    @cached_property
+    def _bytes(self) -> list[bytes]:
+        return [self.encoding.decode_single_token_bytes(i) for i in range(self.encoding.n_vocab)]
+
+    @cached_property
+    def byte_lengths(self) -> Tensor:
+        """Bytes of text (vocab_size,) that each id stands for; none for the special token and unused ids."""
+        lengths = [0 if i == self.end_of_text else len(b) for i, b in enumerate(self._bytes)]
+        return torch.tensor(lengths + [0] * (self.vocab_size - len(lengths)))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a `StoredTokenizer` needs to be this one, as plain data."""
+        return {
+            "name": self.encoding.name,
+            "pattern": self.encoding._pat_str,
+            "tokens": [b.hex() for i, b in enumerate(self._bytes) if i != self.end_of_text],
+            "end_of_text": self.end_of_text,
+            "vocab_size": self.vocab_size,
+        }
+
+
+class StoredTokenizer(Tokenizer):
+    """The tokenizer that a checkpoint carries."""
+
+    def __init__(self, state: dict[str, Any]) -> None:
+        self.state = state
+        self.vocab_size = int(state["vocab_size"])
+        self.fit([])
+
+    def build(self, documents: list[str]) -> tiktoken.Encoding:
+        return tiktoken.Encoding(
+            name=self.state["name"],
+            pat_str=self.state["pattern"],
+            mergeable_ranks={bytes.fromhex(token): rank for rank, token in enumerate(self.state["tokens"])},
+            special_tokens={END_OF_TEXT: int(self.state["end_of_text"])},
+        )

@@ -1,0 +1,79 @@
+"""Byte-level BPE (Sennrich et al. 2016) learned from the training split."""
+
+import base64
+import hashlib
+import os
+from pathlib import Path
+from typing import Annotated
+
+import tiktoken
+from pydantic import Field
+from tiktoken_ext.openai_public import r50k_pat_str
+
+from firstlight.data.cache import cache_dir
+from firstlight.data.tokenizers.base import END_OF_TEXT, Tokenizer
+
+
+class BPETokenizer(Tokenizer):
+    """`vocab_size` ids: 256 bytes, merges learned from the training split, `<|endoftext|>`.
+
+    Learned once for a text and a size, then read from the cache. A text too short for that many merges gives fewer.
+    """
+
+    def __init__(self, *, vocab_size: Annotated[int, Field(ge=257)]) -> None:
+        self.vocab_size = vocab_size
+
+    def build(self, documents: list[str]) -> tiktoken.Encoding:
+        content = hashlib.sha256(str(self.vocab_size).encode())
+        for document in documents:
+            content.update(b"\0" + document.encode())
+        file = cache_dir() / "tokenizers" / f"{content.hexdigest()}.tiktoken"
+        ranks = _read(file) if file.is_file() else None
+        if ranks is None:
+            ranks = _learn(documents, self.vocab_size - 1)
+            _write(file, ranks)
+        return tiktoken.Encoding(
+            name="bpe", pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens={END_OF_TEXT: len(ranks)}
+        )
+
+
+def _learn(documents: list[str], n_tokens: int) -> dict[bytes, int]:
+    """Tokens and their ranks, learned by Hugging Face's trainer, which cuts words by the same pattern as GPT-2's."""
+    from tokenizers import Tokenizer as HFTokenizer
+    from tokenizers import models, pre_tokenizers, trainers
+
+    tokenizer = HFTokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=n_tokens, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(documents, trainer)
+    byte_of = _byte_of_character()
+    return {bytes(byte_of[c] for c in token): rank for token, rank in tokenizer.get_vocab().items()}
+
+
+def _byte_of_character() -> dict[str, int]:
+    """GPT-2's printable stand-ins for bytes: printable Latin-1 for itself, the others counted up from U+0100."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [b for b in range(256) if b not in printable]
+    return {chr(b): b for b in printable} | {chr(256 + n): b for n, b in enumerate(others)}
+
+
+def _read(file: Path) -> dict[bytes, int] | None:
+    """Ranks from tiktoken's file format; None if the file is not whole (then it is written again)."""
+    try:
+        lines = [line.split() for line in file.read_bytes().splitlines()]
+        ranks = {base64.b64decode(token, validate=True): int(rank) for token, rank in lines}
+    except ValueError:
+        return None
+    return ranks if sorted(ranks.values()) == list(range(len(ranks))) and len(ranks) >= 256 else None
+
+
+def _write(file: Path, ranks: dict[bytes, int]) -> None:
+    """Keep `ranks`; the file appears whole, also when two runs learn the same vocabulary at once."""
+    temporary = file.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(b"".join(base64.b64encode(t) + b" %d\n" % r for t, r in ranks.items()))
+        temporary.replace(file)
+    except OSError:  # a cache that cannot be written only costs the time to learn again
+        temporary.unlink(missing_ok=True)

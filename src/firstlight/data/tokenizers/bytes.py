@@ -1,0 +1,23 @@
+"""Every byte a token: no vocabulary to learn or to download."""
+
+from typing import Annotated
+
+import tiktoken
+from pydantic import Field
+
+from firstlight.data.tokenizers.base import END_OF_TEXT, Tokenizer
+
+
+class BytesTokenizer(Tokenizer):
+    """Ids 0 to 255 are bytes, 256 is `<|endoftext|>`."""
+
+    def __init__(self, *, vocab_size: Annotated[int, Field(ge=257)] = 257) -> None:
+        self.vocab_size = vocab_size
+
+    def build(self, documents: list[str]) -> tiktoken.Encoding:
+        return tiktoken.Encoding(
+            name="bytes",
+            pat_str=r"[\s\S]",  # no merges, so a piece per character will do
+            mergeable_ranks={bytes([i]): i for i in range(256)},
+            special_tokens={END_OF_TEXT: 256},
+        )

@@ -1,0 +1,1 @@
+"""From logits to text: strategies, the filters they are made of, and the loop that feeds tokens back."""

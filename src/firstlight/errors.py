@@ -1,0 +1,14 @@
+"""What is said to a user who made a mistake. Imports nothing heavy: `--help` and misspelt keys answer at once."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class ConfigError(ValueError):
+    """A mistake of the user's: shown as it is, without a traceback; the process ends with exit code 2."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`"; did you mean 'x'?"` if one of `known` looks like `word`, else nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean '{close[0]}'?" if close else ""

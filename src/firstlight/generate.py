@@ -1,0 +1,79 @@
+"""`firstlight generate`: continue a prompt with a checkpoint."""
+
+import sys
+
+import torch
+from omegaconf import DictConfig
+from pydantic import PositiveInt
+
+from firstlight.config import Seed, build, check_config
+from firstlight.decoding.base import Decoding
+from firstlight.decoding.sample import Sample
+from firstlight.errors import ConfigError
+from firstlight.weights.checkpoint import find_checkpoint, load_checkpoint
+
+
+def generate(
+    *,
+    checkpoint: str,
+    prompt: str,
+    decoding: Decoding,
+    max_new_tokens: PositiveInt = 200,
+    num_samples: PositiveInt = 1,
+    seed: Seed = 123,
+    device: str = "auto",
+) -> list[str]:
+    """Continue `prompt` with the model of `checkpoint`; return prompt and continuation, `num_samples` of them.
+
+    Raises:
+        ConfigError: no such checkpoint or device, an empty prompt, or one longer than the model's context.
+    """
+    place = _device(device)
+    loaded = load_checkpoint(find_checkpoint(checkpoint))
+    model, tokenizer = loaded.build_model().to(place), loaded.build_tokenizer()
+    prompt_ids = tokenizer.encode(prompt)
+    if not prompt_ids:
+        raise ConfigError('prompt is empty; give prompt="some words to continue"')
+    if len(prompt_ids) > model.context_length:
+        raise ConfigError(
+            f"prompt has {len(prompt_ids)} tokens, more than the model's context of {model.context_length}: shorten it"
+        )
+    if isinstance(decoding, Sample) and decoding.top_k is not None and decoding.top_k > model.vocab_size:
+        raise ConfigError(f"decoding.top_k ({decoding.top_k}) must be at most the vocabulary, {model.vocab_size}")
+    ids = torch.tensor([prompt_ids] * num_samples, device=place)  # (B, T)
+    eos_id = tokenizer.end_of_text
+    new = decoding.generate(
+        model,
+        ids,
+        max_new_tokens=max_new_tokens,
+        eos_id=eos_id,
+        generator=torch.Generator(place).manual_seed(seed),
+    )
+    texts = []
+    for row in new[:, len(prompt_ids) :].tolist():
+        kept = row[: row.index(eos_id)] if eos_id in row else row
+        texts.append(tokenizer.decode(prompt_ids + kept))
+    return texts
+
+
+def main(config: DictConfig) -> None:
+    """Print the samples, with a line between them if there are several."""
+    texts = generate(**build(check_config(config, generate)))
+    sys.stdout.write(("\n" + "-" * 80 + "\n").join(texts) + "\n")
+
+
+def _device(name: str) -> torch.device:
+    """The device called `name`; "auto" takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        ConfigError: it is not to be had here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise ConfigError(f"device ({name}) is not to be had here: {reason} (device=cpu always works)") from None
+    return device

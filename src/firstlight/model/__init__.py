@@ -1,0 +1,1 @@
+"""Language models: ids (B, T) -> logits (B, T, V)."""

@@ -1,0 +1,38 @@
+"""The contract between a model and everything that trains, evaluates or samples from it."""
+
+from abc import ABC, abstractmethod
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from firstlight.model.cache import KVCache
+
+
+class LanguageModel(nn.Module, ABC):
+    """Ids (B, T) -> logits (B, T, V): logits at t are for the token at t + 1, and depend on ids up to t alone."""
+
+    vocab_size: int
+    context_length: int
+    """The most tokens of one sequence, T."""
+
+    @abstractmethod
+    def hidden(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+        """The normalised last hidden state (B, T, C) of `ids` (B, T), which follow what `cache` holds."""
+
+    @property
+    @abstractmethod
+    def output_weight(self) -> Tensor:
+        """The output matrix (V, C): apart from `hidden`, so that a loss can be fused with the projection."""
+
+    @abstractmethod
+    def new_cache(self) -> KVCache:
+        """An empty cache of this model's size."""
+
+    def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Logits (B, T, V) of `ids` (B, T)."""
+        return F.linear(self.hidden(ids, cache), self.output_weight)  # (B, T, V)
+
+    @property
+    def n_parameters(self) -> int:
+        """Parameters, each counted once however often it is used (a tied head)."""
+        return sum(p.numel() for p in self.parameters())

@@ -1,0 +1,149 @@
+"""GPT-2 (Radford et al. 2019) with the names of "Build a Large Language Model (From Scratch)", chapter 4.
+
+Shapes: B batch, T time, C emb_dim, H heads, D head_dim (C = H * D), V vocabulary.
+"""
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import PositiveInt
+from torch import Tensor, nn
+
+from firstlight.config import Ratio
+from firstlight.model.base import LanguageModel
+from firstlight.model.cache import KVCache
+
+
+class MultiHeadAttention(nn.Module):
+    """Causal self-attention: every position sees itself and what came before."""
+
+    def __init__(self, emb_dim: int, n_heads: int, drop_rate: float, qkv_bias: bool) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.drop_rate = drop_rate
+        self.W_query = nn.Linear(emb_dim, emb_dim, bias=qkv_bias)
+        self.W_key = nn.Linear(emb_dim, emb_dim, bias=qkv_bias)
+        self.W_value = nn.Linear(emb_dim, emb_dim, bias=qkv_bias)
+        self.out_proj = nn.Linear(emb_dim, emb_dim)
+
+    def forward(self, x: Tensor, layer: int, cache: KVCache | None) -> Tensor:
+        queries, keys, values = (
+            projection(x).unflatten(-1, (self.n_heads, -1)).transpose(1, 2)  # (B, T, C) -> (B, H, T, D)
+            for projection in (self.W_query, self.W_key, self.W_value)
+        )
+        mask = None
+        if cache is not None:
+            keys, values = cache.update(layer, keys, values)  # (B, H, cache.length + T, D)
+            if 1 < x.shape[1] < keys.shape[2]:  # is_causal would align the mask with the first key, not the last
+                mask = torch.ones(x.shape[1], keys.shape[2], dtype=torch.bool, device=x.device).tril(cache.length)
+        attended = F.scaled_dot_product_attention(
+            queries,
+            keys,
+            values,
+            attn_mask=mask,
+            dropout_p=self.drop_rate if self.training else 0.0,
+            is_causal=queries.shape[2] == keys.shape[2],
+        )
+        return self.out_proj(attended.transpose(1, 2).flatten(2))  # (B, H, T, D) -> (B, T, C)
+
+
+class FeedForward(nn.Module):
+    """Four times as wide inside, with GPT-2's tanh approximation of GELU."""
+
+    def __init__(self, emb_dim: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(emb_dim, 4 * emb_dim), nn.GELU(approximate="tanh"), nn.Linear(4 * emb_dim, emb_dim)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm: each of the two sublayers reads a normalised copy and adds to the residual stream."""
+
+    def __init__(self, emb_dim: int, n_heads: int, drop_rate: float, qkv_bias: bool) -> None:
+        super().__init__()
+        self.att = MultiHeadAttention(emb_dim, n_heads, drop_rate, qkv_bias)
+        self.ff = FeedForward(emb_dim)
+        self.norm1 = nn.LayerNorm(emb_dim)
+        self.norm2 = nn.LayerNorm(emb_dim)
+        self.drop_shortcut = nn.Dropout(drop_rate)
+
+    def forward(self, x: Tensor, layer: int, cache: KVCache | None) -> Tensor:
+        x = x + self.drop_shortcut(self.att(self.norm1(x), layer, cache))
+        return x + self.drop_shortcut(self.ff(self.norm2(x)))
+
+
+class GPT(LanguageModel):
+    """GPT-2: learned positions, pre-norm blocks, dropout on embeddings, attention weights and shortcuts.
+
+    `init="torch"` keeps torch's default initialisation, which the book uses; `init="gpt2"` draws every matrix from
+    N(0, 0.02) and scales the two projections into the residual stream by 1 / sqrt(2 * n_layers).
+
+    Raises:
+        ValueError: `emb_dim` is not divisible by `n_heads`.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocab_size: PositiveInt,
+        context_length: PositiveInt,
+        emb_dim: PositiveInt,
+        n_heads: PositiveInt,
+        n_layers: PositiveInt,
+        drop_rate: Ratio = 0.1,
+        qkv_bias: bool = False,
+        tie_weights: bool = False,
+        init: Literal["torch", "gpt2"] = "torch",
+    ) -> None:
+        if emb_dim % n_heads:
+            raise ValueError(f"emb_dim ({emb_dim}) must be divisible by n_heads ({n_heads})")
+        super().__init__()
+        self.vocab_size = vocab_size
+        self.context_length = context_length
+        # The order of construction is the book's: it decides which random numbers each matrix starts from.
+        self.tok_emb = nn.Embedding(vocab_size, emb_dim)
+        self.pos_emb = nn.Embedding(context_length, emb_dim)
+        self.drop_emb = nn.Dropout(drop_rate)
+        self.trf_blocks = nn.ModuleList(
+            TransformerBlock(emb_dim, n_heads, drop_rate, qkv_bias) for _ in range(n_layers)
+        )
+        self.final_norm = nn.LayerNorm(emb_dim)
+        self.out_head = nn.Linear(emb_dim, vocab_size, bias=False)
+        if tie_weights:
+            self.out_head.weight = self.tok_emb.weight
+        if init == "gpt2":
+            self._init_gpt2()
+
+    @property
+    def output_weight(self) -> Tensor:
+        return self.out_head.weight  # (V, C)
+
+    def hidden(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+        past = cache.length if cache is not None else 0
+        positions = torch.arange(past, past + ids.shape[1], device=ids.device)
+        x = self.drop_emb(self.tok_emb(ids) + self.pos_emb(positions))  # (B, T, C)
+        for layer, block in enumerate(self.trf_blocks):
+            x = block(x, layer, cache)
+        if cache is not None:
+            cache.advance(ids.shape[1])
+        return self.final_norm(x)
+
+    def new_cache(self) -> KVCache:
+        return KVCache(n_layers=len(self.trf_blocks), context_length=self.context_length)
+
+    def _init_gpt2(self) -> None:
+        """Radford et al. 2019, section 2.3; the standard deviation is that of OpenAI's code."""
+        residual_std = 0.02 / math.sqrt(2 * len(self.trf_blocks))
+        for name, parameter in self.named_parameters():
+            if name.endswith(("att.out_proj.weight", "ff.layers.2.weight")):
+                nn.init.normal_(parameter, std=residual_std)
+            elif parameter.dim() == 2:
+                nn.init.normal_(parameter, std=0.02)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)

@@ -1,0 +1,1 @@
+"""Optimizers that torch lacks or whose parameter groups we choose, and schedules as pure functions of the step."""

@@ -1,0 +1,18 @@
+"""The contract of a learning-rate schedule."""
+
+from abc import ABC, abstractmethod
+
+
+class Schedule(ABC):
+    """A learning rate as a pure function of the step: nothing to save, nothing to restore."""
+
+    @abstractmethod
+    def lr(self, step: int, *, max_steps: int, peak: float) -> float:
+        """The learning rate of the update number `step`, counted from 0, of a run of `max_steps` updates."""
+
+    def check(self, *, max_steps: int, peak: float) -> None:  # noqa: B027 (a schedule may have nothing to refuse)
+        """Refuse a run that this schedule cannot serve.
+
+        Raises:
+            ValueError: the run is too short, or the peak too low, for this schedule.
+        """

@@ -1,0 +1,1 @@
+"""What happens around training; no callback changes its numbers."""

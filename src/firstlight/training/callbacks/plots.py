@@ -1,0 +1,71 @@
+"""The two figures of the book: losses over epochs with tokens on a second axis, and perplexity over tokens."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from matplotlib.figure import Figure
+
+from firstlight.training.evaluation import perplexity
+from firstlight.training.module import PretrainingModule
+from firstlight.training.trainer import Trainer
+
+
+class Plots(pl.Callback):
+    """Draws `loss.png` and `perplexity.png` from the evaluations at the end of training; also into TensorBoard."""
+
+    def __init__(self) -> None:
+        self.points: list[list[float]] = []
+        """Epochs, tokens, training loss and validation loss of each evaluation."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"points": self.points}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.points = state_dict["points"]
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(trainer, Trainer) and isinstance(pl_module, PretrainingModule)
+        losses = [pl_module.metrics["train/loss"], pl_module.metrics["val/loss"]]
+        self.points.append([trainer.epochs_seen, trainer.tokens_seen, *losses])
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(trainer, Trainer)
+        if not trainer.is_global_zero:
+            return
+        epochs, tokens, train, val = (list(column) for column in zip(*self.points, strict=True))
+        figures = {
+            "loss": loss_figure(epochs, tokens, train, val),
+            "perplexity": perplexity_figure(tokens, train, val),
+        }
+        for name, figure in figures.items():
+            figure.savefig(Path(trainer.default_root_dir) / f"{name}.png", dpi=150)
+            trainer.log_figure(name, figure)
+
+
+def loss_figure(epochs: list[float], tokens: list[float], train: list[float], val: list[float]) -> Figure:
+    """Training and validation loss over epochs; the upper axis counts the tokens seen."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(epochs, train, label="training")
+    axes.plot(epochs, val, linestyle="-.", label="validation")
+    axes.set(xlabel="epochs", ylabel="loss (nats a token)")
+    axes.legend()
+    axes.grid(alpha=0.3)
+    per_epoch = tokens[-1] / epochs[-1] if epochs[-1] else 1.0
+    upper = axes.secondary_xaxis("top", functions=(lambda e: e * per_epoch, lambda t: t / per_epoch))
+    upper.set_xlabel("tokens seen")
+    upper.ticklabel_format(style="sci", axis="x", scilimits=(-3, 4))
+    return figure
+
+
+def perplexity_figure(tokens: list[float], train: list[float], val: list[float]) -> Figure:
+    """Training and validation perplexity over the tokens seen, on a logarithmic axis."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(tokens, [perplexity(loss) for loss in train], label="training")
+    axes.plot(tokens, [perplexity(loss) for loss in val], linestyle="-.", label="validation")
+    axes.set(xlabel="tokens seen", ylabel="perplexity", yscale="log")
+    axes.legend()
+    axes.grid(alpha=0.3, which="both")
+    return figure

@@ -1,0 +1,97 @@
+"""What a run shows: a bar while it trains, a line and a sample after each evaluation."""
+
+import math
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from firstlight.training.callbacks.sample_generation import SampleGeneration
+from firstlight.training.module import PretrainingModule
+from firstlight.training.trainer import Trainer
+
+HEADER = "    step      tokens  train loss  val loss  perplexity  bits/byte"
+
+
+class ProgressBar(pl.callbacks.ProgressBar):
+    """A bar with loss, tokens a second and the time left; without a terminal, the lines alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.console = Console(highlight=False)
+        self.bar: Progress | None = None
+        self.drawn = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(trainer, Trainer)
+        self.console.print(HEADER)
+        if self.console.is_terminal and self.is_enabled:
+            columns = (
+                TextColumn("training"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[status]}"),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(elapsed_when_finished=False),
+            )
+            self.bar = Progress(*columns, console=self.console, transient=True)
+            self.bar.add_task("train", total=trainer.max_steps, completed=trainer.global_step, status="")
+            self.bar.start()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        assert isinstance(trainer, Trainer) and isinstance(pl_module, PretrainingModule)
+        if self.bar is None or not trainer.at_step_end:
+            return
+        now, step = time.perf_counter(), trainer.global_step
+        if trainer.is_log_step and pl_module.batch_losses:
+            rate = trainer.pending_metrics.get("tokens_per_second")
+            speed = f"  {rate:,.0f} tok/s" if rate is not None else ""
+            self.bar.update(self.bar.task_ids[0], status=f"loss {float(pl_module.batch_losses[-1]):.3f}{speed}")
+        if now - self.drawn > 0.1 or step == trainer.max_steps:
+            self.bar.update(self.bar.task_ids[0], completed=step)
+            self.drawn = now
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(trainer, Trainer) and isinstance(pl_module, PretrainingModule)
+        if not self.is_enabled:
+            return
+        m = pl_module.metrics
+        train, val, bits = m["train/loss"], m["val/loss"], m.get("val/bits_per_byte", math.nan)
+        self.console.print(
+            f"{trainer.global_step:>8} {trainer.tokens_seen:>11,} {train:>11.3f} {val:>9.3f}"
+            f" {m['val/perplexity']:>11,.1f} {bits:>10.3f}"
+        )
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, SampleGeneration) and callback.text is not None:
+                self.console.print(f"[dim]{escape(_clean(callback.text))}[/dim]", soft_wrap=False)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._close()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._close()
+
+    def disable(self) -> None:
+        self._enabled = False
+
+    def enable(self) -> None:
+        self._enabled = True
+
+    @property
+    def is_enabled(self) -> bool:
+        """Lightning switches it off on every process but the first."""
+        return getattr(self, "_enabled", True)
+
+    def _close(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+
+def _clean(text: str) -> str:
+    """One paragraph without control characters: a sample of raw bytes must not steer the terminal."""
+    return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))

@@ -1,0 +1,53 @@
+"""A text by the model after each evaluation, so that one can watch it learn."""
+
+from pathlib import Path
+from typing import Annotated
+
+import lightning.pytorch as pl
+import torch
+from pydantic import Field, PositiveInt
+
+from firstlight.config import Seed
+from firstlight.data.tokenizers.base import Tokenizer
+from firstlight.decoding.base import Decoding
+from firstlight.training.module import PretrainingModule
+from firstlight.training.trainer import Trainer
+
+
+class SampleGeneration(pl.Callback):
+    """Continues `prompt` by `max_new_tokens`, with a generator of its own that starts from `seed` every time.
+
+    Samples go to TensorBoard, to `samples.txt` in the run folder, and are kept as `text` for whoever shows them.
+    """
+
+    def __init__(
+        self,
+        *,
+        prompt: Annotated[str, Field(min_length=1)],
+        decoding: Decoding,
+        max_new_tokens: PositiveInt = 50,
+        seed: Seed = 0,
+    ) -> None:
+        self.prompt, self.decoding = prompt, decoding
+        self.max_new_tokens, self.seed = max_new_tokens, seed
+        self.text: str | None = None
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(trainer, Trainer) and isinstance(pl_module, PretrainingModule)
+        if not trainer.is_global_zero:
+            return
+        tokenizer: Tokenizer = pl_module.data.tokenizer
+        ids = torch.tensor([tokenizer.encode(self.prompt)], device=pl_module.device)  # (1, T)
+        generator = torch.Generator(pl_module.device).manual_seed(self.seed)
+        with trainer.precision_plugin.forward_context():
+            new = self.decoding.generate(
+                pl_module.model,
+                ids,
+                max_new_tokens=self.max_new_tokens,
+                eos_id=tokenizer.end_of_text,
+                generator=generator,
+            )
+        self.text = tokenizer.decode(new[0].tolist())
+        trainer.log_text("sample", self.text)
+        with (Path(trainer.default_root_dir) / "samples.txt").open("a", encoding="utf-8") as file:
+            file.write(f"--- step {trainer.global_step}\n{self.text}\n")

@@ -1,0 +1,95 @@
+"""Training tokens per second, and the share of the device's arithmetic that they use."""
+
+import copy
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.fabric.utilities.throughput import get_available_flops, measure_flops
+from torch import nn
+
+from firstlight.config import FinitePositive
+from firstlight.model.base import LanguageModel
+from firstlight.training.module import PretrainingModule
+from firstlight.training.trainer import Trainer
+
+
+class Throughput(pl.Callback):
+    """Logs `tokens_per_second` and `mfu`, over the training time since the last logged step.
+
+    Time spent on evaluation, samples and checkpoints is not counted. Model FLOPs utilisation (Chowdhery et al. 2022,
+    appendix B) is relative to `peak_flops` a second; null takes the maker's figure for known GPUs, and measures the
+    rate of a matrix product in the training precision elsewhere.
+    """
+
+    def __init__(self, *, peak_flops: FinitePositive | None = None) -> None:
+        self.peak_flops = peak_flops
+        self.flops_per_token = 0.0
+        self.busy = 0.0
+        self.since = 0.0
+        self.tokens = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(trainer, Trainer) and isinstance(pl_module, PretrainingModule)
+        self.flops_per_token = training_flops_per_token(pl_module.model)
+        if self.peak_flops is None:
+            self.peak_flops = peak_flops(pl_module.device, _compute_dtype(trainer))
+        self.tokens = trainer.tokens_seen
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.since = time.perf_counter()
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.busy += time.perf_counter() - self.since
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        if self.since == 0.0:  # the first batch after an evaluation
+            self.since = time.perf_counter()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.since = 0.0
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        assert isinstance(trainer, Trainer)
+        if not trainer.is_log_step:
+            return
+        if trainer.strategy.root_device.type == "cuda":
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        seconds, self.busy, self.since = self.busy + now - self.since, 0.0, now
+        tokens, self.tokens = trainer.tokens_seen - self.tokens, trainer.tokens_seen
+        rate = tokens / seconds
+        assert self.peak_flops is not None
+        mfu = rate * self.flops_per_token / (self.peak_flops * trainer.world_size)
+        trainer.collect({"tokens_per_second": rate, "mfu": mfu})
+
+
+def training_flops_per_token(model: LanguageModel) -> float:
+    """Floating-point operations of a forward and a backward pass, by token; counted on the meta device."""
+    meta = {id(p): nn.Parameter(p.detach().to("meta")) for p in model.parameters()}
+    twin = copy.deepcopy(model, memo=meta)  # the structure alone: no memory, no arithmetic
+    ids = torch.zeros(1, model.context_length, dtype=torch.long, device="meta")
+    return measure_flops(twin, lambda: twin(ids), lambda logits: logits.sum()) / model.context_length
+
+
+def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations a second of matrix products in `dtype`: the maker's figure if known, else measured."""
+    if device.type == "cuda":
+        known = get_available_flops(device, dtype)
+        if known is not None:
+            return float(known)
+    n = 1024 if device.type == "cpu" else 4096
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(n, n, generator=generator).to(device, dtype)
+    best = float("inf")
+    for _ in range(8):
+        start = time.perf_counter()
+        float((a @ a)[0, 0])  # reading one number waits for all
+        best = min(best, time.perf_counter() - start)
+    return 2 * n**3 / best
+
+
+def _compute_dtype(trainer: pl.Trainer) -> torch.dtype:
+    precision = str(trainer.precision)
+    return torch.bfloat16 if precision.startswith("bf16") else torch.half if "16" in precision else torch.float32

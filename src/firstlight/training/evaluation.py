@@ -1,0 +1,73 @@
+"""Loss, perplexity and bits per byte of a model on batches of windows."""
+
+import math
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from firstlight.data.datamodule import Batch
+from firstlight.model.base import LanguageModel
+
+
+def perplexity(loss: float) -> float:
+    """exp of a mean negative log-likelihood in nats a token; inf where that is beyond a float."""
+    return math.exp(loss) if loss < 709 else math.inf
+
+
+def bits_per_byte(nats: float, n_bytes: float) -> float:
+    """Comparable between tokenizers: the whole loss in bits, over the bytes of text that were predicted."""
+    return nats / math.log(2) / n_bytes
+
+
+class EvaluationModule(pl.LightningModule):
+    """A model and how it is measured: every token weighs the same, whatever batch it is in.
+
+    Sums are float64 over all batches and processes. `byte_lengths` (V,) are the bytes each id stands for.
+    """
+
+    def __init__(self, model: LanguageModel, byte_lengths: Tensor) -> None:
+        super().__init__()
+        self.model = model
+        self.splits = ["val"]
+        """What the evaluation loaders read, in their order."""
+        self.register_buffer("byte_lengths", byte_lengths, persistent=False)
+        self.byte_lengths: Tensor
+        self.metrics: dict[str, float] = {}
+        """The result of the last evaluation, by name: `val/loss`, `val/perplexity`, ..."""
+
+    def loss(self, batch: Batch, reduction: str = "mean") -> Tensor:
+        """Cross-entropy in nats of the targets (B, T) given the inputs (B, T)."""
+        inputs, targets = batch
+        logits = self.model(inputs)  # (B, T, V)
+        return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction=reduction)
+
+    def on_validation_epoch_start(self) -> None:
+        # A row a split: sum of nats, tokens, bytes of text. On MPS there is no float64: those sums stay on the CPU.
+        self.sums = torch.zeros(len(self.splits), 3, dtype=torch.float64)
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        targets = batch[1]
+        if targets.numel() == 0:  # a process whose share of a ragged last batch is empty
+            return
+        n_bytes = self.byte_lengths.to(targets.device)[targets].sum()
+        row = [self.loss(batch, reduction="none").cpu().double().sum(), targets.numel(), n_bytes]
+        self.sums[dataloader_idx] += torch.tensor([float(x) for x in row], dtype=torch.float64)
+
+    def on_validation_epoch_end(self) -> None:
+        sums = self.trainer.strategy.reduce(self.sums.to(self.reduce_device), reduce_op="sum").cpu()
+        self.metrics = {}
+        for split, (nats, tokens, n_bytes) in zip(self.splits, sums.tolist(), strict=True):
+            if not tokens:
+                raise ValueError(f"the evaluation of the {split} split saw no token")
+            loss = nats / tokens
+            self.metrics |= {f"{split}/loss": loss, f"{split}/perplexity": perplexity(loss)}
+            if n_bytes:
+                self.metrics[f"{split}/bits_per_byte"] = bits_per_byte(nats, n_bytes)
+
+    @property
+    def reduce_device(self) -> Any:
+        """Where processes exchange their sums."""
+        return "cpu" if self.device.type == "mps" else self.device

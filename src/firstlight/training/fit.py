@@ -1,0 +1,190 @@
+"""Train one model: everything is checked first, then the run folder is made, then training begins."""
+
+import math
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.loggers.logger import Logger
+from rich.console import Console
+
+from firstlight.config import Seed, blame
+from firstlight.data.datamodule import TextDataModule
+from firstlight.data.order import Order
+from firstlight.data.tokenizers.base import Tokenizer
+from firstlight.errors import ConfigError
+from firstlight.model.base import LanguageModel
+from firstlight.optim.base import Schedule
+from firstlight.training.module import DivergedError, OptimizerFactory, PretrainingModule
+from firstlight.training.run_folder import create_run_folder, write_config
+from firstlight.training.trainer import Trainer, refusal
+from firstlight.weights.checkpoint import (
+    CHECKPOINTS,
+    find_checkpoint,
+    load_checkpoint,
+    load_plain,
+    load_weights,
+    save_safetensors,
+)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a run came to."""
+
+    folder: Path
+    metrics: dict[str, float]
+    steps: int
+
+
+def fit(
+    *,
+    name: str,
+    output_dir: str,
+    seed: Seed,
+    model: Callable[..., LanguageModel],
+    tokenizer: Tokenizer,
+    order: Order,
+    data: Callable[..., TextDataModule],
+    optimizer: OptimizerFactory,
+    scheduler: Schedule,
+    trainer: Callable[..., Trainer],
+    callbacks: dict[str, pl.Callback] | None = None,
+    logger: dict[str, Callable[..., Logger]] | None = None,
+    init_from: str | None = None,
+    resume: str | None = None,
+    config: dict[str, Any] | None = None,
+    overrides: list[str] | None = None,
+) -> Fitted:
+    """Train as `conf/train.yaml`, whose keys are these arguments, says.
+
+    `config` and `overrides` are kept with the run, and in its checkpoints. With `resume` the run in that folder goes
+    on where its last checkpoint is; otherwise `output_dir` becomes the folder (with a number if it is taken).
+
+    Raises:
+        ConfigError: something the user can put right; nothing has been written then.
+        DivergedError: a gradient was not finite; the last checkpoint is from before.
+    """
+    config = config or {}
+    last = find_checkpoint(resume, best=False) if resume else None
+    start = load_checkpoint(find_checkpoint(init_from)) if init_from and not resume else None
+
+    text = _section("data", lambda: data(tokenizer=tokenizer, order=order))
+    _section("data", text.setup)
+    pl.seed_everything(seed, workers=True, verbose=False)
+    network = _section("model", model)
+    _check_model(network, text)
+    if start is not None:
+        load_weights(network, start)
+    planned = _section("trainer", lambda: trainer(data=text, logger=False, enable_checkpointing=False, callbacks=[]))
+    peak = _section("optimizer", lambda: float(optimizer(network).param_groups[0]["lr"]))
+    _section("scheduler", lambda: scheduler.check(max_steps=planned.max_steps, peak=peak))
+    if last is not None:
+        _check_resumable(last, text, planned)
+
+    folder = last.parents[1] if last else create_run_folder(Path(output_dir))
+    if last is None:
+        write_config(folder, config=config, overrides=overrides or [])
+    purge = {"purge_step": planned_step(last) + 1} if last else {}
+    loggers = [make(save_dir=str(folder), **purge) for make in (logger or {}).values()]
+    module = PretrainingModule(model=network, data=text, optimizer=optimizer, scheduler=scheduler, config=config)
+    runner = trainer(
+        data=text,
+        logger=loggers,
+        callbacks=list((callbacks or {}).values()),
+        default_root_dir=str(folder),
+        enable_progress_bar=any(isinstance(c, pl.callbacks.ProgressBar) for c in (callbacks or {}).values()),
+    )
+    console = Console(highlight=False, soft_wrap=True)
+    if runner.is_global_zero:
+        console.print(_opening(folder, network, text, runner))
+        if last is None:
+            for each in loggers:
+                each.log_hyperparams(config)
+    runner.fit(module, datamodule=text, ckpt_path=last, weights_only=True)
+    if not math.isfinite(module.metrics.get("val/loss", math.nan)) or runner.global_step == 0:
+        raise DivergedError(f"the run ended after step {runner.global_step} without a finite validation loss")
+
+    if runner.is_global_zero:
+        best = folder / CHECKPOINTS / "best.ckpt"
+        if best.is_file():
+            load_weights(network.cpu(), load_checkpoint(best))
+        save_safetensors(network, folder / "model.safetensors", config=config, tokenizer=text.tokenizer.state_dict())
+        console.print(_closing(folder, module, runner))
+    return Fitted(folder, module.metrics, runner.global_step)
+
+
+def planned_step(last: Path) -> int:
+    """The step at which a checkpoint was saved."""
+    return int(load_plain(last)["global_step"])
+
+
+def _section(key: str, make: Callable[[], Any]) -> Any:
+    """`make()`, with what it refuses reported as a mistake in the section `key` of the config."""
+    try:
+        return make()
+    except (ValueError, TypeError, OSError) as error:
+        raise blame(key, error) from error
+    except Exception as error:
+        if words := refusal(error):
+            raise ConfigError(f"{key}: {words}") from error
+        raise
+
+
+def _check_model(model: LanguageModel, data: TextDataModule) -> None:
+    used = data.tokenizer.encoding.n_vocab
+    if model.vocab_size < used:
+        raise ConfigError(f"model.vocab_size ({model.vocab_size}) must be at least {used}, the ids of the tokenizer")
+    if data.context_length > model.context_length:
+        raise ConfigError(
+            f"data.context_length ({data.context_length}) must not be above the model's ({model.context_length})"
+        )
+
+
+def _check_resumable(last: Path, data: TextDataModule, planned: Trainer) -> None:
+    saved = load_plain(last)["firstlight"]
+    if not data.order.resumable:
+        raise ConfigError(
+            "resume: a run with order=book cannot be continued: its place is the state of torch's global generator"
+        )
+    now = data.fingerprint()
+    for key, was in saved["fingerprint"].items():
+        if now[key] != was:
+            raise ConfigError(f"resume: the data has changed since {last} was saved: {key} was {was}, is {now[key]}")
+    step = planned_step(last)
+    if step >= planned.max_steps:
+        raise ConfigError(
+            f"resume: the run in {last.parents[1]} is finished ({step} of {planned.max_steps} steps); "
+            "to train longer, raise trainer.max_steps"
+        )
+
+
+def _opening(folder: Path, model: LanguageModel, data: TextDataModule, trainer: Trainer) -> str:
+    # Weights, gradients and AdamW's two moments, in float32; activations come on top.
+    gigabytes = model.n_parameters * 4 * 4 / 1e9
+    device = trainer.strategy.root_device
+    return (
+        f"run    {folder}\n"
+        f"model  {type(model).__name__}, {model.n_parameters:,} parameters (about {gigabytes:.2f} GB to train)\n"
+        f"data   {data.tokenizer.encoding.name} tokenizer, {data.tokenizer.encoding.n_vocab:,} ids\n"
+        + "".join(f"       {line}\n" for line in data.summary().splitlines())
+        + f"train  {trainer.max_steps:,} steps of {data.batch_size} x {data.context_length} tokens"
+        f"{f' x {n}' if (n := trainer.accumulate_grad_batches) > 1 else ''}"
+        f" ({trainer.max_steps * trainer.accumulate_grad_batches / data.batches_per_epoch:.1f} epochs), {device},"
+        f" {trainer.precision}, {torch.get_num_threads()} threads"
+    )
+
+
+def _closing(folder: Path, module: PretrainingModule, trainer: Trainer) -> str:
+    m = module.metrics
+    return (
+        f"\ndone: {trainer.global_step} steps, training loss {m['train/loss']:.3f}, "
+        f"validation loss {m['val/loss']:.3f}, perplexity {m['val/perplexity']:.1f}\n"
+        f"run folder:   {folder}\n"
+        f'sample:       firstlight generate checkpoint={shlex.quote(str(folder))} prompt="..."\n'
+        f"TensorBoard:  tensorboard --logdir {shlex.quote(str(folder))}"
+    )

@@ -1,0 +1,61 @@
+"""TensorBoard: curves over steps and over tokens, training and validation loss on one chart, a table of runs."""
+
+from argparse import Namespace
+from typing import Any
+
+from lightning.pytorch.loggers import TensorBoardLogger as LightningTensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+OVER_TOKENS = ("train/loss", "val/loss", "val/perplexity", "val/bits_per_byte", "lr", "grad_norm", "tokens_per_second")
+LAYOUT = {
+    "firstlight": {
+        "loss": ["Multiline", ["^train/loss$", "^val/loss$", "^train/batch_loss$"]],
+        "perplexity": ["Multiline", ["^train/perplexity$", "^val/perplexity$"]],
+        "loss over tokens": ["Multiline", ["^over_tokens/train/loss$", "^over_tokens/val/loss$"]],
+    }
+}
+HPARAM_METRICS = {"val/loss": "hp/val_loss", "train/loss": "hp/train_loss", "val/bits_per_byte": "hp/val_bits_per_byte"}
+
+
+class TensorBoardLogger(LightningTensorBoardLogger):
+    """Lightning's, with event files in `<save_dir>/tensorboard`, and what its dashboards need to be useful.
+
+    `purge_step`: TensorBoard hides what a run that is continued had logged from this step on.
+    """
+
+    def __init__(self, *, save_dir: str, purge_step: int | None = None) -> None:
+        super().__init__(save_dir, name="", version="tensorboard", default_hp_metric=False, purge_step=purge_step)
+        self.fresh = purge_step is None
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        if self.fresh:
+            self.experiment.add_custom_scalars(LAYOUT)
+            self.fresh = False
+        tokens = int(metrics["tokens"])
+        for name, value in metrics.items():
+            self.experiment.add_scalar(name, value, step)
+            if name in OVER_TOKENS:
+                self.experiment.add_scalar(f"over_tokens/{name}", value, tokens)
+            if name in HPARAM_METRICS:  # the HPARAMS table shows the last value
+                self.experiment.add_scalar(HPARAM_METRICS[name], value, step)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Put the run into the HPARAMS table: the composed config, flat."""
+        from torch.utils.tensorboard.summary import hparams as summary
+
+        values = flatten(params if isinstance(params, dict) else vars(params))
+        for part in summary(values, dict.fromkeys(HPARAM_METRICS.values(), 0.0)):
+            self.experiment._get_file_writer().add_summary(part)
+
+
+def flatten(node: dict[str, Any], path: str = "") -> dict[str, bool | int | float | str]:
+    """The values of a nested config by dotted key, without what instantiation alone reads."""
+    flat: dict[str, bool | int | float | str] = {}
+    for key, value in node.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{path}{key}.")
+        elif not str(key).startswith("_"):
+            flat[f"{path}{key}"] = value if isinstance(value, bool | int | float | str) else str(value)
+    return flat

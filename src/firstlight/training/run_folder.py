@@ -1,0 +1,87 @@
+"""One run, one folder: made once, never shared, with everything that says what the run was."""
+
+import importlib.metadata
+import json
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from firstlight.errors import ConfigError
+
+CONFIG = Path(".hydra") / "config.yaml"
+
+
+def create_run_folder(wanted: Path) -> Path:
+    """Make the folder `wanted`, or `wanted_2`, `wanted_3`, ...: the first that nobody has.
+
+    Raises:
+        ConfigError: it cannot be made or written.
+    """
+    number, folder = 1, wanted
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=False)
+            return folder
+        except FileExistsError:
+            number += 1
+            folder = wanted.with_name(f"{wanted.name}_{number}")
+        except OSError as error:
+            raise ConfigError(f"output_dir ({wanted}) cannot be made: {error.strerror}; give output_dir=...") from None
+
+
+def write_config(folder: Path, *, config: dict[str, Any], overrides: list[str]) -> None:
+    """Keep the composed config, the overrides and the environment, under Hydra's usual names."""
+    (folder / ".hydra").mkdir(exist_ok=True)
+    (folder / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(overrides), encoding="utf-8")
+    (folder / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The composed config that `write_config` kept in a run folder.
+
+    Raises:
+        ConfigError: `folder` is no run folder.
+    """
+    try:
+        config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"resume ({folder}): no run folder ({CONFIG}: {type(error).__name__})") from None
+    if not isinstance(config, dict):
+        raise ConfigError(f"resume ({folder}): {CONFIG} is not a composed config")
+    return config
+
+
+def environment() -> dict[str, str | None]:
+    """Versions and the git commit: what else decides the numbers of a run."""
+    packages = ("firstlight", "torch", "lightning", "hydra-core", "omegaconf", "tiktoken", "tokenizers", "numpy")
+    versions: dict[str, str | None] = {}
+    for package in packages:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        **versions,
+        "git_commit": _git_commit(),
+    }
+
+
+def _git_commit() -> str | None:
+    """The commit of firstlight's checkout, with "-dirty" if files differ from it; None outside of a checkout."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # installed below somebody else's checkout?
+        return git("describe", "--always", "--abbrev=40", "--dirty")
+    except (OSError, subprocess.SubprocessError):
+        return None

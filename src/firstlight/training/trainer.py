@@ -1,0 +1,170 @@
+"""A Lightning Trainer that counts in optimizer steps: the length of a run, its evaluations, its log."""
+
+import logging
+import math
+import warnings
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.seed import isolate_rng
+from matplotlib.figure import Figure
+from pydantic import PositiveInt
+
+from firstlight.config import FinitePositive
+from firstlight.data.datamodule import TextDataModule
+
+
+class Trainer(pl.Trainer):
+    """Lightning's Trainer; all of its arguments are open, and these are added or changed.
+
+    Exactly one of `max_steps`, `max_epochs` and `max_tokens` is the length of the run. It is trained as one long pass
+    over `data`, so that accumulation never stops short at the end of an epoch.
+    `eval_every_n_steps`: evaluate after the steps n, 2n, ... and after the last one, and the untrained model as
+    step 0; with `eval_first_step` f after the steps f, f + n, ... instead.
+
+    Raises:
+        ValueError: not exactly one length, or no step at all.
+    """
+
+    def __init__(
+        self,
+        *,
+        data: TextDataModule,
+        max_steps: PositiveInt | None = None,
+        max_epochs: FinitePositive | None = None,
+        max_tokens: PositiveInt | None = None,
+        accumulate_grad_batches: PositiveInt = 1,
+        eval_every_n_steps: PositiveInt,
+        eval_first_step: PositiveInt | None = None,
+        log_every_n_steps: PositiveInt = 10,
+        gradient_clip_val: FinitePositive | None = None,
+        devices: PositiveInt = 1,
+        num_nodes: PositiveInt = 1,
+        **kwargs: Any,
+    ) -> None:
+        lengths = {"max_steps": max_steps, "max_epochs": max_epochs, "max_tokens": max_tokens}
+        given = [name for name, value in lengths.items() if value is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"exactly one of max_steps, max_epochs and max_tokens must be set, not "
+                f"{' and '.join(given) or 'none'}; set the others to null"
+            )
+        if data.batch_size % (devices * num_nodes):
+            raise ValueError(f"devices ({devices * num_nodes} in all) must divide data.batch_size ({data.batch_size})")
+        self.data = data
+        self.eval_every_n_steps, self.eval_first_step = eval_every_n_steps, eval_first_step
+        self.pending_metrics: dict[str, float] = {}
+        steps = max_steps or 0
+        if max_epochs is not None:
+            steps = math.ceil(max_epochs * data.batches_per_epoch / accumulate_grad_batches)
+        if max_tokens is not None:
+            per_step = data.batch_size * data.context_length * accumulate_grad_batches
+            steps = max_tokens // per_step
+            if steps == 0:
+                raise ValueError(f"max_tokens ({max_tokens}) must be at least {per_step}, the tokens of one step")
+        data.total_batches = steps * accumulate_grad_batches
+        _quiet()
+        super().__init__(
+            max_steps=steps,
+            max_epochs=-1,
+            accumulate_grad_batches=accumulate_grad_batches,
+            log_every_n_steps=log_every_n_steps,
+            gradient_clip_val=gradient_clip_val,
+            devices=devices,
+            num_nodes=num_nodes,
+            num_sanity_val_steps=0,
+            check_val_every_n_epoch=None,
+            val_check_interval=1,
+            use_distributed_sampler=False,  # our order cuts global batches into shares itself
+            **kwargs,
+        )
+        # Lightning counts validation in batches while checkpoints and logs count steps (its issues 12205, 17207), has
+        # no validation at the end, and no offset. This one private method is where it decides.
+        self.fit_loop.epoch_loop._should_check_val_fx = self._evaluation_due  # type: ignore[method-assign]
+
+    def _evaluation_due(self, _: Any = None) -> bool:
+        return not self.fit_loop.epoch_loop._should_accumulate() and self.is_eval_step(self.global_step)
+
+    def is_eval_step(self, step: int) -> bool:
+        """Is the model evaluated after step number `step`, counted from 1?"""
+        if step == self.max_steps:
+            return True
+        first = self.eval_first_step or self.eval_every_n_steps
+        return step >= first and (step - first) % self.eval_every_n_steps == 0
+
+    @property
+    def at_step_end(self) -> bool:
+        """Did the batch that just ended complete an optimizer step?"""
+        return not self.fit_loop.epoch_loop._should_accumulate()
+
+    @property
+    def is_log_step(self) -> bool:
+        """Does the batch that just ended complete a step that gets a row in the logs?"""
+        step = self.global_step
+        return self.at_step_end and (step % self.log_every_n_steps == 0 or self.is_eval_step(step))
+
+    def evaluate_untrained(self) -> None:
+        """Evaluate as step 0; no random number of training's is used up."""
+        with isolate_rng():
+            self.validating = True
+            self.fit_loop.epoch_loop.val_loop.run()
+            self.training = True
+
+    @property
+    def tokens_seen(self) -> int:
+        """Training tokens up to now."""
+        return self.data.tokens_after(self.global_step * self.accumulate_grad_batches)
+
+    @property
+    def epochs_seen(self) -> float:
+        """Passes over the training windows up to now."""
+        return self.global_step * self.accumulate_grad_batches / self.data.batches_per_epoch
+
+    def collect(self, metrics: dict[str, float]) -> None:
+        """Keep `metrics` for the row of the present step; the later of two values of a name holds."""
+        self.pending_metrics |= metrics
+
+    def flush(self) -> None:
+        """Write what was collected to every logger as one row of the present step."""
+        if self.pending_metrics:
+            row = {"tokens": self.tokens_seen, "epoch": self.epochs_seen, **self.pending_metrics}
+            self.pending_metrics = {}
+            for logger in self.loggers:
+                logger.log_metrics(row, step=self.global_step)
+
+    def log_text(self, tag: str, text: str) -> None:
+        """Show `text`, as it is, in TensorBoard."""
+        for logger in self.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                indented = "\n".join(f"    {line}" for line in text.splitlines())  # Markdown for preformatted
+                logger.experiment.add_text(tag, indented, self.global_step)
+
+    def log_figure(self, tag: str, figure: Figure) -> None:
+        """Show `figure` in TensorBoard."""
+        for logger in self.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_figure(tag, figure, self.global_step, close=False)
+
+
+def refusal(error: Exception) -> str | None:
+    """Lightning's words for a device, precision or strategy that is not to be had here, with the way out."""
+    if isinstance(error, MisconfigurationException) or (
+        isinstance(error, ValueError | RuntimeError) and "accelerator" in str(error).lower()
+    ):
+        return f"{' '.join(str(error).split())} (trainer.accelerator=cpu always works)"
+    return None
+
+
+def _quiet() -> None:
+    """Silence what Lightning says to everybody and what is no news here."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in (
+        r".*does not have many workers.*",  # batches are gathered as one slice: workers cost more than they bring
+        r".*your dataloader is not resumable.*",  # position is a function of the step: see data/order.py
+        r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",  # lightning 2.6 on torch 2.13
+        r".*is smaller than the logging interval.*",
+        r".*in the `DataLoader` with `batch_size=None`.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)

@@ -1,0 +1,1 @@
+"""Weights from files and into files, nothing of which is ever executed."""

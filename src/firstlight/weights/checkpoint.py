@@ -1,0 +1,196 @@
+"""Checkpoints: find one, read it as plain data, make its model and tokenizer again."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from firstlight.config import build, check_node
+from firstlight.data.tokenizers.base import StoredTokenizer, Tokenizer
+from firstlight.errors import ConfigError
+from firstlight.model.base import LanguageModel
+from firstlight.weights.book import book_config, from_book, is_book_state_dict
+
+FORMAT = 1
+"""Of the plain data below the key `firstlight` of a checkpoint."""
+CHECKPOINTS = "checkpoints"
+"""The folder of checkpoints in a run folder."""
+MODEL_PREFIX = "model."
+"""Of the model's names in the state dict of the LightningModule around it."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds: weights, the composed config it was made with, the tokenizer's vocabulary."""
+
+    path: Path
+    state_dict: dict[str, Tensor]
+    config: dict[str, Any]
+    tokenizer: dict[str, Any] | None
+    step: int | None
+
+    def build_model(self) -> LanguageModel:
+        """The model, with these weights, ready to evaluate.
+
+        Raises:
+            ConfigError: the config names no model of ours, or the weights are another model's.
+        """
+        section = self.config.get("model")
+        check_node("model", section)
+        with torch.device("meta"):  # no memory for an initialisation that the weights replace
+            model = build({"model": section})["model"]()
+        if not isinstance(model, LanguageModel):
+            raise ConfigError(f"{self.path}: model._target_ ({type(model).__name__}) must be a LanguageModel")
+        load_weights(model, self, assign=True)
+        return model.eval()
+
+    def build_tokenizer(self) -> Tokenizer:
+        """The tokenizer this model was trained with."""
+        if self.tokenizer is not None:
+            return StoredTokenizer(self.tokenizer)
+        section = self.config.get("tokenizer")
+        check_node("tokenizer", section)
+        tokenizer = build({"tokenizer": section})["tokenizer"]
+        try:
+            tokenizer.fit([])
+        except ValueError as error:
+            raise ConfigError(f"{self.path}: {error}") from error
+        return tokenizer
+
+
+def find_checkpoint(name: str, *, best: bool = True) -> Path:
+    """The file that `name` means: a file, a run folder (its best checkpoint, or its last), or "last", the newest run.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if "://" in name:
+        raise ConfigError(f"checkpoint ({name}) must be a file or a run folder: download it first")
+    path = newest_run() if name == "last" else Path(name).expanduser()
+    if path.is_file():
+        return path
+    if not path.exists():
+        raise ConfigError(f"checkpoint ({name}): there is no such file or run folder")
+    files = [path / CHECKPOINTS / f"{which}.ckpt" for which in (("best", "last") if best else ("last",))]
+    for file in files:
+        if file.is_file():
+            return file
+    raise ConfigError(
+        f"checkpoint ({name}) is a folder without {' or '.join(f'{CHECKPOINTS}/{f.name}' for f in files)}"
+    )
+
+
+def newest_run(root: str = "outputs") -> Path:
+    """The run folder below `root` that was written to last.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    files = sorted(Path(root).glob(f"**/{CHECKPOINTS}/last.ckpt"), key=lambda f: f.stat().st_mtime)
+    if not files:
+        raise ConfigError(f"'last' means the newest run below {root}/, and there is none with a checkpoint yet")
+    return files[-1].parents[1]
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint of ours (`.ckpt`, `.safetensors`) or of the book (`.pth`), as plain data.
+
+    Raises:
+        ConfigError: it is damaged, no checkpoint, or holds code (which is not run).
+    """
+    if path.suffix == ".safetensors":
+        return _load_safetensors(path)
+    raw = load_plain(path)
+    if "firstlight" in raw:
+        extra = raw["firstlight"]
+        if extra.get("format") != FORMAT:
+            raise ConfigError(f"{path}: written in format {extra.get('format')}; this firstlight reads {FORMAT}")
+        weights = {
+            name.removeprefix(MODEL_PREFIX): tensor
+            for name, tensor in raw["state_dict"].items()
+            if name.startswith(MODEL_PREFIX)
+        }
+        return Checkpoint(path, weights, extra["config"], extra["tokenizer"], raw["global_step"])
+    state = raw.get("model_state_dict", raw)
+    if isinstance(state, dict) and is_book_state_dict(state):
+        return Checkpoint(path, from_book(state), book_config(state), None, None)
+    raise ConfigError(
+        f"{path}: neither a checkpoint of firstlight nor of the book (its keys: {', '.join(list(raw)[:5])})"
+    )
+
+
+def load_plain(path: Path) -> dict[str, Any]:
+    """What `torch.save` wrote, with nothing executed and tensors mapped from the file.
+
+    Raises:
+        ConfigError: it is damaged, or holds something that is not plain data.
+    """
+    try:
+        raw = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except UnpicklingError as error:
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        if code:
+            raise ConfigError(f"{path}: holds code ({code[1]}); refused, nothing of it was run") from None
+        raise ConfigError(f"{path}: damaged, or not a checkpoint") from None
+    except (RuntimeError, EOFError, KeyError, ValueError, AttributeError, TypeError):
+        raise ConfigError(f"{path}: damaged, or not a checkpoint ({path.stat().st_size:,} bytes)") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: not a checkpoint (it holds a {type(raw).__name__})")
+    return raw
+
+
+def load_weights(model: LanguageModel, checkpoint: Checkpoint, *, assign: bool = False) -> None:
+    """Put the checkpoint's weights into `model`; `assign` takes its tensors instead of copying them.
+
+    Raises:
+        ConfigError: the weights are another model's: the first difference, and how many there are.
+    """
+    weights = checkpoint.state_dict
+    own = model.state_dict(keep_vars=True)
+    loaded = {id(own[name]) for name in weights if name in own}
+    problems = [f"it has no {name}" for name, p in own.items() if name not in weights and id(p) not in loaded]
+    problems += [f"{name} has no place in the model" for name in weights if name not in own]
+    problems += [
+        f"{name} is {tuple(w.shape)}, the model's is {tuple(own[name].shape)}"
+        for name, w in weights.items()
+        if name in own and w.shape != own[name].shape
+    ]
+    if problems:
+        more = f" (and {len(problems) - 1} more differences)" if len(problems) > 1 else ""
+        raise ConfigError(f"{checkpoint.path}: the weights of another model: {problems[0]}{more}")
+    if not all(bool(torch.isfinite(w).all()) for w in weights.values() if w.is_floating_point()):
+        raise ConfigError(f"{checkpoint.path}: some weights are not finite (nan or inf)")
+    tied = {name: next(n for n in weights if own.get(n) is p) for name, p in own.items() if name not in weights}
+    model.load_state_dict(weights | {name: weights[source] for name, source in tied.items()}, assign=assign)
+
+
+def save_safetensors(model: LanguageModel, path: Path, *, config: dict[str, Any], tokenizer: dict[str, Any]) -> None:
+    """Write the weights alone, with the config and the tokenizer as metadata: enough to evaluate and to sample."""
+    metadata = {"format": "pt", "firstlight": json.dumps({"format": FORMAT, "config": config, "tokenizer": tokenizer})}
+    temporary = path.with_suffix(".tmp")
+    try:
+        safetensors.torch.save_model(model, str(temporary), metadata=metadata)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _load_safetensors(path: Path) -> Checkpoint:
+    try:
+        with safe_open(path, framework="pt") as file:
+            extra = json.loads((file.metadata() or {}).get("firstlight", "null"))
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ConfigError(f"{path}: damaged, or not a safetensors file ({error})") from None
+    if not isinstance(extra, dict) or extra.get("format") != FORMAT:
+        raise ConfigError(f"{path}: no weights that firstlight saved (its metadata has no config)")
+    return Checkpoint(path, weights, extra["config"], extra["tokenizer"], None)
