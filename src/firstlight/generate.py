@@ -41,19 +41,14 @@ def generate(
     if isinstance(decoding, Sample) and decoding.top_k is not None and decoding.top_k > model.vocab_size:
         raise ConfigError(f"decoding.top_k ({decoding.top_k}) must be at most the vocabulary, {model.vocab_size}")
     ids = torch.tensor([prompt_ids] * num_samples, device=place)  # (B, T)
-    eos_id = tokenizer.end_of_text
     new = decoding.generate(
         model,
         ids,
         max_new_tokens=max_new_tokens,
-        eos_id=eos_id,
+        eos_id=tokenizer.end_of_text,
         generator=torch.Generator(place).manual_seed(seed),
     )
-    texts = []
-    for row in new[:, len(prompt_ids) :].tolist():
-        kept = row[: row.index(eos_id)] if eos_id in row else row
-        texts.append(tokenizer.decode(prompt_ids + kept))
-    return texts
+    return [tokenizer.decode_document(row) for row in new.tolist()]
 
 
 def main(config: DictConfig) -> None:

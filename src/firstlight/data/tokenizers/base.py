@@ -61,6 +61,10 @@ class Tokenizer(ABC):
         """Text of `ids`; an id that the vocabulary lacks, or a cut UTF-8 sequence, becomes U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
+    def decode_document(self, ids: list[int]) -> str:
+        """Text of `ids` up to the first `end_of_text`."""
+        return self.decode(ids[: ids.index(self.end_of_text)] if self.end_of_text in ids else ids)
+
     def decode_bytes(self, ids: list[int]) -> bytes:
         """The bytes of `ids`, whole characters or not."""
         return b"".join(self._bytes[i] if i < len(self._bytes) else "\ufffd".encode() for i in ids)

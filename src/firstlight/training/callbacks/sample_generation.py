@@ -47,7 +47,7 @@ class SampleGeneration(pl.Callback):
                 eos_id=tokenizer.end_of_text,
                 generator=generator,
             )
-        self.text = tokenizer.decode(new[0].tolist())
+        self.text = tokenizer.decode_document(new[0].tolist())
         trainer.log_text("sample", self.text)
         with (Path(trainer.default_root_dir) / "samples.txt").open("a", encoding="utf-8") as file:
             file.write(f"--- step {trainer.global_step}\n{self.text}\n")
