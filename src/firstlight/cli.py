@@ -60,7 +60,11 @@ def _run(verb: str, rest: list[str]) -> int:
 
         print(help_text(verb, args.overrides, args.config_dir), end="")
         return 0
-    compose.check_overrides(verb, args.overrides, multirun=args.multirun, config_dir=args.config_dir)
+    resumed = compose.resumed_config(args.overrides) if verb == "train" else None
+    if resumed is None:
+        compose.check_overrides(verb, args.overrides, multirun=args.multirun, config_dir=args.config_dir)
+    elif args.multirun:
+        raise ConfigError("resume: one run is continued at a time, without -m")
 
     import hydra
 
@@ -72,7 +76,7 @@ def _run(verb: str, rest: list[str]) -> int:
         sys.argv = launched_with
         entry = importlib.import_module(f"firstlight.{verb}")
         try:
-            return entry.main(config)
+            return entry.main(resumed if resumed is not None else config)
         except Exception as error:
             if args.multirun:  # the job is reported as failed, the next ones run
                 raise
@@ -81,7 +85,7 @@ def _run(verb: str, rest: list[str]) -> int:
 
     # Errors come back to `main`, which knows a user's mistake from a defect; Hydra would print both its own way.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv = [f"firstlight {verb}", *compose.hydra_arguments(rest, args.overrides)]
+    sys.argv = [f"firstlight {verb}", *compose.hydra_arguments(rest, [] if resumed is not None else args.overrides)]
     try:
         hydra.main(version_base="1.3", config_path=compose.conf_dir(), config_name=verb)(task)()
     finally:

@@ -19,6 +19,9 @@ from firstlight.errors import ConfigError, did_you_mean
 TEXT_KEYS = ("prompt",)
 """Keys whose value is taken as it was typed: prose is full of what Hydra's grammar reads as something else."""
 
+CHANGEABLE = ("trainer.", "callbacks.", "logger.")
+"""What a continued run may change; the rest would change what has already happened."""
+
 
 def conf_dir() -> str:
     """The folder of YAML files: inside the installed package, or at the top of a checkout."""
@@ -49,8 +52,9 @@ def parse_arguments(verb: str, rest: list[str]) -> argparse.Namespace:
 
 
 def hydra_arguments(rest: list[str], overrides: list[str]) -> list[str]:
-    """The command line for Hydra, with its overrides as `parse_arguments` returned them."""
-    return [word for word in rest if _quote_text(word) not in overrides] + overrides
+    """The command line for Hydra: its options as they were typed, and `overrides`."""
+    typed = get_args_parser().parse_args(rest).overrides
+    return [word for word in rest if word not in typed] + overrides
 
 
 def compose_config(
@@ -87,6 +91,42 @@ def parse_overrides(overrides: list[str]) -> list[Override]:
         return OverridesParser.create().parse_overrides(overrides)
     except HydraException as error:
         raise ConfigError(_first_line(error)) from None
+
+
+def resumed_config(overrides: list[str]) -> DictConfig | None:
+    """The composed config of the run that an override `resume=RUN` names, with the other overrides; None without one.
+
+    Raises:
+        ConfigError: there is no such run, or an override would change what has already happened.
+    """
+    parsed = parse_overrides(overrides)
+    names = [override.value() for override in parsed if override.key_or_group == "resume"]
+    if not names or names[-1] is None:
+        return None
+    from firstlight.training.run_folder import read_config
+    from firstlight.weights.find import newest_run
+
+    folder = newest_run() if names[-1] == "last" else Path(str(names[-1])).expanduser()
+    config = OmegaConf.create(read_config(folder))
+    known = list(_keys(OmegaConf.to_container(config)))
+    for override in parsed:
+        key = override.key_or_group
+        if key == "resume":
+            continue
+        if override.is_sweep_override():
+            raise ConfigError(f"{key}: one run is continued at a time, with one value")
+        if not key.startswith(CHANGEABLE):
+            allowed = ", ".join(f"{section}*" for section in CHANGEABLE)
+            raise ConfigError(f"{key}: a continued run keeps its own; only {allowed} can be changed")
+        if key not in known and not override.is_add():
+            raise ConfigError(f"{key}: the run has no such key{did_you_mean(key, known)}")
+        if override.is_delete():
+            parent, _, last = key.rpartition(".")
+            OmegaConf.select(config, parent).pop(last)
+        else:
+            OmegaConf.update(config, key, override.value(), force_add=True)
+    config.resume = str(folder)
+    return config
 
 
 def _trials(overrides: list[str], multirun: bool) -> Iterator[list[str]]:

@@ -142,7 +142,7 @@ def _signature(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter]
         return dict(inspect.signature(target).parameters), _hints(target)
     parameters: dict[str, inspect.Parameter] = {}
     hints: dict[str, Any] = {}
-    for cls in target.__mro__:
+    for cls in target.__mro__[:-1]:  # without object
         if "__init__" not in vars(cls):
             continue
         init = vars(cls)["__init__"]
@@ -150,7 +150,7 @@ def _signature(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter]
         passes_on = [name for name, p in own.items() if p.kind is p.VAR_KEYWORD]
         parameters = {**own, **parameters}
         hints = {**_hints(init), **hints}
-        if not passes_on or cls.__mro__[1] is object:
+        if not passes_on:
             break
         parameters.pop(passes_on[0])
     return parameters, hints

@@ -13,7 +13,8 @@ from firstlight.data.order import SeededOrder
 from firstlight.errors import ConfigError
 from firstlight.training.evaluation import EvaluationModule
 from firstlight.training.trainer import refusal
-from firstlight.weights.checkpoint import find_checkpoint, load_checkpoint
+from firstlight.weights.checkpoint import load_checkpoint
+from firstlight.weights.find import find_checkpoint
 
 
 def evaluate(

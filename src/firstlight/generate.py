@@ -10,7 +10,8 @@ from firstlight.config import Seed, build, check_config
 from firstlight.decoding.base import Decoding
 from firstlight.decoding.sample import Sample
 from firstlight.errors import ConfigError
-from firstlight.weights.checkpoint import find_checkpoint, load_checkpoint
+from firstlight.weights.checkpoint import load_checkpoint
+from firstlight.weights.find import find_checkpoint
 
 
 def generate(

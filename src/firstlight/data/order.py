@@ -7,7 +7,7 @@ from itertools import islice
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from firstlight.config import Seed
 
@@ -84,11 +84,11 @@ class BookOrder(Order):
     ) -> Iterator[Tensor]:
         assert start == 0, "not resumable"
         while True:
-            yield from DataLoader(_indices(n_windows), batch_size, shuffle=shuffle, drop_last=drop_last)
+            yield from DataLoader(_Indices(n_windows), batch_size, shuffle=shuffle, drop_last=drop_last)
 
     def eval_batches(self, n_windows: int, *, batch_size: int, split: str, limit: int | None) -> Iterator[Tensor]:
         is_train = split == "train"
-        loader = DataLoader(_indices(n_windows), batch_size, shuffle=is_train, drop_last=is_train)
+        loader = DataLoader(_Indices(n_windows), batch_size, shuffle=is_train, drop_last=is_train)
         yield from islice(loader, limit)
 
     def seed_batch(self, batch: int, rank: int, device: torch.device) -> None:
@@ -100,8 +100,17 @@ def batches_per_epoch(n_windows: int, batch_size: int, drop_last: bool) -> int:
     return n_windows // batch_size if drop_last else -(-n_windows // batch_size)
 
 
-def _indices(n: int) -> list[int]:
-    return list(range(n))
+class _Indices(Dataset[int]):
+    """The numbers below `n`, as a dataset: the loader draws as it would over the windows themselves."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, index: int) -> int:
+        return index
 
 
 def _key(*parts: object) -> int:

@@ -32,7 +32,7 @@ class TheVerdictData(TextDataModule):
                 known_hash=f"sha256:{SHA256}",
                 fname=FILE_NAME,
                 path=folder,
-                downloader=pooch.HTTPDownloader(progressbar=True, timeout=20),
+                downloader=pooch.HTTPDownloader(progressbar=True, timeout=20),  # type: ignore[arg-type]
             )
         except (requests.RequestException, OSError) as error:
             raise ValueError(f"cannot download {self.url} ({type(error).__name__}); {way_out}") from error

@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.loggers.logger import Logger
 from rich.console import Console
 
@@ -22,14 +23,8 @@ from firstlight.optim.base import Schedule
 from firstlight.training.module import DivergedError, OptimizerFactory, PretrainingModule
 from firstlight.training.run_folder import create_run_folder, write_config
 from firstlight.training.trainer import Trainer, refusal
-from firstlight.weights.checkpoint import (
-    CHECKPOINTS,
-    find_checkpoint,
-    load_checkpoint,
-    load_plain,
-    load_weights,
-    save_safetensors,
-)
+from firstlight.weights.checkpoint import FORMAT, load_checkpoint, load_plain, load_weights, save_safetensors
+from firstlight.weights.find import CHECKPOINTS, find_checkpoint
 
 
 @dataclass(frozen=True)
@@ -53,7 +48,7 @@ def fit(
     optimizer: OptimizerFactory,
     scheduler: Schedule,
     trainer: Callable[..., Trainer],
-    callbacks: dict[str, pl.Callback] | None = None,
+    callbacks: dict[str, Callback] | None = None,
     logger: dict[str, Callable[..., Logger]] | None = None,
     init_from: str | None = None,
     resume: str | None = None,
@@ -71,7 +66,7 @@ def fit(
     """
     config = config or {}
     last = find_checkpoint(resume, best=False) if resume else None
-    start = load_checkpoint(find_checkpoint(init_from)) if init_from and not resume else None
+    start = load_checkpoint(find_checkpoint(init_from)) if init_from and last is None else None
 
     text = _section("data", lambda: data(tokenizer=tokenizer, order=order))
     _section("data", text.setup)
@@ -83,21 +78,24 @@ def fit(
     planned = _section("trainer", lambda: trainer(data=text, logger=False, enable_checkpointing=False, callbacks=[]))
     peak = _section("optimizer", lambda: float(optimizer(network).param_groups[0]["lr"]))
     _section("scheduler", lambda: scheduler.check(max_steps=planned.max_steps, peak=peak))
-    if last is not None:
-        _check_resumable(last, text, planned)
 
-    folder = last.parents[1] if last else create_run_folder(Path(output_dir))
     if last is None:
+        folder = create_run_folder(Path(output_dir))
         write_config(folder, config=config, overrides=overrides or [])
-    purge = {"purge_step": planned_step(last) + 1} if last else {}
-    loggers = [make(save_dir=str(folder), **purge) for make in (logger or {}).values()]
+        loggers = [make(save_dir=str(folder)) for make in (logger or {}).values()]
+    else:
+        folder, step = last.parents[1], _check_resumable(last, text, planned)
+        loggers = [make(save_dir=str(folder), purge_step=step + 1) for make in (logger or {}).values()]
+
+    watchers = list((callbacks or {}).values())
     module = PretrainingModule(model=network, data=text, optimizer=optimizer, scheduler=scheduler, config=config)
     runner = trainer(
         data=text,
         logger=loggers,
-        callbacks=list((callbacks or {}).values()),
+        callbacks=watchers,
         default_root_dir=str(folder),
-        enable_progress_bar=any(isinstance(c, pl.callbacks.ProgressBar) for c in (callbacks or {}).values()),
+        enable_progress_bar=any(isinstance(c, ProgressBar) for c in watchers),
+        enable_checkpointing=any(isinstance(c, Checkpoint) for c in watchers),
     )
     console = Console(highlight=False, soft_wrap=True)
     if runner.is_global_zero:
@@ -116,11 +114,6 @@ def fit(
         save_safetensors(network, folder / "model.safetensors", config=config, tokenizer=text.tokenizer.state_dict())
         console.print(_closing(folder, module, runner))
     return Fitted(folder, module.metrics, runner.global_step)
-
-
-def planned_step(last: Path) -> int:
-    """The step at which a checkpoint was saved."""
-    return int(load_plain(last)["global_step"])
 
 
 def _section(key: str, make: Callable[[], Any]) -> Any:
@@ -145,22 +138,26 @@ def _check_model(model: LanguageModel, data: TextDataModule) -> None:
         )
 
 
-def _check_resumable(last: Path, data: TextDataModule, planned: Trainer) -> None:
-    saved = load_plain(last)["firstlight"]
+def _check_resumable(last: Path, data: TextDataModule, planned: Trainer) -> int:
+    """The step at which `last` was saved, if this run can go on from there."""
+    saved = load_plain(last)
     if not data.order.resumable:
         raise ConfigError(
             "resume: a run with order=book cannot be continued: its place is the state of torch's global generator"
         )
+    if saved.get("firstlight", {}).get("format") != FORMAT:
+        raise ConfigError(f"resume: {last} is no checkpoint of this version of firstlight")
     now = data.fingerprint()
-    for key, was in saved["fingerprint"].items():
+    for key, was in saved["firstlight"]["fingerprint"].items():
         if now[key] != was:
             raise ConfigError(f"resume: the data has changed since {last} was saved: {key} was {was}, is {now[key]}")
-    step = planned_step(last)
+    step = int(saved["global_step"])
     if step >= planned.max_steps:
         raise ConfigError(
             f"resume: the run in {last.parents[1]} is finished ({step} of {planned.max_steps} steps); "
             "to train longer, raise trainer.max_steps"
         )
+    return step
 
 
 def _opening(folder: Path, model: LanguageModel, data: TextDataModule, trainer: Trainer) -> str:

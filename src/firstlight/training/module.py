@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -48,7 +49,7 @@ class PretrainingModule(EvaluationModule):
         self.batch_losses: list[Tensor] = []
         self.grad_norm = torch.tensor(0.0)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = self.optimizer_factory(self.model)
         peak, max_steps = float(optimizer.param_groups[0]["lr"]), self.trainer.max_steps
         scheduler = LambdaLR(optimizer, lambda step: self.schedule.lr(step, max_steps=max_steps, peak=peak) / peak)

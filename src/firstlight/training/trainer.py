@@ -6,14 +6,15 @@ import warnings
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.seed import isolate_rng
 from matplotlib.figure import Figure
 from pydantic import PositiveInt
 
 from firstlight.config import FinitePositive
 from firstlight.data.datamodule import TextDataModule
+from firstlight.training.checkpoint_io import AtomicCheckpointIO
 
 
 class Trainer(pl.Trainer):
@@ -54,6 +55,7 @@ class Trainer(pl.Trainer):
         if data.batch_size % (devices * num_nodes):
             raise ValueError(f"devices ({devices * num_nodes} in all) must divide data.batch_size ({data.batch_size})")
         self.data = data
+        self.log_every_n_steps: int  # set by Lightning
         self.eval_every_n_steps, self.eval_first_step = eval_every_n_steps, eval_first_step
         self.pending_metrics: dict[str, float] = {}
         steps = max_steps or 0
@@ -78,6 +80,7 @@ class Trainer(pl.Trainer):
             check_val_every_n_epoch=None,
             val_check_interval=1,
             use_distributed_sampler=False,  # our order cuts global batches into shares itself
+            plugins=[AtomicCheckpointIO()],
             **kwargs,
         )
         # Lightning counts validation in batches while checkpoints and logs count steps (its issues 12205, 17207), has

@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 from pydantic import PositiveInt
 
 from firstlight.training.trainer import Trainer
-from firstlight.weights.checkpoint import CHECKPOINTS
+from firstlight.weights.find import CHECKPOINTS
 
 
 class Checkpoint(LightningCheckpoint):
@@ -31,7 +31,9 @@ class Checkpoint(LightningCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = state_dict["best"]
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         assert isinstance(trainer, Trainer)
         step = trainer.global_step
         if (

@@ -19,7 +19,9 @@ class LearningRateMonitor(pl.Callback):
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
         self.lr = float(optimizer.param_groups[0]["lr"])
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         assert isinstance(trainer, Trainer)
         if trainer.is_log_step:
             trainer.collect({"lr": self.lr})

@@ -52,8 +52,8 @@ def loss_figure(epochs: list[float], tokens: list[float], train: list[float], va
     axes.set(xlabel="epochs", ylabel="loss (nats a token)")
     axes.legend()
     axes.grid(alpha=0.3)
-    per_epoch = tokens[-1] / epochs[-1] if epochs[-1] else 1.0
-    upper = axes.secondary_xaxis("top", functions=(lambda e: e * per_epoch, lambda t: t / per_epoch))
+    upper = axes.twiny()
+    upper.plot(tokens, train, alpha=0)  # invisible: it only aligns the second axis
     upper.set_xlabel("tokens seen")
     upper.ticklabel_format(style="sci", axis="x", scilimits=(-3, 4))
     return figure

@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -16,7 +17,7 @@ from firstlight.training.trainer import Trainer
 HEADER = "    step      tokens  train loss  val loss  perplexity  bits/byte"
 
 
-class ProgressBar(pl.callbacks.ProgressBar):
+class ProgressBar(LightningProgressBar):
     """A bar with loss, tokens a second and the time left; without a terminal, the lines alone."""
 
     def __init__(self) -> None:
@@ -42,7 +43,9 @@ class ProgressBar(pl.callbacks.ProgressBar):
             self.bar.add_task("train", total=trainer.max_steps, completed=trainer.global_step, status="")
             self.bar.start()
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         assert isinstance(trainer, Trainer) and isinstance(pl_module, PretrainingModule)
         if self.bar is None or not trainer.at_step_end:
             return

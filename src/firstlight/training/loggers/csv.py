@@ -5,8 +5,8 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers.logger import Logger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 FIRST_COLUMNS = ("step", "tokens", "epoch", "train/loss", "val/loss")
 FILE_NAME = "metrics.csv"

@@ -1,10 +1,11 @@
 """TensorBoard: curves over steps and over tokens, training and validation loss on one chart, a table of runs."""
 
 from argparse import Namespace
+from collections.abc import Mapping
 from typing import Any
 
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import TensorBoardLogger as LightningTensorBoardLogger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 OVER_TOKENS = ("train/loss", "val/loss", "val/perplexity", "val/bits_per_byte", "lr", "grad_norm", "tokens_per_second")
 LAYOUT = {
@@ -28,7 +29,7 @@ class TensorBoardLogger(LightningTensorBoardLogger):
         self.fresh = purge_step is None
 
     @rank_zero_only
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         if self.fresh:
             self.experiment.add_custom_scalars(LAYOUT)
             self.fresh = False

@@ -1,0 +1,51 @@
+# firstlight: `make train` and `make test` are all a new user needs.
+PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || echo python3)
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test test-slow check format lint types layers board package clean
+
+help: ## list every target
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: .venv/ready ## make .venv with the pinned dependencies
+
+.venv/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+		{ echo "firstlight needs Python 3.11, 3.12 or 3.13: make setup PYTHON=/path/to/python3.12"; exit 2; }
+	@echo "installing the pinned dependencies into .venv (once, a few minutes)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+train: setup ## train the default experiment (ARGS="key=value ..." to change it)
+	@$(BIN)/firstlight train $(ARGS)
+
+test: setup ## run the tests: offline, a few minutes
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-slow: setup ## run the slow tests: the book's whole run
+	@$(BIN)/python -m pytest -m slow $(ARGS)
+
+check: format lint types layers test ## format, lint, types, layers, tests
+
+format: setup ## format the code in place
+	@$(BIN)/ruff format
+
+lint: setup ## look for mistakes
+	@$(BIN)/ruff check
+
+types: setup ## check the types
+	@$(BIN)/pyright
+
+layers: setup ## check that imports point down only
+	@$(BIN)/python -m pytest --quiet tests/test_layers.py
+
+board: setup ## open TensorBoard on all runs
+	@$(BIN)/tensorboard --logdir outputs
+
+package: setup ## build the wheel and the sdist into dist/
+	@$(BIN)/python -m build --quiet
+
+clean: ## remove what was built (runs in outputs/ stay)
+	rm -rf .venv dist build .pytest_cache .ruff_cache
