@@ -1,13 +1,21 @@
-"""Every mistake of a user's: exit code 2, one clear line for each, no traceback, nothing written, no step trained."""
+"""Every mistake of a user's: exit code 2, one clear line for each, no traceback, nothing written, no step trained.
 
+Composing a command line takes Hydra a third of a second: mistakes that are only found later, in values, are tested
+on one composed config (`refused_values`), the others on whole command lines (`refused`).
+"""
+
+import copy
 import os
 import pickle
 import shutil
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from firstlight.cli import main
+from firstlight.compose import compose_config, parse_overrides
+from firstlight.errors import ConfigError
 
 SENTENCE = "The lamp was lit by the keeper every night, and the ships came home. "
 LONGEST = 300
@@ -69,13 +77,16 @@ def tiny(texts, *overrides):
         "trainer.eval_every_n_steps=1",
         "trainer.accelerator=cpu",
         "scheduler.warmup_steps=1",
+        "logger=[]",
         *overrides,
     ]
 
 
 def quick(texts, *overrides):
     """`tiny` with nothing but checkpoints, for runs that are to succeed."""
-    return tiny(texts, "callbacks=[checkpoint]", "logger=[]", *overrides)
+    unneeded = ("learning_rate_monitor", "throughput", "sample_generation", "progress", "plots")
+    words = [word for word in tiny(texts) if not word.startswith("scheduler.")]
+    return [*words, "scheduler=constant", *(f"~callbacks.{name}" for name in unneeded), *overrides]
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +124,37 @@ def refused(capsys, place, no_training):
             assert len(line) < LONGEST
         for word in words:
             assert word in err
+        assert list(place.iterdir()) == []
+        return said
+
+    return check
+
+
+@pytest.fixture(scope="module")
+def composed(texts):
+    """The config of `tiny`."""
+    return compose_config("train", tiny(texts)[1:])
+
+
+@pytest.fixture
+def refused_values(capsys, composed, place, no_training):
+    """Fit `tiny` with overrides that compose, but are a mistake; check the lines that `main` would show."""
+    from firstlight.config import build, check_config
+    from firstlight.training.fit import fit
+
+    def check(overrides, *words, lines=1):
+        config = copy.deepcopy(composed)
+        for override in parse_overrides(overrides):
+            OmegaConf.update(config, override.key_or_group, override.value(), merge=False)
+        with pytest.raises(ConfigError) as caught:
+            fit(**build(check_config(config, fit)))
+        said = str(caught.value).splitlines()
+        print(caught.value)
+        assert len(said) == lines
+        for line in said:
+            assert len(f"firstlight: {line}") < LONGEST
+        for word in words:
+            assert word in str(caught.value)
         assert list(place.iterdir()) == []
         return said
 
@@ -170,6 +212,8 @@ def test_a_command_line_that_is_no_command_is_refused(refused, arguments, words)
     ("comma without -m", "optimizer.lr=1e-3,1e-4", ["optimizer.lr=1e-3,1e-4", "-m"]),
     ("bracket left open", "model.n_layers=[1,2", ["model.n_layers=[1,2"]),
     ("no key", "=3", ["=3"]),
+    ("a group that is a number", "model=3", ["model=3", "nano"]),
+    ("a group that is null", "model=null", ["model", "nano"]),
     ("interpolation of nothing", "name=${nope}", ["name", "nope"]),
     ("interpolation of no variable", "name=${oc.env:FIRSTLIGHT_NO_SUCH}", ["name", "FIRSTLIGHT_NO_SUCH"]),
     ("interpolation without a resolver", "name=${frob:1}", ["name", "frob"]),
@@ -220,9 +264,9 @@ SHOWN = {
         ("optimizer.betas", "tuple", ["abc", "null", "3"]),
     ],
 )
-def test_a_value_of_another_type_is_refused(refused, texts, key, kind, values):
+def test_a_value_of_another_type_is_refused(refused_values, key, kind, values):
     for value in values:
-        refused(tiny(texts, f"{key}={value}"), f"{key}: expected {kind}", f"got {SHOWN[value]}")
+        refused_values([f"{key}={value}"], f"{key}: expected {kind}", f"got {SHOWN[value]}")
 
 
 # ---- ranges
@@ -295,14 +339,19 @@ def test_a_value_of_another_type_is_refused(refused, texts, key, kind, values):
     ("save every 0", "callbacks.checkpoint.every_n_steps=0", ["callbacks.checkpoint.every_n_steps", "> 0", "got 0"]),
     ("monitor of nothing", "callbacks.checkpoint.monitor=val/los", ["callbacks.checkpoint.monitor", "val/los"]),
 )
-def test_a_value_out_of_range_is_refused(refused, texts, arguments, words):
-    refused(tiny(texts, *arguments), *words)
+def test_a_value_out_of_range_is_refused(refused_values, arguments, words):
+    refused_values(arguments, *words)
 
 
-@pytest.mark.parametrize("value", ["50256", "1", "0"])
-def test_a_vocabulary_below_gpt2s_is_refused(refused, texts, value):
-    if "TIKTOKEN_CACHE_DIR" not in os.environ and value == "50256":
-        pytest.skip("GPT-2's vocabulary is not on this machine")
+@pytest.mark.parametrize("value", ["50256", "0"])
+def test_a_vocabulary_below_gpt2s_is_refused(refused, texts, value, monkeypatch):
+    import tiktoken
+
+    # GPT-2's size and no download: the file may not be on this machine
+    encoding = tiktoken.Encoding(
+        "gpt2", pat_str="x", mergeable_ranks={b"x": 0}, special_tokens={"<|endoftext|>": 50256}
+    )
+    monkeypatch.setattr(tiktoken, "get_encoding", lambda name: encoding)
     refused(tiny(texts, "tokenizer=gpt2", f"tokenizer.vocab_size={value}"), "vocab_size", value)
 
 
@@ -310,25 +359,26 @@ def test_a_vocabulary_below_gpt2s_is_refused(refused, texts, value):
 
 
 @pytest.mark.parametrize("accelerator", ["gpu", "cuda", "mps", "tpu", "toaster", "null", "3"])
-def test_a_device_that_is_not_to_be_had_is_refused(refused, texts, accelerator):
+def test_a_device_that_is_not_to_be_had_is_refused(refused_values, accelerator):
     import torch
 
-    if accelerator in ("gpu", "cuda") and (torch.cuda.is_available() or torch.backends.mps.is_available()):
-        pytest.skip("there is one here")
-    if accelerator == "mps" and torch.backends.mps.is_available():
-        pytest.skip("there is one here")
-    shown = {"null": "None"}.get(accelerator, accelerator)
-    refused(tiny(texts, f"trainer.accelerator={accelerator}"), "accelerator", shown, "cpu")
+    if accelerator in ("gpu", "cuda", "mps") and (torch.cuda.is_available() or torch.backends.mps.is_available()):
+        pytest.skip("there may be one here")
+    refused_values([f"trainer.accelerator={accelerator}"], "trainer", "accelerator")
 
 
-@pytest.mark.parametrize("precision", ["float32", "bf17", "31", "null", "[32]"])
-def test_a_precision_that_does_not_exist_is_refused(refused, texts, precision):
-    refused(tiny(texts, f"trainer.precision={precision}"), "precision", "32-true", "bf16-mixed")
+def test_the_way_out_of_a_missing_device_is_the_cpu(refused, texts):
+    refused(tiny(texts, "trainer.accelerator=toaster"), "trainer", "toaster", "trainer.accelerator=cpu")
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf17", "31", "[32]"])
+def test_a_precision_that_does_not_exist_is_refused(refused_values, precision):
+    refused_values([f"trainer.precision={precision}"], "precision", "32-true", "bf16-mixed")
 
 
 @pytest.mark.parametrize("strategy", ["dpp", "null", "3"])
-def test_a_strategy_that_does_not_exist_is_refused(refused, texts, strategy):
-    refused(tiny(texts, f"trainer.strategy={strategy}"), "strategy")
+def test_a_strategy_that_does_not_exist_is_refused(refused_values, strategy):
+    refused_values([f"trainer.strategy={strategy}"], "strategy")
 
 
 # ---- texts
@@ -347,8 +397,8 @@ def test_a_strategy_that_does_not_exist_is_refused(refused, texts, strategy):
         ("one_window.txt", ["val split", "4 tokens", "16", "data.train_ratio=0.", "longer text"]),
     ],
 )
-def test_a_text_that_cannot_be_trained_on_is_refused(refused, texts, file, words):
-    refused(tiny(texts, f"data.path={texts / file}"), "data", *words)
+def test_a_text_that_cannot_be_trained_on_is_refused(refused_values, texts, file, words):
+    refused_values([f"data.path={texts / file}"], "data", *words)
 
 
 @pytest.mark.parametrize("value", ["", "[]", "['']"])
@@ -360,7 +410,7 @@ def test_an_empty_path_is_not_the_present_folder(capsys, place, texts, no_traini
     assert [file.name for file in place.iterdir()] == ["private.txt"]
 
 
-def test_a_text_without_permission_is_refused(refused, texts, monkeypatch):
+def test_a_text_without_permission_is_refused(refused_values, monkeypatch):
     read_text = Path.read_text
 
     def deny(self, *args, **kwargs):
@@ -369,15 +419,15 @@ def test_a_text_without_permission_is_refused(refused, texts, monkeypatch):
         return read_text(self, *args, **kwargs)
 
     monkeypatch.setattr(Path, "read_text", deny)
-    refused(tiny(texts), "data", "good.txt", "cannot be read", "Permission denied")
+    refused_values([], "data", "good.txt", "cannot be read", "Permission denied")
 
 
-def test_a_ratio_that_leaves_no_window_of_training_is_refused(refused, texts):
-    refused(tiny(texts, "data.train_ratio=0.001"), "train split", "2 tokens", "model.context_length=1", "longer text")
+def test_a_ratio_that_leaves_no_window_of_training_is_refused(refused_values):
+    refused_values(["data.train_ratio=0.001"], "train split", "2 tokens", "model.context_length=1", "longer text")
 
 
-def test_a_test_split_without_a_window_is_refused(refused, texts):
-    refused(tiny(texts, "data.test_ratio=0.001"), "test split", "2 tokens", "longer text")
+def test_a_test_split_without_a_window_is_refused(refused_values):
+    refused_values(["data.test_ratio=0.001"], "test split", "2 tokens", "longer text")
 
 
 def test_the_ratio_that_is_advised_works(refused, texts):
@@ -387,8 +437,8 @@ def test_the_ratio_that_is_advised_works(refused, texts):
         main(tiny(texts, f"data.train_ratio={advised}"))
 
 
-def test_a_batch_larger_than_the_training_windows_is_refused(refused, texts):
-    refused(tiny(texts, "data.batch_size=1000"), "batch_size (1000)", "at most 155", "drop_last=false")
+def test_a_batch_larger_than_the_training_windows_is_refused(refused_values):
+    refused_values(["data.batch_size=1000"], "batch_size (1000)", "at most 155", "drop_last=false")
 
 
 @pytest.mark.parametrize("special_tokens", ["true", "false"])
@@ -402,99 +452,124 @@ def test_the_special_token_may_stand_in_a_text(texts, place, special_tokens):
 
 
 @pytest.mark.parametrize("below", ["", "/run"])
-def test_an_output_folder_below_a_file_is_refused(refused, texts, below):
+def test_an_output_folder_below_a_file_is_refused(refused_values, texts, below):
     wanted = f"{texts / 'good.txt'}/runs{below}"
-    refused(tiny(texts, f"output_dir={wanted}"), f"output_dir ({wanted})", "cannot be made", "output_dir=")
+    refused_values([f"output_dir={wanted}"], f"output_dir ({wanted})", "cannot be made", "output_dir=")
 
 
-@pytest.mark.parametrize("wanted", ["", ".", "/", "a/.."])
-def test_an_output_folder_without_a_name_is_refused(refused, texts, wanted):
-    refused(tiny(texts, f"output_dir={wanted}"), "output_dir")
+@pytest.mark.parametrize("wanted", ["", ".", "/"])
+def test_an_output_folder_without_a_name_is_refused(refused_values, wanted):
+    refused_values([f"output_dir={wanted}"], "output_dir")
 
 
-def test_an_output_folder_without_permission_is_refused(refused, texts, monkeypatch):
-    def deny(self, *_, **__):
-        raise PermissionError(13, "Permission denied", str(self))
+def test_an_output_folder_without_permission_is_refused(refused_values, monkeypatch):
+    mkdir = Path.mkdir
+
+    def deny(self, *args, **kwargs):
+        if self.name == "here":
+            raise PermissionError(13, "Permission denied", str(self))
+        mkdir(self, *args, **kwargs)
 
     monkeypatch.setattr(Path, "mkdir", deny)
-    refused(tiny(texts, "output_dir=here"), "output_dir (here)", "Permission denied", "output_dir=")
+    refused_values(["output_dir=here"], "output_dir (here)", "Permission denied", "output_dir=")
 
 
-def test_an_output_name_that_is_too_long_is_refused(refused, texts):
-    refused(tiny(texts, f"output_dir={'x' * 256}"), "output_dir", "too long")
+def test_an_output_name_that_is_too_long_is_refused(refused_values):
+    refused_values([f"output_dir={'x' * 256}"], "output_dir", "too long")
 
 
 # ---- checkpoints
 
 
-def verb_with(verb, texts, checkpoint):
-    """A command line of `verb` that starts from `checkpoint`."""
-    if verb == "train":
-        return tiny(texts, "model.context_length=64", f"init_from={checkpoint}")
-    return [verb, f"checkpoint={checkpoint}", *(["prompt=lamp"] if verb == "generate" else [])]
-
-
 VERBS = pytest.mark.parametrize("verb", ["train", "evaluate", "generate"])
 
 
+def verb_with(verb, checkpoint):
+    """A command line of `verb` that starts from `checkpoint`."""
+    return [verb, f"checkpoint={checkpoint}", *(["prompt=lamp"] if verb == "generate" else [])]
+
+
+@pytest.fixture
+def refused_checkpoint(refused, refused_values):
+    """`verb` from `checkpoint` is a mistake."""
+
+    def check(verb, checkpoint, *words):
+        if verb == "train":
+            refused_values(["model.context_length=64", f"init_from={checkpoint}"], *words)
+        else:
+            refused(verb_with(verb, checkpoint), *words)
+
+    return check
+
+
 @VERBS
-def test_a_checkpoint_that_is_not_there_is_refused(refused, texts, tmp_path, verb):
+def test_a_checkpoint_that_is_not_there_is_refused(refused_checkpoint, tmp_path, verb):
     missing = tmp_path / "nowhere"
-    refused(verb_with(verb, texts, missing), str(missing), "no such file")
+    refused_checkpoint(verb, missing, str(missing), "no such file")
 
 
 @VERBS
-def test_a_folder_without_a_checkpoint_is_refused(refused, texts, verb):
-    refused(verb_with(verb, texts, texts), str(texts), "checkpoints/")
+def test_a_folder_without_a_checkpoint_is_refused(refused_checkpoint, texts, verb):
+    refused_checkpoint(verb, texts, str(texts), "checkpoints/")
 
 
 @VERBS
-def test_the_last_run_of_none_is_refused(refused, texts, verb):
-    refused(verb_with(verb, texts, "last"), "outputs", "none")
+def test_the_last_run_of_none_is_refused(refused_checkpoint, verb):
+    refused_checkpoint(verb, "last", "outputs", "none")
 
 
 @VERBS
-def test_a_checkpoint_on_the_network_is_refused(refused, texts, verb):
+def test_a_checkpoint_on_the_network_is_refused(refused_checkpoint, verb):
     url = "https://example.com/model.ckpt"
-    refused(verb_with(verb, texts, url), url, "download it first")
+    refused_checkpoint(verb, url, url, "download it first")
 
 
 @VERBS
-def test_an_empty_checkpoint_name_is_no_checkpoint(refused, texts, verb):
-    refused(verb_with(verb, texts, ""), "init_from" if verb == "train" else "checkpoint")
+def test_an_empty_checkpoint_name_is_no_checkpoint(refused_checkpoint, verb):
+    refused_checkpoint(verb, "", "init_from" if verb == "train" else "checkpoint")
 
 
 @VERBS
+def test_a_truncated_checkpoint_is_refused(refused_checkpoint, run, tmp_path, verb):
+    whole = (run / "checkpoints" / "best.ckpt").read_bytes()
+    damaged = tmp_path / "best.ckpt"
+    damaged.write_bytes(whole[: len(whole) // 2])
+    refused_checkpoint(verb, damaged, str(damaged), "damaged")
+
+
 @pytest.mark.parametrize("name", ["checkpoints/best.ckpt", "model.safetensors"])
-@pytest.mark.parametrize("part", [0.0, 0.3, 0.99])
-def test_a_truncated_checkpoint_is_refused(refused, texts, run, tmp_path, verb, name, part):
+def test_a_checkpoint_truncated_anywhere_is_refused(run, tmp_path, name):
+    from firstlight.weights.checkpoint import load_checkpoint
+
     whole = (run / name).read_bytes()
     damaged = tmp_path / Path(name).name
-    damaged.write_bytes(whole[: int(part * len(whole))])
-    refused(verb_with(verb, texts, damaged), str(damaged), "damaged")
+    for part in range(32):
+        damaged.write_bytes(whole[: part * len(whole) // 32])
+        with pytest.raises(ConfigError, match="damaged"):
+            load_checkpoint(damaged)
 
 
 @pytest.mark.parametrize("suffix", [".ckpt", ".pth", ".safetensors"])
-def test_a_text_is_no_checkpoint(refused, texts, tmp_path, suffix):
+def test_a_text_is_no_checkpoint(refused_checkpoint, tmp_path, suffix):
     file = tmp_path / f"text{suffix}"
     file.write_text(SENTENCE)
-    refused(verb_with("generate", texts, file), str(file), "damaged, or not a")
+    refused_checkpoint("generate", file, str(file), "damaged, or not a")
 
 
-def test_tensors_of_somebody_else_are_refused(refused, texts, tmp_path):
+def test_tensors_of_somebody_else_are_refused(refused_checkpoint, tmp_path):
     import torch
 
     file = tmp_path / "other.pth"
     torch.save({"encoder.weight": torch.zeros(2)}, file)
-    refused(verb_with("generate", texts, file), str(file), "neither", "encoder.weight")
+    refused_checkpoint("generate", file, str(file), "neither", "encoder.weight")
 
 
-def test_a_list_is_no_checkpoint(refused, texts, tmp_path):
+def test_a_list_is_no_checkpoint(refused_checkpoint, tmp_path):
     import torch
 
     file = tmp_path / "list.pth"
     torch.save([torch.zeros(2)], file)
-    refused(verb_with("generate", texts, file), str(file), "not a checkpoint", "list")
+    refused_checkpoint("generate", file, str(file), "not a checkpoint", "list")
 
 
 @pytest.mark.parametrize(
@@ -506,19 +581,19 @@ def test_a_list_is_no_checkpoint(refused, texts, tmp_path):
         ("model.qkv_bias=false", ["W_query.bias", "no place"]),
     ],
 )
-def test_the_weights_of_another_model_are_refused(refused, texts, run, override, words):
-    arguments = tiny(texts, "model.context_length=64", override, f"init_from={run}")
-    refused(arguments, "best.ckpt", "another model", *words)
+def test_the_weights_of_another_model_are_refused(refused_values, run, override, words):
+    arguments = ["model.context_length=64", override, f"init_from={run}"]
+    refused_values(arguments, "best.ckpt", "another model", *words)
 
 
-def test_weights_that_are_not_finite_are_refused(refused, texts, run, tmp_path):
+def test_weights_that_are_not_finite_are_refused(refused_checkpoint, run, tmp_path):
     import torch
 
     file = tmp_path / "nan.ckpt"
     raw = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
     next(iter(raw["state_dict"].values()))[0] = float("nan")
     torch.save(raw, file)
-    refused(verb_with("generate", texts, file), str(file), "not finite")
+    refused_checkpoint("generate", file, str(file), "not finite")
 
 
 # ---- attacks
@@ -536,7 +611,7 @@ class Attack:
 
 @VERBS
 @pytest.mark.parametrize("writer", ["torch", "pickle"])
-def test_code_in_a_checkpoint_is_not_run(refused, texts, tmp_path, verb, writer):
+def test_code_in_a_checkpoint_is_not_run(refused_checkpoint, tmp_path, verb, writer):
     import torch
 
     file, marker = tmp_path / "attack.ckpt", tmp_path / "marker"
@@ -545,7 +620,7 @@ def test_code_in_a_checkpoint_is_not_run(refused, texts, tmp_path, verb, writer)
         torch.save(content, file)
     else:
         file.write_bytes(pickle.dumps(content))
-    refused(verb_with(verb, texts, file), str(file), *(["code", "refused"] if writer == "torch" else []))
+    refused_checkpoint(verb, file, str(file), *(["code", "refused"] if writer == "torch" else []))
     assert not marker.exists()
 
 
@@ -563,12 +638,16 @@ TARGETS_OF_ATTACKS = [
     "firstlight.",
     "firstlight.model",
     "firstlight.model.gpt.GTP",
-    "firstlight.__main__.main",
 ]
 
 
 @pytest.mark.parametrize("target", TARGETS_OF_ATTACKS)
-def test_a_target_outside_the_list_is_refused(refused, texts, target):
+def test_a_target_outside_the_list_is_refused(refused_values, target):
+    refused_values([f"model._target_={target}"], "model._target_", repr(target))
+
+
+@pytest.mark.parametrize("target", ["os.system", "firstlight.model.gpt.GTP"])
+def test_a_target_of_the_command_line_is_refused(refused, texts, target):
     refused(tiny(texts, f"model._target_={target}"), "model._target_", repr(target))
 
 
@@ -587,28 +666,20 @@ def forge(run, file, section, node):
 @pytest.mark.parametrize(
     ("verb", "section"), [("generate", "model"), ("generate", "tokenizer"), ("evaluate", "model"), ("evaluate", "data")]
 )
-def test_a_call_in_the_config_of_a_checkpoint_is_not_made(refused, texts, run, tmp_path, verb, section, target):
+def test_a_call_in_the_config_of_a_checkpoint_is_not_made(refused, run, tmp_path, verb, section, target):
     file, marker = tmp_path / "forged.ckpt", tmp_path / "marker"
     forge(run, file, section, {"_target_": target, "command": f"touch {marker}"})
-    arguments = verb_with(verb, texts, file)
-    try:
-        main(arguments)
-    except Exception as error:
-        print(type(error), error)
+    refused(verb_with(verb, file), f"{section}._target_", target)
     assert not marker.exists()
-    if section == "data":  # evaluate adds keys of its own to this one
-        assert main(arguments) == 2
-    else:
-        refused(arguments, f"{section}._target_", target)
 
 
-def test_a_call_hidden_in_an_interpolation_of_a_checkpoint_is_not_made(run, texts, tmp_path, place):
+@pytest.mark.parametrize("call", ["_target_: os.system, command: 'touch {}'", "_target_: pathlib.Path.touch, self: {}"])
+def test_a_call_hidden_in_an_interpolation_of_a_checkpoint_is_not_made(refused, run, tmp_path, call):
     file, marker = tmp_path / "forged.ckpt", tmp_path / "marker"
-    hidden = "${oc.create:{_target_: os.system, command: 'touch " + str(marker) + "'}}"
+    hidden = "${oc.create:{" + call.format(marker) + "}}"
     forge(run, file, "data", {"_target_": "firstlight.data.text.TextData", "_partial_": True, "path": hidden})
-    assert main(["evaluate", f"checkpoint={file}"]) == 2
+    refused(["evaluate", f"checkpoint={file}"], "data")
     assert not marker.exists()
-    assert list(place.iterdir()) == []
 
 
 def test_a_call_in_the_config_of_a_run_is_not_made(refused, run, tmp_path):
@@ -628,15 +699,31 @@ def test_a_call_in_the_config_of_a_run_is_not_made(refused, run, tmp_path):
 
 
 @pytest.fixture
-def refused_resume(refused):
-    """`refused`, for a command that names the folder of a run: nothing in it may change either."""
+def refused_resume(capsys, place, no_training):
+    """Continue the run in `folder`, which is a mistake: nothing in it may change either."""
+    from firstlight.config import build, check_config
+    from firstlight.train import resumed_config
+    from firstlight.training.fit import fit
 
     def check(folder, arguments, *words):
         before = snapshot(folder)
-        refused(["train", f"resume={folder}", *arguments], *words)
+        with pytest.raises(ConfigError) as caught:
+            fit(**build(check_config(resumed_config(str(folder), [f"resume={folder}", *arguments]), fit)))
+        print(caught.value)
+        assert len(str(caught.value).splitlines()) == 1
+        assert len(str(caught.value)) < LONGEST
+        for word in words:
+            assert word in str(caught.value)
         assert snapshot(folder) == before
+        assert list(place.iterdir()) == []
 
     return check
+
+
+def test_a_run_is_not_resumed_with_another_model(refused, run):
+    before = snapshot(run)
+    refused(["train", f"resume={run}", "model.n_layers=3"], "model.n_layers", "continued run", "trainer.*")
+    assert snapshot(run) == before
 
 
 def test_a_folder_that_is_no_run_is_not_resumed(refused_resume, texts):
@@ -664,8 +751,7 @@ def test_a_finished_run_is_not_resumed(refused_resume, run):
 
 
 def test_a_run_is_not_resumed_for_fewer_steps(refused_resume, run):
-    refused_resume(run, ["trainer.max_steps=1"], "resume", "finished", "trainer.max_steps", lines=1) if False else None
-    refused_resume(run, ["trainer.max_steps=1", "scheduler.warmup_steps=0"], "scheduler.warmup_steps")
+    refused_resume(run, ["trainer.max_steps=1"], "resume", "finished", "2 of 1 steps", "trainer.max_steps")
 
 
 @pytest.mark.parametrize(
@@ -695,7 +781,7 @@ def test_a_run_in_the_books_order_is_not_resumed(refused_resume, book_run):
     refused_resume(book_run, ["trainer.max_steps=4"], "resume", "order=book", "cannot be continued")
 
 
-def test_a_run_whose_text_has_changed_is_not_resumed(refused, run, texts, tmp_path):
+def test_a_run_whose_text_has_changed_is_not_resumed(refused_resume, run, tmp_path):
     import yaml
 
     copy, other = tmp_path / "copy", tmp_path / "other.txt"
@@ -705,29 +791,29 @@ def test_a_run_whose_text_has_changed_is_not_resumed(refused, run, texts, tmp_pa
     config = yaml.safe_load(file.read_text())
     config["data"]["path"] = str(other)
     file.write_text(yaml.safe_dump(config))
-    refused(["train", f"resume={copy}", "trainer.max_steps=4"], "resume", "data has changed", "sha256")
+    refused_resume(copy, ["trainer.max_steps=4"], "resume", "data has changed", "sha256")
 
 
 @pytest.mark.parametrize("content", ["", "[1, 2]", "a: [", "\x00"])
-def test_a_run_with_a_damaged_config_is_not_resumed(refused, tmp_path, content):
+def test_a_run_with_a_damaged_config_is_not_resumed(refused_resume, tmp_path, content):
     (tmp_path / "run" / ".hydra").mkdir(parents=True)
     (tmp_path / "run" / ".hydra" / "config.yaml").write_text(content)
-    refused(["train", f"resume={tmp_path / 'run'}"], "resume", str(tmp_path / "run"))
+    refused_resume(tmp_path / "run", [], "resume", str(tmp_path / "run"))
 
 
-def test_a_run_without_a_checkpoint_is_not_resumed(refused, run, tmp_path):
+def test_a_run_without_a_checkpoint_is_not_resumed(refused_resume, run, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     (copy / "checkpoints" / "last.ckpt").unlink()
-    refused(["train", f"resume={copy}", "trainer.max_steps=4"], str(copy), "last.ckpt")
+    refused_resume(copy, ["trainer.max_steps=4"], str(copy), "last.ckpt")
 
 
-def test_a_run_with_a_truncated_checkpoint_is_not_resumed(refused, run, tmp_path):
+def test_a_run_with_a_truncated_checkpoint_is_not_resumed(refused_resume, run, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     last = copy / "checkpoints" / "last.ckpt"
     last.write_bytes(last.read_bytes()[:5000])
-    refused(["train", f"resume={copy}", "trainer.max_steps=4"], str(last), "damaged")
+    refused_resume(copy, ["trainer.max_steps=4"], str(last), "damaged")
 
 
 # ---- generate
@@ -770,7 +856,7 @@ def test_a_generation_without_a_checkpoint_is_refused(refused):
 PROMPTS = [
     "The lamp, the keeper, the sea",
     "'single' \"double\" `back`",
-    "\"",
+    '"',
     "'",
     "${x}",
     "${oc.env:HOME}",
@@ -783,7 +869,7 @@ PROMPTS = [
     "= 3",
     "\\",
     "\\\\ end \\",
-    "ends in quote\\\"",
+    'ends in quote\\"',
     "line\nline\n\nline",
     "\ttab\r\n",
     "null",
@@ -805,7 +891,18 @@ PROMPTS = [
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
-def test_a_prompt_is_taken_as_it_is_typed(capsys, run, place, prompt):
+def test_a_prompt_is_taken_as_it_is_typed(prompt):
+    from firstlight.compose import parse_arguments
+    from firstlight.config import build, check_config
+    from firstlight.generate import generate
+
+    words = ["checkpoint=run", f"prompt={prompt}", "decoding=greedy"]
+    config = compose_config("generate", parse_arguments("generate", words).overrides)
+    assert build(check_config(config, generate))["prompt"] == prompt
+
+
+@pytest.mark.parametrize("prompt", ["The lamp, 'the' \"sea\" \\", "[a=b, {c: (d", "${x}", "line\n\n\tline", "é 灯 🏮"])
+def test_a_text_begins_with_its_prompt(capsys, run, place, prompt):
     arguments = [f"checkpoint={run}", f"prompt={prompt}", "decoding=greedy", "max_new_tokens=1", "device=cpu"]
     assert main(["generate", *arguments]) == 0
     out, err = capsys.readouterr()
@@ -814,10 +911,10 @@ def test_a_prompt_is_taken_as_it_is_typed(capsys, run, place, prompt):
     assert list(place.iterdir()) == []
 
 
-@pytest.mark.parametrize("prompt", ["${x}, [a", "it's \"so\" = \\", "null"])
+@pytest.mark.parametrize("prompt", ["${x}, [a", 'it\'s "so" = \\'])
 def test_the_prompt_of_the_samples_is_taken_as_it_is_typed(texts, place, prompt):
     overrides = [f"callbacks.sample_generation.prompt={prompt}", "trainer.max_steps=2", "output_dir=here"]
-    assert main(tiny(texts, "callbacks=[checkpoint,sample_generation]", "logger=[]", *overrides)) == 0
+    assert main(tiny(texts, "~callbacks.plots", "~callbacks.throughput", *overrides)) == 0
     samples = (place / "here" / "samples.txt").read_text()
     assert samples.startswith(f"--- step 0\n{prompt}")
 
@@ -868,9 +965,15 @@ def test_an_evaluation_of_another_text_works_and_writes_nothing(capsys, run, tex
 # ---- what is no mistake
 
 
+@pytest.mark.parametrize("choice", ["[checkpoint]", "[]"])
+def test_callbacks_can_be_chosen(texts, no_training, choice):
+    with pytest.raises(AssertionError, match="training began"):
+        main(tiny(texts, f"callbacks={choice}"))
+
+
 def test_callbacks_can_be_removed(texts, place):
     overrides = ["~callbacks.plots", "~callbacks.sample_generation", "~callbacks.throughput", "output_dir=here"]
-    assert main(tiny(texts, *overrides)) == 0
+    assert main(tiny(texts, "logger=[csv]", *overrides)) == 0
     written = {file.name for file in (place / "here").iterdir()}
     assert "loss.png" not in written and "samples.txt" not in written
     assert {"metrics.csv", "checkpoints", "model.safetensors"} <= written

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from firstlight import __version__
-from firstlight.errors import ConfigError, did_you_mean
+from firstlight.errors import ConfigError, DivergedError, did_you_mean
 
 VERBS = {
     "train": "train a model, or continue a run (resume=RUN)",
@@ -46,6 +46,9 @@ def main(arguments: list[str] | None = None) -> int:
         for line in str(error).splitlines():
             print(f"firstlight: {line}", file=sys.stderr)
         return 2
+    except DivergedError as error:
+        print(f"firstlight: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("firstlight: interrupted", file=sys.stderr)
         return 130

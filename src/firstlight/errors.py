@@ -8,6 +8,10 @@ class ConfigError(ValueError):
     """A mistake of the user's: shown as it is, without a traceback; the process ends with exit code 2."""
 
 
+class DivergedError(RuntimeError):
+    """Training has left the numbers: a loss or a gradient is nan or inf. Shown as it is; exit code 1."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`"; did you mean 'x'?"` if one of `known` looks like `word`, else nothing."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)

@@ -109,9 +109,7 @@ def test_without_an_end_token_all_tokens_are_generated():
 def test_the_same_seed_gives_the_same_text_and_another_seed_another(tiny_gpt):
     def text(seed):
         generator = torch.Generator().manual_seed(seed)
-        return Sample(temperature=2.0).generate(
-            tiny_gpt(), torch.tensor([[1]]), max_new_tokens=20, generator=generator
-        )
+        return Sample(temperature=2.0).generate(tiny_gpt(), torch.tensor([[1]]), max_new_tokens=20, generator=generator)
 
     assert torch.equal(text(1), text(1))
     assert not torch.equal(text(1), text(2))

@@ -12,15 +12,16 @@ import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.loggers.logger import Logger
 from rich.console import Console
+from rich.filesize import decimal
 
 from firstlight.config import Seed, blame
 from firstlight.data.datamodule import TextDataModule
 from firstlight.data.order import Order
 from firstlight.data.tokenizers.base import Tokenizer
-from firstlight.errors import ConfigError
+from firstlight.errors import ConfigError, DivergedError
 from firstlight.model.base import LanguageModel
 from firstlight.optim.base import Schedule
-from firstlight.training.module import DivergedError, OptimizerFactory, PretrainingModule
+from firstlight.training.module import OptimizerFactory, PretrainingModule
 from firstlight.training.run_folder import create_run_folder, write_config
 from firstlight.training.trainer import Trainer, refusal
 from firstlight.weights.checkpoint import FORMAT, load_checkpoint, load_plain, load_weights, save_safetensors
@@ -162,11 +163,11 @@ def _check_resumable(last: Path, data: TextDataModule, planned: Trainer) -> int:
 
 def _opening(folder: Path, model: LanguageModel, data: TextDataModule, trainer: Trainer) -> str:
     # Weights, gradients and AdamW's two moments, in float32; activations come on top.
-    gigabytes = model.n_parameters * 4 * 4 / 1e9
+    n_bytes = model.n_parameters * 4 * 4
     device = trainer.strategy.root_device
     return (
         f"run    {folder}\n"
-        f"model  {type(model).__name__}, {model.n_parameters:,} parameters (about {gigabytes:.2f} GB to train)\n"
+        f"model  {type(model).__name__}, {model.n_parameters:,} parameters ({decimal(n_bytes)} to train, activations apart)\n"
         f"data   {data.tokenizer.encoding.name} tokenizer, {data.tokenizer.encoding.n_vocab:,} ids\n"
         + "".join(f"       {line}\n" for line in data.summary().splitlines())
         + f"train  {trainer.max_steps:,} steps of {data.batch_size} x {data.context_length} tokens"

@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from firstlight.data.datamodule import Batch, TextDataModule
+from firstlight.errors import DivergedError
 from firstlight.model.base import LanguageModel
 from firstlight.optim.base import Schedule
 from firstlight.training.evaluation import EvaluationModule
@@ -17,10 +18,6 @@ from firstlight.training.trainer import Trainer
 from firstlight.weights.checkpoint import FORMAT
 
 OptimizerFactory = Callable[[nn.Module], Optimizer]
-
-
-class DivergedError(RuntimeError):
-    """Training has left the numbers: a loss or a gradient is nan or inf."""
 
 
 class PretrainingModule(EvaluationModule):

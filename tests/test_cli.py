@@ -1,0 +1,321 @@
+"""The command line: help, versions, exit codes, run folders and sweeps."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import yaml
+
+from firstlight import __version__
+from firstlight.cli import VERBS, main
+from firstlight.compose import conf_dir
+
+SENTENCE = "The lamp was lit by the keeper every night, and the ships came home. "
+SECONDS = 3.0
+"""An answer that needs no torch takes less, Python's start included; about 0.7 on an idle machine."""
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    """An empty folder to work in; returns it."""
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("FIRSTLIGHT_CACHE_DIR", str(tmp_path / "cache"))
+    return folder
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """Overrides of the smallest run there is: two steps, and only checkpoints written."""
+    text = tmp_path / "text.txt"
+    text.write_text(SENTENCE * 20)
+    unneeded = ("learning_rate_monitor", "throughput", "sample_generation", "progress", "plots")
+    return [
+        "data=text",
+        f"data.path={text}",
+        "tokenizer=bytes",
+        "model.context_length=16",
+        "model.emb_dim=16",
+        "model.n_heads=2",
+        "model.n_layers=1",
+        "data.batch_size=2",
+        "trainer.max_steps=2",
+        "trainer.eval_every_n_steps=1",
+        "trainer.accelerator=cpu",
+        "scheduler=constant",
+        "logger=[csv]",
+        "name=tiny",
+        *(f"~callbacks.{name}" for name in unneeded),
+    ]
+
+
+def in_process_of_its_own(code):
+    """What `code` printed, as a process of its own."""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+# ---- help
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["train"], ["evaluate"], ["generate"], ["train", "model.emb_dimm=1"]], ids=lambda a: " ".join(a)
+)
+def test_help_and_misspelt_keys_answer_at_once_without_torch(place, arguments):
+    words = arguments if len(arguments) == 2 else [*arguments, "--help"]
+    code = (
+        "import sys; from firstlight.cli import main; "
+        f"print(main({words!r})); print([m for m in ('torch', 'lightning', 'numpy') if m in sys.modules])"
+    )
+    began = time.perf_counter()
+    out = in_process_of_its_own(code)
+    seconds = time.perf_counter() - began
+    print(f"{seconds:.2f} s")
+    assert out.splitlines()[-2:] == ["2" if words == arguments else "0", "[]"]
+    assert seconds < SECONDS
+    assert list(place.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
+def test_the_help_of_the_program_names_every_verb(capsys, arguments):
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    for verb, what in VERBS.items():
+        assert verb in out and what in out
+
+
+def key_lines(page):
+    """The lines of a help page that show a key."""
+    return [line.strip() for line in page.partition("Keys:")[2].splitlines()[1:] if line.strip()]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_key_of_a_verb_is_explained(capsys, verb):
+    assert main([verb, "--help"]) == 0
+    lines = key_lines(capsys.readouterr().out)
+    assert len(lines) >= 4
+    assert [line for line in lines if " # " not in line] == []
+
+
+def options():
+    """(verb, override) for every option of every group that the verb has."""
+    from pathlib import Path
+
+    folder = Path(conf_dir())
+    found = []
+    for verb in VERBS:
+        for item in yaml.safe_load((folder / f"{verb}.yaml").read_text())["defaults"]:
+            if not isinstance(item, dict) or next(iter(item)).startswith("override"):
+                continue
+            group, default = next(iter(item.items()))
+            for file in sorted((folder / group).glob("*.yaml")):
+                value = f"[default,{file.stem}]" if isinstance(default, list) else file.stem
+                if file.stem != "base" and default != file.stem and value != "[default,default]":
+                    found.append((verb, f"{group}={value}"))
+    return found
+
+
+@pytest.mark.parametrize(("verb", "option"), options())
+def test_every_key_of_an_option_is_explained(capsys, place, verb, option):
+    assert main([verb, "--help", option]) == 0
+    page = capsys.readouterr().out
+    assert [line for line in key_lines(page) if " # " not in line] == []
+    group, _, choice = option.partition("=")
+    assert choice.strip("[]").split(",")[-1] in page.partition(f"  {group}=")[2].partition("  of: ")[0]
+    assert list(place.iterdir()) == []
+
+
+def test_help_shows_the_values_that_would_be_used(capsys):
+    assert main(["train", "model=gpt2_small", "optimizer.lr=3e-4", "--help"]) == 0
+    lines = key_lines(capsys.readouterr().out)
+    assert any(line.startswith("model.emb_dim=768 ") for line in lines)
+    assert any(line.startswith("optimizer.lr=0.0003 ") for line in lines)
+
+
+def test_help_of_a_mistake_is_the_mistake(capsys):
+    assert main(["train", "model=nanoo", "--help"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "did you mean 'nano'" in err
+
+
+# ---- what else answers at once
+
+
+@pytest.mark.parametrize("word", ["--version", "-V"])
+def test_the_version_is_printed(capsys, word):
+    assert main([word]) == 0
+    assert capsys.readouterr().out == f"{__version__}\n"
+
+
+def test_python_m_firstlight_is_the_same_program():
+    command = [sys.executable, "-m", "firstlight"]
+    result = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=60, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (0, f"{__version__}\n", "")
+    result = subprocess.run([*command, "trian"], capture_output=True, text=True, timeout=60, check=False)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "did you mean 'train'" in result.stderr
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_composed_config_is_printed_and_nothing_is_written(capsys, place, verb):
+    overrides = {"train": ["optimizer.lr=3e-4"], "evaluate": ["checkpoint=x"], "generate": ["prompt=${x}, [y"]}[verb]
+    assert main([verb, *overrides, "--cfg", "job"]) == 0
+    out, err = capsys.readouterr()
+    config = yaml.safe_load(out)
+    assert "hydra" not in config
+    if verb == "train":
+        assert config["optimizer"]["lr"] == 3e-4
+    assert err == ""
+    assert list(place.iterdir()) == []
+
+
+# ---- runs
+
+
+def run_folders(place):
+    """The run folders below outputs/, sorted."""
+    return sorted(file.parents[1] for file in place.glob("outputs/**/.hydra/config.yaml"))
+
+
+def test_a_run_makes_one_folder_that_says_what_it_was(place, tiny, capsys):
+    assert main(["train", *tiny]) == 0
+    assert [file.name for file in place.iterdir()] == ["outputs"]
+    (folder,) = run_folders(place)
+    assert folder.parent == place / "outputs" / "tiny"
+    config = yaml.safe_load((folder / ".hydra" / "config.yaml").read_text())
+    assert config["model"]["emb_dim"] == 16
+    assert config["data"]["context_length"] == 16  # interpolations are resolved
+    assert set(tiny) <= set(yaml.safe_load((folder / ".hydra" / "overrides.yaml").read_text()))
+    assert json.loads((folder / "environment.json").read_text())["firstlight"] == __version__
+    assert capsys.readouterr().err == ""
+
+
+def test_two_runs_in_one_second_get_two_folders(place, tiny):
+    for _ in range(2):
+        assert main(["train", *tiny, "output_dir=outputs/same_second"]) == 0
+    assert [folder.name for folder in run_folders(place)] == ["same_second", "same_second_2"]
+
+
+def test_runs_that_begin_together_get_a_folder_each(place):
+    from firstlight.training.run_folder import create_run_folder
+
+    made, together = [], threading.Barrier(8)
+
+    def begin():
+        together.wait()
+        made.append(create_run_folder(place / "outputs" / "name" / "now"))
+
+    threads = [threading.Thread(target=begin) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(made)) == 8
+    assert all(folder.is_dir() for folder in made)
+
+
+def test_the_console_script_is_installed():
+    from importlib.metadata import entry_points
+
+    (script,) = (e for e in entry_points(group="console_scripts") if e.name == "firstlight")
+    assert script.load() is main
+
+
+# ---- sweeps
+
+
+def test_a_sweep_makes_one_folder_with_a_folder_for_each_job(place, tiny, monkeypatch):
+    import firstlight.train
+
+    losses, task = [], firstlight.train.main
+    monkeypatch.setattr(firstlight.train, "main", lambda config: losses.append(task(config)) or losses[-1])
+    assert main(["train", "-m", *tiny, "optimizer.lr=1e-3,1e-4"]) == 0
+
+    (sweep,) = (place / "outputs" / "tiny").iterdir()
+    assert sweep.name.endswith("_sweep")
+    jobs = run_folders(place)
+    assert [job.parent for job in jobs] == [sweep, sweep]
+    for number, (job, lr) in enumerate(zip(jobs, (1e-3, 1e-4), strict=True)):
+        assert job.name.startswith(f"{number}_")
+        assert "optimizer.lr=" in job.name
+        assert yaml.safe_load((job / ".hydra" / "config.yaml").read_text())["optimizer"]["lr"] == lr
+        overrides = yaml.safe_load((job / ".hydra" / "overrides.yaml").read_text())
+        assert [o for o in overrides if o.startswith("optimizer.lr=")] == [
+            f"optimizer.lr={'1e-3' if lr == 1e-3 else '1e-4'}"
+        ]
+        assert (job / "environment.json").is_file()
+        assert (job / "checkpoints" / "best.ckpt").is_file()
+        header, *rows = [line.split(",") for line in (job / "metrics.csv").read_text().splitlines()]
+        assert losses[number] == pytest.approx(float(rows[-1][header.index("val/loss")]))
+    assert losses[0] != losses[1]
+
+
+def test_a_failing_job_does_not_stop_the_others(place, tiny, capsys):
+    code = main(["train", "-m", *tiny, "model.n_heads=3,2"])
+    assert code != 0
+    (job,) = run_folders(place)
+    assert job.name.startswith("1_")
+    assert (job / "checkpoints" / "last.ckpt").is_file()
+    err = capsys.readouterr().err
+    assert "emb_dim (16) must be divisible by n_heads (3)" in err
+    assert "Traceback" not in err
+
+
+def test_a_job_that_crashes_does_not_stop_the_others(place, tiny, monkeypatch):
+    import firstlight.train
+
+    task = firstlight.train.main
+
+    def crash_first(config):
+        if config.optimizer.lr == 1e-3:
+            raise MemoryError("no memory")
+        return task(config)
+
+    monkeypatch.setattr(firstlight.train, "main", crash_first)
+    try:
+        code = main(["train", "-m", *tiny, "optimizer.lr=1e-3,1e-4"])
+    except MemoryError:
+        code = 1  # what Python makes of it
+    assert code != 0
+    (job,) = run_folders(place)
+    assert job.name.startswith("1_")
+    assert (job / "checkpoints" / "last.ckpt").is_file()
+
+
+@pytest.mark.parametrize("sweep", ["model=nano,nanoo", "model.n_layer=1,2", "tokenizer=bytes,nope"])
+def test_a_sweep_with_a_misspelt_word_makes_no_folder(place, tiny, capsys, sweep):
+    assert main(["train", "-m", *tiny, sweep]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert list(place.iterdir()) == []
+
+
+def test_an_interrupted_command_ends_with_130(place, monkeypatch, capsys):
+    import firstlight.generate
+
+    def interrupt(config):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(firstlight.generate, "main", interrupt)
+    assert main(["generate", "checkpoint=x", "prompt=x"]) == 130
+    assert capsys.readouterr().err == "firstlight: interrupted\n"
+
+
+def test_the_command_line_of_the_process_is_left_as_it_was(capsys):
+    before = list(sys.argv)
+    assert main(["generate", "checkpoint=nowhere", "prompt=x"]) == 2
+    assert sys.argv == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such shell")
+def test_the_program_in_a_pipe_that_closes_does_not_trace_back(place):
+    command = f"{sys.executable} -m firstlight train --help | head -1"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    assert result.stdout.startswith("firstlight train")
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,51 @@
+"""Every walk-through of docs/extending.md, as a reader would follow it, in a copy of the checkout."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SECTIONS = re.split(r"^## ", (ROOT / "docs" / "extending.md").read_text(encoding="utf-8"), flags=re.M)[1:]
+DRIVER = """
+import shlex, sys
+from firstlight.cli import main
+for line in sys.stdin.read().splitlines():
+    assert main(shlex.split(line)[1:]) == 0, line
+"""
+
+
+def test_every_walk_through_works(tmp_path):
+    for folder in ("src", "conf"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    commands = []
+    for section in SECTIONS:
+        files = re.findall(r"^`((?:src|conf)/\S+)`\n\n```\w+\n(.*?)^```", section, flags=re.M | re.S)
+        assert len(files) == 2, f"one .py and one .yaml: {section.splitlines()[0]}"
+        for name, text in files:
+            assert not (tmp_path / name).exists(), f"{name} is there already: choose another example"
+            (tmp_path / name).write_text(text, encoding="utf-8")
+        commands += re.findall(r"^```sh\n(.*?)\n```", section, flags=re.M | re.S)
+    assert len(commands) == len(SECTIONS) == 6
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "src"), "FIRSTLIGHT_CACHE_DIR": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER],
+        input="\n".join(commands),
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda s: s.splitlines()[0])
+def test_examples_are_formatted_as_the_project_is(section):
+    for code in re.findall(r"^```python\n(.*?)^```", section, flags=re.M | re.S):
+        ruff = [sys.executable, "-m", "ruff", "check", "--stdin-filename", str(ROOT / "src" / "example.py"), "-"]
+        checked = subprocess.run(ruff, input=code, capture_output=True, text=True, cwd=ROOT)
+        assert checked.returncode == 0, checked.stdout

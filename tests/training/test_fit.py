@@ -1,0 +1,152 @@
+"""What a run leaves behind, and what may not change its numbers."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import rows_of, same_weights, weights_of
+
+from firstlight.cli import main
+from firstlight.training.loggers.csv import read_rows
+
+
+def losses_of(folder):
+    return [row["train/batch_loss"] for row in rows_of(folder) if row["train/batch_loss"]]
+
+
+def test_the_same_config_gives_the_same_numbers(train):
+    assert train("one") == train("other") == 0
+    assert rows_of("one") == rows_of("other")
+    assert same_weights("one", "other")
+
+
+def test_another_seed_gives_other_numbers(train):
+    assert train("one") == train("other", "seed=7") == 0
+    assert not same_weights("one", "other")
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "~callbacks.sample_generation",
+        "~callbacks.throughput",
+        "~callbacks.plots",
+        "~callbacks.checkpoint",
+        "trainer.eval_every_n_steps=5",
+        "data.num_workers=2",
+        "data.eval_batches=1",
+        "~logger.tensorboard",
+        "callbacks.throughput.peak_flops=null",
+    ],
+)
+def test_what_is_watched_does_not_change_the_training(train, override):
+    assert train("plain") == train("other", override) == 0
+    assert losses_of("plain") == losses_of("other")
+    assert len(losses_of("plain")) == 24
+
+
+def test_accumulation_is_one_larger_batch(train):
+    one_epoch = ["model.drop_rate=0", "trainer.max_steps=6"]  # a ragged end would be dropped in one of them alone
+    assert train("large", *one_epoch) == 0
+    assert train("small", *one_epoch, "data.batch_size=2", "trainer.accumulate_grad_batches=4") == 0
+    large, small = weights_of("large"), weights_of("small")
+    assert all(torch.allclose(tensor, small[name], atol=2e-5) for name, tensor in large.items())
+
+
+def test_the_untrained_model_is_step_0_and_the_last_step_is_evaluated(train):
+    assert train("run", "trainer.max_steps=10") == 0
+    evaluated = [int(row["step"]) for row in rows_of("run") if row["val/loss"]]
+    assert evaluated == [0, 8, 10]
+    untrained = float(rows_of("run")[0]["val/loss"])
+    assert untrained == pytest.approx(math.log(257), abs=0.1)
+
+
+def test_rows_have_the_columns_that_readers_expect(train):
+    assert train("run", "trainer.max_steps=8") == 0
+    rows = read_rows(Path("run/metrics.csv"))
+    assert list(rows[0])[:5] == ["step", "tokens", "epoch", "train/loss", "val/loss"]
+    last = rows[-1]
+    assert int(float(last["tokens"])) == 8 * 8 * 16
+    assert float(last["val/perplexity"]) == pytest.approx(math.exp(float(last["val/loss"])))
+    assert float(last["lr"]) == 1e-3
+    assert all(float(last[name]) > 0 for name in ("grad_norm", "tokens_per_second", "mfu", "val/bits_per_byte"))
+    # a byte is a token here: bits a byte are the loss in bits
+    assert float(last["val/bits_per_byte"]) == pytest.approx(float(last["val/loss"]) / math.log(2))
+
+
+def test_the_logged_learning_rate_is_the_one_of_the_step(train):
+    cosine = ["scheduler=warmup_cosine", "scheduler.warmup_steps=4", "scheduler.initial_lr=0", "scheduler.min_lr=0"]
+    assert train("run", *cosine, "optimizer.lr=4e-3", "trainer.max_steps=8") == 0
+    rates = [float(row["lr"]) for row in rows_of("run")[1:]]
+    assert rates[:5] == pytest.approx([0, 1e-3, 2e-3, 3e-3, 4e-3])
+    assert rates[5:] == pytest.approx([2e-3 * (1 + math.cos(math.pi * k / 4)) for k in (1, 2, 3)])
+
+
+def test_a_run_folder_says_what_the_run_was(train):
+    assert train("run", "trainer.max_steps=2") == 0
+    assert {file.name for file in Path("run").iterdir()} >= {
+        ".hydra", "environment.json", "metrics.csv", "samples.txt", "checkpoints", "tensorboard", "model.safetensors",
+        "loss.png", "perplexity.png",
+    }  # fmt: skip
+    assert yaml.safe_load(Path("run/.hydra/config.yaml").read_text())["trainer"]["max_steps"] == 2
+    assert "trainer.max_steps=2" in yaml.safe_load(Path("run/.hydra/overrides.yaml").read_text())
+    assert json.loads(Path("run/environment.json").read_text())["torch"] == torch.__version__
+
+
+def test_a_taken_folder_is_not_written_to(train):
+    assert train("run", "trainer.max_steps=2") == train("run", "trainer.max_steps=2") == 0
+    assert Path("run_2/metrics.csv").is_file()
+
+
+def test_the_length_may_be_given_in_epochs_or_tokens(train):
+    assert train("epochs", "trainer.max_steps=null", "trainer.max_epochs=2") == 0
+    assert int(rows_of("epochs")[-1]["step"]) == 2 * 6
+    assert train("tokens", "trainer.max_steps=null", "trainer.max_tokens=1000") == 0
+    assert int(float(rows_of("tokens")[-1]["tokens"])) == 1000 // 128 * 128
+
+
+def test_early_stopping_stops(train):
+    stopping = "callbacks=[default,early_stopping]"
+    assert train("run", stopping, "callbacks.early_stopping.min_delta=9", "callbacks.early_stopping.patience=1") == 0
+    assert int(rows_of("run")[-1]["step"]) == 8
+
+
+def test_a_gradient_that_is_not_finite_ends_the_run_before_the_update(train, capsys):
+    diverging = ["optimizer.lr=1e30", "trainer.gradient_clip_val=null", "trainer.max_steps=24"]
+    assert train("run", *diverging) == 1
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith("firstlight: ")
+    assert "gradient norm" in message
+    assert "optimizer.lr" in message
+
+
+def test_training_starts_from_given_weights(train):
+    assert train("first", "trainer.max_steps=16") == 0
+    assert train("second", "trainer.max_steps=1", "init_from=first") == 0
+    best = min(float(row["val/loss"]) for row in rows_of("first") if row["val/loss"])
+    assert float(rows_of("second")[0]["val/loss"]) == best
+
+
+def test_evaluate_measures_what_training_measured(train, capsys):
+    assert train("run", "trainer.max_steps=16", "data.test_ratio=0.1", "data.train_ratio=0.8") == 0
+    capsys.readouterr()
+    best = min(float(row["val/loss"]) for row in rows_of("run") if row["val/loss"])
+    for checkpoint in ("run", "run/checkpoints/best.ckpt", "run/model.safetensors"):
+        assert main(["evaluate", f"checkpoint={checkpoint}"]) == 0
+        assert json.loads(capsys.readouterr().out)["val/loss"] == pytest.approx(best, abs=1e-12)
+    assert main(["evaluate", "checkpoint=run", "split=test"]) == 0
+    assert json.loads(capsys.readouterr().out)["test/loss"] != best
+
+
+def test_generate_repeats_itself_by_seed(train, capsys):
+    assert train("run", "trainer.max_steps=2") == 0
+    texts = []
+    for seed in (1, 1, 2):
+        capsys.readouterr()
+        assert main(["generate", "checkpoint=run", "prompt=The lamp", "max_new_tokens=30", f"seed={seed}"]) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1] != texts[2]
+    assert texts[0].startswith("The lamp")
