@@ -86,11 +86,17 @@ def _run(verb: str, rest: list[str]) -> int:
             failure.append(error)  # kept from Hydra, which would add a line of its own
             return None
 
+    overrides = args.overrides if resumed is None else []
+    if args.multirun:  # a job's folder is named by what the jobs differ in
+        swept = compose.swept_keys(overrides)
+        same = [o.partition("=")[0].lstrip("+~") for o in overrides]
+        overrides = [*overrides, f"hydra.job.config.override_dirname.exclude_keys=[{','.join({*same} - {*swept})}]"]
     # Errors come back to `main`, which knows a user's mistake from a defect; Hydra would print both its own way.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv = [f"firstlight {verb}", *compose.hydra_arguments(rest, [] if resumed is not None else args.overrides)]
+    sys.argv = [f"firstlight {verb}", *compose.hydra_arguments(rest, overrides)]
     try:
-        hydra.main(version_base="1.3", config_path=compose.conf_dir(), config_name=verb)(task)()
+        with compose.explained(verb):
+            hydra.main(version_base="1.3", config_path=compose.conf_dir(), config_name=verb)(task)()
     finally:
         sys.argv = launched_with
     if failure:

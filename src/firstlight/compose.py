@@ -3,6 +3,7 @@
 import argparse
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -10,11 +11,11 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from firstlight.errors import ConfigError, did_you_mean
+from firstlight.errors import ConfigError, did_you_mean, one_line, shorten
 
 TEXT_KEYS = ("prompt",)
 """Keys whose value is taken as it was typed: prose is full of what Hydra's grammar reads as something else."""
@@ -66,19 +67,37 @@ def compose_config(
         ConfigError: one line that names the override, what is wrong and what may have been meant.
     """
     searchpath = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
-        try:
-            return compose(verb, [*overrides, *searchpath], return_hydra_config=with_hydra)
-        except MissingConfigException as error:
-            raise ConfigError(_missing_choice(error)) from None
-        except (ConfigCompositionException, OverrideParseException, HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(_explain(verb, error, searchpath)) from None
+    with explained(verb), initialize_config_dir(conf_dir(), version_base="1.3"):
+        return compose(verb, [*overrides, *searchpath], return_hydra_config=with_hydra)
+
+
+@contextmanager
+def explained(verb: str) -> Iterator[None]:
+    """Say in one line, with the likely intent, what Hydra refuses to compose inside."""
+    try:
+        yield
+    except MissingConfigException as error:
+        raise ConfigError(_missing_choice(error)) from None
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_explain(verb, error)) from None
+    except ValueError as error:  # what Hydra itself does not expect: model=3, =3
+        raise ConfigError(f"this cannot be composed: {one_line(error)}") from None
 
 
 def check_overrides(verb: str, overrides: list[str], *, multirun: bool, config_dir: str | None) -> None:
-    """Compose once for every value of the overrides, before Hydra makes a folder or starts a job."""
-    for trial in _trials(overrides, multirun):
+    """Refuse overrides that Hydra's grammar refuses; of a sweep, every value that does not compose.
+
+    Raises:
+        ConfigError: the first mistake; a sweep makes its folder before it composes, so it is composed here first.
+    """
+    trials = list(_trials(overrides, multirun))
+    for trial in trials if multirun else ():
         compose_config(verb, trial, config_dir)
+
+
+def swept_keys(overrides: list[str]) -> list[str]:
+    """The keys that have several values."""
+    return [o.get_key_element() for o in parse_overrides(overrides) if o.is_sweep_override()]
 
 
 def parse_overrides(overrides: list[str]) -> list[Override]:
@@ -87,10 +106,15 @@ def parse_overrides(overrides: list[str]) -> list[Override]:
     Raises:
         ConfigError: one that Hydra's grammar refuses.
     """
-    try:
-        return OverridesParser.create().parse_overrides(overrides)
-    except HydraException as error:
-        raise ConfigError(_first_line(error)) from None
+    parser = OverridesParser.create()
+    parsed = []
+    for text in overrides:
+        try:
+            parsed += parser.parse_overrides([text])
+        except (HydraException, ValueError) as error:
+            reason = str(error).splitlines()[0].removeprefix(f"Error parsing override '{text}'").strip() or "not valid"
+            raise ConfigError(f"{shorten(text)}: {reason} (Hydra's grammar; quote what is text)") from None
+    return parsed
 
 
 def resumed_config(overrides: list[str]) -> DictConfig | None:
@@ -150,32 +174,36 @@ def _quote_text(word: str) -> str:
     key, equals, value = word.partition("=")
     if not equals or key.split(".")[-1] not in TEXT_KEYS:
         return word
+    if "${" in value or value == "???":  # OmegaConf would read an interpolation, or a missing value
+        return f"{key}=${{text:{value.encode().hex()}}}"
     escaped = re.sub(r'(\\*)(")', r"\1\1\\\2", value)  # Hydra's grammar: backslashes count only before a quote
-    escaped = re.sub(r"(\\+)$", r"\1\1", escaped).replace("${", r"\${")
+    escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
     return f'{key}="{escaped}"'
 
 
 def _missing_choice(error: MissingConfigException) -> str:
-    wanted, options = str(error.missing_cfg_file), [str(o) for o in error.options or []]
-    group, _, choice = wanted.rpartition("/")
-    if not options:
-        return f"{group or wanted}={choice}: {_first_line(error)}"
+    group, _, choice = str(error.missing_cfg_file).rpartition("/")
+    options = [str(option) for option in error.options or []]
+    options = options or sorted(file.stem for file in (Path(conf_dir()) / group).glob("*.yaml"))
+    if not group:
+        return f"{choice}: {_first_line(error)}"
     return f"{group}={choice}: no such choice{did_you_mean(choice, options)} ({group} is one of: {', '.join(options)})"
 
 
-def _explain(verb: str, error: Exception, searchpath: list[str]) -> str:
+def _explain(verb: str, error: Exception) -> str:
     text = _first_line(error)
+    if twice := re.search(r"(\w+)/(\w+) appears more than once", text):
+        return f"{twice[1]}: '{twice[2]}' is chosen twice; a choice may already contain it, as default does"
     key = re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^']+)'", text)
-    group = re.search(r"No match in the defaults list|Could not override '([^'@]+)'\. No match", str(error))
-    if key is None and group is None:
+    if key is None:
         cause = error.__cause__
         return _first_line(cause) if isinstance(cause, OmegaConfBaseException) else text
-    wanted = re.split(r"[=@]", key[1])[0] if key else ""
-    config = compose(verb, searchpath)
-    known = {k: k for k in _keys(OmegaConf.to_container(config, resolve=False))}
-    last_parts = {k.split(".")[-1]: k for k in known}
-    if wanted in last_parts:  # `lr=3e-4` for optimizer.lr
-        return f"{wanted}: there is no such key; did you mean '{last_parts[wanted]}'?"
+    wanted = re.split(r"[=@]", key[1])[0]
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        known = list(_keys(OmegaConf.to_container(compose(verb), resolve=False)))
+    owner = {k.split(".")[-1]: k for k in known}.get(wanted.split(".")[-1])
+    if owner is not None:  # lr=3e-4, or model.lr=3e-4, for optimizer.lr
+        return f"{wanted}: there is no such key; did you mean '{owner}'?"
     return f"{wanted}: there is no such key{did_you_mean(wanted, known)} (firstlight {verb} --help lists them all)"
 
 
@@ -196,3 +224,4 @@ def _slug(text: str) -> str:
 
 
 OmegaConf.register_new_resolver("slug", _slug, replace=True)
+OmegaConf.register_new_resolver("text", lambda hexadecimal: bytes.fromhex(str(hexadecimal)).decode(), replace=True)

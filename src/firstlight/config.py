@@ -5,6 +5,8 @@ The signature of each `_target_` is the schema: nothing is declared twice, and t
 annotations of the signature (`PositiveInt`, `Ratio`).
 """
 
+import functools
+import importlib
 import inspect
 import json
 import os
@@ -15,14 +17,12 @@ from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal, Union
 
 from annotated_types import Ge, Gt, Le, Lt
-from hydra.errors import InstantiationException
-from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from firstlight.errors import ConfigError, did_you_mean
+from firstlight.errors import ConfigError, did_you_mean, one_line, shorten
 
 Ratio = Annotated[float, Field(ge=0, lt=1)]
 """A part of a whole that is never all of it: dropout, a test split."""
@@ -32,23 +32,37 @@ FiniteNonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """What numpy and torch both accept as a seed."""
 
-TARGETS = ("firstlight.", "torch.optim.", "lightning.pytorch.")
+NonEmpty = Annotated[str, Field(min_length=1)]
+
+TARGETS = (
+    "firstlight.",
+    "torch.optim.",
+    *(f"lightning.pytorch.{part}." for part in ("callbacks", "loggers", "plugins", "profilers", "strategies")),
+)
 """A `_target_` may only come from these packages: a config is data, and must not call whatever it likes."""
 ALLOW_TARGETS = "FIRSTLIGHT_ALLOW_TARGETS"
 """Environment variable: further packages whose classes a config may name, separated by commas."""
 
 
 def check_config(config: DictConfig, entry: Callable[..., Any]) -> dict[str, Any]:
-    """Return `config` as plain data, ready to be instantiated for a call of `entry`.
+    """Return `config` as plain data, ready to be built for a call of `entry`.
 
     Raises:
         ConfigError: with one line for every key that `entry`, or the target of a node below it, would refuse.
     """
     plain = to_plain(config)
-    problems = list(_call_problems("", entry, plain)) + list(_node_problems("", plain))
+    problems = dict([*_call_problems("", entry, plain), *_node_problems("", plain)])
+    # What one key refers to in another is one mistake, told where it was made.
+    original = {key: text for key, text in problems.items() if not _is_reference(config, key)}
     if problems:
-        raise ConfigError("\n".join(dict.fromkeys(problems)))
+        raise ConfigError("\n".join((original or problems).values()))
     return plain
+
+
+def _is_reference(config: DictConfig, key: str) -> bool:
+    parent, _, last = key.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    return isinstance(node, DictConfig) and last in node and OmegaConf.is_interpolation(node, last)
 
 
 def to_plain(config: DictConfig) -> dict[str, Any]:
@@ -72,68 +86,94 @@ def check_node(key: str, node: Any) -> None:
     """
     if not isinstance(node, dict) or "_target_" not in node:
         raise ConfigError(f"{key}: expected a section with a _target_, got {node!r}")
-    problems = list(_node_problems(key, node))
-    if problems:
-        raise ConfigError("\n".join(problems))
+    if problems := dict(_node_problems(key, node)):
+        raise ConfigError("\n".join(problems.values()))
 
 
-def build(plain: dict[str, Any]) -> dict[str, Any]:
-    """Instantiate every `_target_` node of a checked config (`_partial_` nodes become `functools.partial`s).
+def build(node: Any, key: str = "") -> Any:
+    """Call every `_target_` of a checked config, innermost first (`_partial_` ones become `functools.partial`s).
+
+    What hydra.utils.instantiate does, over plain data: no interpolation in it is resolved a second time, so that a
+    config from elsewhere cannot say more than was checked.
 
     Raises:
         ConfigError: a constructor refused its values (ValueError or TypeError).
     """
+    if isinstance(node, list):
+        return [build(child, f"{key}.{n}") for n, child in enumerate(node)]
+    if not isinstance(node, dict):
+        return node
+    values = {name: build(child, _join(key, name)) for name, child in node.items() if not name.startswith("_")}
+    if "_target_" not in node:
+        return values
+    call = functools.partial(_locate(node["_target_"]), **values)
+    if node.get("_partial_"):
+        return call
     try:
-        return instantiate(plain, _convert_="all")
-    except InstantiationException as error:
-        cause = error.__cause__
-        if not isinstance(cause, ValueError | TypeError):
-            raise
-        key = re.search(r"full_key: (\S+)", str(error))
-        raise ConfigError(f"{key[1]}: {_one_line(cause)}" if key else _one_line(cause)) from error
+        return call()
+    except (ValueError, TypeError) as error:
+        raise blame(key, error) from error
+
+
+def _locate(name: str) -> Any:
+    module, _, attribute = name.rpartition(".")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def blame(key: str, error: Exception) -> ConfigError:
     """`error`, raised by the object that the section `key` of the config describes, as a mistake of the user's."""
-    return error if isinstance(error, ConfigError) else ConfigError(f"{key}: {_one_line(error)}")
+    if isinstance(error, ConfigError):
+        return error
+    if missing := re.search(r"missing \d+ required .*?argument.*?: (.*)", str(error)):
+        return ConfigError(f"{key}: {missing[1]} is needed")
+    return ConfigError(f"{key}: {one_line(error)}")
 
 
-def _node_problems(path: str, node: Any) -> Iterator[str]:
+Problems = Iterator[tuple[str, str]]
+"""Keys, and what is wrong with each."""
+
+
+def _node_problems(path: str, node: Any) -> Problems:
     children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for key, child in children:
         yield from _node_problems(_join(path, key), child)
     if isinstance(node, dict) and "_target_" in node:
-        name = node["_target_"]
+        key, name = f"{path}._target_", node["_target_"]
         allowed = TARGETS + tuple(f"{p.strip()}." for p in os.environ.get(ALLOW_TARGETS, "").split(",") if p.strip())
         if not isinstance(name, str) or not name.startswith(allowed):
             yield (
-                f"{path}._target_: {name!r} is not in a package that a config may name "
-                f"({', '.join(p.rstrip('.') for p in allowed)}); to allow yours, set {ALLOW_TARGETS}=its_package"
+                key,
+                f"{key}: {shorten(repr(name))} is not in a package that a config may name (firstlight, torch.optim, "
+                f"Lightning's callbacks, loggers, ...); to allow yours, set {ALLOW_TARGETS}=its_package",
             )
             return
         try:
-            target = get_object(name)
+            target = _locate(name)
         except Exception as error:  # whatever its module raises on import
-            yield f"{path}._target_: {name!r} cannot be imported ({_one_line(error)})"
+            yield key, f"{key}: {name!r} cannot be imported ({one_line(error)})"
+            return
+        if not callable(target) or not f"{getattr(target, '__module__', '')}.".startswith(allowed):
+            yield key, f"{key}: {name!r} is not a class or function of that package"
             return
         yield from _call_problems(path, target, node)
 
 
-def _call_problems(path: str, target: Callable[..., Any], node: dict[str, Any]) -> Iterator[str]:
+def _call_problems(path: str, target: Callable[..., Any], node: dict[str, Any]) -> Problems:
     parameters, hints = _signature(target)
     given = {key: value for key, value in node.items() if not key.startswith("_")}
     for key, value in given.items():
+        where = _join(path, key)
         if key in parameters:
             hint = hints.get(key, Any)
             if not _fits(value, hint):
-                yield f"{_join(path, key)}: expected {_show(hint)}, got {value!r}"
+                yield where, f"{where}: expected {_show(hint)}, got {shorten(repr(value))}"
         elif not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             owner = f"{target.__name__} has" if path else "there is"
-            yield f"{_join(path, key)}: {owner} no '{key}'{did_you_mean(key, parameters)}"
+            yield where, f"{where}: {owner} no '{key}'{did_you_mean(key, parameters)}"
     if not node.get("_partial_"):
         for key, p in parameters.items():
             if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) and key not in given:
-                yield f"{path or 'config'}: {target.__name__} needs '{key}'"
+                yield _join(path, key), f"{path or 'config'}: {target.__name__} needs '{key}'"
 
 
 def _signature(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
@@ -208,7 +248,3 @@ def _show(hint: Any) -> str:
 
 def _join(path: str, key: Any) -> str:
     return f"{path}.{key}".lstrip(".")
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -16,3 +16,13 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`"; did you mean 'x'?"` if one of `known` looks like `word`, else nothing."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def one_line(error: BaseException) -> str:
+    """What `error` says, in one line."""
+    return shorten(" ".join(str(error).split()) or type(error).__name__, 300)
+
+
+def shorten(text: str, width: int = 80) -> str:
+    """`text`, with its middle left out if it is long."""
+    return text if len(text) <= width else f"{text[: width // 2]}...{text[-width // 2 + 3 :]}"

@@ -1,18 +1,17 @@
 """`firstlight evaluate`: loss, perplexity and bits per byte of a checkpoint on a split of a text."""
 
 import json
-from collections.abc import Callable
 from typing import Any, Literal
 
 import lightning.pytorch as pl
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from firstlight.config import blame, build, check_config, check_node
-from firstlight.data.datamodule import TextDataModule
 from firstlight.data.order import SeededOrder
-from firstlight.errors import ConfigError
+from firstlight.errors import ConfigError, one_line
 from firstlight.training.evaluation import EvaluationModule
-from firstlight.training.trainer import refusal
+from firstlight.training.trainer import quiet, refusal
 from firstlight.weights.checkpoint import load_checkpoint
 from firstlight.weights.find import find_checkpoint
 
@@ -35,29 +34,18 @@ def evaluate(
     section = data or loaded.config.get("data")
     if section is None:
         raise ConfigError(f"checkpoint ({loaded.path}) does not say what it was trained on; choose one with data=...")
-    section = {**section, "context_length": model.context_length, "eval_batches": None}
+    section = {"context_length": model.context_length, **section, "eval_batches": None}
     check_node("data", section)
-    make: Callable[..., TextDataModule] = build({"data": section})["data"]
     try:
-        text = make(tokenizer=tokenizer, order=SeededOrder(seed=0))
+        text = build(section, "data")(tokenizer=tokenizer, order=SeededOrder(seed=0))
         text.setup()
         if split not in text.windows:
             raise ValueError("there is no test split; give data.test_ratio=0.1")
-        trainer = pl.Trainer(
-            accelerator=accelerator,
-            precision=precision,  # type: ignore[arg-type]
-            devices=1,
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            enable_checkpointing=False,
-        )
+        if text.context_length > model.context_length:
+            raise ValueError(f"context_length must not be above the model's ({model.context_length})")
     except (ValueError, TypeError, OSError) as error:
         raise blame("data", error) from error
-    except Exception as error:
-        if words := refusal(error):
-            raise ConfigError(f"accelerator ({accelerator}): {words}") from error
-        raise
+    trainer = _trainer(accelerator, precision)
     module = EvaluationModule(model, tokenizer.byte_lengths)
     module.splits = [split]
     if split == "train":
@@ -66,10 +54,30 @@ def evaluate(
     return module.metrics
 
 
+def _trainer(accelerator: str, precision: str) -> pl.Trainer:
+    quiet()
+    try:
+        return pl.Trainer(
+            accelerator=accelerator,
+            precision=precision,  # type: ignore[arg-type]
+            devices=1,
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+        )
+    except (ValueError, RuntimeError, MisconfigurationException, ImportError) as error:
+        words = refusal(error) or one_line(error)
+        raise ConfigError(f"accelerator ({accelerator}), precision ({precision}): {words}") from error
+
+
 def main(config: DictConfig) -> float:
     """Print the metrics as one JSON object; return the loss."""
-    if OmegaConf.select(config, "data") is None:
+    section = OmegaConf.select(config, "data")
+    if section is None:
         OmegaConf.update(config, "data", None, force_add=True)
+    elif OmegaConf.is_interpolation(section, "context_length"):
+        del section["context_length"]  # the model's, which only the checkpoint knows
     plain = check_config(config, evaluate)
     metrics = evaluate(**plain)
     print(json.dumps(metrics))

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from firstlight.config import NonEmpty
 from firstlight.data.datamodule import TextDataModule
 
 
@@ -12,7 +13,7 @@ class TextData(TextDataModule):
     Line ends are read as newlines and a byte-order mark is dropped.
     """
 
-    def __init__(self, *, path: str | list[str], **kwargs: Any) -> None:
+    def __init__(self, *, path: NonEmpty | list[NonEmpty], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.path = path
 

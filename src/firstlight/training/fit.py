@@ -14,7 +14,7 @@ from lightning.pytorch.loggers.logger import Logger
 from rich.console import Console
 from rich.filesize import decimal
 
-from firstlight.config import Seed, blame
+from firstlight.config import NonEmpty, Seed, blame
 from firstlight.data.datamodule import TextDataModule
 from firstlight.data.order import Order
 from firstlight.data.tokenizers.base import Tokenizer
@@ -39,8 +39,8 @@ class Fitted:
 
 def fit(
     *,
-    name: str,
-    output_dir: str,
+    name: NonEmpty,
+    output_dir: NonEmpty,
     seed: Seed,
     model: Callable[..., LanguageModel],
     tokenizer: Tokenizer,
@@ -51,8 +51,8 @@ def fit(
     trainer: Callable[..., Trainer],
     callbacks: dict[str, Callback] | None = None,
     logger: dict[str, Callable[..., Logger]] | None = None,
-    init_from: str | None = None,
-    resume: str | None = None,
+    init_from: NonEmpty | None = None,
+    resume: NonEmpty | None = None,
     config: dict[str, Any] | None = None,
     overrides: list[str] | None = None,
 ) -> Fitted:
@@ -121,11 +121,11 @@ def _section(key: str, make: Callable[[], Any]) -> Any:
     """`make()`, with what it refuses reported as a mistake in the section `key` of the config."""
     try:
         return make()
-    except (ValueError, TypeError, OSError) as error:
-        raise blame(key, error) from error
     except Exception as error:
         if words := refusal(error):
             raise ConfigError(f"{key}: {words}") from error
+        if isinstance(error, ValueError | TypeError | OSError):
+            raise blame(key, error) from error
         raise
 
 
@@ -163,11 +163,11 @@ def _check_resumable(last: Path, data: TextDataModule, planned: Trainer) -> int:
 
 def _opening(folder: Path, model: LanguageModel, data: TextDataModule, trainer: Trainer) -> str:
     # Weights, gradients and AdamW's two moments, in float32; activations come on top.
-    n_bytes = model.n_parameters * 4 * 4
+    memory = decimal(model.n_parameters * 4 * 4)
     device = trainer.strategy.root_device
     return (
         f"run    {folder}\n"
-        f"model  {type(model).__name__}, {model.n_parameters:,} parameters ({decimal(n_bytes)} to train, activations apart)\n"
+        f"model  {type(model).__name__}, {model.n_parameters:,} parameters ({memory} to train, activations apart)\n"
         f"data   {data.tokenizer.encoding.name} tokenizer, {data.tokenizer.encoding.n_vocab:,} ids\n"
         + "".join(f"       {line}\n" for line in data.summary().splitlines())
         + f"train  {trainer.max_steps:,} steps of {data.batch_size} x {data.context_length} tokens"

@@ -1,6 +1,7 @@
 """One run, one folder: made once, never shared, with everything that says what the run was."""
 
 import importlib.metadata
+import itertools
 import json
 import platform
 import subprocess
@@ -10,32 +11,38 @@ from typing import Any
 
 import yaml
 
-from firstlight.errors import ConfigError
+from firstlight.errors import ConfigError, shorten
 
 CONFIG = Path(".hydra") / "config.yaml"
 
 
 def create_run_folder(wanted: Path) -> Path:
-    """Make the folder `wanted`, or `wanted_2`, `wanted_3`, ...: the first that nobody has.
+    """Take the folder `wanted`, or `wanted_2`, `wanted_3`, ...: the first that is new, or empty (a sweep makes those).
 
     Raises:
         ConfigError: it cannot be made or written.
     """
-    number, folder = 1, wanted
-    while True:
+    if not wanted.name:
+        raise ConfigError(f"output_dir ({wanted}) must name a folder that can be made")
+    for number in itertools.count(1):
+        folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}_{number}")
         try:
-            folder.mkdir(parents=True, exist_ok=False)
-            return folder
+            folder.mkdir(parents=True, exist_ok=True)
+            if not any(folder.iterdir()):
+                (folder / CONFIG).parent.mkdir(exist_ok=False)  # of two runs that find it empty, one gets it
+                return folder
         except FileExistsError:
-            number += 1
-            folder = wanted.with_name(f"{wanted.name}_{number}")
+            if folder.is_file():
+                raise ConfigError(f"output_dir ({shorten(str(wanted))}) is a file; give output_dir=...") from None
         except OSError as error:
-            raise ConfigError(f"output_dir ({wanted}) cannot be made: {error.strerror}; give output_dir=...") from None
+            raise ConfigError(
+                f"output_dir ({shorten(str(wanted))}) cannot be made: {error.strerror}; give output_dir=..."
+            ) from None
+    raise AssertionError
 
 
 def write_config(folder: Path, *, config: dict[str, Any], overrides: list[str]) -> None:
     """Keep the composed config, the overrides and the environment, under Hydra's usual names."""
-    (folder / ".hydra").mkdir(exist_ok=True)
     (folder / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
     (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(overrides), encoding="utf-8")
     (folder / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")

@@ -14,6 +14,7 @@ from pydantic import PositiveInt
 
 from firstlight.config import FinitePositive
 from firstlight.data.datamodule import TextDataModule
+from firstlight.errors import one_line
 from firstlight.training.checkpoint_io import AtomicCheckpointIO
 
 
@@ -67,7 +68,7 @@ class Trainer(pl.Trainer):
             if steps == 0:
                 raise ValueError(f"max_tokens ({max_tokens}) must be at least {per_step}, the tokens of one step")
         data.total_batches = steps * accumulate_grad_batches
-        _quiet()
+        quiet()
         super().__init__(
             max_steps=steps,
             max_epochs=-1,
@@ -153,14 +154,12 @@ class Trainer(pl.Trainer):
 
 def refusal(error: Exception) -> str | None:
     """Lightning's words for a device, precision or strategy that is not to be had here, with the way out."""
-    if isinstance(error, MisconfigurationException) or (
-        isinstance(error, ValueError | RuntimeError) and "accelerator" in str(error).lower()
-    ):
-        return f"{' '.join(str(error).split())} (trainer.accelerator=cpu always works)"
+    if isinstance(error, MisconfigurationException | ImportError) or "accelerator" in str(error).lower():
+        return f"{one_line(error)} (accelerator=cpu always works)"
     return None
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Silence what Lightning says to everybody and what is no news here."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for message in (

@@ -43,7 +43,7 @@ class Checkpoint:
         section = self.config.get("model")
         check_node("model", section)
         with torch.device("meta"):  # no memory for an initialisation that the weights replace
-            model = build({"model": section})["model"]()
+            model = build(section, "model")()
         if not isinstance(model, LanguageModel):
             raise ConfigError(f"{self.path}: model._target_ ({type(model).__name__}) must be a LanguageModel")
         load_weights(model, self, assign=True)
@@ -55,7 +55,7 @@ class Checkpoint:
             return StoredTokenizer(self.tokenizer)
         section = self.config.get("tokenizer")
         check_node("tokenizer", section)
-        tokenizer = build({"tokenizer": section})["tokenizer"]
+        tokenizer = build(section, "tokenizer")
         try:
             tokenizer.fit([])
         except ValueError as error:
@@ -103,10 +103,10 @@ def load_plain(path: Path) -> dict[str, Any]:
         if code:
             raise ConfigError(f"{path}: holds code ({code[1]}); refused, nothing of it was run") from None
         raise ConfigError(f"{path}: damaged, or not a checkpoint") from None
-    except (RuntimeError, EOFError, KeyError, ValueError, AttributeError, TypeError):
+    except PermissionError:
+        raise ConfigError(f"{path}: cannot be read (permission denied)") from None
+    except (OSError, RuntimeError, EOFError, KeyError, ValueError, AttributeError, TypeError):  # bytes are bytes
         raise ConfigError(f"{path}: damaged, or not a checkpoint ({path.stat().st_size:,} bytes)") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: not a checkpoint (it holds a {type(raw).__name__})")
     return raw

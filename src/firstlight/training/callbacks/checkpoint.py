@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
@@ -10,6 +10,8 @@ from pydantic import PositiveInt
 
 from firstlight.training.trainer import Trainer
 from firstlight.weights.find import CHECKPOINTS
+
+Monitor = Literal["val/loss", "val/bits_per_byte", "val/perplexity", "train/loss"]
 
 
 class Checkpoint(LightningCheckpoint):
@@ -20,7 +22,7 @@ class Checkpoint(LightningCheckpoint):
     `best.ckpt` is where `monitor` was lowest.
     """
 
-    def __init__(self, *, monitor: str = "val/loss", every_n_steps: PositiveInt | None = None) -> None:
+    def __init__(self, *, monitor: Monitor = "val/loss", every_n_steps: PositiveInt | None = None) -> None:
         self.monitor = monitor
         self.every_n_steps = every_n_steps
         self.best = math.inf
@@ -48,9 +50,6 @@ class Checkpoint(LightningCheckpoint):
         assert isinstance(trainer, Trainer)
         if trainer.global_step == 0:  # untrained: nothing to keep
             return
-        if self.monitor not in trainer.callback_metrics:
-            known = ", ".join(trainer.callback_metrics)
-            raise ValueError(f"callbacks.checkpoint.monitor: nothing logs '{self.monitor}' (there are: {known})")
         value = float(trainer.callback_metrics[self.monitor])
         if value < self.best:
             self.best = value

@@ -1,0 +1,255 @@
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pytest
+from omegaconf import OmegaConf
+from pydantic import Field, PositiveInt
+
+from firstlight.compose import compose_config, conf_dir
+from firstlight.config import FiniteNonNegative, Ratio, Seed, build, check_config, check_node
+from firstlight.data.text import TextData
+from firstlight.errors import ConfigError
+from firstlight.generate import generate
+from firstlight.model.gpt import GPT
+from firstlight.training.fit import fit
+
+MODEL = {
+    "_target_": "firstlight.model.gpt.GPT",
+    "vocab_size": 31,
+    "context_length": 8,
+    "emb_dim": 12,
+    "n_heads": 3,
+    "n_layers": 2,
+}
+TEXT_DATA = {"_target_": "firstlight.data.text.TextData", "_partial_": True, "path": "a.txt"}
+
+
+def entry(
+    *,
+    steps: PositiveInt = 1,
+    rate: Ratio = 0.0,
+    scale: FiniteNonNegative = 1.0,
+    seed: Seed = 1,
+    betas: tuple[Ratio, Ratio] = (0.9, 0.95),
+    kind: Literal["plain", "fancy"] = "plain",
+    limit: PositiveInt | None = None,
+    path: Path | None = None,
+    names: list[str] | None = None,
+    flag: bool = False,
+    size: Annotated[int, Field(ge=257)] = 257,
+    model: GPT | None = None,
+    data: object = None,
+    parts: dict[str, object] | None = None,
+) -> None:
+    """A function whose signature is the schema of the configs below."""
+
+
+def checked(**config):
+    return check_config(OmegaConf.create(config), entry)
+
+
+def problems(**config):
+    with pytest.raises(ConfigError) as caught:
+        checked(**config)
+    return str(caught.value).splitlines()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"steps": 2},
+        {"rate": 0},
+        {"scale": 2},
+        {"seed": 2**32 - 1},
+        {"betas": [0, 0.5]},
+        {"kind": "fancy"},
+        {"limit": None},
+        {"limit": 3},
+        {"path": "a/b.txt"},
+        {"names": ["a", "b"]},
+        {"flag": True},
+        {"model": MODEL},
+    ],
+    ids=str,
+)
+def test_values_that_fit_are_returned_as_they_are(config):
+    assert checked(**config) == config
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        ({"steps": 2.5}, "steps: expected int > 0, got 2.5"),
+        ({"steps": True}, "steps: expected int > 0, got True"),
+        ({"steps": "3"}, "steps: expected int > 0, got '3'"),
+        ({"steps": 0}, "steps: expected int > 0, got 0"),
+        ({"steps": None}, "steps: expected int > 0, got None"),
+        ({"rate": 1.0}, "rate: expected float >= 0 and < 1, got 1.0"),
+        ({"rate": -0.1}, "rate: expected float >= 0 and < 1, got -0.1"),
+        ({"rate": True}, "rate: expected float >= 0 and < 1, got True"),
+        ({"scale": float("inf")}, "scale: expected float >= 0, got inf"),
+        ({"scale": float("nan")}, "scale: expected float >= 0, got nan"),
+        ({"seed": 2**32}, f"seed: expected int >= 0 and < {2**32}, got {2**32}"),
+        ({"betas": [0.9, 1.0]}, "got [0.9, 1.0]"),
+        ({"betas": [0.9, 0.9, 0.9]}, "got [0.9, 0.9, 0.9]"),
+        ({"betas": 0.9}, "got 0.9"),
+        ({"kind": "fancier"}, "kind: expected 'plain' or 'fancy', got 'fancier'"),
+        ({"limit": 0}, "limit: expected int > 0 or null, got 0"),
+        ({"limit": "none"}, "limit: expected int > 0 or null, got 'none'"),
+        ({"names": "a"}, "names: expected list[str] or null, got 'a'"),
+        ({"flag": 1}, "flag: expected bool, got 1"),
+        ({"flag": "yes"}, "flag: expected bool, got 'yes'"),
+        ({"size": 256}, "size: expected int >= 257, got 256"),
+        ({"model": 3}, "model: expected GPT or null, got 3"),
+    ],
+    ids=str,
+)
+def test_a_value_that_does_not_fit_is_refused_with_what_was_expected(config, problem):
+    (line,) = problems(**config)
+    assert line.startswith(f"{next(iter(config))}: expected ")
+    assert line.endswith(problem)
+
+
+def test_all_problems_are_reported_at_once():
+    model = MODEL | {"emb_dimm": 3, "n_layers": 2.5, "drop_rate": 1.5, "init": "gpt3"}
+    del model["n_heads"]
+    assert sorted(problems(steps=-1, speed=3, model=model)) == [
+        "model.drop_rate: expected float >= 0 and < 1, got 1.5",
+        "model.emb_dimm: GPT has no 'emb_dimm'; did you mean 'emb_dim'?",
+        "model.init: expected 'torch' or 'gpt2', got 'gpt3'",
+        "model.n_layers: expected int > 0, got 2.5",
+        "model: GPT needs 'n_heads'",
+        "speed: there is no 'speed'; did you mean 'seed'?",
+        "steps: expected int > 0, got -1",
+    ]
+
+
+def test_a_name_like_no_other_gets_no_advice():
+    assert problems(zzz=1) == ["zzz: there is no 'zzz'"]
+
+
+@pytest.mark.parametrize(
+    ("node", "problem"),
+    [
+        (TEXT_DATA | {"batch_sizee": 2}, "data.batch_sizee: TextData has no 'batch_sizee'; did you mean 'batch_size'?"),
+        (TEXT_DATA | {"batch_size": 2.5}, "data.batch_size: expected int > 0, got 2.5"),
+        (
+            {"_target_": "firstlight.training.trainer.Trainer", "_partial_": True, "max_step": 3},
+            "data.max_step: Trainer has no 'max_step'; did you mean 'max_steps'?",
+        ),
+        (
+            {"_target_": "firstlight.training.trainer.Trainer", "_partial_": True, "enable_progres_bar": True},
+            "data.enable_progres_bar: Trainer has no 'enable_progres_bar'; did you mean 'enable_progress_bar'?",
+        ),
+        (
+            {"_target_": "torch.optim.AdamW", "_partial_": True, "lrr": 1},
+            "data.lrr: AdamW has no 'lrr'; did you mean 'lr'?",
+        ),
+        (
+            {"_target_": "lightning.pytorch.callbacks.EarlyStopping", "monitor": "val/loss", "patience": "three"},
+            "data.patience: expected int, got 'three'",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_arguments_of_parents_and_of_other_peoples_classes_are_checked_too(node, problem):
+    assert problems(data=node) == [problem]
+
+
+def test_nodes_are_checked_wherever_they_are():
+    assert problems(parts={"a": [{"b": MODEL | {"n_heads": 0}}]}) == ["parts.a.0.b.n_heads: expected int > 0, got 0"]
+
+
+def test_a_partial_node_may_lack_arguments_that_a_whole_one_needs():
+    whole = {key: value for key, value in MODEL.items() if key != "vocab_size"}
+    assert problems(data=whole) == ["data: GPT needs 'vocab_size'"]
+    assert build(checked(data=whole | {"_partial_": True}))["data"](vocab_size=5).vocab_size == 5
+
+
+def test_a_value_that_is_still_missing_is_asked_for():
+    assert problems(data=TEXT_DATA | {"path": "???"}) == ["data.path: a value is needed; give data.path=..."]
+
+
+def test_what_a_constructor_refuses_is_reported_with_the_name_of_its_section():
+    plain = checked(model=MODEL | {"emb_dim": 100})
+    with pytest.raises(ConfigError) as caught:
+        build(plain)
+    assert str(caught.value) == "model: emb_dim (100) must be divisible by n_heads (3)"
+
+
+def test_a_list_is_built_into_what_the_signature_asks_for():
+    data = build(checked(data=TEXT_DATA | {"path": ["a.txt", "b.txt"]}))["data"]
+    assert data(tokenizer=None, order=None, context_length=4).path == ["a.txt", "b.txt"]
+    assert data.func is TextData
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["os.system", "subprocess.run", "builtins.eval", "torch.hub.load", "firstlightx.Model", "firstlight", 3],
+)
+def test_a_target_outside_the_known_packages_is_refused(target):
+    (line,) = problems(data={"_target_": target})
+    assert line.startswith(f"data._target_: {target!r} is not in a package that a config may name")
+    assert "FIRSTLIGHT_ALLOW_TARGETS" in line
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["firstlight.config.os.system", "firstlight.weights.checkpoint.torch.hub.load", "torch.optim.adam.torch.load"],
+)
+def test_a_known_package_is_no_way_to_what_it_has_imported(target):
+    (line,) = problems(data={"_target_": target, "_partial_": True})
+    assert line.startswith("data._target_: ")
+
+
+def test_a_target_that_is_not_there_is_refused():
+    (line,) = problems(data={"_target_": "firstlight.model.gpt.GTP"})
+    assert line.startswith("data._target_: 'firstlight.model.gpt.GTP' cannot be imported")
+
+
+def test_packages_of_ones_own_can_be_allowed(tmp_path, monkeypatch):
+    (tmp_path / "my_experiments.py").write_text(
+        "class Thing:\n    def __init__(self, *, size: int): self.size = size\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    node = {"_target_": "my_experiments.Thing", "size": 3}
+    assert len(problems(data=node)) == 1
+    monkeypatch.setenv("FIRSTLIGHT_ALLOW_TARGETS", "others, my_experiments")
+    assert build(checked(data=node))["data"].size == 3
+    assert problems(data=node | {"size": "x"}) == ["data.size: expected int, got 'x'"]
+
+
+@pytest.mark.parametrize("node", [None, 3, [], {}, {"vocab_size": 3}], ids=repr)
+def test_a_section_that_is_no_call_is_refused(node):
+    with pytest.raises(ConfigError, match=r"^model: expected a section with a _target_"):
+        check_node("model", node)
+
+
+def options():
+    """Every YAML of every group of conf/, as the overrides that choose it."""
+    for file in sorted(Path(conf_dir()).glob("*/*.yaml")):
+        group, option = file.parent.name, file.stem
+        if (group, option) == ("data", "base"):
+            continue
+        if group == "callbacks":
+            chosen = ["~experiment", f"callbacks=[{option}]"]
+        elif group == "decoding":
+            chosen = [f"decoding@callbacks.sample_generation.decoding={option}"]
+        elif group == "logger":
+            chosen = [f"logger=[{option}]"]
+        else:
+            chosen = [f"{group}={option}"]
+        if (group, option) == ("data", "text"):
+            chosen.append("data.path=x")
+        yield pytest.param(chosen, id=f"{group}={option}")
+
+
+@pytest.mark.parametrize("overrides", list(options()))
+def test_every_option_of_the_configuration_is_a_valid_call(overrides):
+    check_config(compose_config("train", overrides), fit)
+
+
+@pytest.mark.parametrize("option", [file.stem for file in sorted(Path(conf_dir(), "decoding").glob("*.yaml"))])
+def test_every_decoding_can_be_chosen_for_generate(option):
+    overrides = [f"decoding={option}", "checkpoint=last", "prompt=Once"]
+    check_config(compose_config("generate", overrides), generate)
