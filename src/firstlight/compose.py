@@ -110,10 +110,17 @@ def parse_overrides(overrides: list[str]) -> list[Override]:
     parsed = []
     for text in overrides:
         try:
-            parsed += parser.parse_overrides([text])
+            override = parser.parse_override(text)
         except (HydraException, ValueError) as error:
             reason = str(error).splitlines()[0].removeprefix(f"Error parsing override '{text}'").strip() or "not valid"
             raise ConfigError(f"{shorten(text)}: {reason} (Hydra's grammar; quote what is text)") from None
+        key, value = override.key_or_group, None if override.is_delete() else override.value()
+        if not key:
+            raise ConfigError(f"{text}: write key=value")
+        is_choice = override.is_delete() or override.is_sweep_override() or isinstance(value, str | list)
+        if _choices(key) and not is_choice:
+            raise ConfigError(f"{text}: {key} is a group: give the name of a choice ({', '.join(_choices(key))})")
+        parsed.append(override)
     return parsed
 
 
@@ -184,10 +191,14 @@ def _quote_text(word: str) -> str:
 def _missing_choice(error: MissingConfigException) -> str:
     group, _, choice = str(error.missing_cfg_file).rpartition("/")
     options = [str(option) for option in error.options or []]
-    options = options or sorted(file.stem for file in (Path(conf_dir()) / group).glob("*.yaml"))
+    options = options or _choices(group)
     if not group:
         return f"{choice}: {_first_line(error)}"
     return f"{group}={choice}: no such choice{did_you_mean(choice, options)} ({group} is one of: {', '.join(options)})"
+
+
+def _choices(group: str) -> list[str]:
+    return sorted(file.stem for file in (Path(conf_dir()) / group).glob("*.yaml"))
 
 
 def _explain(verb: str, error: Exception) -> str:

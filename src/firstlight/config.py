@@ -16,7 +16,7 @@ import typing
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal, Union
 
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError
@@ -226,7 +226,7 @@ def _fits(value: Any, hint: Any) -> bool:
     return True
 
 
-_SIGNS = {Gt: (">", "gt"), Ge: (">=", "ge"), Lt: ("<", "lt"), Le: ("<=", "le")}
+_SIGNS: dict[Any, tuple[str, str]] = {Gt: (">", "gt"), Ge: (">=", "ge"), Lt: ("<", "lt"), Le: ("<=", "le")}
 
 
 def _show(hint: Any) -> str:
@@ -235,7 +235,8 @@ def _show(hint: Any) -> str:
     if origin is Annotated:
         bounds = [b for extra in args[1:] for b in (extra.metadata if isinstance(extra, FieldInfo) else [extra])]
         words = [f"{_SIGNS[type(b)][0]} {getattr(b, _SIGNS[type(b)][1])}" for b in bounds if type(b) in _SIGNS]
-        return " ".join([_show(args[0]), " and ".join(words)]).strip()
+        non_empty = "non-empty " if any(isinstance(b, MinLen) for b in bounds) else ""
+        return " ".join([non_empty + _show(args[0]), " and ".join(words)]).strip()
     if origin is Literal:
         return " or ".join(map(repr, args))
     if origin in (Union, types.UnionType):

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from firstlight.config import blame, build, check_config, check_node
 from firstlight.data.order import SeededOrder
@@ -67,18 +67,26 @@ def _trainer(accelerator: str, precision: str) -> pl.Trainer:
             enable_checkpointing=False,
         )
     except (ValueError, RuntimeError, MisconfigurationException, ImportError) as error:
-        words = refusal(error) or one_line(error)
+        words = refusal(error, "accelerator") or one_line(error)
         raise ConfigError(f"accelerator ({accelerator}), precision ({precision}): {words}") from error
+
+
+def arguments(config: DictConfig) -> dict[str, Any]:
+    """The composed config as arguments of `evaluate`; without a data section it is the checkpoint's.
+
+    Raises:
+        ConfigError: it is not valid.
+    """
+    with open_dict(config):
+        section = config.setdefault("data", None)
+        if section is not None and OmegaConf.is_interpolation(section, "context_length"):
+            del section["context_length"]  # the model's, which only the checkpoint knows
+    return check_config(config, evaluate)
 
 
 def main(config: DictConfig) -> float:
     """Print the metrics as one JSON object; return the loss."""
-    section = OmegaConf.select(config, "data")
-    if section is None:
-        OmegaConf.update(config, "data", None, force_add=True)
-    elif OmegaConf.is_interpolation(section, "context_length"):
-        del section["context_length"]  # the model's, which only the checkpoint knows
-    plain = check_config(config, evaluate)
+    plain = arguments(config)
     metrics = evaluate(**plain)
     print(json.dumps(metrics))
     return metrics[f"{plain['split']}/loss"]

@@ -122,7 +122,7 @@ def _section(key: str, make: Callable[[], Any]) -> Any:
     try:
         return make()
     except Exception as error:
-        if words := refusal(error):
+        if words := refusal(error, "trainer.accelerator"):
             raise ConfigError(f"{key}: {words}") from error
         if isinstance(error, ValueError | TypeError | OSError):
             raise blame(key, error) from error

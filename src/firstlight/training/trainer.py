@@ -152,10 +152,10 @@ class Trainer(pl.Trainer):
                 logger.experiment.add_figure(tag, figure, self.global_step, close=False)
 
 
-def refusal(error: Exception) -> str | None:
-    """Lightning's words for a device, precision or strategy that is not to be had here, with the way out."""
+def refusal(error: Exception, setting: str) -> str | None:
+    """Lightning's words for a device, precision or strategy that is not to be had here; `setting` is the way out."""
     if isinstance(error, MisconfigurationException | ImportError) or "accelerator" in str(error).lower():
-        return f"{one_line(error)} (accelerator=cpu always works)"
+        return f"{one_line(error)} ({setting}=cpu always works)"
     return None
 
 
