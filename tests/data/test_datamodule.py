@@ -74,10 +74,10 @@ def test_a_text_is_split_by_characters_and_no_window_crosses_a_split(tiny_data):
 
 
 def test_documents_are_joined_by_end_of_text_and_may_be_cut_by_a_split(tiny_data):
-    data = tiny_data("a" * 40, "b" * 40, "c" * 20, train_ratio=0.6)
+    data = tiny_data("é" * 40, "b" * 40, "c" * 20, train_ratio=0.6)
     data.setup()
     end = data.tokenizer.end_of_text
-    assert data.ids["train"].tolist() == [*b"a" * 40, end, *b"b" * 20]
+    assert data.ids["train"].tolist() == [*"é".encode() * 40, end, *b"b" * 20]
     assert data.ids["val"].tolist() == [*b"b" * 20, end, *b"c" * 20]
 
 

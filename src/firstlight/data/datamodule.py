@@ -83,14 +83,12 @@ class TextDataModule(pl.LightningDataModule):
         """
         if self.windows:
             return
-        splits = self._split(self.documents())
+        documents = self.documents()
+        splits = self._split(documents, self.train_ratio)
         if not self.tokenizer.is_fitted:
             self.tokenizer.fit(splits["train"])
-        self.ids = {
-            name: self.tokenizer.encode_documents(texts, special_tokens=self.special_tokens)
-            for name, texts in splits.items()
-        }
-        self._check_sizes(splits)
+        self.ids = {name: self._encode(texts) for name, texts in splits.items()}
+        self._check_sizes(documents)
         self.windows = {
             name: Windows(
                 ids,
@@ -116,7 +114,7 @@ class TextDataModule(pl.LightningDataModule):
         epochs, rest = divmod(batches, self.batches_per_epoch)
         n_windows = len(self.windows["train"])
         per_epoch = self.batches_per_epoch * self.batch_size if self.drop_last else n_windows
-        return (epochs * per_epoch + min(rest * self.batch_size, n_windows)) * self.context_length
+        return (epochs * per_epoch + rest * self.batch_size) * self.context_length
 
     def fingerprint(self) -> dict[str, int | str]:
         """What a run must find again to be continued: the tokens themselves, and how they are cut."""
@@ -182,40 +180,39 @@ class TextDataModule(pl.LightningDataModule):
         assert trainer is not None
         return trainer.global_step * trainer.accumulate_grad_batches  # a run is only saved between two steps
 
-    def _split(self, documents: list[str]) -> dict[str, list[str]]:
+    def _encode(self, texts: list[str]) -> Tensor:
+        return self.tokenizer.encode_documents(texts, special_tokens=self.special_tokens)
+
+    def _split(self, documents: list[str], train_ratio: float) -> dict[str, list[str]]:
         total = sum(map(len, documents))
-        train_end, val_end = int(self.train_ratio * total), total - int(self.test_ratio * total)
+        train_end, val_end = int(train_ratio * total), total - int(self.test_ratio * total)
         bounds = {"train": (0, train_end), "val": (train_end, val_end), "test": (val_end, total)}
         return {
             name: _cut(documents, *bound) for name, bound in bounds.items() if name != "test" or self.test_ratio > 0
         }
 
-    def _check_sizes(self, splits: dict[str, list[str]]) -> None:
-        need = self.context_length + 1
-        for name, ids in self.ids.items():
-            if len(ids) >= need:
-                continue
-            ways = [f"model.context_length={len(ids) - 1}"] if len(ids) > 1 else []
-            if name == "val" and (ratio := self._smaller_ratio(splits)) is not None:
-                ways.append(f"data.train_ratio={ratio}")
-            raise ValueError(
-                f"the {name} split has {len(ids)} tokens, too few for one window of {self.context_length} + 1; "
-                f"use {' or '.join([*ways, 'a longer text'])}"
-            )
+    def _check_sizes(self, documents: list[str]) -> None:
+        short = {name: len(ids) for name, ids in self.ids.items() if len(ids) <= self.context_length}
+        if not short:
+            return
+        name, n_tokens = next(iter(short.items()))
+        ways = [f"model.context_length={min(short.values()) - 1}"] if min(short.values()) > 1 else []
+        if "train" not in short and "test" not in short and (ratio := self._smaller_ratio(documents)) is not None:
+            ways.append(f"data.train_ratio={ratio}")
+        raise ValueError(
+            f"the {name} split has {n_tokens} tokens, too few for one window of {self.context_length} + 1; "
+            f"use {' or '.join([*ways, 'a longer text'])}"
+        )
 
-    def _smaller_ratio(self, splits: dict[str, list[str]]) -> float | None:
-        """The largest `train_ratio`, in steps of 0.01, that leaves training and validation one window each."""
-        documents = ["".join(text for texts in splits.values() for text in texts)]
-        total = len(documents[0])
-        val_end = total - int(self.test_ratio * total)
-        for hundredths in range(int(self.train_ratio * 100), 0, -1):
-            cut = int(hundredths / 100 * total)
-            train, val = (
-                self.tokenizer.encode_documents(_cut(documents, *part)) for part in ((0, cut), (cut, val_end))
-            )
-            if len(train) <= self.context_length:
+    def _smaller_ratio(self, documents: list[str]) -> float | None:
+        """The largest `train_ratio`, in steps of 0.01, that leaves every split one window; None if there is none."""
+        for hundredths in range(round(self.train_ratio * 100) - 1, 0, -1):
+            splits = self._split(documents, hundredths / 100)
+            self.tokenizer.fit(splits["train"])  # a vocabulary that is learned becomes another one
+            lengths = {name: len(self._encode(texts)) for name, texts in splits.items()}
+            if lengths["train"] <= self.context_length:
                 return None
-            if len(val) > self.context_length:
+            if min(lengths.values()) > self.context_length:
                 return hundredths / 100
         return None
 

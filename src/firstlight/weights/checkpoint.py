@@ -1,5 +1,6 @@
 """Checkpoints: find one, read it as plain data, make its model and tokenizer again."""
 
+import functools
 import json
 import re
 from dataclasses import dataclass
@@ -42,10 +43,12 @@ class Checkpoint:
         """
         section = self.config.get("model")
         check_node("model", section)
+        make = build(section, "model")
+        is_class = isinstance(make, functools.partial) and isinstance(make.func, type)
+        if not is_class or not issubclass(make.func, LanguageModel):
+            raise ConfigError(f"{self.path}: its model section names no LanguageModel")
         with torch.device("meta"):  # no memory for an initialisation that the weights replace
-            model = build(section, "model")()
-        if not isinstance(model, LanguageModel):
-            raise ConfigError(f"{self.path}: model._target_ ({type(model).__name__}) must be a LanguageModel")
+            model = make()
         load_weights(model, self, assign=True)
         return model.eval()
 
@@ -134,7 +137,11 @@ def load_weights(model: LanguageModel, checkpoint: Checkpoint, *, assign: bool =
     if not all(bool(torch.isfinite(w).all()) for w in weights.values() if w.is_floating_point()):
         raise ConfigError(f"{checkpoint.path}: some weights are not finite (nan or inf)")
     tied = {name: next(n for n in weights if own.get(n) is p) for name, p in own.items() if name not in weights}
+    shared = [(name, other) for name, p in own.items() for other, q in own.items() if p is q and name < other]
     model.load_state_dict(weights | {name: weights[source] for name, source in tied.items()}, assign=assign)
+    for name, other in shared:  # assigning has made two parameters of one
+        parent, _, attribute = other.rpartition(".")
+        setattr(model.get_submodule(parent), attribute, model.get_parameter(name))
 
 
 def save_safetensors(model: LanguageModel, path: Path, *, config: dict[str, Any], tokenizer: dict[str, Any]) -> None:

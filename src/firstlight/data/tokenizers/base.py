@@ -31,6 +31,8 @@ class Tokenizer(ABC):
             ValueError: the vocabulary cannot be had, or is larger than `vocab_size`.
         """
         self.encoding = self.build(documents)
+        for cached in ("_bytes", "byte_lengths"):
+            vars(self).pop(cached, None)
         if self.encoding.n_vocab > self.vocab_size:
             raise ValueError(f"vocab_size ({self.vocab_size}) must be at least the {self.encoding.n_vocab} ids it has")
 

@@ -1,6 +1,7 @@
 """Byte-level BPE (Sennrich et al. 2016) learned from the training split."""
 
 import base64
+import contextlib
 import hashlib
 import os
 from pathlib import Path
@@ -59,7 +60,7 @@ def _byte_of_character() -> dict[str, int]:
 
 
 def _read(file: Path) -> dict[bytes, int] | None:
-    """Ranks from tiktoken's file format; None if the file is not whole (then it is written again)."""
+    """Ranks from tiktoken's file format; None if the file is damaged (then it is written again)."""
     try:
         lines = [line.split() for line in file.read_bytes().splitlines()]
         ranks = {base64.b64decode(token, validate=True): int(rank) for token, rank in lines}
@@ -76,4 +77,5 @@ def _write(file: Path, ranks: dict[bytes, int]) -> None:
         temporary.write_bytes(b"".join(base64.b64encode(t) + b" %d\n" % r for t, r in ranks.items()))
         temporary.replace(file)
     except OSError:  # a cache that cannot be written only costs the time to learn again
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
