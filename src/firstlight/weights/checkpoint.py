@@ -44,8 +44,8 @@ class Checkpoint:
         section = self.config.get("model")
         check_node("model", section)
         make = build(section, "model")
-        is_class = isinstance(make, functools.partial) and isinstance(make.func, type)
-        if not is_class or not issubclass(make.func, LanguageModel):
+        target = make.func if isinstance(make, functools.partial) else None
+        if not (isinstance(target, type) and issubclass(target, LanguageModel)):
             raise ConfigError(f"{self.path}: its model section names no LanguageModel")
         with torch.device("meta"):  # no memory for an initialisation that the weights replace
             model = make()
