@@ -22,7 +22,7 @@ from firstlight.errors import ConfigError, DivergedError
 from firstlight.model.base import LanguageModel
 from firstlight.optim.base import Schedule
 from firstlight.training.module import OptimizerFactory, PretrainingModule
-from firstlight.training.run_folder import create_run_folder, write_config
+from firstlight.training.run_folder import create_run_folder, shared_run_folder
 from firstlight.training.trainer import Trainer, refusal
 from firstlight.weights.checkpoint import FORMAT, load_checkpoint, load_plain, load_weights, save_safetensors
 from firstlight.weights.find import CHECKPOINTS, find_checkpoint
@@ -81,8 +81,7 @@ def fit(
     _section("scheduler", lambda: scheduler.check(max_steps=planned.max_steps, peak=peak))
 
     if last is None:
-        folder = create_run_folder(Path(output_dir))
-        write_config(folder, config=config, overrides=overrides or [])
+        folder = shared_run_folder() or create_run_folder(Path(output_dir), config=config, overrides=overrides or [])
         loggers = [make(save_dir=str(folder)) for make in (logger or {}).values()]
     else:
         folder, step = last.parents[1], _check_resumable(last, text, planned)

@@ -83,8 +83,8 @@ class PretrainingModule(EvaluationModule):
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         trainer = self.trainer
         if trainer.is_log_step:
-            loss = float(torch.stack(self.batch_losses).mean())
-            trainer.collect({"train/batch_loss": loss, "grad_norm": float(self.grad_norm)})
+            loss = trainer.strategy.reduce(torch.stack(self.batch_losses).mean(), reduce_op="mean")
+            trainer.collect({"train/batch_loss": float(loss), "grad_norm": float(self.grad_norm)})
             if not trainer.is_eval_step(trainer.global_step):  # else the evaluation completes the row
                 trainer.flush()
         if trainer.at_step_end:

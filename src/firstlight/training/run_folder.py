@@ -3,6 +3,7 @@
 import importlib.metadata
 import itertools
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -16,8 +17,20 @@ from firstlight.errors import ConfigError, shorten
 CONFIG = Path(".hydra") / "config.yaml"
 
 
-def create_run_folder(wanted: Path) -> Path:
+SHARED = "FIRSTLIGHT_RUN_FOLDER"
+"""Environment variable: the folder that the first process of a multi-device run made for all of them."""
+
+
+def shared_run_folder() -> Path | None:
+    """The folder of this run, if this is one of its further processes, which Lightning starts from the first."""
+    is_further = int(os.environ.get("LOCAL_RANK", "0")) > 0
+    return Path(os.environ[SHARED]) if is_further and SHARED in os.environ else None
+
+
+def create_run_folder(wanted: Path, *, config: dict[str, Any], overrides: list[str]) -> Path:
     """Take the folder `wanted`, or `wanted_2`, `wanted_3`, ...: the first that is new, or empty (a sweep makes those).
+
+    The composed config, the overrides and the environment are kept in it, under Hydra's usual names.
 
     Raises:
         ConfigError: it cannot be made or written.
@@ -30,6 +43,8 @@ def create_run_folder(wanted: Path) -> Path:
             folder.mkdir(parents=True, exist_ok=True)
             if not any(folder.iterdir()):
                 (folder / CONFIG).parent.mkdir(exist_ok=False)  # of two runs that find it empty, one gets it
+                _write_config(folder, config, overrides)
+                os.environ[SHARED] = str(folder.absolute())
                 return folder
         except FileExistsError:
             if folder.is_file():
@@ -41,15 +56,14 @@ def create_run_folder(wanted: Path) -> Path:
     raise AssertionError
 
 
-def write_config(folder: Path, *, config: dict[str, Any], overrides: list[str]) -> None:
-    """Keep the composed config, the overrides and the environment, under Hydra's usual names."""
+def _write_config(folder: Path, config: dict[str, Any], overrides: list[str]) -> None:
     (folder / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
     (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(overrides), encoding="utf-8")
     (folder / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The composed config that `write_config` kept in a run folder.
+    """The composed config kept in a run folder.
 
     Raises:
         ConfigError: `folder` is no run folder.

@@ -161,7 +161,8 @@ def refusal(error: Exception, setting: str) -> str | None:
 
 def quiet() -> None:
     """Silence what Lightning says to everybody and what is no news here."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         r".*does not have many workers.*",  # batches are gathered as one slice: workers cost more than they bring
         r".*your dataloader is not resumable.*",  # position is a function of the step: see data/order.py

@@ -28,8 +28,10 @@ class ProgressBar(LightningProgressBar):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(trainer, Trainer)
+        if not self.is_enabled:
+            return
         self.console.print(HEADER)
-        if self.console.is_terminal and self.is_enabled:
+        if self.console.is_terminal:
             columns = (
                 TextColumn("training"),
                 BarColumn(),

@@ -1,0 +1,29 @@
+"""Several processes train on the same global batches as one."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import TINY, rows_of
+
+from firstlight.training.loggers.csv import read_rows
+
+
+def test_two_processes_train_what_one_trains(train):
+    overrides = ["model.drop_rate=0", "trainer.max_steps=10"]  # dropout draws by process: masks would differ
+    assert train("one", *overrides) == 0
+    subprocess.run(
+        [sys.executable, "-m", "firstlight", "train", *TINY, "output_dir=two", *overrides,
+         "trainer.devices=2", "trainer.strategy=ddp"],
+        check=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert not Path("two_2").exists()
+    one, two = rows_of("one"), rows_of("two")
+    assert len(two) == 11
+    for row, twin in zip(one, two, strict=True):
+        for name in ("train/loss", "val/loss", "train/batch_loss", "grad_norm"):
+            if row[name]:
+                assert float(twin[name]) == pytest.approx(float(row[name]), abs=2e-5)
+    assert len(read_rows(Path("two/metrics.csv"))) == 11
