@@ -15,7 +15,7 @@ from pathlib import Path
 
 SECONDS = 90
 CASES = {
-    "bytes": ["tokenizer=bytes", "model.context_length=128"],
+    "bytes": ["tokenizer=bytes", "model.context_length=128", "data.batch_size=8"],
     "bpe 512": ["tokenizer.vocab_size=512"],
     "bpe 1024": ["tokenizer.vocab_size=1024"],
     "bpe 2048": ["tokenizer.vocab_size=2048"],

@@ -61,7 +61,7 @@ def _run(verb: str, rest: list[str]) -> int:
     if args.help:
         from firstlight.help import help_text
 
-        print(help_text(verb, args.overrides, args.config_dir), end="")
+        print(help_text(verb, VERBS[verb], args.overrides, args.config_dir), end="")
         return 0
     resumed = compose.resumed_config(args.overrides) if verb == "train" else None
     if resumed is None:

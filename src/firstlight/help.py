@@ -7,14 +7,13 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from firstlight.cli import VERBS
 from firstlight.compose import compose_config, conf_dir
 
 LIST_GROUPS = ("callbacks", "logger")
 """Groups of which several are chosen, each with a section of its name: Hydra does not record those choices."""
 
 
-def help_text(verb: str, overrides: list[str], config_dir: str | None) -> str:
+def help_text(verb: str, purpose: str, overrides: list[str], config_dir: str | None) -> str:
     """The page that `--help` prints for `verb`, composed with `overrides`."""
     config = compose_config(verb, overrides, config_dir, with_hydra=True)
     folders = [Path(d) for d in ([config_dir] if config_dir else [])] + [Path(conf_dir())]
@@ -24,7 +23,7 @@ def help_text(verb: str, overrides: list[str], config_dir: str | None) -> str:
     with_choice = OmegaConf.masked_copy(config, [str(k) for k in config if k != "hydra"])
     plain = OmegaConf.to_container(with_choice, resolve=False)
 
-    lines = [f"firstlight {verb}: {VERBS[verb]}", "", f"usage: firstlight {verb} [key=value ...]", ""]
+    lines = [f"firstlight {verb}: {purpose}", "", f"usage: firstlight {verb} [key=value ...]", ""]
     lines += ["Groups: choose one with group=choice (callbacks and logger take a list: callbacks=[default,x])", ""]
     for group in sorted(p.name for p in folders[-1].iterdir() if p.is_dir()):
         if group in choices or group in _groups(verb, folders[-1]):

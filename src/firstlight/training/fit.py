@@ -1,18 +1,15 @@
 """Train one model: everything is checked first, then the run folder is made, then training begins."""
 
 import math
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.loggers.logger import Logger
 from rich.console import Console
-from rich.filesize import decimal
 
 from firstlight.config import NonEmpty, Seed, blame
 from firstlight.data.datamodule import TextDataModule
@@ -21,6 +18,7 @@ from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.errors import ConfigError, DivergedError
 from firstlight.model.base import LanguageModel
 from firstlight.optim.base import Schedule
+from firstlight.training import report
 from firstlight.training.module import OptimizerFactory, PretrainingModule
 from firstlight.training.run_folder import create_run_folder, shared_run_folder
 from firstlight.training.trainer import Trainer, refusal
@@ -67,53 +65,87 @@ def fit(
     """
     config = config or {}
     last = find_checkpoint(resume, best=False) if resume else None
-    start = load_checkpoint(find_checkpoint(init_from)) if init_from and last is None else None
-
     text = _section("data", lambda: data(tokenizer=tokenizer, order=order))
     _section("data", text.setup)
-    pl.seed_everything(seed, workers=True, verbose=False)
-    network = _section("model", model)
-    _check_model(network, text)
-    if start is not None:
-        load_weights(network, start)
-    planned = _section("trainer", lambda: trainer(data=text, logger=False, enable_checkpointing=False, callbacks=[]))
-    peak = _section("optimizer", lambda: float(optimizer(network).param_groups[0]["lr"]))
-    _section("scheduler", lambda: scheduler.check(max_steps=planned.max_steps, peak=peak))
+    network = _network(model, text, seed, init_from if last is None else None)
+    step = _check_run(network, text, optimizer, scheduler, trainer, last)
 
     if last is None:
         folder = shared_run_folder() or create_run_folder(Path(output_dir), config=config, overrides=overrides or [])
-        loggers = [make(save_dir=str(folder)) for make in (logger or {}).values()]
     else:
-        folder, step = last.parents[1], _check_resumable(last, text, planned)
-        loggers = [make(save_dir=str(folder), purge_step=step + 1) for make in (logger or {}).values()]
-
+        folder = last.parents[1]
+    purge = {"purge_step": step + 1} if step else {}
     watchers = list((callbacks or {}).values())
-    module = PretrainingModule(model=network, data=text, optimizer=optimizer, scheduler=scheduler, config=config)
     runner = trainer(
         data=text,
-        logger=loggers,
+        logger=[make(save_dir=str(folder), **purge) for make in (logger or {}).values()],
         callbacks=watchers,
         default_root_dir=str(folder),
         enable_progress_bar=any(isinstance(c, ProgressBar) for c in watchers),
         enable_checkpointing=any(isinstance(c, Checkpoint) for c in watchers),
     )
-    console = Console(highlight=False, soft_wrap=True)
-    if runner.is_global_zero:
-        console.print(_opening(folder, network, text, runner))
-        if last is None:
-            for each in loggers:
-                each.log_hyperparams(config)
-    runner.fit(module, datamodule=text, ckpt_path=last, weights_only=True)
-    if not math.isfinite(module.metrics.get("val/loss", math.nan)) or runner.global_step == 0:
-        raise DivergedError(f"the run ended after step {runner.global_step} without a finite validation loss")
-
-    if runner.is_global_zero:
-        best = folder / CHECKPOINTS / "best.ckpt"
-        if best.is_file():
-            load_weights(network.cpu(), load_checkpoint(best))
-        save_safetensors(network, folder / "model.safetensors", config=config, tokenizer=text.tokenizer.state_dict())
-        console.print(_closing(folder, module, runner))
+    module = PretrainingModule(model=network, data=text, optimizer=optimizer, scheduler=scheduler, config=config)
+    _run(runner, module, folder, last)
     return Fitted(folder, module.metrics, runner.global_step)
+
+
+def _network(
+    model: Callable[..., LanguageModel], data: TextDataModule, seed: int, init_from: str | None
+) -> LanguageModel:
+    """The model with its first weights: drawn from `seed`, or those of `init_from`."""
+    start = load_checkpoint(find_checkpoint(init_from)) if init_from is not None else None
+    pl.seed_everything(seed, workers=True, verbose=False)
+    network = _section("model", model)
+    used = data.tokenizer.encoding.n_vocab
+    if network.vocab_size < used:
+        raise ConfigError(f"model.vocab_size ({network.vocab_size}) must be at least {used}, the ids of the tokenizer")
+    if data.context_length > network.context_length:
+        raise ConfigError(
+            f"data.context_length ({data.context_length}) must not be above the model's ({network.context_length})"
+        )
+    if start is not None:
+        load_weights(network, start)
+    return network
+
+
+def _check_run(
+    model: LanguageModel,
+    data: TextDataModule,
+    optimizer: OptimizerFactory,
+    scheduler: Schedule,
+    trainer: Callable[..., Trainer],
+    last: Path | None,
+) -> int:
+    """The step at which the run begins, once everything that can be refused before it has been tried."""
+    planned = _section("trainer", lambda: trainer(data=data, logger=False, enable_checkpointing=False, callbacks=[]))
+    peak = _section("optimizer", lambda: float(optimizer(model).param_groups[0]["lr"]))
+    _section("scheduler", lambda: scheduler.check(max_steps=planned.max_steps, peak=peak))
+    return _check_resumable(last, data, planned) if last is not None else 0
+
+
+def _run(trainer: Trainer, module: PretrainingModule, folder: Path, last: Path | None) -> None:
+    """Train, say how it went, and keep the best weights."""
+    console, is_first = Console(highlight=False, soft_wrap=True), trainer.is_global_zero
+    if is_first:
+        console.print(report.opening(folder, module.model, module.data, trainer))
+        for logger in trainer.loggers if last is None else ():
+            logger.log_hyperparams(module.config)
+    try:
+        trainer.fit(module, datamodule=module.data, ckpt_path=last, weights_only=True)
+    except SystemExit:  # Lightning's way to leave after Ctrl-C
+        if trainer.interrupted and is_first:
+            console.print(report.interrupted(folder, trainer))
+            raise SystemExit(130) from None
+        raise
+    if not math.isfinite(module.metrics.get("val/loss", math.nan)) or trainer.global_step == 0:
+        raise DivergedError(f"the run ended after step {trainer.global_step} without a finite validation loss")
+    if is_first:
+        model, best = module.model.cpu(), folder / CHECKPOINTS / "best.ckpt"
+        if best.is_file():
+            load_weights(model, load_checkpoint(best))
+        state = module.data.tokenizer.state_dict()
+        save_safetensors(model, folder / "model.safetensors", config=module.config, tokenizer=state)
+        console.print(report.closing(folder, module, trainer))
 
 
 def _section(key: str, make: Callable[[], Any]) -> Any:
@@ -126,16 +158,6 @@ def _section(key: str, make: Callable[[], Any]) -> Any:
         if isinstance(error, ValueError | TypeError | OSError):
             raise blame(key, error) from error
         raise
-
-
-def _check_model(model: LanguageModel, data: TextDataModule) -> None:
-    used = data.tokenizer.encoding.n_vocab
-    if model.vocab_size < used:
-        raise ConfigError(f"model.vocab_size ({model.vocab_size}) must be at least {used}, the ids of the tokenizer")
-    if data.context_length > model.context_length:
-        raise ConfigError(
-            f"data.context_length ({data.context_length}) must not be above the model's ({model.context_length})"
-        )
 
 
 def _check_resumable(last: Path, data: TextDataModule, planned: Trainer) -> int:
@@ -158,30 +180,3 @@ def _check_resumable(last: Path, data: TextDataModule, planned: Trainer) -> int:
             "to train longer, raise trainer.max_steps"
         )
     return step
-
-
-def _opening(folder: Path, model: LanguageModel, data: TextDataModule, trainer: Trainer) -> str:
-    # Weights, gradients and AdamW's two moments, in float32; activations come on top.
-    memory = decimal(model.n_parameters * 4 * 4)
-    device = trainer.strategy.root_device
-    return (
-        f"run    {folder}\n"
-        f"model  {type(model).__name__}, {model.n_parameters:,} parameters ({memory} to train, activations apart)\n"
-        f"data   {data.tokenizer.encoding.name} tokenizer, {data.tokenizer.encoding.n_vocab:,} ids\n"
-        + "".join(f"       {line}\n" for line in data.summary().splitlines())
-        + f"train  {trainer.max_steps:,} steps of {data.batch_size} x {data.context_length} tokens"
-        f"{f' x {n}' if (n := trainer.accumulate_grad_batches) > 1 else ''}"
-        f" ({trainer.max_steps * trainer.accumulate_grad_batches / data.batches_per_epoch:.1f} epochs), {device},"
-        f" {trainer.precision}, {torch.get_num_threads()} threads"
-    )
-
-
-def _closing(folder: Path, module: PretrainingModule, trainer: Trainer) -> str:
-    m = module.metrics
-    return (
-        f"\ndone: {trainer.global_step} steps, training loss {m['train/loss']:.3f}, "
-        f"validation loss {m['val/loss']:.3f}, perplexity {m['val/perplexity']:.1f}\n"
-        f"run folder:   {folder}\n"
-        f'sample:       firstlight generate checkpoint={shlex.quote(str(folder))} prompt="..."\n'
-        f"TensorBoard:  tensorboard --logdir {shlex.quote(str(folder))}"
-    )

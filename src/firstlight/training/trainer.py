@@ -2,6 +2,7 @@
 
 import logging
 import math
+import textwrap
 import warnings
 from typing import Any
 
@@ -142,8 +143,9 @@ class Trainer(pl.Trainer):
         """Show `text`, as it is, in TensorBoard."""
         for logger in self.loggers:
             if isinstance(logger, TensorBoardLogger):
-                indented = "\n".join(f"    {line}" for line in text.splitlines())  # Markdown for preformatted
-                logger.experiment.add_text(tag, indented, self.global_step)
+                lines = [part for line in text.splitlines() for part in textwrap.wrap(line, 100) or [""]]
+                preformatted = "\n".join(f"    {line}" for line in lines)  # as Markdown has it
+                logger.experiment.add_text(tag, preformatted, self.global_step)
 
     def log_figure(self, tag: str, figure: Figure) -> None:
         """Show `figure` in TensorBoard."""

@@ -15,6 +15,7 @@ LAYOUT = {
         "loss over tokens": ["Multiline", ["^over_tokens/train/loss$", "^over_tokens/val/loss$"]],
     }
 }
+HPARAM_SECTIONS = ("model", "tokenizer", "data", "order", "optimizer", "scheduler", "trainer", "seed")
 HPARAM_METRICS = {"val/loss": "hp/val_loss", "train/loss": "hp/train_loss", "val/bits_per_byte": "hp/val_bits_per_byte"}
 
 
@@ -46,9 +47,15 @@ class TensorBoardLogger(LightningTensorBoardLogger):
         """Put the run into the HPARAMS table: the composed config, flat."""
         from torch.utils.tensorboard.summary import hparams as summary
 
-        values = flatten(params if isinstance(params, dict) else vars(params))
+        config = params if isinstance(params, dict) else vars(params)
+        values = flatten({section: config[section] for section in HPARAM_SECTIONS if section in config})
         for part in summary(values, dict.fromkeys(HPARAM_METRICS.values(), 0.0)):
             self.experiment._get_file_writer().add_summary(part)
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write what is buffered, without Lightning's hparams.yaml: the run folder holds the config."""
+        self.experiment.flush()
 
 
 def flatten(node: dict[str, Any], path: str = "") -> dict[str, bool | int | float | str]:

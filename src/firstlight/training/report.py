@@ -1,0 +1,55 @@
+"""What a run says of itself when it begins, when it is interrupted, and when it is done."""
+
+import shlex
+from pathlib import Path
+
+import torch
+from rich.filesize import decimal
+
+from firstlight.data.datamodule import TextDataModule
+from firstlight.model.base import LanguageModel
+from firstlight.training.module import PretrainingModule
+from firstlight.training.trainer import Trainer
+from firstlight.weights.checkpoint import load_plain
+from firstlight.weights.find import CHECKPOINTS
+
+
+def opening(folder: Path, model: LanguageModel, data: TextDataModule, trainer: Trainer) -> str:
+    """The run's folder, model, data and length."""
+    # Weights, gradients and AdamW's two moments, in float32; activations come on top.
+    memory = decimal(model.n_parameters * 4 * 4)
+    device = trainer.strategy.root_device
+    return (
+        f"run    {folder}\n"
+        f"model  {type(model).__name__}, {model.n_parameters:,} parameters ({memory} to train, activations apart)\n"
+        f"data   {data.tokenizer.encoding.name} tokenizer, {data.tokenizer.encoding.n_vocab:,} ids\n"
+        + "".join(f"       {line}\n" for line in data.summary().splitlines())
+        + f"train  {trainer.max_steps:,} steps of {data.batch_size} x {data.context_length} tokens"
+        f"{f' x {n}' if (n := trainer.accumulate_grad_batches) > 1 else ''}"
+        f" ({trainer.max_steps * trainer.accumulate_grad_batches / data.batches_per_epoch:.1f} epochs), {device},"
+        f" {trainer.precision}, {torch.get_num_threads()} threads"
+    )
+
+
+def interrupted(folder: Path, trainer: Trainer) -> str:
+    """Where an interrupted run can be taken up again."""
+    saved = folder / CHECKPOINTS / "last.ckpt"
+    if not saved.is_file():
+        return f"\ninterrupted after step {trainer.global_step}, before the first checkpoint"
+    step = load_plain(saved)["global_step"]
+    return (
+        f"\ninterrupted after step {trainer.global_step}; saved at step {step}\n"
+        f"go on with:   firstlight train resume={shlex.quote(str(folder))}"
+    )
+
+
+def closing(folder: Path, module: PretrainingModule, trainer: Trainer) -> str:
+    """The last losses, and what to do with the run."""
+    m = module.metrics
+    return (
+        f"\ndone: {trainer.global_step} steps, training loss {m['train/loss']:.3f}, "
+        f"validation loss {m['val/loss']:.3f}, perplexity {m['val/perplexity']:.1f}\n"
+        f"run folder:   {folder}\n"
+        f'sample:       firstlight generate checkpoint={shlex.quote(str(folder))} prompt="..."\n'
+        f"TensorBoard:  tensorboard --logdir {shlex.quote(str(folder))}"
+    )
