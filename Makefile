@@ -21,8 +21,8 @@ setup: .venv/ready ## make .venv with the pinned dependencies
 train: setup ## train the default experiment (ARGS="key=value ..." to change it)
 	@$(BIN)/firstlight train $(ARGS)
 
-test: setup ## run the tests: offline, a few minutes
-	@$(BIN)/python -m pytest $(ARGS)
+test: setup ## run the tests: offline, under five minutes
+	@$(BIN)/python -m pytest --numprocesses auto $(ARGS)
 
 test-slow: setup ## run the slow tests: the book's whole run
 	@$(BIN)/python -m pytest -m slow $(ARGS)

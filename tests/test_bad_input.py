@@ -147,7 +147,7 @@ def refused_values(capsys, composed, place, no_training):
         for override in parse_overrides(overrides):
             OmegaConf.update(config, override.key_or_group, override.value(), merge=False)
         with pytest.raises(ConfigError) as caught:
-            fit(**build(check_config(config, fit)))
+            fit({}, [], **build(check_config(config, fit)))
         said = str(caught.value).splitlines()
         print(caught.value)
         assert len(said) == lines
@@ -423,7 +423,7 @@ def test_a_strategy_that_does_not_exist_is_refused(refused_values, strategy):
         ("latin1.txt", ["latin1.txt", "not UTF-8", "byte 1000", "0xe9", "iconv"]),
         ("utf16.txt", ["utf16.txt", "not UTF-8", "byte 0", "0xff"]),
         ("folder_of_pictures", ["folder_of_pictures", ".txt"]),
-        ("short.txt", ["train split", "16", "model.context_length=", "longer text"]),
+        ("short.txt", ["train split", "16", "longer text"]),
         ("one_window.txt", ["val split", "4 tokens", "16", "data.train_ratio=0.", "longer text"]),
     ],
 )
@@ -774,7 +774,7 @@ def test_a_run_is_not_resumed_for_fewer_steps(refused_resume, run):
 )
 def test_a_resumed_run_keeps_its_past(refused_resume, run, override):
     key = override.partition("=")[0]
-    refused_resume(run, ["trainer.max_steps=4", override], key, "continued run", "trainer.*")
+    refused_resume(run, ["trainer.max_steps=4", override], key, "continued run", "trainer.max_")
 
 
 @pytest.mark.parametrize(
@@ -839,7 +839,7 @@ def test_a_run_with_a_truncated_checkpoint_is_not_resumed(refused_resume, run, t
         (["prompt="], ["prompt", "empty"]),
         ([], ["prompt", "a value is needed"]),
         (["prompt=" + "x" * 65], ["prompt", "65 tokens", "context of 64", "shorten"]),
-        (["prompt=lamp", "decoding.top_k=258"], ["decoding.top_k (258)", "257"]),
+        (["prompt=lamp", "decoding.top_k=258"], ["decoding", "top_k (258)", "257"]),
         (["prompt=lamp", "decoding.top_k=0"], ["decoding.top_k", "> 0", "got 0"]),
         (["prompt=lamp", "decoding.temperature=-1"], ["decoding.temperature", ">= 0", "-1"]),
         (["prompt=lamp", "decoding.temperature=nan"], ["decoding.temperature", "nan"]),
@@ -850,9 +850,9 @@ def test_a_run_with_a_truncated_checkpoint_is_not_resumed(refused_resume, run, t
         (["prompt=lamp", "max_new_tokens=-1"], ["max_new_tokens", "> 0", "-1"]),
         (["prompt=lamp", "num_samples=0"], ["num_samples", "> 0", "got 0"]),
         (["prompt=lamp", "seed=-1"], ["seed", ">= 0", "-1"]),
-        (["prompt=lamp", "device=toaster"], ["device (toaster)", "device=cpu"]),
-        (["prompt=lamp", "device=meta"], ["device (meta)", "device=cpu"]),
-        (["prompt=lamp", "device=3"], ["device", "str", "3"]),
+        (["prompt=lamp", "accelerator=toaster"], ["accelerator (toaster)", "accelerator=cpu"]),
+        (["prompt=lamp", "accelerator=meta"], ["accelerator (meta)", "accelerator=cpu"]),
+        (["prompt=lamp", "accelerator=3"], ["accelerator", "str", "3"]),
         (["prompt=lamp", "checkpoint=3"], ["checkpoint", "str", "3"]),
         (["promt=lamp"], ["promt", "did you mean 'prompt'"]),
         (["prompt"], ["'prompt'", "key=value"]),
@@ -921,7 +921,7 @@ def test_a_prompt_is_taken_as_it_is_typed(prompt):
 
 @pytest.mark.parametrize("prompt", ["The lamp, 'the' \"sea\" \\", "[a=b, {c: (d", "${x}", "line\n\n\tline", "é 灯 🏮"])
 def test_a_text_begins_with_its_prompt(capsys, run, place, prompt):
-    arguments = [f"checkpoint={run}", f"prompt={prompt}", "decoding=greedy", "max_new_tokens=1", "device=cpu"]
+    arguments = [f"checkpoint={run}", f"prompt={prompt}", "decoding=greedy", "max_new_tokens=1", "accelerator=cpu"]
     assert main(["generate", *arguments]) == 0
     out, err = capsys.readouterr()
     assert out.startswith(prompt)

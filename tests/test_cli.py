@@ -211,7 +211,7 @@ def test_runs_that_begin_together_get_a_folder_each(place):
 
     def begin():
         together.wait()
-        made.append(create_run_folder(place / "outputs" / "name" / "now"))
+        made.append(create_run_folder(place / "outputs" / "name" / "now", config={}, overrides=[]))
 
     threads = [threading.Thread(target=begin) for _ in range(8)]
     for thread in threads:

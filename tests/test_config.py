@@ -10,6 +10,7 @@ from firstlight.config import FiniteNonNegative, Ratio, Seed, build, check_confi
 from firstlight.data.text import TextData
 from firstlight.errors import ConfigError
 from firstlight.generate import generate
+from firstlight.model.base import LanguageModel
 from firstlight.model.gpt import GPT
 from firstlight.training.fit import fit
 
@@ -222,7 +223,7 @@ def test_packages_of_ones_own_can_be_allowed(tmp_path, monkeypatch):
 @pytest.mark.parametrize("node", [None, 3, [], {}, {"vocab_size": 3}], ids=repr)
 def test_a_section_that_is_no_call_is_refused(node):
     with pytest.raises(ConfigError, match=r"^model: expected a section with a _target_"):
-        check_node("model", node)
+        check_node("model", node, LanguageModel)
 
 
 def options():

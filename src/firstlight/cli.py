@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+from contextlib import nullcontext
 from typing import Any
 
 from firstlight import __version__
@@ -65,7 +66,9 @@ def _run(verb: str, rest: list[str]) -> int:
         return 0
     resumed = compose.resumed_config(args.overrides) if verb == "train" else None
     if resumed is None:
-        compose.check_overrides(verb, args.overrides, multirun=args.multirun, config_dir=args.config_dir)
+        trials = compose.check_overrides(verb, args.overrides, multirun=args.multirun, config_dir=args.config_dir)
+        for config in trials:  # a sweep is refused whole, before its first job
+            importlib.import_module(f"firstlight.{verb}").arguments(config)
     elif args.multirun:
         raise ConfigError("resume: one run is continued at a time, without -m")
 
@@ -79,7 +82,7 @@ def _run(verb: str, rest: list[str]) -> int:
         sys.argv = launched_with
         entry = importlib.import_module(f"firstlight.{verb}")
         try:
-            return entry.main(resumed if resumed is not None else config)
+            return entry.main(config) if resumed is None else entry.main(resumed, args.overrides)
         except Exception as error:
             if args.multirun:  # the job is reported as failed, the next ones run
                 raise
@@ -95,7 +98,8 @@ def _run(verb: str, rest: list[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [f"firstlight {verb}", *compose.hydra_arguments(rest, overrides)]
     try:
-        with compose.explained(verb):
+        # Of a sweep everything has been composed before, and what a job raises must not be taken for Hydra's words.
+        with nullcontext() if args.multirun else compose.explained(verb):
             hydra.main(version_base="1.3", config_path=compose.conf_dir(), config_name=verb)(task)()
     finally:
         sys.argv = launched_with

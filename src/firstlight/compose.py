@@ -20,7 +20,7 @@ from firstlight.errors import ConfigError, did_you_mean, one_line, shorten
 TEXT_KEYS = ("prompt",)
 """Keys whose value is taken as it was typed: prose is full of what Hydra's grammar reads as something else."""
 
-CHANGEABLE = ("trainer.", "callbacks.", "logger.")
+CHANGEABLE = ("trainer.max_", "trainer.eval_", "trainer.log_", "trainer.accelerator", "callbacks.", "logger.")
 """What a continued run may change; the rest would change what has already happened."""
 
 
@@ -84,15 +84,14 @@ def explained(verb: str) -> Iterator[None]:
         raise ConfigError(f"this cannot be composed: {one_line(error)}") from None
 
 
-def check_overrides(verb: str, overrides: list[str], *, multirun: bool, config_dir: str | None) -> None:
-    """Refuse overrides that Hydra's grammar refuses; of a sweep, every value that does not compose.
+def check_overrides(verb: str, overrides: list[str], *, multirun: bool, config_dir: str | None) -> list[DictConfig]:
+    """Refuse overrides that Hydra's grammar refuses; of a sweep return a config for every value, composed.
 
     Raises:
         ConfigError: the first mistake; a sweep makes its folder before it composes, so it is composed here first.
     """
     trials = list(_trials(overrides, multirun))
-    for trial in trials if multirun else ():
-        compose_config(verb, trial, config_dir)
+    return [compose_config(verb, trial, config_dir) for trial in trials] if multirun else []
 
 
 def swept_keys(overrides: list[str]) -> list[str]:
@@ -147,7 +146,7 @@ def resumed_config(overrides: list[str]) -> DictConfig | None:
         if override.is_sweep_override():
             raise ConfigError(f"{key}: one run is continued at a time, with one value")
         if not key.startswith(CHANGEABLE):
-            allowed = ", ".join(f"{section}*" for section in CHANGEABLE)
+            allowed = ", ".join(f"{start}*" for start in CHANGEABLE)
             raise ConfigError(f"{key}: a continued run keeps its own; only {allowed} can be changed")
         if key not in known and not override.is_add():
             raise ConfigError(f"{key}: the run has no such key{did_you_mean(key, known)}")

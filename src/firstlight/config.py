@@ -35,11 +35,14 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 NonEmpty = Annotated[str, Field(min_length=1)]
 
 TARGETS = (
-    "firstlight.",
+    *(f"firstlight.{part}." for part in ("model", "data", "decoding", "optim")),
+    *(f"firstlight.training.{part}." for part in ("callbacks", "loggers", "trainer")),
     "torch.optim.",
     *(f"lightning.pytorch.{part}." for part in ("callbacks", "loggers", "plugins", "profilers", "strategies")),
 )
-"""A `_target_` may only come from these packages: a config is data, and must not call whatever it likes."""
+"""Where the classes that a config names may come from: a config is data, and must not call whatever it likes."""
+FUNCTIONS = ("firstlight.optim.", "torch.optim.")
+"""Where a `_target_` may also be a function."""
 ALLOW_TARGETS = "FIRSTLIGHT_ALLOW_TARGETS"
 """Environment variable: further packages whose classes a config may name, separated by commas."""
 
@@ -78,16 +81,24 @@ def to_plain(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items()}
 
 
-def check_node(key: str, node: Any) -> None:
-    """Check one section of a config that did not come from the command line: the one a checkpoint carries.
+def check_node(key: str, node: Any, contract: type) -> dict[str, Any]:
+    """Return one section, checked, of a config that did not come from the command line: the one a checkpoint carries.
+
+    Nothing of it has been called when this returns, and it can call nothing but the constructor of a `contract`.
 
     Raises:
-        ConfigError: it is no call of something that a config may name, or not a valid one.
+        ConfigError: it names no subclass of `contract`, or is not a valid call of it.
     """
     if not isinstance(node, dict) or "_target_" not in node:
-        raise ConfigError(f"{key}: expected a section with a _target_, got {node!r}")
+        raise ConfigError(f"{key}: expected a section with a _target_, got {shorten(repr(node))}")
+    if any("_target_" in str(child) for child in node.values() if isinstance(child, dict | list)):
+        raise ConfigError(f"{key}: a section of a checkpoint may have one _target_, its own")
     if problems := dict(_node_problems(key, node)):
         raise ConfigError("\n".join(problems.values()))
+    target = _locate(node["_target_"])
+    if not (inspect.isclass(target) and issubclass(target, contract)):
+        raise ConfigError(f"{key}._target_: {node['_target_']!r} is no {contract.__name__}")
+    return node
 
 
 def build(node: Any, key: str = "") -> Any:
@@ -152,8 +163,12 @@ def _node_problems(path: str, node: Any) -> Problems:
         except Exception as error:  # whatever its module raises on import
             yield key, f"{key}: {name!r} cannot be imported ({one_line(error)})"
             return
-        if not callable(target) or not f"{getattr(target, '__module__', '')}.".startswith(allowed):
-            yield key, f"{key}: {name!r} is not a class or function of that package"
+        home = f"{getattr(target, '__module__', '')}."
+        is_own = inspect.isfunction(target) and not home.startswith(TARGETS)  # of a package the user allowed by name
+        if not home.startswith(allowed) or not (
+            inspect.isclass(target) or is_own or (inspect.isfunction(target) and home.startswith(FUNCTIONS))
+        ):
+            yield key, f"{key}: {name!r} is not a class that a config may name"
             return
         yield from _call_problems(path, target, node)
 
@@ -163,7 +178,7 @@ def _call_problems(path: str, target: Callable[..., Any], node: dict[str, Any]) 
     given = {key: value for key, value in node.items() if not key.startswith("_")}
     for key, value in given.items():
         where = _join(path, key)
-        if key in parameters:
+        if key in parameters and parameters[key].kind is not inspect.Parameter.POSITIONAL_ONLY:
             hint = hints.get(key, Any)
             if not _fits(value, hint):
                 yield where, f"{where}: expected {_show(hint)}, got {shorten(repr(value))}"
@@ -172,7 +187,8 @@ def _call_problems(path: str, target: Callable[..., Any], node: dict[str, Any]) 
             yield where, f"{where}: {owner} no '{key}'{did_you_mean(key, parameters)}"
     if not node.get("_partial_"):
         for key, p in parameters.items():
-            if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) and key not in given:
+            by_name = p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
+            if p.default is p.empty and by_name and key not in given:
                 yield _join(path, key), f"{path or 'config'}: {target.__name__} needs '{key}'"
 
 

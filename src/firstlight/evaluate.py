@@ -8,6 +8,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from firstlight.config import blame, build, check_config, check_node
+from firstlight.data.datamodule import TextDataModule
 from firstlight.data.order import SeededOrder
 from firstlight.errors import ConfigError, one_line
 from firstlight.training.evaluation import EvaluationModule
@@ -34,8 +35,8 @@ def evaluate(
     section = data or loaded.config.get("data")
     if section is None:
         raise ConfigError(f"checkpoint ({loaded.path}) does not say what it was trained on; choose one with data=...")
-    section = {"context_length": model.context_length, **section, "eval_batches": None}
-    check_node("data", section)
+    section = {"context_length": model.context_length, **section}
+    check_node("data", section, TextDataModule)
     try:
         text = build(section, "data")(tokenizer=tokenizer, order=SeededOrder(seed=0))
         text.setup()
@@ -48,8 +49,6 @@ def evaluate(
     trainer = _trainer(accelerator, precision)
     module = EvaluationModule(model, tokenizer.byte_lengths)
     module.splits = [split]
-    if split == "train":
-        text.eval_batches = len(range(0, len(text.windows["train"]), text.batch_size))
     trainer.validate(module, dataloaders=text.eval_dataloader(split), verbose=False)
     return module.metrics
 

@@ -1,14 +1,14 @@
 """`firstlight generate`: continue a prompt with a checkpoint."""
 
 import sys
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
 from pydantic import PositiveInt
 
-from firstlight.config import Seed, build, check_config
+from firstlight.config import Seed, blame, build, check_config
 from firstlight.decoding.base import Decoding
-from firstlight.decoding.sample import Sample
 from firstlight.errors import ConfigError
 from firstlight.weights.checkpoint import load_checkpoint
 from firstlight.weights.find import find_checkpoint
@@ -22,14 +22,14 @@ def generate(
     max_new_tokens: PositiveInt = 200,
     num_samples: PositiveInt = 1,
     seed: Seed = 123,
-    device: str = "auto",
+    accelerator: str = "auto",
 ) -> list[str]:
     """Continue `prompt` with the model of `checkpoint`; return prompt and continuation, `num_samples` of them.
 
     Raises:
         ConfigError: no such checkpoint or device, an empty prompt, or one longer than the model's context.
     """
-    place = _device(device)
+    place = _device(accelerator)
     loaded = load_checkpoint(find_checkpoint(checkpoint))
     model, tokenizer = loaded.build_model().to(place), loaded.build_tokenizer()
     prompt_ids = tokenizer.encode(prompt)
@@ -39,8 +39,10 @@ def generate(
         raise ConfigError(
             f"prompt has {len(prompt_ids)} tokens, more than the model's context of {model.context_length}: shorten it"
         )
-    if isinstance(decoding, Sample) and decoding.top_k is not None and decoding.top_k > model.vocab_size:
-        raise ConfigError(f"decoding.top_k ({decoding.top_k}) must be at most the vocabulary, {model.vocab_size}")
+    try:
+        decoding.check(model)
+    except ValueError as error:
+        raise blame("decoding", error) from error
     ids = torch.tensor([prompt_ids] * num_samples, device=place)  # (B, T)
     new = decoding.generate(
         model,
@@ -52,25 +54,36 @@ def generate(
     return [tokenizer.decode_document(row) for row in new.tolist()]
 
 
+def arguments(config: DictConfig) -> dict[str, Any]:
+    """The composed config as plain arguments of `generate`.
+
+    Raises:
+        ConfigError: it is not valid.
+    """
+    return check_config(config, generate)
+
+
 def main(config: DictConfig) -> None:
     """Print the samples, with a line between them if there are several."""
-    texts = generate(**build(check_config(config, generate)))
+    texts = generate(**build(arguments(config)))
     sys.stdout.write(("\n" + "-" * 80 + "\n").join(texts) + "\n")
 
 
-def _device(name: str) -> torch.device:
-    """The device called `name`; "auto" takes CUDA, then MPS, then the CPU.
+def _device(accelerator: str) -> torch.device:
+    """The device to generate on; "auto" takes CUDA, then MPS, then the CPU.
 
     Raises:
         ConfigError: it is not to be had here.
     """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    name = {"auto": best, "gpu": best if best != "cpu" else "cuda"}.get(accelerator, accelerator)
     try:
         device = torch.device(name)
         torch.Generator(device)
         float(torch.zeros(1, device=device))
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = (str(error).splitlines() or [""])[0]
-        raise ConfigError(f"device ({name}) is not to be had here: {reason} (device=cpu always works)") from None
+        raise ConfigError(
+            f"accelerator ({accelerator}) is not to be had here: {reason} (accelerator=cpu always works)"
+        ) from None
     return device

@@ -1,18 +1,32 @@
 """`firstlight train`: check the config, build it, fit."""
 
+from typing import Any
+
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from firstlight.config import build, check_config
+from firstlight.errors import ConfigError
 from firstlight.training.fit import fit
 
 
-def main(config: DictConfig) -> float:
-    """Train; return the validation loss, for sweepers to minimise."""
+def arguments(config: DictConfig) -> dict[str, Any]:
+    """The composed config as plain arguments of `fit`.
+
+    Raises:
+        ConfigError: it is not valid.
+    """
+    return check_config(config, fit)
+
+
+def main(config: DictConfig, changes: list[str] | None = None) -> float:
+    """Train; return the validation loss, for sweepers to minimise. `changes` are the overrides of a continued run."""
     hydra = HydraConfig.get()
     if hydra.mode == RunMode.MULTIRUN:
         config.output_dir = hydra.runtime.output_dir
-    plain = check_config(config, fit)
-    fitted = fit(**build(plain), config=plain, overrides=list(hydra.overrides.task))
+        if config.trainer.devices != 1:  # Lightning would start the whole sweep again in every further process
+            raise ConfigError(f"trainer.devices ({config.trainer.devices}) must be 1 in a sweep")
+    plain = arguments(config)
+    fitted = fit(plain, changes if changes is not None else list(hydra.overrides.task), **build(plain))
     return fitted.metrics["val/loss"]

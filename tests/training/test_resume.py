@@ -56,6 +56,59 @@ def test_a_finished_run_can_be_trained_longer(train):
     assert_same_run("whole", "parts")
 
 
+def test_tensorboard_shows_one_curve_of_a_continued_run(train):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    stop_and_resume(train, "run", [13])
+    for folder, tag, steps in (
+        ("tensorboard", "train/batch_loss", range(1, 25)),
+        ("tensorboard", "val/loss", (0, 8, 16, 24)),
+        ("tensorboard/over_tokens", "over_tokens/val/loss", (0, 1024, 2048, 3072)),
+    ):
+        events = EventAccumulator(f"run/{folder}").Reload()
+        assert [event.step for event in events.Scalars(tag)] == list(steps)
+
+
+def test_a_continued_run_remembers_what_it_was_continued_with(train):
+    assert train("run", "trainer.max_steps=8") == 0
+    with pytest.raises(Crash):
+        main(["train", "resume=run", "trainer.max_steps=24", "+callbacks.stop._target_=stop_at.StopAt",
+              "+callbacks.stop.batch=12"])  # fmt: skip
+    assert main(["train", "resume=run", "~callbacks.stop"]) == 0
+    assert int(rows_of("run")[-1]["step"]) == 24
+
+
+def test_another_length_under_a_schedule_is_said(train, capsys):
+    assert train("run", *COSINE, "trainer.max_steps=8") == 0
+    assert main(["train", "resume=run", "trainer.max_steps=24"]) == 0
+    assert "the learning rate goes from" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "override", ["trainer.accumulate_grad_batches=2", "trainer.precision=bf16-mixed", "data.batch_size=4", "seed=1"]
+)
+def test_what_would_change_the_past_is_refused(train, capsys, override):
+    assert train("run", "trainer.max_steps=2") == 0
+    assert main(["train", "resume=run", "trainer.max_steps=4", override]) == 2
+    assert "a continued run keeps its own" in capsys.readouterr().err
+
+
+def test_what_was_written_after_the_last_checkpoint_is_written_once(train):
+    assert train("whole") == 0
+    stop_and_resume_after_a_torn_write(train)
+    assert_same_run("whole", "parts")
+
+
+def stop_and_resume_after_a_torn_write(train):
+    with pytest.raises(Crash):
+        train("parts", "+callbacks.stop._target_=stop_at.StopAt", "+callbacks.stop.batch=13")
+    with Path("parts/samples.txt").open("a") as samples:
+        samples.write("--- step 16\nThe lamp was")
+    with Path("parts/metrics.csv").open("a") as rows:
+        rows.write("14,17")
+    assert main(["train", "resume=parts", "~callbacks.stop"]) == 0
+
+
 def test_every_checkpoint_is_plain_data_without_an_allow_list(train):
     assert train("run", "trainer.max_steps=2") == 0
     for name in ("last", "best"):

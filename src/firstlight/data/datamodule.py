@@ -25,7 +25,8 @@ class TextDataModule(pl.LightningDataModule):
     """A text, split by characters into training, validation and (if asked) test parts, in windows and batches.
 
     A dataset is a subclass that says where its documents come from. `batch_size` is global: processes share it.
-    Validation and test windows do not overlap, whatever the `stride` of training, so every token counts once.
+    Validation and test windows do not overlap, whatever the `stride` of training: no token counts twice, and fewer
+    than a window's are left out at the end.
 
     Raises:
         ValueError: the ratios leave no validation split, or the stride would skip tokens.
@@ -147,22 +148,27 @@ class TextDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
         """The two loaders of an evaluation: training windows in evaluation mode, then validation windows."""
-        return [self.eval_dataloader("train"), self.eval_dataloader("val")]
+        return [self.eval_dataloader("train", self._train_limit), self.eval_dataloader("val", self._eval_limit)]
 
-    def eval_dataloader(self, split: str) -> DataLoader[Batch]:
-        """One evaluation of `split`; of the training split no more windows than of validation, unless limited."""
-
-        def limit() -> int | None:
-            untrained = self.trainer is not None and self.trainer.global_step == 0
-            limit = (untrained and self.untrained_eval_batches) or self.eval_batches
-            return len(range(0, len(self.windows["val"]), self.batch_size)) if split == "train" and not limit else limit
+    def eval_dataloader(self, split: str, limit: Callable[[], int | None] = lambda: None) -> DataLoader[Batch]:
+        """One evaluation of `split`, on as many batches as `limit` says when it begins (None: all)."""
 
         def batches() -> Iterator[Tensor]:
-            return self.order.eval_batches(
-                len(self.windows[split]), batch_size=self.batch_size, split=split, limit=limit()
-            )
+            n_windows = len(self.windows[split])
+            return self.order.eval_batches(n_windows, batch_size=self.batch_size, split=split, limit=limit())
 
-        return self._loader(split, batches, len(range(0, len(self.windows[split]), self.batch_size)))
+        return self._loader(split, batches, self._n_eval_batches(split))
+
+    def _n_eval_batches(self, split: str) -> int:
+        return batches_per_epoch(len(self.windows[split]), self.batch_size, drop_last=False)
+
+    def _eval_limit(self) -> int | None:
+        untrained = self.trainer is not None and self.trainer.global_step == 0
+        return self.untrained_eval_batches if untrained else self.eval_batches
+
+    def _train_limit(self) -> int:
+        """Of the training split no more than of validation, unless it was limited."""
+        return self._eval_limit() or self._n_eval_batches("val")
 
     def _loader(self, split: str, batches: Callable[[], Iterator[Tensor]], length: int) -> DataLoader[Batch]:
         trainer = self.trainer

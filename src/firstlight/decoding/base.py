@@ -16,6 +16,13 @@ class Decoding(ABC):
     def next_token(self, logits: Tensor, generator: Generator | None = None) -> Tensor:
         """Choose ids (B,) from the logits (B, V) of one position; draws come from `generator` alone."""
 
+    def check(self, model: LanguageModel) -> None:  # noqa: B027 (a strategy may have nothing to refuse)
+        """Refuse a model that this strategy cannot decode.
+
+        Raises:
+            ValueError: what does not fit.
+        """
+
     def generate(
         self,
         model: LanguageModel,

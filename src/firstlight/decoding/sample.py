@@ -7,6 +7,7 @@ from torch import Generator, Tensor
 from firstlight.config import FiniteNonNegative
 from firstlight.decoding import filters
 from firstlight.decoding.base import Decoding
+from firstlight.model.base import LanguageModel
 
 
 class Sample(Decoding):
@@ -15,6 +16,10 @@ class Sample(Decoding):
     def __init__(self, *, temperature: FiniteNonNegative = 1.0, top_k: PositiveInt | None = None) -> None:
         self.temperature = temperature
         self.top_k = top_k
+
+    def check(self, model: LanguageModel) -> None:
+        if self.top_k is not None and self.top_k > model.vocab_size:
+            raise ValueError(f"top_k ({self.top_k}) must be at most the vocabulary, {model.vocab_size}")
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """What each token of logits (B, V) is drawn with, (B, V), in float32."""

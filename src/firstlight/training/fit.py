@@ -19,9 +19,10 @@ from firstlight.errors import ConfigError, DivergedError
 from firstlight.model.base import LanguageModel
 from firstlight.optim.base import Schedule
 from firstlight.training import report
+from firstlight.training.callbacks.sample_generation import SampleGeneration
 from firstlight.training.module import OptimizerFactory, PretrainingModule
-from firstlight.training.run_folder import create_run_folder, shared_run_folder
-from firstlight.training.trainer import Trainer, refusal
+from firstlight.training.run_folder import create_run_folder, shared_run_folder, update_run_folder
+from firstlight.training.trainer import Trainer, quiet, refusal
 from firstlight.weights.checkpoint import FORMAT, load_checkpoint, load_plain, load_weights, save_safetensors
 from firstlight.weights.find import CHECKPOINTS, find_checkpoint
 
@@ -36,6 +37,9 @@ class Fitted:
 
 
 def fit(
+    config: dict[str, Any],
+    overrides: list[str],
+    /,
     *,
     name: NonEmpty,
     output_dir: NonEmpty,
@@ -51,8 +55,6 @@ def fit(
     logger: dict[str, Callable[..., Logger]] | None = None,
     init_from: NonEmpty | None = None,
     resume: NonEmpty | None = None,
-    config: dict[str, Any] | None = None,
-    overrides: list[str] | None = None,
 ) -> Fitted:
     """Train as `conf/train.yaml`, whose keys are these arguments, says.
 
@@ -63,19 +65,23 @@ def fit(
         ConfigError: something the user can put right; nothing has been written then.
         DivergedError: a gradient was not finite; the last checkpoint is from before.
     """
-    config = config or {}
-    last = find_checkpoint(resume, best=False) if resume else None
+    quiet()
+    last = find_checkpoint(resume, best=False, key="resume") if resume else None
     text = _section("data", lambda: data(tokenizer=tokenizer, order=order))
     _section("data", text.setup)
     network = _network(model, text, seed, init_from if last is None else None)
+    watchers = list((callbacks or {}).values())
+    for sampler in (c for c in watchers if isinstance(c, SampleGeneration)):
+        _section("callbacks.sample_generation.decoding", lambda sampler=sampler: sampler.check(network))
     step = _check_run(network, text, optimizer, scheduler, trainer, last)
 
     if last is None:
-        folder = shared_run_folder() or create_run_folder(Path(output_dir), config=config, overrides=overrides or [])
+        folder = shared_run_folder() or create_run_folder(Path(output_dir), config=config, overrides=overrides)
     else:
         folder = last.parents[1]
-    purge = {"purge_step": step + 1} if step else {}
-    watchers = list((callbacks or {}).values())
+        for name, (was, now) in update_run_folder(folder, config=config, overrides=overrides).items():
+            _note(f"{name} was {was} when the run began and is {now} now: its numbers may differ in the last bits")
+    purge = {"purge_step": step + 1} if last is not None else {}
     runner = trainer(
         data=text,
         logger=[make(save_dir=str(folder), **purge) for make in (logger or {}).values()],
@@ -93,7 +99,7 @@ def _network(
     model: Callable[..., LanguageModel], data: TextDataModule, seed: int, init_from: str | None
 ) -> LanguageModel:
     """The model with its first weights: drawn from `seed`, or those of `init_from`."""
-    start = load_checkpoint(find_checkpoint(init_from)) if init_from is not None else None
+    start = load_checkpoint(find_checkpoint(init_from, key="init_from")) if init_from is not None else None
     pl.seed_everything(seed, workers=True, verbose=False)
     network = _section("model", model)
     used = data.tokenizer.encoding.n_vocab
@@ -120,7 +126,14 @@ def _check_run(
     planned = _section("trainer", lambda: trainer(data=data, logger=False, enable_checkpointing=False, callbacks=[]))
     peak = _section("optimizer", lambda: float(optimizer(model).param_groups[0]["lr"]))
     _section("scheduler", lambda: scheduler.check(max_steps=planned.max_steps, peak=peak))
-    return _check_resumable(last, data, planned) if last is not None else 0
+    if last is None:
+        return 0
+    step = _check_resumable(last, data, planned)
+    was = load_plain(last)["lr_schedulers"][0]["_last_lr"][0]
+    now = scheduler.lr(step, max_steps=planned.max_steps, peak=peak)
+    if not math.isclose(was, now, rel_tol=1e-6):
+        _note(f"the schedule is another one now: the learning rate goes from {was:.3g} to {now:.3g} at step {step}")
+    return step
 
 
 def _run(trainer: Trainer, module: PretrainingModule, folder: Path, last: Path | None) -> None:
@@ -158,6 +171,10 @@ def _section(key: str, make: Callable[[], Any]) -> Any:
         if isinstance(error, ValueError | TypeError | OSError):
             raise blame(key, error) from error
         raise
+
+
+def _note(text: str) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"note: {text}")
 
 
 def _check_resumable(last: Path, data: TextDataModule, planned: Trainer) -> int:

@@ -15,6 +15,8 @@ import yaml
 from firstlight.errors import ConfigError, shorten
 
 CONFIG = Path(".hydra") / "config.yaml"
+OVERRIDES = Path(".hydra") / "overrides.yaml"
+ENVIRONMENT = "environment.json"
 
 
 SHARED = "FIRSTLIGHT_RUN_FOLDER"
@@ -22,7 +24,13 @@ SHARED = "FIRSTLIGHT_RUN_FOLDER"
 
 
 def shared_run_folder() -> Path | None:
-    """The folder of this run, if this is one of its further processes, which Lightning starts from the first."""
+    """The folder of this run, if this is one of its further processes, which Lightning starts from the first.
+
+    Raises:
+        ConfigError: started by torchrun, whose processes would each make a folder.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("trainer.devices: start one process, without torchrun; it starts the others itself")
     is_further = int(os.environ.get("LOCAL_RANK", "0")) > 0
     return Path(os.environ[SHARED]) if is_further and SHARED in os.environ else None
 
@@ -57,9 +65,24 @@ def create_run_folder(wanted: Path, *, config: dict[str, Any], overrides: list[s
 
 
 def _write_config(folder: Path, config: dict[str, Any], overrides: list[str]) -> None:
-    (folder / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(overrides), encoding="utf-8")
-    (folder / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
+    (folder / CONFIG).write_text(_yaml(config), encoding="utf-8")
+    (folder / OVERRIDES).write_text(_yaml(overrides), encoding="utf-8")
+    (folder / ENVIRONMENT).write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
+
+
+def _yaml(node: Any) -> str:
+    return yaml.safe_dump(node, sort_keys=False, allow_unicode=True)
+
+
+def update_run_folder(folder: Path, *, config: dict[str, Any], overrides: list[str]) -> dict[str, tuple[str, str]]:
+    """Note in the folder of a continued run what it is continued with; return the versions that have changed."""
+    (folder / CONFIG).write_text(_yaml({**config, "resume": None}), encoding="utf-8")
+    kept = yaml.safe_load((folder / OVERRIDES).read_text(encoding="utf-8")) if (folder / OVERRIDES).is_file() else []
+    (folder / OVERRIDES).write_text(_yaml([*(kept or []), *overrides]), encoding="utf-8")
+    file, now = folder / ENVIRONMENT, environment()
+    was = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    names = ("python", "firstlight", "torch", "lightning")
+    return {name: (was[name], str(now[name])) for name in names if name in was and was[name] != now[name]}
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -18,9 +18,16 @@ from firstlight.data.datamodule import TextDataModule
 from firstlight.errors import one_line
 from firstlight.training.checkpoint_io import AtomicCheckpointIO
 
+TAKEN = {
+    "check_val_every_n_epoch", "fast_dev_run", "limit_train_batches", "limit_val_batches", "max_time", "min_epochs",
+    "min_steps", "num_sanity_val_steps", "overfit_batches", "plugins", "reload_dataloaders_every_n_epochs",
+    "use_distributed_sampler", "val_check_interval",
+}  # fmt: skip
+TAKEN_BY = "a run is one pass over the batches that its seed decides; see max_steps, eval_every_n_steps, data.eval_*"
+
 
 class Trainer(pl.Trainer):
-    """Lightning's Trainer; all of its arguments are open, and these are added or changed.
+    """Lightning's Trainer; its arguments are open but for `TAKEN`, and these are added or changed.
 
     Exactly one of `max_steps`, `max_epochs` and `max_tokens` is the length of the run. It is trained as one long pass
     over `data`, so that accumulation never stops short at the end of an epoch.
@@ -54,6 +61,10 @@ class Trainer(pl.Trainer):
                 f"exactly one of max_steps, max_epochs and max_tokens must be set, not "
                 f"{' and '.join(given) or 'none'}; set the others to null"
             )
+        if taken := sorted(TAKEN & set(kwargs)):
+            raise ValueError(f"{taken[0]} cannot be set: {TAKEN_BY}")
+        if devices * num_nodes > 1 and not data.drop_last:
+            raise ValueError("devices above 1 need data.drop_last=true: a ragged batch cannot be shared evenly")
         if data.batch_size % (devices * num_nodes):
             raise ValueError(f"devices ({devices * num_nodes} in all) must divide data.batch_size ({data.batch_size})")
         self.data = data
@@ -62,14 +73,13 @@ class Trainer(pl.Trainer):
         self.pending_metrics: dict[str, float] = {}
         steps = max_steps or 0
         if max_epochs is not None:
-            steps = math.ceil(max_epochs * data.batches_per_epoch / accumulate_grad_batches)
+            steps = math.ceil(round(max_epochs * data.batches_per_epoch / accumulate_grad_batches, 6))
         if max_tokens is not None:
             per_step = data.batch_size * data.context_length * accumulate_grad_batches
             steps = max_tokens // per_step
             if steps == 0:
                 raise ValueError(f"max_tokens ({max_tokens}) must be at least {per_step}, the tokens of one step")
         data.total_batches = steps * accumulate_grad_batches
-        quiet()
         super().__init__(
             max_steps=steps,
             max_epochs=-1,
@@ -90,7 +100,7 @@ class Trainer(pl.Trainer):
         self.fit_loop.epoch_loop._should_check_val_fx = self._evaluation_due  # type: ignore[method-assign]
 
     def _evaluation_due(self, _: Any = None) -> bool:
-        return not self.fit_loop.epoch_loop._should_accumulate() and self.is_eval_step(self.global_step)
+        return self.at_step_end and self.is_eval_step(self.global_step)
 
     def is_eval_step(self, step: int) -> bool:
         """Is the model evaluated after step number `step`, counted from 1?"""
@@ -156,7 +166,8 @@ class Trainer(pl.Trainer):
 
 def refusal(error: Exception, setting: str) -> str | None:
     """Lightning's words for a device, precision or strategy that is not to be had here; `setting` is the way out."""
-    if isinstance(error, MisconfigurationException | ImportError) or "accelerator" in str(error).lower():
+    about_device = isinstance(error, ValueError | RuntimeError) and "accelerator" in str(error).lower()
+    if isinstance(error, MisconfigurationException | ImportError) or about_device:
         return f"{one_line(error)} ({setting}=cpu always works)"
     return None
 

@@ -1,6 +1,5 @@
 """Checkpoints: find one, read it as plain data, make its model and tokenizer again."""
 
-import functools
 import json
 import re
 from dataclasses import dataclass
@@ -41,14 +40,9 @@ class Checkpoint:
         Raises:
             ConfigError: the config names no model of ours, or the weights are another model's.
         """
-        section = self.config.get("model")
-        check_node("model", section)
-        make = build(section, "model")
-        target = make.func if isinstance(make, functools.partial) else None
-        if not (isinstance(target, type) and issubclass(target, LanguageModel)):
-            raise ConfigError(f"{self.path}: its model section names no LanguageModel")
+        section = check_node("model", self.config.get("model"), LanguageModel)
         with torch.device("meta"):  # no memory for an initialisation that the weights replace
-            model = make()
+            model: LanguageModel = build({**section, "_partial_": False}, "model")
         load_weights(model, self, assign=True)
         return model.eval()
 
@@ -56,8 +50,7 @@ class Checkpoint:
         """The tokenizer this model was trained with."""
         if self.tokenizer is not None:
             return StoredTokenizer(self.tokenizer)
-        section = self.config.get("tokenizer")
-        check_node("tokenizer", section)
+        section = check_node("tokenizer", self.config.get("tokenizer"), Tokenizer)
         tokenizer = build(section, "tokenizer")
         try:
             tokenizer.fit([])

@@ -8,26 +8,26 @@ CHECKPOINTS = "checkpoints"
 """The folder of checkpoints in a run folder."""
 
 
-def find_checkpoint(name: str, *, best: bool = True) -> Path:
+def find_checkpoint(name: str, *, best: bool = True, key: str = "checkpoint") -> Path:
     """The file that `name` means: a file, a run folder (its best checkpoint, or its last), or "last", the newest run.
+
+    `key` is the setting that an error is about.
 
     Raises:
         ConfigError: there is none.
     """
     if "://" in name:
-        raise ConfigError(f"checkpoint ({name}) must be a file or a run folder: download it first")
+        raise ConfigError(f"{key} ({name}) must be a file or a run folder: download it first")
     path = newest_run() if name == "last" else Path(name).expanduser()
     if path.is_file():
         return path
     if not path.exists():
-        raise ConfigError(f"checkpoint ({name}): there is no such file or run folder")
+        raise ConfigError(f"{key} ({name}): there is no such file or run folder")
     files = [path / CHECKPOINTS / f"{which}.ckpt" for which in (("best", "last") if best else ("last",))]
     for file in files:
         if file.is_file():
             return file
-    raise ConfigError(
-        f"checkpoint ({name}) is a folder without {' or '.join(f'{CHECKPOINTS}/{f.name}' for f in files)}"
-    )
+    raise ConfigError(f"{key} ({name}) is a folder without {' or '.join(f'{CHECKPOINTS}/{f.name}' for f in files)}")
 
 
 def newest_run(root: str = "outputs") -> Path:

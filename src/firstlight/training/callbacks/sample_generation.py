@@ -1,5 +1,6 @@
 """A text by the model after each evaluation, so that one can watch it learn."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -10,8 +11,11 @@ from pydantic import Field, PositiveInt
 from firstlight.config import Seed
 from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.decoding.base import Decoding
+from firstlight.model.base import LanguageModel
 from firstlight.training.module import PretrainingModule
 from firstlight.training.trainer import Trainer
+
+FILE_NAME = "samples.txt"
 
 
 class SampleGeneration(pl.Callback):
@@ -32,6 +36,17 @@ class SampleGeneration(pl.Callback):
         self.max_new_tokens, self.seed = max_new_tokens, seed
         self.text: str | None = None
 
+    def check(self, model: LanguageModel) -> None:
+        """Refuse a model that cannot be sampled from as asked (ValueError)."""
+        self.decoding.check(model)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        file = Path(trainer.default_root_dir) / FILE_NAME
+        if trainer.global_step > 0 and trainer.is_global_zero and file.is_file():  # a run that goes on
+            samples = re.split(r"^(?=--- step \d+$)", file.read_text(encoding="utf-8"), flags=re.M)
+            kept = [s for s in samples if s and int(s.split(maxsplit=3)[2]) <= trainer.global_step]
+            file.write_text("".join(kept), encoding="utf-8")
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(trainer, Trainer) and isinstance(pl_module, PretrainingModule)
         if not trainer.is_global_zero:
@@ -49,5 +64,5 @@ class SampleGeneration(pl.Callback):
             )
         self.text = tokenizer.decode_document(new[0].tolist())
         trainer.log_text("sample", self.text)
-        with (Path(trainer.default_root_dir) / "samples.txt").open("a", encoding="utf-8") as file:
+        with (Path(trainer.default_root_dir) / FILE_NAME).open("a", encoding="utf-8") as file:
             file.write(f"--- step {trainer.global_step}\n{self.text}\n")

@@ -18,7 +18,7 @@ from firstlight.training.trainer import Trainer
 class Throughput(pl.Callback):
     """Logs `tokens_per_second` and `mfu`, over the training time since the last logged step.
 
-    Time spent on evaluation, samples and checkpoints is not counted. Model FLOPs utilisation (Chowdhery et al. 2022,
+    Evaluations, with their samples and checkpoints, are not counted. Model FLOPs utilisation (Chowdhery et al. 2022,
     appendix B) is relative to `peak_flops` a second; null takes the maker's figure for known GPUs, and measures the
     rate of a matrix product in the training precision elsewhere.
     """
@@ -26,8 +26,7 @@ class Throughput(pl.Callback):
     def __init__(self, *, peak_flops: FinitePositive | None = None) -> None:
         self.peak_flops = peak_flops
         self.flops_per_token = 0.0
-        self.busy = 0.0
-        self.since = 0.0
+        self.since: float | None = None
         self.tokens = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -37,20 +36,14 @@ class Throughput(pl.Callback):
             self.peak_flops = peak_flops(pl_module.device, _compute_dtype(trainer))
         self.tokens = trainer.tokens_seen
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.since = time.perf_counter()
-
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.busy += time.perf_counter() - self.since
-
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if self.since == 0.0:  # the first batch after an evaluation
+        if self.since is None:  # the first batch, or the first after an evaluation
             self.since = time.perf_counter()
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.since = 0.0
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.since = None  # the row of this step has been measured
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -60,11 +53,10 @@ class Throughput(pl.Callback):
             return
         if trainer.strategy.root_device.type == "cuda":
             torch.cuda.synchronize()
+        assert self.since is not None and self.peak_flops is not None
         now = time.perf_counter()
-        seconds, self.busy, self.since = self.busy + now - self.since, 0.0, now
-        tokens, self.tokens = trainer.tokens_seen - self.tokens, trainer.tokens_seen
-        rate = tokens / seconds
-        assert self.peak_flops is not None
+        rate = (trainer.tokens_seen - self.tokens) / (now - self.since)
+        self.since, self.tokens = now, trainer.tokens_seen
         mfu = rate * self.flops_per_token / (self.peak_flops * trainer.world_size)
         trainer.collect({"tokens_per_second": rate, "mfu": mfu})
 

@@ -39,24 +39,29 @@ class CSVLogger(Logger):
             kept = read_rows(self.file) if self.columns else self.rows_kept
             self.columns += list(dict.fromkeys([*new, *(name for old in kept for name in old)]))
             self.columns = list(dict.fromkeys(self.columns))
-            self._write([*kept, row], "w")
+            self._rewrite([*kept, row])
         else:
-            self._write([row], "a")
+            self._append(row)
 
-    def _write(self, rows: list[dict[str, str]], mode: str) -> None:
-        with self.file.open(mode, newline="", encoding="utf-8") as file:
+    def _append(self, row: dict[str, str]) -> None:
+        with self.file.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, self.columns, restval="").writerow(row)
+
+    def _rewrite(self, rows: list[dict[str, str]]) -> None:
+        temporary = self.file.with_suffix(".tmp")
+        with temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self.columns, restval="")
-            if mode == "w":
-                writer.writeheader()
+            writer.writeheader()
             writer.writerows(rows)
+        temporary.replace(self.file)  # a run that is killed here has the old rows or the new ones
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Nothing: the run folder holds the config."""
 
 
 def read_rows(file: Path) -> list[dict[str, str]]:
-    """The rows of a `metrics.csv`, in order; none if there is no such file."""
+    """The rows of a `metrics.csv`, in order; none if there is no such file. A row that was cut short is left out."""
     if not file.is_file():
         return []
-    with file.open(newline="", encoding="utf-8") as lines:
-        return list(csv.DictReader(lines))
+    whole = [line for line in file.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+    return [row for row in csv.DictReader(whole) if None not in row and None not in row.values()]

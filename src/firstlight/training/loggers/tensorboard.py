@@ -6,6 +6,8 @@ from typing import Any
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import TensorBoardLogger as LightningTensorBoardLogger
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 
 OVER_TOKENS = ("train/loss", "val/loss", "val/perplexity", "val/bits_per_byte", "lr", "grad_norm", "tokens_per_second")
 LAYOUT = {
@@ -27,35 +29,45 @@ class TensorBoardLogger(LightningTensorBoardLogger):
 
     def __init__(self, *, save_dir: str, purge_step: int | None = None) -> None:
         super().__init__(save_dir, name="", version="tensorboard", default_hp_metric=False, purge_step=purge_step)
-        self.fresh = purge_step is None
+        self.is_new = purge_step is None
+        self.over_tokens: SummaryWriter | None = None
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        if self.fresh:
-            self.experiment.add_custom_scalars(LAYOUT)
-            self.fresh = False
         tokens = int(metrics["tokens"])
+        if self.over_tokens is None:
+            # A folder of its own: what is purged of a continued run is counted in tokens there, not in steps.
+            purge = None if self.is_new else tokens
+            self.over_tokens = SummaryWriter(f"{self.log_dir}/over_tokens", purge_step=purge)
+            if self.is_new:
+                self.experiment.add_custom_scalars(LAYOUT)
         for name, value in metrics.items():
             self.experiment.add_scalar(name, value, step)
             if name in OVER_TOKENS:
-                self.experiment.add_scalar(f"over_tokens/{name}", value, tokens)
+                self.over_tokens.add_scalar(f"over_tokens/{name}", value, tokens)
             if name in HPARAM_METRICS:  # the HPARAMS table shows the last value
                 self.experiment.add_scalar(HPARAM_METRICS[name], value, step)
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Put the run into the HPARAMS table: the composed config, flat."""
-        from torch.utils.tensorboard.summary import hparams as summary
-
         config = params if isinstance(params, dict) else vars(params)
         values = flatten({section: config[section] for section in HPARAM_SECTIONS if section in config})
-        for part in summary(values, dict.fromkeys(HPARAM_METRICS.values(), 0.0)):
+        for part in hparams(values, dict.fromkeys(HPARAM_METRICS.values(), 0.0)):
             self.experiment._get_file_writer().add_summary(part)
 
     @rank_zero_only
     def save(self) -> None:
         """Write what is buffered, without Lightning's hparams.yaml: the run folder holds the config."""
         self.experiment.flush()
+        if self.over_tokens is not None:
+            self.over_tokens.flush()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        super().finalize(status)
+        if self.over_tokens is not None:
+            self.over_tokens.close()
 
 
 def flatten(node: dict[str, Any], path: str = "") -> dict[str, bool | int | float | str]:

@@ -1,0 +1,46 @@
+"""A checkpoint from elsewhere is data: whatever its config says, nothing is called but the model it describes."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from firstlight.cli import main
+from firstlight.errors import ConfigError
+from firstlight.weights.checkpoint import load_checkpoint
+
+TOUCH = {"_target_": "pathlib.Path.touch", "self": {"_target_": "pathlib.Path", "_args_": ["marker"]}}
+SYSTEM = {"_target_": "os.system", "command": "touch marker"}
+ATTACKS = {
+    "a function of the system": SYSTEM,
+    "a method of a path": TOUCH,
+    "a module that ours imports": {"_target_": "firstlight.cli.os.system", "command": "touch marker"},
+    "our own builder": {"_target_": "firstlight.config.build", "node": SYSTEM},
+    "a builder of what a folder says": {
+        "_target_": "firstlight.config.build",
+        "node": {"_target_": "firstlight.training.run_folder.read_config", "folder": "evil"},
+    },
+    "an argument that is a call": {"_target_": "firstlight.model.gpt.GPT", "_partial_": True, "vocab_size": SYSTEM},
+    "an argument in a list": {"_target_": "firstlight.model.gpt.GPT", "_partial_": True, "vocab_size": [SYSTEM]},
+    "an interpolation": {
+        "_target_": "firstlight.model.gpt.GPT", "_partial_": True, "vocab_size": "${oc.create:{_target_: os.system}}",
+    },
+    "another class of ours": {"_target_": "firstlight.data.text.TextData", "_partial_": True, "path": "x"},
+    "a function of ours": {"_target_": "firstlight.data.cache.cache_dir"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("section", ATTACKS.values(), ids=ATTACKS)
+@pytest.mark.parametrize("which", ["model", "tokenizer"])
+def test_a_config_in_a_checkpoint_calls_nothing(section, which, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("evil/.hydra").mkdir(parents=True)
+    Path("evil/.hydra/config.yaml").write_text("x: {_target_: os.system, command: touch marker}")
+    extra = {"format": 1, "config": {which: section}, "tokenizer": None, "fingerprint": {}, "metrics": {}}
+    torch.save({"state_dict": {}, "global_step": 1, "firstlight": extra}, "evil.ckpt")
+    checkpoint = load_checkpoint(Path("evil.ckpt"))
+    with pytest.raises(ConfigError):
+        checkpoint.build_model() if which == "model" else checkpoint.build_tokenizer()
+    assert main(["generate", "checkpoint=evil.ckpt", "prompt=x"]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+    assert not Path("marker").exists()
