@@ -189,7 +189,8 @@ def _check_resumable(last: Path, data: TextDataModule, planned: Trainer) -> int:
     now = data.fingerprint()
     for key, was in saved["firstlight"]["fingerprint"].items():
         if now[key] != was:
-            raise ConfigError(f"resume: the data has changed since {last} was saved: {key} was {was}, is {now[key]}")
+            change = f"{key} was {str(was)[:12]}, is {str(now[key])[:12]}"
+            raise ConfigError(f"resume: the data has changed since {last} was saved: {change}")
     step = int(saved["global_step"])
     if step >= planned.max_steps:
         raise ConfigError(
