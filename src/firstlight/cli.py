@@ -71,6 +71,9 @@ def _run(verb: str, rest: list[str]) -> int:
             importlib.import_module(f"firstlight.{verb}").arguments(config)
     elif args.multirun:
         raise ConfigError("resume: one run is continued at a time, without -m")
+    elif args.cfg:
+        print(compose.to_yaml(resumed), end="")
+        return 0
 
     import hydra
 
@@ -96,7 +99,7 @@ def _run(verb: str, rest: list[str]) -> int:
         overrides = [*overrides, f"hydra.job.config.override_dirname.exclude_keys=[{','.join({*same} - {*swept})}]"]
     # Errors come back to `main`, which knows a user's mistake from a defect; Hydra would print both its own way.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv = [f"firstlight {verb}", *compose.hydra_arguments(rest, overrides)]
+    sys.argv = [f"firstlight {verb}", *args.options, *overrides]
     try:
         # Of a sweep everything has been composed before, and what a job raises must not be taken for Hydra's words.
         with nullcontext() if args.multirun else compose.explained(verb):

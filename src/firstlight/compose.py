@@ -31,7 +31,7 @@ def conf_dir() -> str:
 
 
 def parse_arguments(verb: str, rest: list[str]) -> argparse.Namespace:
-    """Hydra's own arguments apart from the overrides; `overrides` are ready for Hydra's grammar.
+    """Hydra's own arguments; `options` as they were typed, `overrides` ready for Hydra's grammar.
 
     Raises:
         ConfigError: an option that Hydra does not have, or a word that is not `key=value`.
@@ -42,7 +42,11 @@ def parse_arguments(verb: str, rest: list[str]) -> argparse.Namespace:
         raise ConfigError(f"{message} (settings are written key=value, e.g. optimizer.lr=3e-4)")
 
     parser.error = refuse  # type: ignore[method-assign]
-    args = parser.parse_args(rest)
+    args, more = parser.parse_known_args(rest)
+    if unknown := [word for word in more if word.startswith("-")]:
+        refuse(f"there is no option {unknown[0]}")
+    args.overrides += more  # argparse takes no overrides after an option: firstlight train a=1 -m b=2,3
+    args.options = [word for word in rest if word not in args.overrides]
     for word in args.overrides:
         if "=" not in word and not word.startswith("~"):
             raise ConfigError(f"'{word}' is not a setting: write key=value (firstlight {verb} --help lists the keys)")
@@ -50,12 +54,6 @@ def parse_arguments(verb: str, rest: list[str]) -> argparse.Namespace:
     if args.config_dir is not None and not Path(args.config_dir).is_dir():
         raise ConfigError(f"--config-dir {args.config_dir}: there is no such folder")
     return args
-
-
-def hydra_arguments(rest: list[str], overrides: list[str]) -> list[str]:
-    """The command line for Hydra: its options as they were typed, and `overrides`."""
-    typed = get_args_parser().parse_args(rest).overrides
-    return [word for word in rest if word not in typed] + overrides
 
 
 def compose_config(
@@ -97,6 +95,11 @@ def check_overrides(verb: str, overrides: list[str], *, multirun: bool, config_d
 def swept_keys(overrides: list[str]) -> list[str]:
     """The keys that have several values."""
     return [o.get_key_element() for o in parse_overrides(overrides) if o.is_sweep_override()]
+
+
+def to_yaml(config: DictConfig) -> str:
+    """What `--cfg job` prints of a composed config."""
+    return OmegaConf.to_yaml(config)
 
 
 def parse_overrides(overrides: list[str]) -> list[Override]:
