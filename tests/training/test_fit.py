@@ -115,10 +115,14 @@ def test_the_length_may_be_given_in_epochs_or_tokens(train):
     assert int(float(rows_of("tokens")[-1]["tokens"])) == 1000 // 128 * 128
 
 
-def test_early_stopping_stops(train):
+def test_early_stopping_stops_for_good(train, capsys):
     stopping = "callbacks=[default,early_stopping]"
     assert train("run", stopping, "callbacks.early_stopping.min_delta=9", "callbacks.early_stopping.patience=1") == 0
     assert int(rows_of("run")[-1]["step"]) == 8
+    assert main(["train", "resume=run"]) == 2
+    assert "was stopped early" in capsys.readouterr().err
+    assert main(["train", "resume=run", "~callbacks.early_stopping"]) == 0
+    assert int(rows_of("run")[-1]["step"]) == 24
 
 
 def test_a_gradient_that_is_not_finite_ends_the_run_before_the_update(train, capsys):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
+from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping, ProgressBar
 from lightning.pytorch.loggers.logger import Logger
 from rich.console import Console
 
@@ -74,6 +74,8 @@ def fit(
     for sampler in (c for c in watchers if isinstance(c, SampleGeneration)):
         _section("callbacks.sample_generation.decoding", lambda sampler=sampler: sampler.check(network))
     step = _check_run(network, text, optimizer, scheduler, trainer, last)
+    if last is not None:
+        _check_not_stopped(last, watchers)
 
     if last is None:
         folder = shared_run_folder() or create_run_folder(Path(output_dir), config=config, overrides=overrides)
@@ -171,6 +173,17 @@ def _section(key: str, make: Callable[[], Any]) -> Any:
         if isinstance(error, ValueError | TypeError | OSError):
             raise blame(key, error) from error
         raise
+
+
+def _check_not_stopped(last: Path, callbacks: list[Callback]) -> None:
+    saved = load_plain(last)
+    for stopping in (c for c in callbacks if isinstance(c, EarlyStopping)):
+        state = saved["callbacks"].get(stopping.state_key, {})
+        if state.get("wait_count", 0) >= stopping.patience:
+            raise ConfigError(
+                f"resume: the run in {last.parents[1]} was stopped early, at step {saved['global_step']}; raise "
+                "callbacks.early_stopping.patience to go on, or take it away with '~callbacks.early_stopping'"
+            )
 
 
 def _note(text: str) -> None:
