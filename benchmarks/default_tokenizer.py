@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-SECONDS = 90
+SECONDS = 60
 CASES = {
     "bytes": ["tokenizer=bytes", "model.context_length=128", "data.batch_size=8"],
     "bpe 512": ["tokenizer.vocab_size=512"],
