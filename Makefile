@@ -1,5 +1,8 @@
 # firstlight: `make train` and `make test` are all a new user needs.
-PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || echo python3)
+# The first Python that runs and is of a version we support.
+PYTHON ?= $(shell for python in python3 python3.12 python3.13 python3.11; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && \
+	echo $$python && break; done)
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
@@ -11,7 +14,7 @@ help: ## list every target
 setup: .venv/ready ## make .venv with the pinned dependencies
 
 .venv/ready: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	@test -n "$(PYTHON)" || \
 		{ echo "firstlight needs Python 3.11, 3.12 or 3.13: make setup PYTHON=/path/to/python3.12"; exit 2; }
 	@echo "installing the pinned dependencies into .venv (once, a few minutes)"
 	@$(PYTHON) -m venv .venv
