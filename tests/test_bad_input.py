@@ -974,7 +974,7 @@ def test_an_evaluation_of_another_text_works_and_writes_nothing(capsys, run, tex
 
     arguments = ["data=text", f"data.path={texts / 'special.txt'}", "accelerator=cpu"]
     assert main(["evaluate", f"checkpoint={run}", *arguments]) == 0
-    assert set(json.loads(capsys.readouterr().out)) == {"val/loss", "val/perplexity", "val/bits_per_byte"}
+    assert set(json.loads(capsys.readouterr().out)) == {"val/loss", "val/perplexity", "val/bits_per_byte", "val/tokens"}
     assert main(["evaluate", f"checkpoint={run}", *arguments, "split=test", "data.test_ratio=0.05"]) == 0
     assert "test/loss" in json.loads(capsys.readouterr().out)
     assert list(place.iterdir()) == []

@@ -245,7 +245,7 @@ def test_a_sweep_makes_one_folder_with_a_folder_for_each_job(place, tiny, monkey
     assert [job.parent for job in jobs] == [sweep, sweep]
     for number, (job, lr) in enumerate(zip(jobs, (1e-3, 1e-4), strict=True)):
         assert job.name.startswith(f"{number}_")
-        assert "optimizer.lr=" in job.name
+        assert "optimizer.lr-" in job.name
         assert yaml.safe_load((job / ".hydra" / "config.yaml").read_text())["optimizer"]["lr"] == lr
         overrides = yaml.safe_load((job / ".hydra" / "overrides.yaml").read_text())
         assert [o for o in overrides if o.startswith("optimizer.lr=")] == [f"optimizer.lr={lr}"]

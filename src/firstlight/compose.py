@@ -232,8 +232,8 @@ def _first_line(error: BaseException | None) -> str:
 
 
 def _slug(text: str) -> str:
-    """A folder name from the overrides of a sweep's job: what a file system or TensorBoard would trip over is `_`."""
-    return re.sub(r"[^\w.=,+-]+", "_", text)[:120]
+    """A folder name from the overrides of a sweep's job: lr=1e-3,seed=1 is lr-1e-3_seed-1."""
+    return re.sub(r"[^\w.+-]+", "_", text.replace("=", "-"))[:120]
 
 
 OmegaConf.register_new_resolver("slug", _slug, replace=True)

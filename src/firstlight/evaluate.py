@@ -20,12 +20,14 @@ from firstlight.weights.find import find_checkpoint
 def evaluate(
     *,
     checkpoint: str,
-    split: Literal["train", "val", "test"] = "val",
+    split: Literal["train", "val", "test", "all"] = "val",
     accelerator: str = "auto",
     precision: str = "32-true",
     data: dict[str, Any] | None = None,
 ) -> dict[str, float]:
     """Measure a checkpoint on every window of `split`; `data` is a section of the config, null the checkpoint's own.
+
+    A text is split as in training, so `split` is a part of it; "all" is the whole text.
 
     Raises:
         ConfigError: no such checkpoint, split, text or device.
@@ -39,9 +41,11 @@ def evaluate(
     check_node("data", section, TextDataModule)
     try:
         text = build(section, "data")(tokenizer=tokenizer, order=SeededOrder(seed=0))
-        text.setup()
+        text.setup("all" if split == "all" else None)
         if split not in text.windows:
-            raise ValueError("there is no test split; give data.test_ratio=0.1")
+            raise ValueError(
+                "there is no test split: train with data.test_ratio=0.1, or give data=... data.test_ratio=0.1"
+            )
         if text.context_length > model.context_length:
             raise ValueError(f"context_length must not be above the model's ({model.context_length})")
     except (ValueError, TypeError, OSError) as error:
@@ -50,7 +54,7 @@ def evaluate(
     module = EvaluationModule(model, tokenizer.byte_lengths)
     module.splits = [split]
     trainer.validate(module, dataloaders=text.eval_dataloader(split), verbose=False)
-    return module.metrics
+    return {**module.metrics, f"{split}/tokens": len(text.windows[split]) * text.context_length}
 
 
 def _trainer(accelerator: str, precision: str) -> pl.Trainer:

@@ -152,6 +152,14 @@ def test_evaluate_measures_what_training_measured(train, capsys):
     assert json.loads(capsys.readouterr().out)["test/loss"] != best
 
 
+def test_another_text_can_be_measured_whole(train, capsys):
+    assert train("run", "trainer.max_steps=2") == 0
+    Path("other.txt").write_text("The lamp was out. " * 10)
+    capsys.readouterr()
+    assert main(["evaluate", "checkpoint=run", "data=text", "data.path=other.txt", "split=all"]) == 0
+    assert json.loads(capsys.readouterr().out)["all/tokens"] == (180 - 1) // 16 * 16
+
+
 def test_generate_repeats_itself_by_seed(train, capsys):
     assert train("run", "trainer.max_steps=2") == 0
     texts = []

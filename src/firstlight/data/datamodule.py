@@ -77,7 +77,7 @@ class TextDataModule(pl.LightningDataModule):
         """
 
     def setup(self, stage: str | None = None) -> None:
-        """Read, split, tokenise and cut into windows, once.
+        """Read, split, tokenise and cut into windows, once; `stage="all"` leaves the text whole, as one split.
 
         Raises:
             ValueError: a split is too short for one window, or training for one batch.
@@ -85,8 +85,8 @@ class TextDataModule(pl.LightningDataModule):
         if self.windows:
             return
         documents = self.documents()
-        splits = self._split(documents, self.train_ratio)
-        if not self.tokenizer.is_fitted:
+        splits = {"all": documents} if stage == "all" else self._split(documents, self.train_ratio)
+        if not self.tokenizer.is_fitted and stage != "all":
             self.tokenizer.fit(splits["train"])
         self.ids = {name: self._encode(texts) for name, texts in splits.items()}
         self._check_sizes(documents)
@@ -98,11 +98,10 @@ class TextDataModule(pl.LightningDataModule):
             )
             for name, ids in self.ids.items()
         }
-        n_windows = len(self.windows["train"])
-        if self.batches_per_epoch == 0:
+        if "train" in self.windows and self.batches_per_epoch == 0:
             raise ValueError(
-                f"batch_size ({self.batch_size}) must be at most {n_windows}, the number of training windows, "
-                "or drop_last=false"
+                f"batch_size ({self.batch_size}) must be at most {len(self.windows['train'])}, the number of training "
+                "windows, or drop_last=false"
             )
 
     @property
@@ -203,7 +202,12 @@ class TextDataModule(pl.LightningDataModule):
             return
         name, n_tokens = next(iter(short.items()))
         ways = [f"model.context_length={min(short.values()) - 1}"] if min(short.values()) > 1 else []
-        if "train" not in short and "test" not in short and (ratio := self._smaller_ratio(documents)) is not None:
+        if (
+            "train" in self.ids
+            and "train" not in short
+            and "test" not in short
+            and (ratio := self._smaller_ratio(documents)) is not None
+        ):
             ways.append(f"data.train_ratio={ratio}")
         raise ValueError(
             f"the {name} split has {n_tokens} tokens, too few for one window of {self.context_length} + 1; "

@@ -1,6 +1,9 @@
 """What a run says of itself when it begins, when it is interrupted, and when it is done."""
 
+import os
 import shlex
+import shutil
+import sys
 from pathlib import Path
 
 import torch
@@ -14,20 +17,25 @@ from firstlight.weights.checkpoint import load_plain
 from firstlight.weights.find import CHECKPOINTS
 
 
+def _command(name: str) -> str:
+    """How this shell finds the program `name`: as it is, or in an environment that is not activated."""
+    return name if shutil.which(name) else shlex.quote(os.path.relpath(Path(sys.executable).parent / name))
+
+
 def opening(folder: Path, model: LanguageModel, data: TextDataModule, trainer: Trainer) -> str:
     """The run's folder, model, data and length."""
     # Weights, gradients and AdamW's two moments, in float32; activations come on top.
     memory = decimal(model.n_parameters * 4 * 4)
-    device = trainer.strategy.root_device
+    device, encoding = trainer.strategy.root_device, data.tokenizer.encoding
     return (
         f"run    {folder}\n"
         f"model  {type(model).__name__}, {model.n_parameters:,} parameters ({memory} to train, activations apart)\n"
-        f"data   {data.tokenizer.encoding.name} tokenizer, {data.tokenizer.encoding.n_vocab:,} ids\n"
+        f"data   {type(data).__name__}, {encoding.name} tokenizer, {encoding.n_vocab:,} ids\n"
         + "".join(f"       {line}\n" for line in data.summary().splitlines())
         + f"train  {trainer.max_steps:,} steps of {data.batch_size} x {data.context_length} tokens"
         f"{f' x {n}' if (n := trainer.accumulate_grad_batches) > 1 else ''}"
         f" ({trainer.max_steps * trainer.accumulate_grad_batches / data.batches_per_epoch:.1f} epochs), {device},"
-        f" {trainer.precision}, {torch.get_num_threads()} threads"
+        f" {trainer.precision}, CPU threads: {torch.get_num_threads()}"
     )
 
 
@@ -39,17 +47,17 @@ def interrupted(folder: Path, trainer: Trainer) -> str:
     step = load_plain(saved)["global_step"]
     return (
         f"\ninterrupted after step {trainer.global_step}; saved at step {step}\n"
-        f"go on with:   firstlight train resume={shlex.quote(str(folder))}"
+        f"go on with:   {_command('firstlight')} train resume={shlex.quote(str(folder))}"
     )
 
 
 def closing(folder: Path, module: PretrainingModule, trainer: Trainer) -> str:
     """The last losses, and what to do with the run."""
-    m = module.metrics
+    m, where = module.metrics, shlex.quote(str(folder))
     return (
         f"\ndone: {trainer.global_step} steps, training loss {m['train/loss']:.3f}, "
-        f"validation loss {m['val/loss']:.3f}, perplexity {m['val/perplexity']:.1f}\n"
+        f"validation loss {m['val/loss']:.3f}, perplexity {m['val/perplexity']:,.1f}\n"
         f"run folder:   {folder}\n"
-        f'sample:       firstlight generate checkpoint={shlex.quote(str(folder))} prompt="..."\n'
-        f"TensorBoard:  tensorboard --logdir {shlex.quote(str(folder))}"
+        f'sample:       {_command("firstlight")} generate checkpoint={shlex.quote(str(folder))} prompt="..."\n'
+        f"TensorBoard:  {_command('tensorboard')} --logdir {shlex.quote(str(folder))}"
     )

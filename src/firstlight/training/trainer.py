@@ -181,6 +181,7 @@ def quiet() -> None:
         r".*your dataloader is not resumable.*",  # position is a function of the step: see data/order.py
         r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",  # lightning 2.6 on torch 2.13
         r".*is smaller than the logging interval.*",
+        r".*callbacks used to create the checkpoint need to be provided.*",  # taken away by an override, on purpose
         r".*in the `DataLoader` with `batch_size=None`.*",
     ):
         warnings.filterwarnings("ignore", message=message)
