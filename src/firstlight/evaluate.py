@@ -43,9 +43,7 @@ def evaluate(
         text = build(section, "data")(tokenizer=tokenizer, order=SeededOrder(seed=0))
         text.setup("all" if split == "all" else None)
         if split not in text.windows:
-            raise ValueError(
-                "there is no test split: train with data.test_ratio=0.1, or give data=... data.test_ratio=0.1"
-            )
+            raise ValueError("there is no test split: train with data.test_ratio=0.1, or give it with data=...")
         if text.context_length > model.context_length:
             raise ValueError(f"context_length must not be above the model's ({model.context_length})")
     except (ValueError, TypeError, OSError) as error:

@@ -202,12 +202,7 @@ class TextDataModule(pl.LightningDataModule):
             return
         name, n_tokens = next(iter(short.items()))
         ways = [f"model.context_length={min(short.values()) - 1}"] if min(short.values()) > 1 else []
-        if (
-            "train" in self.ids
-            and "train" not in short
-            and "test" not in short
-            and (ratio := self._smaller_ratio(documents)) is not None
-        ):
+        if list(short) == ["val"] and (ratio := self._smaller_ratio(documents)) is not None:
             ways.append(f"data.train_ratio={ratio}")
         raise ValueError(
             f"the {name} split has {n_tokens} tokens, too few for one window of {self.context_length} + 1; "

@@ -58,6 +58,6 @@ def closing(folder: Path, module: PretrainingModule, trainer: Trainer) -> str:
         f"\ndone: {trainer.global_step} steps, training loss {m['train/loss']:.3f}, "
         f"validation loss {m['val/loss']:.3f}, perplexity {m['val/perplexity']:,.1f}\n"
         f"run folder:   {folder}\n"
-        f'sample:       {_command("firstlight")} generate checkpoint={shlex.quote(str(folder))} prompt="..."\n'
-        f"TensorBoard:  {_command('tensorboard')} --logdir {shlex.quote(str(folder))}"
+        f"sample:       {_command('firstlight')} generate checkpoint={where} prompt='...'\n"
+        f"TensorBoard:  {_command('tensorboard')} --logdir {where}"
     )
