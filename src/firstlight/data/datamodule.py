@@ -18,7 +18,6 @@ from firstlight.data.windows import Windows
 
 Batch = tuple[Tensor, Tensor]
 """Inputs and targets, (B, T) each."""
-SPLITS = ("train", "val", "test")
 
 
 class TextDataModule(pl.LightningDataModule):
