@@ -27,6 +27,8 @@ from firstlight.errors import ConfigError, did_you_mean, one_line, shorten
 Ratio = Annotated[float, Field(ge=0, lt=1)]
 """A part of a whole that is never all of it: dropout, a test split."""
 PositiveRatio = Annotated[float, Field(gt=0, lt=1)]
+PositiveShare = Annotated[float, Field(gt=0, le=1)]
+"""A part of a whole that may be all of it: the nucleus of a distribution."""
 FinitePositive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 FiniteNonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]

@@ -1,79 +1,76 @@
-"""The contract of a decoding strategy, and the KV-cached loop that strategies which pick one token at a time share."""
+"""The contract of a decoding strategy, and what it returns."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
-import torch
-from torch import Generator, Tensor
+import numpy as np
 
 from firstlight.model.base import LanguageModel
+
+Stop = Callable[[Sequence[int]], bool]
+"""Is a continuation complete with these new ids?"""
+
+
+@dataclass
+class Continuation:
+    """What a strategy has added to a prompt."""
+
+    ids: list[int] = field(default_factory=list)
+    """The new tokens, with the end-of-text token if that ended them."""
+    logprobs: list[float] = field(default_factory=list)
+    """Natural logarithm of the probability that the model itself gave to each (no temperature, no filters)."""
+    finish_reason: Literal["end_of_text", "stop", "length"] = "length"
+    score: float | None = None
+    """What a search ranks it by."""
 
 
 class Decoding(ABC):
     """A way to continue prompts."""
 
-    @abstractmethod
-    def next_token(self, logits: Tensor, generator: Generator | None = None) -> Tensor:
-        """Choose ids (B,) from the logits (B, V) of one position; draws come from `generator` alone."""
+    draws = False
+    """Does it draw random numbers, so that several samples of a prompt differ?"""
 
-    def check(self, model: LanguageModel) -> None:  # noqa: B027 (a strategy may have nothing to refuse)
-        """Refuse a model that this strategy cannot decode.
+    def check(self, model: LanguageModel, num_samples: int = 1) -> None:
+        """Refuse a model, or a number of samples, that this strategy cannot serve.
 
         Raises:
             ValueError: what does not fit.
         """
+        if num_samples > 1 and not self.draws:
+            raise ValueError(f"it gives one text only: num_samples ({num_samples}) must be 1, or use decoding=sample")
 
+    @abstractmethod
     def generate(
         self,
         model: LanguageModel,
-        ids: Tensor,
+        prompts: Sequence[Sequence[int]],
         *,
         max_new_tokens: int,
+        num_samples: int = 1,
+        seeds: Sequence[int] | None = None,
         eos_id: int | None = None,
-        generator: Generator | None = None,
-    ) -> Tensor:
-        """Continue `ids` (B, T) by up to `max_new_tokens`; return (B, T + new).
+        stop: Stop | None = None,
+    ) -> list[list[Continuation]]:
+        """Continue each of `prompts`, ids of any length from 1 on, by up to `max_new_tokens`: `num_samples` times each.
 
-        A row that has produced `eos_id` is filled up with it; the loop ends when every row has.
+        Every row ends on its own, at `eos_id` or when `stop` says so. What is drawn for a prompt is a function of its
+        seed (one of `seeds` a prompt; null: `derived_seed(0, number)`) and the number of the sample alone.
         """
-        for column in self.stream(model, ids, max_new_tokens=max_new_tokens, eos_id=eos_id, generator=generator):
-            ids = torch.cat([ids, column[:, None]], dim=1)  # (B, T + 1)
-        return ids
 
-    @torch.no_grad()
-    def stream(
-        self,
-        model: LanguageModel,
-        ids: Tensor,
-        *,
-        max_new_tokens: int,
-        eos_id: int | None = None,
-        generator: Generator | None = None,
-    ) -> Iterator[Tensor]:
-        """Yield the new ids (B,) one position at a time; see `generate`.
 
-        Past the context length the window slides: the last `context_length` tokens are computed afresh for each new
-        one, because with learned positions every one of them has moved. That is what an uncached loop computes.
-        """
-        was_training = model.training
-        model.eval()
-        try:
-            window = ids[:, -model.context_length :]  # (B, T)
-            cache = model.new_cache()
-            logits = model(window, cache)[:, -1]  # (B, V)
-            ended = torch.zeros(ids.shape[0], dtype=torch.bool, device=ids.device)
-            for remaining in range(max_new_tokens, 0, -1):
-                column = self.next_token(logits, generator)  # (B,)
-                if eos_id is not None:
-                    column = torch.where(ended, eos_id, column)
-                    ended |= column == eos_id
-                yield column
-                if remaining == 1 or bool(ended.all()):
-                    return
-                window = torch.cat([window, column[:, None]], dim=1)[:, -model.context_length :]
-                if cache.length < model.context_length:
-                    logits = model(column[:, None], cache)[:, -1]
-                else:
-                    logits = model(window)[:, -1]
-        finally:
-            model.train(was_training)
+def derived_seed(seed: int, number: int) -> int:
+    """The seed of the `number`th of several things that `seed` seeds; that of the first is `seed` itself."""
+    return int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0]) if number else seed
+
+
+def finish_reason(
+    new_ids: Sequence[int], *, max_new_tokens: int, eos_id: int | None, stop: Stop | None
+) -> Literal["end_of_text", "stop", "length"] | None:
+    """Why a continuation with `new_ids` is complete, or None while it is not."""
+    if new_ids[-1] == eos_id:
+        return "end_of_text"
+    if stop is not None and stop(new_ids):
+        return "stop"
+    return "length" if len(new_ids) >= max_new_tokens else None

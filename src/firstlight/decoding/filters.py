@@ -10,5 +10,31 @@ def top_k(logits: Tensor, k: int) -> Tensor:
     `k` beyond the vocabulary keeps everything.
     """
     k = min(k, logits.shape[-1])
-    kept = logits.sort(dim=-1, descending=True, stable=True).indices[..., :k]  # (B, k)
-    return torch.full_like(logits, -torch.inf).scatter(-1, kept, logits.gather(-1, kept))
+    smallest = logits.topk(k).values[..., -1:]  # (B, 1)
+    above, equal = logits > smallest, logits == smallest
+    places = k - above.sum(dim=-1, keepdim=True)  # (B, 1) for those equal to the smallest
+    return logits.masked_fill(~(above | (equal & (equal.cumsum(dim=-1) <= places))), -torch.inf)
+
+
+def top_p(logits: Tensor, p: float) -> Tensor:
+    """Keep the fewest most probable tokens whose probabilities sum to `p` or more (Holtzman et al. 2020, "nucleus").
+
+    At least one stays; of equal ones the lower id.
+    """
+    ordered, ids = logits.sort(dim=-1, descending=True, stable=True)
+    probabilities = ordered.float().softmax(dim=-1)
+    before = probabilities.cumsum(dim=-1) - probabilities  # what the more probable ones sum to
+    beyond = before >= p
+    beyond[..., 0] = False
+    return logits.masked_fill(beyond.scatter(-1, ids, beyond), -torch.inf)
+
+
+def min_p(logits: Tensor, p: float) -> Tensor:
+    """Keep tokens at least `p` times as probable as the most probable one (Nguyen et al. 2024)."""
+    largest = logits.amax(dim=-1, keepdim=True)
+    return logits.masked_fill((logits - largest).float().exp() < p, -torch.inf)
+
+
+def repetition_penalty(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """Divide positive logits by `penalty`, and multiply negative ones, where `seen` (B, V) (Keskar et al. 2019)."""
+    return logits.where(~seen, torch.where(logits > 0, logits / penalty, logits * penalty))

@@ -1,12 +1,14 @@
 """Greedy decoding: always the most probable token."""
 
+from collections.abc import Sequence
+
 from torch import Generator, Tensor
 
-from firstlight.decoding.base import Decoding
+from firstlight.decoding.stepwise import Stepwise
 
 
-class Greedy(Decoding):
+class Greedy(Stepwise):
     """The most probable token of each row; draws nothing."""
 
-    def next_token(self, logits: Tensor, generator: Generator | None = None) -> Tensor:
+    def next_token(self, logits: Tensor, rows: Sequence[Sequence[int]], generators: Sequence[Generator]) -> Tensor:
         return logits.argmax(dim=-1)  # (B, V) -> (B,)

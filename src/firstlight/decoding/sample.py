@@ -1,33 +1,72 @@
-"""Sampling with top-k and temperature, in the order of the book's chapter 5: filter, then temperature."""
+"""Sampling, with the filters in the order of the book's chapter 5: first what may be drawn, then temperature."""
+
+from collections.abc import Sequence
 
 import torch
 from pydantic import PositiveInt
 from torch import Generator, Tensor
 
-from firstlight.config import FiniteNonNegative
+from firstlight.config import FiniteNonNegative, FinitePositive, PositiveShare
 from firstlight.decoding import filters
-from firstlight.decoding.base import Decoding
+from firstlight.decoding.stepwise import Stepwise, draw
 from firstlight.model.base import LanguageModel
 
 
-class Sample(Decoding):
-    """Draw from softmax(logits / temperature) over the `top_k` most probable tokens; temperature 0 is greedy."""
+class Sample(Stepwise):
+    """Draw from softmax(logits / temperature) over the tokens that the filters leave; temperature 0 is greedy.
 
-    def __init__(self, *, temperature: FiniteNonNegative = 1.0, top_k: PositiveInt | None = None) -> None:
+    The order: `repetition_penalty` on every token of the row so far, `top_k`, `top_p`, `min_p`, `temperature`. So
+    `top_p` and `min_p` are shares of the model's own probabilities, whatever the temperature.
+    """
+
+    draws = True
+
+    def __init__(
+        self,
+        *,
+        temperature: FiniteNonNegative = 1.0,
+        top_k: PositiveInt | None = None,
+        top_p: PositiveShare | None = None,
+        min_p: PositiveShare | None = None,
+        repetition_penalty: FinitePositive | None = None,
+    ) -> None:
         self.temperature = temperature
-        self.top_k = top_k
+        self.top_k, self.top_p, self.min_p = top_k, top_p, min_p
+        self.repetition_penalty = repetition_penalty
 
-    def check(self, model: LanguageModel) -> None:
+    def check(self, model: LanguageModel, num_samples: int = 1) -> None:
+        super().check(model, num_samples)
         if self.top_k is not None and self.top_k > model.vocab_size:
             raise ValueError(f"top_k ({self.top_k}) must be at most the vocabulary, {model.vocab_size}")
 
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """What each token of logits (B, V) is drawn with, (B, V), in float32."""
+    def probabilities(self, logits: Tensor, rows: Sequence[Sequence[int]] | None = None) -> Tensor:
+        """What each token of logits (B, V) is drawn with after the ids in `rows`, (B, V), in float32."""
+        logits = self._filtered(logits, rows)
+        if self.temperature == 0:
+            return torch.zeros_like(logits).scatter(-1, logits.argmax(dim=-1, keepdim=True), 1.0)
+        return torch.softmax(logits / self.temperature, dim=-1)
+
+    def next_token(self, logits: Tensor, rows: Sequence[Sequence[int]], generators: Sequence[Generator]) -> Tensor:
+        if self.temperature == 0:
+            return self._filtered(logits, rows).argmax(dim=-1)
+        return draw(self.probabilities(logits, rows), generators)  # (B,)
+
+    def _filtered(self, logits: Tensor, rows: Sequence[Sequence[int]] | None) -> Tensor:
+        logits = logits.float()
+        if self.repetition_penalty is not None and rows is not None:
+            logits = filters.repetition_penalty(logits, seen(rows, logits), self.repetition_penalty)
         if self.top_k is not None:
             logits = filters.top_k(logits, self.top_k)
-        return torch.softmax(logits.float() / self.temperature, dim=-1)
+        if self.top_p is not None:
+            logits = filters.top_p(logits, self.top_p)
+        if self.min_p is not None:
+            logits = filters.min_p(logits, self.min_p)
+        return logits
 
-    def next_token(self, logits: Tensor, generator: Generator | None = None) -> Tensor:
-        if self.temperature == 0:
-            return logits.argmax(dim=-1)
-        return torch.multinomial(self.probabilities(logits), num_samples=1, generator=generator)[:, 0]  # (B,)
+
+def seen(rows: Sequence[Sequence[int]], logits: Tensor) -> Tensor:
+    """Which ids of logits (B, V) stand in each of `rows`, (B, V)."""
+    mask = torch.zeros_like(logits, dtype=torch.bool)
+    for row, ids in enumerate(rows):
+        mask[row, torch.tensor(ids, device=logits.device)] = True
+    return mask

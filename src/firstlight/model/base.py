@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -28,9 +29,18 @@ class LanguageModel(nn.Module, ABC):
     def new_cache(self) -> KVCache:
         """An empty cache of this model's size."""
 
+    def project(self, hidden: Tensor) -> Tensor:
+        """Logits (..., V) of hidden states (..., C)."""
+        return F.linear(hidden, self.output_weight)
+
     def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
         """Logits (B, T, V) of `ids` (B, T)."""
-        return F.linear(self.hidden(ids, cache), self.output_weight)  # (B, T, V)
+        return self.project(self.hidden(ids, cache))  # (B, T, V)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.output_weight.device
 
     @property
     def n_parameters(self) -> int:

@@ -7,14 +7,42 @@ from torch import Tensor
 class KVCache:
     """Pre-allocated keys and values of every layer, (L, B, H, T, D) each.
 
-    Allocated at the first `update`, with the device and dtype of its keys (autocast decides those).
+    Rows of unequal length stand flush right: `padding` (B,) counts the unused places at the left of each, which have
+    no position and which nothing looks at. Allocated at the first `update`, with the device and dtype of its keys
+    (autocast decides those).
     """
 
     def __init__(self, *, n_layers: int, context_length: int) -> None:
         self.n_layers = n_layers
         self.context_length = context_length
-        self.length = 0  # positions filled
+        self.length = 0  # places filled, padding included
+        self.padding: Tensor | None = None
         self.keys = self.values = torch.empty(0)
+
+    @property
+    def room(self) -> int:
+        """Places left."""
+        return self.context_length - self.length
+
+    def positions(self, n_tokens: int, device: torch.device) -> Tensor:
+        """Positions of the next `n_tokens`: (T,), or (B, T) where rows are padded."""
+        places = torch.arange(self.length, self.length + n_tokens, device=device)
+        return places if self.padding is None else (places - self.padding[:, None]).clamp(min=0)
+
+    def mask(self, n_tokens: int, device: torch.device) -> Tensor | None:
+        """Which places the next `n_tokens` look at: (T, length + T), or (B, 1, T, length + T) where rows are padded.
+
+        None where that is all of them, or all up to itself in an empty cache.
+        """
+        if self.padding is None and (self.length == 0 or n_tokens == 1):
+            return None
+        end = self.length + n_tokens
+        causal = torch.ones(n_tokens, end, dtype=torch.bool, device=device).tril(self.length)
+        if self.padding is None:
+            return causal
+        used = torch.arange(end, device=device) >= self.padding[:, None]  # (B, length + T)
+        itself = torch.eye(n_tokens, end, dtype=torch.bool, device=device).roll(self.length, 1)
+        return ((causal & used[:, None]) | itself)[:, None]  # a padded place looks at itself: a softmax needs something
 
     def update(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Append the new `keys` and `values` (B, H, T, D) of `layer`; return all up to now (B, H, length + T, D)."""
@@ -31,3 +59,20 @@ class KVCache:
     def advance(self, n_tokens: int) -> None:
         """Count `n_tokens` as seen, once every layer has been updated with them."""
         self.length += n_tokens
+
+    def rewind(self, length: int) -> None:
+        """Forget all but the first `length` places."""
+        assert 0 <= length <= self.length
+        self.length = length
+
+    def select(self, rows: Tensor) -> None:
+        """Keep the rows of these numbers (B',), in this order; a row may be taken several times."""
+        if self.padding is not None:
+            self.padding = self.padding[rows]
+        if self.keys.numel() and not torch.equal(rows, torch.arange(self.keys.shape[1], device=rows.device)):
+            self.keys, self.values = self._selected(self.keys, rows), self._selected(self.values, rows)
+
+    def _selected(self, old: Tensor, rows: Tensor) -> Tensor:
+        new = old.new_empty(old.shape[0], len(rows), *old.shape[2:])
+        torch.index_select(old[:, :, :, : self.length], 1, rows, out=new[:, :, :, : self.length])
+        return new

@@ -28,23 +28,20 @@ class MultiHeadAttention(nn.Module):
         self.W_value = nn.Linear(emb_dim, emb_dim, bias=qkv_bias)
         self.out_proj = nn.Linear(emb_dim, emb_dim)
 
-    def forward(self, x: Tensor, layer: int, cache: KVCache | None) -> Tensor:
+    def forward(self, x: Tensor, layer: int, cache: KVCache | None, mask: Tensor | None) -> Tensor:
         queries, keys, values = (
             projection(x).unflatten(-1, (self.n_heads, -1)).transpose(1, 2)  # (B, T, C) -> (B, H, T, D)
             for projection in (self.W_query, self.W_key, self.W_value)
         )
-        mask = None
         if cache is not None:
             keys, values = cache.update(layer, keys, values)  # (B, H, cache.length + T, D)
-            if 1 < x.shape[1] < keys.shape[2]:  # is_causal would align the mask with the first key, not the last
-                mask = torch.ones(x.shape[1], keys.shape[2], dtype=torch.bool, device=x.device).tril(cache.length)
         attended = F.scaled_dot_product_attention(
             queries,
             keys,
             values,
             attn_mask=mask,
             dropout_p=self.drop_rate if self.training else 0.0,
-            is_causal=queries.shape[2] == keys.shape[2],
+            is_causal=mask is None and queries.shape[2] == keys.shape[2],  # it aligns with the first key, not the last
         )
         return self.out_proj(attended.transpose(1, 2).flatten(2))  # (B, H, T, D) -> (B, T, C)
 
@@ -73,8 +70,8 @@ class TransformerBlock(nn.Module):
         self.norm2 = nn.LayerNorm(emb_dim)
         self.drop_shortcut = nn.Dropout(drop_rate)
 
-    def forward(self, x: Tensor, layer: int, cache: KVCache | None) -> Tensor:
-        x = x + self.drop_shortcut(self.att(self.norm1(x), layer, cache))
+    def forward(self, x: Tensor, layer: int, cache: KVCache | None, mask: Tensor | None) -> Tensor:
+        x = x + self.drop_shortcut(self.att(self.norm1(x), layer, cache, mask))
         return x + self.drop_shortcut(self.ff(self.norm2(x)))
 
 
@@ -124,14 +121,20 @@ class GPT(LanguageModel):
     def output_weight(self) -> Tensor:
         return self.out_head.weight  # (V, C)
 
+    def project(self, hidden: Tensor) -> Tensor:
+        return self.out_head(hidden)
+
     def hidden(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
-        past = cache.length if cache is not None else 0
-        positions = torch.arange(past, past + ids.shape[1], device=ids.device)
+        n_tokens = ids.shape[1]
+        if cache is None:
+            positions, mask = torch.arange(n_tokens, device=ids.device), None
+        else:
+            positions, mask = cache.positions(n_tokens, ids.device), cache.mask(n_tokens, ids.device)
         x = self.drop_emb(self.tok_emb(ids) + self.pos_emb(positions))  # (B, T, C)
         for layer, block in enumerate(self.trf_blocks):
-            x = block(x, layer, cache)
+            x = block(x, layer, cache, mask)
         if cache is not None:
-            cache.advance(ids.shape[1])
+            cache.advance(n_tokens)
         return self.final_norm(x)
 
     def new_cache(self) -> KVCache:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated
 
 import lightning.pytorch as pl
-import torch
 from pydantic import Field, PositiveInt
 
 from firstlight.config import Seed
@@ -52,17 +51,16 @@ class SampleGeneration(pl.Callback):
         if not trainer.is_global_zero:
             return
         tokenizer: Tokenizer = pl_module.data.tokenizer
-        ids = torch.tensor([tokenizer.encode(self.prompt)], device=pl_module.device)  # (1, T)
-        generator = torch.Generator(pl_module.device).manual_seed(self.seed)
+        ids = tokenizer.encode(self.prompt)
         with trainer.precision_plugin.forward_context():
-            new = self.decoding.generate(
+            [[continuation]] = self.decoding.generate(
                 pl_module.model,
-                ids,
+                [ids],
                 max_new_tokens=self.max_new_tokens,
                 eos_id=tokenizer.end_of_text,
-                generator=generator,
+                seeds=[self.seed],
             )
-        self.text = tokenizer.decode_document(new[0].tolist())
+        self.text = tokenizer.decode_document(ids + continuation.ids)
         trainer.log_text("sample", self.text)
         with (Path(trainer.default_root_dir) / FILE_NAME).open("a", encoding="utf-8") as file:
             file.write(f"--- step {trainer.global_step}\n{self.text}\n")

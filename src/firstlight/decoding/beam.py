@@ -1,0 +1,142 @@
+"""Beam search (Lowerre 1976; with length normalisation as in Wu et al. 2016, without their constant)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import FiniteFloat, PositiveInt
+from torch import Tensor
+
+from firstlight.decoding.base import Continuation, Decoding, Stop, finish_reason
+from firstlight.decoding.context import Context, evaluating
+from firstlight.model.base import LanguageModel
+
+
+@dataclass
+class _Beam:
+    """A candidate: new ids and the logarithm of the probability of each."""
+
+    ids: list[int]
+    logprobs: list[float]
+    total: float
+    """Sum of `logprobs`, as it was ranked."""
+
+
+_DEAD = _Beam([], [], -torch.inf)
+"""The place of a candidate that there is none for."""
+
+
+class BeamSearch(Decoding):
+    """The `n_beams` most probable candidates go on at each position; complete ones are kept apart.
+
+    A text scores (sum of log-probabilities) / (number of new tokens) ** length_penalty. A prompt is done as soon as
+    `n_beams` texts are complete or, without `early_stopping`, when no candidate can score better than the worst of
+    them any more. The `num_samples` best are returned.
+    """
+
+    def __init__(self, *, n_beams: PositiveInt, length_penalty: FiniteFloat = 1.0, early_stopping: bool = True) -> None:
+        self.n_beams = n_beams
+        self.length_penalty = length_penalty
+        self.early_stopping = early_stopping
+
+    def check(self, model: LanguageModel, num_samples: int = 1) -> None:
+        if num_samples > self.n_beams:
+            raise ValueError(f"num_samples ({num_samples}) must be at most n_beams ({self.n_beams})")
+        if 2 * self.n_beams > model.vocab_size:
+            raise ValueError(f"n_beams ({self.n_beams}) must be at most half the vocabulary, {model.vocab_size}")
+
+    @torch.no_grad()
+    def generate(
+        self,
+        model: LanguageModel,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        num_samples: int = 1,
+        seeds: Sequence[int] | None = None,
+        eos_id: int | None = None,
+        stop: Stop | None = None,
+    ) -> list[list[Continuation]]:
+        searches = [_Search(self, max_new_tokens, eos_id, stop) for _ in prompts]
+        with evaluating(model):
+            context = Context(model, prompts)
+            logits = context.start()  # (P, V)
+            context.select(torch.arange(len(prompts), device=model.device).repeat_interleave(self.n_beams))
+            logits = logits.repeat_interleave(self.n_beams, dim=0)  # (P * n_beams, V)
+            while True:
+                steps = logits.float().log_softmax(dim=-1).split(self.n_beams)
+                parents = [
+                    number * self.n_beams + beam
+                    for number, (search, logprobs) in enumerate(zip(searches, steps, strict=True))
+                    for beam in search.advance(logprobs)
+                ]
+                if all(search.done for search in searches):
+                    return [search.best(num_samples) for search in searches]
+                context.select(torch.tensor(parents, device=model.device))
+                last = [beam.ids[-1] if beam.ids else 0 for search in searches for beam in search.beams]
+                logits = context.append(torch.tensor(last, device=model.device)[:, None])[:, 0]
+
+    def score(self, total: float, n_tokens: int) -> float:
+        """What a text of `n_tokens` new tokens, whose log-probabilities sum to `total`, is ranked by."""
+        return total / n_tokens**self.length_penalty
+
+
+class _Search:
+    """The search for one prompt."""
+
+    def __init__(self, strategy: BeamSearch, max_new_tokens: int, eos_id: int | None, stop: Stop | None) -> None:
+        self.strategy = strategy
+        self.max_new_tokens, self.eos_id, self.stop = max_new_tokens, eos_id, stop
+        self.beams = [_Beam([], [], 0.0)] + [_DEAD] * (strategy.n_beams - 1)
+        self.complete: list[Continuation] = []  # the best n_beams, best first
+        self.done = False
+
+    def advance(self, logprobs: Tensor) -> list[int]:
+        """Extend the beams by a token each, given logprobs (n_beams, V); return which beam each new one extends."""
+        n_beams, vocab_size = logprobs.shape
+        if self.done:  # carried along until the other prompts are done
+            return list(range(n_beams))
+        totals = logprobs + torch.tensor([[beam.total] for beam in self.beams], device=logprobs.device)
+        # Twice as many as go on: the end of text is one token of each beam, so at least n_beams others are among them.
+        ranked, places = totals.flatten().topk(2 * n_beams)
+        beams, parents = [], []
+        for rank, (total, place) in enumerate(zip(ranked.tolist(), places.tolist(), strict=True)):
+            parent, token = divmod(place, vocab_size)
+            old = self.beams[parent]
+            beam = _Beam([*old.ids, token], [*old.logprobs, logprobs[parent, token].item()], total)
+            reason = finish_reason(beam.ids, max_new_tokens=self.max_new_tokens, eos_id=self.eos_id, stop=self.stop)
+            if reason in ("end_of_text", "stop"):
+                if rank < n_beams:
+                    self._keep(beam, reason)
+            elif len(beams) < n_beams:
+                beams.append(beam)
+                parents.append(parent)
+        dead = n_beams - len(beams)  # a stop string may end many candidates of a beam at once
+        self.beams, length = [*beams, *[_DEAD] * dead], len(self.beams[0].ids) + 1
+        if length == self.max_new_tokens:
+            for beam in beams:
+                self._keep(beam, "length")
+        self.done = length == self.max_new_tokens or self._is_decided(length)
+        return [*parents, *[0] * dead]
+
+    def best(self, n: int) -> list[Continuation]:
+        """The `n` best complete texts."""
+        return self.complete[:n]
+
+    def _keep(self, beam: _Beam, reason: Literal["end_of_text", "stop", "length"]) -> None:
+        if beam.total > -torch.inf:
+            score = self.strategy.score(beam.total, len(beam.ids))
+            self.complete.append(Continuation(beam.ids, beam.logprobs, reason, score))
+            self.complete.sort(key=lambda c: -(c.score or 0.0))
+            del self.complete[self.strategy.n_beams :]
+
+    def _is_decided(self, length: int) -> bool:
+        """Can no beam of `length` new tokens change the result?"""
+        best = max(beam.total for beam in self.beams)
+        if best == -torch.inf:
+            return True
+        if len(self.complete) < self.strategy.n_beams:
+            return False
+        furthest = self.max_new_tokens if self.strategy.length_penalty > 0 else length
+        return self.strategy.early_stopping or self.strategy.score(best, furthest) <= (self.complete[-1].score or 0.0)

@@ -1,0 +1,78 @@
+"""Speculative decoding without a second model: guess that the text goes on as it did after the same words before.
+
+Leviathan et al. 2023 (speculative decoding), Saxena 2023 (prompt lookup). A guess is computed together with the token
+before it, in one pass over the weights, and counts only if the strategy chooses that very token: for greedy and for
+sampled text alike the tokens, and what is drawn for them, are the ones of plain decoding.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from firstlight.decoding.context import Context
+from firstlight.model.base import LanguageModel
+
+
+class NGrams:
+    """Where each run of 1 to `longest` ids ended last, in ids that grow."""
+
+    def __init__(self, ids: Sequence[int] = (), *, longest: int = 3) -> None:
+        self.longest = longest
+        self.ids: list[int] = []
+        self.ends: dict[tuple[int, ...], int] = {}
+        self.extend(ids)
+
+    def extend(self, ids: Sequence[int]) -> None:
+        """Add ids; a run counts once something has followed it."""
+        for new in ids:
+            end = len(self.ids)
+            for length in range(1, min(self.longest, end) + 1):
+                self.ends[tuple(self.ids[end - length :])] = end
+            self.ids.append(new)
+
+    def after(self, recent: Sequence[int], n: int) -> list[int]:
+        """Up to `n` ids that followed the longest run that `recent` ends with, where it was seen last."""
+        for length in range(min(self.longest, len(recent)), 0, -1):
+            end = self.ends.get(tuple(recent[len(recent) - length :]))
+            if end is not None:
+                return self.ids[end : end + n]
+        return []
+
+
+class PromptLookup(Context):
+    """A context of one row that computes guesses of its next tokens along with each token.
+
+    Guesses come from the row's own ids, then from `text`. The number of them doubles while all are right, up to
+    `max_guesses`, and starts again at one when none is; so text without repetitions costs little.
+    """
+
+    def __init__(
+        self, model: LanguageModel, prompts: Sequence[Sequence[int]], *, max_guesses: int, text: NGrams | None = None
+    ) -> None:
+        assert len(prompts) == 1, "rows of a batch would keep different numbers of guesses"
+        super().__init__(model, prompts)
+        self.max_guesses = max_guesses
+        self.own, self.text = NGrams(prompts[0]), text or NGrams()
+        self.n_guesses = 1
+        self.guesses: list[int] = []
+        self.ahead: list[Tensor] = []
+
+    def append(self, ids: Tensor) -> Tensor:
+        """See `Context.append`; `ids` (1, 1)."""
+        token = int(ids)
+        self.own.extend([token])
+        if self.guesses and self.guesses[0] == token:
+            self.guesses.pop(0)
+            if not self.guesses:
+                self.n_guesses = min(2 * self.n_guesses, self.max_guesses)
+            return self.ahead.pop(0)
+        if self.guesses:
+            self.drop(len(self.guesses))
+            self.n_guesses = max(1, self.n_guesses // 2)
+        recent = self.own.ids[-self.own.longest :]
+        wanted = min(self.n_guesses, self.room - 1)
+        self.guesses = (self.own.after(recent, wanted) or self.text.after(recent, wanted)) if wanted > 0 else []
+        logits = super().append(torch.tensor([[token, *self.guesses]], device=ids.device))  # (1, 1 + guesses, V)
+        now, *self.ahead = logits.split(1, dim=1)
+        return now

@@ -1,0 +1,145 @@
+"""The loop of strategies that choose one token after another from the logits of one position."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from firstlight.decoding.base import Continuation, Decoding, Stop, derived_seed, finish_reason
+from firstlight.decoding.context import Context, evaluating
+from firstlight.model.base import LanguageModel
+
+
+class Token(NamedTuple):
+    """A token that has been chosen."""
+
+    row: int
+    """Of prompt `row // num_samples`, sample `row % num_samples`."""
+    id: int
+    logprob: float
+    """Natural logarithm of its probability under the model itself."""
+    finish_reason: Literal["end_of_text", "stop", "length"] | None
+    """Of the last token of a row; None before."""
+
+
+@dataclass
+class _Row:
+    """A row that is not complete yet."""
+
+    ids: list[int]
+    n_prompt: int
+    generator: Generator
+    finished: bool = False
+
+    @property
+    def new_ids(self) -> list[int]:
+        return self.ids[self.n_prompt :]
+
+
+class Stepwise(Decoding):
+    """One token at a time, each chosen from the logits after all tokens before it."""
+
+    @abstractmethod
+    def next_token(self, logits: Tensor, rows: Sequence[Sequence[int]], generators: Sequence[Generator]) -> Tensor:
+        """Choose ids (B,) from the logits (B, V) of one position.
+
+        `rows` are the ids so far, prompts included; what is drawn for a row comes from its own generator alone.
+        """
+
+    def generate(
+        self,
+        model: LanguageModel,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        num_samples: int = 1,
+        seeds: Sequence[int] | None = None,
+        eos_id: int | None = None,
+        stop: Stop | None = None,
+    ) -> list[list[Continuation]]:
+        tokens = self.stream(
+            model,
+            prompts,
+            max_new_tokens=max_new_tokens,
+            num_samples=num_samples,
+            seeds=seeds,
+            eos_id=eos_id,
+            stop=stop,
+        )
+        return gather(tokens, len(prompts), num_samples)
+
+    @torch.no_grad()
+    def stream(
+        self,
+        model: LanguageModel,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        num_samples: int = 1,
+        seeds: Sequence[int] | None = None,
+        eos_id: int | None = None,
+        stop: Stop | None = None,
+        make_context: Callable[[LanguageModel, Sequence[Sequence[int]]], Context] = Context,
+    ) -> Iterator[Token]:
+        """Yield each token as it is chosen; the arguments are those of `Decoding.generate`.
+
+        `make_context` may be a faster `Context` with the same logits.
+        """
+        rows = _rows(prompts, num_samples, seeds, model.device)
+        with evaluating(model):
+            context = make_context(model, prompts)
+            logits = context.start()  # (P, V)
+            if num_samples > 1:
+                copies = torch.arange(len(prompts), device=model.device).repeat_interleave(num_samples)
+                context.select(copies)
+                logits = logits[copies]  # (B, V)
+            while True:
+                chosen = self.next_token(logits, [row.ids for row in rows], [row.generator for row in rows])  # (B,)
+                columns = zip(rows, chosen.tolist(), logprobs(logits, chosen).tolist(), strict=True)
+                for number, (row, token, logprob) in enumerate(columns):
+                    if row.finished:  # it is carried along until the last one is complete
+                        continue
+                    row.ids.append(token)
+                    reason = finish_reason(row.new_ids, max_new_tokens=max_new_tokens, eos_id=eos_id, stop=stop)
+                    row.finished = reason is not None
+                    yield Token(number, token, logprob, reason)
+                if all(row.finished for row in rows):
+                    return
+                logits = context.append(chosen[:, None])[:, 0]
+
+
+def _rows(
+    prompts: Sequence[Sequence[int]], num_samples: int, seeds: Sequence[int] | None, device: torch.device
+) -> list[_Row]:
+    seeds = seeds or [derived_seed(0, number) for number in range(len(prompts))]
+    return [
+        _Row(list(prompt), len(prompt), torch.Generator(device).manual_seed(derived_seed(seed, sample)))
+        for prompt, seed in zip(prompts, seeds, strict=True)
+        for sample in range(num_samples)
+    ]
+
+
+def gather(tokens: Iterator[Token], n_prompts: int, num_samples: int) -> list[list[Continuation]]:
+    """The continuations that streamed tokens make up: `num_samples` of each prompt."""
+    rows = [Continuation() for _ in range(n_prompts * num_samples)]
+    for token in tokens:
+        row = rows[token.row]
+        row.ids.append(token.id)
+        row.logprobs.append(token.logprob)
+        row.finish_reason = token.finish_reason or row.finish_reason
+    return [rows[first : first + num_samples] for first in range(0, len(rows), num_samples)]
+
+
+def logprobs(logits: Tensor, ids: Tensor) -> Tensor:
+    """Natural logarithms (B,) of the probabilities that logits (B, V) give to ids (B,), in float32."""
+    logits = logits.float()
+    return logits.gather(-1, ids[:, None])[:, 0] - logits.logsumexp(dim=-1)
+
+
+def draw(probabilities: Tensor, generators: Sequence[Generator]) -> Tensor:
+    """One id (B,) for each row of probabilities (B, V), from the generator of that row."""
+    rows = zip(probabilities, generators, strict=True)
+    return torch.cat([torch.multinomial(row, num_samples=1, generator=generator) for row, generator in rows])

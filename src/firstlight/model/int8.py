@@ -1,0 +1,38 @@
+"""Weights in 8 bits: half as many bytes to read for each token as in bfloat16, which is what decoding waits for."""
+
+import torch
+from torch import Tensor, nn
+
+from firstlight.model.base import LanguageModel
+
+
+class Int8Linear(nn.Module):
+    """A linear layer whose weights are whole numbers from -127 to 127 times a scale for each output.
+
+    Activations are bfloat16. The product is torch's own kernel, the one that gpt-fast uses on a CPU.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        weight = linear.weight.detach().float()  # (out, in)
+        scale = (weight.abs().amax(dim=1).clamp(min=1e-12) / 127).bfloat16()  # (out,)
+        self.weight: Tensor
+        self.scale: Tensor
+        self.bias: Tensor | None
+        self.register_buffer("weight", (weight / scale[:, None]).round().clamp(-127, 127).to(torch.int8))
+        self.register_buffer("scale", scale)
+        self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().bfloat16())
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.flatten(0, -2).bfloat16().contiguous()  # (B * T, in)
+        product = torch.ops.aten._weight_int8pack_mm(rows, self.weight, self.scale)
+        return (product if self.bias is None else product + self.bias).unflatten(0, x.shape[:-1])
+
+
+def quantize_int8(model: LanguageModel) -> LanguageModel:
+    """`model`, in place, with all its linear layers, the output head included, in 8 bits and the rest in bfloat16."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.Linear):
+                setattr(module, name, Int8Linear(child))
+    return model.bfloat16()
