@@ -1,6 +1,7 @@
 """The contract between a model and everything that trains, evaluates or samples from it."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,9 @@ from firstlight.model.cache import KVCache
 
 class LanguageModel(nn.Module, ABC):
     """Ids (B, T) -> logits (B, T, V): logits at t are for the token at t + 1, and depend on ids up to t alone."""
+
+    free_settings: ClassVar[frozenset[str]] = frozenset()
+    """Constructor arguments that may differ from those that the weights it starts from were made with."""
 
     vocab_size: int
     context_length: int
@@ -41,6 +45,14 @@ class LanguageModel(nn.Module, ABC):
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.output_weight.device
+
+    def adapted(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """`weights` of a model that differs in `free_settings`, as this one takes them.
+
+        Raises:
+            ValueError: they differ in a way that cannot be made up for.
+        """
+        return weights
 
     @property
     def n_parameters(self) -> int:

@@ -85,6 +85,8 @@ class GPT(LanguageModel):
         ValueError: `emb_dim` is not divisible by `n_heads`.
     """
 
+    free_settings = frozenset({"context_length", "drop_rate", "tie_weights", "init"})
+
     def __init__(
         self,
         *,
@@ -139,6 +141,23 @@ class GPT(LanguageModel):
 
     def new_cache(self) -> KVCache:
         return KVCache(n_layers=len(self.trf_blocks), context_length=self.context_length)
+
+    def adapted(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Of a longer context the first positions; of a tied model the embedding as a head of its own.
+
+        Raises:
+            ValueError: the weights were made with a shorter context, or are of an untied model and this one is tied.
+        """
+        positions, embedding, head = (weights.get(f"{name}.weight") for name in ("pos_emb", "tok_emb", "out_head"))
+        embedding, head = (embedding if embedding is not None else head), (head if head is not None else embedding)
+        if positions is None or embedding is None or head is None:
+            return weights  # of something else: whoever loads them says what is missing
+        if self.context_length > len(positions):
+            raise ValueError(f"context_length ({self.context_length}) must be at most {len(positions)}, as it was")
+        if self.out_head.weight is self.tok_emb.weight and not torch.equal(head, embedding):
+            raise ValueError("tie_weights must be false: the weights to start from have a head of their own")
+        own = {"pos_emb": positions[: self.context_length], "tok_emb": embedding, "out_head": head}
+        return {**weights, **{f"{name}.weight": weight for name, weight in own.items()}}
 
     def _init_gpt2(self) -> None:
         """Radford et al. 2019, section 2.3; the standard deviation is that of OpenAI's code."""

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping, Pro
 from lightning.pytorch.loggers.logger import Logger
 from rich.console import Console
 
-from firstlight.config import NonEmpty, Seed, blame
+from firstlight.config import NonEmpty, Seed, blame, build
 from firstlight.data.datamodule import TextDataModule
 from firstlight.data.order import Order
 from firstlight.data.tokenizers.base import Tokenizer
@@ -22,8 +22,18 @@ from firstlight.training import report
 from firstlight.training.callbacks.sample_generation import SampleGeneration
 from firstlight.training.module import OptimizerFactory, PretrainingModule
 from firstlight.training.run_folder import create_run_folder, shared_run_folder, update_run_folder
+from firstlight.training.start import ADOPTED, load_start, started_config
 from firstlight.training.trainer import Trainer, quiet, refusal
-from firstlight.weights.checkpoint import FORMAT, load_checkpoint, load_plain, load_weights, save_safetensors
+from firstlight.weights.checkpoint import (
+    FORMAT,
+    load_checkpoint,
+    load_plain,
+    load_weights,
+    save_safetensors,
+)
+from firstlight.weights.checkpoint import (
+    Checkpoint as StoredCheckpoint,
+)
 from firstlight.weights.find import CHECKPOINTS, find_checkpoint
 
 
@@ -67,9 +77,17 @@ def fit(
     """
     quiet()
     last = find_checkpoint(resume, best=False, key="resume") if resume else None
+    start = load_checkpoint(find_checkpoint(init_from, key="init_from")) if init_from and last is None else None
+    if last is not None:
+        tokenizer = load_checkpoint(last).build_tokenizer()
+    elif start is not None:
+        tokenizer, was, config = start.build_tokenizer(), config, started_config(config, start)
+        model = build(config["model"])
+        if config != was:
+            _note(f"the tokenizer is that of {start.path}, and so are {' and '.join(ADOPTED)} of the model")
     text = _section("data", lambda: data(tokenizer=tokenizer, order=order))
     _section("data", text.setup)
-    network = _network(model, text, seed, init_from if last is None else None)
+    network = _network(model, text, seed, start)
     watchers = list((callbacks or {}).values())
     for sampler in (c for c in watchers if isinstance(c, SampleGeneration)):
         _section("callbacks.sample_generation.decoding", lambda sampler=sampler: sampler.check(network))
@@ -98,10 +116,9 @@ def fit(
 
 
 def _network(
-    model: Callable[..., LanguageModel], data: TextDataModule, seed: int, init_from: str | None
+    model: Callable[..., LanguageModel], data: TextDataModule, seed: int, start: StoredCheckpoint | None
 ) -> LanguageModel:
-    """The model with its first weights: drawn from `seed`, or those of `init_from`."""
-    start = load_checkpoint(find_checkpoint(init_from, key="init_from")) if init_from is not None else None
+    """The model with its first weights: drawn from `seed`, or those of `start`."""
     pl.seed_everything(seed, workers=True, verbose=False)
     network = _section("model", model)
     used = data.tokenizer.encoding.n_vocab
@@ -112,7 +129,7 @@ def _network(
             f"data.context_length ({data.context_length}) must not be above the model's ({network.context_length})"
         )
     if start is not None:
-        load_weights(network, start)
+        load_start(network, start)
     return network
 
 

@@ -33,6 +33,8 @@ class Checkpoint:
     config: dict[str, Any]
     tokenizer: dict[str, Any] | None
     step: int | None
+    guessed: tuple[str, ...] = ()
+    """Settings of the model that the file does not tell."""
 
     def build_model(self) -> LanguageModel:
         """The model, with these weights, ready to evaluate.
@@ -80,7 +82,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         return Checkpoint(path, weights, extra["config"], extra["tokenizer"], raw["global_step"])
     state = raw.get("model_state_dict", raw)
     if isinstance(state, dict) and is_book_state_dict(state):
-        return Checkpoint(path, from_book(state), book_config(state), None, None)
+        return Checkpoint(path, from_book(state), book_config(state), None, None, guessed=("n_heads",))
     raise ConfigError(
         f"{path}: neither a checkpoint of firstlight nor of the book (its keys: {', '.join(list(raw)[:5])})"
     )

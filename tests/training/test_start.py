@@ -1,0 +1,85 @@
+"""`init_from`: what a run takes over from the weights it starts from."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import rows_of, same_weights
+
+from firstlight.cli import main
+from firstlight.weights.checkpoint import load_checkpoint
+
+IDS = torch.arange(8)[None]
+
+
+def model_of(run):
+    """The last weights of a run, as a model."""
+    return load_checkpoint(Path(run, "checkpoints", "last.ckpt")).build_model()
+
+
+@pytest.fixture
+def first(train):
+    """A run of one step, untied and without biases of query, key and value."""
+    assert train("first", "trainer.max_steps=1", "model.tie_weights=false", "model.qkv_bias=false") == 0
+    return "first"
+
+
+def test_the_tokenizer_comes_with_the_weights(train, capsys):
+    Path("other.txt").write_text("Quite another text, in which other letters come together. " * 60)
+    assert train("first", "trainer.max_steps=1", "tokenizer=bpe", "tokenizer.vocab_size=270") == 0
+    capsys.readouterr()
+    changes = ["data=text", "data.path=other.txt", "trainer.max_steps=1"]
+    assert train("second", *changes, "init_from=first") == 0  # of bytes, by itself
+    first, second = (load_checkpoint(Path(run, "checkpoints", "last.ckpt")) for run in ("first", "second"))
+    assert first.tokenizer == second.tokenizer
+    assert second.build_model().vocab_size == 270
+    assert "the tokenizer is that of" in capsys.readouterr().err
+    assert main(["train", "resume=second", "trainer.max_steps=2"]) == 0
+    assert load_checkpoint(Path("second/checkpoints/last.ckpt")).tokenizer == first.tokenizer
+
+
+def test_biases_come_with_the_weights(train):
+    assert train("first", "trainer.max_steps=1", "model.qkv_bias=true") == 0
+    assert train("second", "trainer.max_steps=1", "optimizer.lr=1e-30", "model.qkv_bias=false", "init_from=first") == 0
+    assert torch.equal(model_of("second")(IDS), model_of("first")(IDS))
+
+
+def test_a_shorter_context_takes_the_first_positions(train):
+    assert train("first", "trainer.max_steps=1") == 0
+    shorter = ["model.context_length=8", "data.stride=8"]
+    assert train("second", "trainer.max_steps=1", "optimizer.lr=1e-30", *shorter, "init_from=first") == 0
+    assert model_of("second").context_length == 8
+    torch.testing.assert_close(model_of("second")(IDS), model_of("first")(IDS), atol=1e-6, rtol=0)
+
+
+def test_a_tied_head_becomes_one_of_its_own(train):
+    assert train("first", "trainer.max_steps=1", "model.tie_weights=true") == 0
+    untied = ["model.tie_weights=false", "optimizer.lr=1e-30"]
+    assert train("second", "trainer.max_steps=1", *untied, "init_from=first/model.safetensors") == 0
+    second = model_of("second")
+    assert second.out_head.weight is not second.tok_emb.weight
+    assert torch.equal(second(IDS), model_of("first")(IDS))
+
+
+def test_a_head_of_its_own_cannot_be_tied(train, first, capsys):
+    assert train("second", "model.tie_weights=true", f"init_from={first}") == 2
+    assert "tie_weights must be false" in capsys.readouterr().err
+    assert not Path("second").exists()
+
+
+def test_a_started_run_is_resumed_as_what_it_is(train, first):
+    changes = ["trainer.max_steps=4", "model.qkv_bias=true", "model.tie_weights=false", f"init_from={first}"]
+    assert train("whole", *changes) == 0
+    assert train("halved", *changes, "trainer.max_steps=2") == 0
+    assert main(["train", "resume=halved", "trainer.max_steps=4"]) == 0
+    assert len(rows_of("halved")) == len(rows_of("whole"))
+    assert same_weights("halved", "whole")
+
+
+@pytest.mark.parametrize("key", ["vocab_size", "qkv_bias"])
+def test_a_start_from_elsewhere_calls_nothing(train, first, key, capsys):
+    raw = torch.load("first/checkpoints/last.ckpt", weights_only=True)
+    raw["firstlight"]["config"]["model"][key] = {"_target_": "firstlight.data.cache.cache_dir"}
+    torch.save(raw, "evil.ckpt")
+    assert train("second", "init_from=evil.ckpt") == 2
+    assert "may have one _target_" in capsys.readouterr().err
