@@ -1,0 +1,215 @@
+"""TensorFlow's checkpoints, read without TensorFlow.
+
+`PREFIX.index` is a table in LevelDB's format (github.com/google/leveldb, doc/table_format.md) from the names of
+tensors to where they are (tensorflow/core/protobuf/tensor_bundle.proto); the tensors lie one after the other in
+`PREFIX.data-00000-of-00001`. Nothing that a file says about itself is believed before it is checked.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+
+from firstlight.errors import ConfigError
+
+MAGIC = 0xDB4775248B80FB57
+FOOTER = 48
+"""Bytes at the end of the index that say where its blocks are."""
+TRAILER = 5
+"""Bytes behind every block: how it is compressed, and its checksum."""
+MAX_NAMES = 16
+"""Bytes of names for each byte of the index: what a name shares with the one before it is not written again, and a
+small file could unfold without end."""
+MAX_RANK = 64  # numpy's
+DTYPES = {1: "<f4", 2: "<f8", 3: "<i4", 4: "|u1", 5: "<i2", 6: "|i1", 9: "<i8", 10: "|b1", 19: "<f2"}
+"""Numpy's for the numbers of tensorflow/core/framework/types.proto; others (strings, bfloat16) cannot be read."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a tensor is: `size` bytes from `offset` on in data file number `shard`."""
+
+    dtype: str | None
+    shape: tuple[int, ...]
+    shard: int
+    offset: int
+    size: int
+    crc32c: int
+
+
+class TensorBundle:
+    """The tensors of the checkpoint whose files begin with `prefix`. Opening it reads the index alone.
+
+    Raises:
+        ConfigError: the index is damaged, or of a kind that is not read here.
+        OSError: it cannot be read.
+    """
+
+    def __init__(self, prefix: Path) -> None:
+        self.prefix = prefix
+        self.index = prefix.with_name(f"{prefix.name}.index")
+        content = self.index.read_bytes()
+        try:
+            table = _read_table(content)
+            self.n_shards = _read_header(table.pop("", b""))
+            self.entries = {name: _read_entry(name, message, self.n_shards) for name, message in table.items()}
+        except ValueError as error:
+            raise ConfigError(f"{self.index}: damaged, or no index that can be read here ({error})") from None
+
+    def data_file(self, shard: int) -> Path:
+        return self.prefix.with_name(f"{self.prefix.name}.data-{shard:05d}-of-{self.n_shards:05d}")
+
+    def data_size(self, shard: int) -> int:
+        """The bytes of a data file, as far as it holds tensors."""
+        return max((entry.offset + entry.size for entry in self.entries.values() if entry.shard == shard), default=0)
+
+    def read(self, name: str) -> np.ndarray:
+        """A tensor, mapped from its file for as long as it is kept: what is written to it does not reach the file.
+
+        Raises:
+            ConfigError: these are not the bytes that were saved, or no numbers.
+            OSError: the data file cannot be read.
+        """
+        entry = self.entries[name]
+        if entry.dtype is None:
+            raise ConfigError(f"{self.index}: {name!r} is of a dtype that is not read here")
+        file = self.data_file(entry.shard)
+        size = file.stat().st_size
+        if entry.offset + entry.size > size:
+            raise ConfigError(f"{file}: cut short ({size:,} bytes; {name!r} ends at {entry.offset + entry.size:,})")
+        content = np.empty(0, np.uint8)
+        if entry.size:  # no part of a file can be mapped if it is empty
+            content = np.memmap(file, mode="c", offset=entry.offset, shape=(entry.size,))
+        if _masked_crc32c(content) != entry.crc32c:
+            raise ConfigError(f"{file}: damaged (the checksum of {name!r} differs)")
+        return content.view(entry.dtype).reshape(entry.shape)
+
+
+class _Cursor:
+    """Reads bytes from front to back, and none beyond their end."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+        self.at = 0
+
+    def __bool__(self) -> bool:
+        return self.at < len(self.content)
+
+    def take(self, length: int) -> bytes:
+        if length > len(self.content) - self.at:
+            raise ValueError("cut short")
+        self.at += length
+        return self.content[self.at - length : self.at]
+
+    def number(self, length: int) -> int:
+        return int.from_bytes(self.take(length), "little")
+
+    def varint(self) -> int:
+        """Seven bits a byte, the lowest first; the top bit says that there are more."""
+        value = 0
+        for shift in range(0, 70, 7):
+            byte = self.number(1)
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+        raise ValueError("a number of more than 64 bits")
+
+
+def _read_table(content: bytes) -> dict[str, bytes]:
+    """Messages by the names of their tensors; the one without a name is about all of them."""
+    if len(content) < FOOTER or int.from_bytes(content[-8:], "little") != MAGIC:
+        raise ValueError("it does not end like one")
+    footer = _Cursor(content[-FOOTER:])
+    _, _, *index = (footer.varint() for _ in range(4))  # the first two: a block about the table, always empty
+    table: dict[str, bytes] = {}
+    last, end, names = b"", 0, 0
+    for _, value in _read_block(content, *index):
+        handle = _Cursor(value)
+        start, size = handle.varint(), handle.varint()
+        if start < end:  # a block that is read again and again
+            raise ValueError("its blocks are not in order")
+        end = start + size + TRAILER
+        for name, message in _read_block(content, start, size):
+            names += len(name)
+            if table and name <= last:
+                raise ValueError("its names are not in order")
+            if names > MAX_NAMES * len(content):
+                raise ValueError("its names are longer than it can hold")
+            table[name.decode()] = message
+            last = name
+    return table
+
+
+def _read_block(content: bytes, start: int, size: int) -> Iterator[tuple[bytes, bytes]]:
+    """Keys and values of a block. It ends with the places where keys are whole, for who wants to search."""
+    end = start + size
+    if end + TRAILER > len(content) - FOOTER:
+        raise ValueError("a block ends outside of it")
+    if _masked_crc32c(content[start : end + 1]) != int.from_bytes(content[end + 1 : end + TRAILER], "little"):
+        raise ValueError("the checksum of a block differs")
+    if content[end]:
+        raise ValueError(f"compressed, in way {content[end]}; snappy is 1, and none is read here")
+    n_places = int.from_bytes(content[end - 4 : end], "little")
+    if 4 * n_places + 4 > size:
+        raise ValueError("a block is cut short")
+    block, key = _Cursor(content[start : end - 4 * n_places - 4]), b""
+    while block:
+        n_shared, n_new, n_value = block.varint(), block.varint(), block.varint()
+        if n_shared > len(key):
+            raise ValueError("a name goes on from a shorter one")
+        key = key[:n_shared] + block.take(n_new)
+        yield key, block.take(n_value)
+
+
+def _read_header(message: bytes) -> int:
+    """The number of data files."""
+    numbers, _ = _read_message(message)
+    if numbers.get(2):
+        raise ValueError("written on a big-endian machine")
+    if not 1 <= numbers.get(1, 0) <= 99_999:
+        raise ValueError(f"of {numbers.get(1, 0)} data files")
+    return numbers[1]
+
+
+def _read_entry(name: str, message: bytes, n_shards: int) -> Entry:
+    numbers, parts = _read_message(message)
+    dims = _read_message(b"".join(parts.get(2, [])))[1].get(2, [])
+    shape = tuple(_read_message(dim)[0].get(1, 0) for dim in dims[: MAX_RANK + 1])
+    shard, offset, size, crc32c = (numbers.get(field, 0) for field in (3, 4, 5, 6))
+    dtype = DTYPES.get(numbers.get(1, 0))
+    if 7 in parts:
+        raise ValueError(f"{name!r} is saved in slices")
+    if len(shape) > MAX_RANK or math.prod(dim or 1 for dim in shape) >= 2**60:
+        raise ValueError(f"{name!r} has no shape of a tensor")
+    if dtype and size != math.prod(shape) * np.dtype(dtype).itemsize:
+        raise ValueError(f"{name!r} has not the size of its shape")
+    if shard >= n_shards:
+        raise ValueError(f"{name!r} is in data file {shard} of {n_shards}")
+    return Entry(dtype, shape, shard, offset, size, crc32c)
+
+
+def _read_message(message: bytes) -> tuple[dict[int, int], dict[int, list[bytes]]]:
+    """The fields of a protocol buffer: the last number of each, and all of its byte strings."""
+    numbers: dict[int, int] = {}
+    parts: dict[int, list[bytes]] = {}
+    cursor = _Cursor(message)
+    while cursor:
+        field, kind = divmod(cursor.varint(), 8)
+        if kind == 0:
+            numbers[field] = cursor.varint()
+        elif kind == 2:
+            parts.setdefault(field, []).append(cursor.take(cursor.varint()))
+        elif kind in (1, 5):
+            numbers[field] = cursor.number(8 if kind == 1 else 4)
+        else:
+            raise ValueError("a field of an unknown kind")
+    return numbers, parts
+
+
+def _masked_crc32c(content: bytes | np.ndarray) -> int:
+    """The checksum as LevelDB stores it, who did not want to take the checksum of a checksum."""
+    crc = google_crc32c.value(content)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
