@@ -25,7 +25,8 @@ def _own_environment(tmp_path_factory):
     """Nothing is read from, or written to, the user's cache; nothing of the user's settings leaks in."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FIRSTLIGHT_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-        patch.delenv("FIRSTLIGHT_ALLOW_TARGETS", raising=False)
+        for name in ("FIRSTLIGHT_ALLOW_TARGETS", "FIRSTLIGHT_OPENAI_URLS"):
+            patch.delenv(name, raising=False)
         yield
 
 

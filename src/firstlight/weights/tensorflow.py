@@ -210,6 +210,6 @@ def _read_message(message: bytes) -> tuple[dict[int, int], dict[int, list[bytes]
 
 
 def _masked_crc32c(content: bytes | np.ndarray) -> int:
-    """The checksum as LevelDB stores it, who did not want to take the checksum of a checksum."""
+    """The checksum as LevelDB stores it: masked, since it is weak over bytes that hold a checksum of their own."""
     crc = google_crc32c.value(content)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
