@@ -13,6 +13,7 @@ from tiktoken_ext.openai_public import r50k_pat_str
 
 from firstlight.data.cache import cache_dir
 from firstlight.data.tokenizers.base import END_OF_TEXT, Tokenizer
+from firstlight.data.tokenizers.huggingface import byte_of_character
 
 
 class BPETokenizer(Tokenizer):
@@ -48,15 +49,8 @@ def _learn(documents: list[str], n_tokens: int) -> dict[bytes, int]:
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=n_tokens, initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator(documents, trainer)
-    byte_of = _byte_of_character()
+    byte_of = byte_of_character()
     return {bytes(byte_of[c] for c in token): rank for token, rank in tokenizer.get_vocab().items()}
-
-
-def _byte_of_character() -> dict[str, int]:
-    """GPT-2's printable stand-ins for bytes: printable Latin-1 for itself, the others counted up from U+0100."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [b for b in range(256) if b not in printable]
-    return {chr(b): b for b in printable} | {chr(256 + n): b for n, b in enumerate(others)}
 
 
 def _read(file: Path) -> dict[bytes, int] | None:
