@@ -17,6 +17,8 @@ from firstlight.data.tokenizers.base import StoredTokenizer, Tokenizer
 from firstlight.errors import ConfigError
 from firstlight.model.base import LanguageModel
 from firstlight.weights.book import book_config, from_book, is_book_state_dict
+from firstlight.weights.huggingface import read_huggingface
+from firstlight.weights.openai import is_openai_folder, read_openai
 
 FORMAT = 1
 """Of the plain data below the key `firstlight` of a checkpoint."""
@@ -62,11 +64,15 @@ class Checkpoint:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint of ours (`.ckpt`, `.safetensors`) or of the book (`.pth`), as plain data.
+    """Read a checkpoint of ours (`.ckpt`, `.safetensors`), the book's (`.pth`), or a folder of GPT-2's files.
 
     Raises:
         ConfigError: it is damaged, no checkpoint, or holds code (which is not run).
     """
+    if path.is_dir():
+        read = read_openai if is_openai_folder(path) else read_huggingface
+        weights, config, tokenizer = read(path)
+        return Checkpoint(path, weights, config, tokenizer, None)
     if path.suffix == ".safetensors":
         return _load_safetensors(path)
     raw = load_plain(path)
@@ -81,6 +87,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         }
         return Checkpoint(path, weights, extra["config"], extra["tokenizer"], raw["global_step"])
     state = raw.get("model_state_dict", raw)
+    if isinstance(state, dict):  # torch.compile(model) saves its names like this
+        state = {str(name).removeprefix("_orig_mod."): tensor for name, tensor in state.items()}
     if isinstance(state, dict) and is_book_state_dict(state):
         return Checkpoint(path, from_book(state), book_config(state), None, None, guessed=("n_heads",))
     raise ConfigError(

@@ -3,19 +3,31 @@
 from pathlib import Path
 
 from firstlight.errors import ConfigError
+from firstlight.weights import hub, openai
+from firstlight.weights.hub import GPT2_NAMES
+from firstlight.weights.huggingface import is_huggingface_folder
 
 CHECKPOINTS = "checkpoints"
 """The folder of checkpoints in a run folder."""
 
 
 def find_checkpoint(name: str, *, best: bool = True, key: str = "checkpoint") -> Path:
-    """The file that `name` means: a file, a run folder (its best checkpoint, or its last), or "last", the newest run.
+    """What `name` means: a file, a run folder (its best checkpoint, or its last), "last" (the newest run), or GPT-2.
 
-    `key` is the setting that an error is about.
+    GPT-2 is a folder of Hugging Face's files or OpenAI's, or a name: gpt2, hf:REPO, hf:FOLDER, openai:124M. What a name
+    means is downloaded, once. `key` is the setting that an error is about.
 
     Raises:
         ConfigError: there is none.
     """
+    if name in GPT2_NAMES:
+        return hub.download(GPT2_NAMES[name])
+    source, _, rest = name.partition(":")
+    if source == "openai":
+        return openai.download(rest)
+    if source == "hf":
+        folder = Path(rest).expanduser()
+        return folder if folder.is_dir() else hub.download(rest)
     if "://" in name:
         raise ConfigError(f"{key} ({name}) must be a file or a run folder: download it first")
     path = newest_run() if name == "last" else Path(name).expanduser()
@@ -23,6 +35,8 @@ def find_checkpoint(name: str, *, best: bool = True, key: str = "checkpoint") ->
         return path
     if not path.exists():
         raise ConfigError(f"{key} ({name}): there is no such file or run folder")
+    if is_huggingface_folder(path) or openai.is_openai_folder(path):
+        return path
     files = [path / CHECKPOINTS / f"{which}.ckpt" for which in (("best", "last") if best else ("last",))]
     for file in files:
         if file.is_file():
