@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from pydantic import PositiveInt
 
 from firstlight.config import NonEmpty, Seed, blame, build, check_config
-from firstlight.data.text import read_text
+from firstlight.data.files import read_text
 from firstlight.data.tokenizers.base import END_OF_TEXT, Tokenizer
 from firstlight.decoding.base import Continuation, Decoding, derived_seed
 from firstlight.decoding.context import Context

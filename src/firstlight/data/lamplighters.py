@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from firstlight.data.datamodule import TextDataModule
-from firstlight.data.text import read_text
+from firstlight.data.files import read_text
 
 
 class LamplightersData(TextDataModule):

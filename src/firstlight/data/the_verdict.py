@@ -8,7 +8,7 @@ import requests
 
 from firstlight.data.cache import cache_dir
 from firstlight.data.datamodule import TextDataModule
-from firstlight.data.text import read_text
+from firstlight.data.files import read_text
 
 SHA256 = "b41e41a68f0398a3154ae69e2e4c0e2694e17fe0d66730536837f1b01935b31f"
 FILE_NAME = "the-verdict.txt"

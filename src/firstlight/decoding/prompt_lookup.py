@@ -15,10 +15,10 @@ from firstlight.model.base import LanguageModel
 
 
 class NGrams:
-    """Where each run of 1 to `longest` ids ended last, in ids that grow."""
+    """Where each run of `shortest` to `longest` ids ended last, in ids that grow."""
 
-    def __init__(self, ids: Sequence[int] = (), *, longest: int = 3) -> None:
-        self.longest = longest
+    def __init__(self, ids: Sequence[int] = (), *, shortest: int = 2, longest: int = 3) -> None:
+        self.shortest, self.longest = shortest, longest
         self.ids: list[int] = []
         self.ends: dict[tuple[int, ...], int] = {}
         self.extend(ids)
@@ -27,13 +27,13 @@ class NGrams:
         """Add ids; a run counts once something has followed it."""
         for new in ids:
             end = len(self.ids)
-            for length in range(1, min(self.longest, end) + 1):
+            for length in range(self.shortest, min(self.longest, end) + 1):
                 self.ends[tuple(self.ids[end - length :])] = end
             self.ids.append(new)
 
     def after(self, recent: Sequence[int], n: int) -> list[int]:
         """Up to `n` ids that followed the longest run that `recent` ends with, where it was seen last."""
-        for length in range(min(self.longest, len(recent)), 0, -1):
+        for length in range(min(self.longest, len(recent)), self.shortest - 1, -1):
             end = self.ends.get(tuple(recent[len(recent) - length :]))
             if end is not None:
                 return self.ids[end : end + n]
@@ -43,9 +43,13 @@ class NGrams:
 class PromptLookup(Context):
     """A context of one row that computes guesses of its next tokens along with each token.
 
-    Guesses come from the row's own ids, then from `text`. The number of them doubles while all are right, up to
-    `max_guesses`, and starts again at one when none is; so text without repetitions costs little.
+    Guesses come from the row's own ids, then from `text`. A pass over several tokens costs more than one over a
+    single token, so guesses must earn it: after a pass in which fewer than `PAYS` were right, the wait until the next
+    attempt doubles, and text without repetitions costs little. The rule counts tokens and not seconds, so that the
+    same text is always computed in the same passes.
     """
+
+    PAYS = 2
 
     def __init__(
         self, model: LanguageModel, prompts: Sequence[Sequence[int]], *, max_guesses: int, text: NGrams | None = None
@@ -54,25 +58,37 @@ class PromptLookup(Context):
         super().__init__(model, prompts)
         self.max_guesses = max_guesses
         self.own, self.text = NGrams(prompts[0]), text or NGrams()
-        self.n_guesses = 1
         self.guesses: list[int] = []
-        self.ahead: list[Tensor] = []
+        self.ahead: list[Tensor] = []  # logits (1, 1, V) after each of them
+        self.n_right = self.wait = self.next_wait = 0
 
     def append(self, ids: Tensor) -> Tensor:
         """See `Context.append`; `ids` (1, 1)."""
         token = int(ids)
         self.own.extend([token])
         if self.guesses and self.guesses[0] == token:
+            self.n_right += 1
             self.guesses.pop(0)
-            if not self.guesses:
-                self.n_guesses = min(2 * self.n_guesses, self.max_guesses)
             return self.ahead.pop(0)
-        if self.guesses:
-            self.drop(len(self.guesses))
-            self.n_guesses = max(1, self.n_guesses // 2)
-        recent = self.own.ids[-self.own.longest :]
-        wanted = min(self.n_guesses, self.room - 1)
-        self.guesses = (self.own.after(recent, wanted) or self.text.after(recent, wanted)) if wanted > 0 else []
+        self._settle()
+        self.guesses = self._guess()
         logits = super().append(torch.tensor([[token, *self.guesses]], device=ids.device))  # (1, 1 + guesses, V)
         now, *self.ahead = logits.split(1, dim=1)
         return now
+
+    def _settle(self) -> None:
+        """Forget guesses that were wrong, and wait longer if too few were right."""
+        if not (self.guesses or self.n_right):
+            return
+        if self.guesses:
+            self.drop(len(self.guesses))
+        self.next_wait = 0 if self.n_right >= self.PAYS else max(1, 2 * self.next_wait)
+        self.n_right, self.wait = 0, self.next_wait
+
+    def _guess(self) -> list[int]:
+        wanted = min(self.max_guesses, self.room - 1)
+        if self.wait > 0 or wanted < self.PAYS:
+            self.wait -= 1
+            return []
+        recent = self.own.ids[-self.own.longest :]
+        return self.own.after(recent, wanted) or self.text.after(recent, wanted)
