@@ -13,7 +13,7 @@ LAYERS = (
     {"data", "decoding", "optim"},
     {"weights"},
     {"training"},
-    {"compose", "help", "cli", "train", "evaluate", "generate", "__main__"},
+    {"compose", "help", "cli", "train", "evaluate", "generate", "export", "__main__"},
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

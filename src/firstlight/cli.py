@@ -13,6 +13,7 @@ VERBS = {
     "train": "train a model, or continue a run (resume=RUN)",
     "evaluate": "loss, perplexity and bits per byte of a checkpoint on a text",
     "generate": "continue a prompt with a checkpoint",
+    "export": "write a checkpoint for other programs: Hugging Face's format, or safetensors",
 }
 
 USAGE = """firstlight {version}: pre-train small GPT language models from scratch

@@ -1,0 +1,120 @@
+"""Models for others to use: GPT-2 in Hugging Face's format, and our own weights as safetensors."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+
+from firstlight.data.tokenizers.base import Tokenizer
+from firstlight.data.tokenizers.huggingface import write_tokenizer
+from firstlight.errors import ConfigError, one_line
+from firstlight.model.base import LanguageModel
+from firstlight.model.gpt import GPT, TransformerBlock
+from firstlight.weights.checkpoint import save_safetensors
+from firstlight.weights.gpt2 import to_gpt2
+from firstlight.weights.huggingface import SINGLE
+
+
+def export_huggingface(model: LanguageModel, tokenizer: Tokenizer, folder: Path) -> None:
+    """Write `folder`, from which `transformers.AutoModelForCausalLM` and `AutoTokenizer` load the same model.
+
+    Raises:
+        ConfigError: the model is no GPT-2, its tokenizer not of GPT-2's kind, or the folder is there or not writable.
+    """
+    if not isinstance(model, GPT):
+        raise ConfigError(
+            f"{type(model).__name__} is not GPT-2's architecture, which format=hf is for; format=safetensors takes any"
+        )
+    end_of_text = tokenizer.end_of_text
+    with _appearing(folder) as temporary:
+        temporary.mkdir()
+        try:
+            write_tokenizer(tokenizer.state_dict(), temporary, context_length=model.context_length)
+        except ValueError as error:
+            raise ConfigError(f"format=hf: {error}") from error
+        for name, content in {
+            "config.json": _config(model, end_of_text),
+            "generation_config.json": {"bos_token_id": end_of_text, "eos_token_id": end_of_text},
+        }.items():
+            (temporary / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        state = to_gpt2(model.state_dict(), n_layers=len(model.trf_blocks))
+        safetensors.torch.save_file(state, temporary / SINGLE, metadata={"format": "pt"})
+
+
+def export_safetensors(model: LanguageModel, tokenizer: Tokenizer, file: Path, *, config: dict[str, Any]) -> None:
+    """Write the weights with our names, and the config and the tokenizer as metadata, to a file that is not there yet.
+
+    Raises:
+        ConfigError: the file is there, or not writable.
+    """
+    with _appearing(file) as temporary:
+        save_safetensors(model, temporary, config=config, tokenizer=tokenizer.state_dict())
+
+
+def check_free(out: Path) -> None:
+    """Refuse to write to `out` what would replace something.
+
+    Raises:
+        ConfigError: it is a file, or a folder that is not empty.
+    """
+    if out.is_dir() and any(out.iterdir()):
+        raise ConfigError(f"out ({out}): the folder is not empty; nothing is overwritten, choose another")
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise ConfigError(f"out ({out}): the file is there already; nothing is overwritten, choose another")
+
+
+@contextmanager
+def _appearing(out: Path) -> Iterator[Path]:
+    """A path to write to, of the same name, which becomes `out` if the block succeeds; if not, nothing is left.
+
+    Raises:
+        ConfigError: `out` is there already, or cannot be written.
+    """
+    out = out.absolute()
+    check_free(out)
+    made = [folder for folder in (out.parent, *out.parent.parents) if not folder.exists()]
+    workshop = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        workshop = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        yield workshop / out.name
+        check_free(out)
+        (workshop / out.name).replace(out)
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"out ({out}): cannot be written ({one_line(error)}); nothing is left of it") from error
+    finally:
+        if workshop is not None:
+            shutil.rmtree(workshop)
+        for folder in made if not out.exists() else []:
+            with suppress(OSError):  # never made, or in use by now
+                folder.rmdir()
+
+
+def _config(model: GPT, end_of_text: int) -> dict[str, Any]:
+    """What transformers' `GPT2Config` needs to be this model."""
+    embedding, block = model.tok_emb.weight, model.trf_blocks[0]
+    assert isinstance(block, TransformerBlock)
+    return {
+        "model_type": "gpt2",
+        "architectures": ["GPT2LMHeadModel"],
+        "vocab_size": model.vocab_size,
+        "n_positions": model.context_length,
+        "n_embd": embedding.shape[1],
+        "n_layer": len(model.trf_blocks),
+        "n_head": block.att.n_heads,
+        "n_inner": None,
+        "activation_function": "gelu_new",
+        "layer_norm_epsilon": 1e-5,
+        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), model.drop_emb.p),
+        "initializer_range": 0.02,
+        "tie_word_embeddings": model.out_head.weight is embedding,
+        "bos_token_id": end_of_text,
+        "eos_token_id": end_of_text,
+        "dtype": str(embedding.dtype).removeprefix("torch."),
+    }
