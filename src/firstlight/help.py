@@ -24,13 +24,16 @@ def help_text(verb: str, purpose: str, overrides: list[str], config_dir: str | N
     plain = OmegaConf.to_container(with_choice, resolve=False)
 
     lines = [f"firstlight {verb}: {purpose}", "", f"usage: firstlight {verb} [key=value ...]", ""]
-    lines += ["Groups: choose one with group=choice (callbacks and logger take a list: callbacks=[default,x])", ""]
+    groups = []
     for group in sorted(p.name for p in folders[-1].iterdir() if p.is_dir()):
         if group in choices or group in _groups(verb, folders[-1]):
             options = sorted({f.stem for d in folders if (d / group).is_dir() for f in (d / group).glob("*.yaml")})
             chosen = choices.get(group, "none")
-            lines.append(f"  {group}={_show_choice(chosen)}  of: {', '.join(o for o in options if o != 'base')}")
-    lines += ["", "Keys: set one with key=value; the value shown is the default of this composition", ""]
+            groups.append(f"  {group}={_show_choice(chosen)}  of: {', '.join(o for o in options if o != 'base')}")
+    if groups:
+        heading = "Groups: choose one with group=choice (callbacks and logger take a list: callbacks=[default,x])"
+        lines += [heading, "", *groups, ""]
+    lines += ["Keys: set one with key=value; the value shown is the default of this composition", ""]
     lines += [f"  {line}" for line in _key_lines(plain, "", comments)]
     return "\n".join(lines) + "\n"
 
