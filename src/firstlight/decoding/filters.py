@@ -19,8 +19,10 @@ def top_k(logits: Tensor, k: int) -> Tensor:
 def top_p(logits: Tensor, p: float) -> Tensor:
     """Keep the fewest most probable tokens whose probabilities sum to `p` or more (Holtzman et al. 2020, "nucleus").
 
-    At least one stays; of equal ones the lower id.
+    At least one stays; of equal ones the lower id. `p` of 1 keeps everything, which a rounded sum would not.
     """
+    if p == 1:
+        return logits
     ordered, ids = logits.sort(dim=-1, descending=True, stable=True)
     probabilities = ordered.float().softmax(dim=-1)
     before = probabilities.cumsum(dim=-1) - probabilities  # what the more probable ones sum to
@@ -31,8 +33,8 @@ def top_p(logits: Tensor, p: float) -> Tensor:
 
 def min_p(logits: Tensor, p: float) -> Tensor:
     """Keep tokens at least `p` times as probable as the most probable one (Nguyen et al. 2024)."""
-    largest = logits.amax(dim=-1, keepdim=True)
-    return logits.masked_fill((logits - largest).float().exp() < p, -torch.inf)
+    exact = logits.float()
+    return logits.masked_fill((exact - exact.amax(dim=-1, keepdim=True)).exp() < p, -torch.inf)
 
 
 def repetition_penalty(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
