@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import FiniteFloat, PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
+from firstlight.decoding import filters
 from firstlight.decoding.base import Continuation, Decoding, Stop, finish_reason
 from firstlight.decoding.context import Context, evaluating
 from firstlight.model.base import LanguageModel
@@ -27,6 +28,10 @@ _DEAD = _Beam([], [], -torch.inf)
 """The place of a candidate that there is none for."""
 
 
+LengthPenalty = Annotated[float, Field(ge=-10, le=10)]
+"""Within it no power of a length leaves the floating-point numbers."""
+
+
 class BeamSearch(Decoding):
     """The `n_beams` most probable candidates go on at each position; complete ones are kept apart.
 
@@ -35,7 +40,9 @@ class BeamSearch(Decoding):
     them any more. The `num_samples` best are returned.
     """
 
-    def __init__(self, *, n_beams: PositiveInt, length_penalty: FiniteFloat = 1.0, early_stopping: bool = True) -> None:
+    def __init__(
+        self, *, n_beams: PositiveInt, length_penalty: LengthPenalty = 1.0, early_stopping: bool = True
+    ) -> None:
         self.n_beams = n_beams
         self.length_penalty = length_penalty
         self.early_stopping = early_stopping
@@ -99,9 +106,11 @@ class _Search:
             return list(range(n_beams))
         totals = logprobs + torch.tensor([[beam.total] for beam in self.beams], device=logprobs.device)
         # Twice as many as go on: the end of text is one token of each beam, so at least n_beams others are among them.
-        ranked, places = totals.flatten().topk(2 * n_beams)
+        flat = totals.flatten()
+        places = filters.top_k(flat[None], 2 * n_beams)[0].isfinite().nonzero()[:, 0]  # of equal ones the first
+        ranked, order = flat[places].sort(descending=True, stable=True)
         beams, parents = [], []
-        for rank, (total, place) in enumerate(zip(ranked.tolist(), places.tolist(), strict=True)):
+        for rank, (total, place) in enumerate(zip(ranked.tolist(), places[order].tolist(), strict=True)):
             parent, token = divmod(place, vocab_size)
             old = self.beams[parent]
             beam = _Beam([*old.ids, token], [*old.logprobs, logprobs[parent, token].item()], total)
