@@ -11,6 +11,9 @@ from firstlight.decoding import filters
 from firstlight.decoding.stepwise import Stepwise, draw
 from firstlight.model.base import LanguageModel
 
+COLDEST = 1e-30
+"""Below this temperature logits would overflow; far above it already, only the best of them is left."""
+
 
 class Sample(Stepwise):
     """Draw from softmax(logits / temperature) over the tokens that the filters leave; temperature 0 is greedy.
@@ -44,7 +47,7 @@ class Sample(Stepwise):
         logits = self._filtered(logits, rows)
         if self.temperature == 0:
             return torch.zeros_like(logits).scatter(-1, logits.argmax(dim=-1, keepdim=True), 1.0)
-        return torch.softmax(logits / self.temperature, dim=-1)
+        return torch.softmax(logits / max(self.temperature, COLDEST), dim=-1)
 
     def next_token(self, logits: Tensor, rows: Sequence[Sequence[int]], generators: Sequence[Generator]) -> Tensor:
         if self.temperature == 0:
