@@ -30,9 +30,13 @@ class Int8Linear(nn.Module):
 
 
 def quantize_int8(model: LanguageModel) -> LanguageModel:
-    """`model`, in place, with all its linear layers, the output head included, in 8 bits and the rest in bfloat16."""
+    """`model`, in place, with all its linear layers in 8 bits and the rest in bfloat16.
+
+    That includes the output head, unless the model leaves it to `LanguageModel.project`, which reads its weights.
+    """
+    read = model.output_weight if type(model).project is LanguageModel.project else None
     for module in list(model.modules()):
         for name, child in module.named_children():
-            if isinstance(child, nn.Linear):
+            if isinstance(child, nn.Linear) and child.weight is not read:
                 setattr(module, name, Int8Linear(child))
     return model.bfloat16()
