@@ -75,7 +75,8 @@ def generate(
         decoding.check(model, num_samples)
     except ValueError as error:
         raise blame("decoding", error) from error
-    todo = [Prompt(text, row, derived_seed(seed, n)) for n, (text, row) in enumerate(zip(texts, ids, strict=True))]
+    seeds = [derived_seed(seed, prompt=number) for number in range(len(texts))]
+    todo = [Prompt(*each) for each in zip(texts, ids, seeds, strict=True)]
     stops = StopStrings(_stop_strings(stop), functools.partial(_text_bytes, tokenizer))
     model = _placed(model, device, precision)
     settings = {"max_new_tokens": max_new_tokens, "eos_id": tokenizer.end_of_text, "stop": stops if stop else None}
@@ -114,7 +115,7 @@ def _one_by_one(
     """Each continuation of each prompt as a stream of its tokens, which are those of a batch."""
     for prompt in prompts:
         for sample in range(num_samples):
-            yield prompt, decode([prompt.ids], seeds=[derived_seed(prompt.seed, sample)])
+            yield prompt, decode([prompt.ids], seeds=[derived_seed(prompt.seed, sample=sample)])
 
 
 def _streamed(rows: Iterator[tuple[Prompt, Iterator[Token]]], stops: StopStrings) -> Iterator[str]:

@@ -56,13 +56,15 @@ class Decoding(ABC):
         """Continue each of `prompts`, ids of any length from 1 on, by up to `max_new_tokens`: `num_samples` times each.
 
         Every row ends on its own, at `eos_id` or when `stop` says so. What is drawn for a prompt is a function of its
-        seed (one of `seeds` a prompt; null: `derived_seed(0, number)`) and the number of the sample alone.
+        seed (one of `seeds` a prompt; null: `derived_seed(0, prompt=number)`) and the number of the sample alone.
         """
 
 
-def derived_seed(seed: int, number: int) -> int:
-    """The seed of the `number`th of several things that `seed` seeds; that of the first is `seed` itself."""
-    return int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0]) if number else seed
+def derived_seed(seed: int, *, prompt: int = 0, sample: int = 0) -> int:
+    """The seed of a prompt and of a sample by their numbers; that of the first of both is `seed` itself."""
+    if prompt == sample == 0:
+        return seed
+    return int(np.random.SeedSequence([seed, prompt, sample]).generate_state(1, np.uint64)[0])
 
 
 def finish_reason(

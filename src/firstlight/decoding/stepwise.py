@@ -114,9 +114,9 @@ class Stepwise(Decoding):
 def _rows(
     prompts: Sequence[Sequence[int]], num_samples: int, seeds: Sequence[int] | None, device: torch.device
 ) -> list[_Row]:
-    seeds = seeds or [derived_seed(0, number) for number in range(len(prompts))]
+    seeds = seeds or [derived_seed(0, prompt=number) for number in range(len(prompts))]
     return [
-        _Row(list(prompt), len(prompt), torch.Generator(device).manual_seed(derived_seed(seed, sample)))
+        _Row(list(prompt), len(prompt), torch.Generator(device).manual_seed(derived_seed(seed, sample=sample)))
         for prompt, seed in zip(prompts, seeds, strict=True)
         for sample in range(num_samples)
     ]
