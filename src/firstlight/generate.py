@@ -175,7 +175,7 @@ def _texts(prompt: str | None, file: str | None) -> list[str]:
         raise ConfigError('give one of prompt="some words to continue" and prompts=FILE, with a prompt a line')
     if file is None:
         return [prompt or ""]
-    lines = [line for line in _read("prompts", file).splitlines() if line.strip()]
+    lines = [line for line in _read("prompts", file).split("\n") if line.strip()]
     if not lines:
         raise ConfigError(f"prompts ({file}) has no prompt in it: write one a line")
     return lines
