@@ -1,5 +1,6 @@
 """GPT-2 in Hugging Face's format: the same logits as transformers, and one line for every folder that is none."""
 
+import hashlib
 import json
 import pickle
 import shutil
@@ -298,6 +299,20 @@ def test_a_tokenizer_with_more_ids_than_the_model_is_refused(folder):
     change_config(folder, vocab_size=200)
     change_tensors(folder, lambda t: t.update({"transformer.wte.weight": torch.zeros(200, 24)}))
     refusal(folder, "257 ids", "vocab_size of 200")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_a_file_of_the_hubs_cache_is_compared_with_its_sha256(folder, original, name):
+    file, blobs = folder / name, folder / "blobs"
+    blobs.mkdir()
+    blob = blobs / hashlib.sha256(file.read_bytes()).hexdigest()
+    file.rename(blob)
+    file.symlink_to(blob)
+    assert torch.equal(load(folder)(IDS), load(original)(IDS))
+    content = bytearray(blob.read_bytes())
+    content[-9] ^= 1
+    blob.write_bytes(content)
+    refusal(folder, f"{name}: damaged, its sha256 is not the hub's", str(blob))
 
 
 def test_a_tokenizer_of_another_kind_is_refused(folder):

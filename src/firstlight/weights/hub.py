@@ -46,15 +46,18 @@ def check_content(file: Path) -> None:
     """Compare a large file of the hub's cache with the sha256 that it is stored under.
 
     Raises:
-        ConfigError: it is not what was downloaded.
+        ConfigError: it is not what was downloaded, or cannot be read.
     """
     if not file.is_symlink():
         return
     blob = file.readlink()  # one step: the blob may be a link too, into a store with hashes of another kind
     if blob.parent.name != "blobs" or not re.fullmatch(r"[0-9a-f]{64}", blob.name):
         return
-    with file.open("rb") as content:
-        found = hashlib.file_digest(content, "sha256").hexdigest()
+    try:
+        with file.open("rb") as content:
+            found = hashlib.file_digest(content, "sha256").hexdigest()
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read ({error.strerror})") from None
     if found != blob.name:
         raise ConfigError(f"{file}: damaged, its sha256 is not the hub's; delete {file.resolve()} and try again")
 

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from firstlight.config import Ratio
-from firstlight.data.tokenizers.huggingface import read_json, read_tokenizer
+from firstlight.data.tokenizers.huggingface import TOKENIZER_FILES, read_json, read_tokenizer
 from firstlight.errors import ConfigError, one_line, shorten
 from firstlight.weights.gpt2 import from_gpt2, gpt2_section
 from firstlight.weights.hub import check_content
@@ -61,6 +61,8 @@ def read_huggingface(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], d
     config = _read_config(folder / "config.json")
     tensors = _find_tensors(folder)
     _check_shapes(folder, tensors, config)
+    for name in TOKENIZER_FILES:
+        check_content(folder / name)
     tokenizer = read_tokenizer(folder)
     if tokenizer is not None:
         if tokenizer["vocab_size"] > config.vocab_size:
@@ -69,8 +71,6 @@ def read_huggingface(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], d
                 f"{config.vocab_size}"
             )
         tokenizer["vocab_size"] = config.vocab_size
-    for file in {tensor.file for tensor in tensors.values()}:
-        check_content(file)
     read = _reader(tensors)
     if config.tie_word_embeddings and "lm_head.weight" in tensors and not _same(read, "lm_head.weight", "wte.weight"):
         raise ConfigError(f"{tensors['lm_head.weight'].file}: lm_head.weight is not wte.weight, though they are tied")
@@ -124,6 +124,8 @@ def _find_tensors(folder: Path) -> dict[str, _StoredTensor]:
         )
     else:
         raise ConfigError(f"{folder}: there is no {SINGLE} and no {INDEX}")
+    for file in files:
+        check_content(file)
     return {tensor.name.removeprefix("transformer."): tensor for file in files for tensor in _headers(file)}
 
 

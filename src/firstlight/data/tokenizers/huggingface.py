@@ -16,6 +16,8 @@ from firstlight.errors import ConfigError, shorten
 
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 """How ByteLevel cuts words, as a file that spells it out has it; `r50k_pat_str` cuts the same."""
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt")
+"""What is read of a folder: the first, or the two others."""
 _BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 
 
@@ -62,11 +64,11 @@ def read_tokenizer(folder: Path) -> dict[str, Any] | None:
     Raises:
         ConfigError: a file is damaged, or is not GPT-2's kind of tokenizer; it is named.
     """
-    file, merges_file = folder / "tokenizer.json", folder / "merges.txt"
+    file, vocab_file, merges_file = (folder / name for name in TOKENIZER_FILES)
     if file.is_file():
         content = read_json(file)
-    elif (folder / "vocab.json").is_file() or merges_file.is_file():
-        file = folder / "vocab.json"
+    elif vocab_file.is_file() or merges_file.is_file():
+        file = vocab_file
         content = {
             "model": {"vocab": read_json(file), "merges": _read_merges(merges_file)},
             "pre_tokenizer": _BYTE_LEVEL,
