@@ -222,8 +222,8 @@ def _text_bytes(tokenizer: Tokenizer, ids: Sequence[int]) -> bytes:
 
 def _placed(model: LanguageModel, device: torch.device, precision: str) -> LanguageModel:
     if precision == "int8":
-        return quantize_int8(model)
-    return model.to(device, torch.bfloat16 if precision == "bf16-true" else torch.float32)
+        return quantize_int8(model.fused())
+    return model.to(device, torch.bfloat16 if precision == "bf16-true" else torch.float32).fused()
 
 
 def arguments(config: DictConfig) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class BeamSearch(Decoding):
         if 2 * self.n_beams > model.vocab_size:
             raise ValueError(f"n_beams ({self.n_beams}) must be at most half the vocabulary, {model.vocab_size}")
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def generate(
         self,
         model: LanguageModel,

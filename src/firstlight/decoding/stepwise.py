@@ -71,7 +71,7 @@ class Stepwise(Decoding):
         )
         return gather(tokens, len(prompts), num_samples)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def stream(
         self,
         model: LanguageModel,

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 class KVCache:
-    """Pre-allocated keys and values of every layer, (L, B, H, T, D) each.
+    """Pre-allocated keys and values of every layer, (B, H, T, D) each.
 
     Rows of unequal length stand flush right: `padding` (B,) counts the unused places at the left of each, which have
     no position and which nothing looks at. Allocated at the first `update`, with the device and dtype of its keys
@@ -17,7 +17,8 @@ class KVCache:
         self.context_length = context_length
         self.length = 0  # places filled, padding included
         self.padding: Tensor | None = None
-        self.keys = self.values = torch.empty(0)
+        self.keys: list[Tensor] = []
+        self.values: list[Tensor] = []
 
     @property
     def room(self) -> int:
@@ -46,15 +47,16 @@ class KVCache:
 
     def update(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Append the new `keys` and `values` (B, H, T, D) of `layer`; return all up to now (B, H, length + T, D)."""
-        batch_size, n_heads, new, head_dim = keys.shape
-        end = self.length + new
+        end = self.length + keys.shape[2]
         assert end <= self.context_length, "a cache holds one context: the caller slides the window"
-        if self.keys.numel() == 0:
-            shape = (self.n_layers, batch_size, n_heads, self.context_length, head_dim)
-            self.keys, self.values = keys.new_empty(shape), values.new_empty(shape)
-        self.keys[layer, :, :, self.length : end] = keys
-        self.values[layer, :, :, self.length : end] = values
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+        if not self.keys:
+            batch_size, n_heads, _, head_dim = keys.shape
+            shape = (batch_size, n_heads, self.context_length, head_dim)
+            self.keys = [keys.new_empty(shape) for _ in range(self.n_layers)]
+            self.values = [values.new_empty(shape) for _ in range(self.n_layers)]
+        all_keys, all_values = self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
+        all_keys[:, :, self.length :], all_values[:, :, self.length :] = keys, values
+        return all_keys, all_values
 
     def advance(self, n_tokens: int) -> None:
         """Count `n_tokens` as seen, once every layer has been updated with them."""
@@ -69,10 +71,11 @@ class KVCache:
         """Keep the rows of these numbers (B',), in this order; a row may be taken several times."""
         if self.padding is not None:
             self.padding = self.padding[rows]
-        if self.keys.numel() and not torch.equal(rows, torch.arange(self.keys.shape[1], device=rows.device)):
-            self.keys, self.values = self._selected(self.keys, rows), self._selected(self.values, rows)
+        if self.keys and not torch.equal(rows, torch.arange(len(self.keys[0]), device=rows.device)):
+            self.keys = [self._selected(keys, rows) for keys in self.keys]
+            self.values = [self._selected(values, rows) for values in self.values]
 
     def _selected(self, old: Tensor, rows: Tensor) -> Tensor:
-        new = old.new_empty(old.shape[0], len(rows), *old.shape[2:])
-        torch.index_select(old[:, :, :, : self.length], 1, rows, out=new[:, :, :, : self.length])
+        new = old.new_empty(len(rows), *old.shape[1:])
+        torch.index_select(old[:, :, : self.length], 0, rows, out=new[:, :, : self.length])
         return new
