@@ -1,4 +1,4 @@
-"""Imports point down only: entry points > training > {data, decoding, optim, weights} > model > config."""
+"""Imports point down only: entry points > harness > training > {data, decoding, optim, weights} > model > config."""
 
 import ast
 from pathlib import Path
@@ -13,6 +13,7 @@ LAYERS = (
     {"data", "decoding", "optim"},
     {"weights"},
     {"training"},
+    {"harness"},
     {"compose", "help", "cli", "train", "evaluate", "generate", "export", "__main__"},
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -1,0 +1,145 @@
+"""A model and its tokenizer as lm-eval sees them: log-likelihoods and continuations, in batches."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from lm_eval.api.instance import Instance  # pyright: ignore[reportMissingImports]
+from lm_eval.api.model import TemplateLM  # pyright: ignore[reportMissingImports]
+from lm_eval.models.utils import Collator, normalize_gen_kwargs  # pyright: ignore[reportMissingImports]
+from torch.nn.utils.rnn import pad_sequence
+from tqdm import tqdm
+
+from firstlight.data.tokenizers.base import Tokenizer
+from firstlight.decoding.base import derived_seed
+from firstlight.decoding.context import evaluating
+from firstlight.decoding.greedy import Greedy
+from firstlight.decoding.sample import Sample
+from firstlight.decoding.stepwise import Stepwise, logprobs
+from firstlight.decoding.stop import StopStrings
+from firstlight.errors import ConfigError, shorten
+from firstlight.model.base import LanguageModel
+
+SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+"""What a task may say of how its answers are drawn."""
+
+Request = tuple[tuple[str, str], list[int], list[int]]
+"""Context and continuation: as text, which only lm-eval's cache reads, and the ids of each."""
+
+
+class HarnessLM(TemplateLM):
+    """Answers what lm-eval's own `HFLM` answers for the same weights, where that has an answer.
+
+    It refuses a continuation that is longer than the model's context: this one is scored in parts, each after as many
+    of the tokens before it as fit. It refuses to generate as many tokens as the context is long: here the window
+    slides. `<|endoftext|>` stands before a text without a context, and is the special token inside one.
+    """
+
+    def __init__(self, model: LanguageModel, tokenizer: Tokenizer, *, batch_size: int) -> None:
+        super().__init__()
+        self.model, self.vocabulary, self.batch_size = model, tokenizer, batch_size
+
+    @property
+    def eot_token_id(self) -> int:
+        return self.vocabulary.end_of_text
+
+    @property
+    def max_length(self) -> int:
+        """The model's context, which lm-eval notes beside the results."""
+        return self.model.context_length
+
+    @property
+    def max_gen_toks(self) -> int:
+        """Tokens of an answer where its task does not say: as many as with `HFLM`."""
+        return 256
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
+        return self.vocabulary.encode(string, special_tokens=True)
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        texts = [request.args[0] for request in requests]
+        scored = self._loglikelihood_tokens(
+            [(("", text), [self.eot_token_id], self.tok_encode(text)) for text in texts]
+        )
+        return [total for total, _ in scored]
+
+    @torch.no_grad()
+    def _loglikelihood_tokens(self, requests: list[Request], **kwargs: Any) -> list[tuple[float, bool]]:
+        asked: dict[tuple[int, ...], list[tuple[int, list[int]]]] = defaultdict(list)  # answers share a question
+        for number, (texts, context, continuation) in enumerate(requests):
+            _check_continuation(*texts, continuation)
+            for inputs, targets in windows(context, continuation, self.max_length):
+                asked[tuple(inputs)].append((number, targets))
+        totals, greedy = [0.0] * len(requests), [True] * len(requests)
+        batches = Collator(list(asked), sort_fn=lambda ids: -len(ids)).get_batched(n=self.batch_size)
+        for batch in tqdm(list(batches), desc="log-likelihoods", disable=None):  # where somebody is watching
+            for inputs, hidden in zip(batch, self._hidden(batch), strict=True):
+                for number, ids in asked[inputs]:
+                    targets = torch.tensor(ids, device=hidden.device)
+                    logits = self.model.project(hidden[len(inputs) - len(ids) : len(inputs)])  # (n, V)
+                    totals[number] += logprobs(logits, targets).cpu().double().sum().item()
+                    greedy[number] &= torch.equal(logits.argmax(dim=-1), targets)
+        return list(zip(totals, greedy, strict=True))
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        rows: list[Any] = [(*request.args, derived_seed(0, number)) for number, request in enumerate(requests)]
+        ordered = Collator(rows, sort_fn=lambda row: -len(row[0]), group_by="gen_kwargs", group_fn=lambda row: row[1])
+        texts: list[str] = []
+        for batch in tqdm(list(ordered.get_batched(n=self.batch_size)), desc="answers", disable=None):
+            contexts, settings, seeds = zip(*batch, strict=True)
+            texts += self._continued(contexts, settings[0], seeds)
+        return ordered.get_original(texts)
+
+    def _continued(self, contexts: Sequence[str], settings: dict[str, Any], seeds: Sequence[int]) -> list[str]:
+        known: dict[str, Any] = {**normalize_gen_kwargs(settings, self.max_gen_toks)}
+        stops = StopStrings([stop for stop in known["until"] if stop], self._text_bytes)
+        new = known["max_gen_toks"]
+        kept = self.max_length - new if new < self.max_length else self.max_length
+        found = decoding_of(settings).generate(
+            self.model,
+            [(self.tok_encode(context) or [self.eot_token_id])[-kept:] for context in contexts],
+            max_new_tokens=new,
+            seeds=seeds,
+            eos_id=self.eot_token_id,
+            stop=stops,
+        )
+        return [stops.text(row.ids) for (row,) in found]
+
+    def _hidden(self, batch: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Hidden states (B, T, C); a shorter row is followed by padding, which nothing in a causal model looks at."""
+        ids = pad_sequence([torch.tensor(row) for row in batch], batch_first=True)  # (B, T)
+        with evaluating(self.model):
+            return self.model.hidden(ids.to(self.model.device))
+
+    def _text_bytes(self, ids: Sequence[int]) -> bytes:
+        return self.vocabulary.decode_bytes([i for i in ids if i != self.eot_token_id])
+
+
+def windows(context: list[int], continuation: list[int], length: int) -> Iterator[tuple[list[int], list[int]]]:
+    """Inputs of at most `length` ids, and the ids of the continuation that the last of them predict: each id once."""
+    for first in range(0, len(continuation), length):
+        targets = continuation[first : first + length]
+        yield (context + continuation[:first] + targets)[-length - 1 : -1], targets
+
+
+def decoding_of(settings: dict[str, Any]) -> Stepwise:
+    """The strategy that the `generation_kwargs` of a task describe.
+
+    Raises:
+        ConfigError: they ask for what there is not.
+    """
+    known: dict[str, Any] = {name: value for name, value in normalize_gen_kwargs(settings).items() if value is not None}
+    if known.get("num_beams") == 1:
+        del known["num_beams"]
+    if unknown := known.keys() - {*SAMPLING, "do_sample", "until", "max_gen_toks"}:
+        raise ConfigError(
+            f"generation_kwargs: there is no {', '.join(sorted(unknown))}; there is {', '.join(SAMPLING)}"
+        )
+    return Sample(**{name: known[name] for name in SAMPLING if name in known}) if known["do_sample"] else Greedy()
+
+
+def _check_continuation(context: str, continuation: str, ids: list[int]) -> None:
+    if continuation and not ids:
+        end, start = shorten(repr(context[-20:])), shorten(repr(continuation))
+        raise ConfigError(f"tasks: {start} after {end} has no token of its own: begin it with a space, or with a line")
