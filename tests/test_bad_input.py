@@ -958,6 +958,11 @@ def test_the_prompt_of_the_samples_is_taken_as_it_is_typed(texts, place, prompt)
         (["data=texts"], ["data=texts", "did you mean 'text'"]),
         (["checkpoint=3"], ["checkpoint", "str", "3"]),
         (["data=3"], ["data"]),
+        (["tasks=[]"], ["tasks", "non-empty"]),
+        (["limit=3"], ["limit", "tasks=[...]"]),
+        (["num_fewshot=1"], ["num_fewshot", "tasks=[...]"]),
+        (["tasks=[lambada_openai]", "split=all"], ["tasks bring their own data"]),
+        (["tasks=lambada_openai", "data=pydoc"], ["tasks bring their own data"]),
     ],
     ids=" ".join,
 )
@@ -981,6 +986,11 @@ def test_an_evaluation_of_another_text_works_and_writes_nothing(capsys, run, tex
     assert main(["evaluate", f"checkpoint={run}", *arguments, "split=test", "data.test_ratio=0.05"]) == 0
     assert "test/loss" in json.loads(capsys.readouterr().out)
     assert list(place.iterdir()) == []
+
+
+def test_tasks_without_lm_eval_are_refused(refused_call, monkeypatch):
+    monkeypatch.setattr("firstlight.evaluate.find_spec", lambda _name: None)
+    refused_call(["evaluate", "checkpoint=last", "tasks=lambada_openai"], "pip install 'firstlight[lm-eval]'")
 
 
 # ---- what is no mistake

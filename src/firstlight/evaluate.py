@@ -1,19 +1,21 @@
-"""`firstlight evaluate`: loss, perplexity and bits per byte of a checkpoint on a split of a text."""
+"""`firstlight evaluate`: loss, perplexity and bits per byte of a checkpoint on a text, or its results on tasks."""
 
 import json
-from typing import Any, Literal
+from importlib.util import find_spec
+from typing import Annotated, Any, Literal
 
 import lightning.pytorch as pl
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf, open_dict
+from pydantic import Field, NonNegativeInt, PositiveInt
 
-from firstlight.config import blame, build, check_config, check_node
+from firstlight.config import NonEmpty, blame, build, check_config, check_node
 from firstlight.data.datamodule import TextDataModule
 from firstlight.data.order import SeededOrder
 from firstlight.errors import ConfigError, one_line
 from firstlight.training.evaluation import EvaluationModule
 from firstlight.training.trainer import quiet, refusal
-from firstlight.weights.checkpoint import load_checkpoint
+from firstlight.weights.checkpoint import Checkpoint, load_checkpoint
 from firstlight.weights.find import find_checkpoint
 
 
@@ -24,15 +26,47 @@ def evaluate(
     accelerator: str = "auto",
     precision: str = "32-true",
     data: dict[str, Any] | None = None,
+    tasks: NonEmpty | Annotated[list[NonEmpty], Field(min_length=1)] | None = None,
+    num_fewshot: NonNegativeInt | None = None,
+    limit: PositiveInt | None = None,
+    batch_size: PositiveInt = 8,
 ) -> dict[str, float]:
     """Measure a checkpoint on every window of `split`; `data` is a section of the config, null the checkpoint's own.
 
-    A text is split as in training, so `split` is a part of it; "all" is the whole text.
+    A text is split as in training, so `split` is a part of it; "all" is the whole text. With `tasks` it is measured on
+    those of lm-eval instead, `batch_size` examples at a time, and the keys are `task/metric`.
 
     Raises:
-        ConfigError: no such checkpoint, split, text or device.
+        ConfigError: no such checkpoint, split, text, task or device; settings that contradict each other.
     """
+    names = [tasks] if isinstance(tasks, str) else tasks
+    _check_settings(names, split, data, num_fewshot, limit)
     loaded = load_checkpoint(find_checkpoint(checkpoint))
+    trainer = _trainer(accelerator, precision)
+    if names is None:
+        return _on_text(loaded, trainer, split, data)
+    from firstlight.harness.adapter import HarnessLM
+    from firstlight.harness.tasks import run_tasks
+
+    model = loaded.build_model().to(trainer.strategy.root_device)
+    trainer.precision_plugin.convert_module(model)
+    lm = HarnessLM(model, loaded.build_tokenizer(), batch_size=batch_size)
+    with trainer.precision_plugin.forward_context():
+        return run_tasks(lm, names, num_fewshot=num_fewshot, limit=limit)
+
+
+def _check_settings(
+    tasks: list[str] | None, split: str, data: dict[str, Any] | None, num_fewshot: int | None, limit: int | None
+) -> None:
+    if tasks is None and (num_fewshot, limit) != (None, None):
+        raise ConfigError("num_fewshot and limit are about tasks: give tasks=[...] with them")
+    if tasks is not None and (data is not None or split != "val"):
+        raise ConfigError("tasks bring their own data: give tasks, or data and split, not both")
+    if tasks is not None and find_spec("lm_eval") is None:
+        raise ConfigError("tasks need lm-eval: pip install 'firstlight[lm-eval]'")
+
+
+def _on_text(loaded: Checkpoint, trainer: pl.Trainer, split: str, data: dict[str, Any] | None) -> dict[str, float]:
     model, tokenizer = loaded.build_model(), loaded.build_tokenizer()
     section = data or loaded.config.get("data")
     if section is None:
@@ -48,7 +82,6 @@ def evaluate(
             raise ValueError(f"context_length must not be above the model's ({model.context_length})")
     except (ValueError, TypeError, OSError) as error:
         raise blame("data", error) from error
-    trainer = _trainer(accelerator, precision)
     module = EvaluationModule(model, tokenizer.byte_lengths)
     module.splits = [split]
     trainer.validate(module, dataloaders=text.eval_dataloader(split), verbose=False)
@@ -85,9 +118,9 @@ def arguments(config: DictConfig) -> dict[str, Any]:
     return check_config(config, evaluate)
 
 
-def main(config: DictConfig) -> float:
-    """Print the metrics as one JSON object; return the loss."""
+def main(config: DictConfig) -> float | None:
+    """Print the metrics as one JSON object; return the loss, if it is a text that was measured on."""
     plain = arguments(config)
     metrics = evaluate(**plain)
     print(json.dumps(metrics))
-    return metrics[f"{plain['split']}/loss"]
+    return metrics.get(f"{plain['split']}/loss")
