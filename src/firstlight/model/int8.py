@@ -1,9 +1,13 @@
 """Weights in 8 bits: half as many bytes to read for each token as in bfloat16, which is what decoding waits for."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from firstlight.model.base import LanguageModel
+
+BLOCK = 32
+"""Inputs come in multiples of it: of others the kernel reads numbers, and memory, beyond the end (torch 2.13)."""
 
 
 class Int8Linear(nn.Module):
@@ -19,12 +23,14 @@ class Int8Linear(nn.Module):
         self.weight: Tensor
         self.scale: Tensor
         self.bias: Tensor | None
-        self.register_buffer("weight", (weight / scale[:, None]).round().clamp(-127, 127).to(torch.int8))
+        self.padding = (0, -linear.in_features % BLOCK)
+        rounded = (weight / scale[:, None]).round().clamp(-127, 127).to(torch.int8)
+        self.register_buffer("weight", F.pad(rounded, self.padding))
         self.register_buffer("scale", scale)
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().bfloat16())
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = x.flatten(0, -2).bfloat16().contiguous()  # (B * T, in)
+        rows = F.pad(x.flatten(0, -2).bfloat16(), self.padding).contiguous()  # (B * T, in + padding)
         product = torch.ops.aten._weight_int8pack_mm(rows, self.weight, self.scale)
         return (product if self.bias is None else product + self.bias).unflatten(0, x.shape[:-1])
 
