@@ -22,19 +22,17 @@ def ids_of(found):
 
 
 @pytest.mark.parametrize("num_samples", [1, 3])
-@pytest.mark.parametrize(
-    "lengths", [(1,), (8,), (3, 1, 5), (8, 2), (11, 4, 9)], ids=lambda lengths: f"prompts of {lengths}"
-)
+@pytest.mark.parametrize("lengths", [(1,), (3, 1, 5), (8, 2), (11, 4, 9)], ids=lambda lengths: f"prompts of {lengths}")
 def test_batches_are_the_uncached_loop_over_each_row_alone(
     tiny_gpt, uncached, random_ids, strategy, lengths, num_samples
 ):
     model, prompts = tiny_gpt(context_length=8), random_ids(*lengths)
     seeds = [101 + number for number in range(len(prompts))]
-    found = strategy.generate(model, prompts, max_new_tokens=12, num_samples=num_samples, seeds=seeds)
+    found = strategy.generate(model, prompts, max_new_tokens=10, num_samples=num_samples, seeds=seeds)
     for prompt, seed, samples in zip(prompts, seeds, found, strict=True):
         assert len(samples) == num_samples
         for number, sample in enumerate(samples):
-            ids, logprobs = uncached(model, strategy, prompt, 12, seed=derived_seed(seed, sample=number))
+            ids, logprobs = uncached(model, strategy, prompt, 10, seed=derived_seed(seed, sample=number))
             assert sample.ids == ids
             assert sample.logprobs == pytest.approx(logprobs, **ROUNDING)
             assert sample.finish_reason == "length"
@@ -112,7 +110,7 @@ def test_rows_of_a_batch_end_on_their_own_and_the_loop_with_the_last(countdown):
     found = Greedy().generate(model, [[4], [2], [9, 1]], max_new_tokens=9, eos_id=0)
     assert ids_of(found) == [[[3, 2, 1, 0]], [[1, 0]], [[0]]]
     assert {row.finish_reason for [row] in found} == {"end_of_text"}
-    assert model.n_passes == 4
+    assert len(model.passes) == 4
 
 
 def test_without_an_end_token_all_tokens_are_generated(countdown):
@@ -171,10 +169,10 @@ def test_a_stream_yields_the_tokens_of_generate_row_by_row_as_they_come(tiny_gpt
 def test_a_stream_computes_no_token_before_it_is_asked_for(countdown):
     model = countdown()
     tokens = Greedy().stream(model, [[4]], max_new_tokens=5)
-    assert model.n_passes == 0
+    assert model.passes == []
     for n in range(1, 6):
         next(tokens)
-        assert model.n_passes == n
+        assert len(model.passes) == n
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -206,14 +206,6 @@ def test_tied_weights_share_storage_and_are_counted_once(tiny_gpt):
     assert untied.n_parameters - tied.n_parameters == 31 * 12
 
 
-@pytest.mark.parametrize("chunks", [[1] * 6, [2, 3, 1], [6], [5, 1], [1, 5]], ids=str)
-def test_logits_with_a_cache_are_those_without(tiny_gpt, chunks):
-    model, ids = tiny_gpt(), some_ids(batch=3, length=6)
-    cache = model.new_cache()
-    pieces = [model(chunk, cache) for chunk in ids.split(chunks, dim=1)]
-    torch.testing.assert_close(torch.cat(pieces, dim=1), model(ids), atol=1e-5, rtol=0)
-
-
 def test_gpt2_initialisation_has_the_published_standard_deviations():
     torch.manual_seed(0)
     model = GPT(vocab_size=500, context_length=64, emb_dim=128, n_heads=4, n_layers=8, qkv_bias=True, init="gpt2")
