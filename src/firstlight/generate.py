@@ -252,10 +252,10 @@ def _device(accelerator: str, precision: str) -> torch.device:
     name = {"auto": best, "gpu": best if best != "cpu" else "cuda"}.get(accelerator, accelerator)
     try:
         device = torch.device(name)
-        torch.Generator(device)
         float(torch.zeros(1, device=device))
+        torch.Generator(device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = (str(error).splitlines() or [""])[0]
+        reason = shorten((str(error).splitlines() or [""])[0])
         raise ConfigError(
             f"accelerator ({accelerator}) is not to be had here: {reason} (accelerator=cpu always works)"
         ) from None
