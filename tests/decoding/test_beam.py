@@ -15,7 +15,7 @@ ROUNDING = {"rel": 1e-5, "abs": 1e-5}
 
 @torch.no_grad()
 def search(model, prompt, *, n_beams, max_new_tokens, length_penalty=1.0, early_stopping=True, eos_id=None):
-    """Beam search over lists, without a cache and with every candidate in one sorted list: [(score, ids)], best first."""
+    """Beam search without a cache and with all candidates in one sorted list: [(score, ids)], best first."""
     beams, complete = [(0.0, [])], []
     for length in range(1, max_new_tokens + 1):
         windows = torch.tensor([[*prompt, *ids][-model.context_length :] for _, ids in beams])

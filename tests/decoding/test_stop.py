@@ -142,6 +142,6 @@ def test_streamed_text_is_the_text_whatever_comes(of_bytes, streamed, seed):
 def test_of_valid_text_a_stream_never_shows_half_a_character(of_bytes, streamed, seed):
     draw = random.Random(seed)
     text = "".join(draw.choices("aé灯🏮\n", k=40))
-    pieces, ids = streamed(StopStrings(["é🏮", "灯\n灯"], of_bytes), spelt(text))
+    pieces, _ = streamed(StopStrings(["é🏮", "灯\n灯"], of_bytes), spelt(text))
     assert text.startswith("".join(pieces))
     assert "\ufffd" not in "".join(pieces)
