@@ -8,7 +8,6 @@ what reading every weight matrix once a token allows: the same matrices, multipl
 """
 
 import argparse
-import contextlib
 import platform
 import statistics
 import time
@@ -127,10 +126,8 @@ def main() -> None:
         for batch in args.batches:
             print(f"{precision}, batch {batch}, {args.tokens} new tokens")
             # The page's loop computes everything again for each token: batch 1 in float32 shows it well enough.
-            with contextlib.suppress(KeyboardInterrupt):
-                measure(
-                    DTYPES[precision], batch, args.tokens, args.rounds, args.page and precision == "fp32" and batch == 1
-                )
+            with_page = args.page and precision == "fp32" and batch == 1
+            measure(DTYPES[precision], batch, args.tokens, args.rounds, with_page)
 
 
 if __name__ == "__main__":

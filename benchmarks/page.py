@@ -1,4 +1,4 @@
-"""The model and the text generation of the book's chapters 4 and 5, as its page has them: what others are compared with.
+"""The model and the text generation of the book's chapters 4 and 5: what others are compared with.
 
 From "Build a Large Language Model (From Scratch)" (Sebastian Raschka, Manning 2024), Apache License 2.0,
 https://github.com/rasbt/LLMs-from-scratch; only names of variables are shortened.

@@ -83,7 +83,7 @@ class HarnessLM(TemplateLM):
         return list(zip(totals, greedy, strict=True))
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        rows: list[Any] = [(*request.args, derived_seed(0, number)) for number, request in enumerate(requests)]
+        rows: list[Any] = [(*request.args, derived_seed(0, prompt=number)) for number, request in enumerate(requests)]
         ordered = Collator(rows, sort_fn=lambda row: -len(row[0]), group_by="gen_kwargs", group_fn=lambda row: row[1])
         texts: list[str] = []
         for batch in tqdm(list(ordered.get_batched(n=self.batch_size)), desc="answers", disable=None):
