@@ -11,7 +11,7 @@ from firstlight.errors import ConfigError, DivergedError, did_you_mean
 
 VERBS = {
     "train": "train a model, or continue a run (resume=RUN)",
-    "evaluate": "loss, perplexity and bits per byte of a checkpoint on a text",
+    "evaluate": "loss, perplexity and bits per byte of a checkpoint on a text, or its results on tasks",
     "generate": "continue a prompt with a checkpoint",
     "export": "write a checkpoint for other programs: Hugging Face's format, or safetensors",
 }
