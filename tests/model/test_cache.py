@@ -75,18 +75,25 @@ def test_each_layer_returns_all_keys_and_values_up_to_now(cache):
     assert (cache.length, cache.room) == (3, 3)
 
 
-def test_memory_is_allocated_once_with_the_type_of_the_keys(cache):
+def test_memory_is_allocated_once(cache):
     assert cache.keys == []
     where = set()
     for token in range(6):
         for layer in range(2):
-            keys = torch.full((2, 3, 1, 4), float(token), dtype=torch.bfloat16)
-            returned, _ = cache.update(layer, keys, keys)
-            assert returned.dtype == torch.bfloat16
+            keys = torch.full((2, 3, 1, 4), float(token))
+            cache.update(layer, keys, keys)
         cache.advance(1)
         where.add(tuple(layer.data_ptr() for layer in (*cache.keys, *cache.values)))
     assert len(where) == 1
     assert [layer.shape for layer in cache.keys] == [(2, 3, 6, 4)] * 2
+
+
+@pytest.mark.parametrize(("autocast", "kept"), [(False, torch.float32), (True, torch.bfloat16)])
+def test_bfloat16_is_kept_as_float32_on_a_cpu_unless_autocast_would_cast_it_back(cache, autocast, kept):
+    keys = torch.ones(2, 3, 1, 4, dtype=torch.bfloat16)
+    with torch.autocast("cpu", enabled=autocast):
+        returned, _ = cache.update(0, keys, keys)
+    assert returned.dtype == kept
 
 
 def test_more_than_a_context_is_a_mistake_of_the_caller(cache):

@@ -29,7 +29,7 @@ class Continuation:
 class Decoding(ABC):
     """A way to continue prompts."""
 
-    draws = False
+    draws: bool = False
     """Does it draw random numbers, so that several samples of a prompt differ?"""
 
     def check(self, model: LanguageModel, num_samples: int = 1) -> None:
@@ -39,7 +39,9 @@ class Decoding(ABC):
             ValueError: what does not fit.
         """
         if num_samples > 1 and not self.draws:
-            raise ValueError(f"it gives one text only: num_samples ({num_samples}) must be 1, or use decoding=sample")
+            raise ValueError(
+                f"it gives one text only: num_samples ({num_samples}) must be 1, or sample above temperature 0"
+            )
 
     @abstractmethod
     def generate(

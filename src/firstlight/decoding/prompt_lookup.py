@@ -91,4 +91,7 @@ class PromptLookup(Context):
             self.wait -= 1
             return []
         recent = self.own.ids[-self.own.longest :]
-        return self.own.after(recent, wanted) or self.text.after(recent, wanted)
+        found = self.own.after(recent, wanted)
+        if found:  # less than wanted, if it reaches the end: then the text has gone in a circle, and may go on so
+            return [found[n % len(found)] for n in range(wanted)]
+        return self.text.after(recent, wanted)

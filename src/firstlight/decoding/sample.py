@@ -1,18 +1,23 @@
 """Sampling, with the filters in the order of the book's chapter 5: first what may be drawn, then temperature."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Generator, Tensor
 
-from firstlight.config import FiniteNonNegative, FinitePositive, PositiveShare
+from firstlight.config import FiniteNonNegative, PositiveShare
 from firstlight.decoding import filters
 from firstlight.decoding.stepwise import Stepwise, draw
 from firstlight.model.base import LanguageModel
 
 COLDEST = 1e-30
 """Below this temperature logits would overflow; far above it already, only the best of them is left."""
+
+
+RepetitionPenalty = Annotated[float, Field(ge=0.01, le=100)]
+"""Within it no logit leaves the floating-point numbers."""
 
 
 class Sample(Stepwise):
@@ -22,8 +27,6 @@ class Sample(Stepwise):
     `top_p` and `min_p` are shares of the model's own probabilities, whatever the temperature.
     """
 
-    draws = True
-
     def __init__(
         self,
         *,
@@ -31,8 +34,9 @@ class Sample(Stepwise):
         top_k: PositiveInt | None = None,
         top_p: PositiveShare | None = None,
         min_p: PositiveShare | None = None,
-        repetition_penalty: FinitePositive | None = None,
+        repetition_penalty: RepetitionPenalty | None = None,
     ) -> None:
+        self.draws = temperature > 0 and top_k != 1
         self.temperature = temperature
         self.top_k, self.top_p, self.min_p = top_k, top_p, min_p
         self.repetition_penalty = repetition_penalty

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from firstlight.model.cache import KVCache
+from firstlight.model.few_rows import replace_linears
 
 
 class LanguageModel(nn.Module, ABC):
@@ -48,6 +49,7 @@ class LanguageModel(nn.Module, ABC):
 
     def fused(self) -> Self:
         """This model, in place, ready to infer alone: faster where it can be; its state dict is no checkpoint's."""
+        replace_linears(self)
         return self.eval().requires_grad_(False)
 
     def adapted(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:

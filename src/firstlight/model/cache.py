@@ -9,7 +9,8 @@ class KVCache:
 
     Rows of unequal length stand flush right: `padding` (B,) counts the unused places at the left of each, which have
     no position and which nothing looks at. Allocated at the first `update`, with the device and dtype of its keys
-    (autocast decides those).
+    (autocast decides those). In a model that is bfloat16 altogether it is float32 on a CPU, which attends two to three
+    times as fast in it, and more exactly.
     """
 
     def __init__(self, *, n_layers: int, context_length: int) -> None:
@@ -52,8 +53,10 @@ class KVCache:
         if not self.keys:
             batch_size, n_heads, _, head_dim = keys.shape
             shape = (batch_size, n_heads, self.context_length, head_dim)
-            self.keys = [keys.new_empty(shape) for _ in range(self.n_layers)]
-            self.values = [values.new_empty(shape) for _ in range(self.n_layers)]
+            in_float32 = keys.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+            dtype = torch.float32 if in_float32 else keys.dtype
+            self.keys = [keys.new_empty(shape, dtype=dtype) for _ in range(self.n_layers)]
+            self.values = [values.new_empty(shape, dtype=dtype) for _ in range(self.n_layers)]
         all_keys, all_values = self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
         all_keys[:, :, self.length :], all_values[:, :, self.length :] = keys, values
         return all_keys, all_values

@@ -52,14 +52,14 @@ class MultiHeadAttention(nn.Module):
         if cache is not None:
             keys, values = cache.update(layer, keys, values)  # (B, H, cache.length + T, D)
         attended = F.scaled_dot_product_attention(
-            queries,
+            queries.to(keys.dtype),
             keys,
             values,
             attn_mask=mask,
             dropout_p=self.drop_rate if self.training else 0.0,
             is_causal=mask is None and queries.shape[2] == keys.shape[2],  # it aligns with the first key, not the last
         )
-        return self.out_proj(attended.transpose(1, 2).flatten(2))  # (B, H, T, D) -> (B, T, C)
+        return self.out_proj(attended.to(x.dtype).transpose(1, 2).flatten(2))  # (B, H, T, D) -> (B, T, C)
 
 
 class FeedForward(nn.Module):

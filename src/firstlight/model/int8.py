@@ -30,9 +30,13 @@ class Int8Linear(nn.Module):
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().bfloat16())
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = F.pad(x.flatten(0, -2).bfloat16(), self.padding).contiguous()  # (B * T, in + padding)
+        rows = x.reshape(-1, x.shape[-1]).bfloat16()  # (B * T, in)
+        if self.padding[1]:
+            rows = F.pad(rows, self.padding)
         product = torch.ops.aten._weight_int8pack_mm(rows, self.weight, self.scale)
-        return (product if self.bias is None else product + self.bias).unflatten(0, x.shape[:-1])
+        if self.bias is not None:
+            product += self.bias
+        return product.view(*x.shape[:-1], -1)
 
 
 def quantize_int8(model: LanguageModel) -> LanguageModel:
