@@ -40,7 +40,7 @@ class Decoding(ABC):
         """
         if num_samples > 1 and not self.draws:
             raise ValueError(
-                f"it gives one text only: num_samples ({num_samples}) must be 1, or sample above temperature 0"
+                f"it gives one text only: num_samples ({num_samples}) must be 1, or use decoding=sample above temperature 0"
             )
 
     @abstractmethod
