@@ -6,11 +6,11 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from omegaconf import DictConfig
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 from firstlight.config import NonEmpty, Seed, blame, build, check_config
 from firstlight.data.files import read_text
@@ -54,7 +54,7 @@ def generate(
     format: Literal["text", "jsonl"] = "text",
     logprobs: bool = False,
     batch_size: PositiveInt = 8,
-    prompt_lookup: PositiveInt | None = None,
+    prompt_lookup: Annotated[int, Field(ge=2)] | None = None,
     lookup_text: NonEmpty | None = None,
     accelerator: str = "auto",
     precision: Literal["32-true", "bf16-true", "int8"] = "32-true",
@@ -68,8 +68,8 @@ def generate(
     _check_settings(decoding, stream, format, logprobs, prompt_lookup, lookup_text)
     texts = _texts(prompt, prompts)
     device = _device(accelerator, precision)
-    loaded = load_checkpoint(find_checkpoint(checkpoint))
-    tokenizer, model = loaded.build_tokenizer(), loaded.build_model()
+    lookup = _read("lookup_text", lookup_text) if lookup_text else ""
+    model, tokenizer = _load(checkpoint)
     ids = [_encode(text, tokenizer, special_tokens, model.context_length) for text in texts]
     try:
         decoding.check(model, num_samples)
@@ -82,7 +82,7 @@ def generate(
     settings = {"max_new_tokens": max_new_tokens, "eos_id": tokenizer.end_of_text, "stop": stops if stop else None}
     if stream or prompt_lookup:
         assert isinstance(decoding, Stepwise)
-        text = NGrams(tokenizer.encode(_read("lookup_text", lookup_text)) if lookup_text else ())
+        text = NGrams(tokenizer.encode(lookup))
         context = functools.partial(PromptLookup, max_guesses=prompt_lookup, text=text) if prompt_lookup else Context
         decode = functools.partial(decoding.stream, model, make_context=context, **settings)
         rows = _one_by_one(todo, num_samples, decode)
@@ -91,22 +91,38 @@ def generate(
         found = ((prompt, gather(tokens, 1, 1)[0][0]) for prompt, tokens in rows)
     else:
         decode = functools.partial(decoding.generate, model, **settings)
-        found = _in_batches(todo, num_samples, batch_size, decode)
+        room = model.context_length - max_new_tokens
+        found = _in_batches(todo, num_samples, batch_size, room, decode)
     if format == "jsonl":
         return (_json_line(prompt, row, stops, tokenizer, logprobs) for prompt, row in found)
     return _as_text(found, stops)
 
 
+def _load(checkpoint: str) -> tuple[LanguageModel, Tokenizer]:
+    """Model and tokenizer; nothing else keeps the weights alive."""
+    loaded = load_checkpoint(find_checkpoint(checkpoint))
+    return loaded.build_model(), loaded.build_tokenizer()
+
+
 def _in_batches(
-    prompts: list[Prompt], num_samples: int, batch_size: int, decode: Callable[..., list[list[Continuation]]]
+    prompts: list[Prompt], num_samples: int, batch_size: int, room: int, decode: Callable[..., Any]
 ) -> Iterator[tuple[Prompt, Continuation]]:
-    """Continue the prompts, about `batch_size` rows at a time."""
+    """Continue the prompts, about `batch_size` continuations at a time.
+
+    Of a batch, prompts of more than `room` tokens go by themselves: past the context everything is computed again for
+    each token, and the others need not wait for that.
+    """
     size = max(1, batch_size // num_samples)
     for first in range(0, len(prompts), size):
         batch = prompts[first : first + size]
-        found = decode([p.ids for p in batch], num_samples=num_samples, seeds=[p.seed for p in batch])
-        for prompt, continuations in zip(batch, found, strict=True):
-            yield from ((prompt, continuation) for continuation in continuations)
+        found: dict[int, list[Continuation]] = {}
+        for is_long in (False, True):
+            numbers = [n for n, prompt in enumerate(batch) if (len(prompt.ids) > room) is is_long]
+            if numbers:
+                ids, seeds = [batch[n].ids for n in numbers], [batch[n].seed for n in numbers]
+                found |= zip(numbers, decode(ids, num_samples=num_samples, seeds=seeds), strict=True)
+        for number, prompt in enumerate(batch):
+            yield from ((prompt, continuation) for continuation in found[number])
 
 
 def _one_by_one(
@@ -166,7 +182,7 @@ def _check_settings(
     if prompt_lookup and not stepwise:
         raise ConfigError("prompt_lookup serves decodings that settle one token after another; beam search does not")
     if lookup_text and not prompt_lookup:
-        raise ConfigError("lookup_text is where prompt_lookup looks, too: give prompt_lookup=10 with it")
+        raise ConfigError("lookup_text is where prompt_lookup looks, too: give prompt_lookup=7 with it")
 
 
 def _texts(prompt: str | None, file: str | None) -> list[str]:

@@ -45,7 +45,7 @@ class BeamSearch(Decoding):
     ) -> None:
         self.n_beams = n_beams
         self.length_penalty = length_penalty
-        self.early_stopping = early_stopping
+        self.early_stopping = early_stopping or n_beams == 1  # one beam is greedy decoding, and ends as that does
 
     def check(self, model: LanguageModel, num_samples: int = 1) -> None:
         if num_samples > self.n_beams:
@@ -109,11 +109,13 @@ class _Search:
         flat = totals.flatten()
         places = filters.top_k(flat[None], 2 * n_beams)[0].isfinite().nonzero()[:, 0]  # of equal ones the first
         ranked, order = flat[places].sort(descending=True, stable=True)
+        own = logprobs.flatten()[places[order]].tolist()
         beams, parents = [], []
-        for rank, (total, place) in enumerate(zip(ranked.tolist(), places[order].tolist(), strict=True)):
+        columns = zip(ranked.tolist(), places[order].tolist(), own, strict=True)
+        for rank, (total, place, logprob) in enumerate(columns):
             parent, token = divmod(place, vocab_size)
             old = self.beams[parent]
-            beam = _Beam([*old.ids, token], [*old.logprobs, logprobs[parent, token].item()], total)
+            beam = _Beam([*old.ids, token], [*old.logprobs, logprob], total)
             reason = finish_reason(beam.ids, max_new_tokens=self.max_new_tokens, eos_id=self.eos_id, stop=self.stop)
             if reason in ("end_of_text", "stop"):
                 if rank < n_beams:

@@ -32,7 +32,7 @@ class _Row:
     ids: list[int]
     n_prompt: int
     generator: Generator
-    finished: bool = False
+    number: int
 
     @property
     def new_ids(self) -> list[int]:
@@ -99,15 +99,20 @@ class Stepwise(Decoding):
             while True:
                 chosen = self.next_token(logits, [row.ids for row in rows], [row.generator for row in rows])  # (B,)
                 columns = zip(rows, chosen.tolist(), logprobs(logits, chosen).tolist(), strict=True)
-                for number, (row, token, logprob) in enumerate(columns):
-                    if row.finished:  # it is carried along until the last one is complete
-                        continue
+                live = []
+                for place, (row, token, logprob) in enumerate(columns):
                     row.ids.append(token)
                     reason = finish_reason(row.new_ids, max_new_tokens=max_new_tokens, eos_id=eos_id, stop=stop)
-                    row.finished = reason is not None
-                    yield Token(number, token, logprob, reason)
-                if all(row.finished for row in rows):
+                    if reason is None:
+                        live.append(place)
+                    yield Token(row.number, token, logprob, reason)
+                if not live:
                     return
+                if len(live) < len(rows):
+                    rows = [rows[place] for place in live]
+                    kept = torch.tensor(live, device=model.device)
+                    context.select(kept)
+                    chosen = chosen[kept]
                 logits = context.append(chosen[:, None])[:, 0]
 
 
@@ -116,8 +121,13 @@ def _rows(
 ) -> list[_Row]:
     seeds = seeds or [derived_seed(0, prompt=number) for number in range(len(prompts))]
     return [
-        _Row(list(prompt), len(prompt), torch.Generator(device).manual_seed(derived_seed(seed, sample=sample)))
-        for prompt, seed in zip(prompts, seeds, strict=True)
+        _Row(
+            list(prompt),
+            len(prompt),
+            torch.Generator(device).manual_seed(derived_seed(seed, sample=sample)),
+            number * num_samples + sample,
+        )
+        for number, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
         for sample in range(num_samples)
     ]
 

@@ -18,14 +18,18 @@ class Int8Linear(nn.Module):
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        weight = linear.weight.detach().float()  # (out, in)
-        scale = (weight.abs().amax(dim=1).clamp(min=1e-12) / 127).bfloat16()  # (out,)
+        weight = linear.weight.detach()  # (out, in)
+        scale = (weight.abs().amax(dim=1).float().clamp(min=1e-12) / 127).bfloat16()  # (out,)
         self.weight: Tensor
         self.scale: Tensor
         self.bias: Tensor | None
         self.padding = (0, -linear.in_features % BLOCK)
-        rounded = (weight / scale[:, None]).round().clamp(-127, 127).to(torch.int8)
-        self.register_buffer("weight", F.pad(rounded, self.padding))
+        rounded = weight.new_zeros(len(weight), linear.in_features + self.padding[1], dtype=torch.int8)
+        for few in range(0, len(weight), 1024):  # rows, so that no copy of a vocabulary's matrix is needed
+            rows = slice(few, few + 1024)
+            product = (weight[rows].float() / scale[rows, None]).round_().clamp_(-127, 127)
+            rounded[rows, : linear.in_features] = product.to(torch.int8)
+        self.register_buffer("weight", rounded)
         self.register_buffer("scale", scale)
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().bfloat16())
 

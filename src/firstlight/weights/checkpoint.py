@@ -1,6 +1,7 @@
 """Checkpoints: find one, read it as plain data, make its model and tokenizer again."""
 
 import json
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,7 +138,9 @@ def load_weights(model: LanguageModel, checkpoint: Checkpoint, *, assign: bool =
     if problems:
         more = f" (and {len(problems) - 1} more differences)" if len(problems) > 1 else ""
         raise ConfigError(f"{checkpoint.path}: the weights of another model: {problems[0]}{more}")
-    if not all(bool(torch.isfinite(w).all()) for w in weights.values() if w.is_floating_point()):
+    if other := next((name for name, w in weights.items() if not w.is_floating_point()), None):
+        raise ConfigError(f"{checkpoint.path}: {other} holds no floating-point numbers")
+    if not all(_is_finite(w) for w in weights.values()):
         raise ConfigError(f"{checkpoint.path}: some weights are not finite (nan or inf)")
     tied = {name: next(n for n in weights if own.get(n) is p) for name, p in own.items() if name not in weights}
     shared = [(name, other) for name, p in own.items() for other, q in own.items() if p is q and name < other]
@@ -145,6 +148,11 @@ def load_weights(model: LanguageModel, checkpoint: Checkpoint, *, assign: bool =
     for name, other in shared:  # assigning has made two parameters of one
         parent, _, attribute = other.rpartition(".")
         setattr(model.get_submodule(parent), attribute, model.get_parameter(name))
+
+
+def _is_finite(weight: Tensor) -> bool:
+    """Without a copy of it: the smallest and the largest number are nan if any is."""
+    return weight.numel() == 0 or all(map(math.isfinite, (float(bound) for bound in weight.aminmax())))
 
 
 def save_safetensors(model: LanguageModel, path: Path, *, config: dict[str, Any], tokenizer: dict[str, Any]) -> None:
