@@ -134,7 +134,7 @@ def test_that_no_stop_string_came_is_said_on_stderr_in_a_line(output, capsys, st
     arguments = {"prompt": "abc", "stop": "never", "stream": stream}
     assert output(max_new_tokens=3, **arguments) == "abcdef\n"
     out, err = capsys.readouterr()
-    assert (out, err) == ("", "note: no stop string came within max_new_tokens\n")
+    assert (out, err) == ("", "note: no stop string came within max_new_tokens (1 of 1 texts)\n")
     for quiet in ({"max_new_tokens": 40}, {"stop": "d"}, {"max_new_tokens": 3, "stop": None}):
         output(**(arguments | quiet))  # the text ended, a stop came, none was asked for
     assert capsys.readouterr().err == ""

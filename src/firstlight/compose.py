@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from firstlight.errors import ConfigError, did_you_mean, one_line, shorten
 
-TEXT_KEYS = ("prompt",)
+TEXT_KEYS = ("prompt", "stop")
 """Keys whose value is taken as it was typed: prose is full of what Hydra's grammar reads as something else."""
 
 CHANGEABLE = ("trainer.max_", "trainer.eval_", "trainer.log_", "trainer.accelerator", "callbacks.", "logger.")
@@ -182,6 +182,8 @@ def _trials(overrides: list[str], multirun: bool) -> Iterator[list[str]]:
 def _quote_text(word: str) -> str:
     key, equals, value = word.partition("=")
     if not equals or key.split(".")[-1] not in TEXT_KEYS:
+        return word
+    if key == "stop" and (value == "null" or value.startswith("[")):  # none, or a list of them
         return word
     if "${" in value or value == "???":  # OmegaConf would read an interpolation, or a missing value
         return f"{key}=${{text:{value.encode().hex()}}}"

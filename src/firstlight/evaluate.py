@@ -13,6 +13,8 @@ from firstlight.config import NonEmpty, blame, build, check_config, check_node
 from firstlight.data.datamodule import TextDataModule
 from firstlight.data.order import SeededOrder
 from firstlight.errors import ConfigError, one_line
+from firstlight.model.base import LanguageModel
+from firstlight.model.int8 import quantize_int8
 from firstlight.training.evaluation import EvaluationModule
 from firstlight.training.trainer import quiet, refusal
 from firstlight.weights.checkpoint import Checkpoint, load_checkpoint
@@ -24,7 +26,7 @@ def evaluate(
     checkpoint: str,
     split: Literal["train", "val", "test", "all"] = "val",
     accelerator: str = "auto",
-    precision: str = "32-true",
+    precision: Literal["32-true", "bf16-mixed", "bf16-true", "int8"] = "32-true",
     data: dict[str, Any] | None = None,
     tasks: NonEmpty | Annotated[list[NonEmpty], Field(min_length=1)] | None = None,
     num_fewshot: NonNegativeInt | None = None,
@@ -44,11 +46,11 @@ def evaluate(
     loaded = load_checkpoint(find_checkpoint(checkpoint))
     trainer = _trainer(accelerator, precision)
     if names is None:
-        return _on_text(loaded, trainer, split, data)
+        return _on_text(loaded, _model(loaded, precision), trainer, split, data)
     from firstlight.harness.adapter import HarnessLM
     from firstlight.harness.tasks import run_tasks
 
-    model = loaded.build_model().to(trainer.strategy.root_device)
+    model = _model(loaded, precision).to(trainer.strategy.root_device)
     trainer.precision_plugin.convert_module(model)
     lm = HarnessLM(model, loaded.build_tokenizer(), batch_size=batch_size)
     with trainer.precision_plugin.forward_context():
@@ -66,8 +68,15 @@ def _check_settings(
         raise ConfigError("tasks need lm-eval: pip install 'firstlight[lm-eval]'")
 
 
-def _on_text(loaded: Checkpoint, trainer: pl.Trainer, split: str, data: dict[str, Any] | None) -> dict[str, float]:
-    model, tokenizer = loaded.build_model(), loaded.build_tokenizer()
+def _model(loaded: Checkpoint, precision: str) -> LanguageModel:
+    model = loaded.build_model()
+    return quantize_int8(model.fused()) if precision == "int8" else model
+
+
+def _on_text(
+    loaded: Checkpoint, model: LanguageModel, trainer: pl.Trainer, split: str, data: dict[str, Any] | None
+) -> dict[str, float]:
+    tokenizer = loaded.build_tokenizer()
     section = data or loaded.config.get("data")
     if section is None:
         raise ConfigError(f"checkpoint ({loaded.path}) does not say what it was trained on; choose one with data=...")
@@ -90,10 +99,13 @@ def _on_text(loaded: Checkpoint, trainer: pl.Trainer, split: str, data: dict[str
 
 def _trainer(accelerator: str, precision: str) -> pl.Trainer:
     quiet()
+    accelerator = "cpu" if precision == "int8" and accelerator == "auto" else accelerator
+    if precision == "int8" and accelerator != "cpu":
+        raise ConfigError(f"precision=int8 is for the CPU, not {accelerator}: give accelerator=cpu")
     try:
         return pl.Trainer(
             accelerator=accelerator,
-            precision=precision,  # type: ignore[arg-type]
+            precision="32-true" if precision == "int8" else precision,  # type: ignore[arg-type]
             devices=1,
             logger=False,
             enable_progress_bar=False,

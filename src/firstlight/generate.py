@@ -135,20 +135,24 @@ def _one_by_one(
 
 
 def _streamed(rows: Iterator[tuple[Prompt, Iterator[Token]]], stops: StopStrings) -> Iterator[str]:
+    reasons = []
     for number, (prompt, tokens) in enumerate(rows):
         yield (RULE if number else "") + prompt.text
         text, reason = TextStream(stops), None
         for token in tokens:
             reason = token.finish_reason
             yield text.feed([token.id], last=reason is not None)
+        reasons.append(reason)
         yield "\n"
-        _note_missing_stop(stops, reason)
+    _note_missing_stop(stops, reasons)
 
 
 def _as_text(found: Iterator[tuple[Prompt, Continuation]], stops: StopStrings) -> Iterator[str]:
+    reasons = []
     for number, (prompt, row) in enumerate(found):
+        reasons.append(row.finish_reason)
         yield f"{RULE if number else ''}{prompt.text}{stops.text(row.ids)}\n"
-        _note_missing_stop(stops, row.finish_reason)
+    _note_missing_stop(stops, reasons)
 
 
 def _json_line(prompt: Prompt, row: Continuation, stops: StopStrings, tokenizer: Tokenizer, logprobs: bool) -> str:
@@ -164,9 +168,10 @@ def _json_line(prompt: Prompt, row: Continuation, stops: StopStrings, tokenizer:
     return json.dumps(record, ensure_ascii=False) + "\n"
 
 
-def _note_missing_stop(stops: StopStrings, reason: str | None) -> None:
-    if stops.stops and reason == "length":
-        print("note: no stop string came within max_new_tokens", file=sys.stderr)
+def _note_missing_stop(stops: StopStrings, reasons: Sequence[str | None]) -> None:
+    missing = reasons.count("length")
+    if stops.stops and missing:
+        print(f"note: no stop string came within max_new_tokens ({missing} of {len(reasons)} texts)", file=sys.stderr)
 
 
 def _check_settings(

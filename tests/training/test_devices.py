@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import TINY, rows_of
+from tiny_run import TINY, rows_of
 
 from firstlight.training.loggers.csv import read_rows
 

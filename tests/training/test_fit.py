@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import TINY, rows_of, same_weights, weights_of
+from tiny_run import TINY, rows_of, same_weights, weights_of
 
 from firstlight.cli import main
 from firstlight.training.loggers.csv import read_rows

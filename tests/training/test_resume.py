@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import rows_of, same_weights
 from stop_at import Crash
+from tiny_run import rows_of, same_weights
 
 from firstlight.cli import main
 

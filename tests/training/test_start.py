@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import rows_of, same_weights
+from tiny_run import TINY, rows_of, same_weights
 
 from firstlight.cli import main
 from firstlight.weights.checkpoint import load_checkpoint
@@ -29,7 +29,10 @@ def test_the_tokenizer_comes_with_the_weights(train, capsys):
     assert train("first", "trainer.max_steps=1", "tokenizer=bpe", "tokenizer.vocab_size=270") == 0
     capsys.readouterr()
     changes = ["data=text", "data.path=other.txt", "trainer.max_steps=1"]
-    assert train("second", *changes, "init_from=first") == 0  # of bytes, by itself
+    assert train("third", *changes, "init_from=first") == 2  # it asks for bytes
+    assert "leave it out" in capsys.readouterr().err
+    asked = [word for word in TINY if word != "tokenizer=bytes"]
+    assert main(["train", *asked, "output_dir=second", *changes, "init_from=first"]) == 0
     first, second = (load_checkpoint(Path(run, "checkpoints", "last.ckpt")) for run in ("first", "second"))
     assert first.tokenizer == second.tokenizer
     assert second.build_model().vocab_size == 270
@@ -38,10 +41,18 @@ def test_the_tokenizer_comes_with_the_weights(train, capsys):
     assert load_checkpoint(Path("second/checkpoints/last.ckpt")).tokenizer == first.tokenizer
 
 
-def test_biases_come_with_the_weights(train):
-    assert train("first", "trainer.max_steps=1", "model.qkv_bias=true") == 0
-    assert train("second", "trainer.max_steps=1", "optimizer.lr=1e-30", "model.qkv_bias=false", "init_from=first") == 0
+def test_biases_come_with_the_weights(train, first, capsys):
+    untied = ["trainer.max_steps=1", "optimizer.lr=1e-30", "model.tie_weights=false"]
+    assert train("second", *untied, "init_from=first") == 0  # the default has biases
     assert torch.equal(model_of("second")(IDS), model_of("first")(IDS))
+    assert "model.qkv_bias True -> False" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("override", ["model.qkv_bias=true", "model.vocab_size=300", "tokenizer.vocab_size=300"])
+def test_what_was_asked_for_is_never_changed_in_silence(train, first, override, capsys):
+    assert train("second", override, "init_from=first", "model.tie_weights=false") == 2
+    assert "the weights in first" in capsys.readouterr().err
+    assert not Path("second").exists()
 
 
 def test_a_shorter_context_takes_the_first_positions(train):
@@ -68,7 +79,7 @@ def test_a_head_of_its_own_cannot_be_tied(train, first, capsys):
 
 
 def test_a_started_run_is_resumed_as_what_it_is(train, first):
-    changes = ["trainer.max_steps=4", "model.qkv_bias=true", "model.tie_weights=false", f"init_from={first}"]
+    changes = ["trainer.max_steps=4", "model.tie_weights=false", f"init_from={first}"]
     assert train("whole", *changes) == 0
     assert train("halved", *changes, "trainer.max_steps=2") == 0
     assert main(["train", "resume=halved", "trainer.max_steps=4"]) == 0

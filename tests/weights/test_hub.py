@@ -49,7 +49,7 @@ def refusal(repo=REPO, revision=None):
     line = str(caught.value)
     print(line)
     assert "\n" not in line and len(f"firstlight: {line}") < 300
-    assert repo in line and "checkpoint=hf:FOLDER" in line and "HF_ENDPOINT" in line
+    assert repo in line and "hf:FOLDER" in line and "HF_ENDPOINT" in line
     return line
 
 
@@ -185,11 +185,22 @@ def test_content_of_another_sha256_is_refused_until_it_is_deleted(hub):
 
 def test_files_that_no_hub_stored_are_not_compared_with_their_names(tmp_path):
     (tmp_path / "blobs").mkdir()
-    named_by_git = tmp_path / "blobs" / ("a" * 40)
-    named_by_git.write_bytes(b"x")
-    (tmp_path / "link.safetensors").symlink_to(named_by_git)
+    named_otherwise = tmp_path / "blobs" / ("a" * 39)
+    named_otherwise.write_bytes(b"x")
+    (tmp_path / "link.safetensors").symlink_to(named_otherwise)
     check_content(tmp_path / "link.safetensors")
-    check_content(named_by_git)
+    check_content(named_otherwise)
+
+
+def test_small_files_are_compared_with_the_sha1_that_git_gives_them(tmp_path):
+    (tmp_path / "blobs").mkdir()
+    blob = tmp_path / "blobs" / "bd9dbf5aae1a3862dd1526723246b20206e5fc37"  # git hash-object of "what is up, doc?"
+    blob.write_bytes(b"what is up, doc?")
+    (tmp_path / "config.json").symlink_to(blob)
+    check_content(tmp_path / "config.json")
+    blob.write_bytes(b"what is up, Doc?")
+    with pytest.raises(ConfigError, match="its hash is not the hub's"):
+        check_content(tmp_path / "config.json")
 
 
 def test_the_published_sizes_have_names():

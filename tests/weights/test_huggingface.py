@@ -286,7 +286,7 @@ def test_a_folder_without_a_config_is_refused(folder):
 
 def test_a_folder_of_pickles_is_refused_with_the_way_to_convert_them(folder):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    assert not is_huggingface_folder(folder)
+    assert is_huggingface_folder(folder)
     refusal(folder, "pytorch_model.bin", "pickle", "save_pretrained")
 
 
@@ -312,7 +312,7 @@ def test_a_file_of_the_hubs_cache_is_compared_with_its_sha256(folder, original, 
     content = bytearray(blob.read_bytes())
     content[-9] ^= 1
     blob.write_bytes(content)
-    refusal(folder, f"{name}: damaged, its sha256 is not the hub's", str(blob))
+    refusal(folder, f"{name}: damaged, its hash is not the hub's", str(blob))
 
 
 def test_a_tokenizer_of_another_kind_is_refused(folder):

@@ -389,7 +389,7 @@ def test_a_download_that_fails_everywhere_says_so_in_one_line_and_leaves_whole_f
         download("124M")
     message = str(caught.value)
     assert message.startswith(f"cannot download {broken} of GPT-2: {url}/a/124M/{broken} ({reason}), {url}/b/124M/")
-    assert f"into {cache}, use a folder" in message and "checkpoint=hf:FOLDER" in message
+    assert f"into {cache}, use a folder" in message and "hf:FOLDER" in message
     assert "\n" not in message
     assert names_in(cache) == set(FILES[: FILES.index(broken)])
 

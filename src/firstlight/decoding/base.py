@@ -39,9 +39,7 @@ class Decoding(ABC):
             ValueError: what does not fit.
         """
         if num_samples > 1 and not self.draws:
-            raise ValueError(
-                f"it gives one text only: num_samples ({num_samples}) must be 1, or use decoding=sample above temperature 0"
-            )
+            raise ValueError(f"num_samples ({num_samples}) must be 1: it gives one text (decoding=sample draws others)")
 
     @abstractmethod
     def generate(

@@ -17,6 +17,9 @@ class LanguageModel(nn.Module, ABC):
     free_settings: ClassVar[frozenset[str]] = frozenset()
     """Constructor arguments that may differ from those that the weights it starts from were made with."""
 
+    adopted_settings: ClassVar[frozenset[str]] = frozenset({"vocab_size"})
+    """Constructor arguments that follow from the weights it starts from."""
+
     vocab_size: int
     context_length: int
     """The most tokens of one sequence, T."""
@@ -48,7 +51,10 @@ class LanguageModel(nn.Module, ABC):
         return self.output_weight.device
 
     def fused(self) -> Self:
-        """This model, in place, ready to infer alone: faster where it can be; its state dict is no checkpoint's."""
+        """This model, in place, ready to infer alone: faster where it can be; its state dict is no checkpoint's.
+
+        Once is enough; a second call changes nothing.
+        """
         replace_linears(self)
         return self.eval().requires_grad_(False)
 

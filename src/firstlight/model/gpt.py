@@ -31,6 +31,8 @@ class MultiHeadAttention(nn.Module):
 
     def fuse(self) -> None:
         """Make one matrix of query, key and value: one product in place of three, with the same sums."""
+        if self.W_qkv is not None:
+            return
         parts = (self.W_query, self.W_key, self.W_value)
         with torch.device("meta"):
             self.W_qkv = nn.Linear(
@@ -102,6 +104,7 @@ class GPT(LanguageModel):
     """
 
     free_settings = frozenset({"context_length", "drop_rate", "tie_weights", "init"})
+    adopted_settings = frozenset({"vocab_size", "qkv_bias"})
 
     def __init__(
         self,

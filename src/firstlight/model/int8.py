@@ -19,7 +19,8 @@ class Int8Linear(nn.Module):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         weight = linear.weight.detach()  # (out, in)
-        scale = (weight.abs().amax(dim=1).float().clamp(min=1e-12) / 127).bfloat16()  # (out,)
+        smallest, largest = weight.aminmax(dim=1)
+        scale = (torch.maximum(-smallest, largest).float().clamp(min=1e-12) / 127).bfloat16()  # (out,)
         self.weight: Tensor
         self.scale: Tensor
         self.bias: Tensor | None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping, ProgressBar
 from lightning.pytorch.loggers.logger import Logger
 from rich.console import Console
@@ -22,7 +23,7 @@ from firstlight.training import report
 from firstlight.training.callbacks.sample_generation import SampleGeneration
 from firstlight.training.module import OptimizerFactory, PretrainingModule
 from firstlight.training.run_folder import create_run_folder, shared_run_folder, update_run_folder
-from firstlight.training.start import ADOPTED, load_start, started_config
+from firstlight.training.start import adopted, load_start, started_config
 from firstlight.training.trainer import Trainer, quiet, refusal
 from firstlight.weights.checkpoint import (
     FORMAT,
@@ -81,13 +82,14 @@ def fit(
     if last is not None:
         tokenizer = load_checkpoint(last).build_tokenizer()
     elif start is not None:
-        tokenizer, was, config = start.build_tokenizer(), config, started_config(config, start)
-        model = build(config["model"])
-        if config != was:
-            _note(f"the tokenizer is that of {start.path}, and so are {' and '.join(ADOPTED)} of the model")
+        tokenizer, started = start.build_tokenizer(), started_config(config, start, overrides)
+        if shared_run_folder() is None:
+            _note(adopted(config, started, start))
+        config, model = started, build(started["model"])
     text = _section("data", lambda: data(tokenizer=tokenizer, order=order))
     _section("data", text.setup)
     network = _network(model, text, seed, start)
+    del start  # its weights are the network's now
     watchers = list((callbacks or {}).values())
     for sampler in (c for c in watchers if isinstance(c, SampleGeneration)):
         _section("callbacks.sample_generation.decoding", lambda sampler=sampler: sampler.check(network))
@@ -120,7 +122,8 @@ def _network(
 ) -> LanguageModel:
     """The model with its first weights: drawn from `seed`, or those of `start`."""
     pl.seed_everything(seed, workers=True, verbose=False)
-    network = _section("model", model)
+    with torch.device("meta" if start is not None else "cpu"):  # no memory for what the weights replace
+        network = _section("model", model)
     used = data.tokenizer.encoding.n_vocab
     if network.vocab_size < used:
         raise ConfigError(f"model.vocab_size ({network.vocab_size}) must be at least {used}, the ids of the tokenizer")

@@ -1,7 +1,10 @@
 """A run that starts from given weights, and what comes with them."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
+
+import torch
 
 from firstlight.config import blame, build, check_node
 from firstlight.data.tokenizers.base import Tokenizer
@@ -9,31 +12,43 @@ from firstlight.errors import ConfigError
 from firstlight.model.base import LanguageModel
 from firstlight.weights.checkpoint import Checkpoint, load_weights
 
-ADOPTED = ("vocab_size", "qkv_bias")
-"""Settings of the model that follow from the weights and the tokenizer: they need not be given."""
 
-
-def started_config(config: dict[str, Any], start: Checkpoint) -> dict[str, Any]:
+def started_config(config: dict[str, Any], start: Checkpoint, overrides: Sequence[str]) -> dict[str, Any]:
     """`config` with the tokenizer of `start`, whose ids its weights are for, and a model that they fit.
 
     Raises:
-        ConfigError: the model that `config` describes is another one.
+        ConfigError: the model that `config` describes is another one, or an override asks for what cannot be.
     """
-    theirs = check_node("model", start.config.get("model"), LanguageModel)
-    tokenizer = check_node("tokenizer", start.config.get("tokenizer"), Tokenizer)
-    ours = {**config["model"], **{key: theirs[key] for key in ADOPTED if key in theirs}}
-    if ours["_target_"] != theirs["_target_"]:
-        raise ConfigError(f"init_from: {start.path} holds a {theirs['_target_']}, the model is a {ours['_target_']}")
-    free = build(ours).func.free_settings.union(start.guessed)
+    theirs = check_node(f"init_from ({start.path}): model", start.config.get("model"), LanguageModel)
+    tokenizer = check_node(f"init_from ({start.path}): tokenizer", start.config.get("tokenizer"), Tokenizer)
+    if config["model"]["_target_"] != theirs["_target_"]:
+        wanted = config["model"]["_target_"]
+        raise ConfigError(f"init_from: {start.path} holds a {theirs['_target_']}, the model is a {wanted}")
+    kind: type[LanguageModel] = build(config["model"]).func
+    ours = config["model"] | {key: theirs[key] for key in kind.adopted_settings if key in theirs}
+    free = kind.free_settings.union(start.guessed)
     other = {k: v for k, v in theirs.items() if not k.startswith("_") and k not in free and ours.get(k) != v}
     if other:
         wanted = " ".join(f"model.{key}={value}" for key, value in other.items())
         raise ConfigError(f"init_from: the weights in {start.path} are those of another model: they need {wanted}")
+    for override in overrides:
+        section, _, key = override.partition("=")[0].lstrip("+~").partition(".")
+        if section == "tokenizer" and config["tokenizer"] != tokenizer:
+            raise ConfigError(f"{override}: the weights in {start.path} are for a tokenizer of their own; leave it out")
+        if section == "model" and config["model"].get(key) != ours.get(key):
+            raise ConfigError(f"{override}: the weights in {start.path} are for model.{key}={ours.get(key)}")
     return {**config, "model": ours, "tokenizer": tokenizer}
 
 
+def adopted(config: dict[str, Any], started: dict[str, Any], start: Checkpoint) -> str:
+    """What `started_config` has changed, in words."""
+    was, now = config["model"], started["model"]
+    changes = [f"model.{key} {was.get(key)} -> {now[key]}" for key in now if was.get(key) != now[key]]
+    return "; ".join([f"the tokenizer is that of {start.path}", *changes])
+
+
 def load_start(model: LanguageModel, start: Checkpoint) -> None:
-    """Put the weights of `start` into `model`, which may differ from theirs in its `free_settings`.
+    """Give `model`, built without memory, the weights of `start`, which may differ in its `free_settings`.
 
     Raises:
         ConfigError: they do not fit.
@@ -42,4 +57,6 @@ def load_start(model: LanguageModel, start: Checkpoint) -> None:
         weights = model.adapted(start.state_dict)
     except ValueError as error:
         raise blame("model", error) from error
-    load_weights(model, replace(start, state_dict=weights))
+    load_weights(model, replace(start, state_dict=weights), assign=True)
+    for parameter in model.parameters():  # memory of its own for each, neither a file's nor another's
+        parameter.data = torch.empty_like(parameter, memory_format=torch.contiguous_format).copy_(parameter.data)

@@ -6,16 +6,17 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Annotated, Any
 
 import safetensors.torch
 import torch
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from firstlight.config import build, check_node
 from firstlight.data.tokenizers.base import StoredTokenizer, Tokenizer
-from firstlight.errors import ConfigError
+from firstlight.errors import ConfigError, one_line, shorten
 from firstlight.model.base import LanguageModel
 from firstlight.weights.book import book_config, from_book, is_book_state_dict
 from firstlight.weights.huggingface import read_huggingface
@@ -54,7 +55,10 @@ class Checkpoint:
     def build_tokenizer(self) -> Tokenizer:
         """The tokenizer this model was trained with."""
         if self.tokenizer is not None:
-            return StoredTokenizer(self.tokenizer)
+            try:
+                return StoredTokenizer(self.tokenizer)
+            except ValueError as error:
+                raise ConfigError(f"{self.path}: its tokenizer cannot be used: {one_line(error)}") from None
         section = check_node("tokenizer", self.config.get("tokenizer"), Tokenizer)
         tokenizer = build(section, "tokenizer")
         try:
@@ -78,20 +82,23 @@ def load_checkpoint(path: Path) -> Checkpoint:
         return _load_safetensors(path)
     raw = load_plain(path)
     if "firstlight" in raw:
-        extra = raw["firstlight"]
-        if extra.get("format") != FORMAT:
-            raise ConfigError(f"{path}: written in format {extra.get('format')}; this firstlight reads {FORMAT}")
+        extra = _read_extra(path, raw["firstlight"])
         weights = {
             name.removeprefix(MODEL_PREFIX): tensor
-            for name, tensor in raw["state_dict"].items()
+            for name, tensor in _read_tensors(path, raw.get("state_dict")).items()
             if name.startswith(MODEL_PREFIX)
         }
-        return Checkpoint(path, weights, extra["config"], extra["tokenizer"], raw["global_step"])
+        return Checkpoint(path, weights, extra.config, extra.tokenizer_state, raw.get("global_step"))
     state = raw.get("model_state_dict", raw)
     if isinstance(state, dict):  # torch.compile(model) saves its names like this
         state = {str(name).removeprefix("_orig_mod."): tensor for name, tensor in state.items()}
-    if isinstance(state, dict) and is_book_state_dict(state):
-        return Checkpoint(path, from_book(state), book_config(state), None, None, guessed=("n_heads",))
+        if is_book_state_dict(state):
+            state = _read_tensors(path, state)
+            try:
+                config = book_config(state)
+            except (KeyError, ValueError) as error:
+                raise ConfigError(f"{path}: not a whole model of the book ({error} is missing)") from None
+            return Checkpoint(path, from_book(state), config, None, None, guessed=("n_heads",))
     raise ConfigError(
         f"{path}: neither a checkpoint of firstlight nor of the book (its keys: {', '.join(list(raw)[:5])})"
     )
@@ -173,6 +180,47 @@ def _load_safetensors(path: Path) -> Checkpoint:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError, ValueError) as error:
         raise ConfigError(f"{path}: damaged, or not a safetensors file ({error})") from None
-    if not isinstance(extra, dict) or extra.get("format") != FORMAT:
+    if extra is None:
         raise ConfigError(f"{path}: no weights that firstlight saved (its metadata has no config)")
-    return Checkpoint(path, weights, extra["config"], extra["tokenizer"], None)
+    extra = _read_extra(path, extra)
+    return Checkpoint(path, weights, extra.config, extra.tokenizer_state, None)
+
+
+class _TokenizerState(BaseModel):
+    """See `Tokenizer.state_dict`."""
+
+    name: str
+    pattern: str
+    tokens: list[Annotated[str, Field(pattern="^([0-9a-f]{2})+$")]]
+    end_of_text: NonNegativeInt
+    vocab_size: PositiveInt
+
+
+class _Extra(BaseModel):
+    """What a checkpoint of ours holds beside weights and Lightning's state."""
+
+    format: int
+    config: dict[str, Any]
+    tokenizer: _TokenizerState | None
+
+    @property
+    def tokenizer_state(self) -> dict[str, Any] | None:
+        return None if self.tokenizer is None else self.tokenizer.model_dump()
+
+
+def _read_extra(path: Path, extra: Any) -> _Extra:
+    version = extra.get("format") if isinstance(extra, dict) else None
+    if version != FORMAT:
+        raise ConfigError(f"{path}: written in format {shorten(repr(version))}; this firstlight reads {FORMAT}")
+    try:
+        return _Extra.model_validate(extra, strict=True)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(map(str, problem["loc"]))
+        raise ConfigError(f"{path}: damaged: its {key} is not what firstlight writes ({problem['msg']})") from None
+
+
+def _read_tensors(path: Path, state: Any) -> dict[str, Tensor]:
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise ConfigError(f"{path}: its state dict holds something else than tensors")
+    return state

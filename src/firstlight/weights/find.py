@@ -1,5 +1,6 @@
 """What a checkpoint or a run may be called on the command line."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from firstlight.errors import ConfigError
@@ -20,20 +21,17 @@ def find_checkpoint(name: str, *, best: bool = True, key: str = "checkpoint") ->
     Raises:
         ConfigError: there is none.
     """
-    if name in GPT2_NAMES:
-        return hub.download(GPT2_NAMES[name])
-    source, _, rest = name.partition(":")
-    if source == "openai":
-        return openai.download(rest)
-    if source == "hf":
-        folder = Path(rest).expanduser()
-        return folder if folder.is_dir() else hub.download(rest)
+    try:
+        if downloaded := _published(name):
+            return downloaded
+    except ConfigError as error:
+        raise ConfigError(f"{key} ({name}): {error}") from error
     if "://" in name:
         raise ConfigError(f"{key} ({name}) must be a file or a run folder: download it first")
     path = newest_run() if name == "last" else Path(name).expanduser()
-    if path.is_file():
+    if _is_there(path, Path.is_file):
         return path
-    if not path.exists():
+    if not _is_there(path, Path.exists):
         raise ConfigError(f"{key} ({name}): there is no such file or run folder")
     if is_huggingface_folder(path) or openai.is_openai_folder(path):
         return path
@@ -42,6 +40,27 @@ def find_checkpoint(name: str, *, best: bool = True, key: str = "checkpoint") ->
         if file.is_file():
             return file
     raise ConfigError(f"{key} ({name}) is a folder without {' or '.join(f'{CHECKPOINTS}/{f.name}' for f in files)}")
+
+
+def _is_there(path: Path, test: Callable[[Path], bool]) -> bool:
+    try:
+        return test(path)
+    except OSError:  # a name too long for a file
+        return False
+
+
+def _published(name: str) -> Path | None:
+    """The folder of a GPT-2 that `name` is the name of, downloaded if need be; None for other names."""
+    if name in GPT2_NAMES:
+        return hub.download(GPT2_NAMES[name])
+    source, _, rest = name.partition(":")
+    if source == "openai":
+        return openai.download(rest)
+    if source == "hf":
+        folder = Path(rest).expanduser()
+        repo, _, revision = rest.partition("@")
+        return folder if folder.is_dir() else hub.download(repo, revision or None)
+    return None
 
 
 def newest_run(root: str = "outputs") -> Path:

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import re
 from pathlib import Path
 
@@ -17,7 +18,7 @@ _WANTED = (
     *("config.json", "generation_config.json", "tokenizer.json", "vocab.json", "merges.txt"),
     *("*.safetensors", "model.safetensors.index.json"),
 )  # and never what a program would have to be trusted for: .bin, .h5, .py
-_WAYS_OUT = "give a folder that has it (checkpoint=hf:FOLDER), or a mirror (HF_ENDPOINT=https://...)"
+_WAYS_OUT = "give a folder that has it (hf:FOLDER), or a mirror (HF_ENDPOINT=https://...)"
 
 
 def download(repo: str, revision: str | None = None) -> Path:
@@ -33,6 +34,9 @@ def download(repo: str, revision: str | None = None) -> Path:
     from huggingface_hub.errors import HFValidationError
 
     try:
+        # The config first: it is a page that tells whether gigabytes of weights would be of any use.
+        path = snapshot_download(repo, revision=revision, allow_patterns=["config.json"])
+        _check_architecture(repo, Path(path) / "config.json")
         path = snapshot_download(repo, revision=revision, allow_patterns=list(_WANTED), ignore_patterns=["*/*"])
     except (OSError, httpx2.HTTPError, HFValidationError, RuntimeError) as error:  # RuntimeError is hf_xet's
         reason = _reason(error, revision)
@@ -42,8 +46,17 @@ def download(repo: str, revision: str | None = None) -> Path:
     return Path(path)
 
 
+def _check_architecture(repo: str, config: Path) -> None:
+    try:
+        model_type = json.loads(config.read_bytes())["model_type"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # whoever reads the folder says what is wrong with it
+    if model_type != "gpt2":
+        raise ConfigError(f"{repo} is a {shorten(repr(model_type))}; only the architecture of GPT-2 is read")
+
+
 def check_content(file: Path) -> None:
-    """Compare a large file of the hub's cache with the sha256 that it is stored under.
+    """Compare a file of the hub's cache with the hash that it is stored under: a sha256, or of small ones git's SHA-1.
 
     Raises:
         ConfigError: it is not what was downloaded, or cannot be read.
@@ -51,15 +64,19 @@ def check_content(file: Path) -> None:
     if not file.is_symlink():
         return
     blob = file.readlink()  # one step: the blob may be a link too, into a store with hashes of another kind
-    if blob.parent.name != "blobs" or not re.fullmatch(r"[0-9a-f]{64}", blob.name):
+    if blob.parent.name != "blobs" or not re.fullmatch(r"[0-9a-f]{64}|[0-9a-f]{40}", blob.name):
         return
     try:
         with file.open("rb") as content:
-            found = hashlib.file_digest(content, "sha256").hexdigest()
+            if len(blob.name) == 64:
+                found = hashlib.file_digest(content, "sha256").hexdigest()
+            else:
+                data = content.read()
+                found = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read ({error.strerror})") from None
     if found != blob.name:
-        raise ConfigError(f"{file}: damaged, its sha256 is not the hub's; delete {file.resolve()} and try again")
+        raise ConfigError(f"{file}: damaged, its hash is not the hub's; delete {file.resolve()} and try again")
 
 
 def _reason(error: Exception, revision: str | None) -> str:

@@ -46,8 +46,8 @@ class GPT2Config(BaseModel):
 
 
 def is_huggingface_folder(folder: Path) -> bool:
-    """Is this a model in Hugging Face's format?"""
-    return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+    """Is this a model in Hugging Face's format, whatever its architecture and the format of its weights?"""
+    return (folder / "config.json").is_file()
 
 
 def read_huggingface(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any] | None]:
@@ -58,6 +58,7 @@ def read_huggingface(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], d
     Raises:
         ConfigError: it is no GPT-2 that can be computed here, or a file of it is damaged; the file is named.
     """
+    check_content(folder / "config.json")
     config = _read_config(folder / "config.json")
     tensors = _find_tensors(folder)
     _check_shapes(folder, tensors, config)

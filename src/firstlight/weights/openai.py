@@ -120,7 +120,7 @@ def _download_file(name: str, folder: Path, urls: list[str]) -> None:
             failures.append(f"{url} (another file than it should be)")
     raise ConfigError(
         f"cannot download {name} of GPT-2: {', '.join(failures)}; put {', '.join(FILES)} into {folder}, use a "
-        "folder of your own that has them, or checkpoint=hf:FOLDER with the files of Hugging Face"
+        "folder of your own that has them, or hf:FOLDER with the files of Hugging Face"
     )
 
 
