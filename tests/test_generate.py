@@ -1,11 +1,16 @@
 """`firstlight generate`, on a model that has learned one thing: the alphabet."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from firstlight.cli import main
+from firstlight.compose import compose_config, parse_arguments
+from firstlight.config import check_config
 from firstlight.data.tokenizers.bytes import BytesTokenizer
 from firstlight.decoding.beam import BeamSearch
 from firstlight.decoding.greedy import Greedy
@@ -289,3 +294,34 @@ def test_the_command_line_prints_json_lines_that_a_machine_reads(run, prompts):
 def test_the_command_line_samples_with_every_filter(run, prompts):
     words = ["decoding.top_p=0.9", "decoding.min_p=0.05", "decoding.repetition_penalty=1.2", "num_samples=2", "seed=7"]
     assert run(f"prompts={prompts}", *words) == run(f"prompts={prompts}", *words, "prompt_lookup=4")
+
+
+@pytest.mark.parametrize("words", ["format=jsonl", "stream=true"])
+def test_a_reader_that_leaves_is_nobodys_mistake(alphabet, words):
+    command = f"{sys.executable} -m firstlight generate checkpoint={alphabet} prompt=a max_new_tokens=3 {words}"
+    shell = f"{command} | true; exit ${{PIPESTATUS[0]}}"
+    result = subprocess.run(["bash", "-c", shell], capture_output=True, text=True)
+        ["bash", "-c", f"{command} | true; exit ${{PIPESTATUS[0]}}"], capture_output=True, text=True
+    )
+    assert (result.returncode, result.stderr) == (141, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device")
+def test_a_full_disk_behind_standard_output_is_one_line(alphabet):
+    command = [sys.executable, "-m", "firstlight", "generate", f"checkpoint={alphabet}", "prompt=a"]
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert result.returncode == 2
+    assert result.stderr == "firstlight: standard output cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("stop", ["</s>", "<|im_end|>", "it's", '"', "🙂", "a, [b", "${x}"])
+def test_a_stop_string_is_taken_as_it_is_typed(stop):
+    overrides = parse_arguments("generate", ["checkpoint=x", f"stop={stop}"]).overrides
+    assert check_config(compose_config("generate", overrides), generate)["stop"] == stop
+
+
+def test_stop_strings_may_be_several_or_none():
+    for word, expected in {'stop=[a,"b, c"]': ["a", "b, c"], "stop=null": None}.items():
+        overrides = parse_arguments("generate", ["checkpoint=x", word]).overrides
+        assert check_config(compose_config("generate", overrides), generate)["stop"] == expected

@@ -29,7 +29,8 @@ usage: firstlight VERB [key=value ...]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command line; return the exit code: 0 done, 1 a run that failed, 2 a mistake of the user's."""
+    """Run one command line; return the exit code: 0 done, 1 a run that failed, 2 a mistake of the user's, 130 and
+    141 interrupted and not read to the end."""
     argv = sys.argv[1:] if arguments is None else arguments
     verbs = "\n".join(f"  {verb:<10} {what}" for verb, what in VERBS.items())
     usage = USAGE.format(version=__version__, verbs=verbs)
@@ -51,6 +52,9 @@ def main(arguments: list[str] | None = None) -> int:
     except DivergedError as error:
         print(f"firstlight: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # `... | head`: nobody reads any more, which is nobody's mistake
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # as of a program that SIGPIPE ends
     except KeyboardInterrupt:
         print("firstlight: interrupted", file=sys.stderr)
         return 130
@@ -60,6 +64,8 @@ def _run(verb: str, rest: list[str]) -> int:
     from firstlight import compose
 
     args = compose.parse_arguments(verb, rest)
+    if args.multirun and verb not in ("train", "evaluate"):
+        raise ConfigError(f"{verb}: -m is for sweeps of train and evaluate; call {verb} once for each value")
     if args.help:
         from firstlight.help import help_text
 

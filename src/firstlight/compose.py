@@ -50,6 +50,8 @@ def parse_arguments(verb: str, rest: list[str]) -> argparse.Namespace:
     for word in args.overrides:
         if "=" not in word and not word.startswith("~"):
             raise ConfigError(f"'{word}' is not a setting: write key=value (firstlight {verb} --help lists the keys)")
+        if word.startswith(("hydra.run.dir=", "hydra.sweep.dir=")) and verb == "train":
+            raise ConfigError(f"{word}: the folder of a run is output_dir=... here")
     args.overrides = [_quote_text(word) for word in args.overrides]
     if args.config_dir is not None and not Path(args.config_dir).is_dir():
         raise ConfigError(f"--config-dir {args.config_dir}: there is no such folder")
@@ -217,6 +219,9 @@ def _explain(verb: str, error: Exception) -> str:
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         known = list(_keys(OmegaConf.to_container(compose(verb), resolve=False)))
     owner = {k.split(".")[-1]: k for k in known}.get(wanted.split(".")[-1])
+    if owner == wanted:  # decoding=greedy decoding.top_k=5
+        group = wanted.split(".")[0]
+        return f"{wanted}: the {group} that is chosen here has no such key; another choice of {group} has"
     if owner is not None:  # lr=3e-4, or model.lr=3e-4, for optimizer.lr
         return f"{wanted}: there is no such key; did you mean '{owner}'?"
     return f"{wanted}: there is no such key{did_you_mean(wanted, known)} (firstlight {verb} --help lists them all)"

@@ -15,6 +15,7 @@ from firstlight.data.order import SeededOrder
 from firstlight.errors import ConfigError, one_line
 from firstlight.model.base import LanguageModel
 from firstlight.model.int8 import quantize_int8
+from firstlight.output import write
 from firstlight.training.evaluation import EvaluationModule
 from firstlight.training.trainer import quiet, refusal
 from firstlight.weights.checkpoint import Checkpoint, load_checkpoint
@@ -134,5 +135,5 @@ def main(config: DictConfig) -> float | None:
     """Print the metrics as one JSON object; return the loss, if it is a text that was measured on."""
     plain = arguments(config)
     metrics = evaluate(**plain)
-    print(json.dumps(metrics))
+    write(json.dumps(metrics) + "\n")
     return metrics.get(f"{plain['split']}/loss")

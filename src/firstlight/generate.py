@@ -23,6 +23,7 @@ from firstlight.decoding.stop import StopStrings, TextStream
 from firstlight.errors import ConfigError, shorten
 from firstlight.model.base import LanguageModel
 from firstlight.model.int8 import quantize_int8
+from firstlight.output import write
 from firstlight.weights.checkpoint import load_checkpoint
 from firstlight.weights.find import find_checkpoint
 
@@ -259,8 +260,7 @@ def arguments(config: DictConfig) -> dict[str, Any]:
 def main(config: DictConfig) -> None:
     """Print the texts as they come."""
     for piece in generate(**build(arguments(config))):
-        sys.stdout.write(piece)
-        sys.stdout.flush()
+        write(piece)
 
 
 def _device(accelerator: str, precision: str) -> torch.device:

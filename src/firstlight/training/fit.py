@@ -79,16 +79,18 @@ def fit(
     quiet()
     last = find_checkpoint(resume, best=False, key="resume") if resume else None
     start = load_checkpoint(find_checkpoint(init_from, key="init_from")) if init_from and last is None else None
+    adoption = ""
     if last is not None:
         tokenizer = load_checkpoint(last).build_tokenizer()
     elif start is not None:
         tokenizer, started = start.build_tokenizer(), started_config(config, start, overrides)
-        if shared_run_folder() is None:
-            _note(adopted(config, started, start))
+        adoption = adopted(config, started, start)
         config, model = started, build(started["model"])
     text = _section("data", lambda: data(tokenizer=tokenizer, order=order))
     _section("data", text.setup)
     network = _network(model, text, seed, start)
+    if start is not None and shared_run_folder() is None:  # once, and not if the start was refused
+        _note(adoption)
     del start  # its weights are the network's now
     watchers = list((callbacks or {}).values())
     for sampler in (c for c in watchers if isinstance(c, SampleGeneration)):

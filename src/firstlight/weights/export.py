@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.data.tokenizers.huggingface import write_tokenizer
-from firstlight.errors import ConfigError, one_line
+from firstlight.errors import ConfigError, one_line, shorten
 from firstlight.model.base import LanguageModel
 from firstlight.model.gpt import GPT, TransformerBlock
 from firstlight.weights.checkpoint import save_safetensors
@@ -45,6 +45,7 @@ def export_huggingface(model: LanguageModel, tokenizer: Tokenizer, folder: Path)
             (temporary / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         state = to_gpt2(model.state_dict(), n_layers=len(model.trf_blocks))
         safetensors.torch.save_file(state, temporary / SINGLE, metadata={"format": "pt"})
+        shutil.copymode(temporary / "config.json", temporary / SINGLE)  # safetensors lets nobody else read it
 
 
 def export_safetensors(model: LanguageModel, tokenizer: Tokenizer, file: Path, *, config: dict[str, Any]) -> None:
@@ -63,9 +64,13 @@ def check_free(out: Path) -> None:
     Raises:
         ConfigError: it is a file, or a folder that is not empty.
     """
-    if out.is_dir() and any(out.iterdir()):
+    try:
+        is_full, is_file = out.is_dir() and any(out.iterdir()), out.is_symlink() or (out.exists() and not out.is_dir())
+    except OSError as error:
+        raise ConfigError(f"out ({shorten(str(out))}): cannot be written ({error.strerror})") from None
+    if is_full:
         raise ConfigError(f"out ({out}): the folder is not empty; nothing is overwritten, choose another")
-    if out.is_symlink() or (out.exists() and not out.is_dir()):
+    if is_file:
         raise ConfigError(f"out ({out}): the file is there already; nothing is overwritten, choose another")
 
 

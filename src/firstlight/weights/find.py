@@ -56,6 +56,8 @@ def _published(name: str) -> Path | None:
     source, _, rest = name.partition(":")
     if source == "openai":
         return openai.download(rest)
+    if source == "hf" and not rest:
+        raise ConfigError("name a repository or a folder: hf:owner/name, hf:./folder")
     if source == "hf":
         folder = Path(rest).expanduser()
         repo, _, revision = rest.partition("@")

@@ -215,7 +215,10 @@ def _read_prefix(file: Path) -> str:
 
 def _read_tokenizer(folder: Path, n_vocab: int) -> dict[str, Any] | None:
     encoder, merges = folder / "encoder.json", folder / "vocab.bpe"
-    if not (encoder.is_file() and merges.is_file()):
+    missing = [file for file in (encoder, merges) if not file.is_file()]
+    if len(missing) == 1:
+        raise ConfigError(f"{missing[0]}: there is no such file, which the other half of the vocabulary needs")
+    if missing:
         return None
     from firstlight.data.tokenizers.huggingface import state_of_vocabulary
 
