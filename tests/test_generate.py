@@ -301,8 +301,6 @@ def test_a_reader_that_leaves_is_nobodys_mistake(alphabet, words):
     command = f"{sys.executable} -m firstlight generate checkpoint={alphabet} prompt=a max_new_tokens=3 {words}"
     shell = f"{command} | true; exit ${{PIPESTATUS[0]}}"
     result = subprocess.run(["bash", "-c", shell], capture_output=True, text=True)
-        ["bash", "-c", f"{command} | true; exit ${{PIPESTATUS[0]}}"], capture_output=True, text=True
-    )
     assert (result.returncode, result.stderr) == (141, "")
 
 
