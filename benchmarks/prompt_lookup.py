@@ -37,7 +37,7 @@ def learn_by_heart(folder: Path, text: str) -> Path:
     (folder / "text.txt").write_text(text, encoding="utf-8")
     overrides = [
         "data=text", f"data.path={folder / 'text.txt'}", f"output_dir={folder / 'run'}", f"trainer.max_steps={STEPS}",
-        "model.context_length=256", "model.drop_rate=0.0", "data.stride=64",
+        "model.context_length=256", "model.drop_rate=0.0", "data.train_ratio=0.8", "data.stride=64",
         "data.batch_size=8", f"trainer.eval_every_n_steps={STEPS}", "logger=[]", "~callbacks.plots",
     ]  # fmt: skip
     subprocess.run([sys.executable, "-m", "firstlight", "train", *overrides], check=True, stdout=subprocess.DEVNULL)
@@ -89,7 +89,7 @@ def main() -> None:
         loaded = load_checkpoint(find_checkpoint(str(learn_by_heart(Path(folder), story))))
         model, tokenizer = loaded.build_model().fused(), loaded.build_tokenizer()
     ids = tokenizer.encode(story)
-    prompts = [ids[start : start + 32] for start in (100, 700, 1300, 1900)]
+    prompts = [ids[start : start + 32] for start in (50, 350, 650, 950)]
     run = functools.partial(compare, tokens=args.tokens, rounds=args.rounds)
     nothing = NGrams()
     run("by heart, greedy, guessing from the pages", model, prompts, Greedy(), NGrams(ids))

@@ -112,7 +112,7 @@ def test_text_without_repetitions_takes_as_many_passes_as_tokens(tiny_gpt):
 def test_a_text_to_guess_from_saves_passes_when_it_is_right_and_is_asked_ever_more_rarely_when_it_is_wrong(countdown):
     down, nothing = NGrams([9, 8, 7, 6, 5, 4, 3, 2, 1, 0]), NGrams()
     wrong = NGrams([id for first in range(9, 0, -1) for id in (first, first - 1, *[first] * 8, 0)])
-    for text, sizes in ((down, [1, 9]), (wrong, [1, 9, 1, 9, 1, 1, 9, 1, 1]), (nothing, [1] * 9)):
+    for text, sizes in ((down, [1, 9]), (wrong, [1, 9, 1, 1, 9, 1, 1, 1, 1]), (nothing, [1] * 9)):
         model = countdown(64)
         lookup = functools.partial(PromptLookup, max_guesses=8, text=text)
         ids = [token.id for token in Greedy().stream(model, [[9]], max_new_tokens=9, make_context=lookup)]

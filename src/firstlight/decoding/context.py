@@ -19,6 +19,7 @@ class Context:
 
     def __init__(self, model: LanguageModel, prompts: Sequence[Sequence[int]]) -> None:
         self.model = model
+        assert all(prompts), "there is nothing before the first token of an empty prompt"
         longest = max(len(prompt) for prompt in prompts)
         rows = [[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
         self.ids = torch.tensor(rows, device=model.device)  # (B, T)

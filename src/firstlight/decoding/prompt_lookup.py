@@ -45,8 +45,8 @@ class PromptLookup(Context):
 
     Guesses come from the row's own ids, then from `text`. A pass over several tokens costs more than one over a
     single token, so guesses must earn it: after a pass in which fewer than `PAYS` were right, the wait until the next
-    attempt doubles, and text without repetitions costs little. The rule counts tokens and not seconds, so that the
-    same text is always computed in the same passes.
+    attempt doubles, after any other it is halved, and text without repetitions costs little. The rule counts tokens
+    and not seconds, so that the same text is always computed in the same passes.
     """
 
     PAYS = 2
@@ -82,7 +82,7 @@ class PromptLookup(Context):
             return
         if self.guesses:
             self.drop(len(self.guesses))
-        self.next_wait = 0 if self.n_right >= self.PAYS else max(1, 2 * self.next_wait)
+        self.next_wait = self.next_wait // 2 if self.n_right >= self.PAYS else max(2, 2 * self.next_wait)
         self.n_right, self.wait = 0, self.next_wait
 
     def _guess(self) -> list[int]:
