@@ -1,6 +1,7 @@
 """From a command line to a composed config, with mistakes found before Hydra writes anything."""
 
 import argparse
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,7 +51,8 @@ def parse_arguments(verb: str, rest: list[str]) -> argparse.Namespace:
     for word in args.overrides:
         if "=" not in word and not word.startswith("~"):
             raise ConfigError(f"'{word}' is not a setting: write key=value (firstlight {verb} --help lists the keys)")
-        if word.startswith(("hydra.run.dir=", "hydra.sweep.dir=")) and verb == "train":
+        is_given = "LOCAL_RANK" not in os.environ  # Lightning starts further processes with a run.dir of its own
+        if is_given and word.startswith(("hydra.run.dir=", "hydra.sweep.dir=")) and verb == "train":
             raise ConfigError(f"{word}: the folder of a run is output_dir=... here")
     args.overrides = [_quote_text(word) for word in args.overrides]
     if args.config_dir is not None and not Path(args.config_dir).is_dir():
