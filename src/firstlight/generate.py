@@ -78,7 +78,7 @@ def generate(
         raise blame("decoding", error) from error
     seeds = [derived_seed(seed, prompt=number) for number in range(len(texts))]
     todo = [Prompt(*each) for each in zip(texts, ids, seeds, strict=True)]
-    stops = StopStrings(_stop_strings(stop), functools.partial(_text_bytes, tokenizer))
+    stops = StopStrings(_stop_strings(stop), tokenizer.text_bytes)
     model = _placed(model, device, precision)
     settings = {"max_new_tokens": max_new_tokens, "eos_id": tokenizer.end_of_text, "stop": stops if stop else None}
     if stream or prompt_lookup:
@@ -235,11 +235,6 @@ def _encode(text: str, tokenizer: Tokenizer, special_tokens: bool | None, contex
 def _stop_strings(stop: str | list[str] | None) -> list[str]:
     strings = [stop] if isinstance(stop, str) else stop or []
     return [string.replace("\\n", "\n") for string in strings]
-
-
-def _text_bytes(tokenizer: Tokenizer, ids: Sequence[int]) -> bytes:
-    """The bytes of a continuation, without the end-of-text token."""
-    return tokenizer.decode_bytes([i for i in ids if i != tokenizer.end_of_text])
 
 
 def _placed(model: LanguageModel, device: torch.device, precision: str) -> LanguageModel:

@@ -93,7 +93,7 @@ class HarnessLM(TemplateLM):
 
     def _continued(self, contexts: Sequence[str], settings: dict[str, Any], seeds: Sequence[int]) -> list[str]:
         known: dict[str, Any] = {**normalize_gen_kwargs(settings, self.max_gen_toks)}
-        stops = StopStrings([stop for stop in known["until"] if stop], self._text_bytes)
+        stops = StopStrings([stop for stop in known["until"] if stop], self.vocabulary.text_bytes)
         new = known["max_gen_toks"]
         kept = self.max_length - new if new < self.max_length else self.max_length
         found = decoding_of(settings).generate(
@@ -111,9 +111,6 @@ class HarnessLM(TemplateLM):
         ids = pad_sequence([torch.tensor(row) for row in batch], batch_first=True)  # (B, T)
         with evaluating(self.model):
             return self.model.hidden(ids.to(self.model.device))
-
-    def _text_bytes(self, ids: Sequence[int]) -> bytes:
-        return self.vocabulary.decode_bytes([i for i in ids if i != self.eot_token_id])
 
 
 def windows(context: list[int], continuation: list[int], length: int) -> Iterator[tuple[list[int], list[int]]]:

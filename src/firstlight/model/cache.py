@@ -9,8 +9,8 @@ class KVCache:
 
     Rows of unequal length stand flush right: `padding` (B,) counts the unused places at the left of each, which have
     no position and which nothing looks at. Allocated at the first `update`, with the device and dtype of its keys
-    (autocast decides those). In a model that is bfloat16 altogether it is float32 on a CPU, which attends two to three
-    times as fast in it, and more exactly.
+    (autocast decides those). In a model that is bfloat16 altogether it is float32 on a CPU, which attends faster in it
+    (docs/decoding.md), and more exactly.
     """
 
     def __init__(self, *, n_layers: int, context_length: int) -> None:

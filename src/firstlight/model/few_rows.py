@@ -12,7 +12,7 @@ class FewRowsLinear(nn.Linear):
     """A linear layer with the weights of another, faster for a few rows: on a CPU in float32 W x^T for x W^T.
 
     The products are the same, and so are their sums but for rounding; torch's matrix product takes the former order
-    1.1 to 3 times as fast for 2 to 64 rows (benchmarks/few_rows.py).
+    faster, most for 2 to 4 rows (benchmarks/few_rows.py).
     """
 
     def __init__(self, linear: nn.Linear) -> None:

@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
+from firstlight.weights.gpt2 import gpt2_tokenizer_section
+
 HEAD_DIM = 64
 """Of every GPT-2 and of the book; a state dict does not tell the number of heads."""
 
@@ -40,5 +42,5 @@ def book_config(state: dict[str, Tensor]) -> dict[str, Any]:
             "drop_rate": 0.0,
             "qkv_bias": "trf_blocks.0.att.W_query.bias" in state,
         },
-        "tokenizer": {"_target_": "firstlight.data.tokenizers.gpt2.GPT2Tokenizer", "vocab_size": vocab_size},
+        "tokenizer": gpt2_tokenizer_section(vocab_size),
     }

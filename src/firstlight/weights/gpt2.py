@@ -92,6 +92,11 @@ def gpt2_section(
     }
 
 
+def gpt2_tokenizer_section(vocab_size: int) -> dict[str, Any]:
+    """The `tokenizer` section of the config of a published GPT-2."""
+    return {"_target_": "firstlight.data.tokenizers.gpt2.GPT2Tokenizer", "vocab_size": vocab_size}
+
+
 def _own(tensor: Tensor) -> Tensor:
     """A contiguous copy in float32."""
     return torch.empty(tensor.shape, dtype=torch.float32).copy_(tensor)

@@ -17,7 +17,7 @@ from torch import Tensor
 from firstlight.config import Ratio
 from firstlight.data.tokenizers.huggingface import TOKENIZER_FILES, read_json, read_tokenizer
 from firstlight.errors import ConfigError, one_line, shorten
-from firstlight.weights.gpt2 import from_gpt2, gpt2_section
+from firstlight.weights.gpt2 import from_gpt2, gpt2_section, gpt2_tokenizer_section
 from firstlight.weights.hub import check_content
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -220,5 +220,4 @@ def _sections(config: GPT2Config) -> dict[str, Any]:
         drop_rate=config.resid_pdrop,
         tie_weights=config.tie_word_embeddings,
     )
-    tokenizer = {"_target_": "firstlight.data.tokenizers.gpt2.GPT2Tokenizer", "vocab_size": config.vocab_size}
-    return {"model": model, "tokenizer": tokenizer}
+    return {"model": model, "tokenizer": gpt2_tokenizer_section(config.vocab_size)}

@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, TypeAda
 from torch import Tensor
 
 from firstlight.data.cache import cache_dir
+from firstlight.data.tokenizers.huggingface import state_of_vocabulary
 from firstlight.errors import ConfigError, did_you_mean, one_line, shorten
-from firstlight.weights.gpt2 import from_gpt2, gpt2_section
+from firstlight.weights.gpt2 import from_gpt2, gpt2_section, gpt2_tokenizer_section
 from firstlight.weights.tensorflow import TensorBundle
 
 SIZES = ("124M", "355M", "774M", "1558M")
@@ -93,8 +94,7 @@ def read_openai(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[s
         n_heads=sizes.n_head,
         n_layers=sizes.n_layer,
     )
-    section = {"_target_": "firstlight.data.tokenizers.gpt2.GPT2Tokenizer", "vocab_size": sizes.n_vocab}
-    return weights, {"model": model, "tokenizer": section}, tokenizer
+    return weights, {"model": model, "tokenizer": gpt2_tokenizer_section(sizes.n_vocab)}, tokenizer
 
 
 def _download_file(name: str, folder: Path, urls: list[str]) -> None:
@@ -220,8 +220,6 @@ def _read_tokenizer(folder: Path, n_vocab: int) -> dict[str, Any] | None:
         raise ConfigError(f"{missing[0]}: there is no such file, which the other half of the vocabulary needs")
     if missing:
         return None
-    from firstlight.data.tokenizers.huggingface import state_of_vocabulary
-
     vocabulary = _read_encoder(encoder)
     if len(vocabulary) > n_vocab:
         raise ConfigError(f"{encoder}: has {len(vocabulary)} tokens; by hparams.json the model has {n_vocab}")

@@ -1,6 +1,7 @@
 """The contract of a tokenizer: text to ids and back, through a `tiktoken.Encoding`."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -70,6 +71,10 @@ class Tokenizer(ABC):
     def decode_bytes(self, ids: list[int]) -> bytes:
         """The bytes of `ids`, whole characters or not."""
         return b"".join(self._bytes[i] if i < len(self._bytes) else "\ufffd".encode() for i in ids)
+
+    def text_bytes(self, ids: Sequence[int]) -> bytes:
+        """The bytes of `ids` without `end_of_text`, which stands for none."""
+        return self.decode_bytes([i for i in ids if i != self.end_of_text])
 
     @cached_property
     def _bytes(self) -> list[bytes]:
