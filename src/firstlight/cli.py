@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from typing import Any
 
 from firstlight import __version__
-from firstlight.errors import ConfigError, DivergedError, did_you_mean
+from firstlight.errors import ConfigError, RunError, did_you_mean
 
 VERBS = {
     "train": "train a model, or continue a run (resume=RUN)",
@@ -49,8 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
         for line in str(error).splitlines():
             print(f"firstlight: {line}", file=sys.stderr)
         return 2
-    except DivergedError as error:
-        print(f"firstlight: {error}", file=sys.stderr)
+    except RunError as error:
+        for line in str(error).splitlines():
+            print(f"firstlight: {line}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # `... | head`: nobody reads any more, which is nobody's mistake
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

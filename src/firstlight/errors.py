@@ -8,8 +8,16 @@ class ConfigError(ValueError):
     """A mistake of the user's: shown as it is, without a traceback; the process ends with exit code 2."""
 
 
-class DivergedError(RuntimeError):
-    """Training has left the numbers: a loss or a gradient is nan or inf. Shown as it is; exit code 1."""
+class DamagedError(ConfigError):
+    """A file of ours is not what was written: cut short, or with other bits."""
+
+
+class RunError(RuntimeError):
+    """A run that cannot go on, for a reason outside of the program. Shown as it is; exit code 1."""
+
+
+class DivergedError(RunError):
+    """Training has left the numbers: a loss, a gradient or a weight is nan or inf."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 
 from firstlight.training.loggers.csv import read_rows
-from firstlight.weights.checkpoint import load_plain
+from firstlight.weights.checkpoint import load_checkpoint
+from firstlight.weights.find import find_checkpoint
 
 TINY = (
     "data=text", "data.path=text.txt", "tokenizer=bytes", "model.context_length=16", "model.emb_dim=16",
@@ -24,10 +25,10 @@ def rows_of(folder: str) -> list[dict[str, str]]:
     ]
 
 
-def weights_of(folder: str, name: str = "last") -> dict[str, torch.Tensor]:
-    return load_plain(Path(folder) / "checkpoints" / f"{name}.ckpt")["state_dict"]
+def weights_of(folder: str, *, best: bool = False) -> dict[str, torch.Tensor]:
+    return load_checkpoint(find_checkpoint(folder, best=best)).state_dict
 
 
-def same_weights(one: str, other: str, name: str = "last") -> bool:
-    twins = weights_of(other, name)
-    return all(torch.equal(tensor, twins[key]) for key, tensor in weights_of(one, name).items())
+def same_weights(one: str, other: str, *, best: bool = False) -> bool:
+    twins = weights_of(other, best=best)
+    return all(torch.equal(tensor, twins[key]) for key, tensor in weights_of(one, best=best).items())

@@ -1,30 +1,134 @@
-"""How a checkpoint gets to disk and back: whole or not at all, and as plain data only."""
+"""How a checkpoint gets to disk and back: a folder that appears whole or not at all, in which every bit is checked."""
 
+import hashlib
 import os
+import shutil
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, BinaryIO, cast
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from firstlight.weights.checkpoint import load_plain
+from firstlight.weights.manifest import (
+    MANIFEST,
+    TRAINING_STATE,
+    WEIGHTS,
+    Manifest,
+    StoredFile,
+    check_training_state,
+    read_manifest,
+)
+from firstlight.weights.model_file import FORMAT, read_model_file, save_model_file
+
+RECORD = "firstlight"
+"""Key of what `PretrainingModule` adds to Lightning's checkpoint."""
+MODEL_PREFIX = "model."
+"""Of the model's names in the state dict of the LightningModule around it."""
 
 
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target, then renames; Lightning's own stages in $TMPDIR and may leave half a file."""
+class CheckpointFolderIO(TorchCheckpointIO):
+    """A checkpoint is a folder: weights, the optimizer's state apart from them, and a manifest.
+
+    It is written beside its place, put on disk (fsync), and renamed: whoever is killed, or finds the disk full, leaves
+    the earlier checkpoints as they were. Lightning's own stages in $TMPDIR, copies, and never calls fsync.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write the folder `path`.
+
+        Raises:
+            OSError: it cannot be written; nothing of it is left then.
+        """
         target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        temporary = target.with_name(f".{target.name}.tmp")
+        clear_unfinished(target.parent)
         try:
-            with temporary.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
+            temporary.mkdir()
+            _write(dict(checkpoint), temporary)
+            _sync_folder(temporary)
+            if target.exists():  # damaged, and left behind when the run went on from an earlier one
+                target.rename(target.with_name(f".{target.name}.old"))
+            temporary.rename(target)
+            _sync_folder(target.parent)
         finally:
-            temporary.unlink(missing_ok=True)
+            clear_unfinished(target.parent)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        return load_plain(Path(path))
+        """What `save_checkpoint` was given.
+
+        Raises:
+            ConfigError: it is damaged, of another version, or holds code (which is not run).
+        """
+        folder = Path(path)
+        check_training_state(folder, read_manifest(folder))
+        weights = read_model_file(folder / WEIGHTS).weights
+        state_dict = {f"{MODEL_PREFIX}{name}": weight for name, weight in weights.items()}
+        return load_plain(folder / TRAINING_STATE) | {"state_dict": state_dict}
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Remove what a save that was killed has left in the folder of checkpoints."""
+    for litter in (*folder.glob(".step_*.tmp"), *folder.glob(".step_*.old")):
+        shutil.rmtree(litter, ignore_errors=True)
+
+
+def discard(folder: Path) -> None:
+    """Remove a checkpoint: its name first, so that what a kill leaves of it is not taken for one."""
+    removed = folder.with_name(f".{folder.name}.old")
+    folder.rename(removed)
+    shutil.rmtree(removed, ignore_errors=True)
+
+
+def _write(checkpoint: dict[str, Any], folder: Path) -> None:
+    record = dict(checkpoint[RECORD])
+    config, tokenizer, described = record.pop("config"), record.pop("tokenizer"), record.pop("manifest")
+    weights = {name.removeprefix(MODEL_PREFIX): weight for name, weight in checkpoint.pop("state_dict").items()}
+    sha256 = save_model_file(weights, folder / WEIGHTS, config=config, tokenizer=tokenizer)
+    files = {WEIGHTS: StoredFile(bytes=(folder / WEIGHTS).stat().st_size, sha256=sha256)}
+    with (folder / TRAINING_STATE).open("wb") as file:
+        stream = _Hashing(file)
+        try:
+            torch.save({**checkpoint, RECORD: record}, cast(IO[bytes], stream))
+        except RuntimeError as error:  # what torch makes of a full disk
+            raise stream.error or error from None
+        _sync(file)
+        files[TRAINING_STATE] = StoredFile(bytes=file.tell(), sha256=stream.sha256.hexdigest())
+    manifest = Manifest(format=FORMAT, step=checkpoint["global_step"], files=files, **described)
+    with (folder / MANIFEST).open("wb") as file:
+        file.write(manifest.to_json())
+        _sync(file)
+
+
+class _Hashing:
+    """A file that keeps the SHA-256 of what is written to it, and the error that ended the writing."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.sha256 = file, hashlib.sha256()
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            written = self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+        self.sha256.update(data)
+        return written
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put the names in `folder` on disk: without it a rename may be lost with the power."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

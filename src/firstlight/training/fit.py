@@ -1,14 +1,18 @@
 """Train one model: everything is checked first, then the run folder is made, then training begins."""
 
 import math
+import os
+import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping, ProgressBar
+from lightning.pytorch.callbacks import Callback, ProgressBar
+from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 from lightning.pytorch.loggers.logger import Logger
 from rich.console import Console
 
@@ -16,26 +20,23 @@ from firstlight.config import NonEmpty, Seed, blame, build
 from firstlight.data.datamodule import TextDataModule
 from firstlight.data.order import Order
 from firstlight.data.tokenizers.base import Tokenizer
-from firstlight.errors import ConfigError, DivergedError
+from firstlight.errors import ConfigError, DivergedError, RunError, shorten
 from firstlight.model.base import LanguageModel
 from firstlight.optim.base import Schedule
 from firstlight.training import report
+from firstlight.training.callbacks.checkpoint import Checkpoint
 from firstlight.training.callbacks.sample_generation import SampleGeneration
-from firstlight.training.module import OptimizerFactory, PretrainingModule
-from firstlight.training.run_folder import create_run_folder, shared_run_folder, update_run_folder
+from firstlight.training.checkpoint_io import clear_unfinished
+from firstlight.training.module import OnNan, OptimizerFactory, PretrainingModule
+from firstlight.training.resume import Resumed, change_of_rate, check_resumable, find_resumed, why_ended
+from firstlight.training.run_folder import create_run_folder, only_writer, shared_run_folder, update_run_folder
 from firstlight.training.start import adopted, load_start, started_config
+from firstlight.training.stopping import REQUEUE_SIGNAL, Stopped, in_slurm_job, requeue_slurm_job
 from firstlight.training.trainer import Trainer, quiet, refusal
-from firstlight.weights.checkpoint import (
-    FORMAT,
-    load_checkpoint,
-    load_plain,
-    load_weights,
-    save_safetensors,
-)
-from firstlight.weights.checkpoint import (
-    Checkpoint as StoredCheckpoint,
-)
-from firstlight.weights.find import CHECKPOINTS, find_checkpoint
+from firstlight.weights.checkpoint import Checkpoint as StoredCheckpoint
+from firstlight.weights.checkpoint import load_checkpoint
+from firstlight.weights.find import CHECKPOINTS, best_of, checkpoints_of, find_checkpoint
+from firstlight.weights.manifest import WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -64,59 +65,68 @@ def fit(
     trainer: Callable[..., Trainer],
     callbacks: dict[str, Callback] | None = None,
     logger: dict[str, Callable[..., Logger]] | None = None,
+    on_nan: OnNan = "stop",
     init_from: NonEmpty | None = None,
     resume: NonEmpty | None = None,
 ) -> Fitted:
     """Train as `conf/train.yaml`, whose keys are these arguments, says.
 
     `config` and `overrides` are kept with the run, and in its checkpoints. With `resume` the run in that folder goes
-    on where its last checkpoint is; otherwise `output_dir` becomes the folder (with a number if it is taken).
+    on where its newest whole checkpoint is; otherwise `output_dir` becomes the folder (with a number if it is taken).
 
     Raises:
         ConfigError: something the user can put right; nothing has been written then.
-        DivergedError: a gradient was not finite; the last checkpoint is from before.
+        RunError: the run cannot go on: a loss or a gradient is not finite, or a checkpoint cannot be written. The
+            checkpoints from before are whole.
+        SystemExit: a signal has stopped the run; code 128 + its number.
     """
     quiet()
-    last = find_checkpoint(resume, best=False, key="resume") if resume else None
-    start = load_checkpoint(find_checkpoint(init_from, key="init_from")) if init_from and last is None else None
-    adoption = ""
-    if last is not None:
-        tokenizer = load_checkpoint(last).build_tokenizer()
-    elif start is not None:
-        tokenizer, started = start.build_tokenizer(), started_config(config, start, overrides)
-        adoption = adopted(config, started, start)
-        config, model = started, build(started["model"])
-    text = _section("data", lambda: data(tokenizer=tokenizer, order=order))
-    _section("data", text.setup)
-    network = _network(model, text, seed, start)
-    if start is not None and shared_run_folder() is None:  # once, and not if the start was refused
-        _note(adoption)
-    del start  # its weights are the network's now
-    watchers = list((callbacks or {}).values())
-    for sampler in (c for c in watchers if isinstance(c, SampleGeneration)):
-        _section("callbacks.sample_generation.decoding", lambda sampler=sampler: sampler.check(network))
-    step = _check_run(network, text, optimizer, scheduler, trainer, last)
-    if last is not None:
-        _check_not_stopped(last, watchers)
+    with ExitStack() as held:  # the run folder, until all is done
+        if resume is not None and shared_run_folder() is None:
+            held.enter_context(only_writer(Path(resume)))
+        resumed = find_resumed(Path(resume)) if resume is not None else None
+        start = load_checkpoint(find_checkpoint(init_from, key="init_from")) if init_from and resumed is None else None
+        adoption = ""
+        if resumed is not None:
+            tokenizer = load_checkpoint(resumed.checkpoint).build_tokenizer()
+        elif start is not None:
+            tokenizer, started = start.build_tokenizer(), started_config(config, start, overrides)
+            adoption = adopted(config, started, start)
+            config, model = started, build(started["model"])
+        text = _section("data", lambda: data(tokenizer=tokenizer, order=order))
+        _section("data", text.setup)
+        network = _network(model, text, seed, start)
+        if start is not None and shared_run_folder() is None:  # once, and not if the start was refused
+            _note(adoption)
+        del start  # its weights are the network's now
+        watchers = list((callbacks or {}).values())
+        planned, rate = _check_run(network, text, optimizer, scheduler, trainer, watchers, resumed)
 
-    if last is None:
-        folder = shared_run_folder() or create_run_folder(Path(output_dir), config=config, overrides=overrides)
-    else:
-        folder = last.parents[1]
-        for name, (was, now) in update_run_folder(folder, config=config, overrides=overrides).items():
-            _note(f"{name} was {was} when the run began and is {now} now: its numbers may differ in the last bits")
-    purge = {"purge_step": step + 1} if last is not None else {}
-    runner = trainer(
-        data=text,
-        logger=[make(save_dir=str(folder), **purge) for make in (logger or {}).values()],
-        callbacks=watchers,
-        default_root_dir=str(folder),
-        enable_progress_bar=any(isinstance(c, ProgressBar) for c in watchers),
-        enable_checkpointing=any(isinstance(c, Checkpoint) for c in watchers),
-    )
-    module = PretrainingModule(model=network, data=text, optimizer=optimizer, scheduler=scheduler, config=config)
-    _run(runner, module, folder, last)
-    return Fitted(folder, module.metrics, runner.global_step)
+        if resumed is None:
+            folder = shared_run_folder()
+            if folder is None:
+                _check_space(Path(output_dir), network, watchers)
+                folder = create_run_folder(Path(output_dir), config=config, overrides=overrides)
+                held.enter_context(only_writer(folder))
+        else:
+            folder = resumed.run
+            if shared_run_folder() is None:
+                _note_changes(resumed, rate, update_run_folder(folder, config=config, overrides=overrides))
+        purge = {"purge_step": resumed.step + 1} if resumed is not None else {}
+        runner = trainer(
+            data=text,
+            logger=[make(save_dir=str(folder), **purge) for make in (logger or {}).values()],
+            callbacks=watchers,
+            default_root_dir=str(folder),
+            enable_progress_bar=any(isinstance(c, ProgressBar) for c in watchers),
+            enable_checkpointing=any(isinstance(c, LightningCheckpoint) for c in watchers),
+        )
+        module = PretrainingModule(
+            model=network, data=text, optimizer=optimizer, scheduler=scheduler, config=config, on_nan=on_nan
+        )
+        is_over = resumed is not None and why_ended(resumed, planned, watchers) is not None
+        _run(runner, module, folder, resumed, is_over=is_over)
+        return Fitted(folder, module.metrics, runner.global_step)
 
 
 def _network(
@@ -144,45 +154,108 @@ def _check_run(
     optimizer: OptimizerFactory,
     scheduler: Schedule,
     trainer: Callable[..., Trainer],
-    last: Path | None,
-) -> int:
-    """The step at which the run begins, once everything that can be refused before it has been tried."""
+    callbacks: list[Callback],
+    resumed: Resumed | None,
+) -> tuple[Trainer, float]:
+    """Try everything that can be refused before the run begins; a trainer that shows its length, and the first rate."""
+    for callback in callbacks:
+        if isinstance(callback, SampleGeneration):
+            _section("callbacks.sample_generation.decoding", lambda callback=callback: callback.check(model))
+        if isinstance(callback, Checkpoint):
+            _section("callbacks.checkpoint", lambda callback=callback: callback.check(model.n_parameters))
     planned = _section("trainer", lambda: trainer(data=data, logger=False, enable_checkpointing=False, callbacks=[]))
     peak = _section("optimizer", lambda: float(optimizer(model).param_groups[0]["lr"]))
     _section("scheduler", lambda: scheduler.check(max_steps=planned.max_steps, peak=peak))
-    if last is None:
-        return 0
-    step = _check_resumable(last, data, planned)
-    was = load_plain(last)["lr_schedulers"][0]["_last_lr"][0]
-    now = scheduler.lr(step, max_steps=planned.max_steps, peak=peak)
-    if not math.isclose(was, now, rel_tol=1e-6):
-        _note(f"the schedule is another one now: the learning rate goes from {was:.3g} to {now:.3g} at step {step}")
-    return step
+    if resumed is None:
+        return planned, scheduler.lr(0, max_steps=planned.max_steps, peak=peak)
+    check_resumable(resumed, data)
+    if (reason := why_ended(resumed, planned, callbacks)) and (resumed.run / WEIGHTS).is_file():
+        raise ConfigError(f"resume: {reason}")
+    return planned, scheduler.lr(resumed.step, max_steps=planned.max_steps, peak=peak)
 
 
-def _run(trainer: Trainer, module: PretrainingModule, folder: Path, last: Path | None) -> None:
-    """Train, say how it went, and keep the best weights."""
+def _check_space(wanted: Path, model: LanguageModel, callbacks: list[Callback]) -> None:
+    """Refuse to begin what the disk has no room for."""
+    needed = sum(c.least_bytes(model.n_parameters) for c in callbacks if isinstance(c, Checkpoint))
+    there = next((p for p in (wanted, *wanted.absolute().parents) if p.is_dir()), Path())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise ConfigError(
+            f"output_dir ({shorten(str(wanted))}): the run's checkpoints need {needed / 1e9:.2g} GB, {free / 1e9:.2g} "
+            "are free there; give another output_dir, or callbacks.checkpoint.keep_last=1"
+        )
+
+
+def _note_changes(resumed: Resumed, rate: float, environment: dict[str, tuple[str, str]]) -> None:
+    for problem in resumed.damaged:
+        _note(f"{problem}; going on from step {resumed.step}")
+    if change := change_of_rate(resumed, rate):
+        _note(change)
+    for name, (was, now) in environment.items():
+        _note(f"{name} was {was} when the run began and is {now} now: its numbers may differ in the last bits")
+
+
+def _run(trainer: Trainer, module: PretrainingModule, folder: Path, resumed: Resumed | None, *, is_over: bool) -> None:
+    """Train, say how it went, and keep the best weights; of a run that `is_over` only what it had not yet kept."""
     console, is_first = Console(highlight=False, soft_wrap=True), trainer.is_global_zero
     if is_first:
+        (folder / CHECKPOINTS).mkdir(exist_ok=True)
+        clear_unfinished(folder / CHECKPOINTS)
         console.print(report.opening(folder, module.model, module.data, trainer))
-        for logger in trainer.loggers if last is None else ():
+        for logger in trainer.loggers if resumed is None else ():
             logger.log_hyperparams(module.config)
+    if resumed is not None:
+        trainer.saved_step = resumed.step
+        if is_over:
+            trainer.fit_loop.epoch_loop.max_steps = resumed.step
     try:
-        trainer.fit(module, datamodule=module.data, ckpt_path=last, weights_only=True)
-    except SystemExit:  # Lightning's way to leave after Ctrl-C
-        if trainer.interrupted and is_first:
-            console.print(report.interrupted(folder, trainer))
-            raise SystemExit(130) from None
+        with trainer.stop_signals:
+            checkpoint = resumed.checkpoint if resumed is not None else None
+            trainer.fit(module, datamodule=module.data, ckpt_path=checkpoint, weights_only=True)
+        if trainer.failure is not None:
+            raise trainer.failure
+        if not math.isfinite(module.metrics.get("val/loss", math.nan)) or trainer.global_step == 0:
+            raise DivergedError(f"the run ended after step {trainer.global_step} without a finite validation loss")
+        if is_first:
+            _keep_best(trainer, module, folder, is_over=is_over)
+            console.print(report.closing(folder, module, trainer))
+    except SystemExit as stop:
+        raise _left(stop, trainer, folder, console) from None
+    except RunError as error:
+        raise type(error)(f"{error}\n{report.whereabouts(folder)}") from error
+    except OSError as error:  # of what is written at the end
+        raise RunError(f"{folder} cannot be written: {error.strerror}\n{report.whereabouts(folder)}") from error
+    except Exception:
+        _note(report.whereabouts(folder))
         raise
-    if not math.isfinite(module.metrics.get("val/loss", math.nan)) or trainer.global_step == 0:
-        raise DivergedError(f"the run ended after step {trainer.global_step} without a finite validation loss")
-    if is_first:
-        model, best = module.model.cpu(), folder / CHECKPOINTS / "best.ckpt"
-        if best.is_file():
-            load_weights(model, load_checkpoint(best))
-        state = module.data.tokenizer.state_dict()
-        save_safetensors(model, folder / "model.safetensors", config=module.config, tokenizer=state)
-        console.print(report.closing(folder, module, trainer))
+    finally:
+        if is_first and (summary := trainer.failures.summary()):
+            _note(summary)
+
+
+def _keep_best(trainer: Trainer, module: PretrainingModule, folder: Path, *, is_over: bool) -> None:
+    """Leave the best weights as `model.safetensors` in the run folder: the mark of a run that has ended."""
+    if is_over:  # it was killed before this
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            callback.on_train_end(trainer, module)
+    if saved := checkpoints_of(folder):
+        temporary = folder / f".{WEIGHTS}.tmp"
+        shutil.copyfile(best_of(saved) / WEIGHTS, temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(folder / WEIGHTS)
+
+
+def _left(stop: SystemExit, trainer: Trainer, folder: Path, console: Console) -> SystemExit:
+    """How the process ends that a signal has stopped, or a second Ctrl-C, after which Lightning exits."""
+    if not isinstance(stop, Stopped) and not trainer.interrupted:
+        return stop
+    if not trainer.is_global_zero:
+        return SystemExit(0)  # Lightning kills a run of which one process fails, before the first can speak
+    console.print(f"\nstopped after step {trainer.global_step}\n{report.whereabouts(folder)}")
+    if isinstance(stop, Stopped) and stop.signum == REQUEUE_SIGNAL and in_slurm_job():
+        requeue_slurm_job()
+    return SystemExit(stop.code if isinstance(stop, Stopped) else 130)
 
 
 def _section(key: str, make: Callable[[], Any]) -> Any:
@@ -197,39 +270,5 @@ def _section(key: str, make: Callable[[], Any]) -> Any:
         raise
 
 
-def _check_not_stopped(last: Path, callbacks: list[Callback]) -> None:
-    saved = load_plain(last)
-    for stopping in (c for c in callbacks if isinstance(c, EarlyStopping)):
-        state = saved["callbacks"].get(stopping.state_key, {})
-        if state.get("wait_count", 0) >= stopping.patience:
-            raise ConfigError(
-                f"resume: the run in {last.parents[1]} was stopped early, at step {saved['global_step']}; raise "
-                "callbacks.early_stopping.patience to go on, or take it away with '~callbacks.early_stopping'"
-            )
-
-
 def _note(text: str) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(f"note: {text}")
-
-
-def _check_resumable(last: Path, data: TextDataModule, planned: Trainer) -> int:
-    """The step at which `last` was saved, if this run can go on from there."""
-    saved = load_plain(last)
-    if not data.order.resumable:
-        raise ConfigError(
-            "resume: a run with order=book cannot be continued: its place is the state of torch's global generator"
-        )
-    if saved.get("firstlight", {}).get("format") != FORMAT:
-        raise ConfigError(f"resume: {last} is no checkpoint of this version of firstlight")
-    now = data.fingerprint()
-    for key, was in saved["firstlight"]["fingerprint"].items():
-        if now[key] != was:
-            change = f"{key} was {str(was)[:12]}, is {str(now[key])[:12]}"
-            raise ConfigError(f"resume: the data has changed since {last} was saved: {change}")
-    step = int(saved["global_step"])
-    if step >= planned.max_steps:
-        raise ConfigError(
-            f"resume: the run in {last.parents[1]} is finished ({step} of {planned.max_steps} steps); "
-            "to train longer, raise trainer.max_steps"
-        )
-    return step

@@ -1,7 +1,9 @@
 """One training step, its optimizer and schedule, and what a checkpoint of it says."""
 
+import math
 from collections.abc import Callable
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
@@ -13,11 +15,14 @@ from firstlight.data.datamodule import Batch, TextDataModule
 from firstlight.errors import DivergedError
 from firstlight.model.base import LanguageModel
 from firstlight.optim.base import Schedule
+from firstlight.training.checkpoint_io import RECORD
 from firstlight.training.evaluation import EvaluationModule
+from firstlight.training.nonfinite import MOST_SKIPPED, describe, largest_gradient, worst_windows
 from firstlight.training.trainer import Trainer
-from firstlight.weights.checkpoint import FORMAT
+from firstlight.weights.checkpoint import with_tied_names
 
 OptimizerFactory = Callable[[nn.Module], Optimizer]
+OnNan = Literal["stop", "skip"]
 
 
 class PretrainingModule(EvaluationModule):
@@ -25,7 +30,8 @@ class PretrainingModule(EvaluationModule):
 
     Logs `train/batch_loss` (in training mode, of the step's batches) and `grad_norm` (before clipping) every
     `log_every_n_steps`, and `train/...` and `val/...` (in evaluation mode) at every evaluation.
-    `config` is the composed config as plain data, for the checkpoint.
+    `config` is the composed config as plain data, for the checkpoint. A step whose loss or gradient is nan or inf is
+    not made: the run stops, or with `on_nan="skip"` goes on, and logs `skipped_steps`, how many there have been.
     """
 
     trainer: Trainer  # type: ignore[assignment]
@@ -38,13 +44,18 @@ class PretrainingModule(EvaluationModule):
         optimizer: OptimizerFactory,
         scheduler: Schedule,
         config: dict[str, Any],
+        on_nan: OnNan = "stop",
     ) -> None:
         super().__init__(model, data.tokenizer.byte_lengths)
         self.splits = ["train", "val"]
         self.data, self.config = data, config
         self.optimizer_factory, self.schedule = optimizer, scheduler
+        self.on_nan: OnNan = on_nan
+        self.skipped_steps, self.skipped_in_a_row = 0, 0
+        self.batches: list[Batch] = []
         self.batch_losses: list[Tensor] = []
         self.grad_norm = torch.tensor(0.0)
+        self.evaluated_step: int | None = None
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = self.optimizer_factory(self.model)
@@ -61,6 +72,7 @@ class PretrainingModule(EvaluationModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self.loss(batch)
+        self.batches.append(batch)
         self.batch_losses.append(loss.detach())
         return loss
 
@@ -73,41 +85,89 @@ class PretrainingModule(EvaluationModule):
         """Clip by norm, and keep the norm; Lightning's own refuses a fused optimizer under mixed precision."""
         limit = torch.inf if gradient_clip_val is None else gradient_clip_val
         self.grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
-        if not torch.isfinite(self.grad_norm):  # before the update: the weights are still good
-            losses = ", ".join(f"{float(loss):.4g}" for loss in self.batch_losses)
-            raise DivergedError(
-                f"the gradient norm of step {self.trainer.global_step + 1} is {float(self.grad_norm)} "
-                f"(loss {losses}); a lower optimizer.lr or trainer.gradient_clip_val=1.0 may help"
-            )
+        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
+            return  # in 16-mixed a gradient overflows now and then: the scaler leaves out such a step by itself
+        if math.isfinite(float(self.grad_norm)) and all(math.isfinite(float(loss)) for loss in self.batch_losses):
+            self.skipped_in_a_row = 0
+            return
+        self.skipped_steps, self.skipped_in_a_row = self.skipped_steps + 1, self.skipped_in_a_row + 1
+        if self.on_nan == "stop" or self.skipped_in_a_row > MOST_SKIPPED:  # before the update: the weights are good
+            raise DivergedError(self._describe_step())
+        optimizer.zero_grad(set_to_none=True)  # without a gradient no weight and no moment changes
+
+    def _describe_step(self) -> str:
+        def token_losses(batch: Batch) -> Tensor:
+            with torch.no_grad(), self.trainer.precision_plugin.forward_context():
+                return self.loss(batch, reduction="none")
+
+        self.eval()  # without dropout; this is the end of the run
+        return describe(
+            step=self.trainer.global_step + 1,
+            losses=[float(loss) for loss in self.batch_losses],
+            grad_norm=float(self.grad_norm),
+            gradient=largest_gradient(self.model),
+            windows=worst_windows(self.batches, token_losses, self.data.tokenizer),
+            skipped=self.skipped_in_a_row - 1,
+        )
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         trainer = self.trainer
         if trainer.is_log_step:
             loss = trainer.strategy.reduce(torch.stack(self.batch_losses).mean(), reduce_op="mean")
             trainer.collect({"train/batch_loss": float(loss), "grad_norm": float(self.grad_norm)})
+            if self.on_nan == "skip":
+                trainer.collect({"skipped_steps": self.skipped_steps})
             if not trainer.is_eval_step(trainer.global_step):  # else the evaluation completes the row
                 trainer.flush()
         if trainer.at_step_end:
+            self.batches.clear()
             self.batch_losses.clear()
+            if not trainer.is_eval_step(trainer.global_step):
+                trainer.step_complete()
+
+    def on_validation_end(self) -> None:
+        """After the callbacks': the samples and the figures of this evaluation are there."""
+        if self.trainer.global_step > 0:
+            self.trainer.step_complete()
 
     def on_validation_epoch_end(self) -> None:
         super().on_validation_epoch_end()
+        self.evaluated_step = self.trainer.global_step
         self.trainer.collect(self.metrics)
         for name, value in self.metrics.items():  # for callbacks that monitor a metric by name
             self.trainer.callback_metrics[name] = torch.tensor(value, dtype=torch.float64)
         self.trainer.flush()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["firstlight"] = {
-            "format": FORMAT,
+        metrics = self.metrics if self.evaluated_step == self.trainer.global_step else {}
+        monitor = self.trainer.monitor
+        checkpoint[RECORD] = {
             "config": self.config,
-            "tokenizer": self.data.tokenizer.state_dict(),
-            "fingerprint": self.data.fingerprint(),
-            "tokens": self.trainer.tokens_seen,
+            "tokenizer": self.tokenizer_state,
             "metrics": dict(self.metrics),
+            "skipped_steps": [self.skipped_steps, self.skipped_in_a_row],
+            "manifest": {
+                "tokens": self.trainer.tokens_seen,
+                "monitor": monitor,
+                "score": metrics.get(monitor),
+                "metrics": dict(metrics),
+                "fingerprint": self.fingerprint,
+            },
         }
 
+    @cached_property
+    def tokenizer_state(self) -> dict[str, Any]:
+        """Of the tokenizer, which stays as it is; as the data does."""
+        return self.data.tokenizer.state_dict()
+
+    @cached_property
+    def fingerprint(self) -> dict[str, int | str]:
+        """Of the data."""
+        return self.data.fingerprint()
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.metrics = dict(checkpoint["firstlight"]["metrics"])
+        checkpoint["state_dict"] = with_tied_names(self, checkpoint["state_dict"])
+        self.metrics = dict(checkpoint[RECORD]["metrics"])
+        self.skipped_steps, self.skipped_in_a_row = checkpoint[RECORD]["skipped_steps"]
         # A run that had reached its end says so; with a new max_steps it has not.
         checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False

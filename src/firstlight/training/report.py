@@ -13,8 +13,7 @@ from firstlight.data.datamodule import TextDataModule
 from firstlight.model.base import LanguageModel
 from firstlight.training.module import PretrainingModule
 from firstlight.training.trainer import Trainer
-from firstlight.weights.checkpoint import load_plain
-from firstlight.weights.find import CHECKPOINTS
+from firstlight.weights.find import checkpoints_of
 
 
 def _command(name: str) -> str:
@@ -39,15 +38,15 @@ def opening(folder: Path, model: LanguageModel, data: TextDataModule, trainer: T
     )
 
 
-def interrupted(folder: Path, trainer: Trainer) -> str:
-    """Where an interrupted run can be taken up again."""
-    saved = folder / CHECKPOINTS / "last.ckpt"
-    if not saved.is_file():
-        return f"\ninterrupted after step {trainer.global_step}, before the first checkpoint"
-    step = load_plain(saved)["global_step"]
+def whereabouts(folder: Path) -> str:
+    """From where a run that did not get to its end can go on, and how."""
+    saved = checkpoints_of(folder)
+    if not saved:
+        return f"there is no checkpoint yet in {folder}"
+    step = int(saved[-1].name.removeprefix("step_"))
     return (
-        f"\ninterrupted after step {trainer.global_step}; saved at step {step}\n"
-        f"go on with:   {_command('firstlight')} train resume={shlex.quote(str(folder))}"
+        f"the newest checkpoint is that of step {step}; go on with:\n"
+        f"{_command('firstlight')} train resume={shlex.quote(str(folder))}"
     )
 
 

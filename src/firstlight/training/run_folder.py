@@ -7,13 +7,18 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
+from filelock import FileLock, Timeout
 
 from firstlight.errors import ConfigError, shorten
 
+LOCK = ".lock"
 CONFIG = Path(".hydra") / "config.yaml"
 OVERRIDES = Path(".hydra") / "overrides.yaml"
 ENVIRONMENT = "environment.json"
@@ -52,7 +57,6 @@ def create_run_folder(wanted: Path, *, config: dict[str, Any], overrides: list[s
             if not any(folder.iterdir()):
                 (folder / CONFIG).parent.mkdir(exist_ok=False)  # of two runs that find it empty, one gets it
                 _write_config(folder, config, overrides)
-                os.environ[SHARED] = str(folder.absolute())
                 return folder
         except FileExistsError:
             if folder.is_file():
@@ -62,6 +66,28 @@ def create_run_folder(wanted: Path, *, config: dict[str, Any], overrides: list[s
                 f"output_dir ({shorten(str(wanted))}) cannot be made: {error.strerror}; give output_dir=..."
             ) from None
     raise AssertionError
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Hold the run folder: of two processes one is refused. The system frees what a process held when it dies.
+
+    Raises:
+        ConfigError: another process writes this run, or nothing can be written here.
+    """
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise ConfigError(f"{folder}: another process is writing this run; wait for its end, or stop it") from None
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be written ({error.strerror})") from None
+    os.environ[SHARED] = str(folder.absolute())
+    try:
+        yield
+    finally:
+        del os.environ[SHARED]
+        lock.release()
 
 
 def _write_config(folder: Path, config: dict[str, Any], overrides: list[str]) -> None:
@@ -81,8 +107,8 @@ def update_run_folder(folder: Path, *, config: dict[str, Any], overrides: list[s
     (folder / OVERRIDES).write_text(_yaml([*(kept or []), *overrides]), encoding="utf-8")
     file, now = folder / ENVIRONMENT, environment()
     was = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    names = ("python", "firstlight", "torch", "lightning")
-    return {name: (was[name], str(now[name])) for name in names if name in was and was[name] != now[name]}
+    names = ("python", "firstlight", "torch", "lightning", "cpu_threads", "cpu_capability", "cuda_device")
+    return {name: (str(was[name]), str(now[name])) for name in names if name in was and was[name] != now[name]}
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -100,8 +126,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def environment() -> dict[str, str | None]:
-    """Versions and the git commit: what else decides the numbers of a run."""
+def environment() -> dict[str, Any]:
+    """Versions, the machine and the git commit: what else decides the numbers of a run."""
     packages = ("firstlight", "torch", "lightning", "hydra-core", "omegaconf", "tiktoken", "tokenizers", "numpy")
     versions: dict[str, str | None] = {}
     for package in packages:
@@ -113,6 +139,9 @@ def environment() -> dict[str, str | None]:
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         **versions,
+        "cpu_threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cuda_device": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "git_commit": _git_commit(),
     }
 

@@ -2,11 +2,14 @@
 
 import logging
 import math
+import shutil
 import textwrap
 import warnings
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.seed import isolate_rng
@@ -15,8 +18,11 @@ from pydantic import PositiveInt
 
 from firstlight.config import FinitePositive
 from firstlight.data.datamodule import TextDataModule
-from firstlight.errors import one_line
-from firstlight.training.checkpoint_io import AtomicCheckpointIO
+from firstlight.errors import DivergedError, RunError, one_line
+from firstlight.training.checkpoint_io import CheckpointFolderIO
+from firstlight.training.stopping import Stopped, StopSignals
+from firstlight.training.watching import Failures, watch_callback, watch_logger
+from firstlight.weights.find import CHECKPOINTS, checkpoint_name
 
 TAKEN = {
     "check_val_every_n_epoch", "fast_dev_run", "limit_train_batches", "limit_val_batches", "max_time", "min_epochs",
@@ -92,9 +98,20 @@ class Trainer(pl.Trainer):
             check_val_every_n_epoch=None,
             val_check_interval=1,
             use_distributed_sampler=False,  # our order cuts global batches into shares itself
-            plugins=[AtomicCheckpointIO()],
+            plugins=[CheckpointFolderIO()],
             **kwargs,
         )
+        self.stop_signals = StopSignals()
+        self.saved_step = 0
+        """The last step of which nothing is lost."""
+        self.failure: Exception | None = None
+        """What a callback raised, until the step is finished and saved."""
+        self.failures = Failures(Path(self.default_root_dir))
+        for callback in self.callbacks:  # type: ignore[attr-defined]
+            watch_callback(callback, self.failures, self._defer)
+        for logger in self.loggers:
+            watch_logger(logger, self.failures)
+        self._signal_connector.register_signal_handlers = lambda: None  # SIGTERM's would leave with 0, unsaved
         # Lightning counts validation in batches while checkpoints and logs count steps (its issues 12205, 17207), has
         # no validation at the end, and no offset. This one private method is where it decides.
         self.fit_loop.epoch_loop._should_check_val_fx = self._evaluation_due  # type: ignore[method-assign]
@@ -119,6 +136,62 @@ class Trainer(pl.Trainer):
         """Does the batch that just ended complete a step that gets a row in the logs?"""
         step = self.global_step
         return self.at_step_end and (step % self.log_every_n_steps == 0 or self.is_eval_step(step))
+
+    @property
+    def monitor(self) -> str:
+        """The metric that decides which checkpoint is the best."""
+        monitors = (getattr(callback, "monitor", None) for callback in self.checkpoint_callbacks)
+        return next((name for name in monitors if name), "val/loss")
+
+    def step_complete(self) -> None:
+        """Called when nothing of a step is left to do, evaluation and logs included: the time to save and to stop."""
+        for callback in self.callbacks:  # type: ignore[attr-defined]
+            if hook := getattr(callback, "on_step_complete", None):
+                hook(self)
+        failed, signum = self._agreed(int(self.failure is not None)), self._agreed(self.stop_signals.received)
+        if failed or signum:
+            self.save_step()
+        if failed:
+            raise self.failure or RunError("another process of this run has failed")
+        if signum:
+            raise Stopped(signum)
+
+    def _agreed(self, number: int) -> int:
+        """The largest `number` of all processes: they stop together or not at all."""
+        if self.world_size == 1:
+            return number
+        return int(self.strategy.reduce(torch.tensor(number, device=self.strategy.root_device), reduce_op="max"))
+
+    def _defer(self, error: Exception) -> None:
+        """Raise a callback's `error` when the step is finished and saved, if there is anything to lose."""
+        if self.global_step == self.saved_step:
+            raise error
+        self.failure = self.failure or error
+
+    def save_step(self) -> None:
+        """Save a checkpoint of this step, if there is none yet.
+
+        Raises:
+            DivergedError: weights are nan or inf; they are not saved.
+            RunError: it cannot be written; the earlier ones are as they were.
+        """
+        step = self.global_step
+        if step == self.saved_step:
+            return
+        for name, parameter in self.lightning_module.named_parameters():
+            if not torch.isfinite(parameter).all():
+                raise DivergedError(f"{name.removeprefix('model.')} is not finite after step {step}; it is not saved")
+        for logger in self.loggers:  # first what was logged up to here, then the step from which the run can go on
+            logger.save()
+        folder = Path(self.default_root_dir) / CHECKPOINTS
+        try:
+            self.save_checkpoint(folder / checkpoint_name(step))
+        except OSError as error:
+            free = f", {shutil.disk_usage(folder).free / 1e6:,.1f} MB free" if folder.is_dir() else ""
+            raise RunError(
+                f"the checkpoint of step {step} cannot be written: {error.strerror or one_line(error)} ({folder}{free})"
+            ) from error
+        self.saved_step = step
 
     def evaluate_untrained(self) -> None:
         """Evaluate as step 0; no random number of training's is used up."""
@@ -155,13 +228,15 @@ class Trainer(pl.Trainer):
             if isinstance(logger, TensorBoardLogger):
                 lines = [part for line in text.splitlines() for part in textwrap.wrap(line, 100) or [""]]
                 preformatted = "\n".join(f"    {line}" for line in lines)  # as Markdown has it
-                logger.experiment.add_text(tag, preformatted, self.global_step)
+                add = logger.experiment.add_text
+                self.failures.attempt(type(logger).__name__, add, tag, preformatted, self.global_step)
 
     def log_figure(self, tag: str, figure: Figure) -> None:
         """Show `figure` in TensorBoard."""
         for logger in self.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_figure(tag, figure, self.global_step, close=False)
+                add = logger.experiment.add_figure
+                self.failures.attempt(type(logger).__name__, add, tag, figure, self.global_step, close=False)
 
 
 def refusal(error: Exception, setting: str) -> str | None:

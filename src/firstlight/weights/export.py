@@ -16,9 +16,9 @@ from firstlight.data.tokenizers.huggingface import write_tokenizer
 from firstlight.errors import ConfigError, one_line, shorten
 from firstlight.model.base import LanguageModel
 from firstlight.model.gpt import GPT, TransformerBlock
-from firstlight.weights.checkpoint import save_safetensors
 from firstlight.weights.gpt2 import to_gpt2
 from firstlight.weights.huggingface import SINGLE
+from firstlight.weights.model_file import save_model_file
 
 
 def export_huggingface(model: LanguageModel, tokenizer: Tokenizer, folder: Path) -> None:
@@ -55,7 +55,7 @@ def export_safetensors(model: LanguageModel, tokenizer: Tokenizer, file: Path, *
         ConfigError: the file is there, or not writable.
     """
     with _appearing(file) as temporary:
-        save_safetensors(model, temporary, config=config, tokenizer=tokenizer.state_dict())
+        save_model_file(model.state_dict(), temporary, config=config, tokenizer=tokenizer.state_dict())
 
 
 def check_free(out: Path) -> None:

@@ -1,5 +1,7 @@
 """What a checkpoint or a run may be called on the command line."""
 
+import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,13 +9,14 @@ from firstlight.errors import ConfigError
 from firstlight.weights import hub, openai
 from firstlight.weights.hub import GPT2_NAMES
 from firstlight.weights.huggingface import is_huggingface_folder
+from firstlight.weights.manifest import MANIFEST, read_manifest
 
 CHECKPOINTS = "checkpoints"
 """The folder of checkpoints in a run folder."""
 
 
 def find_checkpoint(name: str, *, best: bool = True, key: str = "checkpoint") -> Path:
-    """What `name` means: a file, a run folder (its best checkpoint, or its last), "last" (the newest run), or GPT-2.
+    """What `name` means: a checkpoint, a run folder (its best, or its newest), "last" (the newest run), or GPT-2.
 
     GPT-2 is a folder of Hugging Face's files or OpenAI's, or a name: gpt2, hf:REPO, hf:FOLDER, openai:124M. What a name
     means is downloaded, once. `key` is the setting that an error is about.
@@ -35,11 +38,41 @@ def find_checkpoint(name: str, *, best: bool = True, key: str = "checkpoint") ->
         raise ConfigError(f"{key} ({name}): there is no such file or run folder")
     if is_huggingface_folder(path) or openai.is_openai_folder(path):
         return path
-    files = [path / CHECKPOINTS / f"{which}.ckpt" for which in (("best", "last") if best else ("last",))]
-    for file in files:
-        if file.is_file():
-            return file
-    raise ConfigError(f"{key} ({name}) is a folder without {' or '.join(f'{CHECKPOINTS}/{f.name}' for f in files)}")
+    if (path / MANIFEST).is_file():
+        return path
+    saved = checkpoints_of(path)
+    if not saved:
+        raise ConfigError(f"{key} ({name}) is a folder without a checkpoint ({CHECKPOINTS}/{checkpoint_name(0)[:-8]}*)")
+    return best_of(saved) if best else saved[-1]
+
+
+def checkpoint_name(step: int) -> str:
+    """The folder of the checkpoint at `step`."""
+    return f"step_{step:08}"
+
+
+def checkpoints_of(run: Path) -> list[Path]:
+    """The checkpoints of a run folder, the newest last."""
+    try:
+        folders = [f for f in (run / CHECKPOINTS).iterdir() if re.fullmatch(r"step_\d{8,}", f.name)]
+    except OSError:
+        return []
+    return sorted(folders, key=lambda folder: int(folder.name.removeprefix("step_")))
+
+
+def best_of(checkpoints: list[Path]) -> Path:
+    """The one with the lowest score, of several the first; if none was evaluated the newest."""
+    scores = {folder: read_score(folder) for folder in checkpoints}
+    return min((f for f in checkpoints if math.isfinite(scores[f])), key=lambda f: scores[f], default=checkpoints[-1])
+
+
+def read_score(checkpoint: Path) -> float:
+    """The monitored metric of a checkpoint; inf if it was not evaluated, or what it was cannot be read."""
+    try:
+        score = read_manifest(checkpoint).score
+    except ConfigError:
+        return math.inf
+    return math.inf if score is None else score
 
 
 def _is_there(path: Path, test: Callable[[Path], bool]) -> bool:
@@ -71,7 +104,7 @@ def newest_run(root: str = "outputs") -> Path:
     Raises:
         ConfigError: there is none.
     """
-    files = sorted(Path(root).glob(f"**/{CHECKPOINTS}/last.ckpt"), key=lambda f: f.stat().st_mtime)
+    files = sorted(Path(root).glob(f"**/{CHECKPOINTS}/step_*/{MANIFEST}"), key=lambda f: f.stat().st_mtime)
     if not files:
         raise ConfigError(f"'last' means the newest run below {root}/, and there is none with a checkpoint yet")
-    return files[-1].parents[1]
+    return files[-1].parents[2]

@@ -1,62 +1,98 @@
-"""Checkpoints: the last state of the run, and the weights that validated best."""
+"""Checkpoints: when one is saved, and which ones are kept."""
 
-import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
-from pydantic import PositiveInt
+from pydantic import NonNegativeInt, PositiveInt
 
+from firstlight.config import FinitePositive
+from firstlight.errors import ConfigError
+from firstlight.training.checkpoint_io import discard
 from firstlight.training.trainer import Trainer
-from firstlight.weights.find import CHECKPOINTS
+from firstlight.weights.find import checkpoints_of, read_score
+from firstlight.weights.manifest import TRAINING_STATE, read_manifest
 
 Monitor = Literal["val/loss", "val/bits_per_byte", "val/perplexity", "train/loss"]
 
 
 class Checkpoint(LightningCheckpoint):
-    """`checkpoints/last.ckpt`, from which the run can be continued, and `checkpoints/best.ckpt`, weights only.
+    """Saves `checkpoints/step_N/` after every evaluation and every `every_n_steps`, and keeps some of them.
 
-    Written after every evaluation, and `last.ckpt` also every `every_n_steps`. Only ever between two optimizer steps,
-    with no evaluation left to do: a save inside an accumulation, or before an evaluation that is due, would lose it.
-    `best.ckpt` is where `monitor` was lowest.
+    Kept are the newest `keep_last`, and without the optimizer's state, which only going on needs, the `keep_best` with
+    the lowest `monitor` and the first one after every `keep_every_n_tokens`. Nothing is removed before a newer one is
+    safely on disk. While all together take more than `max_gigabytes`, the oldest of `keep_every_n_tokens` go, then the
+    worst of `keep_best`; the best one and the newest stay.
     """
 
-    def __init__(self, *, monitor: Monitor = "val/loss", every_n_steps: PositiveInt | None = None) -> None:
-        self.monitor = monitor
-        self.every_n_steps = every_n_steps
-        self.best = math.inf
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best = state_dict["best"]
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    def __init__(
+        self,
+        *,
+        monitor: Monitor = "val/loss",
+        every_n_steps: PositiveInt | None = None,
+        keep_last: PositiveInt = 2,
+        keep_best: NonNegativeInt = 1,
+        keep_every_n_tokens: PositiveInt | None = None,
+        max_gigabytes: FinitePositive | None = None,
     ) -> None:
-        assert isinstance(trainer, Trainer)
+        self.monitor, self.every_n_steps = monitor, every_n_steps
+        self.keep_last, self.keep_best, self.keep_every_n_tokens = keep_last, keep_best, keep_every_n_tokens
+        self.max_gigabytes = max_gigabytes
+
+    def least_bytes(self, n_parameters: int) -> int:
+        """What the checkpoints that always stay take: weights and two moments in float32, and the best weights."""
+        return 4 * n_parameters * (3 * self.keep_last + min(self.keep_best, 1))
+
+    def check(self, n_parameters: int) -> None:
+        """Refuse a budget that is too small from the beginning.
+
+        Raises:
+            ValueError: it is.
+        """
+        least = self.least_bytes(n_parameters) / 1e9
+        if self.max_gigabytes is not None and self.max_gigabytes < least:
+            raise ValueError(
+                f"max_gigabytes ({self.max_gigabytes}) must be at least {least:.2g}, the size of the newest "
+                f"{self.keep_last} (keep_last) and the best; null is without a limit"
+            )
+
+    def on_step_complete(self, trainer: Trainer) -> None:
+        """Save if it is time to. The trainer calls this when nothing of a step is left to do."""
         step = trainer.global_step
-        if (
-            self.every_n_steps is not None
-            and step % self.every_n_steps == 0
-            and trainer.at_step_end
-            and not trainer.is_eval_step(step)
-        ):
-            trainer.save_checkpoint(folder(trainer) / "last.ckpt")
+        if trainer.is_eval_step(step) or (self.every_n_steps is not None and step % self.every_n_steps == 0):
+            trainer.save_step()
+            if trainer.is_global_zero:
+                self.remove_others(Path(trainer.default_root_dir))
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(trainer, Trainer)
-        if trainer.global_step == 0:  # untrained: nothing to keep
-            return
-        value = float(trainer.callback_metrics[self.monitor])
-        if value < self.best:
-            self.best = value
-            trainer.save_checkpoint(folder(trainer) / "best.ckpt", weights_only=True)
-        trainer.save_checkpoint(folder(trainer) / "last.ckpt")
+    def remove_others(self, run: Path) -> None:
+        """Remove what the rules do not keep."""
+        saved = checkpoints_of(run)
+        newest = saved[-self.keep_last :]
+        scores = {folder: read_score(folder) for folder in saved}
+        evaluated = [folder for folder in saved if scores[folder] < float("inf")]
+        best = sorted(evaluated, key=lambda folder: scores[folder])[: self.keep_best]  # stable: of equals the first
+        spaced = self._spaced(saved)
+        for folder in saved:
+            if folder not in (*newest, *best, *spaced):
+                discard(folder)
+            elif folder not in newest:
+                (folder / TRAINING_STATE).unlink(missing_ok=True)
+        left = [folder for folder in (*spaced, *reversed(best[1:])) if folder not in (*newest, *best[:1])]
+        while left and self.max_gigabytes is not None and _size(run) > self.max_gigabytes * 1e9:
+            discard(left.pop(0))
+
+    def _spaced(self, saved: list[Path]) -> list[Path]:
+        """The first checkpoint at or after each multiple of `keep_every_n_tokens`."""
+        first: dict[int, Path] = {}
+        for folder in saved if self.keep_every_n_tokens is not None else []:
+            try:
+                multiple = read_manifest(folder).tokens // (self.keep_every_n_tokens or 1)
+            except ConfigError:  # damaged: nothing to keep
+                continue
+            if multiple > 0:
+                first.setdefault(multiple, folder)
+        return list(first.values())
 
 
-def folder(trainer: pl.Trainer) -> Path:
-    """Where the checkpoints of a run lie."""
-    return Path(trainer.default_root_dir) / CHECKPOINTS
+def _size(run: Path) -> int:
+    return sum(file.stat().st_size for folder in checkpoints_of(run) for file in folder.iterdir())

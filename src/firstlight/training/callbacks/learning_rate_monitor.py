@@ -5,9 +5,10 @@ from typing import Any
 import lightning.pytorch as pl
 
 from firstlight.training.trainer import Trainer
+from firstlight.training.watching import Watcher
 
 
-class LearningRateMonitor(pl.Callback):
+class LearningRateMonitor(Watcher):
     """Logs `lr`, the rate the step was made with.
 
     Lightning's own logs it one step early and under the optimizer's class name and group number.

@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 from firstlight.training.evaluation import perplexity
 from firstlight.training.module import PretrainingModule
 from firstlight.training.trainer import Trainer
+from firstlight.training.watching import Watcher
 
 
-class Plots(pl.Callback):
+class Plots(Watcher):
     """Draws `loss.png` and `perplexity.png` from the evaluations at the end of training; also into TensorBoard."""
 
     def __init__(self) -> None:

@@ -13,11 +13,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from firstlight.training.callbacks.sample_generation import SampleGeneration
 from firstlight.training.module import PretrainingModule
 from firstlight.training.trainer import Trainer
+from firstlight.training.watching import Watcher
 
 HEADER = "    step      tokens  train loss  val loss  perplexity  bits/byte"
 
 
-class ProgressBar(LightningProgressBar):
+class ProgressBar(Watcher, LightningProgressBar):
     """A bar with loss, tokens a second and the time left; without a terminal, the lines alone."""
 
     def __init__(self) -> None:

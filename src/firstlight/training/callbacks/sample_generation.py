@@ -13,11 +13,12 @@ from firstlight.decoding.base import Decoding
 from firstlight.model.base import LanguageModel
 from firstlight.training.module import PretrainingModule
 from firstlight.training.trainer import Trainer
+from firstlight.training.watching import Watcher
 
 FILE_NAME = "samples.txt"
 
 
-class SampleGeneration(pl.Callback):
+class SampleGeneration(Watcher):
     """Continues `prompt` by `max_new_tokens`, with a generator of its own that starts from `seed` every time.
 
     Samples go to TensorBoard, to `samples.txt` in the run folder, and are kept as `text` for whoever shows them.

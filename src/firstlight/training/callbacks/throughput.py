@@ -13,9 +13,10 @@ from firstlight.config import FinitePositive
 from firstlight.model.base import LanguageModel
 from firstlight.training.module import PretrainingModule
 from firstlight.training.trainer import Trainer
+from firstlight.training.watching import Watcher
 
 
-class Throughput(pl.Callback):
+class Throughput(Watcher):
     """Logs `tokens_per_second` and `mfu`, over the training time since the last logged step.
 
     Evaluations, with their samples and checkpoints, are not counted. Model FLOPs utilisation (Chowdhery et al. 2022,

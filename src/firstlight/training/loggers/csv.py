@@ -21,8 +21,10 @@ class CSVLogger(Logger):
     def __init__(self, *, save_dir: str, purge_step: int | None = None) -> None:
         super().__init__()
         self.file = Path(save_dir) / FILE_NAME
-        self.rows_kept = [] if purge_step is None else [r for r in read_rows(self.file) if int(r["step"]) < purge_step]
+        self.purge_step = purge_step
         self.columns: list[str] = []
+        self.unwritten: list[dict[str, str]] = []
+        """Rows that a full disk refused: they are written with the next one."""
 
     @property
     def name(self) -> str:
@@ -35,25 +37,30 @@ class CSVLogger(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         row = {"step": str(step), **{name: repr(value) for name, value in metrics.items()}}
-        if new := [name for name in (*FIRST_COLUMNS, *row) if name not in self.columns]:
-            kept = read_rows(self.file) if self.columns else self.rows_kept
-            self.columns += list(dict.fromkeys([*new, *(name for old in kept for name in old)]))
-            self.columns = list(dict.fromkeys(self.columns))
-            self._rewrite([*kept, row])
-        else:
+        self.unwritten.append(row)
+        if len(self.unwritten) == 1 and set(row) <= set(self.columns):
             self._append(row)
+        else:  # the first row, one with a new column, or one after a row that could not be written
+            self._rewrite([*self._rows_before(int(self.unwritten[0]["step"])), *self.unwritten])
+        self.unwritten.clear()
+
+    def _rows_before(self, step: int) -> list[dict[str, str]]:
+        limit = step if self.columns else self.purge_step or 0
+        return [row for row in read_rows(self.file) if int(row["step"]) < limit]
 
     def _append(self, row: dict[str, str]) -> None:
         with self.file.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self.columns, restval="").writerow(row)
 
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
+        columns = list(dict.fromkeys([*FIRST_COLUMNS, *self.columns, *(name for row in rows for name in row)]))
         temporary = self.file.with_suffix(".tmp")
         with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self.columns, restval="")
+            writer = csv.DictWriter(file, columns, restval="")
             writer.writeheader()
             writer.writerows(rows)
         temporary.replace(self.file)  # a run that is killed here has the old rows or the new ones
+        self.columns = columns
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Nothing: the run folder holds the config."""

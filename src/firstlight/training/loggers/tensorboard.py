@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
@@ -58,7 +59,13 @@ class TensorBoardLogger(LightningTensorBoardLogger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Write what is buffered, without Lightning's hparams.yaml: the run folder holds the config."""
+        """Write what is buffered, without Lightning's hparams.yaml: the run folder holds the config.
+
+        Raises:
+            FileNotFoundError: the folder has vanished, and with it what is written to its open files.
+        """
+        if not Path(self.log_dir).is_dir():
+            raise FileNotFoundError(f"{self.log_dir} is gone")
         self.experiment.flush()
         if self.over_tokens is not None:
             self.over_tokens.flush()

@@ -1,0 +1,54 @@
+"""What a user wants to know of a step whose loss or gradient is nan or inf."""
+
+import math
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from firstlight.data.datamodule import Batch
+from firstlight.data.tokenizers.base import Tokenizer
+from firstlight.errors import shorten
+
+MOST_SKIPPED = 10
+"""Steps in a row that `on_nan=skip` leaves out before the run is stopped all the same."""
+MOST_SHOWN = 3
+"""Windows that are shown."""
+
+
+def describe(
+    *, step: int, losses: list[float], grad_norm: float, gradient: tuple[str, float], windows: list[str], skipped: int
+) -> str:
+    """What went wrong in `step`, a line each: losses, the largest gradient and whose it is, the windows to blame."""
+    wrong = "gradient" if all(map(math.isfinite, losses)) else "loss"
+    before = f", and {skipped} steps before it were left out" if skipped else ""
+    return "\n".join(
+        (
+            f"the {wrong} of step {step} is not finite (loss {', '.join(f'{loss:.4g}' for loss in losses)}, gradient "
+            f"norm {grad_norm:.4g}): its update was not made{before}",
+            f"the largest gradient is that of {gradient[0]} ({gradient[1]:.4g})",
+            *windows,
+            f"a lower optimizer.lr may help; on_nan=skip leaves such steps out, at most {MOST_SKIPPED} in a row",
+        )
+    )
+
+
+def largest_gradient(model: nn.Module) -> tuple[str, float]:
+    """The parameter whose gradient has the largest entry, nan counting as larger than anything, and that entry."""
+    sizes = {name: float(p.grad.detach().abs().max()) for name, p in model.named_parameters() if p.grad is not None}
+    name = max(sizes, key=lambda name: math.inf if math.isnan(sizes[name]) else sizes[name])
+    return name, sizes[name]
+
+
+def worst_windows(batches: list[Batch], token_losses: Callable[[Batch], Tensor], tokenizer: Tokenizer) -> list[str]:
+    """The windows of `batches` whose loss is not finite, or the one where it is largest: loss and text, a line each.
+
+    `token_losses` gives the losses (B * T,) of a batch.
+    """
+    found: list[tuple[float, str]] = []
+    for inputs, targets in batches:
+        losses = token_losses((inputs, targets)).view(targets.shape).float().mean(dim=1)  # (B,)
+        texts = (shorten(repr(tokenizer.decode(ids)), 100) for ids in inputs.tolist())
+        found += zip(losses.tolist(), texts, strict=True)
+    bad = [window for window in found if not math.isfinite(window[0])]
+    shown = bad[:MOST_SHOWN] or [max(found)]
+    return [f"a window with loss {loss:.4g}: {text}" for loss, text in shown]

@@ -1,0 +1,75 @@
+"""Signals that ask a run to stop: it finishes its step and saves, and leaves with 128 + the signal's number."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)
+)  # Windows has two of them
+
+
+REQUEUE_SIGNAL = getattr(signal, "SIGUSR1", 0)
+"""What `#SBATCH --signal=USR1@90` sends before the time of a job is over."""
+
+
+class Stopped(SystemExit):
+    """The run has stopped between two steps, as a signal asked it to."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(128 + signum)
+        self.signum = signum
+
+
+class StopSignals:
+    """Within the block, a signal is kept in `received` and nothing else happens; a second Ctrl-C interrupts at once.
+
+    A signal that was ignored before (`nohup`, a job in the background) still is.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():  # no other can set handlers
+            for signum in SIGNALS:
+                if signal.getsignal(signum) is not signal.SIG_IGN:
+                    self.before[signum] = signal.signal(signum, self._receive)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for signum, handler in self.before.items():
+            signal.signal(signum, handler)
+        self.before = {}
+
+    def _receive(self, signum: int, frame: FrameType | None) -> None:
+        if signum == signal.SIGINT and self.received == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = signum
+        again = "; Ctrl-C again leaves at once" if signum == signal.SIGINT else ""
+        text = f"\nnote: {signal.Signals(signum).name}: stopping after this step, when it is saved{again}\n"
+        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, text.encode())  # print is not to be used in here
+
+
+def in_slurm_job() -> bool:
+    """Is this a job of SLURM's, and no interactive shell in one?"""
+    return SLURMEnvironment.detect()
+
+
+def requeue_slurm_job() -> None:
+    """Put this SLURM job into the queue again, as Lightning does on the signal that announces the end of its time."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    job = f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
+    if not re.fullmatch(r"[0-9_-]+", job):
+        raise ValueError(f"SLURM_JOB_ID ({job}) is no number")
+    subprocess.run(["scontrol", "requeue", job], check=True)

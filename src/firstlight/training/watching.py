@@ -1,0 +1,81 @@
+"""What only watches a run must not end it: callbacks and loggers whose errors are told, and cost the run nothing."""
+
+import sys
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.loggers.logger import Logger
+
+from firstlight.errors import one_line
+
+ERRORS = "errors.log"
+"""File of the run folder: the traceback of the first error of each."""
+HOOKS = [name for name in dir(pl.Callback) if name.startswith("on_") and not name.endswith("_checkpoint")]
+LOGGER_METHODS = ("log_metrics", "log_hyperparams", "save", "finalize", "after_save_checkpoint")
+
+
+class Watcher(pl.Callback):
+    """A callback that looks and reports, and changes nothing of the training: whatever it raises, the run goes on.
+
+    The error of any other callback ends the run, but not before the step is finished and saved.
+    """
+
+
+class Failures:
+    """The errors of watchers and loggers: told the first time, with a traceback in `errors.log`, then counted."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.counts: Counter[str] = Counter()
+
+    def attempt(self, name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """`function(*args, **kwargs)`, or None if it fails."""
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:
+            self.counts[name] += 1
+            if self.counts[name] == 1:
+                self._tell(name, error)
+
+    def _tell(self, name: str, error: Exception) -> None:
+        what = f"{type(error).__name__}: {one_line(error)}"
+        print(f"note: {name} failed, training goes on ({what}; see {self.folder / ERRORS})", file=sys.stderr)
+        with suppress(OSError), (self.folder / ERRORS).open("a", encoding="utf-8") as file:  # a full disk, perhaps
+            file.write(f"{name}\n{''.join(traceback.format_exception(error))}\n")
+
+    def summary(self) -> str:
+        """One line for each that failed."""
+        times = (f"{name} failed {n} time{'s' if n > 1 else ''}" for name, n in self.counts.items())
+        return "\n".join(f"note: {text}; see {self.folder / ERRORS}" for text in times)
+
+
+def watch_callback(callback: pl.Callback, failures: Failures, defer: Callable[[Exception], None]) -> None:
+    """Let no hook of `callback` end the run at once: errors of a watcher are told, others are given to `defer`."""
+
+    def deferring(hook: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        try:
+            return hook(*args, **kwargs)
+        except Exception as error:
+            defer(error)
+
+    for name in HOOKS:
+        hook = getattr(callback, name)
+        if getattr(type(callback), name) is not getattr(pl.Callback, name):
+            guarded = (
+                partial(failures.attempt, type(callback).__name__, hook)
+                if isinstance(callback, Watcher)
+                else partial(deferring, hook)
+            )
+            setattr(callback, name, guarded)
+
+
+def watch_logger(logger: Logger, failures: Failures) -> None:
+    """Let no method of `logger` end the run."""
+    for name in LOGGER_METHODS:
+        setattr(logger, name, partial(failures.attempt, type(logger).__name__, getattr(logger, name)))

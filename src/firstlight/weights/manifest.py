@@ -1,0 +1,83 @@
+"""checkpoint.json: what a checkpoint folder holds, to be read without its tensors, and whether it is still whole."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+
+from firstlight.errors import ConfigError, DamagedError, shorten
+from firstlight.weights.model_file import FORMAT
+
+MANIFEST, WEIGHTS, TRAINING_STATE = "checkpoint.json", "model.safetensors", "training_state.pt"
+
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class StoredFile(BaseModel):
+    """A file of a checkpoint. `sha256` is of its bytes; of the weights the one that they carry with them."""
+
+    bytes: NonNegativeInt
+    sha256: Digest
+
+
+class Manifest(BaseModel):
+    """`score` is the metric `monitor` at this step, None if the model was not evaluated then: the lowest is best."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: int
+    step: NonNegativeInt
+    tokens: NonNegativeInt
+    monitor: str
+    score: float | None
+    metrics: dict[str, float]
+    fingerprint: dict[str, int | str]
+    files: dict[str, StoredFile]
+
+    def to_json(self) -> bytes:
+        """The file's content, which ends with the checksum of the rest."""
+        content = self.model_dump()
+        sha256 = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        return json.dumps({**content, "sha256": sha256}, indent=2).encode() + b"\n"
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a checkpoint folder.
+
+    Raises:
+        DamagedError: it is missing or not whole.
+        ConfigError: of another version.
+    """
+    file = folder / MANIFEST
+    try:
+        content = file.read_bytes()
+        document: Any = json.loads(content)
+        version = document.get("format") if isinstance(document, dict) else None
+        if version != FORMAT:
+            raise ConfigError(f"{folder}: written in format {shorten(repr(version))}; this firstlight reads {FORMAT}")
+        manifest = Manifest.model_validate({k: v for k, v in document.items() if k != "sha256"})
+    except ConfigError:
+        raise
+    except OSError as error:
+        raise DamagedError(f"{folder}: damaged, or not a checkpoint ({MANIFEST}: {error.strerror})") from None
+    except (ValidationError, ValueError, RecursionError):
+        raise DamagedError(f"{folder}: damaged ({MANIFEST} is not what firstlight writes)") from None
+    if manifest.to_json() != content:
+        raise DamagedError(f"{folder}: damaged ({MANIFEST} does not have its checksum)")
+    return manifest
+
+
+def check_training_state(folder: Path, manifest: Manifest) -> None:
+    """Raises DamagedError unless the optimizer's part of the checkpoint is there and bit for bit what was written."""
+    file, stored = folder / TRAINING_STATE, manifest.files[TRAINING_STATE]
+    try:
+        with file.open("rb") as stream:
+            size, sha256 = file.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise DamagedError(f"{file}: cannot be read ({error.strerror})") from None
+    if size != stored.bytes:
+        raise DamagedError(f"{file}: damaged ({size:,} of {stored.bytes:,} bytes)")
+    if sha256 != stored.sha256:
+        raise DamagedError(f"{file}: damaged: it does not have the checksum it was saved with")
