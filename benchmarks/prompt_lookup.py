@@ -41,7 +41,7 @@ def learn_by_heart(folder: Path, text: str) -> Path:
         "data.batch_size=8", f"trainer.eval_every_n_steps={STEPS}", "logger=[]", "~callbacks.plots",
     ]  # fmt: skip
     subprocess.run([sys.executable, "-m", "firstlight", "train", *overrides], check=True, stdout=subprocess.DEVNULL)
-    return folder / "run" / "checkpoints" / "last.ckpt"
+    return folder / "run" / "model.safetensors"
 
 
 def compare(

@@ -565,22 +565,10 @@ def test_an_empty_checkpoint_name_is_no_checkpoint(refused_checkpoint, verb):
 
 @VERBS
 def test_a_truncated_checkpoint_is_refused(refused_checkpoint, run, tmp_path, verb):
-    whole = (run / "checkpoints" / "best.ckpt").read_bytes()
-    damaged = tmp_path / "best.ckpt"
+    whole = (run / "model.safetensors").read_bytes()
+    damaged = tmp_path / "model.safetensors"
     damaged.write_bytes(whole[: len(whole) // 2])
     refused_checkpoint(verb, damaged, str(damaged), "damaged")
-
-
-@pytest.mark.parametrize("name", ["checkpoints/best.ckpt", "model.safetensors"])
-def test_a_checkpoint_truncated_anywhere_is_refused(run, tmp_path, name):
-    from firstlight.weights.checkpoint import load_checkpoint
-
-    whole = (run / name).read_bytes()
-    damaged = tmp_path / Path(name).name
-    for part in range(32):
-        damaged.write_bytes(whole[: part * len(whole) // 32])
-        with pytest.raises(ConfigError, match="damaged"):
-            load_checkpoint(damaged)
 
 
 @pytest.mark.parametrize("suffix", [".ckpt", ".pth", ".safetensors"])
@@ -609,9 +597,9 @@ def test_a_list_is_no_checkpoint(refused_checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("model.emb_dim=32", ["best.ckpt", "another model", "model.emb_dim=16"]),
-        ("model.n_layers=2", ["best.ckpt", "another model", "model.n_layers=1"]),
-        ("model.n_heads=4", ["best.ckpt", "another model", "model.n_heads=2"]),
+        ("model.emb_dim=32", ["step_00000002", "another model", "model.emb_dim=16"]),
+        ("model.n_layers=2", ["step_00000002", "another model", "model.n_layers=1"]),
+        ("model.n_heads=4", ["step_00000002", "another model", "model.n_heads=2"]),
         ("model.context_length=128", ["context_length (128)", "at most 64"]),
     ],
 )
@@ -620,12 +608,12 @@ def test_the_weights_of_another_model_are_refused(refused_values, run, override,
 
 
 def test_weights_that_are_not_finite_are_refused(refused_checkpoint, run, tmp_path):
-    import torch
+    from firstlight.weights.model_file import read_model_file, save_model_file
 
-    file = tmp_path / "nan.ckpt"
-    raw = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
-    next(iter(raw["state_dict"].values()))[0] = float("nan")
-    torch.save(raw, file)
+    file, stored = tmp_path / "nan.safetensors", read_model_file(run / "model.safetensors")
+    weights = {name: weight.clone() for name, weight in stored.weights.items()}
+    next(iter(weights.values()))[0] = float("nan")
+    save_model_file(weights, file, config=stored.config, tokenizer=stored.tokenizer)
     refused_checkpoint("generate", file, str(file), "not finite")
 
 
@@ -685,14 +673,12 @@ def test_a_target_of_the_command_line_is_refused(refused, texts, target):
 
 
 def forge(run, file, section, node):
-    """A copy of the checkpoint of `run` whose config has `node` as its `section`."""
-    import torch
+    """A copy of the weights of `run` whose config has `node` as its `section`."""
+    from firstlight.weights.model_file import read_model_file, save_model_file
 
-    raw = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
-    if section == "tokenizer":
-        raw["firstlight"]["tokenizer"] = None  # so that it is built from the config
-    raw["firstlight"]["config"][section] = node
-    torch.save(raw, file)
+    stored = read_model_file(run / "model.safetensors")
+    tokenizer = None if section == "tokenizer" else stored.tokenizer  # if there is none, the config is to build it
+    save_model_file(stored.weights, file, config={**stored.config, section: node}, tokenizer=tokenizer)
 
 
 @pytest.mark.parametrize("target", ["os.system", "firstlight.cli.os.system"])
@@ -700,7 +686,7 @@ def forge(run, file, section, node):
     ("verb", "section"), [("generate", "model"), ("generate", "tokenizer"), ("evaluate", "model"), ("evaluate", "data")]
 )
 def test_a_call_in_the_config_of_a_checkpoint_is_not_made(refused_call, run, tmp_path, verb, section, target):
-    file, marker = tmp_path / "forged.ckpt", tmp_path / "marker"
+    file, marker = tmp_path / "forged.safetensors", tmp_path / "marker"
     forge(run, file, section, {"_target_": target, "command": f"touch {marker}"})
     refused_call(verb_with(verb, file), f"{section}._target_", target)
     assert not marker.exists()
@@ -708,7 +694,7 @@ def test_a_call_in_the_config_of_a_checkpoint_is_not_made(refused_call, run, tmp
 
 @pytest.mark.parametrize("call", ["_target_: os.system, command: 'touch {}'", "_target_: pathlib.Path.touch, self: {}"])
 def test_a_call_hidden_in_an_interpolation_of_a_checkpoint_is_not_made(refused, run, tmp_path, call):
-    file, marker = tmp_path / "forged.ckpt", tmp_path / "marker"
+    file, marker = tmp_path / "forged.safetensors", tmp_path / "marker"
     hidden = "${oc.create:{" + call.format(marker) + "}}"
     forge(run, file, "data", {"_target_": "firstlight.data.text.TextData", "_partial_": True, "path": hidden})
     refused(["evaluate", f"checkpoint={file}"], "data")
@@ -821,16 +807,18 @@ def test_a_run_with_a_damaged_config_is_not_resumed(refused_resume, tmp_path, co
 def test_a_run_without_a_checkpoint_is_not_resumed(refused_resume, run, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
-    (copy / "checkpoints" / "last.ckpt").unlink()
-    refused_resume(copy, ["trainer.max_steps=4"], str(copy), "last.ckpt")
+    shutil.rmtree(copy / "checkpoints" / "step_00000001")
+    shutil.rmtree(copy / "checkpoints" / "step_00000002")
+    refused_resume(copy, ["trainer.max_steps=4"], str(copy), "without a checkpoint")
 
 
-def test_a_run_with_a_truncated_checkpoint_is_not_resumed(refused_resume, run, tmp_path):
+def test_a_run_of_truncated_checkpoints_is_not_resumed(refused_resume, run, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
-    last = copy / "checkpoints" / "last.ckpt"
-    last.write_bytes(last.read_bytes()[:5000])
-    refused_resume(copy, ["trainer.max_steps=4"], str(last), "damaged")
+    states = [copy / "checkpoints" / f"step_0000000{step}" / "training_state.pt" for step in (1, 2)]
+    for state in states:
+        state.write_bytes(state.read_bytes()[:5000])
+    refused_resume(copy, ["trainer.max_steps=4"], str(states[0]), str(states[1]), "damaged")
 
 
 # ---- generate

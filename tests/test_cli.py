@@ -257,7 +257,7 @@ def test_a_sweep_makes_one_folder_with_a_folder_for_each_job(place, tiny, monkey
         overrides = yaml.safe_load((job / ".hydra" / "overrides.yaml").read_text())
         assert [o for o in overrides if o.startswith("optimizer.lr=")] == [f"optimizer.lr={lr}"]
         assert (job / "environment.json").is_file()
-        assert (job / "checkpoints" / "best.ckpt").is_file()
+        assert (job / "model.safetensors").is_file()
         header, *rows = [line.split(",") for line in (job / "metrics.csv").read_text().splitlines()]
         assert losses[number] == pytest.approx(float(rows[-1][header.index("val/loss")]))
     assert losses[0] != losses[1]
@@ -268,7 +268,7 @@ def test_a_failing_job_does_not_stop_the_others(place, tiny, capsys):
     assert code != 0
     (job,) = run_folders(place)
     assert job.name.startswith("1_")
-    assert (job / "checkpoints" / "last.ckpt").is_file()
+    assert (job / "model.safetensors").is_file()
     err = capsys.readouterr().err
     assert "emb_dim (16) must be divisible by n_heads (3)" in err
     assert "Traceback" not in err
@@ -292,7 +292,7 @@ def test_a_job_that_crashes_does_not_stop_the_others(place, tiny, monkeypatch):
     assert code != 0
     (job,) = run_folders(place)
     assert job.name.startswith("1_")
-    assert (job / "checkpoints" / "last.ckpt").is_file()
+    assert (job / "model.safetensors").is_file()
 
 
 @pytest.mark.parametrize("sweep", ["model=nano,nanoo", "model.n_layer=1,2", "tokenizer=bytes,nope"])

@@ -18,7 +18,8 @@ from firstlight.decoding.sample import Sample
 from firstlight.errors import ConfigError
 from firstlight.generate import RULE, generate
 from firstlight.model.gpt import GPT
-from firstlight.weights.checkpoint import load_checkpoint, save_safetensors
+from firstlight.weights.checkpoint import load_checkpoint
+from firstlight.weights.model_file import save_model_file
 
 TEXT = "abcdefghi\njklmnopqrstuvwxyzé"
 """What the model knows: each byte is followed by the next one, the last by the end of text."""
@@ -43,7 +44,7 @@ def alphabet(tmp_path_factory):
     file, tokenizer = tmp_path_factory.mktemp("alphabet") / "model.safetensors", BytesTokenizer()
     tokenizer.fit([])
     config = {"model": {"_target_": "firstlight.model.gpt.GPT", "_partial_": True, **SIZES}}
-    save_safetensors(model, file, config=config, tokenizer=tokenizer.state_dict())
+    save_model_file(model.state_dict(), file, config=config, tokenizer=tokenizer.state_dict())
     return file
 
 

@@ -15,7 +15,7 @@ from firstlight.cli import main
 from firstlight.data.tokenizers.bytes import BytesTokenizer
 from firstlight.harness.adapter import HarnessLM
 from firstlight.harness.tasks import flatten
-from firstlight.weights.checkpoint import save_safetensors
+from firstlight.weights.model_file import save_model_file
 
 SIZES = {"vocab_size": 257, "context_length": 32, "emb_dim": 12, "n_heads": 3, "n_layers": 2, "drop_rate": 0.0}
 QUESTIONS = [
@@ -91,7 +91,7 @@ def model(tiny_gpt, place):
     tokenizer, model = BytesTokenizer(), tiny_gpt(**SIZES)
     tokenizer.fit([])
     config = {"model": {"_target_": "firstlight.model.gpt.GPT", **SIZES}}
-    save_safetensors(model, place / "model.safetensors", config=config, tokenizer=tokenizer.state_dict())
+    save_model_file(model.state_dict(), place / "model.safetensors", config=config, tokenizer=tokenizer.state_dict())
     return model
 
 

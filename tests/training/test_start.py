@@ -8,13 +8,15 @@ from tiny_run import TINY, rows_of, same_weights
 
 from firstlight.cli import main
 from firstlight.weights.checkpoint import load_checkpoint
+from firstlight.weights.find import find_checkpoint
+from firstlight.weights.model_file import read_model_file, save_model_file
 
 IDS = torch.arange(8)[None]
 
 
 def model_of(run):
     """The last weights of a run, as a model."""
-    return load_checkpoint(Path(run, "checkpoints", "last.ckpt")).build_model()
+    return load_checkpoint(find_checkpoint(run, best=False)).build_model()
 
 
 @pytest.fixture
@@ -33,12 +35,12 @@ def test_the_tokenizer_comes_with_the_weights(train, capsys):
     assert "leave it out" in capsys.readouterr().err
     asked = [word for word in TINY if word != "tokenizer=bytes"]
     assert main(["train", *asked, "output_dir=second", *changes, "init_from=first"]) == 0
-    first, second = (load_checkpoint(Path(run, "checkpoints", "last.ckpt")) for run in ("first", "second"))
+    first, second = (load_checkpoint(find_checkpoint(run, best=False)) for run in ("first", "second"))
     assert first.tokenizer == second.tokenizer
     assert second.build_model().vocab_size == 270
     assert "the tokenizer is that of" in capsys.readouterr().err
     assert main(["train", "resume=second", "trainer.max_steps=2"]) == 0
-    assert load_checkpoint(Path("second/checkpoints/last.ckpt")).tokenizer == first.tokenizer
+    assert load_checkpoint(find_checkpoint("second", best=False)).tokenizer == first.tokenizer
 
 
 def test_biases_come_with_the_weights(train, first, capsys):
@@ -89,8 +91,8 @@ def test_a_started_run_is_resumed_as_what_it_is(train, first):
 
 @pytest.mark.parametrize("key", ["vocab_size", "qkv_bias"])
 def test_a_start_from_elsewhere_calls_nothing(train, first, key, capsys):
-    raw = torch.load("first/checkpoints/last.ckpt", weights_only=True)
-    raw["firstlight"]["config"]["model"][key] = {"_target_": "firstlight.data.cache.cache_dir"}
-    torch.save(raw, "evil.ckpt")
-    assert train("second", "init_from=evil.ckpt") == 2
+    stored = read_model_file(Path("first/model.safetensors"))
+    stored.config["model"][key] = {"_target_": "firstlight.data.cache.cache_dir"}
+    save_model_file(stored.weights, Path("evil.safetensors"), config=stored.config, tokenizer=stored.tokenizer)
+    assert train("second", "init_from=evil.safetensors") == 2
     assert "may have one _target_" in capsys.readouterr().err

@@ -7,8 +7,10 @@ import torch
 
 from firstlight.data.tokenizers.bpe import BPETokenizer
 from firstlight.errors import ConfigError
-from firstlight.weights.checkpoint import Checkpoint, load_checkpoint, load_weights, save_safetensors
+from firstlight.weights.checkpoint import Checkpoint, load_checkpoint, load_weights
 from firstlight.weights.find import find_checkpoint
+from firstlight.weights.manifest import MANIFEST, WEIGHTS, Manifest, StoredFile
+from firstlight.weights.model_file import save_model_file
 
 SIZES = {"vocab_size": 300, "context_length": 8, "emb_dim": 12, "n_heads": 3, "n_layers": 2, "drop_rate": 0.0}
 IDS = torch.arange(16).view(2, 8)
@@ -27,17 +29,13 @@ def tokenizer():
 
 @pytest.fixture
 def saved(tiny_gpt, tokenizer, tmp_path):
-    """A factory: a saved model as a file, and the model itself."""
+    """A factory: a saved model, and the model itself; `change` spoils its config or weights before they are saved."""
 
-    def save(suffix=".safetensors", **changes):
-        model, file = tiny_gpt(**(SIZES | changes)), tmp_path / f"model{suffix}"
-        config, vocabulary = config_of(**changes), tokenizer.state_dict()
-        if suffix == ".safetensors":
-            save_safetensors(model, file, config=config, tokenizer=vocabulary)
-        else:
-            weights = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-            extra = {"format": 1, "config": config, "tokenizer": vocabulary}
-            torch.save({"state_dict": weights, "global_step": 7, "firstlight": extra}, file)
+    def save(change=lambda config, weights: None, **changes):
+        model, file = tiny_gpt(**(SIZES | changes)), tmp_path / "model.safetensors"
+        config, weights = config_of(**changes), model.state_dict()
+        change(config, weights)
+        save_model_file(weights, file, config=config, tokenizer=tokenizer.state_dict())
         return file, model
 
     return save
@@ -52,21 +50,19 @@ def refusal(file):
     return message
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
 @pytest.mark.parametrize("changes", [{}, {"tie_weights": True}, {"qkv_bias": True}], ids=str)
-def test_a_saved_model_comes_back_with_its_tokenizer(saved, tokenizer, suffix, changes):
-    file, model = saved(suffix, **changes)
+def test_a_saved_model_comes_back_with_its_tokenizer(saved, tokenizer, changes):
+    file, model = saved(**changes)
     checkpoint = load_checkpoint(file)
     loaded = checkpoint.build_model()
     assert torch.equal(loaded(IDS), model(IDS))
     assert not loaded.training
     assert checkpoint.build_tokenizer().encode("the lamp, 日本") == tokenizer.encode("the lamp, 日本")
-    assert checkpoint.step == (7 if suffix == ".ckpt" else None)
+    assert checkpoint.step is None
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
-def test_tied_weights_are_still_one_parameter_after_loading(saved, suffix):
-    file, model = saved(suffix, tie_weights=True)
+def test_tied_weights_are_still_one_parameter_after_loading(saved):
+    file, model = saved(tie_weights=True)
     loaded = load_checkpoint(file).build_model()
     assert loaded.output_weight.data_ptr() == loaded.tok_emb.weight.data_ptr()
     assert loaded.n_parameters == model.n_parameters
@@ -83,7 +79,7 @@ def test_saving_leaves_one_file(saved):
     assert list(file.parent.iterdir()) == [file]
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 @pytest.mark.parametrize(
     "damage",
     [
@@ -97,7 +93,10 @@ def test_saving_leaves_one_file(saved):
     ids=["half", "a byte short", "100 bytes", "empty", "noise", "text"],
 )
 def test_a_damaged_file_is_refused_in_one_line(saved, suffix, damage):
-    file, _ = saved(suffix)
+    file, _ = saved()
+    if suffix == ".pth":
+        file = file.with_suffix(suffix)
+        torch.save({"tok_emb.weight": torch.zeros(20, 20)}, file)
     file.write_bytes(damage(file.read_bytes()))
     assert "damaged" in refusal(file)
 
@@ -115,11 +114,10 @@ def test_weights_that_somebody_else_saved_are_refused(tmp_path):
     assert "no weights that firstlight saved" in refusal(tmp_path / "model.safetensors")
 
 
-def test_another_format_is_refused(saved):
-    file, _ = saved(".ckpt")
-    raw = torch.load(file, weights_only=True)
-    raw["firstlight"]["format"] = 99
-    torch.save(raw, file)
+def test_another_format_is_refused(saved, monkeypatch):
+    monkeypatch.setattr("firstlight.weights.model_file.FORMAT", 99)
+    file, _ = saved()
+    monkeypatch.undo()
     assert "format 99" in refusal(file)
 
 
@@ -160,10 +158,7 @@ def test_code_in_a_bare_pickle_is_not_run(tmp_path):
 def test_code_in_the_config_of_a_checkpoint_is_not_run(saved, tmp_path, monkeypatch, section):
     monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": Malicious("it ran")}, "malicious.pth")
-    file, _ = saved(".ckpt")
-    raw = torch.load(file, weights_only=True)
-    raw["firstlight"]["config"]["model"] = section
-    torch.save(raw, file)
+    file, _ = saved(lambda config, weights: config.update(model=section))
     with pytest.raises(ConfigError):
         load_checkpoint(file).build_model()
     assert not (tmp_path / "it ran").exists()
@@ -171,10 +166,7 @@ def test_code_in_the_config_of_a_checkpoint_is_not_run(saved, tmp_path, monkeypa
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_refused(saved, value):
-    file, _ = saved(".ckpt")
-    raw = torch.load(file, weights_only=True)
-    raw["state_dict"]["model.trf_blocks.1.norm2.bias"][3] = value
-    torch.save(raw, file)
+    file, _ = saved(lambda config, weights: weights["trf_blocks.1.norm2.bias"][3].fill_(value))
     assert "not finite" in refusal(file)
 
 
@@ -222,30 +214,34 @@ def test_a_checkpoint_without_a_model_that_may_be_built_is_refused(tmp_path, mod
 
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
-    """Three runs below outputs/, "new" the last one written to; only "old" has a best checkpoint."""
+    """Three runs below outputs/ with manifests alone, "new" the last one written to; only "old" was evaluated."""
     monkeypatch.chdir(tmp_path)
-    for age, name, files in (100, "old", ("best", "last")), (50, "new", ("last",)), (75, "middle", ("last",)):
-        folder = tmp_path / "outputs" / "some experiment" / name / "checkpoints"
-        folder.mkdir(parents=True)
-        for which in files:
-            (folder / f"{which}.ckpt").touch()
-            os.utime(folder / f"{which}.ckpt", (1e9 - age, 1e9 - age))
+    stored = {WEIGHTS: StoredFile(bytes=0, sha256="0" * 64)}
+    for age, name, scores in (100, "old", (3, 1, 2)), (50, "new", (None,) * 11), (75, "middle", (None,)):
+        for step, score in enumerate(scores, 1):
+            folder = tmp_path / "outputs" / "some experiment" / name / "checkpoints" / f"step_{step:08}"
+            folder.mkdir(parents=True)
+            manifest = Manifest(
+                format=2, step=step, tokens=0, monitor="val/loss", score=score, metrics={}, fingerprint={}, files=stored
+            )
+            (folder / MANIFEST).write_bytes(manifest.to_json())
+            os.utime(folder / MANIFEST, (1e9 - age, 1e9 - age))
     return tmp_path / "outputs" / "some experiment"
 
 
 def test_a_run_folder_means_its_best_checkpoint_or_else_its_last(runs):
-    assert find_checkpoint(str(runs / "old")) == runs / "old/checkpoints/best.ckpt"
-    assert find_checkpoint(str(runs / "old"), best=False) == runs / "old/checkpoints/last.ckpt"
-    assert find_checkpoint(str(runs / "new")) == runs / "new/checkpoints/last.ckpt"
+    assert find_checkpoint(str(runs / "old")) == runs / "old/checkpoints/step_00000002"
+    assert find_checkpoint(str(runs / "old"), best=False) == runs / "old/checkpoints/step_00000003"
+    assert find_checkpoint(str(runs / "new")) == runs / "new/checkpoints/step_00000011"
 
 
 def test_last_means_the_run_that_was_written_to_last(runs):
-    assert find_checkpoint("last").resolve() == runs / "new/checkpoints/last.ckpt"
+    assert find_checkpoint("last").resolve() == runs / "new/checkpoints/step_00000011"
 
 
-def test_a_file_means_itself(runs):
-    file = runs / "old/checkpoints/last.ckpt"
-    assert find_checkpoint(str(file)) == file
+@pytest.mark.parametrize("name", ["old/checkpoints/step_00000001", "old/checkpoints/step_00000001/checkpoint.json"])
+def test_a_checkpoint_or_a_file_means_itself(runs, name):
+    assert find_checkpoint(str(runs / name)) == runs / name
 
 
 @pytest.mark.parametrize(
@@ -253,7 +249,7 @@ def test_a_file_means_itself(runs):
     [
         ("https://example.com/model.pth", "download it first"),
         ("nowhere", r"checkpoint \(nowhere\): there is no such file or run folder"),
-        ("outputs", r"checkpoint \(outputs\) is a folder without checkpoints/best\.ckpt or checkpoints/last\.ckpt"),
+        ("outputs", r"checkpoint \(outputs\) is a folder without a checkpoint \(checkpoints/step_\*\)"),
     ],
 )
 @pytest.mark.usefixtures("runs")

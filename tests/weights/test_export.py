@@ -15,9 +15,10 @@ from firstlight.data.tokenizers.bpe import BPETokenizer
 from firstlight.data.tokenizers.bytes import BytesTokenizer
 from firstlight.errors import ConfigError
 from firstlight.model.base import LanguageModel
-from firstlight.weights.checkpoint import Checkpoint, load_checkpoint, save_safetensors
+from firstlight.weights.checkpoint import Checkpoint, load_checkpoint
 from firstlight.weights.export import export_huggingface, export_safetensors
 from firstlight.weights.huggingface import read_huggingface
+from firstlight.weights.model_file import save_model_file
 
 SIZES = {"vocab_size": 300, "context_length": 8, "emb_dim": 12, "n_heads": 3, "n_layers": 2, "drop_rate": 0.1}
 LAYOUTS = {"gpt2": (12, 12), "gpt2-medium": (24, 16), "gpt2-large": (36, 20), "gpt2-xl": (48, 25)}
@@ -40,7 +41,7 @@ def checkpoint(tiny_gpt, tokenizer, tmp_path):
     def save(**changes):
         model, file = tiny_gpt(**(SIZES | changes)), tmp_path / "saved.safetensors"
         config = {"model": {"_target_": "firstlight.model.gpt.GPT", "_partial_": True, **SIZES, **changes}}
-        save_safetensors(model, file, config=config, tokenizer=tokenizer.state_dict())
+        save_model_file(model.state_dict(), file, config=config, tokenizer=tokenizer.state_dict())
         return file, model
 
     return save

@@ -7,7 +7,7 @@ import safetensors.torch
 import torch
 
 from firstlight.cli import main
-from firstlight.weights.checkpoint import MODEL_PREFIX
+from firstlight.weights.model_file import _digest
 
 SIZES = {"vocab_size": 257, "context_length": 8, "emb_dim": 12, "n_heads": 3, "n_layers": 1}
 TOKENIZER = {
@@ -15,7 +15,7 @@ TOKENIZER = {
     "vocab_size": 257,
 }  # fmt: skip
 GOOD = {
-    "format": 1,
+    "format": 2,
     "config": {"model": {"_target_": "firstlight.model.gpt.GPT", "_partial_": True, **SIZES}},
     "tokenizer": TOKENIZER,
 }
@@ -36,39 +36,33 @@ BAD = {
 
 @pytest.fixture
 def written(tmp_path, tiny_gpt):
-    """A factory: a checkpoint with a record, as .ckpt or .safetensors."""
+    """A factory: a file with a record, and the checksum that a forger would give it."""
 
-    def write(record, suffix, **changed):
-        weights, file = tiny_gpt(**SIZES).state_dict() | changed, tmp_path / f"model{suffix}"
-        if suffix == ".ckpt":
-            state = {f"{MODEL_PREFIX}{name}": weight for name, weight in weights.items()}
-            torch.save({"firstlight": record, "state_dict": state, "global_step": 1}, file)
-        else:
-            metadata = {"firstlight": json.dumps(record)}
-            safetensors.torch.save_file({n: w.clone() for n, w in weights.items()}, file, metadata=metadata)
+    def write(record, **changed):
+        weights, file = tiny_gpt(**SIZES).state_dict() | changed, tmp_path / "model.safetensors"
+        weights, text = {name: weight.clone() for name, weight in weights.items()}, json.dumps(record)
+        metadata = {"firstlight": text, "sha256": _digest(text, weights)}
+        safetensors.torch.save_file(weights, file, metadata=metadata)
         return file
 
     return write
 
 
-@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
-def test_the_record_that_the_others_spoil_is_good(written, suffix, capsys):
-    assert main(["generate", f"checkpoint={written(GOOD, suffix)}", "prompt=a", "max_new_tokens=1"]) == 0
+def test_the_record_that_the_others_spoil_is_good(written, capsys):
+    assert main(["generate", f"checkpoint={written(GOOD)}", "prompt=a", "max_new_tokens=1"]) == 0
 
 
-@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
 @pytest.mark.parametrize("record", BAD.values(), ids=BAD)
-def test_a_spoilt_record_is_one_line(written, record, suffix, capsys):
-    file = written(record, suffix)
+def test_a_spoilt_record_is_one_line(written, record, capsys):
+    file = written(record)
     assert main(["generate", f"checkpoint={file}", "prompt=a", "accelerator=cpu"]) == 2
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
-def test_weights_that_are_whole_numbers_are_refused(written, suffix, capsys):
-    file = written(GOOD, suffix, **{"final_norm.bias": torch.zeros(12, dtype=torch.int64)})
+def test_weights_that_are_whole_numbers_are_refused(written, capsys):
+    file = written(GOOD, **{"final_norm.bias": torch.zeros(12, dtype=torch.int64)})
     assert main(["generate", f"checkpoint={file}", "prompt=a", "accelerator=cpu"]) == 2
     assert "final_norm.bias holds no floating-point numbers" in capsys.readouterr().err
 

@@ -42,7 +42,7 @@ def find_checkpoint(name: str, *, best: bool = True, key: str = "checkpoint") ->
         return path
     saved = checkpoints_of(path)
     if not saved:
-        raise ConfigError(f"{key} ({name}) is a folder without a checkpoint ({CHECKPOINTS}/{checkpoint_name(0)[:-8]}*)")
+        raise ConfigError(f"{key} ({name}) is a folder without a checkpoint ({CHECKPOINTS}/step_*)")
     return best_of(saved) if best else saved[-1]
 
 
