@@ -175,9 +175,7 @@ def test_a_tokenizer_that_hugging_face_cannot_have_is_refused(tiny_gpt, tokenize
 @pytest.mark.parametrize("format", ["hf", "safetensors"])
 def test_a_full_disk_leaves_nothing(checkpoint, tmp_path, monkeypatch, capsys, error, format):
     file, _ = checkpoint()
-    monkeypatch.setattr(
-        safetensors.torch, "save_file" if format == "hf" else "save_model", lambda *_, **__: raise_(error)
-    )
+    monkeypatch.setattr(safetensors.torch, "save_file", lambda *_, **__: raise_(error))
     before = files(tmp_path)
     out = tmp_path / "new" / "parent" / "out.safetensors"
     assert main(["export", f"checkpoint={file}", f"format={format}", f"out={out}"]) == 2

@@ -177,8 +177,10 @@ def _check_run(
 def _check_space(wanted: Path, model: LanguageModel, callbacks: list[Callback]) -> None:
     """Refuse to begin what the disk has no room for."""
     needed = sum(c.least_bytes(model.n_parameters) for c in callbacks if isinstance(c, Checkpoint))
-    there = next((p for p in (wanted, *wanted.absolute().parents) if p.is_dir()), Path())
-    free = shutil.disk_usage(there).free
+    try:
+        free = shutil.disk_usage(next(p for p in (wanted, *wanted.absolute().parents) if p.exists())).free
+    except OSError:  # no name for a folder, as will be said when it is made
+        return
     if free < needed:
         raise ConfigError(
             f"output_dir ({shorten(str(wanted))}): the run's checkpoints need {needed / 1e9:.2g} GB, {free / 1e9:.2g} "

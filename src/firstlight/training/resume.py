@@ -50,7 +50,7 @@ def find_resumed(run: Path) -> Resumed:
             damaged.append(str(error))
         else:
             return Resumed(run, folder, manifest, load_plain(folder / TRAINING_STATE), damaged)
-    raise ConfigError(f"resume: no checkpoint of {run} is whole: {'; '.join(damaged)}")
+    raise ConfigError(f"resume: of {len(damaged)} checkpoints in {run} none is whole: {damaged[0]}")
 
 
 def check_resumable(resumed: Resumed, data: TextDataModule) -> None:

@@ -68,7 +68,7 @@ def read_model_file(path: Path) -> ModelFile:
         raise ConfigError(f"{path}: no weights that firstlight saved (its metadata has no config)")
     if metadata.get(DIGEST) != (sha256 := _digest(metadata[RECORD], weights)):
         raise DamagedError(f"{path}: damaged: its content does not have the checksum it was saved with")
-    record = _read_record(path, metadata[RECORD])
+    record = read_record(path, metadata[RECORD])
     tokenizer = None if record.tokenizer is None else record.tokenizer.model_dump()
     return ModelFile(weights, record.config, tokenizer, sha256)
 
@@ -97,14 +97,26 @@ class _TokenizerState(BaseModel):
     end_of_text: NonNegativeInt
     vocab_size: PositiveInt
 
+    @property
+    def ids(self) -> int:
+        """How many ids it uses, the special one included."""
+        return len(self.tokens) + 1
 
-class _Record(BaseModel):
+
+class Record(BaseModel):
+    """What is kept beside the weights."""
+
     format: int
     config: dict[str, Any]
     tokenizer: _TokenizerState | None
 
 
-def _read_record(path: Path, text: str) -> _Record:
+def read_record(path: Path, text: str) -> Record:
+    """The record that the metadata of the file `path` holds as `text`.
+
+    Raises:
+        ConfigError: it is not what firstlight writes, or of another version.
+    """
     try:
         record = json.loads(text)
     except ValueError:
@@ -113,7 +125,7 @@ def _read_record(path: Path, text: str) -> _Record:
     if version != FORMAT:
         raise ConfigError(f"{path}: written in format {shorten(repr(version))}; this firstlight reads {FORMAT}")
     try:
-        return _Record.model_validate(record, strict=True)
+        return Record.model_validate(record, strict=True)
     except ValidationError as error:
         problem = error.errors()[0]
         key = ".".join(map(str, problem["loc"]))

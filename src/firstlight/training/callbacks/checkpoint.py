@@ -62,7 +62,8 @@ class Checkpoint(LightningCheckpoint):
         if trainer.is_eval_step(step) or (self.every_n_steps is not None and step % self.every_n_steps == 0):
             trainer.save_step()
             if trainer.is_global_zero:
-                self.remove_others(Path(trainer.default_root_dir))
+                run = Path(trainer.default_root_dir)  # what cannot be removed now is tried again after the next save
+                trainer.failures.attempt("removing checkpoints", self.remove_others, run)
 
     def remove_others(self, run: Path) -> None:
         """Remove what the rules do not keep."""

@@ -1,0 +1,87 @@
+"""`firstlight info`: what a run's checkpoints, or one checkpoint, hold; no tensor is loaded."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import DictConfig
+from rich.filesize import decimal
+
+from firstlight.config import NonEmpty, check_config
+from firstlight.errors import ConfigError
+from firstlight.output import write
+from firstlight.weights.describe import check as check_bytes
+from firstlight.weights.describe import describe_checkpoint, describe_run
+from firstlight.weights.find import checkpoints_of, find_checkpoint, newest_run
+
+
+def info(
+    *, checkpoint: NonEmpty, check: bool = False, tensors: bool = False, format: Literal["text", "json"] = "text"
+) -> dict[str, Any]:
+    """What is inside; of a run folder the list of its checkpoints, and what the best one holds.
+
+    Raises:
+        ConfigError: there is none, it is damaged, or holds code (which is not run).
+    """
+    run = newest_run() if checkpoint == "last" else Path(checkpoint).expanduser()
+    found = find_checkpoint(checkpoint)
+    told = describe_checkpoint(found)
+    if not tensors:
+        told["tensors"] = len(told["tensors"])
+    if saved := checkpoints_of(run):
+        told = {"run": str(run), "checkpoints": describe_run(run), "best": told}
+    if check:
+        problems = []
+        for path in saved or [found]:
+            try:
+                check_bytes(path)
+            except ConfigError as error:
+                problems.append(str(error))
+        if problems:
+            raise ConfigError("\n".join(problems))
+        told["checked"] = f"every byte of {len(saved) or 1} is as it was written"
+    return told
+
+
+def as_text(told: dict[str, Any]) -> str:
+    """`told` for reading: a table of a run's checkpoints, then the keys of one."""
+    lines = []
+    if "checkpoints" in told:
+        lines.append(f"{'step':>8} {'tokens':>12} {'val/loss':>9} {'size':>10}  checkpoint")
+        for row in told["checkpoints"]:
+            if "problem" in row:
+                lines.append(row["problem"])
+                continue
+            loss = row["metrics"].get("val/loss")
+            shown = "-" if loss is None else f"{loss:.4f}"
+            use = ", ".join(["best"] * row["best"] + ["weights only"] * (not row["resumable"]))
+            lines.append(
+                f"{row['step']:>8} {row['tokens']:>12,} {shown:>9} {decimal(row['bytes']):>10}  {row['checkpoint']}"
+                + (f" ({use})" if use else "")
+            )
+        lines.append("")
+    for key, value in told.get("best", told).items():
+        if key == "config":
+            lines += [f"{section}: {json.dumps(node)}" for section, node in value.items()]
+        elif key == "tensors" and isinstance(value, dict):
+            lines += [f"  {name}: {dtype} {tuple(shape)}" for name, (dtype, shape) in value.items()]
+        else:
+            lines.append(f"{key}: {json.dumps(value) if isinstance(value, dict) else value}")
+    lines += [told["checked"]] if "checked" in told else []
+    return "\n".join(lines) + "\n"
+
+
+def arguments(config: DictConfig) -> dict[str, Any]:
+    """The composed config as arguments of `info`.
+
+    Raises:
+        ConfigError: it is not valid.
+    """
+    return check_config(config, info)
+
+
+def main(config: DictConfig) -> None:
+    """Print what is inside."""
+    plain = arguments(config)
+    told = info(**plain)
+    write(json.dumps(told) + "\n" if plain["format"] == "json" else as_text(told))
