@@ -1,4 +1,4 @@
-"""Run with faults.so preloaded: a whole run whose k-th operation in its folder fails, then resumed; print what happened.
+"""With faults.so preloaded: a run whose k-th operation in its folder fails, then resumed; print what happened.
 
 usage: run_loop.py FOLDER KIND STRIDE   (k = 1, 1 + STRIDE, ... until a run completes untouched)
 """

@@ -1,4 +1,4 @@
-"""Run with faults.so preloaded: fail the 1st, 2nd, 3rd, ... operation of a save until it completes; print what happened.
+"""With faults.so preloaded: fail the 1st, 2nd, 3rd, ... operation of a save until it completes; print what happened.
 
 usage: save_loop.py FOLDER
 """

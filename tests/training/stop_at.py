@@ -1,12 +1,18 @@
-"""A callback that ends a run in the middle, as a crash would: named by the tests' configs."""
+"""Callbacks that end or disturb a run in the middle, named by the tests' configs."""
 
+import errno
+import os
+import signal
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
+
+from firstlight.training.watching import Watcher
 
 
-class Crash(Exception):
-    """What a crash looks like to the tests."""
+class Crash(BaseException):
+    """What a crash looks like to the tests: no `except Exception` gets hold of it."""
 
 
 class StopAt(pl.Callback):
@@ -18,3 +24,71 @@ class StopAt(pl.Callback):
     ) -> None:
         if batch_idx == self.batch:
             raise Crash
+
+
+class SignalAt(pl.Callback):
+    """Sends the process signals, one after the other."""
+
+    def __init__(self, *, batch: int, names: list[str], hook: str = "on_train_batch_start") -> None:
+        self.batch, self.names = batch, names
+        setattr(self, hook, self.send)
+
+    def send(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any) -> None:
+        now = rest[1] if len(rest) == 2 else trainer.global_step * trainer.accumulate_grad_batches
+        if now == self.batch:
+            for name in self.names:
+                os.kill(os.getpid(), getattr(signal, name))
+            self.names = []
+
+
+class FailAt(pl.Callback):
+    """Raises in the hooks of one step."""
+
+    def __init__(self, *, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any) -> None:
+        if trainer.global_step == self.step:
+            raise LookupError("a callback of the user's has failed")
+
+
+class WatchingFailAt(FailAt, Watcher):
+    """The same, of a callback that only watches."""
+
+
+class FullDiskAt(pl.Callback):
+    """From one step on nothing can be written below a folder."""
+
+    def __init__(self, *, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any) -> None:
+        if trainer.global_step == self.step:
+            real = os.fsync
+
+            def full(descriptor: int) -> None:
+                os.fsync = real
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+            os.fsync = full
+
+
+class NanAt(pl.Callback):
+    """Makes the loss of some steps nan, through a weight that is put back."""
+
+    def __init__(self, *, steps: list[int], what: str = "loss") -> None:
+        self.steps, self.what = steps, what
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any) -> None:
+        weight = pl_module.model.trf_blocks[0].norm1.weight
+        if self.what == "loss" and trainer.global_step + 1 in self.steps:
+            self.kept = weight.data.clone()
+            weight.data[0] = torch.nan
+
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        weight = pl_module.model.trf_blocks[0].norm1.weight
+        if trainer.global_step + 1 in self.steps:
+            if self.what == "loss":
+                weight.data.copy_(self.kept)
+            else:
+                weight.grad[0] = torch.inf

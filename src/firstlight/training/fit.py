@@ -211,7 +211,7 @@ def _run(trainer: Trainer, module: PretrainingModule, folder: Path, resumed: Res
         if is_over:
             trainer.fit_loop.epoch_loop.max_steps = resumed.step
     try:
-        with trainer.stop_signals:
+        with trainer.stop_signals, trainer.failures.of_threads():
             checkpoint = resumed.checkpoint if resumed is not None else None
             trainer.fit(module, datamodule=module.data, ckpt_path=checkpoint, weights_only=True)
         if trainer.failure is not None:
@@ -231,8 +231,8 @@ def _run(trainer: Trainer, module: PretrainingModule, folder: Path, resumed: Res
         _note(report.whereabouts(folder))
         raise
     finally:
-        if is_first and (summary := trainer.failures.summary()):
-            _note(summary)
+        for line in trainer.failures.summary() if is_first else ():
+            _note(line)
 
 
 def _keep_best(trainer: Trainer, module: PretrainingModule, folder: Path, *, is_over: bool) -> None:

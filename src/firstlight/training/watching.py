@@ -1,10 +1,11 @@
 """What only watches a run must not end it: callbacks and loggers whose errors are told, and cost the run nothing."""
 
 import sys
+import threading
 import traceback
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,16 +44,31 @@ class Failures:
             if self.counts[name] == 1:
                 self._tell(name, error)
 
+    @contextmanager
+    def of_threads(self) -> Iterator[None]:
+        """Within the block, what ends a thread in the background (TensorBoard's writer) is told here as well."""
+
+        def tell(ended: threading.ExceptHookArgs) -> None:
+            if isinstance(ended.exc_value, Exception):
+                self.counts["a thread"] += 1
+                self._tell(f"a thread of {type(ended.thread).__module__}", ended.exc_value)
+
+        before, threading.excepthook = threading.excepthook, tell
+        try:
+            yield
+        finally:
+            threading.excepthook = before
+
     def _tell(self, name: str, error: Exception) -> None:
         what = f"{type(error).__name__}: {one_line(error)}"
         print(f"note: {name} failed, training goes on ({what}; see {self.folder / ERRORS})", file=sys.stderr)
         with suppress(OSError), (self.folder / ERRORS).open("a", encoding="utf-8") as file:  # a full disk, perhaps
             file.write(f"{name}\n{''.join(traceback.format_exception(error))}\n")
 
-    def summary(self) -> str:
-        """One line for each that failed."""
+    def summary(self) -> list[str]:
+        """A line for each that failed."""
         times = (f"{name} failed {n} time{'s' if n > 1 else ''}" for name, n in self.counts.items())
-        return "\n".join(f"note: {text}; see {self.folder / ERRORS}" for text in times)
+        return [f"{text} (training went on); see {self.folder / ERRORS}" for text in times]
 
 
 def watch_callback(callback: pl.Callback, failures: Failures, defer: Callable[[Exception], None]) -> None:

@@ -78,7 +78,7 @@ class Checkpoint(LightningCheckpoint):
                 discard(folder)
             elif folder not in newest:
                 (folder / TRAINING_STATE).unlink(missing_ok=True)
-        left = [folder for folder in (*spaced, *reversed(best[1:])) if folder not in (*newest, *best[:1])]
+        left = [f for f in dict.fromkeys((*spaced, *reversed(best[1:]))) if f not in (*newest, *best[:1])]
         while left and self.max_gigabytes is not None and _size(run) > self.max_gigabytes * 1e9:
             discard(left.pop(0))
 

@@ -35,6 +35,14 @@ class TensorBoardLogger(LightningTensorBoardLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        try:
+            self._add_scalars(metrics, step)
+        except OSError:
+            self._experiment, self.over_tokens = None, None  # a writer that failed once never writes again
+            self._kwargs["purge_step"] = None  # and the next one must not hide what was written
+            raise
+
+    def _add_scalars(self, metrics: Mapping[str, float], step: int | None) -> None:
         tokens = int(metrics["tokens"])
         if self.over_tokens is None:
             # A folder of its own: what is purged of a continued run is counted in tokens there, not in steps.
@@ -42,6 +50,7 @@ class TensorBoardLogger(LightningTensorBoardLogger):
             self.over_tokens = SummaryWriter(f"{self.log_dir}/over_tokens", purge_step=purge)
             if self.is_new:
                 self.experiment.add_custom_scalars(LAYOUT)
+            self.is_new = True  # what is purged is purged once
         for name, value in metrics.items():
             self.experiment.add_scalar(name, value, step)
             if name in OVER_TOKENS:

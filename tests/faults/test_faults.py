@@ -1,0 +1,53 @@
+"""SQLite's way: fail the 1st, 2nd, 3rd, ... operation until nothing fails; after each a good checkpoint is there."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def preloaded(tmp_path_factory):
+    """Run a script of this folder with `faults.so` preloaded; its findings."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None or sys.platform != "linux":
+        pytest.skip("faults are injected by a preloaded library: that takes Linux and a C compiler")
+    library = tmp_path_factory.mktemp("faults") / "faults.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, HERE / "faults.c", "-ldl"], check=True)
+
+    def run(script, *arguments):
+        environment = {**os.environ, "LD_PRELOAD": str(library), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, HERE / script, *map(str, arguments)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return run
+
+
+def test_a_save_whose_kth_operation_fails_leaves_a_whole_checkpoint(preloaded, tmp_path):
+    """Full disk, broken disk, no rights, Ctrl-C, kill -9; the script itself compares every number of what is left."""
+    found = preloaded("save_loop.py", tmp_path)
+    assert set(found) == {"ENOSPC", "EIO", "EACCES", "SIGINT", "SIGKILL"}
+    for kind, ends in found.items():
+        assert ends["operations"] > 15, (kind, ends)  # every file's open, write, fsync, rename; folders; the old one
+        assert ends["old"] > 5 and ends["new"] > 1, (kind, ends)
+
+
+@pytest.mark.parametrize("kind", ["SIGKILL", "ENOSPC"])
+def test_a_run_whose_kth_operation_fails_goes_on_exactly(preloaded, tmp_path, kind):
+    found = preloaded("run_loop.py", tmp_path, kind, 150)
+    assert found["operations"] > 300 and found["trials"] > 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["SIGKILL", "ENOSPC", "EIO"])
+def test_a_run_whose_any_operation_fails_goes_on_exactly(preloaded, tmp_path, kind):
+    found = preloaded("run_loop.py", tmp_path, kind, 7)
+    assert found["trials"] > 60

@@ -1,0 +1,302 @@
+"""Signals, full disks, nan, failing callbacks: a run stops between two steps and saved, or goes on; nothing is lost."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from stop_at import Crash
+from tiny_run import TINY, rows_of, same_weights
+
+from firstlight.cli import main
+from firstlight.training.stopping import StopSignals
+from firstlight.weights.find import checkpoints_of
+
+
+def with_callback(kind, **arguments):
+    settings = [f"+callbacks.test.{key}={value}" for key, value in arguments.items()]
+    return [f"+callbacks.test._target_=stop_at.{kind}", *settings]
+
+
+def steps_of(folder):
+    return [int(path.name.removeprefix("step_")) for path in checkpoints_of(Path(folder))]
+
+
+def assert_same_run(one, other):
+    assert rows_of(one) == rows_of(other)
+    assert same_weights(one, other) and same_weights(one, other, best=True)
+    assert Path(one, "samples.txt").read_text() == Path(other, "samples.txt").read_text()
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGUSR1", 138), ("SIGHUP", 129)])
+def test_a_signal_stops_the_run_after_the_step_and_saved(train, capsys, name, code):
+    assert train("whole") == 0
+    with pytest.raises(SystemExit) as left:
+        train("parts", *with_callback("SignalAt", batch=13, names=f"[{name}]"))
+    assert left.value.code == code
+    said = capsys.readouterr()
+    assert "stopped after step 14" in said.out and "train resume=parts" in said.out
+    assert steps_of("parts")[-1] == 14
+    assert main(["train", "resume=parts", "~callbacks.test"]) == 0
+    assert_same_run("whole", "parts")
+
+
+@pytest.mark.parametrize(
+    ("batch", "hook", "saved"),
+    [
+        pytest.param(7, "on_train_batch_start", 8, id="in the step of an evaluation"),
+        pytest.param(8, "on_validation_start", 8, id="in an evaluation"),
+        pytest.param(0, "on_train_start", 1, id="before the first step"),
+        pytest.param(23, "on_train_batch_start", 24, id="in the last step"),
+    ],
+)
+def test_a_signal_at_any_place_loses_nothing(train, batch, hook, saved):
+    assert train("whole") == 0
+    with pytest.raises(SystemExit) as left:
+        train("parts", *with_callback("SignalAt", batch=batch, names="[SIGTERM]", hook=hook))
+    assert left.value.code == 143
+    assert steps_of("parts")[-1] == saved
+    assert main(["train", "resume=parts", "~callbacks.test"]) == 0
+    assert_same_run("whole", "parts")
+
+
+def test_a_signal_in_the_middle_of_an_accumulation_waits_for_the_step(train):
+    accumulating = "trainer.accumulate_grad_batches=3"
+    assert train("whole", accumulating) == 0
+    with pytest.raises(SystemExit):
+        train("parts", accumulating, *with_callback("SignalAt", batch=31, names="[SIGTERM]"))
+    assert steps_of("parts")[-1] == 11
+    assert main(["train", "resume=parts", "~callbacks.test"]) == 0
+    assert_same_run("whole", "parts")
+
+
+def test_a_second_ctrl_c_leaves_at_once(train):
+    assert train("whole") == 0
+    with pytest.raises(SystemExit) as left:
+        train("parts", *with_callback("SignalAt", batch=13, names="[SIGINT,SIGINT]"))
+    assert left.value.code == 130
+    assert steps_of("parts")[-1] == 8
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning ignores it from then on
+    assert main(["train", "resume=parts", "~callbacks.test"]) == 0
+    assert_same_run("whole", "parts")
+
+
+def test_what_was_ignored_before_is_still_ignored():
+    """nohup ignores SIGHUP, a shell SIGINT of a job in the background."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignals() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.received == 0
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stop.received == signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_handlers_are_as_before_after_a_run(train):
+    before = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    assert train("run", "trainer.max_steps=2") == 0
+    assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
+
+
+@pytest.fixture
+def process():
+    """`firstlight train` of the tiny run, without an end, as a process; killed afterwards."""
+    begun = []
+
+    def start(*arguments, **environment):
+        command = [sys.executable, "-m", "firstlight", "train", *arguments]
+        settings = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+        begun.append(subprocess.Popen(command, env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        return begun[-1]
+
+    yield start
+    for running in begun:
+        running.kill()
+        running.communicate()
+
+
+ENDLESS = ("trainer.max_steps=100000", "trainer.eval_every_n_steps=100000", "output_dir=run")
+
+
+def wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_requeued_slurm_job_is_put_back_into_the_queue(process, tmp_path):
+    (tmp_path / "bin").mkdir()
+    scontrol = tmp_path / "bin" / "scontrol"
+    scontrol.write_text(f"#!/bin/sh\necho $@ > {tmp_path / 'asked'}\n")
+    scontrol.chmod(0o755)
+    slurm = {
+        "PATH": f"{scontrol.parent}:{os.environ['PATH']}", "SLURM_JOB_ID": "42", "SLURM_NTASKS": "1",
+        "SLURM_JOB_NAME": "lamps", "SLURM_PROCID": "0", "SLURM_LOCALID": "0",
+    }  # fmt: skip
+    running = process(*TINY, *ENDLESS, **slurm)
+    wait_for(lambda: len(rows_of("run")) > 3)
+    running.send_signal(signal.SIGUSR1)
+    out, err = running.communicate(timeout=60)
+    assert running.returncode == 138, out + err
+    assert "SIGUSR1: stopping after this step" in err and "train resume=run" in out
+    assert Path("asked").read_text() == "requeue 42\n"
+    assert steps_of("run")[-1] == int(rows_of("run")[-1]["step"])
+
+
+def test_of_two_writers_of_a_run_one_is_refused_until_the_other_dies(process, train, capsys):
+    running = process(*TINY, *ENDLESS, "callbacks.checkpoint.every_n_steps=2", "data.num_workers=1")
+    wait_for(lambda: len(steps_of("run")) > 1)
+    assert main(["train", "resume=run"]) == 2
+    assert "another process is writing this run" in capsys.readouterr().err
+    running.kill()  # its worker, which was forked with the lock, lives a while longer
+    running.wait()
+    more = f"trainer.max_steps={steps_of('run')[-1] + 1}"
+    assert main(["train", "resume=run", more, "trainer.eval_every_n_steps=100000"]) == 0
+
+
+def test_a_full_disk_stops_the_run_with_one_line_and_the_old_checkpoint(train, capsys):
+    assert train("whole") == 0
+    assert train("parts", *with_callback("FullDiskAt", step=15)) == 1
+    said = capsys.readouterr().err
+    assert "firstlight: the checkpoint of step 16 cannot be written: No space left on device" in said
+    assert "the newest checkpoint is that of step 8" in said and "resume=parts" in said
+    assert "Traceback" not in said
+    assert steps_of("parts") == [8] and not list(Path("parts/checkpoints").glob(".*"))
+    assert main(["train", "resume=parts", "~callbacks.test"]) == 0
+    assert_same_run("whole", "parts")
+
+
+def test_a_folder_without_room_is_refused_before_the_run(train, capsys, monkeypatch):
+    import shutil
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(100, 0, 100))
+    assert train("run") == 2
+    assert "checkpoints need" in capsys.readouterr().err
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_nan_stops_the_run_before_the_update(train, capsys, what):
+    assert train("whole") == 0
+    assert train("parts", *with_callback("NanAt", steps="[13]", what=what)) == 1
+    said = capsys.readouterr().err
+    assert f"the {what} of step 13 is not finite" in said and "Traceback" not in said
+    assert "the largest gradient is that of trf_blocks.0.norm1.weight" in said or what == "loss"
+    window = re.search(r"a window with loss \S+: '(.*)'", said)
+    assert window and window[1] in Path("text.txt").read_text()
+    assert steps_of("parts") == [8]
+    assert main(["train", "resume=parts", "~callbacks.test"]) == 0
+    assert_same_run("whole", "parts")
+
+
+def test_nan_can_be_skipped_and_is_counted(train):
+    assert train("run", "on_nan=skip", *with_callback("NanAt", steps="[3,13]")) == 0
+    assert [float(row["skipped_steps"]) for row in rows_of("run")[1:]] == [0] * 2 + [1] * 10 + [2] * 12
+
+
+def test_a_skipped_step_changes_no_weight(train):
+    assert train("one", "on_nan=skip", "trainer.max_steps=8") == 0
+    assert train("other", "on_nan=skip", "trainer.max_steps=9", *with_callback("NanAt", steps="[9]")) == 0
+    assert same_weights("one", "other")
+
+
+def test_nan_in_every_step_is_not_skipped_for_ever(train, capsys):
+    assert train("run", "on_nan=skip", *with_callback("NanAt", steps=str(list(range(9, 25))).replace(" ", ""))) == 1
+    assert "the loss of step 19 is not finite" in capsys.readouterr().err
+    assert steps_of("run")[-1] <= 16
+
+
+def test_weights_that_are_not_finite_are_never_saved(train, capsys):
+    unclipped = ["optimizer.lr=1e38", "trainer.gradient_clip_val=null"]
+    assert train("run", *unclipped, "callbacks.checkpoint.every_n_steps=1") == 1
+    assert "not finite" in capsys.readouterr().err
+    assert steps_of("run") == []
+
+
+def test_a_failing_callback_ends_the_run_only_when_the_step_is_saved(train, capsys):
+    assert train("whole") == 0
+    with pytest.raises(LookupError, match="of the user's"):
+        train("parts", *with_callback("FailAt", step=13))
+    assert "the newest checkpoint is that of step 13" in capsys.readouterr().err
+    assert main(["train", "resume=parts", "~callbacks.test"]) == 0
+    assert_same_run("whole", "parts")
+
+
+def test_a_failing_watcher_costs_the_run_nothing(train, capsys):
+    assert train("whole") == 0
+    assert train("parts", *with_callback("WatchingFailAt", step=13)) == 0
+    said = capsys.readouterr().err
+    assert "note: WatchingFailAt failed, training goes on (LookupError: a callback of the user's has failed" in said
+    assert "WatchingFailAt failed 1 time" in said
+    assert "in on_train_batch_end" in Path("parts/errors.log").read_text()
+    assert_same_run("whole", "parts")
+
+
+def test_a_failing_sample_changes_no_number(train, monkeypatch, capsys):
+    from firstlight.decoding.sample import Sample
+
+    assert train("whole") == 0
+    monkeypatch.setattr(Sample, "generate", lambda *_, **__: 1 / 0)
+    assert train("parts") == 0
+    assert "SampleGeneration failed" in capsys.readouterr().err
+    assert rows_of("whole") == rows_of("parts") and same_weights("whole", "parts")
+
+
+def test_rows_that_a_full_disk_refused_are_written_later(train, monkeypatch, capsys):
+    from firstlight.training.loggers.csv import CSVLogger
+
+    assert train("whole") == 0
+    real, calls = CSVLogger._append, []
+
+    def full_at_first(self, row):
+        calls.append(row)
+        if 3 < len(calls) < 6:
+            with self.file.open("a") as file:
+                file.write("13,17")  # half a row
+            raise OSError(28, "No space left on device")
+        real(self, row)
+
+    monkeypatch.setattr(CSVLogger, "_append", full_at_first)
+    assert train("parts") == 0
+    assert "CSVLogger failed, training goes on" in capsys.readouterr().err
+    assert rows_of("whole") == rows_of("parts")
+
+
+def test_tensorboard_comes_back_when_its_folder_has_vanished(train, monkeypatch, capsys):
+    import shutil
+
+    from firstlight.training.callbacks.throughput import Throughput
+
+    def vanish(self, trainer, *rest):
+        if trainer.global_step == 9:
+            shutil.rmtree("run/tensorboard")
+
+    monkeypatch.setattr(Throughput, "on_train_batch_start", vanish)
+    assert train("run") == 0
+    said = capsys.readouterr().err
+    assert "training goes on" in said and "Traceback" not in said
+    assert len(rows_of("run")) == 25
+    assert list(Path("run/tensorboard").glob("events*"))
+
+
+def test_a_run_killed_after_its_last_checkpoint_is_finished_by_resume(train, monkeypatch, capsys):
+    from firstlight.training import fit
+
+    assert train("whole", "callbacks=[default]") == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, "_keep_best", lambda *_, **__: (_ for _ in ()).throw(Crash))
+        with pytest.raises(Crash):
+            train("parts")
+    assert not Path("parts/model.safetensors").exists()
+    assert main(["train", "resume=parts"]) == 0
+    assert Path("parts/model.safetensors").read_bytes() != b""
+    assert_same_run("whole", "parts")
+    assert main(["train", "resume=parts"]) == 2
+    assert "is finished (24 of 24 steps)" in capsys.readouterr().err
