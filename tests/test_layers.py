@@ -14,7 +14,7 @@ LAYERS = (
     {"weights"},
     {"training"},
     {"harness"},
-    {"compose", "help", "cli", "train", "evaluate", "generate", "export", "info", "output", "__main__"},
+    {"autoresume", "compose", "help", "cli", "train", "evaluate", "generate", "export", "info", "output", "__main__"},
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

@@ -73,6 +73,10 @@ def _run(verb: str, rest: list[str]) -> int:
 
         print(help_text(verb, VERBS[verb], args.overrides, args.config_dir), end="")
         return 0
+    if verb == "train" and not args.multirun:
+        from firstlight.autoresume import autoresume
+
+        args.overrides = autoresume(args.overrides, args.config_dir)
     resumed = compose.resumed_config(args.overrides) if verb == "train" else None
     if resumed is None:
         trials = compose.check_overrides(verb, args.overrides, multirun=args.multirun, config_dir=args.config_dir)

@@ -21,7 +21,10 @@ from firstlight.errors import ConfigError, did_you_mean, one_line, shorten
 TEXT_KEYS = ("prompt", "stop")
 """Keys whose value is taken as it was typed: prose is full of what Hydra's grammar reads as something else."""
 
-CHANGEABLE = ("trainer.max_", "trainer.eval_", "trainer.log_", "trainer.accelerator", "callbacks.", "logger.")
+CHANGEABLE = (
+    *("trainer.max_", "trainer.eval_", "trainer.log_", "trainer.accelerator", "trainer.devices", "data.num_workers"),
+    *("callbacks.", "logger.", "on_nan"),
+)
 """What a continued run may change; the rest would change what has already happened."""
 
 

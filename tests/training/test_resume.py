@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from stop_at import Crash
-from tiny_run import rows_of, same_weights
+from stop_at import Crash, StopAt
+from tiny_run import TINY, rows_of, same_weights
 
 from firstlight.cli import main
 
 SAVE_ALWAYS = "callbacks.checkpoint.every_n_steps=1"
+STOP = ["+callbacks.stop._target_=stop_at.StopAt", "+callbacks.stop.batch=13"]
 COSINE = ["scheduler=warmup_cosine", "scheduler.warmup_steps=3"]
 
 
@@ -120,3 +121,52 @@ def test_other_data_is_refused_when_a_run_goes_on(train, capsys):
     Path("text.txt").write_text("Another text altogether, of much the same length as the first. " * 15)
     assert main(["train", "resume=run", "~callbacks.stop"]) == 2
     assert "the data has changed" in capsys.readouterr().err
+
+
+def test_auto_begins_a_run_and_the_same_command_goes_on_with_it(train, capsys, monkeypatch):
+    assert train("whole") == 0
+    with pytest.raises(Crash):
+        train("parts", "resume=auto", *STOP)
+    monkeypatch.setattr(StopAt, "on_train_batch_start", lambda *_: None)
+    assert train("parts", "resume=auto", *STOP) == 0
+    assert_same_run("whole", "parts")
+    assert train("parts", "resume=auto", *STOP) == 2
+    assert "is finished (24 of 24 steps)" in capsys.readouterr().err
+    assert not Path("parts_2").exists()
+
+
+def test_auto_keeps_the_past_as_any_resume_does(train, capsys):
+    assert train("run", "trainer.max_steps=2") == 0
+    assert train("run", "trainer.max_steps=4", "resume=auto", "optimizer.lr=1") == 2
+    assert "optimizer.lr: a continued run keeps its own" in capsys.readouterr().err
+
+
+def test_a_slurm_job_that_runs_again_goes_on_with_the_run_it_began(train, monkeypatch):
+    command = ["train", *TINY, "name=lamps", *STOP]
+    assert train("whole") == 0
+    monkeypatch.setenv("SLURM_JOB_NAME", "bash")  # not for Lightning, which would look for srun
+    monkeypatch.setenv("SLURM_JOB_ID", "42")
+    with pytest.raises(Crash):
+        main(command)
+    (run,) = Path("outputs/lamps").iterdir()
+    monkeypatch.setenv("SLURM_JOB_ID", "43")
+    assert train("outputs/lamps/of_another_job", "trainer.max_steps=2") == 0
+    monkeypatch.setenv("SLURM_JOB_ID", "42")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    monkeypatch.setattr(StopAt, "on_train_batch_start", lambda *_: None)
+    assert main(command) == 0
+    assert_same_run("whole", run)
+    assert len(list(Path("outputs/lamps").iterdir())) == 2
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again_in_its_folder(train, capsys):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert train("whole") == 0
+    with pytest.raises(Crash):
+        train("parts", "+callbacks.stop._target_=stop_at.StopAt", "+callbacks.stop.batch=5")
+    assert main(["train", "resume=parts", "~callbacks.stop"]) == 0
+    assert "it begins again" in capsys.readouterr().err
+    assert_same_run("whole", "parts")
+    events = EventAccumulator("parts/tensorboard").Reload()
+    assert [event.step for event in events.Scalars("train/batch_loss")] == list(range(1, 25))

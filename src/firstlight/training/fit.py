@@ -102,17 +102,14 @@ def fit(
         watchers = list((callbacks or {}).values())
         planned, rate = _check_run(network, text, optimizer, scheduler, trainer, watchers, resumed)
 
-        if resumed is None:
-            folder = shared_run_folder()
-            if folder is None:
-                _check_space(Path(output_dir), network, watchers)
-                folder = create_run_folder(Path(output_dir), config=config, overrides=overrides)
-                held.enter_context(only_writer(folder))
-        else:
-            folder = resumed.run
-            if shared_run_folder() is None:
-                _note_changes(resumed, rate, update_run_folder(folder, config=config, overrides=overrides))
-        purge = {"purge_step": resumed.step + 1} if resumed is not None else {}
+        folder = shared_run_folder() or (Path(resume) if resume is not None else None)
+        if folder is None:
+            _check_space(Path(output_dir), network, watchers)
+            folder = create_run_folder(Path(output_dir), config=config, overrides=overrides)
+            held.enter_context(only_writer(folder))
+        elif resume is not None and shared_run_folder() is None:
+            _note_changes(resumed, rate, update_run_folder(folder, config=config, overrides=overrides))
+        purge = {"purge_step": resumed.step + 1 if resumed is not None else 0} if resume is not None else {}
         runner = trainer(
             data=text,
             logger=[make(save_dir=str(folder), **purge) for make in (logger or {}).values()],
@@ -188,7 +185,10 @@ def _check_space(wanted: Path, model: LanguageModel, callbacks: list[Callback]) 
         )
 
 
-def _note_changes(resumed: Resumed, rate: float, environment: dict[str, tuple[str, str]]) -> None:
+def _note_changes(resumed: Resumed | None, rate: float, environment: dict[str, tuple[str, str]]) -> None:
+    if resumed is None:
+        _note("the run had not got to its first checkpoint: it begins again")
+        return
     for problem in resumed.damaged:
         _note(f"{problem}; going on from step {resumed.step}")
     if change := change_of_rate(resumed, rate):

@@ -12,7 +12,7 @@ from firstlight.errors import ConfigError, DamagedError
 from firstlight.training.trainer import Trainer
 from firstlight.weights.checkpoint import load_checkpoint, load_plain
 from firstlight.weights.find import checkpoints_of, find_checkpoint
-from firstlight.weights.manifest import TRAINING_STATE, Manifest, check_training_state, read_manifest
+from firstlight.weights.manifest import TRAINING_STATE, WEIGHTS, Manifest, check_training_state, read_manifest
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,14 @@ class Resumed:
         return self.manifest.step
 
 
-def find_resumed(run: Path) -> Resumed:
-    """The newest checkpoint of `run` that is whole, every bit of it checked.
+def find_resumed(run: Path) -> Resumed | None:
+    """The newest checkpoint of `run` that is whole, every bit of it checked; None if it was ended before the first.
 
     Raises:
-        ConfigError: there is none, or it holds code (which is not run).
+        ConfigError: none is whole, they are gone, or hold code (which is not run).
     """
+    if not checkpoints_of(run) and not (run / WEIGHTS).exists():
+        return None
     find_checkpoint(str(run), best=False, key="resume")
     damaged: list[str] = []
     for folder in reversed(checkpoints_of(run)):

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from filelock import FileLock, Timeout
 
@@ -128,6 +127,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def environment() -> dict[str, Any]:
     """Versions, the machine and the git commit: what else decides the numbers of a run."""
+    import torch  # late: whoever only looks for a run need not wait for it
+
     packages = ("firstlight", "torch", "lightning", "hydra-core", "omegaconf", "tiktoken", "tokenizers", "numpy")
     versions: dict[str, str | None] = {}
     for package in packages:
@@ -139,11 +140,18 @@ def environment() -> dict[str, Any]:
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         **versions,
+        "slurm_job": slurm_job(),
         "cpu_threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cuda_device": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "git_commit": _git_commit(),
     }
+
+
+def slurm_job() -> str | None:
+    """What `scontrol requeue` calls the SLURM job that this is, if it is one."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array else os.environ.get("SLURM_JOB_ID")
 
 
 def _git_commit() -> str | None:

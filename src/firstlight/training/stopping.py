@@ -11,6 +11,9 @@ from typing import Any, Self
 
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
+from firstlight.errors import RunError, one_line
+from firstlight.training.run_folder import slurm_job
+
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)
 )  # Windows has two of them
@@ -68,8 +71,10 @@ def in_slurm_job() -> bool:
 
 def requeue_slurm_job() -> None:
     """Put this SLURM job into the queue again, as Lightning does on the signal that announces the end of its time."""
-    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
-    job = f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
+    job = slurm_job() or ""
     if not re.fullmatch(r"[0-9_-]+", job):
-        raise ValueError(f"SLURM_JOB_ID ({job}) is no number")
-    subprocess.run(["scontrol", "requeue", job], check=True)
+        raise RunError(f"SLURM_JOB_ID ({job}) is no number: the job cannot be put into the queue again")
+    try:
+        subprocess.run(["scontrol", "requeue", job], check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise RunError(f"the job cannot be put into the queue again: {one_line(error)}") from error

@@ -42,9 +42,9 @@ class SampleGeneration(Watcher):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         file = Path(trainer.default_root_dir) / FILE_NAME
-        if trainer.global_step > 0 and trainer.is_global_zero and file.is_file():  # a run that goes on
+        if trainer.is_global_zero and file.is_file():  # a run that goes on
             samples = re.split(r"^(?=--- step \d+$)", file.read_text(encoding="utf-8"), flags=re.M)
-            kept = [s for s in samples if s and int(s.split(maxsplit=3)[2]) <= trainer.global_step]
+            kept = [s for s in samples if s and trainer.global_step > 0 and int(s.split()[2]) <= trainer.global_step]
             file.write_text("".join(kept), encoding="utf-8")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -30,7 +30,7 @@ class TensorBoardLogger(LightningTensorBoardLogger):
 
     def __init__(self, *, save_dir: str, purge_step: int | None = None) -> None:
         super().__init__(save_dir, name="", version="tensorboard", default_hp_metric=False, purge_step=purge_step)
-        self.is_new = purge_step is None
+        self.is_new = not purge_step
         self.over_tokens: SummaryWriter | None = None
 
     @rank_zero_only

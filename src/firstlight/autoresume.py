@@ -1,0 +1,45 @@
+"""The same command again goes on with its run: `resume=auto`, and SLURM jobs that were put back into the queue."""
+
+import json
+import os
+from pathlib import Path
+
+import yaml
+
+from firstlight.compose import compose_config, parse_overrides
+from firstlight.training.run_folder import CONFIG, ENVIRONMENT, OVERRIDES, slurm_job
+
+FOUND = "FIRSTLIGHT_FOUND_RUN"
+"""Environment variable: what the first process of a multi-device run has found, for those that it starts."""
+
+
+def autoresume(overrides: list[str], config_dir: str | None) -> list[str]:
+    """`overrides` with `resume=` the run they began, if there is one, and without those that it has already.
+
+    With `resume=auto` that is the run in `output_dir`; in a SLURM job that runs again, the one that the job began.
+
+    Raises:
+        ConfigError: they cannot be composed.
+    """
+    names = {o.key_or_group: o.value() for o in parse_overrides(overrides) if o.key_or_group == "resume"}
+    is_requeued = int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0 and not names
+    if names.get("resume") != "auto" and not is_requeued:
+        return overrides
+    own = [word for word in overrides if not word.startswith(("resume=", "+resume=", "++resume="))]
+    if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+        wanted = Path(compose_config("train", own, config_dir).output_dir)
+        run = _of_this_job(wanted.parent) if is_requeued else wanted
+        os.environ[FOUND] = str(run) if run is not None and (run / CONFIG).is_file() else ""
+    if not os.environ[FOUND]:
+        return own
+    run = Path(os.environ[FOUND])
+    began_with = yaml.safe_load((run / OVERRIDES).read_text(encoding="utf-8")) or []
+    return [*(word for word in own if word not in began_with), f"resume={run}"]
+
+
+def _of_this_job(folder: Path) -> Path | None:
+    """The run in `folder` that this SLURM job began last."""
+    for file in sorted(folder.glob(f"*/{ENVIRONMENT}"), key=lambda f: f.stat().st_mtime, reverse=True):
+        if json.loads(file.read_text(encoding="utf-8")).get("slurm_job") == slurm_job():
+            return file.parent
+    return None
