@@ -155,7 +155,7 @@ def test_a_slurm_job_that_runs_again_goes_on_with_the_run_it_began(train, monkey
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     monkeypatch.setattr(StopAt, "on_train_batch_start", lambda *_: None)
     assert main(command) == 0
-    assert_same_run("whole", run)
+    assert_same_run("whole", str(run))
     assert len(list(Path("outputs/lamps").iterdir())) == 2
 
 
