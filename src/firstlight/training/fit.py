@@ -27,6 +27,7 @@ from firstlight.training import report
 from firstlight.training.callbacks.checkpoint import Checkpoint
 from firstlight.training.callbacks.sample_generation import SampleGeneration
 from firstlight.training.checkpoint_io import clear_unfinished
+from firstlight.training.compilation import Compilation, check_compiler
 from firstlight.training.module import OnNan, OptimizerFactory, PretrainingModule
 from firstlight.training.resume import Resumed, change_of_rate, check_resumable, find_resumed, why_ended
 from firstlight.training.run_folder import create_run_folder, only_writer, shared_run_folder, update_run_folder
@@ -68,6 +69,7 @@ def fit(
     on_nan: OnNan = "stop",
     init_from: NonEmpty | None = None,
     resume: NonEmpty | None = None,
+    compile: bool = False,
 ) -> Fitted:
     """Train as `conf/train.yaml`, whose keys are these arguments, says.
 
@@ -99,7 +101,7 @@ def fit(
         if start is not None and shared_run_folder() is None:  # once, and not if the start was refused
             _note(adoption)
         del start  # its weights are the network's now
-        watchers = list((callbacks or {}).values())
+        watchers = [*([Compilation()] if compile else []), *(callbacks or {}).values()]
         planned, rate = _check_run(network, text, optimizer, scheduler, trainer, watchers, resumed)
 
         folder = shared_run_folder() or (Path(resume) if resume is not None else None)
@@ -163,6 +165,8 @@ def _check_run(
     planned = _section("trainer", lambda: trainer(data=data, logger=False, enable_checkpointing=False, callbacks=[]))
     peak = _section("optimizer", lambda: float(optimizer(model).param_groups[0]["lr"]))
     _section("scheduler", lambda: scheduler.check(max_steps=planned.max_steps, peak=peak))
+    if any(isinstance(callback, Compilation) for callback in callbacks):
+        _section("compile", lambda: check_compiler(planned.strategy.root_device))
     if resumed is None:
         return planned, scheduler.lr(0, max_steps=planned.max_steps, peak=peak)
     check_resumable(resumed, data)

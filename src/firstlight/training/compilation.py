@@ -1,0 +1,51 @@
+"""`compile: true`: torch.compile of the model, for the passes of training and of evaluation."""
+
+import time
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.utilities.seed import isolate_rng
+from rich.console import Console
+
+from firstlight.errors import shorten
+from firstlight.training.module import PretrainingModule
+from firstlight.training.trainer import Trainer
+
+
+def check_compiler(device: torch.device) -> None:
+    """Compile a sum of two numbers.
+
+    Raises:
+        ValueError: torch.compile does not work here, which is nearly always a compiler that is not installed.
+    """
+    try:
+        torch.compile(torch.add)(torch.ones(2, device=device), 1)
+    except Exception as error:  # whatever the compilers of this device raise
+        reason = shorten((str(error).splitlines() or [type(error).__name__])[0], 120)
+        raise ValueError(
+            f"torch.compile does not work here ({reason}); install a C++ compiler (g++, or one that CXX names), "
+            "or train with compile=false"
+        ) from error
+
+
+class Compilation(pl.Callback):
+    """Compiles the model in place when training begins: its parameters keep their names. Decoding, which calls
+    `hidden`, is not compiled.
+
+    Every shape of a batch gets kernels of its own: which ones a run uses then does not depend on the order in which it
+    meets the shapes, which is another one when it is continued. With `fullgraph` torch refuses what it cannot compile;
+    without, parts of the run would silently not be.
+    """
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(trainer, Trainer) and isinstance(pl_module, PretrainingModule)
+        began, data = time.perf_counter(), pl_module.data
+        pl_module.model.compile(fullgraph=True, dynamic=False)
+        first = torch.arange(min(data.batch_size, len(data.windows["train"])))
+        batch = data.windows["train"][first.tensor_split(trainer.world_size)[trainer.global_rank]]
+        batch = pl_module.transfer_batch_to_device(batch, pl_module.device, 0)
+        with isolate_rng(), trainer.precision_plugin.forward_context():  # dropout draws as if this had not been
+            pl_module.loss(batch).backward()
+        pl_module.zero_grad(set_to_none=True)
+        if trainer.is_global_zero:
+            Console(highlight=False).print(f"compiled in {time.perf_counter() - began:.1f} s")
