@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -105,14 +106,21 @@ def test_every_key_of_a_verb_is_explained(capsys, verb):
     assert [line for line in lines if " # " not in line] == []
 
 
+def defaults_of(name):
+    """The defaults list of a primary config, with those of the files it is based on."""
+    for item in yaml.safe_load(Path(conf_dir(), f"{name}.yaml").read_text()).get("defaults", []):
+        if isinstance(item, str) and item != "_self_":
+            yield from defaults_of(item)
+        else:
+            yield item
+
+
 def options():
     """(verb, override) for every option of every group that the verb has."""
-    from pathlib import Path
-
     folder = Path(conf_dir())
     found = []
     for verb in VERBS:
-        for item in yaml.safe_load((folder / f"{verb}.yaml").read_text())["defaults"]:
+        for item in defaults_of(verb):
             if not isinstance(item, dict) or next(iter(item)).startswith("override"):
                 continue
             group, default = next(iter(item.items()))

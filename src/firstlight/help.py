@@ -24,9 +24,9 @@ def help_text(verb: str, purpose: str, overrides: list[str], config_dir: str | N
     plain = OmegaConf.to_container(with_choice, resolve=False)
 
     lines = [f"firstlight {verb}: {purpose}", "", f"usage: firstlight {verb} [key=value ...]", ""]
-    groups = []
+    groups, of_verb = [], _groups(verb, folders)
     for group in sorted(p.name for p in folders[-1].iterdir() if p.is_dir()):
-        if group in choices or group in _groups(verb, folders[-1]):
+        if group in choices or group in of_verb:
             options = sorted({f.stem for d in folders if (d / group).is_dir() for f in (d / group).glob("*.yaml")})
             chosen = choices.get(group, "none")
             groups.append(f"  {group}={_show_choice(chosen)}  of: {', '.join(o for o in options if o != 'base')}")
@@ -42,8 +42,10 @@ def _show_choice(chosen: Any) -> str:
     return f"[{','.join(chosen)}]" if isinstance(chosen, list) else str(chosen)
 
 
-def _groups(verb: str, folder: Path) -> set[str]:
-    defaults = yaml.safe_load((folder / f"{verb}.yaml").read_text(encoding="utf-8")).get("defaults", [])
+def _groups(verb: str, folders: list[Path]) -> set[str]:
+    """The groups of which the primary config of `verb`, or a file it is based on, makes a choice."""
+    files = [file.read_text(encoding="utf-8") for file, _ in _with_bases(Path(f"{verb}.yaml"), "", folders)]
+    defaults = [item for text in files for item in yaml.safe_load(text).get("defaults", [])]
     return {str(key).split()[-1].lstrip("/") for item in defaults if isinstance(item, dict) for key in item}
 
 

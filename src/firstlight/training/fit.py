@@ -71,7 +71,7 @@ def fit(
     resume: NonEmpty | None = None,
     compile: bool = False,
 ) -> Fitted:
-    """Train as `conf/train.yaml`, whose keys are these arguments, says.
+    """Train as `conf/_run.yaml`, whose keys are these arguments, says.
 
     `config` and `overrides` are kept with the run, and in its checkpoints. With `resume` the run in that folder goes
     on where its newest whole checkpoint is; otherwise `output_dir` becomes the folder (with a number if it is taken).
