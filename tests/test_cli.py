@@ -67,7 +67,7 @@ def in_process_of_its_own(code):
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["train"], ["evaluate"], ["generate"], ["export"], ["train", "model.emb_dimm=1"]],
+    [[], ["train"], ["evaluate"], ["generate"], ["export"], ["info"], ["train", "model.emb_dimm=1"]],
     ids=lambda a: " ".join(a),
 )
 def test_help_and_misspelt_keys_answer_at_once_without_torch(place, arguments):
@@ -181,6 +181,7 @@ def test_the_composed_config_is_printed_and_nothing_is_written(capsys, place, ve
         "evaluate": ["checkpoint=x"],
         "generate": ["prompt=${x}, [y"],
         "export": ["out=x"],
+        "info": ["checkpoint=x"],
     }[verb]
     assert main([verb, *overrides, "--cfg", "job"]) == 0
     out, err = capsys.readouterr()
