@@ -151,7 +151,7 @@ def resumed_config(overrides: list[str]) -> DictConfig | None:
     known = list(_keys(OmegaConf.to_container(config)))
     for override in parsed:
         key = override.key_or_group
-        if key == "resume":
+        if key == "resume" or "LOCAL_RANK" in os.environ:  # the first process has put the others into the config
             continue
         if override.is_sweep_override():
             raise ConfigError(f"{key}: one run is continued at a time, with one value")

@@ -41,6 +41,13 @@ class SignalAt(pl.Callback):
             self.names = []
 
 
+class SignalFirstAt(SignalAt):
+    """Sends SIGTERM to the first of several processes alone."""
+
+    def __init__(self, *, batch: int) -> None:
+        super().__init__(batch=batch, names=["SIGTERM"] if os.environ.get("LOCAL_RANK", "0") == "0" else [])
+
+
 class FailAt(pl.Callback):
     """Raises in the hooks of one step."""
 

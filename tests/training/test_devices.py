@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_run import TINY, rows_of
+from tiny_run import TINY, rows_of, same_weights
 
 from firstlight.training.loggers.csv import read_rows
 
@@ -27,3 +27,24 @@ def test_two_processes_train_what_one_trains(train):
             if row[name]:
                 assert float(twin[name]) == pytest.approx(float(row[name]), abs=2e-5)
     assert len(read_rows(Path("two/metrics.csv"))) == 11
+
+
+def test_two_processes_stop_together_and_go_on_exactly(train):
+    two = ["trainer.devices=2", "trainer.strategy=ddp", "callbacks.checkpoint.every_n_steps=4"]
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+
+    def run(*arguments):
+        command = [sys.executable, "-m", "firstlight", "train", *arguments]
+        return subprocess.run(command, timeout=300, env=environment, capture_output=True, text=True, check=False)
+
+    whole = run(*TINY, *two, "output_dir=whole")
+    assert whole.returncode == 0, whole.stderr
+    stop = ["+callbacks.stop._target_=stop_at.SignalFirstAt", "+callbacks.stop.batch=13"]
+    stopped = run(*TINY, *two, *stop, "output_dir=parts")
+    assert stopped.returncode == 143, stopped.stderr
+    assert stopped.stdout.count("train resume=parts") == 1
+    resumed = run("resume=parts", "~callbacks.stop")
+    assert resumed.returncode == 0, resumed.stderr
+    assert rows_of("parts") == rows_of("whole")
+    assert same_weights("parts", "whole")
