@@ -68,7 +68,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
         ConfigError: it is damaged, no checkpoint, or holds code (which is not run).
     """
     if (path / MANIFEST).is_file():
-        manifest, stored = read_manifest(path), read_model_file(path / WEIGHTS)
+        manifest = read_manifest(path)
+        try:
+            stored = read_model_file(path / WEIGHTS)
+        except ConfigError as error:  # whatever it has become: the manifest says what it was
+            raise DamagedError(str(error)) from None
         if stored.sha256 != manifest.files[WEIGHTS].sha256:
             raise DamagedError(f"{path}: damaged: its {WEIGHTS} is that of another checkpoint")
         return Checkpoint(path, stored.weights, stored.config, stored.tokenizer, manifest.step)

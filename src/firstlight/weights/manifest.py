@@ -39,8 +39,11 @@ class Manifest(BaseModel):
     def to_json(self) -> bytes:
         """The file's content, which ends with the checksum of the rest."""
         content = self.model_dump()
-        sha256 = hashlib.sha256(json.dumps(content).encode()).hexdigest()
-        return json.dumps({**content, "sha256": sha256}, indent=2).encode() + b"\n"
+        return json.dumps({**content, "sha256": _digest(content)}, indent=2).encode() + b"\n"
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -54,18 +57,20 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         content = file.read_bytes()
         document: Any = json.loads(content)
-        version = document.get("format") if isinstance(document, dict) else None
-        if version != FORMAT:
-            raise ConfigError(f"{folder}: written in format {shorten(repr(version))}; this firstlight reads {FORMAT}")
-        manifest = Manifest.model_validate({k: v for k, v in document.items() if k != "sha256"})
+        if not isinstance(document, dict) or document.pop("sha256", None) != _digest(document):
+            raise DamagedError(f"{folder}: damaged ({MANIFEST} does not have its checksum)")
+        if document.get("format") != FORMAT:
+            version = shorten(repr(document.get("format")))
+            raise ConfigError(f"{folder}: written in format {version}; this firstlight reads {FORMAT}")
+        manifest = Manifest.model_validate(document)
     except ConfigError:
         raise
     except OSError as error:
         raise DamagedError(f"{folder}: damaged, or not a checkpoint ({MANIFEST}: {error.strerror})") from None
     except (ValidationError, ValueError, RecursionError):
         raise DamagedError(f"{folder}: damaged ({MANIFEST} is not what firstlight writes)") from None
-    if manifest.to_json() != content:
-        raise DamagedError(f"{folder}: damaged ({MANIFEST} does not have its checksum)")
+    if manifest.to_json() != content:  # the same values, other bytes
+        raise DamagedError(f"{folder}: damaged ({MANIFEST} is not what firstlight writes)")
     return manifest
 
 

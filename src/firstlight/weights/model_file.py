@@ -66,9 +66,12 @@ def read_model_file(path: Path) -> ModelFile:
         raise DamagedError(f"{path}: damaged, or not a safetensors file ({error})") from None
     if RECORD not in metadata:
         raise ConfigError(f"{path}: no weights that firstlight saved (its metadata has no config)")
-    if metadata.get(DIGEST) != (sha256 := _digest(metadata[RECORD], weights)):
+    sha256 = _digest(metadata[RECORD], weights)
+    if metadata.get(DIGEST, sha256) != sha256:
         raise DamagedError(f"{path}: damaged: its content does not have the checksum it was saved with")
     record = read_record(path, metadata[RECORD])
+    if DIGEST not in metadata:
+        raise DamagedError(f"{path}: damaged: it has no checksum")
     tokenizer = None if record.tokenizer is None else record.tokenizer.model_dump()
     return ModelFile(weights, record.config, tokenizer, sha256)
 
