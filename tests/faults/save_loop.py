@@ -26,6 +26,13 @@ KINDS = {
     "SIGKILL": -signal.SIGKILL,
 }  # fmt: skip
 WEIGHTS = 20_000
+TOKENIZER = {
+    "name": "x",
+    "pattern": r"[\s\S]",
+    "tokens": [f"{b:02x}" for b in range(256)],
+    "end_of_text": 256,
+    "vocab_size": 257,
+}
 
 
 def state(step):
@@ -36,7 +43,11 @@ def state(step):
         "state_dict": {"model.weight": filled},
         "optimizer_states": [{"exp_avg": filled + 0.5}],
         "global_step": step,
-        RECORD: {"config": {}, "tokenizer": None, "metrics": {}, "skipped_steps": [0, 0], "manifest": described},
+        "epoch": 0,
+        "loops": {},
+        "callbacks": {},
+        "lr_schedulers": [],
+        RECORD: {"config": {}, "tokenizer": TOKENIZER, "metrics": {}, "skipped_steps": [0, 0], "manifest": described},
     }
 
 

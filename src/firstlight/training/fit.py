@@ -3,8 +3,9 @@
 import math
 import os
 import shutil
-from collections.abc import Callable
-from contextlib import ExitStack
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ import torch
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 from lightning.pytorch.loggers.logger import Logger
-from rich.console import Console
 
 from firstlight.config import NonEmpty, Seed, blame, build
 from firstlight.data.datamodule import TextDataModule
@@ -90,7 +90,7 @@ def fit(
         start = load_checkpoint(find_checkpoint(init_from, key="init_from")) if init_from and resumed is None else None
         adoption = ""
         if resumed is not None:
-            tokenizer = load_checkpoint(resumed.checkpoint).build_tokenizer()
+            tokenizer = resumed.tokenizer
         elif start is not None:
             tokenizer, started = start.build_tokenizer(), started_config(config, start, overrides)
             adoption = adopted(config, started, start)
@@ -101,12 +101,12 @@ def fit(
         if start is not None and shared_run_folder() is None:  # once, and not if the start was refused
             _note(adoption)
         del start  # its weights are the network's now
-        watchers = [*([Compilation()] if compile else []), *(callbacks or {}).values()]
-        planned, rate = _check_run(network, text, optimizer, scheduler, trainer, watchers, resumed)
+        all_callbacks = [*([Compilation()] if compile else []), *(callbacks or {}).values()]
+        planned, rate = _check_run(network, text, optimizer, scheduler, trainer, all_callbacks, resumed)
 
         folder = shared_run_folder() or (Path(resume) if resume is not None else None)
         if folder is None:
-            _check_space(Path(output_dir), network, watchers)
+            _check_space(Path(output_dir), network, all_callbacks)
             folder = create_run_folder(Path(output_dir), config=config, overrides=overrides)
             held.enter_context(only_writer(folder))
         elif resume is not None and shared_run_folder() is None:
@@ -115,15 +115,15 @@ def fit(
         runner = trainer(
             data=text,
             logger=[make(save_dir=str(folder), **purge) for make in (logger or {}).values()],
-            callbacks=watchers,
+            callbacks=all_callbacks,
             default_root_dir=str(folder),
-            enable_progress_bar=any(isinstance(c, ProgressBar) for c in watchers),
-            enable_checkpointing=any(isinstance(c, LightningCheckpoint) for c in watchers),
+            enable_progress_bar=any(isinstance(c, ProgressBar) for c in all_callbacks),
+            enable_checkpointing=any(isinstance(c, LightningCheckpoint) for c in all_callbacks),
         )
         module = PretrainingModule(
             model=network, data=text, optimizer=optimizer, scheduler=scheduler, config=config, on_nan=on_nan
         )
-        is_over = resumed is not None and why_ended(resumed, planned, watchers) is not None
+        is_over = resumed is not None and why_ended(resumed, planned, all_callbacks) is not None
         _run(runner, module, folder, resumed, is_over=is_over)
         return Fitted(folder, module.metrics, runner.global_step)
 
@@ -203,18 +203,17 @@ def _note_changes(resumed: Resumed | None, rate: float, environment: dict[str, t
 
 def _run(trainer: Trainer, module: PretrainingModule, folder: Path, resumed: Resumed | None, *, is_over: bool) -> None:
     """Train, say how it went, and keep the best weights; of a run that `is_over` only what it had not yet kept."""
-    console, is_first = Console(highlight=False, soft_wrap=True), trainer.is_global_zero
-    if is_first:
+    if trainer.is_global_zero:
         (folder / CHECKPOINTS).mkdir(exist_ok=True)
         clear_unfinished(folder / CHECKPOINTS)
-        console.print(report.opening(folder, module.model, module.data, trainer))
+        _say(report.opening(folder, module.model, module.data, trainer))
         for logger in trainer.loggers if resumed is None else ():
             logger.log_hyperparams(module.config)
     if resumed is not None:
         trainer.saved_step = resumed.step
         if is_over:
             trainer.fit_loop.epoch_loop.max_steps = resumed.step
-    try:
+    with _explained(trainer, folder):
         with trainer.stop_signals, trainer.failures.of_threads():
             checkpoint = resumed.checkpoint if resumed is not None else None
             trainer.fit(module, datamodule=module.data, ckpt_path=checkpoint, weights_only=True)
@@ -222,46 +221,54 @@ def _run(trainer: Trainer, module: PretrainingModule, folder: Path, resumed: Res
             raise trainer.failure
         if not math.isfinite(module.metrics.get("val/loss", math.nan)) or trainer.global_step == 0:
             raise DivergedError(f"the run ended after step {trainer.global_step} without a finite validation loss")
-        if is_first:
-            _keep_best(trainer, module, folder, is_over=is_over)
-            console.print(report.closing(folder, module, trainer))
+        if trainer.is_global_zero:
+            if is_over:  # it was killed before this
+                for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                    callback.on_train_end(trainer, module)
+            _keep_best(folder)
+            _say(report.closing(folder, module, trainer))
+
+
+@contextmanager
+def _explained(trainer: Trainer, folder: Path) -> Iterator[None]:
+    """Say, whatever ends the run inside, from where it can go on; a signal ends it with 128 + its number."""
+    try:
+        yield
     except SystemExit as stop:
-        raise _left(stop, trainer, folder, console) from None
+        interrupted = isinstance(stop.__context__, KeyboardInterrupt)  # a second Ctrl-C, after which Lightning exits
+        if not isinstance(stop, Stopped) and not interrupted:
+            raise
+        if not trainer.is_global_zero:  # Lightning kills a run of which one process fails, before the first can speak
+            raise SystemExit(0) from None
+        _say(f"\nstopped after step {trainer.global_step}\n{report.whereabouts(folder)}")
+        if isinstance(stop, Stopped) and stop.signum == REQUEUE_SIGNAL and in_slurm_job():
+            requeue_slurm_job()
+        raise SystemExit(130 if interrupted else stop.code) from None
     except RunError as error:
         raise type(error)(f"{error}\n{report.whereabouts(folder)}") from error
-    except OSError as error:  # of what is written at the end
-        raise RunError(f"{folder} cannot be written: {error.strerror}\n{report.whereabouts(folder)}") from error
     except Exception:
-        _note(report.whereabouts(folder))
+        if trainer.is_global_zero:
+            _note(report.whereabouts(folder))
         raise
     finally:
-        for line in trainer.failures.summary() if is_first else ():
+        for line in trainer.failures.summary() if trainer.is_global_zero else ():
             _note(line)
 
 
-def _keep_best(trainer: Trainer, module: PretrainingModule, folder: Path, *, is_over: bool) -> None:
+def _keep_best(folder: Path) -> None:
     """Leave the best weights as `model.safetensors` in the run folder: the mark of a run that has ended."""
-    if is_over:  # it was killed before this
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            callback.on_train_end(trainer, module)
-    if saved := checkpoints_of(folder):
-        temporary = folder / f".{WEIGHTS}.tmp"
+    if not (saved := checkpoints_of(folder)):
+        return
+    temporary = folder / f".{WEIGHTS}.tmp"
+    try:
         shutil.copyfile(best_of(saved) / WEIGHTS, temporary)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(folder / WEIGHTS)
-
-
-def _left(stop: SystemExit, trainer: Trainer, folder: Path, console: Console) -> SystemExit:
-    """How the process ends that a signal has stopped, or a second Ctrl-C, after which Lightning exits."""
-    if not isinstance(stop, Stopped) and not trainer.interrupted:
-        return stop
-    if not trainer.is_global_zero:
-        return SystemExit(0)  # Lightning kills a run of which one process fails, before the first can speak
-    console.print(f"\nstopped after step {trainer.global_step}\n{report.whereabouts(folder)}")
-    if isinstance(stop, Stopped) and stop.signum == REQUEUE_SIGNAL and in_slurm_job():
-        requeue_slurm_job()
-    return SystemExit(stop.code if isinstance(stop, Stopped) else 130)
+    except OSError as error:
+        raise RunError(f"the best weights cannot be copied to {folder}: {error.strerror}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _section(key: str, make: Callable[[], Any]) -> Any:
@@ -277,4 +284,13 @@ def _section(key: str, make: Callable[[], Any]) -> Any:
 
 
 def _note(text: str) -> None:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"note: {text}")
+    _say(f"note: {text}", stderr=True)
+
+
+def _say(text: str, *, stderr: bool = False) -> None:
+    """Print, if anybody still listens: a terminal that was closed must not end a run."""
+    stream = sys.stderr if stderr else sys.stdout
+    try:
+        print(text, file=stream, flush=True)
+    except OSError:  # what is left in its buffer must go somewhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

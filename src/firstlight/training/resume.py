@@ -8,11 +8,15 @@ from typing import Any
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 
 from firstlight.data.datamodule import TextDataModule
+from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.errors import ConfigError, DamagedError
+from firstlight.training.checkpoint_io import RECORD
 from firstlight.training.trainer import Trainer
 from firstlight.weights.checkpoint import load_checkpoint, load_plain
 from firstlight.weights.find import checkpoints_of, find_checkpoint
 from firstlight.weights.manifest import TRAINING_STATE, WEIGHTS, Manifest, check_training_state, read_manifest
+
+STATE_KEYS = ("global_step", "epoch", "loops", "callbacks", "optimizer_states", "lr_schedulers", RECORD)
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,7 @@ class Resumed:
     run: Path
     checkpoint: Path
     manifest: Manifest
+    tokenizer: Tokenizer
     state: dict[str, Any]
     """Lightning's checkpoint without the weights, its tensors mapped from the file."""
     damaged: list[str]
@@ -47,11 +52,13 @@ def find_resumed(run: Path) -> Resumed | None:
         try:
             manifest = read_manifest(folder)
             check_training_state(folder, manifest)
-            load_checkpoint(folder)
+            stored, state = load_checkpoint(folder), load_plain(folder / TRAINING_STATE)
+            if missing := [key for key in STATE_KEYS if key not in state]:
+                raise DamagedError(f"{folder / TRAINING_STATE}: it has no {missing[0]}")
         except DamagedError as error:
             damaged.append(str(error))
         else:
-            return Resumed(run, folder, manifest, load_plain(folder / TRAINING_STATE), damaged)
+            return Resumed(run, folder, manifest, stored.build_tokenizer(), state, damaged)
     raise ConfigError(f"resume: of {len(damaged)} checkpoints in {run} none is whole: {damaged[0]}")
 
 

@@ -4,8 +4,8 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -61,7 +61,8 @@ class StopSignals:
         self.received = signum
         again = "; Ctrl-C again leaves at once" if signum == signal.SIGINT else ""
         text = f"\nnote: {signal.Signals(signum).name}: stopping after this step, when it is saved{again}\n"
-        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, text.encode())  # print is not to be used in here
+        with suppress(OSError):  # the terminal that hung up
+            os.write(2, text.encode())  # print must not be called in here: it may be what was interrupted
 
 
 def in_slurm_job() -> bool:

@@ -61,7 +61,8 @@ class Failures:
 
     def _tell(self, name: str, error: Exception) -> None:
         what = f"{type(error).__name__}: {one_line(error)}"
-        print(f"note: {name} failed, training goes on ({what}; see {self.folder / ERRORS})", file=sys.stderr)
+        with suppress(OSError):  # a terminal that was closed
+            print(f"note: {name} failed, training goes on ({what}; see {self.folder / ERRORS})", file=sys.stderr)
         with suppress(OSError), (self.folder / ERRORS).open("a", encoding="utf-8") as file:  # a full disk, perhaps
             file.write(f"{name}\n{''.join(traceback.format_exception(error))}\n")
 

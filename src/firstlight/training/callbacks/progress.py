@@ -2,6 +2,7 @@
 
 import math
 import time
+from contextlib import suppress
 from typing import Any
 
 import lightning.pytorch as pl
@@ -23,7 +24,7 @@ class ProgressBar(Watcher, LightningProgressBar):
 
     def __init__(self) -> None:
         super().__init__()
-        self.console = Console(highlight=False)
+        self.console = _Console(highlight=False)
         self.bar: Progress | None = None
         self.drawn = 0.0
 
@@ -96,6 +97,14 @@ class ProgressBar(Watcher, LightningProgressBar):
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
+
+
+class _Console(Console):
+    """One that a closed pipe silences: `firstlight train | head` ends what is shown, not the run."""
+
+    def on_broken_pipe(self) -> None:
+        with suppress(SystemExit):  # what rich does after it has turned standard output away
+            super().on_broken_pipe()
 
 
 def _clean(text: str) -> str:
