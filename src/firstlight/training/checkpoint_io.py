@@ -90,7 +90,7 @@ def _write(checkpoint: dict[str, Any], folder: Path) -> None:
         stream = _Hashing(file)
         try:
             torch.save({**checkpoint, RECORD: record}, cast(IO[bytes], stream))
-        except RuntimeError as error:  # what torch makes of a full disk
+        except RuntimeError as error:  # what torch makes of a full disk, or of Ctrl-C
             raise stream.error or error from None
         _sync(file)
         files[TRAINING_STATE] = StoredFile(bytes=file.tell(), sha256=stream.sha256.hexdigest())
@@ -105,12 +105,12 @@ class _Hashing:
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.sha256 = file, hashlib.sha256()
-        self.error: OSError | None = None
+        self.error: BaseException | None = None
 
     def write(self, data: Any) -> int:
         try:
             written = self.file.write(data)
-        except OSError as error:
+        except BaseException as error:
             self.error = error
             raise
         self.sha256.update(data)
