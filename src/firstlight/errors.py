@@ -32,5 +32,7 @@ def one_line(error: BaseException) -> str:
 
 
 def shorten(text: str, width: int = 80) -> str:
-    """`text`, with its middle left out if it is long."""
+    """`text` in characters that can be shown (a file may say anything), with its middle left out if it is long."""
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:10_000])
     return text if len(text) <= width else f"{text[: width // 2]}...{text[-width // 2 + 3 :]}"

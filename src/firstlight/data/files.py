@@ -1,6 +1,11 @@
 """Text files as Python strings."""
 
+import errno
+import os
 from pathlib import Path
+
+MAX_BYTES = 2**26
+"""Of a vocabulary or a config from elsewhere: it is read whole, and Python's objects take many times that."""
 
 
 def read_text(file: Path) -> str:
@@ -20,3 +25,16 @@ def read_text(file: Path) -> str:
         ) from None
     except OSError as error:
         raise ValueError(f"path ({file}) cannot be read: {error.strerror}") from None
+
+
+def read_limited(file: Path, most: int = MAX_BYTES) -> bytes:
+    """The content of a regular file of `most` bytes at most.
+
+    Raises:
+        OSError: it cannot be read, is larger, or is a device or a pipe, which might have no end.
+    """
+    if file.exists() and not file.is_file():
+        raise OSError(errno.EINVAL, "not a regular file", str(file))
+    if file.stat().st_size > most:
+        raise OSError(errno.EFBIG, f"{os.strerror(errno.EFBIG)}: over {most:,} bytes", str(file))
+    return file.read_bytes()

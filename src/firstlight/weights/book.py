@@ -28,17 +28,25 @@ def from_book(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def book_config(state: dict[str, Tensor]) -> dict[str, Any]:
-    """The `model` and `tokenizer` sections of the config that a state dict of the book was made with."""
-    vocab_size, emb_dim = state["tok_emb.weight"].shape
+    """The `model` and `tokenizer` sections of the config that a state dict of the book was made with.
+
+    Raises:
+        ValueError: it is not a whole one.
+    """
+    embeddings = [state[name] for name in ("tok_emb.weight", "pos_emb.weight") if name in state]
+    layers = [int(match[1]) for name in state if (match := re.match(r"trf_blocks\.(\d{1,9})\.", name))]
+    if len(embeddings) < 2 or any(weight.dim() != 2 for weight in embeddings) or not layers:
+        raise ValueError("tok_emb, pos_emb or trf_blocks is missing, or no matrix")
+    (vocab_size, emb_dim), (context_length, _) = (weight.shape for weight in embeddings)
     return {
         "model": {
             "_target_": "firstlight.model.gpt.GPT",
             "_partial_": True,
             "vocab_size": vocab_size,
-            "context_length": state["pos_emb.weight"].shape[0],
+            "context_length": context_length,
             "emb_dim": emb_dim,
             "n_heads": max(1, emb_dim // HEAD_DIM),
-            "n_layers": 1 + max(int(name.split(".")[1]) for name in state if name.startswith("trf_blocks.")),
+            "n_layers": 1 + max(layers),
             "drop_rate": 0.0,
             "qkv_bias": "trf_blocks.0.att.W_query.bias" in state,
         },

@@ -2,6 +2,7 @@
 
 import math
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -12,10 +13,11 @@ from torch import Tensor
 
 from firstlight.config import build, check_node
 from firstlight.data.tokenizers.base import StoredTokenizer, Tokenizer
-from firstlight.errors import ConfigError, DamagedError, one_line
+from firstlight.errors import ConfigError, DamagedError, one_line, shorten
 from firstlight.model.base import LanguageModel
 from firstlight.weights.book import book_config, from_book, is_book_state_dict
 from firstlight.weights.huggingface import read_huggingface
+from firstlight.weights.limits import DTYPES, CodeError, FileError, at_most, check_tensors, check_torch_file
 from firstlight.weights.manifest import MANIFEST, WEIGHTS, read_manifest
 from firstlight.weights.model_file import read_model_file
 from firstlight.weights.openai import is_openai_folder, read_openai
@@ -40,8 +42,11 @@ class Checkpoint:
             ConfigError: the config names no model of ours, or the weights are another model's.
         """
         section = check_node("model", self.config.get("model"), LanguageModel)
-        with torch.device("meta"):  # no memory for an initialisation that the weights replace
-            model: LanguageModel = build({**section, "_partial_": False}, "model")
+        try:
+            with torch.device("meta"), at_most(len(self.state_dict)):  # no memory for what the weights replace
+                model: LanguageModel = build({**section, "_partial_": False}, "model")
+        except (RuntimeError, OverflowError, MemoryError) as error:
+            raise ConfigError(f"{self.path}: no model can be of these sizes ({one_line(error)})") from None
         load_weights(model, self, assign=True)
         return model.eval()
 
@@ -91,12 +96,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
             state = _read_tensors(path, state)
             try:
                 config = book_config(state)
-            except (KeyError, ValueError) as error:
-                raise ConfigError(f"{path}: not a whole model of the book ({error} is missing)") from None
+            except ValueError as error:
+                raise ConfigError(f"{path}: not a whole model of the book ({one_line(error)})") from None
             return Checkpoint(path, from_book(state), config, None, None, guessed=("n_heads",))
-    raise ConfigError(
-        f"{path}: neither a checkpoint of firstlight nor of the book (its keys: {', '.join(list(raw)[:5])})"
-    )
+    keys = shorten(", ".join(map(str, list(raw)[:5])))
+    raise ConfigError(f"{path}: neither a checkpoint of firstlight nor of the book (its keys: {keys})")
 
 
 def load_plain(path: Path) -> dict[str, Any]:
@@ -106,16 +110,21 @@ def load_plain(path: Path) -> dict[str, Any]:
         ConfigError: it is damaged, or holds something that is not plain data.
     """
     try:
-        raw = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        check_torch_file(path)
+        with warnings.catch_warnings(action="ignore"):
+            raw = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except CodeError as error:
+        raise ConfigError(f"{path}: holds code ({error}); refused, nothing of it was run") from None
     except UnpicklingError as error:
         code = re.search(r"GLOBAL (\S+)", str(error))
         if code:
-            raise ConfigError(f"{path}: holds code ({code[1]}); refused, nothing of it was run") from None
+            raise ConfigError(f"{path}: holds code ({shorten(code[1])}); refused, nothing of it was run") from None
         raise DamagedError(f"{path}: damaged, or not a checkpoint") from None
-    except PermissionError:
-        raise ConfigError(f"{path}: cannot be read (permission denied)") from None
-    except (OSError, RuntimeError, EOFError, KeyError, ValueError, AttributeError, TypeError):  # bytes are bytes
-        raise DamagedError(f"{path}: damaged, or not a checkpoint ({path.stat().st_size:,} bytes)") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror or one_line(error)})") from None
+    except Exception as error:  # bytes are bytes: there is nothing that torch.load does not raise for some
+        reason = one_line(error) if isinstance(error, FileError) else f"{path.stat().st_size:,} bytes"
+        raise DamagedError(f"{path}: damaged, or not a checkpoint ({reason})") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: not a checkpoint (it holds a {type(raw).__name__})")
     return raw
@@ -131,7 +140,7 @@ def load_weights(model: LanguageModel, checkpoint: Checkpoint, *, assign: bool =
     own = model.state_dict(keep_vars=True)
     weights = with_tied_names(model, weights)
     problems = [f"it has no {name}" for name in own if name not in weights]
-    problems += [f"{name} has no place in the model" for name in weights if name not in own]
+    problems += [f"{shorten(str(name))} has no place in the model" for name in weights if name not in own]
     problems += [
         f"{name} is {tuple(w.shape)}, the model's is {tuple(own[name].shape)}"
         for name, w in weights.items()
@@ -140,11 +149,12 @@ def load_weights(model: LanguageModel, checkpoint: Checkpoint, *, assign: bool =
     if problems:
         more = f" (and {len(problems) - 1} more differences)" if len(problems) > 1 else ""
         raise ConfigError(f"{checkpoint.path}: the weights of another model: {problems[0]}{more}")
-    if other := next((name for name, w in weights.items() if not w.is_floating_point()), None):
-        raise ConfigError(f"{checkpoint.path}: {other} holds no floating-point numbers")
+    if other := next((name for name, w in weights.items() if w.dtype not in DTYPES), None):
+        raise ConfigError(f"{checkpoint.path}: {other} holds no floating-point numbers ({weights[other].dtype})")
     if not all(_is_finite(w) for w in weights.values()):
         raise ConfigError(f"{checkpoint.path}: some weights are not finite (nan or inf)")
     shared = [(name, other) for name, p in own.items() for other, q in own.items() if p is q and name < other]
+    weights = {name: weight.to(own[name].dtype) for name, weight in weights.items()}  # one dtype, whatever the file's
     model.load_state_dict(weights, assign=assign)
     for name, other in shared:  # assigning has made two parameters of one
         parent, _, attribute = other.rpartition(".")
@@ -160,10 +170,14 @@ def with_tied_names(model: torch.nn.Module, weights: dict[str, Tensor]) -> dict[
 
 def _is_finite(weight: Tensor) -> bool:
     """Without a copy of it: the smallest and the largest number are nan if any is."""
-    return weight.numel() == 0 or all(map(math.isfinite, (float(bound) for bound in weight.aminmax())))
+    return weight.numel() == 0 or all(map(math.isfinite, (float(bound) for bound in weight.detach().aminmax())))
 
 
 def _read_tensors(path: Path, state: Any) -> dict[str, Tensor]:
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise ConfigError(f"{path}: its state dict holds something else than tensors")
+    if not isinstance(state, dict):
+        raise ConfigError(f"{path}: its state dict is none")
+    try:
+        check_tensors(state, path.stat().st_size)
+    except FileError as error:
+        raise ConfigError(f"{path}: {one_line(error)}") from None
     return state

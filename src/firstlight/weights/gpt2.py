@@ -1,10 +1,14 @@
 """GPT-2's own names and layout of parameters, which OpenAI and Hugging Face both use, and ours."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
+
+Size = Annotated[int, Field(gt=0, lt=2**63)]
+"""Of one axis of a published model: what torch can count to."""
 
 _MODULES = {"att.out_proj": "attn.c_proj", "ff.layers.0": "mlp.c_fc", "ff.layers.2": "mlp.c_proj"}
 _NORMS = {"norm1": "ln_1", "norm2": "ln_2"}

@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+from firstlight.data.files import read_limited
 from firstlight.errors import ConfigError, shorten
 
 GPT2_NAMES = {
@@ -48,8 +49,8 @@ def download(repo: str, revision: str | None = None) -> Path:
 
 def _check_architecture(repo: str, config: Path) -> None:
     try:
-        model_type = json.loads(config.read_bytes())["model_type"]
-    except (OSError, ValueError, KeyError, TypeError):
+        model_type = json.loads(read_limited(config))["model_type"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return  # whoever reads the folder says what is wrong with it
     if model_type != "gpt2":
         raise ConfigError(f"{repo} is a {shorten(repr(model_type))}; only the architecture of GPT-2 is read")

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from firstlight.config import Ratio
 from firstlight.data.tokenizers.huggingface import TOKENIZER_FILES, read_json, read_tokenizer
 from firstlight.errors import ConfigError, one_line, shorten
-from firstlight.weights.gpt2 import from_gpt2, gpt2_section, gpt2_tokenizer_section
+from firstlight.weights.gpt2 import Size, from_gpt2, gpt2_section, gpt2_tokenizer_section
 from firstlight.weights.hub import check_content
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -28,11 +28,11 @@ class GPT2Config(BaseModel):
     """What must be so in a `config.json`; the defaults are those of transformers' class of this name."""
 
     model_config = ConfigDict(strict=True)
-    vocab_size: PositiveInt
-    n_positions: PositiveInt
-    n_embd: PositiveInt
-    n_head: PositiveInt
-    n_layer: PositiveInt
+    vocab_size: Size
+    n_positions: Size
+    n_embd: Size
+    n_head: Size
+    n_layer: Size
     n_inner: int | None = None
     activation_function: Literal["gelu_new", "gelu_pytorch_tanh"] = "gelu_new"  # two names of one function
     layer_norm_epsilon: float = 1e-5

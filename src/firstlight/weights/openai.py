@@ -9,13 +9,14 @@ from typing import Any
 import pooch
 import requests
 import torch
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, TypeAdapter, ValidationError
 from torch import Tensor
 
 from firstlight.data.cache import cache_dir
+from firstlight.data.files import read_limited
 from firstlight.data.tokenizers.huggingface import state_of_vocabulary
 from firstlight.errors import ConfigError, did_you_mean, one_line, shorten
-from firstlight.weights.gpt2 import from_gpt2, gpt2_section, gpt2_tokenizer_section
+from firstlight.weights.gpt2 import Size, from_gpt2, gpt2_section, gpt2_tokenizer_section
 from firstlight.weights.tensorflow import TensorBundle
 
 SIZES = ("124M", "355M", "774M", "1558M")
@@ -38,11 +39,11 @@ class HParams(BaseModel):
 
     model_config = ConfigDict(strict=True, frozen=True)
 
-    n_vocab: PositiveInt
-    n_ctx: PositiveInt
-    n_embd: PositiveInt
-    n_head: PositiveInt
-    n_layer: PositiveInt
+    n_vocab: Size
+    n_ctx: Size
+    n_embd: Size
+    n_head: Size
+    n_layer: Size
 
 
 def download(size: str) -> Path:
@@ -192,7 +193,7 @@ def _read_tensor(bundle: TensorBundle, name: str, shape: tuple[int, ...]) -> Ten
 
 def _read_hparams(file: Path) -> HParams:
     try:
-        sizes = HParams.model_validate_json(file.read_bytes())
+        sizes = HParams.model_validate_json(read_limited(file))
     except ValidationError as error:
         raise ConfigError(f"{file}: {_first_problem(error)}") from None
     if sizes.n_embd % sizes.n_head:
@@ -205,7 +206,7 @@ def _read_prefix(file: Path) -> str:
     if not file.is_file():
         return PREFIX
     match = re.search(
-        r'^model_checkpoint_path: *"([^"\\\n]+)"', file.read_text("utf-8", errors="replace"), re.MULTILINE
+        r'^model_checkpoint_path: *"([^"\\\n]+)"', read_limited(file).decode("utf-8", errors="replace"), re.MULTILINE
     )
     prefix = PurePosixPath(match[1]).name if match else ""
     if prefix in ("", "..") or not prefix.isprintable():
@@ -233,7 +234,7 @@ def _read_tokenizer(folder: Path, n_vocab: int) -> dict[str, Any] | None:
 def _read_encoder(file: Path) -> dict[str, int]:
     """Ids of tokens, whose bytes have printable characters as stand-ins."""
     try:
-        return TypeAdapter(dict[str, NonNegativeInt]).validate_json(file.read_bytes(), strict=True)
+        return TypeAdapter(dict[str, NonNegativeInt]).validate_json(read_limited(file), strict=True)
     except ValidationError as error:
         raise ConfigError(f"{file}: {_first_problem(error)}") from None
 
@@ -241,7 +242,7 @@ def _read_encoder(file: Path) -> dict[str, int]:
 def _read_merges(file: Path) -> list[str]:
     """Pairs of tokens ("a b"), the first merge first."""
     try:
-        version, *merges = file.read_text("utf-8").rstrip("\n").split("\n")
+        version, *merges = read_limited(file).decode("utf-8").replace("\r\n", "\n").rstrip("\n").split("\n")
     except UnicodeDecodeError:
         raise ConfigError(f"{file}: not UTF-8 text") from None
     if not version.startswith("#version") or any(merge.count(" ") != 1 for merge in merges):

@@ -13,6 +13,7 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 
+from firstlight.data.files import read_limited
 from firstlight.errors import ConfigError
 
 MAGIC = 0xDB4775248B80FB57
@@ -23,6 +24,8 @@ TRAILER = 5
 MAX_NAMES = 16
 """Bytes of names for each byte of the index: what a name shares with the one before it is not written again, and a
 small file could unfold without end."""
+MAX_INDEX = 2**24
+"""Bytes of an index: some 60 a tensor, so enough for a hundred thousand."""
 MAX_RANK = 64  # numpy's
 DTYPES = {1: "<f4", 2: "<f8", 3: "<i4", 4: "|u1", 5: "<i2", 6: "|i1", 9: "<i8", 10: "|b1", 19: "<f2"}
 """Numpy's for the numbers of tensorflow/core/framework/types.proto; others (strings, bfloat16) cannot be read."""
@@ -51,7 +54,7 @@ class TensorBundle:
     def __init__(self, prefix: Path) -> None:
         self.prefix = prefix
         self.index = prefix.with_name(f"{prefix.name}.index")
-        content = self.index.read_bytes()
+        content = read_limited(self.index, MAX_INDEX)
         try:
             table = _read_table(content)
             self.n_shards = _read_header(table.pop("", b""))

@@ -9,7 +9,13 @@ import tiktoken
 import torch
 from torch import Tensor
 
+from firstlight.errors import shorten
+
 END_OF_TEXT = "<|endoftext|>"
+MAX_VOCAB = 2**24
+"""Ids of a stored tokenizer: a table of them is made."""
+_SAMPLE = "It's 12.5 \u00b0C,\n\tsaid Zo\u00eb \u2014 \u4f60\u597d!\r\n  " + "".join(map(chr, range(256)))
+"""Of everything a little: a pattern that loses some of it is none of a tokenizer."""
 
 
 class Tokenizer(ABC):
@@ -103,12 +109,25 @@ class StoredTokenizer(Tokenizer):
     def __init__(self, state: dict[str, Any]) -> None:
         self.state = state
         self.vocab_size = int(state["vocab_size"])
+        if self.vocab_size > MAX_VOCAB:
+            raise ValueError(f"vocab_size ({shorten(str(self.vocab_size))}) must be at most {MAX_VOCAB:,}")
+        if state["end_of_text"] != len(state["tokens"]):
+            raise ValueError(f"{END_OF_TEXT} must be the id after its {len(state['tokens'])} tokens")
         self.fit([])
 
     def build(self, documents: list[str]) -> tiktoken.Encoding:
-        return tiktoken.Encoding(
+        encoding = tiktoken.Encoding(
             name=self.state["name"],
             pat_str=self.state["pattern"],
             mergeable_ranks={bytes.fromhex(token): rank for rank, token in enumerate(self.state["tokens"])},
             special_tokens={END_OF_TEXT: int(self.state["end_of_text"])},
         )
+        try:
+            is_lossless = encoding.decode_bytes(encoding.encode_ordinary(_SAMPLE)) == _SAMPLE.encode()
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:  # a panic of tiktoken's Rust is no Exception
+            is_lossless = False
+        if not is_lossless:
+            raise ValueError("its pattern does not cut every text into words")
+        return encoding

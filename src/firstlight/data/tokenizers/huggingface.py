@@ -11,6 +11,7 @@ from typing import Any
 
 from tiktoken_ext.openai_public import r50k_pat_str
 
+from firstlight.data.files import read_limited
 from firstlight.data.tokenizers.base import END_OF_TEXT
 from firstlight.errors import ConfigError, shorten
 
@@ -18,6 +19,8 @@ GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s
 """How ByteLevel cuts words, as a file that spells it out has it; `r50k_pat_str` cuts the same."""
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt")
 """What is read of a folder: the first, or the two others."""
+MAX_WORK = 2 * 10**7
+"""Sum of the squares of the tokens' lengths, which finding their merges takes: GPT-2's is 2.5 million."""
 _BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 
 
@@ -40,13 +43,16 @@ def state_of_vocabulary(vocab: dict[str, int], merges: list[str]) -> dict[str, A
     for expected, text in enumerate([*texts, END_OF_TEXT]):
         if vocab[text] != expected:
             raise ValueError(
-                f"the id of {shorten(text)!r} is {vocab[text]}, not {expected}: "
+                f"the id of {shorten(text)!r} is {shorten(str(vocab[text]))}, not {expected}: "
                 f"ids must count the bytes and merges without a gap, and {END_OF_TEXT} must follow them"
             )
     tokens = _to_bytes(texts)
+    if (work := sum(len(token) ** 2 for token in tokens)) > MAX_WORK:
+        raise ValueError(f"its tokens are too long (the squares of their lengths come to {work:,}, up to {MAX_WORK:,})")
     for expected, given in zip(_printable_merges(tokens), [*merges, None], strict=False):
         if expected != given:
-            raise ValueError(f"the merges are not in the order of the ids: {given!r} where {expected!r} was expected")
+            pairs = f"{shorten(repr(given))} where {shorten(repr(expected))} was expected"
+            raise ValueError(f"the merges are not in the order of the ids: {pairs}")
     if len(merges) != len(tokens) - 256:
         raise ValueError(f"there are {len(merges)} merges for {len(tokens) - 256} tokens of more than a byte")
     return {
@@ -115,7 +121,7 @@ def read_json(file: Path) -> dict[str, Any]:
         ConfigError: it cannot be read, or holds something else.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(read_limited(file).decode("utf-8"))
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError):  # UnicodeDecodeError is a ValueError
@@ -127,7 +133,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
 def _read_merges(file: Path) -> list[str]:
     try:
-        lines = file.read_text(encoding="utf-8").split("\n")
+        lines = read_limited(file).decode("utf-8").replace("\r\n", "\n").split("\n")
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
@@ -148,7 +154,7 @@ def _supported(content: dict[str, Any]) -> tuple[dict[str, int], list[str]]:
         raise ValueError(f"post_processor ({_kind(post_processor)}) adds special tokens to every text")
     for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "ignore_merges"):
         if model.get(key):
-            raise ValueError(f"model.{key} is {model[key]!r}")
+            raise ValueError(f"model.{key} is {shorten(repr(model[key]))}")
     vocab, merges = model.get("vocab"), model.get("merges")
     if not isinstance(vocab, dict) or not all(type(i) is int for i in vocab.values()) or not isinstance(merges, list):
         raise ValueError("model.vocab must map tokens to ids, and model.merges be a list")
@@ -187,7 +193,7 @@ def _cuts_like_gpt2(pre_tokenizer: Any) -> bool:
 
 def _kind(part: Any) -> str:
     """What a part of a tokenizer.json calls itself."""
-    return str(part.get("type", part) if isinstance(part, dict) else part)[:60]
+    return shorten(str(part.get("type", part) if isinstance(part, dict) else part), 60)
 
 
 def _to_bytes(texts: list[str]) -> list[bytes]:

@@ -1,0 +1,135 @@
+"""What a file from elsewhere may hold and cost: no code, nothing out of proportion to its size, no changed bit."""
+
+import io
+import pickletools
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from firstlight.errors import shorten
+
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+"""What weights are made of here."""
+MAX_NAMES = 2
+"""Of one tensor in a file: a head that is the embedding has two."""
+_HARMLESS = re.compile(
+    r"collections\.(OrderedDict|defaultdict|Counter)|torch\._utils\._rebuild_\w+|torch\.(\w+Storage|Size|device)"
+    r"|_codecs\.encode|(__builtin__|builtins)\.(set|complex)"
+)
+"""What torch's format of before 2020 names where it holds plain data."""
+
+
+class FileError(ValueError):
+    """A file is damaged, or claims what its size cannot hold."""
+
+
+class CodeError(FileError):
+    """A pickle names something to call: this."""
+
+
+def check_torch_file(path: Path) -> None:
+    """Refuse, before anything of it is unpickled, what `torch.load(weights_only=True)` would not.
+
+    torch.load does not look at the checksums that torch.save has written, reads formats that have none, and lets a few
+    bytes ask for a bytearray of any size.
+
+    Raises:
+        FileError: it is no file that torch.save writes today, or a bit of it has changed.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\3\4":  # torch's own test
+            file.seek(0)
+            _refuse_old_format(io.BytesIO(file.read(2**24)))
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+                raise FileError("compressed, which torch.save never does")
+            if sum(entry.file_size for entry in entries) > path.stat().st_size:
+                raise FileError("its parts overlap")
+            if (damaged := archive.testzip()) is not None:
+                raise FileError(f"the checksum of {shorten(repr(damaged))} differs")
+            for entry in (e for e in entries if e.filename.lower().endswith("data.pkl")):
+                with archive.open(entry) as pickle:
+                    if "bytearray" in (name.rpartition(".")[2] for name in _globals(pickle)):
+                        raise CodeError("bytearray")
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:  # RuntimeError: a password
+        raise FileError(str(error)) from None
+
+
+def check_tensors(state: Mapping[Any, Any], size: int) -> None:
+    """Refuse a state dict that is not plain tensors by name, or whose tensors are larger than the file of `size` bytes.
+
+    A file may say of a single number that it is a matrix of any shape (a stride of 0), or of one part of it that it is
+    a thousand matrices.
+
+    Raises:
+        FileError: it is such a one.
+    """
+    for name, tensor in state.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise FileError("its state dict holds something else than tensors by name")
+        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_nested:
+            raise FileError(f"{shorten(name)} is no plain tensor")
+    if sum(tensor.numel() * tensor.element_size() for tensor in state.values()) > MAX_NAMES * size:
+        raise FileError("its tensors are larger than the file")
+
+
+@contextmanager
+def at_most(n_weights: int) -> Iterator[None]:
+    """Refuse to construct modules with more parameters than that, each of which may have `MAX_NAMES` names.
+
+    Raises:
+        FileError: there are more. So a file that claims a billion layers is refused after as many as it has.
+    """
+    registered = 0
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal registered
+        registered += parameter is not None
+        if registered > MAX_NAMES * n_weights:
+            raise FileError(f"it asks for far more than the {n_weights} weights that the file has")
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _refuse_old_format(stream: IO[bytes]) -> None:
+    """Say what the pickles at the beginning of a file name, if it begins with pickles."""
+    is_pickle = False
+    try:
+        for _ in range(4):  # torch's: a magic number, a version, the system, the object
+            for name in _globals(stream):
+                if not _HARMLESS.fullmatch(name):
+                    raise CodeError(shorten(name))
+            is_pickle = True
+    except CodeError:
+        raise
+    except ValueError:  # no pickle, or none any more
+        pass
+    if is_pickle:
+        raise FileError("a pickle, or torch's format of before 2020, which has no checksums: torch.save it again")
+    raise FileError("torch.save writes zip files, and this is none")
+
+
+def _globals(pickle: IO[bytes]) -> Iterator[str]:
+    """The names that a pickle refers to, without following them."""
+    words = [""]
+    for opcode, argument, _ in pickletools.genops(pickle):
+        if opcode.name in ("GLOBAL", "INST"):
+            yield str(argument).replace(" ", ".")
+        elif opcode.name == "STACK_GLOBAL":
+            yield ".".join(words[-2:])
+        elif isinstance(argument, str):
+            words = [words[-1], argument]
