@@ -1,13 +1,11 @@
 """The same command again goes on with its run: `resume=auto`, and SLURM jobs that were put back into the queue."""
 
-import json
 import os
 from pathlib import Path
 
-import yaml
-
 from firstlight.compose import compose_config, parse_overrides
-from firstlight.training.run_folder import CONFIG, ENVIRONMENT, OVERRIDES, slurm_job
+from firstlight.interpolation import ENVIRONMENT as ENVIRONMENT_TEXT
+from firstlight.training.run_folder import CONFIG, ENVIRONMENT, OVERRIDES, read_record, slurm_job
 
 FOUND = "FIRSTLIGHT_FOUND_RUN"
 """Environment variable: what the first process of a multi-device run has found, for those that it starts."""
@@ -33,13 +31,14 @@ def autoresume(overrides: list[str], config_dir: str | None) -> list[str]:
     if not os.environ[FOUND]:
         return own
     run = Path(os.environ[FOUND])
-    began_with = yaml.safe_load((run / OVERRIDES).read_text(encoding="utf-8")) or []
-    return [*(word for word in own if word not in began_with), f"resume={run}"]
+    began_with = read_record(run / OVERRIDES, list)
+    # What comes from the environment is not kept with a run: it is to be given again, as it is here.
+    return [*(word for word in own if word not in began_with or ENVIRONMENT_TEXT in word), f"resume={run}"]
 
 
 def _of_this_job(folder: Path) -> Path | None:
     """The run in `folder` that this SLURM job began last."""
     for file in sorted(folder.glob(f"*/{ENVIRONMENT}"), key=lambda f: f.stat().st_mtime, reverse=True):
-        if json.loads(file.read_text(encoding="utf-8")).get("slurm_job") == slurm_job():
+        if read_record(file, dict).get("slurm_job") == slurm_job():
             return file.parent
     return None

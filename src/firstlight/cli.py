@@ -3,11 +3,12 @@
 import importlib
 import os
 import sys
+import traceback
 from contextlib import nullcontext
 from typing import Any
 
 from firstlight import __version__
-from firstlight.errors import ConfigError, RunError, did_you_mean
+from firstlight.errors import ConfigError, RunError, did_you_mean, forget_hidden, has_hidden, printable, without_hidden
 
 VERBS = {
     "train": "train a model, or continue a run (resume=RUN)",
@@ -42,17 +43,18 @@ def main(arguments: list[str] | None = None) -> int:
         print(__version__)
         return 0
     verb, rest = argv[0], argv[1:]
+    forget_hidden()
     try:
         if verb not in VERBS:
             raise ConfigError(f"there is no verb '{verb}'{did_you_mean(verb, VERBS)} (verbs: {', '.join(VERBS)})")
         return _run(verb, rest)
     except ConfigError as error:
-        for line in str(error).splitlines():
-            print(f"firstlight: {line}", file=sys.stderr)
+        for line in without_hidden(str(error)).splitlines():
+            print(f"firstlight: {printable(line)}", file=sys.stderr)
         return 2
     except RunError as error:
-        for line in str(error).splitlines():
-            print(f"firstlight: {line}", file=sys.stderr)
+        for line in without_hidden(str(error)).splitlines():
+            print(f"firstlight: {printable(line)}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # `... | head`: nobody reads any more, which is nobody's mistake
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -60,6 +62,11 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("firstlight: interrupted", file=sys.stderr)
         return 130
+    except Exception:  # ours to mend
+        if not has_hidden():
+            raise
+        print(without_hidden(traceback.format_exc()), end="", file=sys.stderr)
+        return 1
 
 
 def _run(verb: str, rest: list[str]) -> int:

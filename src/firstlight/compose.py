@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from firstlight.errors import ConfigError, did_you_mean, one_line, shorten
+from firstlight.interpolation import UNUSED, as_data, as_typed, from_environment, given_again
 
 TEXT_KEYS = ("prompt", "stop")
 """Keys whose value is taken as it was typed: prose is full of what Hydra's grammar reads as something else."""
@@ -106,7 +107,7 @@ def swept_keys(overrides: list[str]) -> list[str]:
 
 def to_yaml(config: DictConfig) -> str:
     """What `--cfg job` prints of a composed config."""
-    return OmegaConf.to_yaml(config)
+    return as_typed(OmegaConf.to_yaml(config))
 
 
 def parse_overrides(overrides: list[str]) -> list[Override]:
@@ -146,16 +147,19 @@ def resumed_config(overrides: list[str]) -> DictConfig | None:
     from firstlight.training.run_folder import read_config
     from firstlight.weights.find import newest_run
 
-    folder = newest_run() if names[-1] == "last" else Path(str(names[-1])).expanduser()
-    config = OmegaConf.create(read_config(folder))
-    known = list(_keys(OmegaConf.to_container(config)))
+    with explained("train"):
+        name = str(OmegaConf.create({"resume": names[-1]}).resume)
+    folder = newest_run() if name == "last" else Path(name).expanduser()
+    stored = read_config(folder)
+    config, known = DictConfig(as_data(stored)), list(_keys(stored))
+    again = {key: text for key, text in from_environment(stored) if key not in UNUSED}
     for override in parsed:
         key = override.key_or_group
         if key == "resume" or "LOCAL_RANK" in os.environ:  # the first process has put the others into the config
             continue
         if override.is_sweep_override():
             raise ConfigError(f"{key}: one run is continued at a time, with one value")
-        if not key.startswith(CHANGEABLE):
+        if not key.startswith(CHANGEABLE) and key not in again:
             allowed = ", ".join(f"{start}*" for start in CHANGEABLE)
             raise ConfigError(f"{key}: a continued run keeps its own; only {allowed} can be changed")
         if key not in known and not override.is_add():
@@ -165,7 +169,12 @@ def resumed_config(overrides: list[str]) -> DictConfig | None:
             OmegaConf.select(config, parent).pop(last)
         else:
             OmegaConf.update(config, key, override.value(), force_add=True)
-    config.resume = str(folder)
+    given = [override.key_or_group for override in parsed]
+    if lost := {key: again[key] for key in again if not any(f"{key}.".startswith(f"{other}.") for other in given)}:
+        when = "when the run began; give it again"
+        lines = (f"{k}: came from the environment ({text}) {when}: {given_again(k, text)}" for k, text in lost.items())
+        raise ConfigError("\n".join(lines))
+    config.resume = names[-1] if "${" in str(names[-1]) else str(folder)
     return config
 
 
@@ -249,4 +258,3 @@ def _slug(text: str) -> str:
 
 
 OmegaConf.register_new_resolver("slug", _slug, replace=True)
-OmegaConf.register_new_resolver("text", lambda hexadecimal: bytes.fromhex(str(hexadecimal)).decode(), replace=True)

@@ -22,7 +22,8 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from firstlight.errors import ConfigError, did_you_mean, one_line, shorten
+from firstlight.errors import ConfigError, did_you_mean, has_hidden, one_line, shorten
+from firstlight.interpolation import hide_environment
 
 Ratio = Annotated[float, Field(ge=0, lt=1)]
 """A part of a whole that is never all of it: dropout, a test split."""
@@ -56,7 +57,8 @@ def check_config(config: DictConfig, entry: Callable[..., Any]) -> dict[str, Any
         ConfigError: with one line for every key that `entry`, or the target of a node below it, would refuse.
     """
     plain = to_plain(config)
-    problems = dict([*_call_problems("", entry, plain), *_node_problems("", plain)])
+    shown = hide_environment(config, plain) if has_hidden() else plain
+    problems = dict([*_call_problems("", entry, plain, shown), *_node_problems("", plain, shown)])
     # What one key refers to in another is one mistake, told where it was made.
     original = {key: text for key, text in problems.items() if not _is_reference(config, key)}
     if problems:
@@ -95,7 +97,7 @@ def check_node(key: str, node: Any, contract: type) -> dict[str, Any]:
         raise ConfigError(f"{key}: expected a section with a _target_, got {shorten(repr(node))}")
     if any("_target_" in str(child) for child in node.values() if isinstance(child, dict | list)):
         raise ConfigError(f"{key}: a section of a checkpoint may have one _target_, its own")
-    if problems := dict(_node_problems(key, node)):
+    if problems := dict(_node_problems(key, node, node)):
         raise ConfigError("\n".join(problems.values()))
     target = _locate(node["_target_"])
     if not (inspect.isclass(target) and issubclass(target, contract)):
@@ -146,17 +148,19 @@ Problems = Iterator[tuple[str, str]]
 """Keys, and what is wrong with each."""
 
 
-def _node_problems(path: str, node: Any) -> Problems:
+def _node_problems(path: str, node: Any, shown: Any) -> Problems:
+    """`shown` is `node` with texts in the place of what messages must not show."""
     children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for key, child in children:
-        yield from _node_problems(_join(path, key), child)
+        yield from _node_problems(_join(path, key), child, _part(shown, key))
     if isinstance(node, dict) and "_target_" in node:
         key, name = f"{path}._target_", node["_target_"]
         allowed = TARGETS + tuple(f"{p.strip()}." for p in os.environ.get(ALLOW_TARGETS, "").split(",") if p.strip())
         if not isinstance(name, str) or not name.startswith(allowed):
+            named = shorten(repr(_part(shown, "_target_")))
             yield (
                 key,
-                f"{key}: {shorten(repr(name))} is not in a package that a config may name (firstlight, torch.optim, "
+                f"{key}: {named} is not in a package that a config may name (firstlight, torch.optim, "
                 f"Lightning's callbacks, loggers, ...); to allow yours, set {ALLOW_TARGETS}=its_package",
             )
             return
@@ -172,10 +176,14 @@ def _node_problems(path: str, node: Any) -> Problems:
         ):
             yield key, f"{key}: {name!r} is not a class that a config may name"
             return
-        yield from _call_problems(path, target, node)
+        yield from _call_problems(path, target, node, shown)
 
 
-def _call_problems(path: str, target: Callable[..., Any], node: dict[str, Any]) -> Problems:
+def _part(shown: Any, key: Any) -> Any:
+    return shown[key] if isinstance(shown, dict | list) else shown  # one text for a whole section
+
+
+def _call_problems(path: str, target: Callable[..., Any], node: dict[str, Any], shown: Any) -> Problems:
     parameters, hints = _signature(target)
     given = {key: value for key, value in node.items() if not key.startswith("_")}
     for key, value in given.items():
@@ -183,7 +191,7 @@ def _call_problems(path: str, target: Callable[..., Any], node: dict[str, Any]) 
         if key in parameters and parameters[key].kind is not inspect.Parameter.POSITIONAL_ONLY:
             hint = hints.get(key, Any)
             if not _fits(value, hint):
-                yield where, f"{where}: expected {_show(hint)}, got {shorten(repr(value))}"
+                yield where, f"{where}: expected {_show(hint)}, got {shorten(repr(_part(shown, key)))}"
         elif not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             owner = f"{target.__name__} has" if path else "there is"
             yield where, f"{where}: {owner} no '{key}'{did_you_mean(key, parameters)}"

@@ -28,11 +28,43 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def one_line(error: BaseException) -> str:
     """What `error` says, in one line."""
-    return shorten(" ".join(str(error).split()) or type(error).__name__, 300)
+    return shorten(" ".join(without_hidden(str(error)).split()) or type(error).__name__, 300)
 
 
 def shorten(text: str, width: int = 80) -> str:
-    """`text` in characters that can be shown (a file may say anything), with its middle left out if it is long."""
-    if not text.isprintable():
-        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:10_000])
+    """`text` as it may be shown, with its middle left out if it is long."""
+    text = printable(without_hidden(text))
     return text if len(text) <= width else f"{text[: width // 2]}...{text[-width // 2 + 3 :]}"
+
+
+def printable(text: str) -> str:
+    """`text` without what a terminal would obey: a file may say anything of itself."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+SECRET_LENGTH = 4
+"""Characters: what is shorter is no secret, and would be found in every message."""
+_hidden: dict[str, str] = {}
+
+
+def hide(value: str, text: str) -> None:
+    """Show `text` wherever a message has `value` in it, from now on."""
+    if len(value) >= SECRET_LENGTH:
+        _hidden[value] = _hidden[repr(value)[1:-1]] = text
+
+
+def has_hidden() -> bool:
+    """Is there anything that messages must not show?"""
+    return bool(_hidden)
+
+
+def forget_hidden() -> None:
+    """Hide nothing any more: another command begins."""
+    _hidden.clear()
+
+
+def without_hidden(text: str) -> str:
+    """`text` as it may be shown."""
+    for value in sorted(_hidden, key=len, reverse=True):
+        text = text.replace(value, _hidden[value])
+    return text

@@ -13,6 +13,7 @@ from firstlight.config import NonEmpty, blame, build, check_config, check_node
 from firstlight.data.datamodule import TextDataModule
 from firstlight.data.order import SeededOrder
 from firstlight.errors import ConfigError, one_line
+from firstlight.interpolation import as_values, from_environment, given_again
 from firstlight.model.base import LanguageModel
 from firstlight.model.int8 import quantize_int8
 from firstlight.output import write
@@ -78,9 +79,7 @@ def _on_text(
     loaded: Checkpoint, model: LanguageModel, trainer: pl.Trainer, split: str, data: dict[str, Any] | None
 ) -> dict[str, float]:
     tokenizer = loaded.build_tokenizer()
-    section = data or loaded.config.get("data")
-    if section is None:
-        raise ConfigError(f"checkpoint ({loaded.path}) does not say what it was trained on; choose one with data=...")
+    section = data or _its_data(loaded)
     section = {"context_length": model.context_length, **section}
     check_node("data", section, TextDataModule)
     try:
@@ -96,6 +95,19 @@ def _on_text(
     module.splits = [split]
     trainer.validate(module, dataloaders=text.eval_dataloader(split), verbose=False)
     return {**module.metrics, f"{split}/tokens": len(text.windows[split]) * text.context_length}
+
+
+def _its_data(loaded: Checkpoint) -> dict[str, Any]:
+    """The data section of the config it was trained with."""
+    section = loaded.config.get("data")
+    if not isinstance(section, dict):
+        raise ConfigError(f"checkpoint ({loaded.path}) does not say what it was trained on; choose one with data=...")
+    for key, text in from_environment(section, "data."):
+        raise ConfigError(
+            f"{key}: came from the environment ({text}) when {loaded.path} was trained; choose the text with data=..., "
+            f"e.g. data=text {given_again('data.path', text)}"
+        )
+    return as_values(section)
 
 
 def _trainer(accelerator: str, precision: str) -> pl.Trainer:

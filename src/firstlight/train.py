@@ -4,10 +4,11 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from firstlight.config import build, check_config
 from firstlight.errors import ConfigError
+from firstlight.interpolation import as_typed, check_kept
 from firstlight.training.fit import fit
 
 
@@ -28,5 +29,7 @@ def main(config: DictConfig, changes: list[str] | None = None) -> float:
         if config.trainer.devices != 1:  # Lightning would start the whole sweep again in every further process
             raise ConfigError(f"trainer.devices ({config.trainer.devices}) must be 1 in a sweep")
     plain = arguments(config)
-    fitted = fit(plain, changes if changes is not None else list(hydra.overrides.task), **build(plain))
+    stored = check_kept(config, plain)
+    given = changes if changes is not None else OmegaConf.to_container(hydra.overrides.task, resolve=False)
+    fitted = fit(stored, [as_typed(str(override)) for override in given or ()], **build(plain))
     return fitted.metrics["val/loss"]

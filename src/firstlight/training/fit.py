@@ -20,7 +20,7 @@ from firstlight.config import NonEmpty, Seed, blame, build
 from firstlight.data.datamodule import TextDataModule
 from firstlight.data.order import Order
 from firstlight.data.tokenizers.base import Tokenizer
-from firstlight.errors import ConfigError, DivergedError, RunError, shorten
+from firstlight.errors import ConfigError, DivergedError, RunError, shorten, without_hidden
 from firstlight.model.base import LanguageModel
 from firstlight.optim.base import Schedule
 from firstlight.training import report
@@ -291,6 +291,6 @@ def _say(text: str, *, stderr: bool = False) -> None:
     """Print, if anybody still listens: a terminal that was closed must not end a run."""
     stream = sys.stderr if stderr else sys.stdout
     try:
-        print(text, file=stream, flush=True)
+        print(without_hidden(text), file=stream, flush=True)
     except OSError:  # what is left in its buffer must go somewhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -15,7 +15,8 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from firstlight.errors import ConfigError, shorten
+from firstlight.errors import ConfigError, one_line, shorten
+from firstlight.training.plain_yaml import read_plain_yaml
 
 LOCK = ".lock"
 CONFIG = Path(".hydra") / "config.yaml"
@@ -100,14 +101,33 @@ def _yaml(node: Any) -> str:
 
 
 def update_run_folder(folder: Path, *, config: dict[str, Any], overrides: list[str]) -> dict[str, tuple[str, str]]:
-    """Note in the folder of a continued run what it is continued with; return the versions that have changed."""
+    """Note in the folder of a continued run what it is continued with; return the versions that have changed.
+
+    Raises:
+        ConfigError: its records are not what firstlight writes; nothing has been written then.
+    """
+    kept, was, now = read_record(folder / OVERRIDES, list), read_record(folder / ENVIRONMENT, dict), environment()
     (folder / CONFIG).write_text(_yaml({**config, "resume": None}), encoding="utf-8")
-    kept = yaml.safe_load((folder / OVERRIDES).read_text(encoding="utf-8")) if (folder / OVERRIDES).is_file() else []
-    (folder / OVERRIDES).write_text(_yaml([*(kept or []), *overrides]), encoding="utf-8")
-    file, now = folder / ENVIRONMENT, environment()
-    was = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    (folder / OVERRIDES).write_text(_yaml([*kept, *overrides]), encoding="utf-8")
     names = ("python", "firstlight", "torch", "lightning", "cpu_threads", "cpu_capability", "cuda_device")
-    return {name: (str(was[name]), str(now[name])) for name in names if name in was and was[name] != now[name]}
+    return {name: (shorten(str(was[name])), str(now[name])) for name in names if name in was and was[name] != now[name]}
+
+
+def read_record(file: Path, kind: type[Any]) -> Any:
+    """What is kept in a file of a run (JSON is YAML, too); nothing if there is none.
+
+    Raises:
+        ConfigError: it is not what firstlight writes.
+    """
+    if not file.exists():
+        return kind()
+    try:
+        content = read_plain_yaml(file)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"resume: {file} is damaged: {one_line(error)}") from None
+    if not isinstance(content, kind):
+        raise ConfigError(f"resume: {file} is damaged: it holds no {kind.__name__}")
+    return content
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -117,9 +137,10 @@ def read_config(folder: Path) -> dict[str, Any]:
         ConfigError: `folder` is no run folder.
     """
     try:
-        config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"resume ({folder}): no run folder ({CONFIG}: {type(error).__name__})") from None
+        config = read_plain_yaml(folder / CONFIG)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else one_line(error)
+        raise ConfigError(f"resume ({folder}): no run folder ({CONFIG}: {reason})") from None
     if not isinstance(config, dict):
         raise ConfigError(f"resume ({folder}): {CONFIG} is not a composed config")
     return config

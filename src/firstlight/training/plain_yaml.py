@@ -1,0 +1,48 @@
+"""YAML from elsewhere, read as the plain data that firstlight writes, and nothing else."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yaml.composer import ComposerError
+
+from firstlight.data.files import read_limited
+from firstlight.errors import one_line
+
+MAX_BYTES = 2**20
+"""Of a file: PyYAML reads half a megabyte a second; a composed config has some 3 kB."""
+MAX_DIGITS = 100
+TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null")}
+
+
+def read_plain_yaml(file: Path) -> Any:
+    """Mappings by text, lists and scalars.
+
+    Raises:
+        ValueError: it is no YAML, too large, or holds more than that: tags, dates, or aliases, which a small file can
+            unfold without end.
+        OSError: it cannot be read.
+    """
+    try:
+        return _PlainLoader(read_limited(file, MAX_BYTES).decode("utf-8")).get_single_data()
+    except yaml.MarkedYAMLError as error:
+        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ValueError(f"{error.problem}{line}") from None
+    except yaml.YAMLError as error:
+        raise ValueError(one_line(error)) from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+class _PlainLoader(yaml.SafeLoader):
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise ComposerError(None, None, "there is an alias (*)", self.peek_event().start_mark)
+        node = super().compose_node(parent, index)
+        assert node is not None
+        is_key = isinstance(parent, yaml.MappingNode) and index is None
+        if node.tag not in TAGS or (is_key and not node.tag.endswith(":str")):
+            raise ComposerError(None, None, f"there is a {node.tag.rpartition(':')[2]}, no plain data", node.start_mark)
+        if node.tag.endswith((":int", ":float")) and len(node.value) > MAX_DIGITS:  # 1:1:1:... would take hours
+            raise ComposerError(None, None, "there is a number of too many digits", node.start_mark)
+        return node
