@@ -1,4 +1,4 @@
-"""Imports point down only: entry points > harness > training > {data, decoding, optim, weights} > model > config."""
+"""Imports point down only, from entry points to errors, in the order of LAYERS."""
 
 import ast
 from pathlib import Path
@@ -14,8 +14,11 @@ LAYERS = (
     {"data", "decoding", "optim"},
     {"weights"},
     {"training"},
-    {"harness"},
-    {"autoresume", "compose", "help", "cli", "train", "evaluate", "generate", "export", "info", "output", "__main__"},
+    {"harness", "verification"},
+    {
+        *("autoresume", "compose", "help", "cli", "output", "__main__"),
+        *("train", "evaluate", "generate", "export", "info", "verify"),
+    },
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

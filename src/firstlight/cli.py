@@ -14,6 +14,7 @@ VERBS = {
     "train": "train a model, or continue a run (resume=RUN)",
     "evaluate": "loss, perplexity and bits per byte of a checkpoint on a text, or its results on tasks",
     "generate": "continue a prompt with a checkpoint",
+    "verify": "prove on your config that a killed and continued run is the run that was never killed",
     "info": "what a run or a checkpoint holds, without loading it; whether it is whole",
     "export": "write a checkpoint for other programs: Hugging Face's format, or safetensors",
 }

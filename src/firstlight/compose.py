@@ -203,9 +203,14 @@ def _quote_text(word: str) -> str:
         return word
     if "${" in value or value == "???":  # OmegaConf would read an interpolation, or a missing value
         return f"{key}=${{text:{value.encode().hex()}}}"
-    escaped = re.sub(r'(\\*)(")', r"\1\1\\\2", value)  # Hydra's grammar: backslashes count only before a quote
+    return f"{key}={quoted(value)}"
+
+
+def quoted(value: str) -> str:
+    """`value` as Hydra's grammar takes it for text."""
+    escaped = re.sub(r'(\\*)(")', r"\1\1\\\2", value)  # backslashes count only before a quote
     escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
-    return f'{key}="{escaped}"'
+    return f'"{escaped}"'
 
 
 def _missing_choice(error: MissingConfigException) -> str:

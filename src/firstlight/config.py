@@ -50,15 +50,15 @@ ALLOW_TARGETS = "FIRSTLIGHT_ALLOW_TARGETS"
 """Environment variable: further packages whose classes a config may name, separated by commas."""
 
 
-def check_config(config: DictConfig, entry: Callable[..., Any]) -> dict[str, Any]:
-    """Return `config` as plain data, ready to be built for a call of `entry`.
+def check_config(config: DictConfig, entry: Callable[..., Any], key: str = "") -> dict[str, Any]:
+    """Return `config` as plain data, ready to be built for a call of `entry`; `key` is where it is in a larger one.
 
     Raises:
         ConfigError: with one line for every key that `entry`, or the target of a node below it, would refuse.
     """
     plain = to_plain(config)
     shown = hide_environment(config, plain) if has_hidden() else plain
-    problems = dict([*_call_problems("", entry, plain, shown), *_node_problems("", plain, shown)])
+    problems = dict([*_call_problems(key, entry, plain, shown), *_node_problems(key, plain, shown)])
     # What one key refers to in another is one mistake, told where it was made.
     original = {key: text for key, text in problems.items() if not _is_reference(config, key)}
     if problems:

@@ -20,6 +20,10 @@ class DivergedError(RunError):
     """Training has left the numbers: a loss, a gradient or a weight is nan or inf."""
 
 
+class VerificationError(RunError):
+    """What `firstlight verify` checks does not hold."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`"; did you mean 'x'?"` if one of `known` looks like `word`, else nothing."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)

@@ -83,6 +83,7 @@ def fit(
         SystemExit: a signal has stopped the run; code 128 + its number.
     """
     quiet()
+    config = config | {"resume": None}  # of this command, not of the run: its checkpoints are the same without
     with ExitStack() as held:  # the run folder, until all is done
         if resume is not None and shared_run_folder() is None:
             held.enter_context(only_writer(Path(resume)))

@@ -91,9 +91,9 @@ def only_writer(folder: Path) -> Iterator[None]:
 
 
 def _write_config(folder: Path, config: dict[str, Any], overrides: list[str]) -> None:
-    (folder / CONFIG).write_text(_yaml(config), encoding="utf-8")
     (folder / OVERRIDES).write_text(_yaml(overrides), encoding="utf-8")
     (folder / ENVIRONMENT).write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
+    _replace(folder / CONFIG, _yaml(config))  # last: a folder that has it has all
 
 
 def _yaml(node: Any) -> str:
@@ -107,8 +107,8 @@ def update_run_folder(folder: Path, *, config: dict[str, Any], overrides: list[s
         ConfigError: its records are not what firstlight writes; nothing has been written then.
     """
     kept, was, now = read_record(folder / OVERRIDES, list), read_record(folder / ENVIRONMENT, dict), environment()
-    (folder / CONFIG).write_text(_yaml({**config, "resume": None}), encoding="utf-8")
-    (folder / OVERRIDES).write_text(_yaml([*kept, *overrides]), encoding="utf-8")
+    _replace(folder / CONFIG, _yaml(config))
+    _replace(folder / OVERRIDES, _yaml([*kept, *overrides]))
     names = ("python", "firstlight", "torch", "lightning", "cpu_threads", "cpu_capability", "cuda_device")
     return {name: (shorten(str(was[name])), str(now[name])) for name in names if name in was and was[name] != now[name]}
 
@@ -128,6 +128,13 @@ def read_record(file: Path, kind: type[Any]) -> Any:
     if not isinstance(content, kind):
         raise ConfigError(f"resume: {file} is damaged: it holds no {kind.__name__}")
     return content
+
+
+def _replace(file: Path, text: str) -> None:
+    """Write `file` anew; a run that is killed here has the old text or the new one."""
+    temporary = file.with_suffix(".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(file)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

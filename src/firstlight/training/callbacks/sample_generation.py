@@ -45,7 +45,9 @@ class SampleGeneration(Watcher):
         if trainer.is_global_zero and file.is_file():  # a run that goes on
             samples = re.split(r"^(?=--- step \d+$)", file.read_text(encoding="utf-8"), flags=re.M)
             kept = [s for s in samples if s and trainer.global_step > 0 and int(s.split()[2]) <= trainer.global_step]
-            file.write_text("".join(kept), encoding="utf-8")
+            temporary = file.with_suffix(".tmp")
+            temporary.write_text("".join(kept), encoding="utf-8")
+            temporary.replace(file)  # a run that is killed here has the old samples or the kept ones
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(trainer, Trainer) and isinstance(pl_module, PretrainingModule)

@@ -1,0 +1,119 @@
+"""Kill a training (kill -9) at random points of its life, continue it, and compare it with one that was not killed.
+
+A model of 7,680 parameters, 24 steps, six configs in turn, each killed up to five times a run until all kills are made.
+Half of the points are even over the seconds of a process, half right after it changed a file; see `firstlight verify`,
+whose parts these are. The same seed draws the same points; what they hit is up to the clock.
+
+    .venv/bin/python benchmarks/kills.py              # 100 kills: a few minutes on two cores
+    .venv/bin/python benchmarks/kills.py --kills 20 --seed 7
+"""
+
+import argparse
+import logging
+import platform
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from firstlight.compose import compose_config
+from firstlight.config import to_plain
+from firstlight.verification.checks import Campaign, kill_and_continue
+from firstlight.verification.process import start_server
+from firstlight.verification.run_state import PHASES
+from firstlight.verification.runs import Runs
+from firstlight.verify import TRAINING, begin, go_on, modules
+
+TEXT = "The lamp was lit, and the lamp went out; nobody on the quay had seen who did it. " * 12
+TINY = (
+    "data=text", "tokenizer=bytes", "model.context_length=16", "model.emb_dim=16", "model.n_heads=2",
+    "model.n_layers=1", "data.batch_size=8", "trainer.max_steps=24", "trainer.eval_every_n_steps=8",
+    "trainer.log_every_n_steps=1", "trainer.accelerator=cpu", "callbacks.sample_generation.max_new_tokens=4",
+    "callbacks.throughput.peak_flops=1e9",
+)  # fmt: skip
+COSINE = ("scheduler=warmup_cosine", "scheduler.warmup_steps=3")
+CONFIGS = {
+    "constant rate, saved every step": ("scheduler=constant", "callbacks.checkpoint.every_n_steps=1"),
+    "2 workers, cosine, every 3 steps": ("data.num_workers=2", *COSINE, "callbacks.checkpoint.every_n_steps=3"),
+    "ragged batches, every 5 steps": ("data.drop_last=false", *COSINE, "callbacks.checkpoint.every_n_steps=5"),
+    "accumulation of 3, every 2 steps": (
+        "trainer.accumulate_grad_batches=3", *COSINE, "callbacks.checkpoint.every_n_steps=2",
+    ),
+    "bf16-mixed, ragged, 2 workers, every step": (
+        "trainer.precision=bf16-mixed", "data.drop_last=false", "data.num_workers=2", *COSINE,
+        "callbacks.checkpoint.every_n_steps=1",
+    ),
+    "after evaluations alone": (*COSINE, "callbacks.checkpoint.every_n_steps=8"),
+}  # fmt: skip
+
+
+def campaign(name: str, overrides: tuple[str, ...], n_kills: int, seed: int, work: Path) -> tuple[Campaign, int]:
+    """The campaign of one config, and the number of steps between its checkpoints."""
+    folder = work / name.replace(" ", "_").replace(",", "")
+    folder.mkdir()
+    config = to_plain(compose_config("train", [*TINY, *overrides, f"data.path={work / 'text.txt'}"]))
+    config["output_dir"] = str(folder / "run")
+    runs = Runs(config, folder, begin=begin, go_on=go_on)
+    straight, whole = runs.straight("straight")
+    every = config["callbacks"]["checkpoint"]["every_n_steps"]
+    return kill_and_continue(runs, straight, whole, n_kills=n_kills, seed=seed, kills_a_run=5), every
+
+
+def table_of(campaigns: dict[str, tuple[Campaign, int]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_footer=True)
+    everything = [campaign for campaign, _ in campaigns.values()]
+    phases = {phase: sum(c.kills_by_phase.get(phase, 0) for c in everything) for phase in PHASES}
+    runs, same = (sum(map(count, everything)) for count in (lambda c: len(c.runs), n_same))
+    table.add_column("config", footer="all")
+    table.add_column("kills", footer=str(sum(c.n_kills for c in everything)), justify="right")
+    for phase, n in phases.items():
+        table.add_column(phase, footer=str(n), justify="right")
+    table.add_column("processes", footer=str(sum(c.n_processes for c in everything)), justify="right")
+    table.add_column("identical runs", footer=f"{same} of {runs}", justify="right")
+    table.add_column("faults", footer=str(sum(len(c.faults) for c in everything)), justify="right")
+    table.add_column("steps lost", footer="", justify="right")
+    for name, (c, every) in campaigns.items():
+        by_phase = [str(c.kills_by_phase.get(phase, 0)) for phase in PHASES]
+        lost = f"{c.most_steps_lost} of {every}"
+        runs_same = f"{n_same(c)} of {len(c.runs)}"
+        table.add_row(name, str(c.n_kills), *by_phase, str(c.n_processes), runs_same, str(len(c.faults)), lost)
+    return table
+
+
+def n_same(c: Campaign) -> int:
+    return len(c.runs) - len(c.differences)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)
+    began, work = time.perf_counter(), Path(tempfile.mkdtemp(prefix="kills_"))
+    (work / "text.txt").write_text(TEXT, encoding="utf-8")
+    start_server([*TRAINING, *modules(to_plain(compose_config("train", [*TINY, "data.path=x"])))])
+    campaigns: dict[str, tuple[Campaign, int]] = {}
+    for number, (name, overrides) in enumerate(CONFIGS.items()):
+        left = args.kills - sum(c.n_kills for c, _ in campaigns.values())
+        n_kills = left // (len(CONFIGS) - number)
+        campaigns[name] = campaign(name, overrides, n_kills, args.seed + number, work)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    console.print(
+        f"{platform.processor() or platform.machine()}, torch {torch.__version__}, seed {args.seed}", end=", "
+    )
+    console.print(f"{time.perf_counter() - began:.0f} s, runs in {work}")
+    console.print(table_of(campaigns))
+    wrong = [text for c, _ in campaigns.values() for text in (*c.differences, *c.faults)]
+    wrong += [f"{name}: {c.most_steps_lost} steps lost" for name, (c, n) in campaigns.items() if c.most_steps_lost > n]
+    print("\n".join(wrong or ["every run is the run that was never killed"]))
+    return int(bool(wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

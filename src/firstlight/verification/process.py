@@ -1,0 +1,131 @@
+"""A training as a process of its own: forked from one that has imported everything, watched, and killed on demand."""
+
+import math
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing import get_context, get_start_method, set_start_method
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+KINDS = ("folder", "row", "sample", "checkpoint", "end")
+"""What a changed file of a run folder is about; see `kind_of`."""
+
+
+@dataclass(frozen=True)
+class KillPoint:
+    """`seconds` after the process began; or after change number `count` of a file of `kind`."""
+
+    seconds: float
+    kind: str | None = None
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class Life:
+    """How a process went: `exit_code` is None if it was killed; `changes` are seconds and kinds."""
+
+    exit_code: int | None
+    seconds: float
+    changes: list[tuple[float, str]]
+    log: Path
+
+    @property
+    def output(self) -> str:
+        """What it printed."""
+        return self.log.read_text(encoding="utf-8", errors="replace") if self.log.is_file() else ""
+
+
+def start_server(modules: Sequence[str]) -> None:
+    """Import `modules` in the process from which the others are forked, and wait for it; without, a start costs 10 s.
+
+    One server lives as long as this process: of a second call only the waiting remains.
+    """
+    context = get_context("forkserver")
+    context.set_forkserver_preload(list(modules))
+    first = context.Process(target=int)
+    first.start()
+    first.join()
+
+
+def run(
+    target: Callable[..., int],
+    *arguments: Any,
+    folder: Path,
+    log: Path,
+    kill: KillPoint | None = None,
+    limit: float = math.inf,
+    new_interpreter: bool = False,
+) -> Life:
+    """`target(*arguments)`, whose result is the exit code, in a process that writes the run `folder`.
+
+    It is killed (SIGKILL, as kill -9) at `kill`, or after `limit` seconds. With `new_interpreter` nothing is shared:
+    what hashing decides, for one, may be another thing there.
+    """
+    context = get_context("spawn") if new_interpreter else get_context("forkserver")
+    process = context.Process(target=_child, args=(target, arguments, str(log), get_start_method(), dict(os.environ)))
+    process.start()
+    began, seen, changes = time.perf_counter(), _files(folder), []
+    due = kill.seconds if kill is not None and kill.kind is None else math.inf
+    pause = 0.0005 if kill is not None else 0.005  # watching takes time from what is watched
+    killed = False
+    try:
+        while not wait([process.sentinel], timeout=pause):
+            now, files = time.perf_counter() - began, _files(folder)
+            changes += [(now, kind_of(name)) for name, state in files.items() if seen.get(name) != state]
+            seen = files
+            if kill is not None and kill.kind is not None and due == math.inf:
+                count = Counter(kind for _, kind in changes)[kill.kind]
+                due = now + kill.seconds if count >= kill.count else due
+            if now >= min(due, limit):
+                killed = True
+                break
+    finally:
+        process.kill()
+        process.join()
+    exit_code = None if killed and process.exitcode == -9 else process.exitcode
+    return Life(exit_code, time.perf_counter() - began, changes, log)
+
+
+def kind_of(name: str) -> str:
+    """One of `KINDS`, for the path of a file in a run folder."""
+    top = name.split("/")[0]
+    if top.startswith("metrics."):
+        return "row"
+    if top == "samples.txt":
+        return "sample"
+    if top == "checkpoints":
+        return "checkpoint"
+    return "folder" if top in (".hydra", ".lock", "environment.json") else "end"
+
+
+def _files(folder: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of every file, but for TensorBoard's, which a thread writes whenever it likes."""
+    found: dict[str, tuple[int, int]] = {}
+    for base, folders, names in os.walk(folder):
+        if "tensorboard" in folders:
+            folders.remove("tensorboard")
+        for name in names:
+            path = f"{base}/{name}"
+            try:
+                state = os.stat(path)  # noqa: PTH116 (it is called every half millisecond)
+            except OSError:
+                continue  # gone since
+            found[os.path.relpath(path, folder)] = (state.st_size, state.st_mtime_ns)
+    return found
+
+
+def _child(
+    target: Callable[..., int], arguments: Sequence[Any], log: str, start_method: str, environment: dict[str, str]
+) -> None:
+    set_start_method(start_method, force=True)  # of processes that gather batches: as in a run of its own
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for descriptor in (1, 2):
+        os.dup2(output, descriptor)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.exit(target(*arguments))

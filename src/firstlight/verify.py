@@ -1,0 +1,137 @@
+"""`firstlight verify`: does a run of this config survive being killed, and is it the same run afterwards?"""
+
+import logging
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from firstlight import cli
+from firstlight.compose import quoted
+from firstlight.config import build, check_config
+from firstlight.errors import ConfigError, VerificationError
+from firstlight.training.fit import fit
+from firstlight.verification.checks import Result, Verification
+from firstlight.verification.process import start_server
+from firstlight.verification.settings import Settings, shortened
+
+TRAINING = ("firstlight.cli", "firstlight.compose", "firstlight.train")
+COMPILER = ("torch._dynamo", "torch._inductor.compile_fx")
+"""Modules that take seconds to import."""
+HELD = {True: "yes", False: "NO", None: "-"}
+
+
+def arguments(config: DictConfig) -> tuple[dict[str, Any], Settings]:
+    """The composed config as the config of a short run, and the settings.
+
+    Raises:
+        ConfigError: it is not valid, or its runs cannot be verified.
+    """
+    with open_dict(config):
+        section = config.pop("verify")
+    if not OmegaConf.is_dict(section):
+        raise ConfigError(f"verify: expected a section, got {section!r}")
+    checked, problems = [], []
+    for part, entry, key in ((config, fit, ""), (section, Settings, "verify")):
+        try:
+            checked.append(check_config(part, entry, key))
+        except ConfigError as error:
+            problems.append(str(error))
+    if problems:
+        raise ConfigError("\n".join(problems))
+    plain, settings = checked[0], Settings(**checked[1])
+    build(plain)  # what constructors refuse
+    return shortened(plain, settings), settings
+
+
+def main(config: DictConfig) -> None:
+    """Make the checks; print what was found.
+
+    Raises:
+        VerificationError: a check did not hold; the runs are kept.
+    """
+    plain, settings = arguments(config)
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of every curve that was continued
+    console, began = Console(highlight=False, width=None if sys.stdout.isatty() else 120), time.perf_counter()
+    with _work_folder(Path(plain["output_dir"]), keep=settings.keep) as work:
+        run = plain | {"output_dir": str(work / "run")}
+        with console.status("training, killing, comparing"):
+            start_server([*TRAINING, *modules(plain), *(COMPILER if plain["compile"] else ())])
+            results = list(Verification(run, settings, work=work, begin=begin, go_on=go_on).results())
+        console.print(_table(plain, settings, results))
+        if wrong := [f"{result.check}: {result.found}" for result in results if result.held is False]:
+            raise VerificationError("\n".join(["this config does not hold what was checked", *wrong]))
+    console.print(f"verified in {time.perf_counter() - began:.0f} s")
+
+
+def begin(config: dict[str, Any]) -> int:
+    """In a process of its own: train; return the exit code."""
+    try:
+        fit(config, [], **build(config))
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def go_on(folder: str) -> int:
+    """In a process of its own: continue the run in `folder` as a user would; return the exit code."""
+    return cli.main(["train", f"resume={quoted(folder)}"])
+
+
+@contextmanager
+def _work_folder(wanted: Path, *, keep: bool) -> Iterator[Path]:
+    """A new folder beside the run folder `wanted`, on the disk of the user's runs; kept if something fails in it."""
+    new = [folder for folder in wanted.absolute().parents if not folder.exists()]
+    try:
+        wanted.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix="verify_", dir=wanted.parent)).absolute()
+    except OSError as error:
+        raise ConfigError(f"output_dir ({wanted}) cannot be made: {error.strerror}; give output_dir=...") from None
+    try:
+        yield work
+    except (ConfigError, KeyboardInterrupt):
+        keep = False
+        raise
+    except Exception:
+        keep = True
+        raise
+    finally:
+        if keep:
+            print(f"the runs are kept in {work}", file=sys.stderr)
+        else:
+            shutil.rmtree(work, ignore_errors=True)
+            with suppress(OSError):  # somebody else uses them now
+                for folder in new:
+                    folder.rmdir()
+
+
+def modules(node: Any) -> Iterator[str]:
+    """The modules of all that a config names."""
+    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    if isinstance(node, dict) and "_target_" in node:
+        yield node["_target_"].rpartition(".")[0]
+    for child in children:
+        yield from modules(child)
+
+
+def _table(config: dict[str, Any], settings: Settings, results: list[Result]) -> Table:
+    title = (
+        f"{config['name']}: runs of {settings.steps} steps, evaluated every {settings.eval_every_n_steps}, "
+        f"saved every {settings.save_every_n_steps}"
+    )
+    table = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD)
+    for column in ("check", "what was done", "holds", "what was found"):
+        table.add_column(column)
+    for result in results:
+        table.add_row(result.check, result.done, HELD[result.held], result.found)
+    return table
