@@ -118,7 +118,7 @@ def test_all_problems_are_reported_at_once():
         "model.drop_rate: expected float >= 0 and < 1, got 1.5",
         "model.emb_dimm: GPT has no 'emb_dimm'; did you mean 'emb_dim'?",
         "model.init: expected 'torch' or 'gpt2', got 'gpt3'",
-        "model.n_layers: expected int > 0, got 2.5",
+        "model.n_layers: expected int > 0 and <= 512, got 2.5",
         "model: GPT needs 'n_heads'",
         "speed: there is no 'speed'; did you mean 'seed'?",
         "steps: expected int > 0, got -1",
@@ -133,7 +133,7 @@ def test_a_name_like_no_other_gets_no_advice():
     ("node", "problem"),
     [
         (TEXT_DATA | {"batch_sizee": 2}, "data.batch_sizee: TextData has no 'batch_sizee'; did you mean 'batch_size'?"),
-        (TEXT_DATA | {"batch_size": 2.5}, "data.batch_size: expected int > 0, got 2.5"),
+        (TEXT_DATA | {"batch_size": 2.5}, "data.batch_size: expected int > 0 and <= 1048576, got 2.5"),
         (
             {"_target_": "firstlight.training.trainer.Trainer", "_partial_": True, "max_step": 3},
             "data.max_step: Trainer has no 'max_step'; did you mean 'max_steps'?",
@@ -158,7 +158,9 @@ def test_arguments_of_parents_and_of_other_peoples_classes_are_checked_too(node,
 
 
 def test_nodes_are_checked_wherever_they_are():
-    assert problems(parts={"a": [{"b": MODEL | {"n_heads": 0}}]}) == ["parts.a.0.b.n_heads: expected int > 0, got 0"]
+    assert problems(parts={"a": [{"b": MODEL | {"n_heads": 0}}]}) == [
+        "parts.a.0.b.n_heads: expected int > 0 and <= 65536, got 0"
+    ]
 
 
 def test_a_partial_node_may_lack_arguments_that_a_whole_one_needs():

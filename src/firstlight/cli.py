@@ -8,7 +8,17 @@ from contextlib import nullcontext
 from typing import Any
 
 from firstlight import __version__
-from firstlight.errors import ConfigError, RunError, did_you_mean, forget_hidden, has_hidden, printable, without_hidden
+from firstlight.errors import (
+    ConfigError,
+    RunError,
+    did_you_mean,
+    forget_hidden,
+    has_hidden,
+    one_line,
+    printable,
+    shorten,
+    without_hidden,
+)
 
 VERBS = {
     "train": "train a model, or continue a run (resume=RUN)",
@@ -31,6 +41,10 @@ usage: firstlight VERB [key=value ...]
 """
 
 
+LONGEST_LINE = 280
+"""Characters of a message: a longer one is not read."""
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command line; return the exit code: 0 done, 1 a run that failed, 2 a mistake of the user's, 130 and
     141 interrupted and not read to the end."""
@@ -50,8 +64,8 @@ def main(arguments: list[str] | None = None) -> int:
             raise ConfigError(f"there is no verb '{verb}'{did_you_mean(verb, VERBS)} (verbs: {', '.join(VERBS)})")
         return _run(verb, rest)
     except ConfigError as error:
-        for line in without_hidden(str(error)).splitlines():
-            print(f"firstlight: {printable(line)}", file=sys.stderr)
+        for line in str(error).splitlines():
+            print(f"firstlight: {shorten(line, LONGEST_LINE)}", file=sys.stderr)
         return 2
     except RunError as error:
         for line in without_hidden(str(error)).splitlines():
@@ -97,6 +111,7 @@ def _run(verb: str, rest: list[str]) -> int:
         return 0
 
     import hydra
+    from hydra.errors import HydraException
 
     failure: list[Exception] = []
     launched_with = sys.argv
@@ -120,11 +135,13 @@ def _run(verb: str, rest: list[str]) -> int:
         overrides = [*overrides, f"hydra.job.config.override_dirname.exclude_keys=[{','.join({*same} - {*swept})}]"]
     # Errors come back to `main`, which knows a user's mistake from a defect; Hydra would print both its own way.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv = [f"firstlight {verb}", *args.options, *overrides]
+    sys.argv = [f"firstlight {verb}", *overrides, *args.options]  # --info would take what follows for its own
     try:
         # Of a sweep everything has been composed before, and what a job raises must not be taken for Hydra's words.
         with nullcontext() if args.multirun else compose.explained(verb):
             hydra.main(version_base="1.3", config_path=compose.conf_dir(), config_name=verb)(task)()
+    except HydraException as error:  # a sweeper or launcher that cannot be had
+        raise ConfigError(one_line(error)) from None
     finally:
         sys.argv = launched_with
     if failure:

@@ -1,10 +1,12 @@
 """From a command line to a composed config, with mistakes found before Hydra writes anything."""
 
 import argparse
+import math
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,12 +17,18 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from firstlight.errors import ConfigError, did_you_mean, one_line, shorten
 from firstlight.interpolation import UNUSED, as_data, as_typed, from_environment, given_again
 
 TEXT_KEYS = ("prompt", "stop")
 """Keys whose value is taken as it was typed: prose is full of what Hydra's grammar reads as something else."""
+
+MOST_PARTS = 2000
+"""Of one setting: Hydra's parser takes the square of their number, two seconds for these."""
+MOST_VALUES = 1000
+"""Of one key in a sweep, and of jobs: each is composed before the first begins, in a third of a second."""
 
 CHANGEABLE = (
     *("trainer.max_", "trainer.eval_", "trainer.log_", "trainer.accelerator", "trainer.devices", "data.num_workers"),
@@ -41,6 +49,9 @@ def parse_arguments(verb: str, rest: list[str]) -> argparse.Namespace:
     Raises:
         ConfigError: an option that Hydra does not have, or a word that is not `key=value`.
     """
+    for word in rest:
+        if any("\ud800" <= character <= "\udfff" for character in word):  # bytes that Python could not decode
+            raise ConfigError(f"{shorten(ascii(word))}: this is not UTF-8")
     parser = get_args_parser()
 
     def refuse(message: str) -> NoReturn:
@@ -50,6 +61,10 @@ def parse_arguments(verb: str, rest: list[str]) -> argparse.Namespace:
     args, more = parser.parse_known_args(rest)
     if unknown := [word for word in more if word.startswith("-")]:
         refuse(f"there is no option {unknown[0]}")
+    if args.config_name or args.config_path:
+        raise ConfigError("--config-name, --config-path: a verb has a config of its own; --config-dir can add to it")
+    if sum(map(bool, (args.run, args.multirun, args.cfg, args.info, args.shell_completion))) > 1:
+        raise ConfigError("--run, --multirun, --cfg, --info and --shell-completion exclude each other")
     args.overrides += more  # argparse takes no overrides after an option: firstlight train a=1 -m b=2,3
     args.options = [word for word in rest if word not in args.overrides]
     for word in args.overrides:
@@ -86,6 +101,10 @@ def explained(verb: str) -> Iterator[None]:
         raise ConfigError(_missing_choice(error)) from None
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explain(verb, error)) from None
+    except YAMLError as error:
+        raise ConfigError(f"this is no YAML that can be read: {one_line(error)}") from None
+    except RecursionError:
+        raise ConfigError("this cannot be composed: a config that contains itself, or is nested too deeply") from None
     except ValueError as error:  # what Hydra itself does not expect: model=3, =3
         raise ConfigError(f"this cannot be composed: {one_line(error)}") from None
 
@@ -119,15 +138,22 @@ def parse_overrides(overrides: list[str]) -> list[Override]:
     parser = OverridesParser.create()
     parsed = []
     for text in overrides:
+        if text.partition("=")[0].split(".")[-1] not in TEXT_KEYS and sum(map(text.count, "[]{}(), ")) > MOST_PARTS:
+            raise ConfigError(f"{shorten(text)}: too long: more than {MOST_PARTS} brackets, commas and spaces")
         try:
             override = parser.parse_override(text)
-        except (HydraException, ValueError) as error:
+            if not override.is_sweep_override():
+                OmegaConf.create([override.value()])  # references (${...}) have a grammar of their own
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
             reason = str(error).splitlines()[0].removeprefix(f"Error parsing override '{text}'").strip() or "not valid"
             raise ConfigError(f"{shorten(text)}: {reason} (Hydra's grammar; quote what is text)") from None
+        except RecursionError:
+            raise ConfigError(f"{shorten(text)}: too many brackets inside each other") from None
         key, value = override.key_or_group, None if override.is_delete() else override.value()
         if not key:
             raise ConfigError(f"{text}: write key=value")
-        is_choice = override.is_delete() or override.is_sweep_override() or isinstance(value, str | list)
+        names = value if isinstance(value, list) else [value]
+        is_choice = override.is_delete() or override.is_sweep_override() or all(isinstance(n, str) for n in names)
         if _choices(key) and not is_choice:
             raise ConfigError(f"{text}: {key} is a group: give the name of a choice ({', '.join(_choices(key))})")
         parsed.append(override)
@@ -141,15 +167,18 @@ def resumed_config(overrides: list[str]) -> DictConfig | None:
         ConfigError: there is no such run, or an override would change what has already happened.
     """
     parsed = parse_overrides(overrides)
-    names = [override.value() for override in parsed if override.key_or_group == "resume"]
+    names = [override.value() for override in parsed if override.key_or_group == "resume" and not override.is_delete()]
     if not names or names[-1] is None:
         return None
+    if not isinstance(names[-1], str) or not names[-1]:
+        raise ConfigError(f"resume: expected the folder of one run, or last, got {shorten(repr(names[-1]))}")
+    from firstlight.data.files import user_path
     from firstlight.training.run_folder import read_config
     from firstlight.weights.find import newest_run
 
     with explained("train"):
         name = str(OmegaConf.create({"resume": names[-1]}).resume)
-    folder = newest_run() if name == "last" else Path(name).expanduser()
+    folder = newest_run() if name == "last" else user_path(name)
     stored = read_config(folder)
     config, known = DictConfig(as_data(stored)), list(_keys(stored))
     again = {key: text for key, text in from_environment(stored) if key not in UNUSED}
@@ -186,13 +215,25 @@ def _trials(overrides: list[str], multirun: bool) -> Iterator[list[str]]:
             choices.append([text])
         elif not multirun:
             raise ConfigError(f"{text}: several values make a sweep; add -m, or quote the value ('key=\"a,b\"')")
-        elif override.is_discrete_sweep():
-            choices.append([f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()])
+        else:
+            choices.append(_values(text, override))
+    if math.prod(map(len, choices)) > MOST_VALUES:
+        keys = ", ".join(swept_keys(overrides))
+        raise ConfigError(f"a sweep has at most {MOST_VALUES:,} jobs; give fewer values to {keys}")
     first = [values[0] for values in choices]
     yield first
     for position, values in enumerate(choices):
         for value in values[1:]:
             yield [*first[:position], value, *first[position + 1 :]]
+
+
+def _values(text: str, override: Override) -> list[str]:
+    """An override for each value of a sweep's; of too many one more than there may be."""
+    try:
+        values = list(islice(override.sweep_string_iterator(), MOST_VALUES + 1))
+    except (HydraException, ValueError, AttributeError) as error:  # glob(*), range(1, 5, 0), interval(0, 1)
+        raise ConfigError(f"{text}: these are no values to sweep over: list them ({_first_line(error)})") from None
+    return [f"{override.get_key_element()}={value}" for value in values]
 
 
 def _quote_text(word: str) -> str:
@@ -233,11 +274,13 @@ def _explain(verb: str, error: Exception) -> str:
     key = re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^']+)'", text)
     if key is None:
         cause = error.__cause__
-        return _first_line(cause) if isinstance(cause, OmegaConfBaseException) else text
+        return _first_line(cause) if isinstance(cause, OmegaConfBaseException) else one_line(error)
     wanted = re.split(r"[=@]", key[1])[0]
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         known = list(_keys(OmegaConf.to_container(compose(verb), resolve=False)))
     owner = {k.split(".")[-1]: k for k in known}.get(wanted.split(".")[-1])
+    if owner == wanted and "." not in wanted:
+        return f"{wanted}: {one_line(error)}"
     if owner == wanted:  # decoding=greedy decoding.top_k=5
         group = wanted.split(".")[0]
         return f"{wanted}: the {group} that is chosen here has no such key; another choice of {group} has"

@@ -14,6 +14,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
@@ -22,7 +23,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from firstlight.errors import ConfigError, did_you_mean, has_hidden, one_line, shorten
+from firstlight.errors import ConfigError, did_you_mean, has_hidden, one_line, shown
 from firstlight.interpolation import hide_environment
 
 Ratio = Annotated[float, Field(ge=0, lt=1)]
@@ -35,13 +36,21 @@ FiniteNonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """What numpy and torch both accept as a seed."""
 
-NonEmpty = Annotated[str, Field(min_length=1)]
+Steps = Annotated[int, Field(gt=0, le=10**12)]
+"""Of a run, or from one event to the next."""
+VocabSize = Annotated[int, Field(gt=0, le=2**20)]
+ContextLength = Annotated[int, Field(gt=0, le=2**24)]
+BatchSize = Annotated[int, Field(gt=0, le=2**20)]
+NewTokens = Annotated[int, Field(gt=0, le=10**6)]
+
+NonEmpty = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]*$")]
+"""Names and paths: no file can have a NUL in its name."""
 
 TARGETS = (
     *(f"firstlight.{part}." for part in ("model", "data", "decoding", "optim")),
     *(f"firstlight.training.{part}." for part in ("callbacks", "loggers", "trainer")),
     "torch.optim.",
-    *(f"lightning.pytorch.{part}." for part in ("callbacks", "loggers", "plugins", "profilers", "strategies")),
+    *(f"lightning.pytorch.{part}." for part in ("callbacks", "loggers", "profilers")),
 )
 """Where the classes that a config names may come from: a config is data, and must not call whatever it likes."""
 FUNCTIONS = ("firstlight.optim.", "torch.optim.")
@@ -57,19 +66,27 @@ def check_config(config: DictConfig, entry: Callable[..., Any], key: str = "") -
         ConfigError: with one line for every key that `entry`, or the target of a node below it, would refuse.
     """
     plain = to_plain(config)
-    shown = hide_environment(config, plain) if has_hidden() else plain
-    problems = dict([*_call_problems(key, entry, plain, shown), *_node_problems(key, plain, shown)])
+    if has_hidden():
+        hide_environment(config, plain)
+    problems = dict(_call_problems(key, entry, plain))
     # What one key refers to in another is one mistake, told where it was made.
     original = {key: text for key, text in problems.items() if not _is_reference(config, key)}
     if problems:
-        raise ConfigError("\n".join((original or problems).values()))
+        once = {text.removeprefix(key): text for key, text in reversed(problems.items())}
+        raise ConfigError("\n".join((original or once).values()))
     return plain
 
 
 def _is_reference(config: DictConfig, key: str) -> bool:
-    parent, _, last = key.rpartition(".")
-    node = OmegaConf.select(config, parent) if parent else config
-    return isinstance(node, DictConfig) and last in node and OmegaConf.is_interpolation(node, last)
+    """Is this key, or a section around it, written as a reference to another one?"""
+    node: Any = config
+    for name in key.split("."):
+        if not isinstance(node, DictConfig) or name not in node:
+            return False
+        if OmegaConf.is_interpolation(node, name):
+            return True
+        node = node.get(name)
+    return False
 
 
 def to_plain(config: DictConfig) -> dict[str, Any]:
@@ -94,10 +111,10 @@ def check_node(key: str, node: Any, contract: type) -> dict[str, Any]:
         ConfigError: it names no subclass of `contract`, or is not a valid call of it.
     """
     if not isinstance(node, dict) or "_target_" not in node:
-        raise ConfigError(f"{key}: expected a section with a _target_, got {shorten(repr(node))}")
+        raise ConfigError(f"{key}: expected a section with a _target_, got {shown(node)}")
     if any("_target_" in str(child) for child in node.values() if isinstance(child, dict | list)):
         raise ConfigError(f"{key}: a section of a checkpoint may have one _target_, its own")
-    if problems := dict(_node_problems(key, node, node)):
+    if problems := dict(_node_problems(key, node, Any)):
         raise ConfigError("\n".join(problems.values()))
     target = _locate(node["_target_"])
     if not (inspect.isclass(target) and issubclass(target, contract)):
@@ -112,13 +129,13 @@ def build(node: Any, key: str = "") -> Any:
     config from elsewhere cannot say more than was checked.
 
     Raises:
-        ConfigError: a constructor refused its values (ValueError or TypeError).
+        ConfigError: a constructor refused its values: one of ours with a ValueError or TypeError, others anyhow.
     """
     if isinstance(node, list):
         return [build(child, f"{key}.{n}") for n, child in enumerate(node)]
     if not isinstance(node, dict):
         return node
-    values = {name: build(child, _join(key, name)) for name, child in node.items() if not name.startswith("_")}
+    values = {name: build(child, _join(key, name)) for name, child in node.items() if not str(name).startswith("_")}
     if "_target_" not in node:
         return values
     call = functools.partial(_locate(node["_target_"]), **values)
@@ -126,7 +143,10 @@ def build(node: Any, key: str = "") -> Any:
         return call
     try:
         return call()
-    except (ValueError, TypeError) as error:
+    except Exception as error:
+        ours = node["_target_"].startswith("firstlight.")
+        if ours and not isinstance(error, ValueError | TypeError):
+            raise
         raise blame(key, error) from error
 
 
@@ -148,60 +168,126 @@ Problems = Iterator[tuple[str, str]]
 """Keys, and what is wrong with each."""
 
 
-def _node_problems(path: str, node: Any, shown: Any) -> Problems:
-    """`shown` is `node` with texts in the place of what messages must not show."""
-    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+def _value_problems(path: str, value: Any, hint: Any) -> Problems:
+    """What is wrong with a value where `hint` is declared, and with every `_target_` node in it."""
+    if _is_node(value):
+        yield from _node_problems(path, value, hint)
+        return
+    element, is_mapping = _element(hint), isinstance(value, dict)
+    each = is_mapping and element is not Any  # then the value that does not fit is named, not the whole section
+    if is_mapping and (wanted := _wanted(hint)) is not None and wanted.classes:
+        yield path, f"{path}: expected a section with a _target_, got {shown(value)}"
+    elif not each and not _fits(value, hint):
+        yield path, f"{path}: expected {_show(hint)}, got {shown(value)}"
+    children = value.items() if is_mapping else enumerate(value) if isinstance(value, list) else ()
     for key, child in children:
-        yield from _node_problems(_join(path, key), child, _part(shown, key))
-    if isinstance(node, dict) and "_target_" in node:
-        key, name = f"{path}._target_", node["_target_"]
-        allowed = TARGETS + tuple(f"{p.strip()}." for p in os.environ.get(ALLOW_TARGETS, "").split(",") if p.strip())
-        if not isinstance(name, str) or not name.startswith(allowed):
-            named = shorten(repr(_part(shown, "_target_")))
-            yield (
-                key,
-                f"{key}: {named} is not in a package that a config may name (firstlight, torch.optim, "
-                f"Lightning's callbacks, loggers, ...); to allow yours, set {ALLOW_TARGETS}=its_package",
-            )
-            return
-        try:
-            target = _locate(name)
-        except Exception as error:  # whatever its module raises on import
-            yield key, f"{key}: {name!r} cannot be imported ({one_line(error)})"
-            return
-        home = f"{getattr(target, '__module__', '')}."
-        is_own = inspect.isfunction(target) and not home.startswith(TARGETS)  # of a package the user allowed by name
-        if not home.startswith(allowed) or not (
-            inspect.isclass(target) or is_own or (inspect.isfunction(target) and home.startswith(FUNCTIONS))
-        ):
-            yield key, f"{key}: {name!r} is not a class that a config may name"
-            return
-        yield from _call_problems(path, target, node, shown)
+        if each or isinstance(child, dict | list):
+            yield from _value_problems(_join(path, key), child, element if is_mapping or _is_node(child) else Any)
 
 
-def _part(shown: Any, key: Any) -> Any:
-    return shown[key] if isinstance(shown, dict | list) else shown  # one text for a whole section
+def _is_node(value: Any) -> bool:
+    return isinstance(value, dict) and "_target_" in value
 
 
-def _call_problems(path: str, target: Callable[..., Any], node: dict[str, Any], shown: Any) -> Problems:
+def _node_problems(path: str, node: dict[str, Any], hint: Any) -> Problems:
+    key, name = f"{path}._target_", node["_target_"]
+    allowed = TARGETS + tuple(f"{p.strip()}." for p in os.environ.get(ALLOW_TARGETS, "").split(",") if p.strip())
+    if not isinstance(name, str) or not name.startswith(allowed):
+        yield (
+            key,
+            f"{key}: {shown(name)} is not in a package that a config may name (firstlight, torch.optim, "
+            f"Lightning's callbacks, loggers, ...); to allow yours, set {ALLOW_TARGETS}=its_package",
+        )
+        return
+    try:
+        target = _locate(name)
+    except Exception as error:  # whatever its module raises on import
+        yield key, f"{key}: {name!r} cannot be imported ({one_line(error)})"
+        return
+    home = f"{getattr(target, '__module__', '')}."
+    is_own = inspect.isfunction(target) and not home.startswith(TARGETS)  # of a package the user allowed by name
+    if not home.startswith(allowed) or not (
+        inspect.isclass(target) or is_own or (inspect.isfunction(target) and home.startswith(FUNCTIONS))
+    ):
+        yield key, f"{key}: {name!r} is not a class that a config may name"
+    elif inspect.isabstract(target):
+        yield key, f"{key}: {name!r} is what others are made from, and cannot be used itself"
+    elif (wanted := _wanted(hint)) is not None and not issubclass(_made_by(target, object), wanted.classes):
+        yield key, f"{key}: {name!r} is no {' or '.join(kind.__name__ for kind in wanted.classes) or _show(hint)}"
+    elif not isinstance(node.get("_partial_", False), bool):
+        yield f"{path}._partial_", f"{path}._partial_: expected bool, got {shown(node['_partial_'])}"
+    elif wanted is not None and bool(node.get("_partial_")) not in wanted.partial:
+        rule = "be true: it is completed later" if True in wanted.partial else "be left out: nothing completes it"
+        yield f"{path}._partial_", f"{path}._partial_: must {rule}"
+    else:
+        arguments = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
+        yield from _call_problems(path, target, arguments, partial=bool(node.get("_partial_")))
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What a `_target_` node must make."""
+
+    classes: tuple[type, ...]
+    partial: set[bool]
+    """Whole objects (False), ones that are completed later (True), or both."""
+
+
+def _wanted(hint: Any) -> _Wanted | None:
+    """What a node must make where `hint` is declared; None: anything."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return _wanted(args[0])
+    if origin in (Union, types.UnionType):
+        parts = [_wanted(arg) for arg in args]
+        known = [part for part in parts if part is not None]
+        if len(known) < len(parts):
+            return None
+        return _Wanted(sum((p.classes for p in known), ()), set().union(*(p.partial for p in known)))
+    if origin is Callable:
+        made: Any = args[-1] if args else Any
+        return _Wanted((made,), {True}) if inspect.isclass(made) else None
+    if origin is None and inspect.isclass(hint) and hint not in (Any, object, dict):
+        plain = hint.__module__ == "builtins"
+        return _Wanted(() if plain else (hint,), set() if plain else {False})
+    is_plain = origin in (Literal, list, tuple) or (origin is dict and args[-1] is not Any)
+    return _Wanted((), set()) if is_plain else None
+
+
+def _made_by(target: Callable[..., Any], unknown: type) -> type:
+    if inspect.isclass(target):
+        return target
+    made = _hints(target).get("return")
+    return made if inspect.isclass(made) else unknown
+
+
+def _element(hint: Any) -> Any:
+    """The hint of what a container of this hint holds."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        return next((_element(arg) for arg in args if _element(arg) is not Any), Any)
+    return args[-1] if origin in (dict, list) and args else Any
+
+
+def _call_problems(path: str, target: Callable[..., Any], given: dict[str, Any], *, partial: bool = False) -> Problems:
     parameters, hints = _signature(target)
-    given = {key: value for key, value in node.items() if not key.startswith("_")}
     for key, value in given.items():
         where = _join(path, key)
         if key in parameters and parameters[key].kind is not inspect.Parameter.POSITIONAL_ONLY:
-            hint = hints.get(key, Any)
-            if not _fits(value, hint):
-                yield where, f"{where}: expected {_show(hint)}, got {shorten(repr(_part(shown, key)))}"
-        elif not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            yield from _value_problems(where, value, hints.get(key, Any))
+        elif any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            yield from _value_problems(where, value, Any)
+        else:
             owner = f"{target.__name__} has" if path else "there is"
-            yield where, f"{where}: {owner} no '{key}'{did_you_mean(key, parameters)}"
-    if not node.get("_partial_"):
+            yield where, f"{where}: {owner} no '{key}'{did_you_mean(str(key), parameters)}"
+    if not partial:
         for key, p in parameters.items():
             by_name = p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
             if p.default is p.empty and by_name and key not in given:
                 yield _join(path, key), f"{path or 'config'}: {target.__name__} needs '{key}'"
 
 
+@functools.cache
 def _signature(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
     """Parameters and type hints of a call; `**kwargs` of a constructor stands for its parent's parameters."""
     if not inspect.isclass(target):
@@ -235,21 +321,26 @@ def _fits(value: Any, hint: Any) -> bool:
     Checked as JSON in pydantic's strict mode: 2 is a float, a list is a tuple, a string is a path;
     but 2.5 or true is not an int and "3" is not a number.
     """
-    if isinstance(value, dict) and "_target_" in value:
-        return True  # an object still to be built: its own node is checked
-    if isinstance(value, dict):
-        value = {k: v for k, v in value.items() if not (isinstance(v, dict) and "_target_" in v)}
+    if isinstance(value, dict):  # an object still to be built: its own node is checked
+        value = {k: v for k, v in value.items() if not _is_node(v)}
     elif isinstance(value, list):
-        value = [v for v in value if not (isinstance(v, dict) and "_target_" in v)]
+        value = [v for v in value if not _is_node(v)]
     try:
-        adapter = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
-    except (PydanticUserError, NameError, TypeError):  # a hint that pydantic cannot read: nothing to compare
-        return True
+        text = json.dumps(value)
+    except (TypeError, ValueError):  # what YAML has and JSON has not: dates, bytes, numbers of 5,000 digits
+        return False
     try:
-        adapter.validate_json(json.dumps(value), strict=True)
+        _adapter(hint).validate_json(text, strict=True)
     except ValidationError:
         return False
+    except (PydanticUserError, NameError, TypeError):  # a hint that pydantic cannot read: nothing to compare
+        return True
     return True
+
+
+@functools.cache
+def _adapter(hint: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
 
 
 _SIGNS: dict[Any, tuple[str, str]] = {Gt: (">", "gt"), Ge: (">=", "ge"), Lt: ("<", "lt"), Le: ("<=", "le")}

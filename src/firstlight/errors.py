@@ -35,6 +35,14 @@ def one_line(error: BaseException) -> str:
     return shorten(" ".join(without_hidden(str(error)).split()) or type(error).__name__, 300)
 
 
+def shown(value: object) -> str:
+    """`value` as Python writes it, shortened."""
+    try:
+        return shorten(repr(value))
+    except ValueError:  # an integer of more than 4,300 digits
+        return "a number beyond all bounds"
+
+
 def shorten(text: str, width: int = 80) -> str:
     """`text` as it may be shown, with its middle left out if it is long."""
     text = printable(without_hidden(text))

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 import lightning.pytorch as pl
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf, open_dict
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field
 
-from firstlight.config import NonEmpty, blame, build, check_config, check_node
+from firstlight.config import BatchSize, NonEmpty, Steps, blame, build, check_config, check_node
 from firstlight.data.datamodule import TextDataModule
 from firstlight.data.order import SeededOrder
 from firstlight.errors import ConfigError, one_line
@@ -31,9 +31,9 @@ def evaluate(
     precision: Literal["32-true", "bf16-mixed", "bf16-true", "int8"] = "32-true",
     data: dict[str, Any] | None = None,
     tasks: NonEmpty | Annotated[list[NonEmpty], Field(min_length=1)] | None = None,
-    num_fewshot: NonNegativeInt | None = None,
-    limit: PositiveInt | None = None,
-    batch_size: PositiveInt = 8,
+    num_fewshot: Annotated[int, Field(ge=0, le=1024)] | None = None,
+    limit: Steps | None = None,
+    batch_size: BatchSize = 8,
 ) -> dict[str, float]:
     """Measure a checkpoint on every window of `split`; `data` is a section of the config, null the checkpoint's own.
 
@@ -138,7 +138,7 @@ def arguments(config: DictConfig) -> dict[str, Any]:
     """
     with open_dict(config):
         section = config.setdefault("data", None)
-        if section is not None and OmegaConf.is_interpolation(section, "context_length"):
+        if isinstance(section, DictConfig) and OmegaConf.is_interpolation(section, "context_length"):
             del section["context_length"]  # the model's, which only the checkpoint knows
     return check_config(config, evaluate)
 

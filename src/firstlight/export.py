@@ -6,6 +6,7 @@ from typing import Any, Literal
 from omegaconf import DictConfig
 
 from firstlight.config import NonEmpty, build, check_config
+from firstlight.data.files import user_path
 from firstlight.errors import ConfigError
 from firstlight.weights.checkpoint import load_checkpoint
 from firstlight.weights.export import check_free, export_huggingface, export_safetensors
@@ -18,7 +19,7 @@ def export(*, checkpoint: NonEmpty, out: NonEmpty, format: Literal["hf", "safete
     Raises:
         ConfigError: no such checkpoint, a model that `format` has no place for, or `out` is there or not writable.
     """
-    path = Path(out).expanduser()
+    path = user_path(out)
     if format == "safetensors" and path.suffix != ".safetensors":
         raise ConfigError(f"out ({out}): with format=safetensors a file is written, give out=FILE.safetensors")
     check_free(path)

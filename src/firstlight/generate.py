@@ -5,15 +5,14 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 from omegaconf import DictConfig
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
-from firstlight.config import NonEmpty, Seed, blame, build, check_config
-from firstlight.data.files import read_text
+from firstlight.config import BatchSize, NewTokens, NonEmpty, Seed, blame, build, check_config
+from firstlight.data.files import read_text, user_path
 from firstlight.data.tokenizers.base import END_OF_TEXT, Tokenizer
 from firstlight.decoding.base import Continuation, Decoding, derived_seed
 from firstlight.decoding.context import Context
@@ -47,15 +46,15 @@ def generate(
     prompt: str | None = None,
     prompts: NonEmpty | None = None,
     special_tokens: bool | None = None,
-    max_new_tokens: PositiveInt = 200,
-    num_samples: PositiveInt = 1,
+    max_new_tokens: NewTokens = 200,
+    num_samples: Annotated[int, Field(gt=0, le=4096)] = 1,
     stop: NonEmpty | list[NonEmpty] | None = None,
     seed: Seed = 123,
     stream: bool = False,
     format: Literal["text", "jsonl"] = "text",
     logprobs: bool = False,
-    batch_size: PositiveInt = 8,
-    prompt_lookup: Annotated[int, Field(ge=2)] | None = None,
+    batch_size: BatchSize = 8,
+    prompt_lookup: Annotated[int, Field(ge=2, le=1024)] | None = None,
     lookup_text: NonEmpty | None = None,
     accelerator: str = "auto",
     precision: Literal["32-true", "bf16-true", "int8"] = "32-true",
@@ -205,7 +204,7 @@ def _texts(prompt: str | None, file: str | None) -> list[str]:
 
 def _read(key: str, file: str) -> str:
     try:
-        return read_text(Path(file).expanduser())
+        return read_text(user_path(file))
     except ValueError as error:
         raise ConfigError(f"{key}: {error}") from None
 

@@ -11,6 +11,16 @@ from firstlight.errors import ConfigError
 from firstlight.interpolation import as_typed, check_kept
 from firstlight.training.fit import fit
 
+SET_BY_FIT = {
+    "data": "the data of a run are its section data",
+    "logger": "loggers are the section logger: logger=[csv,tensorboard]",
+    "callbacks": "callbacks are the section callbacks: callbacks=[default,early_stopping]",
+    "default_root_dir": "the folder of a run is output_dir",
+    "enable_progress_bar": "take the bar away with ~callbacks.progress",
+    "enable_checkpointing": "take checkpoints away with ~callbacks.checkpoint",
+}
+"""Arguments of the trainer that a config cannot set, and what can."""
+
 
 def arguments(config: DictConfig) -> dict[str, Any]:
     """The composed config as plain arguments of `fit`.
@@ -18,7 +28,10 @@ def arguments(config: DictConfig) -> dict[str, Any]:
     Raises:
         ConfigError: it is not valid.
     """
-    return check_config(config, fit)
+    plain = check_config(config, fit)
+    if given := next((key for key in SET_BY_FIT if key in plain["trainer"]), None):
+        raise ConfigError(f"trainer.{given}: {SET_BY_FIT[given]}")
+    return plain
 
 
 def main(config: DictConfig, changes: list[str] | None = None) -> float:

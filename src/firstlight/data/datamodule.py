@@ -2,16 +2,18 @@
 
 import hashlib
 from abc import abstractmethod
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from itertools import islice
+from typing import Annotated
 
 import lightning.pytorch as pl
 import torch
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from firstlight.config import PositiveRatio, Ratio
+from firstlight.config import BatchSize, ContextLength, PositiveRatio, Ratio, Steps
 from firstlight.data.order import Order, batches_per_epoch
 from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.data.windows import Windows
@@ -36,17 +38,17 @@ class TextDataModule(pl.LightningDataModule):
         *,
         tokenizer: Tokenizer,
         order: Order,
-        context_length: PositiveInt,
-        stride: PositiveInt | None = None,
-        batch_size: PositiveInt = 8,
+        context_length: ContextLength,
+        stride: ContextLength | None = None,
+        batch_size: BatchSize = 8,
         train_ratio: PositiveRatio = 0.9,
         test_ratio: Ratio = 0.0,
         shuffle: bool = True,
         drop_last: bool = True,
         special_tokens: bool = False,
-        num_workers: NonNegativeInt = 0,
-        eval_batches: PositiveInt | None = None,
-        untrained_eval_batches: PositiveInt | None = None,
+        num_workers: Annotated[int, Field(ge=0, le=64)] = 0,
+        eval_batches: Steps | None = None,
+        untrained_eval_batches: Steps | None = None,
     ) -> None:
         super().__init__()
         if train_ratio + test_ratio >= 1:
@@ -66,6 +68,8 @@ class TextDataModule(pl.LightningDataModule):
         self.windows: dict[str, Windows] = {}
         self.total_batches = 0
         """Training batches of the whole run, over all epochs: set by whoever knows its length."""
+        self.notes: list[str] = []
+        """What is odd about the text, though it can be trained on."""
 
     @abstractmethod
     def documents(self) -> list[str]:
@@ -84,6 +88,8 @@ class TextDataModule(pl.LightningDataModule):
         if self.windows:
             return
         documents = self.documents()
+        if n_nul := sum(document.count("\0") for document in documents):
+            self.notes = [f"the text has {n_nul:,} NUL characters in it; is it text, in UTF-8?"]
         splits = {"all": documents} if stage == "all" else self._split(documents, self.train_ratio)
         if not self.tokenizer.is_fitted and stage != "all":
             self.tokenizer.fit(splits["train"])
@@ -119,7 +125,8 @@ class TextDataModule(pl.LightningDataModule):
         """What a run must find again to be continued: the tokens themselves, and how they are cut."""
         digest = hashlib.sha256()
         for name in sorted(self.ids):
-            digest.update(name.encode() + self.ids[name].numpy().tobytes())
+            digest.update(name.encode())
+            digest.update(self.ids[name].numpy().data)
         return {
             "sha256": digest.hexdigest(),
             "context_length": self.context_length,
@@ -210,15 +217,17 @@ class TextDataModule(pl.LightningDataModule):
 
     def _smaller_ratio(self, documents: list[str]) -> float | None:
         """The largest `train_ratio`, in steps of 0.01, that leaves every split one window; None if there is none."""
-        for hundredths in range(round(self.train_ratio * 100) - 1, 0, -1):
+
+        def shortest(hundredths: int, *names: str) -> int:
             splits = self._split(documents, hundredths / 100)
             self.tokenizer.fit(splits["train"])  # a vocabulary that is learned becomes another one
-            lengths = {name: len(self._encode(texts)) for name, texts in splits.items()}
-            if lengths["train"] <= self.context_length:
-                return None
-            if min(lengths.values()) > self.context_length:
-                return hundredths / 100
-        return None
+            return min(len(self._encode(splits[name])) for name in names)
+
+        smaller = range(1, round(self.train_ratio * 100))  # the larger the ratio, the shorter validation
+        too_large = bisect_left(smaller, True, key=lambda ratio: shortest(ratio, "val") <= self.context_length)
+        if too_large == 0 or shortest(smaller[too_large - 1], *self.ids) <= self.context_length:
+            return None
+        return smaller[too_large - 1] / 100
 
     def summary(self) -> str:
         """Token and window counts of every split, a line each."""

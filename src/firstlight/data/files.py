@@ -8,6 +8,11 @@ MAX_BYTES = 2**26
 """Of a vocabulary or a config from elsewhere: it is read whole, and Python's objects take many times that."""
 
 
+def user_path(name: str) -> Path:
+    """The path `name`, with ~ for the home folder; ~somebody stays as it is if there is nobody of that name."""
+    return Path(os.path.expanduser(name))  # noqa: PTH111 (pathlib raises a RuntimeError)
+
+
 def read_text(file: Path) -> str:
     """The text of a UTF-8 file.
 

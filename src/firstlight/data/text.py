@@ -5,7 +5,7 @@ from typing import Any
 
 from firstlight.config import NonEmpty
 from firstlight.data.datamodule import TextDataModule
-from firstlight.data.files import read_text
+from firstlight.data.files import read_text, user_path
 
 
 class TextData(TextDataModule):
@@ -22,7 +22,7 @@ class TextData(TextDataModule):
         paths = [self.path] if isinstance(self.path, str) else self.path
         if not paths:
             raise ValueError("path is empty; give data.path=FILE, [FILE,FILE] or FOLDER")
-        documents = [read_text(file) for path in paths for file in _files(Path(path).expanduser())]
+        documents = [read_text(file) for path in paths for file in _files(user_path(path))]
         if not any(document.strip() for document in documents):
             raise ValueError(f"path ({self.path}) has no text in it")
         return documents
@@ -33,6 +33,8 @@ SUFFIXES = (".txt", ".md")
 
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
+        if path.exists() and not path.is_file():
+            raise ValueError(f"path ({path}) is no file: a device or a pipe cannot be read again to continue the run")
         return [path]
     files = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
     if not files:

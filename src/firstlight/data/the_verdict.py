@@ -1,6 +1,5 @@
 """The text of the book: Edith Wharton's "The Verdict" (1908, public domain)."""
 
-from pathlib import Path
 from typing import Any
 
 import pooch
@@ -8,7 +7,7 @@ import requests
 
 from firstlight.data.cache import cache_dir
 from firstlight.data.datamodule import TextDataModule
-from firstlight.data.files import read_text
+from firstlight.data.files import read_text, user_path
 
 SHA256 = "b41e41a68f0398a3154ae69e2e4c0e2694e17fe0d66730536837f1b01935b31f"
 FILE_NAME = "the-verdict.txt"
@@ -23,7 +22,7 @@ class TheVerdictData(TextDataModule):
         self.folder = folder
 
     def documents(self) -> list[str]:
-        folder = Path(self.folder).expanduser() if self.folder else cache_dir()
+        folder = user_path(self.folder) if self.folder else cache_dir()
         file = folder / FILE_NAME
         way_out = f"put the file at {file}, or use data=lamplighters or data=pydoc, which need no network"
         try:

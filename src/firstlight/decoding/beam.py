@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor
 
 from firstlight.decoding import filters
@@ -41,7 +41,11 @@ class BeamSearch(Decoding):
     """
 
     def __init__(
-        self, *, n_beams: PositiveInt, length_penalty: LengthPenalty = 1.0, early_stopping: bool = True
+        self,
+        *,
+        n_beams: Annotated[int, Field(gt=0, le=1024)],
+        length_penalty: LengthPenalty = 1.0,
+        early_stopping: bool = True,
     ) -> None:
         self.n_beams = n_beams
         self.length_penalty = length_penalty

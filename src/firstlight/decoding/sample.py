@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Generator, Tensor
 
-from firstlight.config import FiniteNonNegative, PositiveShare
+from firstlight.config import PositiveShare, VocabSize
 from firstlight.decoding import filters
 from firstlight.decoding.stepwise import Stepwise, draw
 from firstlight.model.base import LanguageModel
@@ -16,6 +16,8 @@ COLDEST = 1e-30
 """Below this temperature logits would overflow; far above it already, only the best of them is left."""
 
 
+Temperature = Annotated[float, Field(ge=0, le=1000)]
+"""At the upper end every token is as probable as any other."""
 RepetitionPenalty = Annotated[float, Field(ge=0.01, le=100)]
 """Within it no logit leaves the floating-point numbers."""
 
@@ -30,8 +32,8 @@ class Sample(Stepwise):
     def __init__(
         self,
         *,
-        temperature: FiniteNonNegative = 1.0,
-        top_k: PositiveInt | None = None,
+        temperature: Temperature = 1.0,
+        top_k: VocabSize | None = None,
         top_p: PositiveShare | None = None,
         min_p: PositiveShare | None = None,
         repetition_penalty: RepetitionPenalty | None = None,

@@ -4,14 +4,14 @@ Shapes: B batch, T time, C emb_dim, H heads, D head_dim (C = H * D), V vocabular
 """
 
 import math
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 
-from firstlight.config import Ratio
+from firstlight.config import ContextLength, Ratio, VocabSize
 from firstlight.model.base import LanguageModel
 from firstlight.model.cache import KVCache
 
@@ -109,11 +109,11 @@ class GPT(LanguageModel):
     def __init__(
         self,
         *,
-        vocab_size: PositiveInt,
-        context_length: PositiveInt,
-        emb_dim: PositiveInt,
-        n_heads: PositiveInt,
-        n_layers: PositiveInt,
+        vocab_size: VocabSize,
+        context_length: ContextLength,
+        emb_dim: Annotated[int, Field(gt=0, le=2**16)],
+        n_heads: Annotated[int, Field(gt=0, le=2**16)],
+        n_layers: Annotated[int, Field(gt=0, le=512)],
         drop_rate: Ratio = 0.1,
         qkv_bias: bool = False,
         tie_weights: bool = False,

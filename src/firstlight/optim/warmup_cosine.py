@@ -1,8 +1,9 @@
 """Linear warm-up, then half a cosine down: the book's appendix D (Loshchilov & Hutter 2017)."""
 
 import math
+from typing import Annotated
 
-from pydantic import NonNegativeInt
+from pydantic import Field
 
 from firstlight.config import FiniteNonNegative
 from firstlight.optim.base import Schedule
@@ -12,7 +13,11 @@ class WarmupCosine(Schedule):
     """`initial_lr` to the peak in `warmup_steps`, then down to `min_lr` at the end of the run."""
 
     def __init__(
-        self, *, warmup_steps: NonNegativeInt, initial_lr: FiniteNonNegative = 0.0, min_lr: FiniteNonNegative = 0.0
+        self,
+        *,
+        warmup_steps: Annotated[int, Field(ge=0, le=10**12)],
+        initial_lr: FiniteNonNegative = 0.0,
+        min_lr: FiniteNonNegative = 0.0,
     ) -> None:
         self.warmup_steps = warmup_steps
         self.initial_lr = initial_lr

@@ -1,5 +1,6 @@
 """Train one model: everything is checked first, then the run folder is made, then training begins."""
 
+import functools
 import math
 import os
 import shutil
@@ -28,6 +29,7 @@ from firstlight.training.callbacks.checkpoint import Checkpoint
 from firstlight.training.callbacks.sample_generation import SampleGeneration
 from firstlight.training.checkpoint_io import clear_unfinished
 from firstlight.training.compilation import Compilation, check_compiler
+from firstlight.training.memory import check_memory
 from firstlight.training.module import OnNan, OptimizerFactory, PretrainingModule
 from firstlight.training.resume import Resumed, change_of_rate, check_resumable, find_resumed, why_ended
 from firstlight.training.run_folder import create_run_folder, only_writer, shared_run_folder, update_run_folder
@@ -98,12 +100,22 @@ def fit(
             config, model = started, build(started["model"])
         text = _section("data", lambda: data(tokenizer=tokenizer, order=order))
         _section("data", text.setup)
+        _section("model", lambda: check_memory(model, text, optimizer, config["trainer"]))
         network = _network(model, text, seed, start)
         if start is not None and shared_run_folder() is None:  # once, and not if the start was refused
             _note(adoption)
         del start  # its weights are the network's now
         all_callbacks = [*([Compilation()] if compile else []), *(callbacks or {}).values()]
+        trainer = functools.partial(
+            trainer,
+            enable_progress_bar=any(isinstance(c, ProgressBar) for c in all_callbacks),
+            enable_checkpointing=any(isinstance(c, LightningCheckpoint) for c in all_callbacks),
+        )
         planned, rate = _check_run(network, text, optimizer, scheduler, trainer, all_callbacks, resumed)
+        for key, make in (logger or {}).items():  # a constructor writes nothing, but may miss a package
+            _section(f"logger.{key}", lambda make=make: make(save_dir=output_dir))
+        for oddity in text.notes if shared_run_folder() is None else ():
+            _note(oddity)
 
         folder = shared_run_folder() or (Path(resume) if resume is not None else None)
         if folder is None:
@@ -118,8 +130,6 @@ def fit(
             logger=[make(save_dir=str(folder), **purge) for make in (logger or {}).values()],
             callbacks=all_callbacks,
             default_root_dir=str(folder),
-            enable_progress_bar=any(isinstance(c, ProgressBar) for c in all_callbacks),
-            enable_checkpointing=any(isinstance(c, LightningCheckpoint) for c in all_callbacks),
         )
         module = PretrainingModule(
             model=network, data=text, optimizer=optimizer, scheduler=scheduler, config=config, on_nan=on_nan
@@ -163,7 +173,7 @@ def _check_run(
             _section("callbacks.sample_generation.decoding", lambda callback=callback: callback.check(model))
         if isinstance(callback, Checkpoint):
             _section("callbacks.checkpoint", lambda callback=callback: callback.check(model.n_parameters))
-    planned = _section("trainer", lambda: trainer(data=data, logger=False, enable_checkpointing=False, callbacks=[]))
+    planned = _section("trainer", lambda: trainer(data=data, logger=False, callbacks=list(callbacks)))
     peak = _section("optimizer", lambda: float(optimizer(model).param_groups[0]["lr"]))
     _section("scheduler", lambda: scheduler.check(max_steps=planned.max_steps, peak=peak))
     if any(isinstance(callback, Compilation) for callback in callbacks):
@@ -204,6 +214,7 @@ def _note_changes(resumed: Resumed | None, rate: float, environment: dict[str, t
 
 def _run(trainer: Trainer, module: PretrainingModule, folder: Path, resumed: Resumed | None, *, is_over: bool) -> None:
     """Train, say how it went, and keep the best weights; of a run that `is_over` only what it had not yet kept."""
+    trainer.watch()
     if trainer.is_global_zero:
         (folder / CHECKPOINTS).mkdir(exist_ok=True)
         clear_unfinished(folder / CHECKPOINTS)

@@ -132,6 +132,11 @@ class PretrainingModule(EvaluationModule):
 
     def on_validation_epoch_end(self) -> None:
         super().on_validation_epoch_end()
+        for name, value in self.metrics.items():  # before anything is sampled or saved
+            if name.endswith("/loss") and not math.isfinite(value):
+                raise DivergedError(
+                    f"{name} is {value} after step {self.trainer.global_step}; a lower optimizer.lr may help"
+                )
         self.evaluated_step = self.trainer.global_step
         self.trainer.collect(self.metrics)
         for name, value in self.metrics.items():  # for callbacks that monitor a metric by name

@@ -48,7 +48,7 @@ def create_run_folder(wanted: Path, *, config: dict[str, Any], overrides: list[s
     Raises:
         ConfigError: it cannot be made or written.
     """
-    if not wanted.name:
+    if wanted.name in ("", ".."):
         raise ConfigError(f"output_dir ({wanted}) must name a folder that can be made")
     for number in itertools.count(1):
         folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}_{number}")

@@ -2,21 +2,23 @@
 
 import logging
 import math
+import re
 import shutil
 import textwrap
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import callbacks
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.seed import isolate_rng
 from matplotlib.figure import Figure
-from pydantic import PositiveInt
+from pydantic import Field
 
-from firstlight.config import FinitePositive
+from firstlight.config import FinitePositive, Steps
 from firstlight.data.datamodule import TextDataModule
 from firstlight.errors import DivergedError, RunError, one_line
 from firstlight.training.checkpoint_io import CheckpointFolderIO
@@ -29,6 +31,11 @@ TAKEN = {
     "min_steps", "num_sanity_val_steps", "overfit_batches", "plugins", "reload_dataloaders_every_n_epochs",
     "use_distributed_sampler", "val_check_interval",
 }  # fmt: skip
+TAKEN_CALLBACKS = (
+    callbacks.BaseFinetuning, callbacks.BatchSizeFinder, callbacks.GradientAccumulationScheduler,
+    callbacks.LearningRateFinder, callbacks.ModelPruning, callbacks.OnExceptionCheckpoint,
+    callbacks.StochasticWeightAveraging, callbacks.WeightAveraging,
+)  # fmt: skip
 TAKEN_BY = "a run is one pass over the batches that its seed decides; see max_steps, eval_every_n_steps, data.eval_*"
 
 
@@ -48,18 +55,21 @@ class Trainer(pl.Trainer):
         self,
         *,
         data: TextDataModule,
-        max_steps: PositiveInt | None = None,
-        max_epochs: FinitePositive | None = None,
-        max_tokens: PositiveInt | None = None,
-        accumulate_grad_batches: PositiveInt = 1,
-        eval_every_n_steps: PositiveInt,
-        eval_first_step: PositiveInt | None = None,
-        log_every_n_steps: PositiveInt = 10,
+        max_steps: Steps | None = None,
+        max_epochs: Annotated[float, Field(gt=0, le=10**6)] | None = None,
+        max_tokens: Annotated[int, Field(gt=0, le=10**15)] | None = None,
+        accumulate_grad_batches: Annotated[int, Field(gt=0, le=10**6)] = 1,
+        eval_every_n_steps: Steps,
+        eval_first_step: Steps | None = None,
+        log_every_n_steps: Steps = 10,
         gradient_clip_val: FinitePositive | None = None,
-        devices: PositiveInt = 1,
-        num_nodes: PositiveInt = 1,
+        devices: Annotated[int, Field(gt=0, le=1024)] = 1,
+        strategy: Literal["auto", "ddp"] = "auto",
+        precision: Literal["32-true", "64-true", "16-true", "16-mixed", "bf16-true", "bf16-mixed"] = "32-true",
+        num_nodes: Annotated[int, Field(gt=0, le=2**16)] = 1,
         **kwargs: Any,
     ) -> None:
+        _check_callbacks(kwargs.get("callbacks") or [])
         lengths = {"max_steps": max_steps, "max_epochs": max_epochs, "max_tokens": max_tokens}
         given = [name for name, value in lengths.items() if value is not None]
         if len(given) != 1:
@@ -93,6 +103,8 @@ class Trainer(pl.Trainer):
             log_every_n_steps=log_every_n_steps,
             gradient_clip_val=gradient_clip_val,
             devices=devices,
+            strategy=strategy,
+            precision=precision,
             num_nodes=num_nodes,
             num_sanity_val_steps=0,
             check_val_every_n_epoch=None,
@@ -107,14 +119,17 @@ class Trainer(pl.Trainer):
         self.failure: Exception | None = None
         """What a callback raised, until the step is finished and saved."""
         self.failures = Failures(Path(self.default_root_dir))
-        for callback in self.callbacks:  # type: ignore[attr-defined]
-            watch_callback(callback, self.failures, self._defer)
-        for logger in self.loggers:
-            watch_logger(logger, self.failures)
         self._signal_connector.register_signal_handlers = lambda: None  # SIGTERM's would leave with 0, unsaved
         # Lightning counts validation in batches while checkpoints and logs count steps (its issues 12205, 17207), has
         # no validation at the end, and no offset. This one private method is where it decides.
         self.fit_loop.epoch_loop._should_check_val_fx = self._evaluation_due  # type: ignore[method-assign]
+
+    def watch(self) -> None:
+        """Let no logger, and no callback before its step is saved, end the run."""
+        for callback in self.callbacks:  # type: ignore[attr-defined]
+            watch_callback(callback, self.failures, self._defer)
+        for logger in self.loggers:
+            watch_logger(logger, self.failures)
 
     def _evaluation_due(self, _: Any = None) -> bool:
         return self.at_step_end and self.is_eval_step(self.global_step)
@@ -241,10 +256,24 @@ class Trainer(pl.Trainer):
 
 def refusal(error: Exception, setting: str) -> str | None:
     """Lightning's words for a device, precision or strategy that is not to be had here; `setting` is the way out."""
-    about_device = isinstance(error, ValueError | RuntimeError) and "accelerator" in str(error).lower()
-    if isinstance(error, MisconfigurationException | ImportError) or about_device:
+    about_device = isinstance(error, ImportError) or re.search("accelerator|backend", str(error))
+    if about_device and isinstance(error, MisconfigurationException | ImportError | ValueError | RuntimeError):
         return f"{one_line(error)} ({setting}=cpu always works)"
-    return None
+    return one_line(error) if isinstance(error, MisconfigurationException) else None
+
+
+def _check_callbacks(watchers: list[pl.Callback]) -> None:
+    """Refuse callbacks of Lightning's that train in another way, and two that would be saved under one name.
+
+    Raises:
+        ValueError: which.
+    """
+    if taken := [type(c).__name__ for c in watchers if isinstance(c, TAKEN_CALLBACKS)]:
+        raise ValueError(f"the callback {taken[0]} cannot be used: {TAKEN_BY}")
+    stateful = [c for c in watchers if type(c).state_dict is not pl.Callback.state_dict]
+    keys = [c.state_key for c in stateful]
+    if twice := next((type(c).__name__ for c in stateful if keys.count(c.state_key) > 1), None):
+        raise ValueError(f"there are two {twice} callbacks; take one away with ~callbacks.its_name")
 
 
 def quiet() -> None:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from firstlight.data.files import user_path
 from firstlight.errors import ConfigError
 from firstlight.weights import hub, openai
 from firstlight.weights.hub import GPT2_NAMES
@@ -31,7 +32,7 @@ def find_checkpoint(name: str, *, best: bool = True, key: str = "checkpoint") ->
         raise ConfigError(f"{key} ({name}): {error}") from error
     if "://" in name:
         raise ConfigError(f"{key} ({name}) must be a file or a run folder: download it first")
-    path = newest_run() if name == "last" else Path(name).expanduser()
+    path = newest_run() if name == "last" else user_path(name)
     if _is_there(path, Path.is_file):
         return path
     if not _is_there(path, Path.exists):
@@ -92,7 +93,7 @@ def _published(name: str) -> Path | None:
     if source == "hf" and not rest:
         raise ConfigError("name a repository or a folder: hf:owner/name, hf:./folder")
     if source == "hf":
-        folder = Path(rest).expanduser()
+        folder = user_path(rest)
         repo, _, revision = rest.partition("@")
         return folder if folder.is_dir() else hub.download(repo, revision or None)
     return None

@@ -12,7 +12,7 @@ from pydantic import Field
 from tiktoken_ext.openai_public import r50k_pat_str
 
 from firstlight.data.cache import cache_dir
-from firstlight.data.tokenizers.base import END_OF_TEXT, Tokenizer
+from firstlight.data.tokenizers.base import END_OF_TEXT, Tokenizer, pieces
 from firstlight.data.tokenizers.huggingface import byte_of_character
 
 
@@ -22,7 +22,7 @@ class BPETokenizer(Tokenizer):
     Learned once for a text and a size, then read from the cache. A text too short for that many merges gives fewer.
     """
 
-    def __init__(self, *, vocab_size: Annotated[int, Field(ge=257)]) -> None:
+    def __init__(self, *, vocab_size: Annotated[int, Field(ge=257, le=2**20)]) -> None:
         self.vocab_size = vocab_size
 
     def build(self, documents: list[str]) -> tiktoken.Encoding:
@@ -48,7 +48,8 @@ def _learn(documents: list[str], n_tokens: int) -> dict[bytes, int]:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=n_tokens, initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator(documents, trainer)
+    # Learning from a word takes the square of its length, and a text without spaces is one word.
+    tokenizer.train_from_iterator((piece for document in documents for piece in pieces(document, 1024)), trainer)
     byte_of = byte_of_character()
     return {bytes(byte_of[c] for c in token): rank for token, rank in tokenizer.get_vocab().items()}
 

@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+import numpy as np
 import tiktoken
 from pydantic import Field
 
@@ -11,7 +12,7 @@ from firstlight.data.tokenizers.base import END_OF_TEXT, Tokenizer
 class BytesTokenizer(Tokenizer):
     """Ids 0 to 255 are bytes, 256 is `<|endoftext|>`."""
 
-    def __init__(self, *, vocab_size: Annotated[int, Field(ge=257)] = 257) -> None:
+    def __init__(self, *, vocab_size: Annotated[int, Field(ge=257, le=2**20)] = 257) -> None:
         self.vocab_size = vocab_size
 
     def build(self, documents: list[str]) -> tiktoken.Encoding:
@@ -21,3 +22,6 @@ class BytesTokenizer(Tokenizer):
             mergeable_ranks={bytes([i]): i for i in range(256)},
             special_tokens={END_OF_TEXT: 256},
         )
+
+    def _encode_piece(self, text: str) -> np.ndarray:
+        return np.frombuffer(text.encode(), dtype=np.uint8)

@@ -1,15 +1,15 @@
 """GPT-2's own vocabulary (Radford et al. 2019), through tiktoken."""
 
 import tiktoken
-from pydantic import PositiveInt
 
+from firstlight.config import VocabSize
 from firstlight.data.tokenizers.base import Tokenizer
 
 
 class GPT2Tokenizer(Tokenizer):
     """50,257 ids; tiktoken downloads the vocabulary once (1.5 MB) and keeps it."""
 
-    def __init__(self, *, vocab_size: PositiveInt = 50257) -> None:
+    def __init__(self, *, vocab_size: VocabSize = 50257) -> None:
         self.vocab_size = vocab_size
 
     def build(self, documents: list[str]) -> tiktoken.Encoding:

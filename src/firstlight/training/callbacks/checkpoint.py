@@ -6,7 +6,7 @@ from typing import Literal
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 from pydantic import NonNegativeInt, PositiveInt
 
-from firstlight.config import FinitePositive
+from firstlight.config import FinitePositive, Steps
 from firstlight.errors import ConfigError
 from firstlight.training.checkpoint_io import discard
 from firstlight.training.trainer import Trainer
@@ -29,7 +29,7 @@ class Checkpoint(LightningCheckpoint):
         self,
         *,
         monitor: Monitor = "val/loss",
-        every_n_steps: PositiveInt | None = None,
+        every_n_steps: Steps | None = None,
         keep_last: PositiveInt = 2,
         keep_best: NonNegativeInt = 1,
         keep_every_n_tokens: PositiveInt | None = None,

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Annotated
 
 import lightning.pytorch as pl
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
-from firstlight.config import Seed
+from firstlight.config import NewTokens, Seed
 from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.decoding.base import Decoding
 from firstlight.model.base import LanguageModel
@@ -29,7 +29,7 @@ class SampleGeneration(Watcher):
         *,
         prompt: Annotated[str, Field(min_length=1)],
         decoding: Decoding,
-        max_new_tokens: PositiveInt = 50,
+        max_new_tokens: NewTokens = 50,
         seed: Seed = 0,
     ) -> None:
         self.prompt, self.decoding = prompt, decoding

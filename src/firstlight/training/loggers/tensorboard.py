@@ -35,6 +35,9 @@ class TensorBoardLogger(LightningTensorBoardLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        if "tokens" not in metrics:  # not a row of ours: of a callback of Lightning's
+            super().log_metrics(metrics, step)
+            return
         try:
             self._add_scalars(metrics, step)
         except OSError:

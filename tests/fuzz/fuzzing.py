@@ -1,0 +1,105 @@
+"""Run many cases: each ends where the work would begin, or with one clear line for every mistake. Nothing else."""
+
+import contextlib
+import io
+import resource
+import shutil
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis.strategies import SearchStrategy
+
+from firstlight.cli import LONGEST_LINE
+from firstlight.errors import shorten
+
+SENTENCE = "The lamp was lit by the keeper every night, and the ships came home. "
+TINY = (
+    "data=text", "tokenizer=bytes", "model.context_length=16", "model.emb_dim=16", "model.n_heads=2",
+    "model.n_layers=1", "data.batch_size=2", "trainer.max_steps=2", "trainer.eval_every_n_steps=1",
+    "trainer.accelerator=cpu", "callbacks.throughput.peak_flops=1e9", "output_dir=here",
+)  # fmt: skip
+"""The smallest training there is; `data.path` has to be given."""
+LONGEST_CASE = 20
+"""Seconds: what takes longer hangs."""
+MOST_MEMORY = 2**30
+"""Bytes that a case may take on top of what the tests have: an allocation beyond it fails."""
+
+
+class Began(BaseException):
+    """The work that was asked for would begin now."""
+
+
+def fuzz(cases: SearchStrategy[Any], run: Callable[[Any], list[str] | None], *, n: int, place: Path) -> Counter[str]:
+    """Run `n` different `cases`, the same ones every time; count how they ended.
+
+    `run` returns None if the work began, else what the user is told, a line a mistake; `place` is the present folder,
+    where what was refused must have written nothing.
+    """
+    ends: Counter[str] = Counter()
+    most_memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    @settings(max_examples=n, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(cases)
+    def one(case: Any) -> None:
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), _time_limit():
+            said = run(case)
+        ends["began" if said is None else "refused"] += 1
+        assert "Traceback" not in err.getvalue()
+        if said is not None:
+            assert_clear(said)
+            assert list(place.iterdir()) == []
+        for entry in place.iterdir():
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+    began = time.process_time()
+    with _memory_limit():
+        one()
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - most_memory) * (
+        1 if sys.platform == "darwin" else 1024
+    )
+    print(f"{sum(ends.values()):,} cases: {dict(ends)}; {time.process_time() - began:.0f} s, {grown / 1e6:.0f} MB more")
+    return ends
+
+
+def assert_clear(said: list[str]) -> None:
+    """Each line says something, and can be read as one."""
+    assert said
+    for line in said:
+        assert line.strip()
+        assert len(shorten(line, LONGEST_LINE)) <= LONGEST_LINE
+        assert "Error:" not in line
+
+
+@contextlib.contextmanager
+def _time_limit() -> Iterator[None]:
+    def stop(*_: Any) -> None:
+        raise TimeoutError(f"{LONGEST_CASE} s are over")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, LONGEST_CASE)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextlib.contextmanager
+def _memory_limit() -> Iterator[None]:
+    """On Linux, where the limit is kept."""
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    status = Path("/proc/self/status")
+    if status.is_file():
+        (data,) = (line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmData:"))
+        resource.setrlimit(resource.RLIMIT_DATA, (int(data) * 1024 + MOST_MEMORY, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
