@@ -11,6 +11,7 @@ whose parts these are. The same seed draws the same points; what they hit is up 
 import argparse
 import logging
 import platform
+import shutil
 import sys
 import tempfile
 import time
@@ -107,11 +108,13 @@ def main() -> int:
     console.print(
         f"{platform.processor() or platform.machine()}, torch {torch.__version__}, seed {args.seed}", end=", "
     )
-    console.print(f"{time.perf_counter() - began:.0f} s, runs in {work}")
+    console.print(f"{time.perf_counter() - began:.0f} s")
     console.print(table_of(campaigns))
     wrong = [text for c, _ in campaigns.values() for text in (*c.differences, *c.faults)]
     wrong += [f"{name}: {c.most_steps_lost} steps lost" for name, (c, n) in campaigns.items() if c.most_steps_lost > n]
     print("\n".join(wrong or ["every run is the run that was never killed"]))
+    if not wrong:
+        shutil.rmtree(work)
     return int(bool(wrong))
 
 

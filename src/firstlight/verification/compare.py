@@ -60,12 +60,12 @@ def _metrics(one: Path, other: Path, compared: Counter[str]) -> Iterator[str]:
         counts = Counter(row["step"] for row in read_rows(run / METRICS))
         yield from (f"{METRICS}: step {step} is in it {n} times" for step, n in counts.items() if n > 1)
     yield from _missing(METRICS, "step", rows, twins)
-    for step in rows.keys() & twins.keys():
+    for step in _common(rows, twins):
         compared["rows"] += 1
         row, twin = rows[step], twins[step]
         yield from _missing(f"{METRICS}: step {step}", "column", row, twin)
-        for name in row.keys() & twin.keys() - set(CLOCK):
-            if row[name] != twin[name]:
+        for name in _common(row, twin):
+            if row[name] != twin[name] and name not in CLOCK:
                 yield f"{METRICS}: step {step}, {name}: {row[name] or 'nothing'} and {twin[name] or 'nothing'}"
 
 
@@ -83,14 +83,14 @@ def _tensorboard(one: Path, other: Path, compared: Counter[str]) -> Iterator[str
     for folder in EVENTS:
         curves, twins = _curves(one / folder), _curves(other / folder)
         yield from _missing(folder, "curve", curves, twins)
-        for tag in curves.keys() & twins.keys():
+        for tag in _common(curves, twins):
             points, others = dict(curves[tag]), dict(twins[tag])
             compared["points of curves"] += len(points)
             for run in (curves[tag], twins[tag]):
                 counts = Counter(step for step, _ in run)
                 yield from (f"{folder}: {tag}: step {step} is there {n} times" for step, n in counts.items() if n > 1)
             yield from _missing(f"{folder}: {tag}", "step", points, others)
-            for step in points.keys() & others.keys():
+            for step in _common(points, others):
                 if points[step] != others[step] and tag.split("/")[-1] not in CLOCK:
                     yield f"{folder}: {tag}: step {step}: {points[step]} and {others[step]}"
 
@@ -104,28 +104,34 @@ def _curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def _files(one: Path, other: Path, compared: Counter[str]) -> Iterator[str]:
-    """Every file of weights, of the optimizer's state, and of JSON: their content, not their bytes."""
+    """Every other file that is not hidden; of weights, of the optimizer's state and of JSON what they hold."""
     files, twins = ({str(file.relative_to(run)): file for file in _stored(run)} for run in (one, other))
     yield from _missing("run folder", "file", files, twins)
-    for name in sorted(files.keys() & twins.keys()):
+    for name in sorted(_common(files, twins)):
         yield from _values(name, _read(files[name]), _read(twins[name]), compared)
 
 
 def _stored(run: Path) -> Iterator[Path]:
     for file in run.rglob("*"):
-        hidden = any(part.startswith(".") for part in file.relative_to(run).parts)
-        if file.suffix in (".pt", ".ckpt", ".safetensors", ".json") and not hidden:
+        top, *_ = parts = file.relative_to(run).parts
+        if (
+            file.is_file()
+            and not any(part.startswith(".") for part in parts)
+            and top not in (METRICS, SAMPLES, *EVENTS)
+        ):
             yield file
 
 
 def _read(file: Path) -> Any:
     if file.suffix == ".json":
         return {k: v for k, v in json.loads(file.read_text(encoding="utf-8")).items() if k not in OF_BYTES}
-    if file.suffix != ".safetensors":
+    if file.suffix in (".pt", ".ckpt"):
         return load_plain(file)
-    with safe_open(file, framework="pt") as opened:
-        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
-        return {"metadata": opened.metadata(), "tensors": tensors}
+    if file.suffix == ".safetensors":
+        with safe_open(file, framework="pt") as opened:
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
+            return {"metadata": opened.metadata(), "tensors": tensors}
+    return file.read_bytes()
 
 
 def _values(where: str, one: Any, other: Any, compared: Counter[str]) -> Iterator[str]:
@@ -137,7 +143,7 @@ def _values(where: str, one: Any, other: Any, compared: Counter[str]) -> Iterato
         yield from _tensors(where, one, other)
     elif isinstance(one, dict):
         yield from _missing(where, "key", one, other)
-        for key in one.keys() & other.keys():
+        for key in _common(one, other):
             yield from _values(f"{where}: {key}", one[key], other[key], compared)
     elif isinstance(one, list | tuple):
         if len(one) != len(other):
@@ -157,6 +163,11 @@ def _tensors(where: str, one: Tensor, other: Tensor) -> Iterator[str]:
         wrong = (bits != twins).view(-1, one.element_size()).any(dim=1).nonzero().flatten()
         values = (t.reshape(-1)[wrong[0]].item() for t in (one, other))
         yield f"{where}: {len(wrong):,} of {one.numel():,} numbers, the first {' and '.join(map(repr, values))}"
+
+
+def _common(one: dict[Any, Any], other: dict[Any, Any]) -> list[Any]:
+    """The keys of both, in the order of the first: the first difference that is found is the earliest."""
+    return [key for key in one if key in other]
 
 
 def _missing(where: str, what: str, one: dict[Any, Any], other: dict[Any, Any]) -> Iterator[str]:

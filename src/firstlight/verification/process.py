@@ -123,7 +123,7 @@ def _child(
     target: Callable[..., int], arguments: Sequence[Any], log: str, start_method: str, environment: dict[str, str]
 ) -> None:
     set_start_method(start_method, force=True)  # of processes that gather batches: as in a run of its own
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for descriptor in (1, 2):
         os.dup2(output, descriptor)
     os.environ.clear()

@@ -115,4 +115,4 @@ class Runs:
 
 
 def _tail(life: Life) -> str:
-    return "\n".join(life.output.strip().splitlines()[-15:])
+    return "\n".join(life.output.strip().splitlines()[-3:])
