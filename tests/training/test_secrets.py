@@ -174,7 +174,7 @@ def test_a_number_that_is_out_of_range_is_named_by_its_key(train, shown, monkeyp
     monkeypatch.setenv("FIRSTLIGHT_TEST_NUMBER", "-31415")
     assert train("run", PATH, 'data.batch_size="${oc.decode:${oc.env:FIRSTLIGHT_TEST_NUMBER}}"') == 2
     printed = shown()
-    assert "data.batch_size: expected int > 0, got '${oc.decode:${oc.env:FIRSTLIGHT_TEST_NUMBER}}'" in printed
+    assert "data.batch_size: expected int > 0 and <= " in printed and "${oc.env:FIRSTLIGHT_TEST_NUMBER}" in printed
     assert "31415" not in printed
 
 

@@ -73,8 +73,10 @@ def only_writer(folder: Path) -> Iterator[None]:
     """Hold the run folder: of two processes one is refused. The system frees what a process held when it dies.
 
     Raises:
-        ConfigError: another process writes this run, or nothing can be written here.
+        ConfigError: this is no run, another process writes it, or nothing can be written here.
     """
+    if not (folder / CONFIG).is_file():
+        raise ConfigError(f"resume ({shorten(str(folder))}): no run folder, it has no {CONFIG}")
     lock = FileLock(folder / LOCK)
     try:
         lock.acquire(blocking=False)

@@ -67,7 +67,7 @@ def run(
     what hashing decides, for one, may be another thing there.
     """
     context = get_context("spawn") if new_interpreter else get_context("forkserver")
-    process = context.Process(target=_child, args=(target, arguments, str(log), get_start_method(), dict(os.environ)))
+    process = context.Process(target=_child, args=(target, arguments, str(log), get_start_method(), os.environ.copy()))
     process.start()
     began, seen, changes = time.perf_counter(), _files(folder), []
     due = kill.seconds if kill is not None and kill.kind is None else math.inf
