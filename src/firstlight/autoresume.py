@@ -4,11 +4,22 @@ import os
 from pathlib import Path
 
 from firstlight.compose import compose_config, parse_overrides
+from firstlight.errors import ConfigError
 from firstlight.interpolation import ENVIRONMENT as ENVIRONMENT_TEXT
 from firstlight.training.run_folder import CONFIG, ENVIRONMENT, OVERRIDES, read_record, slurm_job
 
 FOUND = "FIRSTLIGHT_FOUND_RUN"
 """Environment variable: what the first process of a multi-device run has found, for those that it starts."""
+
+
+def is_auto(overrides: list[str]) -> bool:
+    """Is this a command that is given again and again, until its run has ended?"""
+    names = {o.key_or_group: o.value() for o in parse_overrides(overrides) if o.key_or_group == "resume"}
+    return names.get("resume") == "auto" or (_is_requeued() and not names)
+
+
+def _is_requeued() -> bool:
+    return int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
 
 
 def autoresume(overrides: list[str], config_dir: str | None) -> list[str]:
@@ -19,15 +30,17 @@ def autoresume(overrides: list[str], config_dir: str | None) -> list[str]:
     Raises:
         ConfigError: they cannot be composed.
     """
-    names = {o.key_or_group: o.value() for o in parse_overrides(overrides) if o.key_or_group == "resume"}
-    is_requeued = int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0 and not names
-    if names.get("resume") != "auto" and not is_requeued:
+    if not is_auto(overrides):
         return overrides
     own = [word for word in overrides if not word.startswith(("resume=", "+resume=", "++resume="))]
+    is_requeued = own == overrides
     if int(os.environ.get("LOCAL_RANK", "0")) == 0:
         wanted = Path(compose_config("train", own, config_dir).output_dir)
-        run = _of_this_job(wanted.parent) if is_requeued else wanted
-        os.environ[FOUND] = str(run) if run is not None and (run / CONFIG).is_file() else ""
+        run = _of_this_job(wanted, own) if is_requeued else wanted
+        is_run = run is not None and (run / CONFIG).is_file()
+        if not is_requeued and not is_run and wanted.is_dir() and any(wanted.iterdir()):
+            raise ConfigError(f"output_dir ({wanted}): resume=auto needs a folder of its own, and this is no run")
+        os.environ[FOUND] = str(run) if is_run else ""
     if not os.environ[FOUND]:
         return own
     run = Path(os.environ[FOUND])
@@ -36,9 +49,10 @@ def autoresume(overrides: list[str], config_dir: str | None) -> list[str]:
     return [*(word for word in own if word not in began_with or ENVIRONMENT_TEXT in word), f"resume={run}"]
 
 
-def _of_this_job(folder: Path) -> Path | None:
-    """The run in `folder` that this SLURM job began last."""
-    for file in sorted(folder.glob(f"*/{ENVIRONMENT}"), key=lambda f: f.stat().st_mtime, reverse=True):
-        if read_record(file, dict).get("slurm_job") == slurm_job():
+def _of_this_job(wanted: Path, own: list[str]) -> Path | None:
+    """The run that this SLURM job began last with the command `own`; `wanted` is where it would be made today."""
+    for file in sorted(wanted.parent.glob(f"*/{ENVIRONMENT}"), key=lambda f: f.stat().st_mtime, reverse=True):
+        began_with = read_record(file.parent / OVERRIDES, list)
+        if read_record(file, dict).get("slurm_job") == slurm_job() and all(word in began_with for word in own):
             return file.parent
     return None

@@ -10,6 +10,7 @@ from typing import Any
 from firstlight import __version__
 from firstlight.errors import (
     ConfigError,
+    FinishedError,
     RunError,
     did_you_mean,
     forget_hidden,
@@ -95,10 +96,11 @@ def _run(verb: str, rest: list[str]) -> int:
 
         print(help_text(verb, VERBS[verb], args.overrides, args.config_dir), end="")
         return 0
+    goes_on = False
     if verb == "train" and not args.multirun:
-        from firstlight.autoresume import autoresume
+        from firstlight.autoresume import autoresume, is_auto
 
-        args.overrides = autoresume(args.overrides, args.config_dir)
+        goes_on, args.overrides = is_auto(args.overrides), autoresume(args.overrides, args.config_dir)
     resumed = compose.resumed_config(args.overrides) if verb == "train" else None
     if resumed is None:
         trials = compose.check_overrides(verb, args.overrides, multirun=args.multirun, config_dir=args.config_dir)
@@ -122,6 +124,12 @@ def _run(verb: str, rest: list[str]) -> int:
         entry = importlib.import_module(f"firstlight.{verb}")
         try:
             return entry.main(config) if resumed is None else entry.main(resumed, args.overrides)
+        except FinishedError as error:
+            if goes_on:  # the same command again, of which the run is done
+                print(f"note: {str(error).removeprefix('resume: ')}", file=sys.stderr)
+            else:
+                failure.append(error)
+            return None
         except Exception as error:
             if args.multirun:  # the job is reported as failed, the next ones run
                 raise

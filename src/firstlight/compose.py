@@ -22,7 +22,7 @@ from yaml import YAMLError
 from firstlight.errors import ConfigError, did_you_mean, one_line, shorten
 from firstlight.interpolation import UNUSED, as_data, as_typed, from_environment, given_again
 
-TEXT_KEYS = ("prompt", "stop")
+TEXT_KEYS = ("prompt", "stop", "callbacks.sample_generation.prompt")
 """Keys whose value is taken as it was typed: prose is full of what Hydra's grammar reads as something else."""
 
 MOST_PARTS = 2000
@@ -138,7 +138,7 @@ def parse_overrides(overrides: list[str]) -> list[Override]:
     parser = OverridesParser.create()
     parsed = []
     for text in overrides:
-        if text.partition("=")[0].split(".")[-1] not in TEXT_KEYS and sum(map(text.count, "[]{}(), ")) > MOST_PARTS:
+        if text.partition("=")[0].lstrip("+") not in TEXT_KEYS and sum(map(text.count, "[]{}(), ")) > MOST_PARTS:
             raise ConfigError(f"{shorten(text)}: too long: more than {MOST_PARTS} brackets, commas and spaces")
         try:
             override = parser.parse_override(text)
@@ -174,14 +174,15 @@ def resumed_config(overrides: list[str]) -> DictConfig | None:
         raise ConfigError(f"resume: expected the folder of one run, or last, got {shorten(repr(names[-1]))}")
     from firstlight.data.files import user_path
     from firstlight.training.run_folder import read_config
-    from firstlight.weights.find import newest_run
+    from firstlight.weights.find import checkpoints_of, newest_run
 
     with explained("train"):
         name = str(OmegaConf.create({"resume": names[-1]}).resume)
     folder = newest_run() if name == "last" else user_path(name)
     stored = read_config(folder)
     config, known = DictConfig(as_data(stored)), list(_keys(stored))
-    again = {key: text for key, text in from_environment(stored) if key not in UNUSED}
+    unused = UNUSED if checkpoints_of(folder) else [key for key in UNUSED if key != "init_from"]
+    again = {key: text for key, text in from_environment(stored) if key not in unused}
     for override in parsed:
         key = override.key_or_group
         if key == "resume" or "LOCAL_RANK" in os.environ:  # the first process has put the others into the config
@@ -238,7 +239,7 @@ def _values(text: str, override: Override) -> list[str]:
 
 def _quote_text(word: str) -> str:
     key, equals, value = word.partition("=")
-    if not equals or key.split(".")[-1] not in TEXT_KEYS:
+    if not equals or key.lstrip("+") not in TEXT_KEYS:
         return word
     if key == "stop" and (value == "null" or value.startswith("[")):  # none, or a list of them
         return word

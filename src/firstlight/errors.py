@@ -12,6 +12,10 @@ class DamagedError(ConfigError):
     """A file of ours is not what was written: cut short, or with other bits."""
 
 
+class FinishedError(ConfigError):
+    """There is nothing left to do for the run that was to go on."""
+
+
 class RunError(RuntimeError):
     """A run that cannot go on, for a reason outside of the program. Shown as it is; exit code 1."""
 

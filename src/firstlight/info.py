@@ -24,11 +24,15 @@ def info(
         ConfigError: there is none, it is damaged, or holds code (which is not run).
     """
     run = newest_run() if checkpoint == "last" else Path(checkpoint).expanduser()
-    found = find_checkpoint(checkpoint)
-    told = describe_checkpoint(found)
-    if not tensors:
-        told["tensors"] = len(told["tensors"])
-    if saved := checkpoints_of(run):
+    found, saved = find_checkpoint(checkpoint), checkpoints_of(run)
+    try:
+        told = describe_checkpoint(found)
+        told["tensors"] = told["tensors"] if tensors else len(told["tensors"])
+    except ConfigError as error:
+        if not saved or check:
+            raise
+        told = {"checkpoint": str(found), "problem": str(error)}  # there are others
+    if saved:
         told = {"run": str(run), "checkpoints": describe_run(run), "best": told}
     if check:
         problems = []

@@ -1,6 +1,6 @@
 """With faults.so preloaded: a run whose k-th operation in its folder fails, then resumed; print what happened.
 
-usage: run_loop.py FOLDER KIND STRIDE   (k = 1, 1 + STRIDE, ... until a run completes untouched)
+usage: run_loop.py FOLDER KIND STRIDE [resumed]   (k = 1, 1 + STRIDE, ... until a run completes untouched)
 """
 
 import ctypes
@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import sys
+import traceback
 from collections import Counter
 from pathlib import Path
 
@@ -35,7 +36,12 @@ def in_child(arguments, log, arm=None):
         os.dup2(out, 2)
         if arm:
             faults.faults_arm(*arm)
-        code = main(arguments)
+        try:
+            code = main(arguments)
+        except BaseException:
+            faults.faults_disarm()
+            os.write(2, traceback.format_exc().encode())
+            os._exit(70)
         os.write(writing, str(faults.faults_disarm()).encode())
         sys.stdout.flush()
         sys.stderr.flush()
@@ -46,23 +52,34 @@ def in_child(arguments, log, arm=None):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), int(seen or 0)
 
 
-def loop(kind, stride):
+def arm_at(k, kind):
+    return str(Path("run").resolve()).encode(), ctypes.c_long(k), KINDS[kind]
+
+
+def loop(kind, stride, of_resumed):
     assert in_child(["train", *SETTINGS, "output_dir=whole"], "whole.log")[0] == 0
+    begin, go_on = ["train", *SETTINGS, "output_dir=run"], ["train", "resume=run"]
+    if of_resumed:  # the operations of a run that goes on after half of it
+        _, n = in_child(begin, "run.log", arm_at(10**9, "SIGKILL"))
+        shutil.rmtree("run")
+        in_child(begin, "run.log", arm_at(n // 2, "SIGKILL"))
+        shutil.copytree("run", "half")
     outcomes, k = Counter(), 1
     while True:
         shutil.rmtree("run", ignore_errors=True)
-        arm = (str(Path("run").resolve()).encode(), ctypes.c_long(k), KINDS[kind])
-        code, seen = in_child(["train", *SETTINGS, "output_dir=run"], "run.log", arm)
+        if of_resumed:
+            shutil.copytree("half", "run")
+        code, seen = in_child(go_on if of_resumed else begin, "run.log", arm_at(k, kind))
         said = Path("run.log").read_text()
         assert code in (0, 1, 2, -9), said
-        assert "Traceback" not in said, f"{kind} at {k}:\\n{said}"
+        assert "Traceback" not in said, f"{kind} at {k}: {said}"
         begun = bool(checkpoints_of(Path("run")))
         finished = Path("run/model.safetensors").is_file()
         outcomes[f"exit {code}, {'finished' if finished else 'begun' if begun else 'no checkpoint yet'}"] += 1
         if not finished:
             if not begun:
                 shutil.rmtree("run", ignore_errors=True)
-            code, _ = in_child(["train", *(["resume=run"] if begun else [*SETTINGS, "output_dir=run"])], "again.log")
+            code, _ = in_child(go_on if begun else begin, "again.log")
             assert code == 0, f"{kind} at {k}: {Path('again.log').read_text()}"
         assert rows_of("run") == rows_of("whole"), f"{kind} at {k}: rows differ"
         assert same_weights("run", "whole") and same_weights("run", "whole", best=True), f"{kind} at {k}: weights"
@@ -78,4 +95,4 @@ def loop(kind, stride):
 if __name__ == "__main__":
     os.chdir(sys.argv[1])
     Path("text.txt").write_text(TEXT)
-    print(json.dumps(loop(sys.argv[2], int(sys.argv[3]))))
+    print(json.dumps(loop(sys.argv[2], int(sys.argv[3]), len(sys.argv) > 4)))

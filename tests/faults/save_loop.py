@@ -38,7 +38,7 @@ TOKENIZER = {
 def state(step):
     """A checkpoint as Lightning gives it to its plugin, large enough for several writes a file."""
     filled = torch.full((WEIGHTS,), float(step))
-    described = {"tokens": step, "monitor": "val/loss", "score": 1.0, "metrics": {}, "fingerprint": {}}
+    described = {"tokens": step, "monitor": "val/loss", "metrics": {}, "fingerprint": {}}
     return {
         "state_dict": {"model.weight": filled},
         "optimizer_states": [{"exp_avg": filled + 0.5}],
@@ -53,7 +53,7 @@ def state(step):
 
 def save(run, step):
     CheckpointFolderIO().save_checkpoint(state(step), run / "checkpoints" / f"step_{step:08}")
-    Checkpoint(keep_last=1, keep_best=0).remove_others(run)
+    Checkpoint(keep_last=1, keep_best=0).remove_others(run, step)
 
 
 def newest(run):

@@ -46,8 +46,14 @@ def test_a_run_whose_kth_operation_fails_goes_on_exactly(preloaded, tmp_path, ki
     assert found["operations"] > 300 and found["trials"] > 3
 
 
+def test_a_resumed_run_whose_kth_operation_fails_goes_on_exactly(preloaded, tmp_path):
+    found = preloaded("run_loop.py", tmp_path, "SIGKILL", 60, "resumed")
+    assert found["operations"] > 100 and found["trials"] > 2
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("of", [(), ("resumed",)], ids=["begun", "resumed"])
 @pytest.mark.parametrize("kind", ["SIGKILL", "ENOSPC", "EIO"])
-def test_a_run_whose_any_operation_fails_goes_on_exactly(preloaded, tmp_path, kind):
-    found = preloaded("run_loop.py", tmp_path, kind, 7)
-    assert found["trials"] > 60
+def test_a_run_whose_any_operation_fails_goes_on_exactly(preloaded, tmp_path, kind, of):
+    found = preloaded("run_loop.py", tmp_path, kind, 7, *of)
+    assert found["trials"] > 30

@@ -104,7 +104,7 @@ def test_everything_is_on_disk_before_it_gets_its_name(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", record_fsync)
     monkeypatch.setattr(Path, "rename", record_rename)
-    described = {"tokens": 1, "monitor": "val/loss", "score": 1.0, "metrics": {}, "fingerprint": {}}
+    described = {"tokens": 1, "monitor": "val/loss", "metrics": {}, "fingerprint": {}}
     record = {"config": {}, "tokenizer": None, "manifest": described}
     (tmp_path / "checkpoints").mkdir()
     target = tmp_path / "checkpoints" / "step_00000001"
@@ -136,8 +136,9 @@ def fake(run, step, score=None, tokens=0, size=10):
     for name in (WEIGHTS, TRAINING_STATE):
         (folder / name).write_bytes(b"x" * size)
     stored = {name: StoredFile(bytes=size, sha256="0" * 64) for name in (WEIGHTS, TRAINING_STATE)}
+    metrics = {} if score is None else {"val/loss": score}
     manifest = Manifest(
-        format=2, step=step, tokens=tokens, monitor="val/loss", score=score, metrics={}, fingerprint={}, files=stored
+        format=2, step=step, tokens=tokens, monitor="val/loss", metrics=metrics, fingerprint={}, files=stored
     )
     (folder / MANIFEST).write_bytes(manifest.to_json())
 
@@ -146,7 +147,7 @@ def kept_of(run, rules, scores, **changes):
     """Steps that are kept after every save in turn, and which of them can be gone on from."""
     for step, score in enumerate(scores, 1):
         fake(run, step, score, tokens=step * 10, **changes)
-        rules.remove_others(run)
+        rules.remove_others(run, step)
     whole = [path for path in checkpoints_of(run) if (path / TRAINING_STATE).is_file()]
     return steps_of(run), [int(path.name[5:]) for path in whole]
 

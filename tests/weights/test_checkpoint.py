@@ -9,7 +9,7 @@ from firstlight.data.tokenizers.bpe import BPETokenizer
 from firstlight.errors import ConfigError
 from firstlight.weights.checkpoint import Checkpoint, load_checkpoint, load_weights
 from firstlight.weights.find import find_checkpoint
-from firstlight.weights.manifest import MANIFEST, WEIGHTS, Manifest, StoredFile
+from firstlight.weights.manifest import MANIFEST, TRAINING_STATE, WEIGHTS, Manifest, StoredFile
 from firstlight.weights.model_file import save_model_file
 
 SIZES = {"vocab_size": 300, "context_length": 8, "emb_dim": 12, "n_heads": 3, "n_layers": 2, "drop_rate": 0.0}
@@ -216,13 +216,14 @@ def test_a_checkpoint_without_a_model_that_may_be_built_is_refused(tmp_path, mod
 def runs(tmp_path, monkeypatch):
     """Three runs below outputs/ with manifests alone, "new" the last one written to; only "old" was evaluated."""
     monkeypatch.chdir(tmp_path)
-    stored = {WEIGHTS: StoredFile(bytes=0, sha256="0" * 64)}
+    stored = {name: StoredFile(bytes=0, sha256="0" * 64) for name in (WEIGHTS, TRAINING_STATE)}
     for age, name, scores in (100, "old", (3, 1, 2)), (50, "new", (None,) * 11), (75, "middle", (None,)):
         for step, score in enumerate(scores, 1):
             folder = tmp_path / "outputs" / "some experiment" / name / "checkpoints" / f"step_{step:08}"
             folder.mkdir(parents=True)
+            metrics = {} if score is None else {"val/loss": score}
             manifest = Manifest(
-                format=2, step=step, tokens=0, monitor="val/loss", score=score, metrics={}, fingerprint={}, files=stored
+                format=2, step=step, tokens=0, monitor="val/loss", metrics=metrics, fingerprint={}, files=stored
             )
             (folder / MANIFEST).write_bytes(manifest.to_json())
             os.utime(folder / MANIFEST, (1e9 - age, 1e9 - age))

@@ -1,11 +1,11 @@
 """`compile: true`: torch.compile of the model, for the passes of training and of evaluation."""
 
 import time
+from contextlib import suppress
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
-from rich.console import Console
 
 from firstlight.errors import shorten
 from firstlight.training.module import PretrainingModule
@@ -48,4 +48,5 @@ class Compilation(pl.Callback):
             pl_module.loss(batch).backward()
         pl_module.zero_grad(set_to_none=True)
         if trainer.is_global_zero:
-            Console(highlight=False).print(f"compiled in {time.perf_counter() - began:.1f} s")
+            with suppress(OSError):  # a closed pipe
+                print(f"compiled in {time.perf_counter() - began:.1f} s", flush=True)

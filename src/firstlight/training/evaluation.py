@@ -11,6 +11,9 @@ from torch import Tensor
 from firstlight.data.datamodule import Batch
 from firstlight.model.base import LanguageModel
 
+METRICS = [f"{split}/{name}" for split in ("train", "val") for name in ("loss", "perplexity", "bits_per_byte")]
+"""What an evaluation measures."""
+
 
 def perplexity(loss: float) -> float:
     """exp of a mean negative log-likelihood in nats a token; inf where that is beyond a float."""

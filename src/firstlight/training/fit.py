@@ -13,7 +13,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback, ProgressBar
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ProgressBar
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 from lightning.pytorch.loggers.logger import Logger
 
@@ -21,7 +21,16 @@ from firstlight.config import NonEmpty, Seed, blame, build
 from firstlight.data.datamodule import TextDataModule
 from firstlight.data.order import Order
 from firstlight.data.tokenizers.base import Tokenizer
-from firstlight.errors import ConfigError, DivergedError, RunError, shorten, without_hidden
+from firstlight.errors import (
+    ConfigError,
+    DivergedError,
+    FinishedError,
+    RunError,
+    did_you_mean,
+    one_line,
+    shorten,
+    without_hidden,
+)
 from firstlight.model.base import LanguageModel
 from firstlight.optim.base import Schedule
 from firstlight.training import report
@@ -29,9 +38,10 @@ from firstlight.training.callbacks.checkpoint import Checkpoint
 from firstlight.training.callbacks.sample_generation import SampleGeneration
 from firstlight.training.checkpoint_io import clear_unfinished
 from firstlight.training.compilation import Compilation, check_compiler
+from firstlight.training.evaluation import METRICS
 from firstlight.training.memory import check_memory
 from firstlight.training.module import OnNan, OptimizerFactory, PretrainingModule
-from firstlight.training.resume import Resumed, change_of_rate, check_resumable, find_resumed, why_ended
+from firstlight.training.resume import Resumed, change_of_rate, check_resumable, find_resumed, keep_patience, why_ended
 from firstlight.training.run_folder import create_run_folder, only_writer, shared_run_folder, update_run_folder
 from firstlight.training.start import adopted, load_start, started_config
 from firstlight.training.stopping import REQUEUE_SIGNAL, Stopped, in_slurm_job, requeue_slurm_job
@@ -40,6 +50,7 @@ from firstlight.weights.checkpoint import Checkpoint as StoredCheckpoint
 from firstlight.weights.checkpoint import load_checkpoint
 from firstlight.weights.find import CHECKPOINTS, best_of, checkpoints_of, find_checkpoint
 from firstlight.weights.manifest import WEIGHTS
+from firstlight.weights.model_file import save_model_file
 
 
 @dataclass(frozen=True)
@@ -87,7 +98,8 @@ def fit(
     quiet()
     config = config | {"resume": None}  # of this command, not of the run: its checkpoints are the same without
     with ExitStack() as held:  # the run folder, until all is done
-        if resume is not None and shared_run_folder() is None:
+        is_first = shared_run_folder() is None  # of the processes of this run
+        if resume is not None and is_first:
             held.enter_context(only_writer(Path(resume)))
         resumed = find_resumed(Path(resume)) if resume is not None else None
         start = load_checkpoint(find_checkpoint(init_from, key="init_from")) if init_from and resumed is None else None
@@ -102,7 +114,7 @@ def fit(
         _section("data", text.setup)
         _section("model", lambda: check_memory(model, text, optimizer, config["trainer"]))
         network = _network(model, text, seed, start)
-        if start is not None and shared_run_folder() is None:  # once, and not if the start was refused
+        if start is not None and is_first:  # once, and not if the start was refused
             _note(adoption)
         del start  # its weights are the network's now
         all_callbacks = [*([Compilation()] if compile else []), *(callbacks or {}).values()]
@@ -114,7 +126,7 @@ def fit(
         planned, rate = _check_run(network, text, optimizer, scheduler, trainer, all_callbacks, resumed)
         for key, make in (logger or {}).items():  # a constructor writes nothing, but may miss a package
             _section(f"logger.{key}", lambda make=make: make(save_dir=output_dir))
-        for oddity in text.notes if shared_run_folder() is None else ():
+        for oddity in text.notes if is_first else ():
             _note(oddity)
 
         folder = shared_run_folder() or (Path(resume) if resume is not None else None)
@@ -122,7 +134,7 @@ def fit(
             _check_space(Path(output_dir), network, all_callbacks)
             folder = create_run_folder(Path(output_dir), config=config, overrides=overrides)
             held.enter_context(only_writer(folder))
-        elif resume is not None and shared_run_folder() is None:
+        elif resume is not None and is_first:
             _note_changes(resumed, rate, update_run_folder(folder, config=config, overrides=overrides))
         purge = {"purge_step": resumed.step + 1 if resumed is not None else 0} if resume is not None else {}
         runner = trainer(
@@ -171,6 +183,9 @@ def _check_run(
     for callback in callbacks:
         if isinstance(callback, SampleGeneration):
             _section("callbacks.sample_generation.decoding", lambda callback=callback: callback.check(model))
+        if isinstance(callback, EarlyStopping) and callback.monitor not in METRICS:
+            likely = did_you_mean(callback.monitor, METRICS)
+            raise ConfigError(f"callbacks.early_stopping.monitor ({callback.monitor}) is no metric{likely}")
         if isinstance(callback, Checkpoint):
             _section("callbacks.checkpoint", lambda callback=callback: callback.check(model.n_parameters))
     planned = _section("trainer", lambda: trainer(data=data, logger=False, callbacks=list(callbacks)))
@@ -182,13 +197,14 @@ def _check_run(
         return planned, scheduler.lr(0, max_steps=planned.max_steps, peak=peak)
     check_resumable(resumed, data)
     if (reason := why_ended(resumed, planned, callbacks)) and (resumed.run / WEIGHTS).is_file():
-        raise ConfigError(f"resume: {reason}")
+        raise FinishedError(f"resume: {reason}")
     return planned, scheduler.lr(resumed.step, max_steps=planned.max_steps, peak=peak)
 
 
 def _check_space(wanted: Path, model: LanguageModel, callbacks: list[Callback]) -> None:
     """Refuse to begin what the disk has no room for."""
-    needed = sum(c.least_bytes(model.n_parameters) for c in callbacks if isinstance(c, Checkpoint))
+    kept = [c.least_bytes(model.n_parameters) for c in callbacks if isinstance(c, Checkpoint)]
+    needed = sum(kept) + 4 * model.n_parameters * (4 if kept else 1)  # one more while it is written, the best weights
     try:
         free = shutil.disk_usage(next(p for p in (wanted, *wanted.absolute().parents) if p.exists())).free
     except OSError:  # no name for a folder, as will be said when it is made
@@ -223,8 +239,11 @@ def _run(trainer: Trainer, module: PretrainingModule, folder: Path, resumed: Res
             logger.log_hyperparams(module.config)
     if resumed is not None:
         trainer.saved_step = resumed.step
+        keep_patience(trainer.callbacks)  # type: ignore[attr-defined]
         if is_over:
             trainer.fit_loop.epoch_loop.max_steps = resumed.step
+        elif trainer.is_global_zero:
+            (folder / WEIGHTS).unlink(missing_ok=True)  # the mark of an end that is no longer one
     with _explained(trainer, folder):
         with trainer.stop_signals, trainer.failures.of_threads():
             checkpoint = resumed.checkpoint if resumed is not None else None
@@ -237,7 +256,7 @@ def _run(trainer: Trainer, module: PretrainingModule, folder: Path, resumed: Res
             if is_over:  # it was killed before this
                 for callback in trainer.callbacks:  # type: ignore[attr-defined]
                     callback.on_train_end(trainer, module)
-            _keep_best(folder)
+            _keep_best(module, folder)
             _say(report.closing(folder, module, trainer))
 
 
@@ -267,18 +286,21 @@ def _explained(trainer: Trainer, folder: Path) -> Iterator[None]:
             _note(line)
 
 
-def _keep_best(folder: Path) -> None:
-    """Leave the best weights as `model.safetensors` in the run folder: the mark of a run that has ended."""
-    if not (saved := checkpoints_of(folder)):
-        return
+def _keep_best(module: PretrainingModule, folder: Path) -> None:
+    """Leave the best weights, or the last if no checkpoint is kept, as `model.safetensors`: the mark of a run's end."""
     temporary = folder / f".{WEIGHTS}.tmp"
     try:
-        shutil.copyfile(best_of(saved) / WEIGHTS, temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        if saved := checkpoints_of(folder):
+            shutil.copyfile(best_of(saved) / WEIGHTS, temporary)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+        else:
+            weights = module.model.state_dict()
+            save_model_file(weights, temporary, config=module.config, tokenizer=module.tokenizer_state)
         temporary.replace(folder / WEIGHTS)
     except OSError as error:
-        raise RunError(f"the best weights cannot be copied to {folder}: {error.strerror}") from error
+        reason = error.strerror or one_line(error)
+        raise RunError(f"the best weights cannot be copied to {folder}: {reason}") from error
     finally:
         temporary.unlink(missing_ok=True)
 

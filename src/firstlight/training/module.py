@@ -83,8 +83,10 @@ class PretrainingModule(EvaluationModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip by norm, and keep the norm; Lightning's own refuses a fused optimizer under mixed precision."""
-        limit = torch.inf if gradient_clip_val is None else gradient_clip_val
-        self.grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        self.grad_norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if gradient_clip_val is not None and math.isfinite(float(self.grad_norm)):  # else it would spoil all of them
+            nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, self.grad_norm)
         if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
             return  # in 16-mixed a gradient overflows now and then: the scaler leaves out such a step by itself
         if math.isfinite(float(self.grad_norm)) and all(math.isfinite(float(loss)) for loss in self.batch_losses):
@@ -145,7 +147,6 @@ class PretrainingModule(EvaluationModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         metrics = self.metrics if self.evaluated_step == self.trainer.global_step else {}
-        monitor = self.trainer.monitor
         checkpoint[RECORD] = {
             "config": self.config,
             "tokenizer": self.tokenizer_state,
@@ -153,8 +154,7 @@ class PretrainingModule(EvaluationModule):
             "skipped_steps": [self.skipped_steps, self.skipped_in_a_row],
             "manifest": {
                 "tokens": self.trainer.tokens_seen,
-                "monitor": monitor,
-                "score": metrics.get(monitor),
+                "monitor": self.trainer.monitor,
                 "metrics": dict(metrics),
                 "fingerprint": self.fingerprint,
             },

@@ -50,5 +50,7 @@ def worst_windows(batches: list[Batch], token_losses: Callable[[Batch], Tensor],
         texts = (shorten(repr(tokenizer.decode(ids)), 100) for ids in inputs.tolist())
         found += zip(losses.tolist(), texts, strict=True)
     bad = [window for window in found if not math.isfinite(window[0])]
-    shown = bad[:MOST_SHOWN] or [max(found)]
-    return [f"a window with loss {loss:.4g}: {text}" for loss, text in shown]
+    if not bad:
+        loss, text = max(found)
+        return [f"no window's loss is out of range without dropout; the largest is {loss:.4g}: {text}"]
+    return [f"a window with loss {loss:.4g}: {text}" for loss, text in bad[:MOST_SHOWN]]

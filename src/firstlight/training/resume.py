@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 from firstlight.data.datamodule import TextDataModule
 from firstlight.data.tokenizers.base import Tokenizer
-from firstlight.errors import ConfigError, DamagedError
+from firstlight.errors import ConfigError, DamagedError, FinishedError
 from firstlight.training.checkpoint_io import RECORD
+from firstlight.training.loggers.csv import FILE_NAME as METRICS
 from firstlight.training.trainer import Trainer
 from firstlight.weights.checkpoint import load_checkpoint, load_plain
-from firstlight.weights.find import checkpoints_of, find_checkpoint
+from firstlight.weights.find import CHECKPOINTS, checkpoints_of
 from firstlight.weights.manifest import TRAINING_STATE, WEIGHTS, Manifest, check_training_state, read_manifest
 
 STATE_KEYS = ("global_step", "epoch", "loops", "callbacks", "optimizer_states", "lr_schedulers", RECORD)
@@ -33,6 +35,11 @@ class Resumed:
     """What is wrong with newer checkpoints."""
 
     @property
+    def rate(self) -> float:
+        """The learning rate of the step that comes next."""
+        return float(self.state["lr_schedulers"][0]["_last_lr"][0])
+
+    @property
     def step(self) -> int:
         """Optimizer steps that have been made."""
         return self.manifest.step
@@ -44,22 +51,30 @@ def find_resumed(run: Path) -> Resumed | None:
     Raises:
         ConfigError: none is whole, they are gone, or hold code (which is not run).
     """
-    if not checkpoints_of(run) and not (run / WEIGHTS).exists():
+    saved = checkpoints_of(run)
+    if not saved:
+        if (run / WEIGHTS).exists() or ((run / METRICS).exists() and not (run / CHECKPOINTS).is_dir()):
+            raise ConfigError(f"resume ({run}): its checkpoints are gone ({CHECKPOINTS}/step_*)")
         return None
-    find_checkpoint(str(run), best=False, key="resume")
     damaged: list[str] = []
-    for folder in reversed(checkpoints_of(run)):
+    for folder in reversed(saved):
         try:
-            manifest = read_manifest(folder)
-            check_training_state(folder, manifest)
-            stored, state = load_checkpoint(folder), load_plain(folder / TRAINING_STATE)
-            if missing := [key for key in STATE_KEYS if key not in state]:
-                raise DamagedError(f"{folder / TRAINING_STATE}: it has no {missing[0]}")
+            return _read(run, folder, damaged)
         except DamagedError as error:
             damaged.append(str(error))
-        else:
-            return Resumed(run, folder, manifest, stored.build_tokenizer(), state, damaged)
     raise ConfigError(f"resume: of {len(damaged)} checkpoints in {run} none is whole: {damaged[0]}")
+
+
+def _read(run: Path, folder: Path, damaged: list[str]) -> Resumed:
+    manifest = read_manifest(folder)
+    check_training_state(folder, manifest)
+    stored, state = load_checkpoint(folder), load_plain(folder / TRAINING_STATE)
+    resumed = Resumed(run, folder, manifest, stored.build_tokenizer(), state, damaged)
+    try:
+        _ = [state[key] for key in STATE_KEYS], resumed.rate, state["callbacks"].items()
+    except (LookupError, TypeError, ValueError, AttributeError):
+        raise DamagedError(f"{folder / TRAINING_STATE}: not what firstlight writes") from None
+    return resumed
 
 
 def check_resumable(resumed: Resumed, data: TextDataModule) -> None:
@@ -80,15 +95,24 @@ def check_resumable(resumed: Resumed, data: TextDataModule) -> None:
 
 
 def why_ended(resumed: Resumed, planned: Trainer, callbacks: list[Callback]) -> str | None:
-    """Why there is no step left to make, and what would change that; None if there is one."""
-    if resumed.step >= planned.max_steps:
-        return (
-            f"the run in {resumed.run} is finished ({resumed.step} of {planned.max_steps} steps); "
-            "to train longer, raise trainer.max_steps"
-        )
+    """Why there is no step left to make, and what would change that; None if there is one.
+
+    Raises:
+        ConfigError: it has made more steps than it is to make now.
+    """
+    finished = (
+        f"the run in {resumed.run} is finished ({resumed.step} of {planned.max_steps} steps); "
+        "to train longer, raise trainer.max_steps"
+    )
+    if resumed.step > planned.max_steps:
+        raise FinishedError(f"resume: {finished}")
+    if resumed.step == planned.max_steps:
+        return finished
     for stopping in (c for c in callbacks if isinstance(c, EarlyStopping)):
         state = resumed.state["callbacks"].get(stopping.state_key, {})
-        if state.get("wait_count", 0) >= stopping.patience:
+        reason = EarlyStoppingReason(state.get("stopping_reason", 0))
+        has_patience = reason == EarlyStoppingReason.PATIENCE_EXHAUSTED and state["wait_count"] < stopping.patience
+        if reason != EarlyStoppingReason.NOT_STOPPED and not has_patience:
             return (
                 f"the run in {resumed.run} was stopped early, at step {resumed.step}; raise "
                 "callbacks.early_stopping.patience to go on, or take it away with '~callbacks.early_stopping'"
@@ -96,9 +120,26 @@ def why_ended(resumed: Resumed, planned: Trainer, callbacks: list[Callback]) -> 
     return None
 
 
+def keep_patience(callbacks: list[Callback]) -> None:
+    """Let EarlyStopping have the patience of today; Lightning's would take back the one it was saved with."""
+
+    def keep(stopping: EarlyStopping) -> None:
+        saved = stopping.load_state_dict
+
+        def load_state_dict(state_dict: dict[str, Any]) -> None:
+            reason = EarlyStoppingReason.NOT_STOPPED.value  # else the run would not go on
+            saved({**state_dict, "patience": stopping.patience, "stopping_reason": reason})
+
+        stopping.load_state_dict = load_state_dict
+
+    for callback in callbacks:
+        if isinstance(callback, EarlyStopping):
+            keep(callback)
+
+
 def change_of_rate(resumed: Resumed, now: float) -> str | None:
     """What the schedule of today, by which the learning rate is `now`, changes; None if nothing."""
-    was = resumed.state["lr_schedulers"][0]["_last_lr"][0]
+    was = resumed.rate
     if math.isclose(was, now, rel_tol=1e-6):
         return None
     return f"the schedule is another one now: the learning rate goes from {was:.3g} to {now:.3g} at step {resumed.step}"

@@ -109,8 +109,11 @@ def update_run_folder(folder: Path, *, config: dict[str, Any], overrides: list[s
         ConfigError: its records are not what firstlight writes; nothing has been written then.
     """
     kept, was, now = read_record(folder / OVERRIDES, list), read_record(folder / ENVIRONMENT, dict), environment()
-    _replace(folder / CONFIG, _yaml(config))
-    _replace(folder / OVERRIDES, _yaml([*kept, *overrides]))
+    try:
+        _replace(folder / CONFIG, _yaml(config))
+        _replace(folder / OVERRIDES, _yaml([*kept, *overrides]))
+    except OSError as error:
+        raise ConfigError(f"resume ({folder}): cannot be written ({error.strerror})") from None
     names = ("python", "firstlight", "torch", "lightning", "cpu_threads", "cpu_capability", "cuda_device")
     return {name: (shorten(str(was[name])), str(now[name])) for name in names if name in was and was[name] != now[name]}
 
@@ -135,8 +138,11 @@ def read_record(file: Path, kind: type[Any]) -> Any:
 def _replace(file: Path, text: str) -> None:
     """Write `file` anew; a run that is killed here has the old text or the new one."""
     temporary = file.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(file)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

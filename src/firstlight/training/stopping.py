@@ -38,7 +38,7 @@ class StopSignals:
     """
 
     def __init__(self) -> None:
-        self.received = 0
+        self.received, self.pid = 0, os.getpid()
         self.before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -58,7 +58,9 @@ class StopSignals:
     def _receive(self, signum: int, frame: FrameType | None) -> None:
         if signum == signal.SIGINT and self.received == signal.SIGINT:
             raise KeyboardInterrupt
-        self.received = signum
+        if os.getpid() != self.pid:  # a worker of the data loader, which inherited this
+            return
+        self.received = self.received or signum
         again = "; Ctrl-C again leaves at once" if signum == signal.SIGINT else ""
         text = f"\nnote: {signal.Signals(signum).name}: stopping after this step, when it is saved{again}\n"
         with suppress(OSError):  # the terminal that hung up

@@ -243,15 +243,22 @@ class Trainer(pl.Trainer):
             if isinstance(logger, TensorBoardLogger):
                 lines = [part for line in text.splitlines() for part in textwrap.wrap(line, 100) or [""]]
                 preformatted = "\n".join(f"    {line}" for line in lines)  # as Markdown has it
-                add = logger.experiment.add_text
-                self.failures.attempt(type(logger).__name__, add, tag, preformatted, self.global_step)
+                self.failures.attempt(
+                    type(logger).__name__,
+                    lambda board, text: board.experiment.add_text(tag, text, self.global_step),
+                    logger,
+                    preformatted,
+                )
 
     def log_figure(self, tag: str, figure: Figure) -> None:
         """Show `figure` in TensorBoard."""
         for logger in self.loggers:
             if isinstance(logger, TensorBoardLogger):
-                add = logger.experiment.add_figure
-                self.failures.attempt(type(logger).__name__, add, tag, figure, self.global_step, close=False)
+                self.failures.attempt(
+                    type(logger).__name__,
+                    lambda board: board.experiment.add_figure(tag, figure, self.global_step, close=False),
+                    logger,
+                )
 
 
 def refusal(error: Exception, setting: str) -> str | None:

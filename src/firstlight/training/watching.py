@@ -13,11 +13,12 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.loggers.logger import Logger
 
-from firstlight.errors import one_line
+from firstlight.errors import one_line, without_hidden
 
 ERRORS = "errors.log"
 """File of the run folder: the traceback of the first error of each."""
 HOOKS = [name for name in dir(pl.Callback) if name.startswith("on_") and not name.endswith("_checkpoint")]
+STATE = ("state_dict", "load_state_dict", "on_save_checkpoint", "on_load_checkpoint", "teardown")
 LOGGER_METHODS = ("log_metrics", "log_hyperparams", "save", "finalize", "after_save_checkpoint")
 
 
@@ -64,7 +65,7 @@ class Failures:
         with suppress(OSError):  # a terminal that was closed
             print(f"note: {name} failed, training goes on ({what}; see {self.folder / ERRORS})", file=sys.stderr)
         with suppress(OSError), (self.folder / ERRORS).open("a", encoding="utf-8") as file:  # a full disk, perhaps
-            file.write(f"{name}\n{''.join(traceback.format_exception(error))}\n")
+            file.write(without_hidden(f"{name}\n{''.join(traceback.format_exception(error))}\n"))
 
     def summary(self) -> list[str]:
         """A line for each that failed."""
@@ -81,7 +82,7 @@ def watch_callback(callback: pl.Callback, failures: Failures, defer: Callable[[E
         except Exception as error:
             defer(error)
 
-    for name in HOOKS:
+    for name in (*HOOKS, *STATE) if isinstance(callback, Watcher) else HOOKS:
         hook = getattr(callback, name)
         if getattr(type(callback), name) is not getattr(pl.Callback, name):
             guarded = (

@@ -93,7 +93,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if isinstance(state, dict):  # torch.compile(model) saves its names like this
         state = {str(name).removeprefix("_orig_mod."): tensor for name, tensor in state.items()}
         if is_book_state_dict(state):
-            state = _read_tensors(path, state)
+            state = read_tensors(path, state)
             try:
                 config = book_config(state)
             except ValueError as error:
@@ -173,7 +173,7 @@ def _is_finite(weight: Tensor) -> bool:
     return weight.numel() == 0 or all(map(math.isfinite, (float(bound) for bound in weight.detach().aminmax())))
 
 
-def _read_tensors(path: Path, state: Any) -> dict[str, Tensor]:
+def read_tensors(path: Path, state: Any) -> dict[str, Tensor]:
     if not isinstance(state, dict):
         raise ConfigError(f"{path}: its state dict is none")
     try:

@@ -7,7 +7,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from firstlight.errors import ConfigError, DamagedError
-from firstlight.weights.checkpoint import load_checkpoint, load_plain
+from firstlight.weights.checkpoint import load_checkpoint, load_plain, read_tensors
 from firstlight.weights.find import best_of, checkpoints_of
 from firstlight.weights.manifest import MANIFEST, TRAINING_STATE, WEIGHTS, check_training_state, read_manifest
 from firstlight.weights.model_file import RECORD, read_record
@@ -56,8 +56,8 @@ def describe_checkpoint(path: Path) -> dict[str, Any]:
     if path.suffix == ".safetensors":
         return {"checkpoint": str(path), **_header(path)}
     state = load_plain(path)
-    weights = state.get("model_state_dict", state)
-    tensors = {str(k): [str(t.dtype).removeprefix("torch."), list(t.shape)] for k, t in weights.items()}
+    weights = read_tensors(path, state.get("model_state_dict", state))
+    tensors = {name: [str(w.dtype).removeprefix("torch."), list(w.shape)] for name, w in weights.items()}
     return {"checkpoint": str(path), **_counted(tensors)}
 
 

@@ -56,24 +56,28 @@ def checkpoints_of(run: Path) -> list[Path]:
     """The checkpoints of a run folder, the newest last."""
     try:
         folders = [f for f in (run / CHECKPOINTS).iterdir() if re.fullmatch(r"step_\d{8,}", f.name)]
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     return sorted(folders, key=lambda folder: int(folder.name.removeprefix("step_")))
 
 
 def best_of(checkpoints: list[Path]) -> Path:
     """The one with the lowest score, of several the first; if none was evaluated the newest."""
-    scores = {folder: read_score(folder) for folder in checkpoints}
+    scores = read_scores(checkpoints)
     return min((f for f in checkpoints if math.isfinite(scores[f])), key=lambda f: scores[f], default=checkpoints[-1])
 
 
-def read_score(checkpoint: Path) -> float:
-    """The monitored metric of a checkpoint; inf if it was not evaluated, or what it was cannot be read."""
-    try:
-        score = read_manifest(checkpoint).score
-    except ConfigError:
-        return math.inf
-    return math.inf if score is None else score
+def read_scores(checkpoints: list[Path]) -> dict[Path, float]:
+    """The metric that the newest of them monitors, of each; inf if it was not evaluated, or cannot be read."""
+    monitor, scores = None, dict.fromkeys(checkpoints, math.inf)
+    for folder in reversed(checkpoints):
+        try:
+            manifest = read_manifest(folder)
+        except ConfigError:
+            continue
+        monitor = monitor or manifest.monitor
+        scores[folder] = manifest.metrics.get(monitor, math.inf)
+    return scores
 
 
 def _is_there(path: Path, test: Callable[[Path], bool]) -> bool:

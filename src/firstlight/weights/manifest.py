@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
+from firstlight.data.files import read_limited
 from firstlight.errors import ConfigError, DamagedError, shorten
 from firstlight.weights.model_file import FORMAT
 
@@ -23,7 +24,7 @@ class StoredFile(BaseModel):
 
 
 class Manifest(BaseModel):
-    """`score` is the metric `monitor` at this step, None if the model was not evaluated then: the lowest is best."""
+    """`metrics` are of this step, none if the model was not evaluated then; the best has the lowest `monitor`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -31,7 +32,6 @@ class Manifest(BaseModel):
     step: NonNegativeInt
     tokens: NonNegativeInt
     monitor: str
-    score: float | None
     metrics: dict[str, float]
     fingerprint: dict[str, int | str]
     files: dict[str, StoredFile]
@@ -55,7 +55,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     file = folder / MANIFEST
     try:
-        content = file.read_bytes()
+        content = read_limited(file)
         document: Any = json.loads(content)
         if not isinstance(document, dict) or document.pop("sha256", None) != _digest(document):
             raise DamagedError(f"{folder}: damaged ({MANIFEST} does not have its checksum)")
@@ -63,6 +63,8 @@ def read_manifest(folder: Path) -> Manifest:
             version = shorten(repr(document.get("format")))
             raise ConfigError(f"{folder}: written in format {version}; this firstlight reads {FORMAT}")
         manifest = Manifest.model_validate(document)
+        if manifest.files.keys() != {WEIGHTS, TRAINING_STATE}:
+            raise DamagedError(f"{folder}: damaged ({MANIFEST} names other files)")
     except ConfigError:
         raise
     except OSError as error:

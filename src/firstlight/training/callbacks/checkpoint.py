@@ -10,7 +10,7 @@ from firstlight.config import FinitePositive, Steps
 from firstlight.errors import ConfigError
 from firstlight.training.checkpoint_io import discard
 from firstlight.training.trainer import Trainer
-from firstlight.weights.find import checkpoints_of, read_score
+from firstlight.weights.find import checkpoint_name, checkpoints_of, read_scores
 from firstlight.weights.manifest import TRAINING_STATE, read_manifest
 
 Monitor = Literal["val/loss", "val/bits_per_byte", "val/perplexity", "train/loss"]
@@ -63,13 +63,15 @@ class Checkpoint(LightningCheckpoint):
             trainer.save_step()
             if trainer.is_global_zero:
                 run = Path(trainer.default_root_dir)  # what cannot be removed now is tried again after the next save
-                trainer.failures.attempt("removing checkpoints", self.remove_others, run)
+                trainer.failures.attempt("removing checkpoints", self.remove_others, run, step)
 
-    def remove_others(self, run: Path) -> None:
-        """Remove what the rules do not keep."""
+    def remove_others(self, run: Path, step: int) -> None:
+        """Remove what the rules do not keep, now that the checkpoint of `step` is on disk."""
         saved = checkpoints_of(run)
+        while saved[-1].name > checkpoint_name(step):  # damaged: the run went on from an earlier one
+            discard(saved.pop())
         newest = saved[-self.keep_last :]
-        scores = {folder: read_score(folder) for folder in saved}
+        scores = read_scores(saved)
         evaluated = [folder for folder in saved if scores[folder] < float("inf")]
         best = sorted(evaluated, key=lambda folder: scores[folder])[: self.keep_best]  # stable: of equals the first
         spaced = self._spaced(saved)

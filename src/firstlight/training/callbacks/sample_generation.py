@@ -64,6 +64,6 @@ class SampleGeneration(Watcher):
                 seeds=[self.seed],
             )
         self.text = tokenizer.decode_document(ids + continuation.ids)
-        trainer.log_text("sample", self.text)
         with (Path(trainer.default_root_dir) / FILE_NAME).open("a", encoding="utf-8") as file:
             file.write(f"--- step {trainer.global_step}\n{self.text}\n")
+        trainer.log_text("sample", self.text)

@@ -40,9 +40,20 @@ class CSVLogger(Logger):
         self.unwritten.append(row)
         if len(self.unwritten) == 1 and set(row) <= set(self.columns):
             self._append(row)
+            self.unwritten.clear()
         else:  # the first row, one with a new column, or one after a row that could not be written
+            self.save()
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write what is not on disk yet: a checkpoint will count it."""
+        if self.unwritten:
             self._rewrite([*self._rows_before(int(self.unwritten[0]["step"])), *self.unwritten])
-        self.unwritten.clear()
+            self.unwritten.clear()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        self.save()
 
     def _rows_before(self, step: int) -> list[dict[str, str]]:
         limit = step if self.columns else self.purge_step or 0

@@ -30,7 +30,7 @@ class TensorBoardLogger(LightningTensorBoardLogger):
 
     def __init__(self, *, save_dir: str, purge_step: int | None = None) -> None:
         super().__init__(save_dir, name="", version="tensorboard", default_hp_metric=False, purge_step=purge_step)
-        self.is_new = not purge_step
+        self.purges, self.is_new = purge_step is not None, not purge_step
         self.over_tokens: SummaryWriter | None = None
 
     @rank_zero_only
@@ -49,11 +49,11 @@ class TensorBoardLogger(LightningTensorBoardLogger):
         tokens = int(metrics["tokens"])
         if self.over_tokens is None:
             # A folder of its own: what is purged of a continued run is counted in tokens there, not in steps.
-            purge = None if self.is_new else tokens
+            purge = tokens if self.purges else None
             self.over_tokens = SummaryWriter(f"{self.log_dir}/over_tokens", purge_step=purge)
             if self.is_new:
                 self.experiment.add_custom_scalars(LAYOUT)
-            self.is_new = True  # what is purged is purged once
+            self.purges, self.is_new = False, True  # what is purged is purged once
         for name, value in metrics.items():
             self.experiment.add_scalar(name, value, step)
             if name in OVER_TOKENS:
