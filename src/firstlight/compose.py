@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, did_you_mean, one_line, shorten
 from firstlight.interpolation import UNUSED, as_data, as_typed, from_environment, given_again
 
@@ -172,7 +173,6 @@ def resumed_config(overrides: list[str]) -> DictConfig | None:
         return None
     if not isinstance(names[-1], str) or not names[-1]:
         raise ConfigError(f"resume: expected the folder of one run, or last, got {shorten(repr(names[-1]))}")
-    from firstlight.data.files import user_path
     from firstlight.training.run_folder import read_config
     from firstlight.weights.find import checkpoints_of, newest_run
 
@@ -185,7 +185,9 @@ def resumed_config(overrides: list[str]) -> DictConfig | None:
     again = {key: text for key, text in from_environment(stored) if key not in unused}
     for override in parsed:
         key = override.key_or_group
-        if key == "resume" or "LOCAL_RANK" in os.environ:  # the first process has put the others into the config
+        if key == "resume":
+            continue
+        if "LOCAL_RANK" in os.environ and key not in again:  # the first process has put the others into the config
             continue
         if override.is_sweep_override():
             raise ConfigError(f"{key}: one run is continued at a time, with one value")

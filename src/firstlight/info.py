@@ -1,13 +1,13 @@
 """`firstlight info`: what a run's checkpoints, or one checkpoint, hold; no tensor is loaded."""
 
 import json
-from pathlib import Path
 from typing import Any, Literal
 
 from omegaconf import DictConfig
 from rich.filesize import decimal
 
 from firstlight.config import NonEmpty, check_config
+from firstlight.data.files import user_path
 from firstlight.errors import ConfigError
 from firstlight.output import write
 from firstlight.weights.describe import check as check_bytes
@@ -23,7 +23,7 @@ def info(
     Raises:
         ConfigError: there is none, it is damaged, or holds code (which is not run).
     """
-    run = newest_run() if checkpoint == "last" else Path(checkpoint).expanduser()
+    run = newest_run() if checkpoint == "last" else user_path(checkpoint)
     found, saved = find_checkpoint(checkpoint), checkpoints_of(run)
     try:
         told = describe_checkpoint(found)

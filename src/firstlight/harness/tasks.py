@@ -17,6 +17,7 @@ from lm_eval.evaluator import evaluate  # pyright: ignore[reportMissingImports]
 from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
 from lm_eval.tasks._yaml_loader import load_yaml  # pyright: ignore[reportMissingImports]
 
+from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, did_you_mean, one_line
 from firstlight.harness.adapter import decoding_of
 
@@ -133,7 +134,7 @@ def _files(path: str) -> list[str]:
     Raises:
         ConfigError: there is none.
     """
-    place = Path(path).expanduser()
+    place = user_path(path)
     if place.is_file():
         return [str(place.resolve())]
     files = sorted(str(file.resolve()) for file in place.glob("*.yaml"))

@@ -18,7 +18,15 @@ from firstlight.weights.checkpoint import load_checkpoint, load_plain
 from firstlight.weights.find import CHECKPOINTS, checkpoints_of
 from firstlight.weights.manifest import TRAINING_STATE, WEIGHTS, Manifest, check_training_state, read_manifest
 
-STATE_KEYS = ("global_step", "epoch", "loops", "callbacks", "optimizer_states", "lr_schedulers", RECORD)
+STATE_KEYS = {
+    "global_step": int,
+    "epoch": int,
+    "loops": dict,
+    "callbacks": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+    RECORD: dict,
+}
 
 
 @dataclass(frozen=True)
@@ -69,12 +77,23 @@ def _read(run: Path, folder: Path, damaged: list[str]) -> Resumed:
     manifest = read_manifest(folder)
     check_training_state(folder, manifest)
     stored, state = load_checkpoint(folder), load_plain(folder / TRAINING_STATE)
+    _check_state(folder / TRAINING_STATE, state)
     resumed = Resumed(run, folder, manifest, stored.build_tokenizer(), state, damaged)
     try:
-        _ = [state[key] for key in STATE_KEYS], resumed.rate, state["callbacks"].items()
-    except (LookupError, TypeError, ValueError, AttributeError):
-        raise DamagedError(f"{folder / TRAINING_STATE}: not what firstlight writes") from None
+        _ = resumed.rate
+    except (LookupError, TypeError, ValueError):
+        raise DamagedError(f"{folder / TRAINING_STATE}: damaged: its schedule has no rate") from None
     return resumed
+
+
+def _check_state(file: Path, state: dict[str, Any]) -> None:
+    for key, kind in STATE_KEYS.items():
+        value = state.get(key)
+        is_one = isinstance(value, kind) and not isinstance(value, bool)
+        if isinstance(value, list):  # of the one optimizer, and of its schedule
+            is_one = is_one and len(value) == 1 and isinstance(value[0], dict)
+        if not is_one:
+            raise DamagedError(f"{file}: damaged: its {key} is not what firstlight writes")
 
 
 def check_resumable(resumed: Resumed, data: TextDataModule) -> None:

@@ -17,8 +17,10 @@ def started_config(config: dict[str, Any], start: Checkpoint, overrides: Sequenc
     """`config` with the tokenizer of `start`, whose ids its weights are for, and a model that they fit.
 
     Raises:
-        ConfigError: the model that `config` describes is another one, or an override asks for what cannot be.
+        ConfigError: the model that `config` describes is another one, an override asks for what cannot be, or the
+            weights are not even those of the model that they come with.
     """
+    start.build_model()
     theirs = check_node(f"init_from ({start.path}): model", start.config.get("model"), LanguageModel)
     tokenizer = check_node(f"init_from ({start.path}): tokenizer", start.config.get("tokenizer"), Tokenizer)
     if config["model"]["_target_"] != theirs["_target_"]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from firstlight.errors import ConfigError, DamagedError
+from firstlight.errors import ConfigError, DamagedError, one_line
 from firstlight.weights.checkpoint import load_checkpoint, load_plain, read_tensors
 from firstlight.weights.find import best_of, checkpoints_of
 from firstlight.weights.manifest import MANIFEST, TRAINING_STATE, WEIGHTS, check_training_state, read_manifest
@@ -79,7 +79,7 @@ def _header(path: Path) -> dict[str, Any]:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
             tensors = {name: [s.get_dtype(), s.get_shape()] for name, s in slices.items()}
     except (SafetensorError, OSError, ValueError) as error:
-        raise DamagedError(f"{path}: damaged, or not a safetensors file ({error})") from None
+        raise DamagedError(f"{path}: damaged, or not a safetensors file ({one_line(error)})") from None
     if RECORD not in metadata:
         return _counted(tensors)
     record = read_record(path, metadata[RECORD])

@@ -19,11 +19,11 @@ DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 """What weights are made of here."""
 MAX_NAMES = 2
 """Of one tensor in a file: a head that is the embedding has two."""
-_HARMLESS = re.compile(
-    r"collections\.(OrderedDict|defaultdict|Counter)|torch\._utils\._rebuild_\w+|torch\.(\w+Storage|Size|device)"
-    r"|_codecs\.encode|(__builtin__|builtins)\.(set|complex)"
-)
-"""What torch's format of before 2020 names where it holds plain data."""
+_PLAIN = r"collections\.(OrderedDict|defaultdict|Counter)|_codecs\.encode|(__builtin__|builtins)\.(set|complex)"
+_NAMES = re.compile(rf"{_PLAIN}|torch\..+")
+"""What a pickle may refer to, before torch.load looks closer at torch's own; bytearray could be of any size."""
+_OLD_NAMES = re.compile(rf"{_PLAIN}|torch\._utils\._rebuild_\w+|torch\.(\w+Storage|Size|device)")
+"""The same, where torch.load will not look."""
 
 
 class FileError(ValueError):
@@ -38,7 +38,7 @@ def check_torch_file(path: Path) -> None:
     """Refuse, before anything of it is unpickled, what `torch.load(weights_only=True)` would not.
 
     torch.load does not look at the checksums that torch.save has written, reads formats that have none, and lets a few
-    bytes ask for a bytearray of any size.
+    bytes ask for a bytearray of any size. What a pickle names is read here without unpickling it.
 
     Raises:
         FileError: it is no file that torch.save writes today, or a bit of it has changed.
@@ -59,8 +59,7 @@ def check_torch_file(path: Path) -> None:
                 raise FileError(f"the checksum of {shorten(repr(damaged))} differs")
             for entry in (e for e in entries if e.filename.lower().endswith("data.pkl")):
                 with archive.open(entry) as pickle:
-                    if "bytearray" in (name.rpartition(".")[2] for name in _globals(pickle)):
-                        raise CodeError("bytearray")
+                    _check_names(pickle, _NAMES)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:  # RuntimeError: a password
         raise FileError(str(error)) from None
 
@@ -110,9 +109,7 @@ def _refuse_old_format(stream: IO[bytes]) -> None:
     is_pickle = False
     try:
         for _ in range(4):  # torch's: a magic number, a version, the system, the object
-            for name in _globals(stream):
-                if not _HARMLESS.fullmatch(name):
-                    raise CodeError(shorten(name))
+            _check_names(stream, _OLD_NAMES)
             is_pickle = True
     except CodeError:
         raise
@@ -121,6 +118,12 @@ def _refuse_old_format(stream: IO[bytes]) -> None:
     if is_pickle:
         raise FileError("a pickle, or torch's format of before 2020, which has no checksums: torch.save it again")
     raise FileError("torch.save writes zip files, and this is none")
+
+
+def _check_names(pickle: IO[bytes], allowed: re.Pattern[str]) -> None:
+    for name in _globals(pickle):
+        if not allowed.fullmatch(name):
+            raise CodeError(shorten(name))
 
 
 def _globals(pickle: IO[bytes]) -> Iterator[str]:

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, field_validator
 
 from firstlight.data.files import read_limited
 from firstlight.errors import ConfigError, DamagedError, shorten
@@ -13,6 +13,8 @@ from firstlight.weights.model_file import FORMAT
 
 MANIFEST, WEIGHTS, TRAINING_STATE = "checkpoint.json", "model.safetensors", "training_state.pt"
 
+MAX_BYTES = 2**20
+"""Of a manifest, which has some 1 kB."""
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -36,6 +38,13 @@ class Manifest(BaseModel):
     fingerprint: dict[str, int | str]
     files: dict[str, StoredFile]
 
+    @field_validator("files")
+    @classmethod
+    def _has_both(cls, files: dict[str, StoredFile]) -> dict[str, StoredFile]:
+        if files.keys() != {WEIGHTS, TRAINING_STATE}:
+            raise ValueError("not the files of a checkpoint")
+        return files
+
     def to_json(self) -> bytes:
         """The file's content, which ends with the checksum of the rest."""
         content = self.model_dump()
@@ -55,7 +64,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     file = folder / MANIFEST
     try:
-        content = read_limited(file)
+        content = read_limited(file, MAX_BYTES)
         document: Any = json.loads(content)
         if not isinstance(document, dict) or document.pop("sha256", None) != _digest(document):
             raise DamagedError(f"{folder}: damaged ({MANIFEST} does not have its checksum)")
@@ -63,8 +72,6 @@ def read_manifest(folder: Path) -> Manifest:
             version = shorten(repr(document.get("format")))
             raise ConfigError(f"{folder}: written in format {version}; this firstlight reads {FORMAT}")
         manifest = Manifest.model_validate(document)
-        if manifest.files.keys() != {WEIGHTS, TRAINING_STATE}:
-            raise DamagedError(f"{folder}: damaged ({MANIFEST} names other files)")
     except ConfigError:
         raise
     except OSError as error:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, ValidationEr
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from firstlight.errors import ConfigError, DamagedError, shorten
+from firstlight.errors import ConfigError, DamagedError, one_line, shorten
 
 FORMAT = 2
 """Of the record in the metadata, and of a checkpoint folder."""
@@ -63,7 +63,7 @@ def read_model_file(path: Path) -> ModelFile:
             metadata = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError, ValueError) as error:
-        raise DamagedError(f"{path}: damaged, or not a safetensors file ({error})") from None
+        raise DamagedError(f"{path}: damaged, or not a safetensors file ({one_line(error)})") from None
     if RECORD not in metadata:
         raise ConfigError(f"{path}: no weights that firstlight saved (its metadata has no config)")
     sha256 = _digest(metadata[RECORD], weights)
@@ -122,7 +122,7 @@ def read_record(path: Path, text: str) -> Record:
     """
     try:
         record = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise DamagedError(f"{path}: damaged: its record is no JSON") from None
     version = record.get("format") if isinstance(record, dict) else None
     if version != FORMAT:

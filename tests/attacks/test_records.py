@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import pytest
-import torch
+from doors import DOORS, MARKER
+from forge import forged_config
 
 from firstlight.cli import main
 from firstlight.errors import ConfigError
 from firstlight.weights.checkpoint import load_checkpoint
+from firstlight.weights.model_file import read_model_file
 
 TOUCH = {"_target_": "pathlib.Path.touch", "self": {"_target_": "pathlib.Path", "_args_": ["marker"]}}
 SYSTEM = {"_target_": "os.system", "command": "touch marker"}
@@ -32,15 +34,23 @@ ATTACKS = {
 
 @pytest.mark.parametrize("section", ATTACKS.values(), ids=ATTACKS)
 @pytest.mark.parametrize("which", ["model", "tokenizer"])
-def test_a_config_in_a_checkpoint_calls_nothing(section, which, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_a_config_in_a_checkpoint_calls_nothing(section, which):
     Path("evil/.hydra").mkdir(parents=True)
     Path("evil/.hydra/config.yaml").write_text("x: {_target_: os.system, command: touch marker}")
-    extra = {"format": 1, "config": {which: section}, "tokenizer": None, "fingerprint": {}, "metrics": {}}
-    torch.save({"state_dict": {}, "global_step": 1, "firstlight": extra}, "evil.ckpt")
-    checkpoint = load_checkpoint(Path("evil.ckpt"))
+    Path("evil.safetensors").write_bytes(forged_config({which: section}))
+    checkpoint = load_checkpoint(Path("evil.safetensors"))
     with pytest.raises(ConfigError):
         checkpoint.build_model() if which == "model" else checkpoint.build_tokenizer()
-    assert main(["generate", "checkpoint=evil.ckpt", "prompt=x"]) == 2
-    assert "Traceback" not in capsys.readouterr().err
-    assert not Path("marker").exists()
+    assert not MARKER.exists()
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("which", ["model", "tokenizer", "data"])
+def test_it_calls_nothing_at_every_door(door, which, trained, refusal):
+    good = read_model_file(trained / "model.safetensors")
+    Path("evil.safetensors").write_bytes(forged_config({**good.config, which: SYSTEM}, good.weights))
+    if which == "data" and door != "evaluate":
+        assert main(DOORS[door]("evil.safetensors")) == 0  # whoever brings a text, or needs none
+        assert not MARKER.exists()
+    else:
+        assert "os.system" in refusal(DOORS[door]("evil.safetensors"))
