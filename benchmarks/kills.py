@@ -27,7 +27,7 @@ from firstlight.config import to_plain
 from firstlight.verification.checks import Campaign, kill_and_continue
 from firstlight.verification.process import start_server
 from firstlight.verification.run_state import PHASES
-from firstlight.verification.runs import Runs
+from firstlight.verification.runs import RunConfig, Runs
 from firstlight.verify import TRAINING, begin, go_on, modules
 
 TEXT = "The lamp was lit, and the lamp went out; nobody on the quay had seen who did it. " * 12
@@ -59,7 +59,7 @@ def campaign(name: str, overrides: tuple[str, ...], n_kills: int, seed: int, wor
     folder.mkdir()
     config = to_plain(compose_config("train", [*TINY, *overrides, f"data.path={work / 'text.txt'}"]))
     config["output_dir"] = str(folder / "run")
-    runs = Runs(config, folder, begin=begin, go_on=go_on)
+    runs = Runs(RunConfig(config, config), folder, begin=begin, go_on=go_on)
     straight, whole = runs.straight("straight")
     every = config["callbacks"]["checkpoint"]["every_n_steps"]
     return kill_and_continue(runs, straight, whole, n_kills=n_kills, seed=seed, kills_a_run=5), every

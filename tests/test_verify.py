@@ -24,8 +24,10 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_a_killed_run_is_the_run_that_was_never_killed(place, capsys):
-    assert main(["verify", *TINY, *SHORT, "verify.checks=[kills]", "verify.kills=2"]) == 0
+def test_a_killed_run_is_the_run_that_was_never_killed(place, monkeypatch, capsys):
+    monkeypatch.setenv("FIRSTLIGHT_TEST_TEXT", "text.txt")
+    words = [*TINY, *SHORT, "data.path=${oc.env:FIRSTLIGHT_TEST_TEXT}", "scheduler.warmup_steps=6"]
+    assert main(["verify", *words, "verify.checks=[kills]", "verify.kills=2"]) == 0
     out, err = capsys.readouterr()
     assert "2 kills" in out and "equal" in out and "yes" in out and "verified in" in out
     assert err == ""
@@ -53,15 +55,15 @@ def test_what_is_not_exact_is_named_and_kept(place, monkeypatch, capsys):
         (["resume=last"], "resume: verify makes new runs"),
         (["~callbacks.checkpoint"], "callbacks.checkpoint is needed"),
         (["~logger.csv"], "logger.csv is needed"),
-        (["verify.steps=1"], "verify.steps: expected int >= 2, got 1"),
-        (["verify.kills=-1"], "verify.kills: expected int >= 0, got -1"),
+        (["verify.steps=1"], "verify.steps: expected int >= 2"),
+        (["verify.kills=-1"], "verify.kills: expected int >= 0"),
         (["verify.checks=[determinsm]"], "verify.checks: expected"),
         (["verify.tolerance=0"], "verify.tolerance: expected float > 0, got 0"),
         (["verify.stps=3"], "verify.stps: there is no such key; did you mean 'verify.steps'?"),
         (["+verify.x=3"], "verify.x: Settings has no 'x'"),
         (["verify=3"], "verify: expected a section, got 3"),
-        (["model.n_heads=0"], "model.n_heads: expected int > 0, got 0"),
-        (["scheduler.warmup_steps=x"], "scheduler.warmup_steps: expected int >= 0, got 'x'"),
+        (["model.n_heads=0"], "model.n_heads: expected int > 0"),
+        (["scheduler.warmup_steps=x"], "scheduler.warmup_steps: expected int >= 0"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

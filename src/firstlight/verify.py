@@ -7,22 +7,25 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from firstlight import cli
+from firstlight import cli, train
 from firstlight.compose import quoted
 from firstlight.config import build, check_config
-from firstlight.errors import ConfigError, VerificationError
+from firstlight.errors import ConfigError, VerificationError, shown, without_hidden
+from firstlight.interpolation import UNUSED, check_kept, from_environment
 from firstlight.training.fit import fit
 from firstlight.verification.checks import Result, Verification
 from firstlight.verification.process import start_server
-from firstlight.verification.settings import Settings, shortened
+from firstlight.verification.runs import RunConfig
+from firstlight.verification.settings import Settings, check_verifiable, shortening
 
 TRAINING = ("firstlight.cli", "firstlight.compose", "firstlight.train")
 COMPILER = ("torch._dynamo", "torch._inductor.compile_fx")
@@ -30,7 +33,7 @@ COMPILER = ("torch._dynamo", "torch._inductor.compile_fx")
 HELD = {True: "yes", False: "NO", None: "-"}
 
 
-def arguments(config: DictConfig) -> tuple[dict[str, Any], Settings]:
+def arguments(config: DictConfig) -> tuple[RunConfig, Settings]:
     """The composed config as the config of a short run, and the settings.
 
     Raises:
@@ -38,19 +41,20 @@ def arguments(config: DictConfig) -> tuple[dict[str, Any], Settings]:
     """
     with open_dict(config):
         section = config.pop("verify")
-    if not OmegaConf.is_dict(section):
-        raise ConfigError(f"verify: expected a section, got {section!r}")
+    if not isinstance(section, DictConfig):
+        raise ConfigError(f"verify: expected a section, got {shown(section)}")
     checked, problems = [], []
-    for part, entry, key in ((config, fit, ""), (section, Settings, "verify")):
+    for check in (partial(train.arguments, config), partial(check_config, section, Settings, "verify")):
         try:
-            checked.append(check_config(part, entry, key))
+            checked.append(check())
         except ConfigError as error:
             problems.append(str(error))
     if problems:
         raise ConfigError("\n".join(problems))
     plain, settings = checked[0], Settings(**checked[1])
+    check_verifiable(plain)
     build(plain)  # what constructors refuse
-    return shortened(plain, settings), settings
+    return RunConfig(plain, check_kept(config, plain)).changed(shortening(plain, settings)), settings
 
 
 def main(config: DictConfig) -> None:
@@ -59,33 +63,34 @@ def main(config: DictConfig) -> None:
     Raises:
         VerificationError: a check did not hold; the runs are kept.
     """
-    plain, settings = arguments(config)
+    run, settings = arguments(config)
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of every curve that was continued
     console, began = Console(highlight=False, width=None if sys.stdout.isatty() else 120), time.perf_counter()
-    with _work_folder(Path(plain["output_dir"]), keep=settings.keep) as work:
-        run = plain | {"output_dir": str(work / "run")}
+    with _work_folder(Path(run.plain["output_dir"]), keep=settings.keep) as work:
+        run = run.changed({"output_dir": str(work / "run")})
         with console.status("training, killing, comparing"):
-            start_server([*TRAINING, *modules(plain), *(COMPILER if plain["compile"] else ())])
+            start_server([*TRAINING, *modules(run.plain), *(COMPILER if run.plain["compile"] else ())])
             results = list(Verification(run, settings, work=work, begin=begin, go_on=go_on).results())
-        console.print(_table(plain, settings, results))
+        console.print(_table(run.plain["name"], settings, results))
         if wrong := [f"{result.check}: {result.found}" for result in results if result.held is False]:
             raise VerificationError("\n".join(["this config does not hold what was checked", *wrong]))
     console.print(f"verified in {time.perf_counter() - began:.0f} s")
 
 
-def begin(config: dict[str, Any]) -> int:
+def begin(plain: dict[str, Any], stored: dict[str, Any]) -> int:
     """In a process of its own: train; return the exit code."""
     try:
-        fit(config, [], **build(config))
+        fit(stored, [], **build(plain))
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
     return 0
 
 
-def go_on(folder: str) -> int:
+def go_on(folder: str, stored: dict[str, Any]) -> int:
     """In a process of its own: continue the run in `folder` as a user would; return the exit code."""
-    return cli.main(["train", f"resume={quoted(folder)}"])
+    again = [f"{key}={text}" for key, text in from_environment(stored) if key not in UNUSED]
+    return cli.main(["train", f"resume={quoted(folder)}", *again])
 
 
 @contextmanager
@@ -107,6 +112,8 @@ def _work_folder(wanted: Path, *, keep: bool) -> Iterator[Path]:
         raise
     finally:
         if keep:
+            for log in work.glob("*.log"):
+                log.write_text(without_hidden(log.read_text(encoding="utf-8", errors="replace")), encoding="utf-8")
             print(f"the runs are kept in {work}", file=sys.stderr)
         else:
             shutil.rmtree(work, ignore_errors=True)
@@ -124,9 +131,9 @@ def modules(node: Any) -> Iterator[str]:
         yield from modules(child)
 
 
-def _table(config: dict[str, Any], settings: Settings, results: list[Result]) -> Table:
+def _table(name: str, settings: Settings, results: list[Result]) -> Table:
     title = (
-        f"{config['name']}: runs of {settings.steps} steps, evaluated every {settings.eval_every_n_steps}, "
+        f"{name}: runs of {settings.steps} steps, evaluated every {settings.eval_every_n_steps}, "
         f"saved every {settings.save_every_n_steps}"
     )
     table = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD)

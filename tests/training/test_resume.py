@@ -1,6 +1,7 @@
 """A run that was stopped and continued is the run that was never stopped: bit for bit."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ from stop_at import Crash, StopAt
 from tiny_run import TINY, rows_of, same_weights
 
 from firstlight.cli import main
+from firstlight.decoding.greedy import Greedy
+from firstlight.training.callbacks.sample_generation import SampleGeneration
 
 SAVE_ALWAYS = "callbacks.checkpoint.every_n_steps=1"
 STOP = ["+callbacks.stop._target_=stop_at.StopAt", "+callbacks.stop.batch=13"]
@@ -57,10 +60,11 @@ def test_a_finished_run_can_be_trained_longer(train):
     assert_same_run("whole", "parts")
 
 
-def test_tensorboard_shows_one_curve_of_a_continued_run(train):
+@pytest.mark.parametrize("batch", [5, 13], ids=["before the first checkpoint", "after it"])
+def test_tensorboard_shows_one_curve_of_a_continued_run(train, batch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    stop_and_resume(train, "run", [13])
+    stop_and_resume(train, "run", [batch])
     for folder, tag, steps in (
         ("tensorboard", "train/batch_loss", range(1, 25)),
         ("tensorboard", "val/loss", (0, 8, 16, 24)),
@@ -68,6 +72,32 @@ def test_tensorboard_shows_one_curve_of_a_continued_run(train):
     ):
         events = EventAccumulator(f"run/{folder}").Reload()
         assert [event.step for event in events.Scalars(tag)] == list(steps)
+
+
+def test_a_run_killed_after_its_last_save_is_tidied_when_it_is_continued(train):
+    assert train("run", SAVE_ALWAYS, "callbacks.checkpoint.keep_last=4") == 0
+    Path("run/model.safetensors").unlink()  # written after the checkpoints of an earlier step are removed
+    assert main(["train", "resume=run", "callbacks.checkpoint.keep_last=2"]) == 0
+    assert sorted(folder.name for folder in Path("run/checkpoints").iterdir()) == ["step_00000023", "step_00000024"]
+    assert Path("run/model.safetensors").is_file()
+
+
+def test_samples_are_not_lost_when_a_run_is_killed_as_it_goes_on(tmp_path, monkeypatch):
+    samples = "--- step 0\nThe lamp\n--- step 8\nThe quay\n--- step 16\nThe har"
+    Path("samples.txt").write_text(samples)
+    callback = SampleGeneration(prompt="The", decoding=Greedy())
+    trainer = SimpleNamespace(default_root_dir=str(tmp_path), global_step=8, is_global_zero=True)
+
+    def killed(*_):
+        raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(Crash):
+            callback.on_train_start(trainer, None)
+    assert Path("samples.txt").read_text() == samples
+    callback.on_train_start(trainer, None)
+    assert Path("samples.txt").read_text() == "--- step 0\nThe lamp\n--- step 8\nThe quay\n"
 
 
 def test_a_continued_run_remembers_what_it_was_continued_with(train):

@@ -256,6 +256,8 @@ def _run(trainer: Trainer, module: PretrainingModule, folder: Path, resumed: Res
             if is_over:  # it was killed before this
                 for callback in trainer.callbacks:  # type: ignore[attr-defined]
                     callback.on_train_end(trainer, module)
+                    if isinstance(callback, Checkpoint):
+                        callback.remove_others(folder, trainer.global_step)
             _keep_best(module, folder)
             _say(report.closing(folder, module, trainer))
 

@@ -15,7 +15,7 @@ from firstlight.verification.compare import compare
 from firstlight.verification.kill_points import KillPoints
 from firstlight.verification.process import Life
 from firstlight.verification.run_state import PHASES
-from firstlight.verification.runs import KilledRun, Runs
+from firstlight.verification.runs import KilledRun, RunConfig, Runs
 from firstlight.verification.settings import Settings
 
 LOSSES = ("train/batch_loss", "train/loss", "val/loss")
@@ -75,7 +75,7 @@ def kill_and_continue(
     `whole` is the life of the process that made `straight`. Runs that are the same are removed, unless `keep`.
     """
     evaluated = {int(row["step"]) for row in read_rows(straight / METRICS) if row.get("val/loss")}
-    every = runs.config["callbacks"]["checkpoint"]["every_n_steps"]
+    every = runs.config.plain["callbacks"]["checkpoint"]["every_n_steps"]
     saved = evaluated | set(range(every, runs.steps + 1, every))
     points, campaign = KillPoints(whole, seed), Campaign([], [])
     while campaign.n_kills < n_kills and len(campaign.runs) < 10 * n_kills:
@@ -97,7 +97,7 @@ class Verification:
 
     def __init__(
         self,
-        config: dict[str, Any],
+        config: RunConfig,
         settings: Settings,
         *,
         work: Path,
@@ -125,9 +125,8 @@ class Verification:
         if "devices" in checks:
             yield self._devices()
 
-    def _runs(self, changes: dict[str, dict[str, Any]]) -> Runs:
-        changed = {section: self.config[section] | values for section, values in changes.items()}
-        return Runs(self.config | changed, self.work, begin=self.begin, go_on=self.go_on)
+    def _runs(self, changes: dict[str, Any]) -> Runs:
+        return Runs(self.config.changed(changes), self.work, begin=self.begin, go_on=self.go_on)
 
     def _determinism(self, runs: Runs, straight: Path) -> Result:
         again, _ = runs.straight("again", new_interpreter=True)
@@ -153,7 +152,7 @@ class Verification:
             return Result("devices", "skipped", "this machine has no accelerator", None)
         device = torch.accelerator.current_accelerator()
         assert device is not None
-        model = {"drop_rate": 0.0} if "drop_rate" in self.config["model"] else {}  # devices draw other numbers
+        model = {"drop_rate": 0.0} if "drop_rate" in self.config.plain["model"] else {}  # devices draw other numbers
         folders = []
         for name, accelerator in (("cpu", "cpu"), (device.type, "auto")):
             runs = self._runs({"model": model, "trainer": {"accelerator": accelerator}})

@@ -4,9 +4,10 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from firstlight.errors import ConfigError, RunError
+from firstlight.training.run_folder import CONFIG
 from firstlight.verification.kill_points import KillPoints
 from firstlight.verification.process import Life, run
 from firstlight.verification.run_state import RunState, phase, read_state, unfinished
@@ -36,18 +37,29 @@ class KilledRun:
     """Temporary files that were left at the end."""
 
 
+@dataclass(frozen=True)
+class RunConfig:
+    """A whole config: `plain` as it is built; `stored` as it is kept, with text for what came from the environment."""
+
+    plain: dict[str, Any]
+    stored: dict[str, Any]
+
+    def changed(self, changes: dict[str, Any]) -> Self:
+        """With the values of `changes`, nested as they are, in place of its own."""
+        return type(self)(_changed(self.plain, changes), _changed(self.stored, changes))
+
+
 class Runs:
     """Runs of `config`, all in its `output_dir`, so that they have the same config; moved to `work/NAME` when done.
 
-    `begin(config)` trains in this process, `go_on(folder)` continues; both return an exit code.
+    `begin(plain, stored)` trains in the process it is called in, `go_on(folder, stored)` continues the run in a folder;
+    both return an exit code.
     """
 
-    def __init__(
-        self, config: dict[str, Any], work: Path, *, begin: Callable[..., int], go_on: Callable[..., int]
-    ) -> None:
+    def __init__(self, config: RunConfig, work: Path, *, begin: Callable[..., int], go_on: Callable[..., int]) -> None:
         self.config, self.work, self.begin, self.go_on = config, work, begin, go_on
-        self.folder = Path(config["output_dir"])
-        self.steps: int = config["trainer"]["max_steps"]
+        self.folder = Path(config.plain["output_dir"])
+        self.steps: int = config.plain["trainer"]["max_steps"]
         self.limit = float("inf")
         self.n_logs = 0
 
@@ -67,10 +79,10 @@ class Runs:
         return self._moved(name), life
 
     def killed(self, name: str, points: KillPoints, n_kills: int, evaluated: set[int], saved: set[int]) -> KilledRun:
-        """Train, killed up to `n_kills` times and continued each time; begun again where no checkpoint was yet."""
+        """Train, killed up to `n_kills` times and continued each time, or begun again if there was no run yet."""
         result, state = KilledRun(self.work / name), RunState(exists=False)
         while True:
-            continues, point = state.checkpoint is not None, None
+            continues, point = (self.folder / CONFIG).is_file(), None
             if len(result.kills) < n_kills:
                 point = points.draw(share=1 - (state.checkpoint or 0) / self.steps, continues=continues)
             if not continues:
@@ -98,10 +110,14 @@ class Runs:
         return result
 
     def _begin(self, **how: Any) -> Life:
-        return run(self.begin, self.config, folder=self.folder, log=self._log(), limit=self.limit, **how)
+        config = self.config
+        return run(
+            self.begin, config.plain, config.stored, folder=self.folder, log=self._log(), limit=self.limit, **how
+        )
 
     def _go_on(self, **how: Any) -> Life:
-        return run(self.go_on, str(self.folder), folder=self.folder, log=self._log(), limit=self.limit, **how)
+        arguments = str(self.folder), self.config.stored
+        return run(self.go_on, *arguments, folder=self.folder, log=self._log(), limit=self.limit, **how)
 
     def _log(self) -> Path:
         self.n_logs += 1
@@ -112,6 +128,11 @@ class Runs:
         if self.folder.is_dir():
             self.folder.rename(target)
         return target
+
+
+def _changed(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    nested = {key: _changed(config[key], value) for key, value in changes.items() if isinstance(value, dict)}
+    return config | changes | nested
 
 
 def _tail(life: Life) -> str:

@@ -1,11 +1,11 @@
-"""What is verified, and what that makes of the config of a run."""
+"""What is verified, and what that makes of a run."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field
 
-from firstlight.config import FinitePositive, Seed, build
+from firstlight.config import FinitePositive, Seed, Steps, build
 from firstlight.errors import ConfigError
 
 Check = Literal["determinism", "kills", "devices"]
@@ -16,20 +16,20 @@ class Settings:
     """See conf/verify.yaml, where each is explained."""
 
     checks: Annotated[list[Check], Field(min_length=1)]
-    steps: Annotated[int, Field(ge=2)]
-    eval_every_n_steps: PositiveInt
-    save_every_n_steps: PositiveInt
-    kills: NonNegativeInt
+    steps: Annotated[int, Field(ge=2, le=10**6)]
+    eval_every_n_steps: Steps
+    save_every_n_steps: Steps
+    kills: Annotated[int, Field(ge=0, le=10**4)]
     seed: Seed
     tolerance: FinitePositive
     keep: bool
 
 
-def shortened(config: dict[str, Any], settings: Settings) -> dict[str, Any]:
-    """`config`, a whole run, as the short one that is made again and again.
+def check_verifiable(config: dict[str, Any]) -> None:
+    """Refuse a run that cannot be continued, or does not leave behind what is compared.
 
     Raises:
-        ConfigError: such a run cannot be continued, or does not leave behind what is compared.
+        ConfigError: what is the matter with it.
     """
     if config["resume"] is not None:
         raise ConfigError("resume: verify makes new runs; leave resume out")
@@ -43,6 +43,10 @@ def shortened(config: dict[str, Any], settings: Settings) -> dict[str, Any]:
     for section, name, use in (("callbacks", "checkpoint", "continued from"), ("logger", "csv", "compared")):
         if name not in (config.get(section) or {}):
             raise ConfigError(f"{section}.{name} is needed: it writes what is {use}; do not take it away")
+
+
+def shortening(config: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """The changes of `config` that make a short run of it, in which much happens."""
     trainer = {
         "max_steps": settings.steps,
         "max_epochs": None,
@@ -50,12 +54,9 @@ def shortened(config: dict[str, Any], settings: Settings) -> dict[str, Any]:
         "eval_every_n_steps": settings.eval_every_n_steps,
         "log_every_n_steps": 1,
     }
-    checkpoint = config["callbacks"]["checkpoint"] | {"every_n_steps": settings.save_every_n_steps}
-    scheduler = config["scheduler"]
-    if scheduler.get("warmup_steps", 0) >= settings.steps:
-        scheduler = scheduler | {"warmup_steps": settings.steps // 4}
-    return config | {
-        "trainer": config["trainer"] | trainer,
-        "callbacks": config["callbacks"] | {"checkpoint": checkpoint},
-        "scheduler": scheduler,
+    too_long = config["scheduler"].get("warmup_steps", 0) >= settings.steps
+    return {
+        "trainer": trainer,
+        "callbacks": {"checkpoint": {"every_n_steps": settings.save_every_n_steps}},
+        "scheduler": {"warmup_steps": settings.steps // 4} if too_long else {},
     }
