@@ -1,5 +1,6 @@
 """What comes from the environment is used, and is found nowhere afterwards: no file of the run, no message."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import yaml
 from tiny_run import TINY, rows_of
 
 from firstlight.cli import main
+from firstlight.compose import resumed_config
 
 SECRET = "open-sesame-7f3a9c"
 TOKEN = ["+callbacks.notify._target_=notify.Notify", "+callbacks.notify.token=${oc.env:FIRSTLIGHT_TEST_SECRET}"]
@@ -200,8 +202,14 @@ def test_the_environment_itself_is_never_written():
     assert SECRET not in str(kept)
     assert set(kept) >= {"python", "platform", "torch", "git_commit"} and len(kept) < 18
     source = Path(__file__).parents[2] / "src" / "firstlight"
-    uses = [line for file in source.rglob("*.py") for line in file.read_text().splitlines() if "environ" in line]
-    assert not [line for line in uses if "dict(os.environ" in line or "os.environ)" in line or "environ.items" in line]
+    whole = re.compile(r"os\.environ(?!\.get\(|\[|\.pop\(|\.setdefault\()")
+    uses = {
+        file.relative_to(source).as_posix()
+        for file in source.rglob("*.py")
+        for line in file.read_text().splitlines()
+        if whole.search(line) and " in os.environ" not in line
+    }
+    assert uses <= {"verification/process.py"}  # hands it to a process that it starts
 
 
 def test_help_and_cfg_show_the_text_of_an_interpolation():
@@ -210,3 +218,12 @@ def test_help_and_cfg_show_the_text_of_an_interpolation():
         done = subprocess.run([*command, *option], capture_output=True, text=True, check=True, timeout=120)
         assert SECRET not in done.stdout + done.stderr
         assert "${oc.env:FIRSTLIGHT_TEST_SECRET}" in done.stdout
+
+
+def test_a_further_process_takes_from_the_command_line_what_was_not_kept(train, monkeypatch):
+    """The rest it finds in the config, where the first process has put it."""
+    assert train("run", PATH, "trainer.max_steps=2") == 0
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    config = resumed_config(["resume=run", PATH, "trainer.max_steps=9"])
+    assert config is not None
+    assert (config.data.path, config.trainer.max_steps) == (f"{SECRET}/text.txt", 2)
