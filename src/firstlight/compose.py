@@ -72,6 +72,8 @@ def parse_arguments(verb: str, rest: list[str]) -> argparse.Namespace:
         if "=" not in word and not word.startswith("~"):
             raise ConfigError(f"'{word}' is not a setting: write key=value (firstlight {verb} --help lists the keys)")
         is_given = "LOCAL_RANK" not in os.environ  # Lightning starts further processes with a run.dir of its own
+        if word.startswith("hydra.mode="):
+            raise ConfigError(f"{word}: a sweep is asked for with -m")
         if is_given and word.startswith(("hydra.run.dir=", "hydra.sweep.dir=")) and verb == "train":
             raise ConfigError(f"{word}: the folder of a run is output_dir=... here")
     args.overrides = [_quote_text(word) for word in args.overrides]
@@ -117,7 +119,12 @@ def check_overrides(verb: str, overrides: list[str], *, multirun: bool, config_d
         ConfigError: the first mistake; a sweep makes its folder before it composes, so it is composed here first.
     """
     trials = list(_trials(overrides, multirun))
-    return [compose_config(verb, trial, config_dir) for trial in trials] if multirun else []
+    configs = [compose_config(verb, trial, config_dir) for trial in trials] if multirun else []
+    for config in configs:
+        devices = OmegaConf.select(config, "trainer.devices", default=1)
+        if devices != 1:  # Lightning would start the whole sweep again in every further process
+            raise ConfigError(f"trainer.devices ({shorten(str(devices))}) must be 1 in a sweep")
+    return configs
 
 
 def swept_keys(overrides: list[str]) -> list[str]:

@@ -39,8 +39,6 @@ def main(config: DictConfig, changes: list[str] | None = None) -> float:
     hydra = HydraConfig.get()
     if hydra.mode == RunMode.MULTIRUN:
         config.output_dir = hydra.runtime.output_dir
-        if config.trainer.devices != 1:  # Lightning would start the whole sweep again in every further process
-            raise ConfigError(f"trainer.devices ({config.trainer.devices}) must be 1 in a sweep")
     plain = arguments(config)
     stored = check_kept(config, plain)
     given = changes if changes is not None else OmegaConf.to_container(hydra.overrides.task, resolve=False)

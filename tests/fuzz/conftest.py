@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from fuzzing import SENTENCE, Began
+from fuzzing import Began
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +19,7 @@ def place(tmp_path, monkeypatch):
 def text(tmp_path_factory):
     """A text to train on."""
     file = tmp_path_factory.mktemp("texts") / "good.txt"
-    file.write_text(SENTENCE * 40)
+    file.write_text("The lamp was lit by the keeper every night, and the ships came home. " * 40)
     return file
 
 
@@ -36,7 +36,7 @@ def stops_at_work(monkeypatch):
     def fit(trainer, *_, **__):
         for logger in trainer.loggers:
             logger.finalize("success")
-        raise Began
+        raise Began(trainer)
 
     def begin(*_, **__):
         raise Began
