@@ -133,3 +133,12 @@ def test_a_hostile_record_beside_the_weights_is_refused_or_not_used(record, door
         assert not MARKER.exists()
     else:
         refusal(COMMANDS[door])
+
+
+def test_a_manifest_that_tells_of_no_training_state_is_refused(trained, refusal):
+    run = hostile_run(trained, Path("run"), b"")
+    for checkpoint in checkpoints_of(run):
+        document = json.loads((checkpoint / MANIFEST).read_bytes())
+        del document["files"][TRAINING_STATE]
+        (checkpoint / MANIFEST).write_bytes(resealed_manifest(document))
+    assert "checkpoint.json tells of no training_state.pt" in refusal(GO_ON)

@@ -40,8 +40,8 @@ class Manifest(BaseModel):
 
     @field_validator("files")
     @classmethod
-    def _has_both(cls, files: dict[str, StoredFile]) -> dict[str, StoredFile]:
-        if files.keys() != {WEIGHTS, TRAINING_STATE}:
+    def _are_of_a_checkpoint(cls, files: dict[str, StoredFile]) -> dict[str, StoredFile]:
+        if WEIGHTS not in files or not files.keys() <= {WEIGHTS, TRAINING_STATE}:
             raise ValueError("not the files of a checkpoint")
         return files
 
@@ -85,7 +85,9 @@ def read_manifest(folder: Path) -> Manifest:
 
 def check_training_state(folder: Path, manifest: Manifest) -> None:
     """Raises DamagedError unless the optimizer's part of the checkpoint is there and bit for bit what was written."""
-    file, stored = folder / TRAINING_STATE, manifest.files[TRAINING_STATE]
+    file, stored = folder / TRAINING_STATE, manifest.files.get(TRAINING_STATE)
+    if stored is None:
+        raise DamagedError(f"{folder}: damaged ({MANIFEST} tells of no {TRAINING_STATE})")
     try:
         with file.open("rb") as stream:
             size, sha256 = file.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest()
