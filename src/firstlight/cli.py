@@ -15,9 +15,9 @@ from firstlight.errors import (
     did_you_mean,
     forget_hidden,
     has_hidden,
+    message_lines,
     one_line,
     printable,
-    shorten,
     without_hidden,
 )
 
@@ -42,10 +42,6 @@ usage: firstlight VERB [key=value ...]
 """
 
 
-LONGEST_LINE = 280
-"""Characters of a message: a longer one is not read."""
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run one command line; return the exit code: 0 done, 1 a run that failed, 2 a mistake of the user's, 130 and
     141 interrupted and not read to the end."""
@@ -65,8 +61,8 @@ def main(arguments: list[str] | None = None) -> int:
             raise ConfigError(f"there is no verb '{verb}'{did_you_mean(verb, VERBS)} (verbs: {', '.join(VERBS)})")
         return _run(verb, rest)
     except ConfigError as error:
-        for line in str(error).splitlines():
-            print(f"firstlight: {shorten(line, LONGEST_LINE)}", file=sys.stderr)
+        for line in message_lines(error):
+            print(f"firstlight: {line}", file=sys.stderr)
         return 2
     except RunError as error:
         for line in without_hidden(str(error)).splitlines():

@@ -39,6 +39,15 @@ def one_line(error: BaseException) -> str:
     return shorten(" ".join(without_hidden(str(error)).split()) or type(error).__name__, 300)
 
 
+LONGEST_LINE = 280
+"""Characters of a message: a longer one is not read."""
+
+
+def message_lines(error: BaseException) -> list[str]:
+    """What `error` says, a line a mistake: not too long, and with nothing in it that would steer a terminal."""
+    return [shorten(line, LONGEST_LINE) for line in str(error).split("\n")]
+
+
 def shown(value: object) -> str:
     """`value` as Python writes it, shortened."""
     try:

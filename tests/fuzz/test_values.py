@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from firstlight.cli import main
 from firstlight.compose import compose_config, explained, parse_arguments, parse_overrides
 from firstlight.config import build, check_config
-from firstlight.errors import ConfigError
+from firstlight.errors import ConfigError, message_lines
 from firstlight.evaluate import arguments as evaluation_arguments
 from firstlight.evaluate import evaluate
 from firstlight.export import export
@@ -65,7 +65,7 @@ def fuzzed(verb, composed, call, n, place):
         try:
             call(changed(composed, verb, overrides), overrides)
         except ConfigError as error:
-            return str(error).splitlines()
+            return message_lines(error)
         except Began:
             return None
         return None
