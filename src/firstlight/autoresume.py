@@ -34,6 +34,8 @@ def autoresume(overrides: list[str], config_dir: str | None) -> list[str]:
         return overrides
     own = [word for word in overrides if not word.startswith(("resume=", "+resume=", "++resume="))]
     is_requeued = own == overrides
+    if not is_requeued and not any(word.startswith("output_dir=") for word in own):
+        raise ConfigError("resume: auto goes on with the run in output_dir, which has a new name each time: give one")
     if int(os.environ.get("LOCAL_RANK", "0")) == 0:
         wanted = Path(compose_config("train", own, config_dir).output_dir)
         run = _of_this_job(wanted, own) if is_requeued else wanted

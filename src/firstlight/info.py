@@ -29,21 +29,22 @@ def info(
         told = describe_checkpoint(found)
         told["tensors"] = told["tensors"] if tensors else len(told["tensors"])
     except ConfigError as error:
-        if not saved or check:
+        if not saved:
             raise
         told = {"checkpoint": str(found), "problem": str(error)}  # there are others
     if saved:
         told = {"run": str(run), "checkpoints": describe_run(run), "best": told}
     if check:
-        problems = []
+        problems, whole = [], []
         for path in saved or [found]:
             try:
                 check_bytes(path)
+                whole.append(str(path))
             except ConfigError as error:
                 problems.append(str(error))
         if problems:
-            raise ConfigError("\n".join(problems))
-        told["checked"] = f"every byte of {len(saved) or 1} is as it was written"
+            raise ConfigError("\n".join([*problems, f"whole: {', '.join(whole) or 'none'}"]))
+        told["checked"] = f"every byte of {', '.join(whole)} is as it was written"
     return told
 
 

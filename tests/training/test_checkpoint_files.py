@@ -210,3 +210,22 @@ def test_info_checks_every_byte_on_request(run, capsys):
 
 def test_the_newest_whole_checkpoint_is_found(run):
     assert find_resumed(run).step == 16
+
+
+def test_a_damaged_newest_checkpoint_takes_no_place_of_a_whole_one(train, run):
+    flip(checkpoints_of(run)[-1] / TRAINING_STATE, 5000)
+    rules = ["callbacks.checkpoint.keep_last=1", "callbacks.checkpoint.keep_best=0"]
+    every = "callbacks.checkpoint.every_n_steps=3"
+    assert main(["train", "resume=run", "trainer.max_steps=10", every, *rules]) == 0
+    assert steps_of("run") == [10]
+    assert find_resumed(run).step == 10
+
+
+def test_the_best_is_told_by_the_metric_of_today(tmp_path):
+    for step, (loss, perplexity) in enumerate([(1.0, 9.0), (2.0, 3.0)], 1):
+        fake(tmp_path, step)
+        folder = checkpoints_of(tmp_path)[-1]
+        metrics = {"val/loss": loss, "val/perplexity": perplexity}
+        monitored = read_manifest(folder).model_copy(update={"monitor": "val/perplexity", "metrics": metrics})
+        (folder / MANIFEST).write_bytes(monitored.to_json())
+    assert best_of(checkpoints_of(tmp_path)).name == "step_00000002"

@@ -160,7 +160,7 @@ def test_auto_begins_a_run_and_the_same_command_goes_on_with_it(train, capsys, m
     monkeypatch.setattr(StopAt, "on_train_batch_start", lambda *_: None)
     assert train("parts", "resume=auto", *STOP) == 0
     assert_same_run("whole", "parts")
-    assert train("parts", "resume=auto", *STOP) == 2
+    assert train("parts", "resume=auto", *STOP) == 0
     assert "is finished (24 of 24 steps)" in capsys.readouterr().err
     assert not Path("parts_2").exists()
 
@@ -200,3 +200,38 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again_in_its_f
     assert_same_run("whole", "parts")
     events = EventAccumulator("parts/tensorboard").Reload()
     assert [event.step for event in events.Scalars("train/batch_loss")] == list(range(1, 25))
+
+
+def test_auto_needs_a_folder_that_stays_the_same(train, capsys):
+    assert main(["train", *TINY, "resume=auto"]) == 2
+    assert "give one" in capsys.readouterr().err
+    Path("taken").mkdir()
+    Path("taken/slurm.out").touch()
+    assert train("taken", "resume=auto") == 2
+    assert "needs a folder of its own" in capsys.readouterr().err
+
+
+def test_early_stopping_goes_on_with_more_patience(train):
+    stopping = ["callbacks=[default,early_stopping]", "callbacks.early_stopping.min_delta=9"]
+    assert train("run", *stopping, "callbacks.early_stopping.patience=1") == 0
+    assert int(rows_of("run")[-1]["step"]) == 8
+    assert main(["train", "resume=run", "callbacks.early_stopping.patience=2"]) == 0
+    assert int(rows_of("run")[-1]["step"]) == 16
+
+
+def test_a_run_that_is_no_longer_at_its_end_has_no_best_weights_yet(train):
+    assert train("run", "trainer.max_steps=8") == 0
+    with pytest.raises(Crash):
+        main(["train", "resume=run", "trainer.max_steps=24", *STOP])
+    assert not Path("run/model.safetensors").exists()
+    assert main(["train", "resume=run", "~callbacks.stop"]) == 0
+    assert Path("run/model.safetensors").exists()
+
+
+def test_a_run_without_checkpoints_keeps_its_last_weights_and_does_not_begin_again(train, capsys):
+    assert train("run", "~callbacks.checkpoint", "trainer.max_steps=8") == 0
+    assert Path("run/model.safetensors").exists()
+    rows = rows_of("run")
+    assert main(["train", "resume=run"]) == 2
+    assert "its checkpoints are gone" in capsys.readouterr().err
+    assert rows_of("run") == rows

@@ -300,3 +300,28 @@ def test_a_run_killed_after_its_last_checkpoint_is_finished_by_resume(train, mon
     assert_same_run("whole", "parts")
     assert main(["train", "resume=parts"]) == 2
     assert "is finished (24 of 24 steps)" in capsys.readouterr().err
+
+
+def test_rows_that_were_refused_are_on_disk_before_the_checkpoint_that_counts_them(train, monkeypatch):
+    from firstlight.training.loggers.csv import CSVLogger
+
+    assert train("whole") == 0
+    real = CSVLogger._append
+
+    def full(self, row):
+        if row["step"] in ("15", "13"):
+            raise OSError(28, "No space left on device")
+        real(self, row)
+
+    monkeypatch.setattr(CSVLogger, "_append", full)
+    with pytest.raises(Crash):
+        train("parts", "callbacks.checkpoint.every_n_steps=5", *with_callback("StopAt", batch=15))
+    assert main(["train", "resume=parts", "~callbacks.test"]) == 0
+    assert rows_of("parts") == rows_of("whole")
+
+
+def test_the_first_signal_decides():
+    with StopSignals() as stop:
+        for name in ("SIGUSR1", "SIGTERM"):
+            os.kill(os.getpid(), getattr(signal, name))
+        assert stop.received == signal.SIGUSR1

@@ -18,7 +18,7 @@ from firstlight.model.base import LanguageModel
 from firstlight.weights.book import book_config, from_book, is_book_state_dict
 from firstlight.weights.huggingface import read_huggingface
 from firstlight.weights.limits import DTYPES, CodeError, FileError, at_most, check_tensors, check_torch_file
-from firstlight.weights.manifest import MANIFEST, WEIGHTS, read_manifest
+from firstlight.weights.manifest import WEIGHTS, is_checkpoint_folder, read_manifest
 from firstlight.weights.model_file import read_model_file
 from firstlight.weights.openai import is_openai_folder, read_openai
 
@@ -72,7 +72,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         ConfigError: it is damaged, no checkpoint, or holds code (which is not run).
     """
-    if (path / MANIFEST).is_file():
+    if is_checkpoint_folder(path):
         manifest = read_manifest(path)
         try:
             stored = read_model_file(path / WEIGHTS)

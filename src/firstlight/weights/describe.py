@@ -9,7 +9,13 @@ from safetensors import SafetensorError, safe_open
 from firstlight.errors import ConfigError, DamagedError, one_line
 from firstlight.weights.checkpoint import load_checkpoint, load_plain, read_tensors
 from firstlight.weights.find import best_of, checkpoints_of
-from firstlight.weights.manifest import MANIFEST, TRAINING_STATE, WEIGHTS, check_training_state, read_manifest
+from firstlight.weights.manifest import (
+    TRAINING_STATE,
+    WEIGHTS,
+    check_training_state,
+    is_checkpoint_folder,
+    read_manifest,
+)
 from firstlight.weights.model_file import RECORD, read_record
 
 
@@ -31,8 +37,8 @@ def describe_run(run: Path) -> list[dict[str, Any]]:
                 "tokens": manifest.tokens,
                 "metrics": manifest.metrics,
                 "bytes": sum(file.stat().st_size for file in folder.iterdir()),
-                "resumable": (folder / TRAINING_STATE).is_file(),
-                "best": folder == best,
+                "resumable": _size(folder / TRAINING_STATE) == manifest.files[TRAINING_STATE].bytes,
+                "best": folder == best and bool(manifest.metrics),
             }
         )
     return rows
@@ -46,10 +52,10 @@ def describe_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: it is damaged, no checkpoint, or holds code (which is not run).
     """
-    if (path / MANIFEST).is_file():
+    if is_checkpoint_folder(path):
         manifest = read_manifest(path)
         told = manifest.model_dump(include={"format", "step", "tokens", "metrics", "fingerprint"})
-        resumable = (path / TRAINING_STATE).is_file()
+        resumable = _size(path / TRAINING_STATE) == manifest.files[TRAINING_STATE].bytes
         return {"checkpoint": str(path), **told, "resumable": resumable, **_header(path / WEIGHTS)}
     if path.is_dir():
         raise ConfigError(f"{path}: no checkpoint of firstlight; its files are another program's")
@@ -59,6 +65,10 @@ def describe_checkpoint(path: Path) -> dict[str, Any]:
     weights = read_tensors(path, state.get("model_state_dict", state))
     tensors = {name: [str(w.dtype).removeprefix("torch."), list(w.shape)] for name, w in weights.items()}
     return {"checkpoint": str(path), **_counted(tensors)}
+
+
+def _size(file: Path) -> int | None:
+    return file.stat().st_size if file.is_file() else None
 
 
 def check(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -53,6 +54,11 @@ class Manifest(BaseModel):
 
 def _digest(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def is_checkpoint_folder(folder: Path) -> bool:
+    """Is it one of ours, whole or not?"""
+    return (folder / MANIFEST).is_file() or re.fullmatch(r"step_\d{8,}", folder.name) is not None
 
 
 def read_manifest(folder: Path) -> Manifest:
