@@ -53,7 +53,7 @@ def in_child(arguments, log, arm=None):
 
 
 def arm_at(k, kind):
-    return str(Path("run").resolve()).encode(), ctypes.c_long(k), KINDS[kind]
+    return f"{Path('run').resolve()}/".encode(), ctypes.c_long(k), KINDS[kind]
 
 
 def loop(kind, stride, of_resumed):

@@ -46,7 +46,7 @@ def state(step):
         "epoch": 0,
         "loops": {},
         "callbacks": {},
-        "lr_schedulers": [],
+        "lr_schedulers": [{"_last_lr": [0.1]}],
         RECORD: {"config": {}, "tokenizer": TOKENIZER, "metrics": {}, "skipped_steps": [0, 0], "manifest": described},
     }
 
