@@ -14,8 +14,9 @@ from spoil import DEEP, hostile_json, within
 
 from firstlight.cli import main
 from firstlight.errors import ConfigError
+from firstlight.training.resume import find_resumed
 from firstlight.weights.checkpoint import load_checkpoint, load_plain
-from firstlight.weights.find import checkpoints_of
+from firstlight.weights.find import checkpoints_of, find_checkpoint
 from firstlight.weights.manifest import MANIFEST, TRAINING_STATE, WEIGHTS
 from firstlight.weights.model_file import FORMAT, read_model_file
 
@@ -82,13 +83,25 @@ MANIFESTS = {
 }
 
 
-@pytest.mark.parametrize("change", MANIFESTS.values(), ids=MANIFESTS)
-def test_a_hostile_manifest_is_refused(change, trained, refusal):
+def with_manifests(trained, change):
     run = hostile_run(trained, Path("run"), b"")
     for checkpoint in checkpoints_of(run):
         (checkpoint / MANIFEST).write_bytes(change((checkpoint / MANIFEST).read_bytes()))
-    assert str(run / "checkpoints") in refusal(GO_ON)
-    assert str(run / "checkpoints") in refusal(COMMANDS["generate"])
+    return run
+
+
+@pytest.mark.parametrize("change", MANIFESTS.values(), ids=MANIFESTS)
+def test_a_hostile_manifest_is_refused(change, trained):
+    run = with_manifests(trained, change)
+    for read in (lambda: find_resumed(run), lambda: load_checkpoint(find_checkpoint("run"))):
+        with within(seconds=10), pytest.raises(ConfigError, match="run/checkpoints"):
+            read()
+
+
+@pytest.mark.parametrize("door", ["generate", "resume"])
+def test_a_hostile_manifest_is_refused_at_the_door(door, trained, refusal):
+    with_manifests(trained, MANIFESTS["no files"])
+    assert "run/checkpoints" in refusal(COMMANDS[door])
 
 
 def test_hostile_values_in_a_manifest_are_refused_or_harmless(trained):
@@ -119,20 +132,32 @@ RECORDS = {
 }
 
 
-@pytest.mark.parametrize("door", COMMANDS)
 @pytest.mark.parametrize("record", RECORDS.values(), ids=RECORDS)
-def test_a_hostile_record_beside_the_weights_is_refused_or_not_used(record, door, trained, refusal):
+def test_a_hostile_record_beside_the_weights_is_refused(record, trained):
+    with_record(trained, record)
+    with within(seconds=10), pytest.raises(ConfigError):
+        load_checkpoint(find_checkpoint("run")).build_model()
+    assert not MARKER.exists()
+
+
+@pytest.mark.parametrize("door", COMMANDS)
+@pytest.mark.parametrize("name", ["nested without end", "a vocabulary without end", "a call"])
+def test_a_hostile_record_is_refused_at_every_door_or_not_used(name, door, trained, refusal):
+    with_record(trained, RECORDS[name])
+    if isinstance(RECORDS[name], dict) and door in ("info", "resume"):
+        assert main(COMMANDS[door]) == 0  # one builds nothing, the other builds what the run says
+        assert not MARKER.exists()
+    else:
+        refusal(COMMANDS[door])
+
+
+def with_record(trained, record):
     stored = read_model_file(checkpoints_of(trained)[-1] / WEIGHTS)
     text = record
     if isinstance(record, dict):
         config = {**stored.config, "model": {**stored.config["model"], **record}}
         text = json.dumps({"format": FORMAT, "config": config, "tokenizer": stored.tokenizer})
     hostile_weights(trained, Path("run"), text)
-    if isinstance(record, dict) and door in ("info", "resume"):  # one builds nothing, the other what the run says
-        assert main(COMMANDS[door]) == 0
-        assert not MARKER.exists()
-    else:
-        refusal(COMMANDS[door])
 
 
 def test_a_manifest_that_tells_of_no_training_state_is_refused(trained, refusal):

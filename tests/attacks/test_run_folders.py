@@ -11,7 +11,9 @@ from doors import MARKER, RESUME, TOUCH
 from spoil import hostile_json, within
 
 from firstlight.cli import main
+from firstlight.compose import resumed_config
 from firstlight.errors import ConfigError
+from firstlight.train import arguments
 from firstlight.training.run_folder import read_config
 
 GO_ON = ["train", "resume=run", *RESUME]
@@ -37,8 +39,13 @@ def change(key, value):
     CONFIG.write_text(yaml.safe_dump(config))
 
 
-def call(target, **arguments):
-    return {"_target_": target, **arguments}
+def continued():
+    """The config that the run would go on with, checked."""
+    return arguments(resumed_config(["resume=run", *RESUME]))
+
+
+def call(target, **values):
+    return {"_target_": target, **values}
 
 
 SYSTEM = call("os.system", command=TOUCH)
@@ -75,10 +82,19 @@ CALLS = {
 
 
 @pytest.mark.parametrize(("key", "node"), CALLS.values(), ids=CALLS)
-def test_a_call_in_the_config_is_refused_by_its_name(key, node, run, refusal):
+def test_a_call_in_the_config_is_refused_by_its_name(key, node, run):
     change(key, node)
-    line = refusal(GO_ON, several=True)
-    assert line.startswith(f"firstlight: {key}") and "_target_" in line
+    with pytest.raises(ConfigError) as caught:
+        continued()
+    line = str(caught.value).splitlines()[0]
+    assert line.startswith(key) and "_target_" in line
+    assert not MARKER.exists()
+
+
+@pytest.mark.parametrize("name", ["a callback", "torch.load", "a file to remove"])
+def test_a_call_in_the_config_is_refused_at_the_door(name, run, refusal):
+    change(*CALLS[name])
+    assert "_target_" in refusal(GO_ON, several=True)
 
 
 INTERPOLATIONS = {
@@ -99,12 +115,28 @@ INTERPOLATIONS = {
 
 
 @pytest.mark.parametrize("text", INTERPOLATIONS.values(), ids=INTERPOLATIONS)
-@pytest.mark.parametrize("key", ["data.path", "callbacks.checkpoint.monitor"])
-def test_an_interpolation_is_not_resolved(text, key, run, refusal):
-    change(key, text)
+def test_an_interpolation_is_not_resolved(text, run):
+    change("data.path", text)
+    if "oc.env" in text:
+        with pytest.raises(ConfigError, match=r"data.path: came from the environment") as caught:
+            continued()
+        assert SECRET not in str(caught.value)
+    else:
+        assert continued()["data"]["path"] == text
+
+
+@pytest.mark.parametrize("name", ["the environment", "a config", "hydra"])
+def test_an_interpolation_is_not_resolved_at_the_door(name, run, refusal):
+    change("data.path", INTERPOLATIONS[name])
     line = refusal(GO_ON)
-    assert SECRET not in line and key.partition(".")[0] in line
-    assert ("came from the environment" in line) is ("oc.env" in text)
+    assert SECRET not in line and INTERPOLATIONS[name] in line
+
+
+def test_an_interpolation_in_the_place_of_a_number_or_a_section_is_refused(run):
+    for key in ("data.batch_size", "model"):
+        change(key, "${oc.decode:'{a: 1}'}")
+        with pytest.raises(ConfigError, match=rf"{key}: expected"):
+            continued()
 
 
 def test_a_text_that_looks_like_an_interpolation_is_a_text(run, capfd):

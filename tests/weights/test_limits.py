@@ -125,6 +125,12 @@ def test_the_format_of_before_2020_is_refused_for_want_of_checksums(tmp_path):
     assert "format of before 2020, which has no checksums: torch.save it again" in refusal(tmp_path / "model.pth")
 
 
+def test_a_file_that_was_saved_without_checksums_is_refused_as_such(tmp_path):
+    with torch.utils.serialization.config.patch({"save.compute_crc32": False}):
+        torch.save(book_state(), tmp_path / "model.pth")
+    assert "saved without checksums: torch.save it again" in refusal(tmp_path / "model.pth")
+
+
 @pytest.mark.parametrize("content", [b"", b"\0", b"PK\3\4", b"\x89PNG\r\n", b"not a checkpoint\n" * 100, bytes(10**6)])
 def test_another_file_is_refused(tmp_path, content):
     (tmp_path / "model.pth").write_bytes(content)

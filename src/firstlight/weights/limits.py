@@ -55,6 +55,8 @@ def check_torch_file(path: Path) -> None:
                 raise FileError("compressed, which torch.save never does")
             if sum(entry.file_size for entry in entries) > path.stat().st_size:
                 raise FileError("its parts overlap")
+            if all(entry.CRC == 0 for entry in entries):  # torch.utils.serialization.config.save.compute_crc32 = False
+                raise FileError("saved without checksums: torch.save it again")
             if (damaged := archive.testzip()) is not None:
                 raise FileError(f"the checksum of {shorten(repr(damaged))} differs")
             for entry in (e for e in entries if e.filename.lower().endswith("data.pkl")):
