@@ -27,7 +27,7 @@ setup-lm-eval: setup ## add lm-eval and what its tests need (600 MB)
 train: setup ## train the default experiment (ARGS="key=value ..." to change it)
 	@$(BIN)/firstlight train $(ARGS)
 
-test: setup ## run the tests: offline, under five minutes
+test: setup ## run the tests: offline, about ten minutes on two cores
 	@$(BIN)/python -m pytest --numprocesses auto $(ARGS)
 
 test-slow: setup ## run the slow tests: the book's whole run
