@@ -809,7 +809,7 @@ def test_a_run_without_a_checkpoint_is_not_resumed(refused_resume, run, tmp_path
     shutil.copytree(run, copy)
     shutil.rmtree(copy / "checkpoints" / "step_00000001")
     shutil.rmtree(copy / "checkpoints" / "step_00000002")
-    refused_resume(copy, ["trainer.max_steps=4"], str(copy), "without a checkpoint")
+    refused_resume(copy, ["trainer.max_steps=4"], str(copy), "its checkpoints are gone")
 
 
 def test_a_run_of_truncated_checkpoints_is_not_resumed(refused_resume, run, tmp_path):
