@@ -202,7 +202,7 @@ def test_a_task_that_cannot_be_run_is_refused_in_one_line(refused, write, place)
     (place / "latin1.yaml").write_bytes(b"task: \xe9")
     (place / "empty").mkdir()
     cases = {
-        "damaged.yaml": ["damaged.yaml", "damaged", "line 1"],
+        "damaged.yaml": ["damaged.yaml", "damaged", "line 2"],
         "list.yaml": ["list.yaml", "damaged"],
         "latin1.yaml": ["latin1.yaml", "damaged"],
         "nowhere.yaml": ["nowhere.yaml", "no such file"],

@@ -43,7 +43,7 @@ def info(
             except ConfigError as error:
                 problems.append(str(error))
         if problems:
-            raise ConfigError("\n".join([*problems, f"whole: {', '.join(whole) or 'none'}"]))
+            raise ConfigError("\n".join([*problems, *([f"whole: {', '.join(whole)}"] if whole else [])]))
         told["checked"] = f"every byte of {', '.join(whole)} is as it was written"
     return told
 

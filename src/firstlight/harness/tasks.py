@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from lightning.pytorch.utilities.seed import isolate_rng
 from lm_eval.api.model import LM  # pyright: ignore[reportMissingImports]
 from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED  # pyright: ignore[reportMissingImports]
@@ -20,6 +21,7 @@ from lm_eval.tasks._yaml_loader import load_yaml  # pyright: ignore[reportMissin
 from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, did_you_mean, one_line
 from firstlight.harness.adapter import decoding_of
+from firstlight.training.plain_yaml import yaml_problem
 
 BOOTSTRAP = 1000
 """Resamples behind the standard error of a perplexity or an F1 score: lm-eval's 100,000 take minutes."""
@@ -148,4 +150,5 @@ def _group(file: str) -> str | None:
     try:
         return load_yaml(file, resolve_func=False).get("group")
     except Exception as error:  # whatever it raises of what it cannot read
-        raise ConfigError(f"tasks ({file}): damaged, or no task: {one_line(error)}") from error
+        reason = yaml_problem(error) if isinstance(error, yaml.MarkedYAMLError) else one_line(error)
+        raise ConfigError(f"tasks ({file}): damaged, or no task: {reason}") from error

@@ -26,12 +26,17 @@ def read_plain_yaml(file: Path) -> Any:
     try:
         return _PlainLoader(read_limited(file, MAX_BYTES).decode("utf-8")).get_single_data()
     except yaml.MarkedYAMLError as error:
-        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ValueError(f"{error.problem}{line}") from None
+        raise ValueError(yaml_problem(error)) from None
     except yaml.YAMLError as error:
         raise ValueError(one_line(error)) from None
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def yaml_problem(error: yaml.MarkedYAMLError) -> str:
+    """What `error` says, without the name of the file, which it repeats."""
+    line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+    return f"{error.problem}{line}"
 
 
 class _PlainLoader(yaml.SafeLoader):
