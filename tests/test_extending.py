@@ -32,7 +32,11 @@ def test_every_walk_through_works(tmp_path):
             (tmp_path / name).write_text(text, encoding="utf-8")
         commands += re.findall(r"^```sh\n(.*?)\n```", section, flags=re.M | re.S)
     assert len(commands) == len(SECTIONS) == 6
-    environment = os.environ | {"PYTHONPATH": str(tmp_path / "src"), "FIRSTLIGHT_CACHE_DIR": str(tmp_path / "cache")}
+    environment = os.environ | {
+        "PYTHONPATH": str(tmp_path / "src"),
+        "FIRSTLIGHT_CACHE_DIR": str(tmp_path / "cache"),
+        "OMP_NUM_THREADS": "1",  # other tests run beside this
+    }
     done = subprocess.run(
         [sys.executable, "-c", DRIVER],
         input="\n".join(f"{line} {QUICK}" if " train " in line else line for line in commands),

@@ -49,7 +49,7 @@ def test_it_is_killed_after_so_many_changes_of_a_file(tmp_path):
     point = KillPoint(0.0, "row", 4)
     life = run(write_rows, str(folder), 500, folder=folder, log=tmp_path / "log", kill=point, new_interpreter=True)
     assert life.exit_code is None
-    assert 4 <= len((folder / "metrics.csv").read_text().splitlines()) < 100
+    assert 3 <= len((folder / "metrics.csv").read_text().splitlines()) < 100  # that the file was made is a change, too
 
 
 def test_it_is_killed_when_it_hangs(tmp_path):
