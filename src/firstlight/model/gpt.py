@@ -7,22 +7,24 @@ import math
 from typing import Annotated, Literal, Self
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from firstlight.config import ContextLength, Ratio, VocabSize
+from firstlight.model.attention import causal_attention
 from firstlight.model.base import LanguageModel
 from firstlight.model.cache import KVCache
+from firstlight.model.dropout import Masks, make_dropout
 
 
 class MultiHeadAttention(nn.Module):
     """Causal self-attention: every position sees itself and what came before."""
 
-    def __init__(self, emb_dim: int, n_heads: int, drop_rate: float, qkv_bias: bool) -> None:
+    def __init__(self, emb_dim: int, n_heads: int, drop_rate: float, qkv_bias: bool, masks: Masks) -> None:
         super().__init__()
         self.n_heads = n_heads
         self.drop_rate = drop_rate
+        self.masks: Masks = masks
         self.W_query = nn.Linear(emb_dim, emb_dim, bias=qkv_bias)
         self.W_key = nn.Linear(emb_dim, emb_dim, bias=qkv_bias)
         self.W_value = nn.Linear(emb_dim, emb_dim, bias=qkv_bias)
@@ -53,13 +55,9 @@ class MultiHeadAttention(nn.Module):
         queries, keys, values = (p.view(batch_size, n_tokens, self.n_heads, -1).transpose(1, 2) for p in projected)
         if cache is not None:
             keys, values = cache.update(layer, keys, values)  # (B, H, cache.length + T, D)
-        attended = F.scaled_dot_product_attention(
-            queries.to(keys.dtype),
-            keys,
-            values,
-            attn_mask=mask,
-            dropout_p=self.drop_rate if self.training else 0.0,
-            is_causal=mask is None and queries.shape[2] == keys.shape[2],  # it aligns with the first key, not the last
+        drop_rate = self.drop_rate if self.training else 0.0
+        attended = causal_attention(
+            queries.to(keys.dtype), keys, values, mask=mask, drop_rate=drop_rate, masks=self.masks
         )
         return self.out_proj(attended.to(x.dtype).transpose(1, 2).flatten(2))  # (B, H, T, D) -> (B, T, C)
 
@@ -80,13 +78,13 @@ class FeedForward(nn.Module):
 class TransformerBlock(nn.Module):
     """Pre-norm: each of the two sublayers reads a normalised copy and adds to the residual stream."""
 
-    def __init__(self, emb_dim: int, n_heads: int, drop_rate: float, qkv_bias: bool) -> None:
+    def __init__(self, emb_dim: int, n_heads: int, drop_rate: float, qkv_bias: bool, masks: Masks) -> None:
         super().__init__()
-        self.att = MultiHeadAttention(emb_dim, n_heads, drop_rate, qkv_bias)
+        self.att = MultiHeadAttention(emb_dim, n_heads, drop_rate, qkv_bias, masks)
         self.ff = FeedForward(emb_dim)
         self.norm1 = nn.LayerNorm(emb_dim)
         self.norm2 = nn.LayerNorm(emb_dim)
-        self.drop_shortcut = nn.Dropout(drop_rate)
+        self.drop_shortcut = make_dropout(drop_rate, masks)
 
     def forward(self, x: Tensor, layer: int, cache: KVCache | None, mask: Tensor | None) -> Tensor:
         x = x + self.drop_shortcut(self.att(self.norm1(x), layer, cache, mask))
@@ -97,13 +95,14 @@ class GPT(LanguageModel):
     """GPT-2: learned positions, pre-norm blocks, dropout on embeddings, attention weights and shortcuts.
 
     `init="torch"` keeps torch's default initialisation, which the book uses; `init="gpt2"` draws every matrix from
-    N(0, 0.02) and scales the two projections into the residual stream by 1 / sqrt(2 * n_layers).
+    N(0, 0.02) and scales the two projections into the residual stream by 1 / sqrt(2 * n_layers). `dropout` is how its
+    masks are drawn on a CPU (model/dropout.py).
 
     Raises:
         ValueError: `emb_dim` is not divisible by `n_heads`.
     """
 
-    free_settings = frozenset({"context_length", "drop_rate", "tie_weights", "init"})
+    free_settings = frozenset({"context_length", "drop_rate", "tie_weights", "init", "dropout"})
     adopted_settings = frozenset({"vocab_size", "qkv_bias"})
 
     def __init__(
@@ -118,6 +117,7 @@ class GPT(LanguageModel):
         qkv_bias: bool = False,
         tie_weights: bool = False,
         init: Literal["torch", "gpt2"] = "torch",
+        dropout: Masks = "torch",
     ) -> None:
         if emb_dim % n_heads:
             raise ValueError(f"emb_dim ({emb_dim}) must be divisible by n_heads ({n_heads})")
@@ -127,9 +127,9 @@ class GPT(LanguageModel):
         # The order of construction is the book's: it decides which random numbers each matrix starts from.
         self.tok_emb = nn.Embedding(vocab_size, emb_dim)
         self.pos_emb = nn.Embedding(context_length, emb_dim)
-        self.drop_emb = nn.Dropout(drop_rate)
+        self.drop_emb = make_dropout(drop_rate, dropout)
         self.trf_blocks = nn.ModuleList(
-            TransformerBlock(emb_dim, n_heads, drop_rate, qkv_bias) for _ in range(n_layers)
+            TransformerBlock(emb_dim, n_heads, drop_rate, qkv_bias, dropout) for _ in range(n_layers)
         )
         self.final_norm = nn.LayerNorm(emb_dim)
         self.out_head = nn.Linear(emb_dim, vocab_size, bias=False)

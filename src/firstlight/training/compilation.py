@@ -29,8 +29,8 @@ def check_compiler(device: torch.device) -> None:
 
 
 class Compilation(pl.Callback):
-    """Compiles the model in place when training begins: its parameters keep their names. Decoding, which calls
-    `hidden`, is not compiled.
+    """Compiles the model's hidden states when training begins: its parameters keep their names, and decoding, which
+    calls the model itself, is not compiled. Nor is the loss, which is few and large operations.
 
     Every shape of a batch gets kernels of its own: which ones a run uses then does not depend on the order in which it
     meets the shapes, which is another one when it is continued. With `fullgraph` torch refuses what it cannot compile;
@@ -40,7 +40,7 @@ class Compilation(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(trainer, Trainer) and isinstance(pl_module, PretrainingModule)
         began, data = time.perf_counter(), pl_module.data
-        pl_module.model.compile(fullgraph=True, dynamic=False)
+        pl_module.hidden = torch.compile(pl_module.model.hidden, fullgraph=True, dynamic=False)
         first = torch.arange(min(data.batch_size, len(data.windows["train"])))
         batch = data.windows["train"][first.tensor_split(trainer.world_size)[trainer.global_rank]]
         batch = pl_module.transfer_batch_to_device(batch, pl_module.device, 0)

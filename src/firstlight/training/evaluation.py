@@ -1,15 +1,16 @@
 """Loss, perplexity and bits per byte of a model on batches of windows."""
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from firstlight.data.datamodule import Batch
 from firstlight.model.base import LanguageModel
+from firstlight.training.cross_entropy import linear_cross_entropy
 
 METRICS = [f"{split}/{name}" for split in ("train", "val") for name in ("loss", "perplexity", "bits_per_byte")]
 """What an evaluation measures."""
@@ -34,6 +35,8 @@ class EvaluationModule(pl.LightningModule):
     def __init__(self, model: LanguageModel, byte_lengths: Tensor) -> None:
         super().__init__()
         self.model = model
+        self.hidden: Callable[[Tensor], Tensor] = model.hidden
+        """Ids (B, T) to the last hidden state (B, T, C): the model's, or that compiled."""
         self.splits = ["val"]
         """What the evaluation loaders read, in their order."""
         self.register_buffer("byte_lengths", byte_lengths, persistent=False)
@@ -41,11 +44,12 @@ class EvaluationModule(pl.LightningModule):
         self.metrics: dict[str, float] = {}
         """The result of the last evaluation, by name: `val/loss`, `val/perplexity`, ..."""
 
-    def loss(self, batch: Batch, reduction: str = "mean") -> Tensor:
-        """Cross-entropy in nats of the targets (B, T) given the inputs (B, T)."""
+    def loss(self, batch: Batch, reduction: Literal["mean", "none"] = "mean") -> Tensor:
+        """Cross-entropy in nats of the targets (B, T) given the inputs (B, T): a mean, or by token (B * T,)."""
         inputs, targets = batch
-        logits = self.model(inputs)  # (B, T, V)
-        return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction=reduction)
+        hidden = self.hidden(inputs)  # (B, T, C)
+        losses = linear_cross_entropy(hidden.flatten(0, 1), self.model.output_weight, targets.flatten())  # (B * T,)
+        return losses.mean() if reduction == "mean" else losses
 
     def on_validation_epoch_start(self) -> None:
         # A row a split: sum of nats, tokens, bytes of text. On MPS there is no float64: those sums stay on the CPU.

@@ -1,0 +1,63 @@
+"""Cross-entropy fused with the projection to logits, which then are never there in float32 all at once.
+
+Of N tokens and V ids the plain formula holds the logits, their logarithms of probabilities and both gradients: in bf16
+about 14 bytes for each of N * V numbers. Here training holds the logits alone, which become their gradient in place,
+and evaluation those of a few rows.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CHUNK = 2**20
+"""Logits that are made probabilities at a time: in float32 what a processor keeps near."""
+ROWS = 2**10
+"""Rows that are projected at a time where no gradient is wanted."""
+
+
+def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """Negative log-likelihoods (N,) of `targets` (N,), given hidden states (N, C) and the output matrix (V, C).
+
+    In nats, and in float32 (float64 for float64). Under autocast the product is taken in its precision, as by
+    F.linear; the losses then are those of F.cross_entropy of the logits as float32.
+    """
+    device = hidden.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        hidden, weight = hidden.to(dtype), weight.to(dtype)
+    if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
+        return _LinearCrossEntropy.apply(hidden, weight, targets)
+    parts = zip(hidden.split(ROWS), targets.split(ROWS), strict=True)
+    with torch.autocast(device, enabled=False):
+        return torch.cat([F.cross_entropy(_wide(h @ weight.T), t, reduction="none") for h, t in parts])
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        with torch.autocast(hidden.device.type, enabled=False):
+            logits = hidden @ weight.T  # (N, V)
+        losses = []
+        n_rows = max(CHUNK // len(weight), 1) if hidden.device.type == "cpu" else len(hidden)
+        for rows, ids in zip(logits.split(n_rows), targets.split(n_rows), strict=True):
+            log_probs = _wide(rows).log_softmax(dim=-1)
+            losses.append(-log_probs.gather(1, ids[:, None])[:, 0])
+            probs = log_probs.exp_()
+            rows.copy_(probs.scatter_add_(1, ids[:, None], probs.new_full((len(ids), 1), -1.0)))  # d loss / d logits
+        ctx.save_for_backward(hidden, weight, logits)
+        return torch.cat(losses)  # (N,)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        hidden, weight, grad_logits = ctx.saved_tensors
+        factor = gradients[0][:, None].to(hidden.dtype)  # (N, 1)
+        with torch.autocast(hidden.device.type, enabled=False):
+            grad_hidden = (grad_logits @ weight).mul_(factor) if ctx.needs_input_grad[0] else None
+            grad_weight = grad_logits.T @ (hidden * factor) if ctx.needs_input_grad[1] else None
+        return grad_hidden, grad_weight, None

@@ -1,0 +1,89 @@
+"""The fused loss is torch's cross-entropy of the logits, gradients included, in a part of the memory."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from firstlight.training import cross_entropy
+from firstlight.training.cross_entropy import linear_cross_entropy
+
+N, C, V = 37, 16, 101
+
+
+@pytest.fixture(params=["small chunks", "one chunk"])
+def chunks(request, monkeypatch):
+    if request.param == "small chunks":
+        monkeypatch.setattr(cross_entropy, "CHUNK", 5 * V)
+        monkeypatch.setattr(cross_entropy, "ROWS", 5)
+
+
+def inputs(dtype=torch.float32):
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(N, C, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+    weight = torch.randn(V, C, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+    return hidden, weight, torch.randint(0, V, (N,), generator=generator)
+
+
+def plain(hidden, weight, targets):
+    logits = F.linear(hidden, weight)
+    return F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), targets, reduction="none")
+
+
+def outcome(loss, reduce, dtype, *, autocast=False):
+    hidden, weight, targets = inputs(dtype)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        losses = loss(hidden, weight, targets)
+    reduce(losses).backward()
+    return losses.detach(), hidden.grad, weight.grad
+
+
+@pytest.mark.parametrize("reduce", [torch.mean, lambda x: (x * torch.arange(N)).sum() / 7], ids=["mean", "weighted"])
+@pytest.mark.parametrize(("dtype", "rtol"), [(torch.float64, 1e-12), (torch.float32, 1e-5)], ids=str)
+def test_losses_and_gradients_are_torchs(chunks, reduce, dtype, rtol):
+    for mine, theirs in zip(outcome(linear_cross_entropy, reduce, dtype), outcome(plain, reduce, dtype), strict=True):
+        assert mine.dtype == theirs.dtype
+        torch.testing.assert_close(mine, theirs, rtol=rtol, atol=rtol)
+
+
+def test_under_autocast_the_losses_are_those_of_bf16_logits_in_float32(chunks):
+    mine = outcome(linear_cross_entropy, torch.mean, torch.float32, autocast=True)
+    theirs = outcome(plain, torch.mean, torch.float32, autocast=True)
+    torch.testing.assert_close(mine[0], theirs[0], rtol=1e-6, atol=1e-6)
+    for my_grad, their_grad in zip(mine[1:], theirs[1:], strict=True):
+        assert my_grad.dtype == torch.float32
+        assert (my_grad - their_grad).norm() < 2**-7 * their_grad.norm()  # what rounding to 8 bits costs
+
+
+def test_a_token_that_is_nearly_certain_keeps_its_gradient_in_bf16():
+    hidden = torch.tensor([[8.0, 0.0]], requires_grad=True)
+    weight = torch.tensor([[0.6, 0.0], [0.0, 0.0]], requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        linear_cross_entropy(hidden, weight, torch.tensor([0])).sum().backward()
+    probability = torch.sigmoid(torch.tensor(8 * 0.6))
+    assert weight.grad[0, 0] == pytest.approx(float(8 * (probability - 1)), rel=0.02)  # not the rounding of p - 1
+
+
+def test_without_gradients_the_losses_are_the_same(chunks):
+    hidden, weight, targets = inputs()
+    with torch.no_grad():
+        losses = linear_cross_entropy(hidden, weight, targets)
+    torch.testing.assert_close(losses, plain(hidden, weight, targets).detach(), rtol=1e-6, atol=1e-6)
+
+
+def test_weights_that_are_frozen_get_no_gradient():
+    hidden, weight, targets = inputs()
+    linear_cross_entropy(hidden, weight.detach(), targets).mean().backward()
+    assert weight.grad is None and hidden.grad is not None
+
+
+def test_training_holds_the_logits_once():
+    """Counted by what autograd keeps: hidden, weight, logits."""
+    hidden, weight, targets = inputs()
+    loss = linear_cross_entropy(hidden, weight, targets)
+    assert [x.numel() for x in loss.grad_fn.saved_tensors] == [N * C, V * C, N * V]
+
+
+def test_nan_stays_nan():
+    hidden, weight, targets = inputs()
+    losses = linear_cross_entropy(torch.where(torch.arange(N)[:, None] == 3, torch.nan, hidden), weight, targets)
+    assert losses.isnan().nonzero().tolist() == [[3]]
