@@ -377,6 +377,35 @@ def test_a_value_out_of_range_is_refused(refused_values, arguments, words):
     refused_values(arguments, *words)
 
 
+@table(
+    ("momentum 1", "momentum=1", ["optimizer.momentum", "< 1", "got 1"]),
+    ("momentum negative", "momentum=-0.1", ["optimizer.momentum", ">= 0", "-0.1"]),
+    ("no iterations", "ns_steps=0", ["optimizer.ns_steps", "> 0", "got 0"]),
+    ("as many iterations as torch refuses", "ns_steps=100", ["optimizer.ns_steps", "< 100", "100"]),
+    ("lr 0", "lr=0", ["optimizer.lr", "> 0", "got 0"]),
+    ("beta 1", "betas=[0.9,1.0]", ["optimizer.betas", "< 1", "[0.9, 1.0]"]),
+)
+def test_a_value_out_of_range_of_muon_is_refused(refused, texts, arguments, words):
+    refused(tiny(texts, "optimizer=muon", *(f"optimizer.{argument}" for argument in arguments)), *words)
+
+
+def test_what_an_optimizer_refuses_is_a_mistake_in_its_section(refused, texts):
+    overrides = ["optimizer=muon", "optimizer.nesterov=false", "trainer.precision=bf16-true"]
+    refused(tiny(texts, *overrides), "optimizer: nesterov (False) must be true", "bfloat16")
+
+
+@table(
+    ("decay negative", "decay_ratio=-0.1", ["scheduler.decay_ratio", ">= 0", "-0.1"]),
+    ("decay in percent", "decay_ratio=20", ["scheduler.decay_ratio", "<= 1", "got 20"]),
+    ("decay of another shape", "decay_shape=cosine", ["decay_shape", "'linear'", "'sqrt'", "'cosine'"]),
+    ("no room to decay", "decay_ratio=1", ["scheduler: warmup_steps (1)", "2 steps of decay_ratio (1"]),
+    ("min lr above lr", "min_lr=1", ["min_lr (1", "optimizer.lr (0.001)"]),
+)
+def test_a_value_out_of_range_of_a_decay_is_refused(refused, texts, arguments, words):
+    stable = "scheduler=warmup_stable_decay"
+    refused(tiny(texts, stable, *(f"scheduler.{argument}" for argument in arguments)), *words)
+
+
 @pytest.mark.parametrize("value", ["50256", "0"])
 def test_a_vocabulary_below_gpt2s_is_refused(refused, texts, value, monkeypatch):
     import tiktoken

@@ -15,6 +15,7 @@ from firstlight.training.callbacks.sample_generation import SampleGeneration
 SAVE_ALWAYS = "callbacks.checkpoint.every_n_steps=1"
 STOP = ["+callbacks.stop._target_=stop_at.StopAt", "+callbacks.stop.batch=13"]
 COSINE = ["scheduler=warmup_cosine", "scheduler.warmup_steps=3"]
+STABLE = ["scheduler=warmup_stable_decay", "scheduler.warmup_steps=3"]
 
 
 def stop_and_resume(train, folder, stops, *overrides):
@@ -45,6 +46,9 @@ def assert_same_run(one, other):
         pytest.param([20], ["trainer.accumulate_grad_batches=3", SAVE_ALWAYS], id="within an accumulation"),
         pytest.param([10], ["data.drop_last=false", "data.num_workers=2"], id="with workers and ragged batches"),
         pytest.param([10], ["trainer.precision=bf16-mixed"], id="in bf16"),
+        pytest.param(
+            [13, 21], ["optimizer=muon", *STABLE, SAVE_ALWAYS], id="with Muon, twice, once as the rate decays"
+        ),
     ],
 )
 def test_a_stopped_and_resumed_run_equals_the_uninterrupted_one(train, stops, overrides):
@@ -107,6 +111,15 @@ def test_a_continued_run_remembers_what_it_was_continued_with(train):
               "+callbacks.stop.batch=12"])  # fmt: skip
     assert main(["train", "resume=run", "~callbacks.stop"]) == 0
     assert int(rows_of("run")[-1]["step"]) == 24
+
+
+def test_a_run_that_has_not_begun_to_decay_can_be_trained_longer_as_if_begun_so(train, capsys):
+    assert train("whole", *STABLE) == 0
+    with pytest.raises(Crash):
+        train("parts", *STABLE, *STOP, "trainer.max_steps=16", "callbacks.stop.batch=10")
+    assert main(["train", "resume=parts", "~callbacks.stop", "trainer.max_steps=24"]) == 0
+    assert "the learning rate goes from" not in capsys.readouterr().err
+    assert_same_run("whole", "parts")
 
 
 def test_another_length_under_a_schedule_is_said(train, capsys):

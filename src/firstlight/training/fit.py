@@ -112,7 +112,7 @@ def fit(
             config, model = started, build(started["model"])
         text = _section("data", lambda: data(tokenizer=tokenizer, order=order))
         _section("data", text.setup)
-        _section("model", lambda: check_memory(model, text, optimizer, config["trainer"]))
+        moments = _section("model", lambda: check_memory(model, text, optimizer, config["trainer"]))
         network = _network(model, text, seed, start)
         if start is not None and is_first:  # once, and not if the start was refused
             _note(adoption)
@@ -123,7 +123,7 @@ def fit(
             enable_progress_bar=any(isinstance(c, ProgressBar) for c in all_callbacks),
             enable_checkpointing=any(isinstance(c, LightningCheckpoint) for c in all_callbacks),
         )
-        planned, rate = _check_run(network, text, optimizer, scheduler, trainer, all_callbacks, resumed)
+        planned, rate = _check_run(network, text, optimizer, moments, scheduler, trainer, all_callbacks, resumed)
         for key, make in (logger or {}).items():  # a constructor writes nothing, but may miss a package
             _section(f"logger.{key}", lambda make=make: make(save_dir=output_dir))
         for oddity in text.notes if is_first else ():
@@ -131,7 +131,7 @@ def fit(
 
         folder = shared_run_folder() or (Path(resume) if resume is not None else None)
         if folder is None:
-            _check_space(Path(output_dir), network, all_callbacks)
+            _check_space(Path(output_dir), network.n_parameters, moments, all_callbacks)
             folder = create_run_folder(Path(output_dir), config=config, overrides=overrides)
             held.enter_context(only_writer(folder))
         elif resume is not None and is_first:
@@ -147,7 +147,7 @@ def fit(
             model=network, data=text, optimizer=optimizer, scheduler=scheduler, config=config, on_nan=on_nan
         )
         is_over = resumed is not None and why_ended(resumed, planned, all_callbacks) is not None
-        _run(runner, module, folder, resumed, is_over=is_over)
+        _run(runner, module, moments, folder, resumed, is_over=is_over)
         return Fitted(folder, module.metrics, runner.global_step)
 
 
@@ -174,6 +174,7 @@ def _check_run(
     model: LanguageModel,
     data: TextDataModule,
     optimizer: OptimizerFactory,
+    moments: int,
     scheduler: Schedule,
     trainer: Callable[..., Trainer],
     callbacks: list[Callback],
@@ -187,7 +188,7 @@ def _check_run(
             likely = did_you_mean(callback.monitor, METRICS)
             raise ConfigError(f"callbacks.early_stopping.monitor ({callback.monitor}) is no metric{likely}")
         if isinstance(callback, Checkpoint):
-            _section("callbacks.checkpoint", lambda callback=callback: callback.check(model.n_parameters))
+            _section("callbacks.checkpoint", lambda callback=callback: callback.check(model.n_parameters, moments))
     planned = _section("trainer", lambda: trainer(data=data, logger=False, callbacks=list(callbacks)))
     peak = _section("optimizer", lambda: float(optimizer(model).param_groups[0]["lr"]))
     _section("scheduler", lambda: scheduler.check(max_steps=planned.max_steps, peak=peak))
@@ -201,10 +202,11 @@ def _check_run(
     return planned, scheduler.lr(resumed.step, max_steps=planned.max_steps, peak=peak)
 
 
-def _check_space(wanted: Path, model: LanguageModel, callbacks: list[Callback]) -> None:
+def _check_space(wanted: Path, n_parameters: int, moments: int, callbacks: list[Callback]) -> None:
     """Refuse to begin what the disk has no room for."""
-    kept = [c.least_bytes(model.n_parameters) for c in callbacks if isinstance(c, Checkpoint)]
-    needed = sum(kept) + 4 * model.n_parameters * (4 if kept else 1)  # one more while it is written, the best weights
+    kept = [c.least_bytes(n_parameters, moments) for c in callbacks if isinstance(c, Checkpoint)]
+    written = n_parameters + moments if kept else 0  # one more while it is written
+    needed = sum(kept) + 4 * (written + n_parameters)  # and the best weights
     try:
         free = shutil.disk_usage(next(p for p in (wanted, *wanted.absolute().parents) if p.exists())).free
     except OSError:  # no name for a folder, as will be said when it is made
@@ -228,13 +230,21 @@ def _note_changes(resumed: Resumed | None, rate: float, environment: dict[str, t
         _note(f"{name} was {was} when the run began and is {now} now: its numbers may differ in the last bits")
 
 
-def _run(trainer: Trainer, module: PretrainingModule, folder: Path, resumed: Resumed | None, *, is_over: bool) -> None:
+def _run(
+    trainer: Trainer,
+    module: PretrainingModule,
+    moments: int,
+    folder: Path,
+    resumed: Resumed | None,
+    *,
+    is_over: bool,
+) -> None:
     """Train, say how it went, and keep the best weights; of a run that `is_over` only what it had not yet kept."""
     trainer.watch()
     if trainer.is_global_zero:
         (folder / CHECKPOINTS).mkdir(exist_ok=True)
         clear_unfinished(folder / CHECKPOINTS)
-        _say(report.opening(folder, module.model, module.data, trainer))
+        _say(report.opening(folder, module.model, module.data, trainer, moments))
         for logger in trainer.loggers if resumed is None else ():
             logger.log_hyperparams(module.config)
     if resumed is not None:

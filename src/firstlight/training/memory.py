@@ -6,48 +6,64 @@ from typing import Any
 
 import torch
 from rich.filesize import decimal
-from torch import nn, optim
+from torch import optim
 from torch.optim import Optimizer
 
+from firstlight.config import blame
 from firstlight.data.datamodule import TextDataModule
 from firstlight.model.base import LanguageModel
+from firstlight.optim.muon import MuonAdamW
 
-BYTES = {"16-true": 2, "bf16-true": 2, "64-true": 8}
-"""Of each number of the model, by the trainer's precision; elsewhere 4."""
+DTYPES = {"16-true": torch.float16, "bf16-true": torch.bfloat16, "64-true": torch.float64}
+"""Of the numbers of the model, by the trainer's precision; elsewhere float32."""
 
 
 def check_memory(
     model: Callable[..., LanguageModel],
     data: TextDataModule,
-    optimizer: Callable[[nn.Module], Optimizer],
+    optimizer: Callable[[LanguageModel], Optimizer],
     trainer: Mapping[str, Any],
-) -> None:
+) -> int:
     """Refuse a run that needs more memory than there is; `trainer` is its section of the config.
 
-    Counted are weights, gradients, AdamW's two moments, and a batch's logits with their gradient in float32. The
+    Returns how many numbers the optimizer keeps.
+
+    Counted are weights, gradients, the optimizer's moments, and a batch's logits with their gradient in float32. The
     activations come on top, so what passes may still not fit.
 
     Raises:
         ValueError: it cannot fit.
+        ConfigError: the optimizer refuses the model.
     """
+    dtype = DTYPES.get(str(trainer.get("precision")), torch.float32)
     with torch.device("meta"):  # the shapes alone
-        network = model()
+        network = model().to(dtype)
+    try:
+        kept = moments(optimizer(network))
+    except (TypeError, ValueError) as error:
+        raise blame("optimizer", error) from error
     device, available = device_memory(trainer.get("accelerator", "auto"))
     devices = trainer.get("devices", 1)
     copies, shares = (1, devices) if device == "the GPU" else (devices, 1)  # processes on the CPU share its memory
-    moments = 2 if isinstance(optimizer(nn.Linear(1, 1)), optim.Adam) else 0  # AdamW is one
-    numbers = network.n_parameters * (2 + moments)
-    parameters = copies * numbers * BYTES.get(str(trainer.get("precision")), 4)
+    parameters = copies * (2 * network.n_parameters + kept) * dtype.itemsize
     batch = min(data.batch_size, len(data.windows["train"])) // shares
     logits = 8 * batch * data.context_length * network.vocab_size
     if parameters + logits <= available:
-        return
+        return kept
     sizes = ("model.n_layers, model.emb_dim", "data.batch_size, model.context_length")
     raise ValueError(
         f"{network.n_parameters:,} parameters need at least {decimal(parameters)} to train, and the logits of a batch "
         f"({batch} x {data.context_length} x {network.vocab_size}) {decimal(logits)}, but {device} has "
         f"{decimal(available)}; lower {sizes[logits > parameters]} or tokenizer.vocab_size"
     )
+
+
+def moments(optimizer: Optimizer) -> int:
+    """Numbers that `optimizer` keeps from step to step, at least: AdamW two for each of its parameters, Muon one."""
+    if isinstance(optimizer, MuonAdamW):
+        return moments(optimizer.muon) + moments(optimizer.adamw)
+    of_each = 2 if isinstance(optimizer, optim.Adam) else int(isinstance(optimizer, optim.Muon))  # AdamW is an Adam
+    return of_each * sum(p.numel() for group in optimizer.param_groups for p in group["params"])
 
 
 def device_memory(accelerator: str) -> tuple[str, int]:

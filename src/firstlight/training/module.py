@@ -21,7 +21,7 @@ from firstlight.training.nonfinite import MOST_SKIPPED, describe, largest_gradie
 from firstlight.training.trainer import Trainer
 from firstlight.weights.checkpoint import with_tied_names
 
-OptimizerFactory = Callable[[nn.Module], Optimizer]
+OptimizerFactory = Callable[[LanguageModel], Optimizer]
 OnNan = Literal["stop", "skip"]
 
 

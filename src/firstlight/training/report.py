@@ -21,10 +21,10 @@ def _command(name: str) -> str:
     return name if shutil.which(name) else shlex.quote(os.path.relpath(Path(sys.executable).parent / name))
 
 
-def opening(folder: Path, model: LanguageModel, data: TextDataModule, trainer: Trainer) -> str:
-    """The run's folder, model, data and length."""
-    # Weights, gradients and AdamW's two moments, in float32; activations come on top.
-    memory = decimal(model.n_parameters * 4 * 4)
+def opening(folder: Path, model: LanguageModel, data: TextDataModule, trainer: Trainer, moments: int) -> str:
+    """The run's folder, model, data and length; the optimizer keeps `moments` numbers."""
+    # Weights, gradients and moments, in float32; activations come on top.
+    memory = decimal(4 * (2 * model.n_parameters + moments))
     device, encoding = trainer.strategy.root_device, data.tokenizer.encoding
     return (
         f"run    {folder}\n"

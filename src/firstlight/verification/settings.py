@@ -1,5 +1,7 @@
 """What is verified, and what that makes of a run."""
 
+import math
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -54,9 +56,19 @@ def shortening(config: dict[str, Any], settings: Settings) -> dict[str, Any]:
         "eval_every_n_steps": settings.eval_every_n_steps,
         "log_every_n_steps": 1,
     }
-    too_long = config["scheduler"].get("warmup_steps", 0) >= settings.steps
     return {
         "trainer": trainer,
         "callbacks": {"checkpoint": {"every_n_steps": settings.save_every_n_steps}},
-        "scheduler": {"warmup_steps": settings.steps // 4} if too_long else {},
+        "scheduler": _shortened_warmup(config["scheduler"], settings.steps),
     }
+
+
+def _shortened_warmup(scheduler: dict[str, Any], steps: int) -> dict[str, int]:
+    """The change of `scheduler` that lets it serve a run of `steps`, if its warm-up is what keeps it from that."""
+    if "warmup_steps" not in scheduler:
+        return {}
+    for change in ({}, {"warmup_steps": steps // 4}, {"warmup_steps": 0}):
+        with suppress(ValueError):
+            build(scheduler | change, "scheduler").check(max_steps=steps, peak=math.inf)  # the rates are the run's
+            return change
+    return {}

@@ -39,17 +39,20 @@ class Checkpoint(LightningCheckpoint):
         self.keep_last, self.keep_best, self.keep_every_n_tokens = keep_last, keep_best, keep_every_n_tokens
         self.max_gigabytes = max_gigabytes
 
-    def least_bytes(self, n_parameters: int) -> int:
-        """What the checkpoints that always stay take: weights and two moments in float32, and the best weights."""
-        return 4 * n_parameters * (3 * self.keep_last + min(self.keep_best, 1))
+    def least_bytes(self, n_parameters: int, moments: int) -> int:
+        """What the checkpoints that always stay take: weights and the optimizer's moments in float32, the best weights.
 
-    def check(self, n_parameters: int) -> None:
+        `moments` is how many numbers the optimizer keeps: two for each parameter if it is AdamW.
+        """
+        return 4 * ((n_parameters + moments) * self.keep_last + n_parameters * min(self.keep_best, 1))
+
+    def check(self, n_parameters: int, moments: int) -> None:
         """Refuse a budget that is too small from the beginning.
 
         Raises:
             ValueError: it is.
         """
-        least = self.least_bytes(n_parameters) / 1e9
+        least = self.least_bytes(n_parameters, moments) / 1e9
         if self.max_gigabytes is not None and self.max_gigabytes < least:
             raise ValueError(
                 f"max_gigabytes ({self.max_gigabytes}) must be at least {least:.2g}, the size of the newest "
