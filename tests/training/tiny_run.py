@@ -12,6 +12,7 @@ TINY = (
     "data=text", "data.path=text.txt", "tokenizer=bytes", "model.context_length=16", "model.emb_dim=16",
     "model.n_heads=2", "model.n_layers=1", "data.batch_size=8", "scheduler=constant", "trainer.max_steps=24",
     "trainer.eval_every_n_steps=8", "trainer.log_every_n_steps=1", "trainer.accelerator=cpu",
+    "trainer.precision=32-true",
     "callbacks.sample_generation.max_new_tokens=4", "callbacks.throughput.peak_flops=1e9", "~callbacks.plots",
 )  # fmt: skip
 MEASURED = ("tokens_per_second", "mfu")

@@ -34,6 +34,7 @@ from firstlight.errors import (
 from firstlight.model.base import LanguageModel
 from firstlight.optim.base import Schedule
 from firstlight.training import report
+from firstlight.training.allocation import keep_freed_memory
 from firstlight.training.callbacks.checkpoint import Checkpoint
 from firstlight.training.callbacks.sample_generation import SampleGeneration
 from firstlight.training.checkpoint_io import clear_unfinished
@@ -41,6 +42,7 @@ from firstlight.training.compilation import Compilation, check_compiler
 from firstlight.training.evaluation import METRICS
 from firstlight.training.memory import check_memory
 from firstlight.training.module import OnNan, OptimizerFactory, PretrainingModule
+from firstlight.training.precision import resolve_precision
 from firstlight.training.resume import Resumed, change_of_rate, check_resumable, find_resumed, keep_patience, why_ended
 from firstlight.training.run_folder import create_run_folder, only_writer, shared_run_folder, update_run_folder
 from firstlight.training.start import adopted, load_start, started_config
@@ -97,6 +99,8 @@ def fit(
     """
     quiet()
     config = config | {"resume": None}  # of this command, not of the run: its checkpoints are the same without
+    if config["trainer"].get("precision") == "auto":  # stored as what it is here: elsewhere it may be another
+        config, trainer = _with_precision(config, trainer)
     with ExitStack() as held:  # the run folder, until all is done
         is_first = shared_run_folder() is None  # of the processes of this run
         if resume is not None and is_first:
@@ -149,6 +153,15 @@ def fit(
         is_over = resumed is not None and why_ended(resumed, planned, all_callbacks) is not None
         _run(runner, module, moments, folder, resumed, is_over=is_over)
         return Fitted(folder, module.metrics, runner.global_step)
+
+
+def _with_precision(
+    config: dict[str, Any], trainer: Callable[..., Trainer]
+) -> tuple[dict[str, Any], Callable[..., Trainer]]:
+    """The config and the trainer with the precision that "auto" stands for."""
+    section = config["trainer"]
+    precision = resolve_precision("auto", section.get("accelerator", "auto"))
+    return config | {"trainer": section | {"precision": precision}}, functools.partial(trainer, precision=precision)
 
 
 def _network(
@@ -241,6 +254,8 @@ def _run(
 ) -> None:
     """Train, say how it went, and keep the best weights; of a run that `is_over` only what it had not yet kept."""
     trainer.watch()
+    if trainer.strategy.root_device.type == "cpu":
+        keep_freed_memory()
     if trainer.is_global_zero:
         (folder / CHECKPOINTS).mkdir(exist_ok=True)
         clear_unfinished(folder / CHECKPOINTS)

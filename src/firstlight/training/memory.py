@@ -28,14 +28,15 @@ def check_memory(
 
     Returns how many numbers the optimizer keeps.
 
-    Counted are weights, gradients, the optimizer's moments, and a batch's logits with their gradient in float32. The
-    activations come on top, so what passes may still not fit.
+    Counted are weights, gradients, the optimizer's moments, and a batch's logits (which become their gradient in
+    place). The activations come on top, so what passes may still not fit.
 
     Raises:
         ValueError: it cannot fit.
         ConfigError: the optimizer refuses the model.
     """
-    dtype = DTYPES.get(str(trainer.get("precision")), torch.float32)
+    precision = str(trainer.get("precision"))
+    dtype = DTYPES.get(precision, torch.float32)
     with torch.device("meta"):  # the shapes alone
         network = model().to(dtype)
     try:
@@ -47,7 +48,7 @@ def check_memory(
     copies, shares = (1, devices) if device == "the GPU" else (devices, 1)  # processes on the CPU share its memory
     parameters = copies * (2 * network.n_parameters + kept) * dtype.itemsize
     batch = min(data.batch_size, len(data.windows["train"])) // shares
-    logits = 8 * batch * data.context_length * network.vocab_size
+    logits = (2 if "16" in precision else dtype.itemsize) * batch * data.context_length * network.vocab_size
     if parameters + logits <= available:
         return kept
     sizes = ("model.n_layers, model.emb_dim", "data.batch_size, model.context_length")

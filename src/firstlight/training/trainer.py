@@ -22,6 +22,7 @@ from firstlight.config import FinitePositive, Steps
 from firstlight.data.datamodule import TextDataModule
 from firstlight.errors import DivergedError, RunError, one_line
 from firstlight.training.checkpoint_io import CheckpointFolderIO
+from firstlight.training.precision import Precision, resolve_precision
 from firstlight.training.stopping import Stopped, StopSignals
 from firstlight.training.watching import Failures, watch_callback, watch_logger
 from firstlight.weights.find import CHECKPOINTS, checkpoint_name
@@ -65,7 +66,7 @@ class Trainer(pl.Trainer):
         gradient_clip_val: FinitePositive | None = None,
         devices: Annotated[int, Field(gt=0, le=1024)] = 1,
         strategy: Literal["auto", "ddp"] = "auto",
-        precision: Literal["32-true", "64-true", "16-true", "16-mixed", "bf16-true", "bf16-mixed"] = "32-true",
+        precision: Precision = "32-true",
         num_nodes: Annotated[int, Field(gt=0, le=2**16)] = 1,
         **kwargs: Any,
     ) -> None:
@@ -104,7 +105,7 @@ class Trainer(pl.Trainer):
             gradient_clip_val=gradient_clip_val,
             devices=devices,
             strategy=strategy,
-            precision=precision,
+            precision=resolve_precision(precision, str(kwargs.get("accelerator", "auto"))),  # type: ignore[arg-type]
             num_nodes=num_nodes,
             num_sanity_val_steps=0,
             check_val_every_n_epoch=None,

@@ -153,16 +153,20 @@ class Verification:
         device = torch.accelerator.current_accelerator()
         assert device is not None
         model = {"drop_rate": 0.0} if "drop_rate" in self.config.plain["model"] else {}  # devices draw other numbers
+        precision = str(self.config.plain["trainer"].get("precision", "32-true")).replace("auto", "32-true")
         folders = []
         for name, accelerator in (("cpu", "cpu"), (device.type, "auto")):
-            runs = self._runs({"model": model, "trainer": {"accelerator": accelerator}})
+            runs = self._runs({"model": model, "trainer": {"accelerator": accelerator, "precision": precision}})
             folders.append(runs.straight(f"on_{name}")[0])
         worst, where = largest_difference(*folders)
         found = (
             f"losses differ by {worst:.1e} of themselves at most ({where}; verify.tolerance={self.settings.tolerance})"
         )
         return Result(
-            "devices", f"on the CPU and on {device.type}, without dropout", found, worst <= self.settings.tolerance
+            "devices",
+            f"on the CPU and on {device.type}, in {precision}, without dropout",
+            found,
+            worst <= self.settings.tolerance,
         )
 
 

@@ -1,0 +1,29 @@
+"""`precision: auto`: the fastest that is sound on the device at hand."""
+
+from typing import Literal
+
+import torch
+
+Precision = Literal["auto", "32-true", "64-true", "16-true", "16-mixed", "bf16-true", "bf16-mixed"]
+
+BF16_PRODUCTS = ("amx_bf16", "avx512_bf16", "bf16")
+"""What a CPU that multiplies in bfloat16 says of itself (x86, x86, ARM)."""
+
+
+def resolve_precision(precision: str, accelerator: str) -> str:
+    """`precision`, or for "auto" bf16-mixed where the device multiplies in bfloat16 by itself, else 32-true.
+
+    bf16-mixed takes products in bfloat16 and keeps weights, gradients and moments in float32: its losses stay within
+    the noise of seeds (docs/performance.md). The device is the one that `trainer.accelerator` stands for. MPS and
+    emulated bfloat16 (GPUs before Ampere, older CPUs) are no faster in it.
+    """
+    if precision != "auto":
+        return precision
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
+        fast = False
+    else:
+        capabilities = torch.cpu.get_capabilities()
+        fast = any(capabilities.get(name, False) for name in BF16_PRODUCTS)
+    return "bf16-mixed" if fast else "32-true"
