@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from firstlight.config import ContextLength, Ratio, VocabSize
 from firstlight.model.base import LanguageModel
 from firstlight.model.cache import KVCache
+from firstlight.model.tying import with_both_ends
 
 
 class MultiHeadAttention(nn.Module):
@@ -173,16 +174,13 @@ class GPT(LanguageModel):
         Raises:
             ValueError: the weights were made with a shorter context, or are of an untied model and this one is tied.
         """
-        positions, embedding, head = (weights.get(f"{name}.weight") for name in ("pos_emb", "tok_emb", "out_head"))
-        embedding, head = (embedding if embedding is not None else head), (head if head is not None else embedding)
-        if positions is None or embedding is None or head is None:
+        weights = with_both_ends(weights, tied=self.out_head.weight is self.tok_emb.weight)
+        positions = weights.get("pos_emb.weight")
+        if positions is None:
             return weights  # of something else: whoever loads them says what is missing
         if self.context_length > len(positions):
             raise ValueError(f"context_length ({self.context_length}) must be at most {len(positions)}, as it was")
-        if self.out_head.weight is self.tok_emb.weight and not torch.equal(head, embedding):
-            raise ValueError("tie_weights must be false: the weights to start from have a head of their own")
-        own = {"pos_emb": positions[: self.context_length], "tok_emb": embedding, "out_head": head}
-        return {**weights, **{f"{name}.weight": weight for name, weight in own.items()}}
+        return {**weights, "pos_emb.weight": positions[: self.context_length]}
 
     def _init_gpt2(self) -> None:
         """Radford et al. 2019, section 2.3; the standard deviation is that of OpenAI's code."""
