@@ -80,7 +80,7 @@ class GroupedQueryAttention(nn.Module):
             projected = self.W_qkv(x).split(sizes, dim=-1)
         # (B, T, H * D) -> (B, H, T, D), and K for H in keys and values
         queries, keys, values = (p.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for p in projected)
-        queries = rotated(_normalised(queries, self.query_norm), by).to(values.dtype)
+        queries = rotated(_normalised(queries, self.query_norm), by)
         keys = rotated(_normalised(keys, self.key_norm), by).to(values.dtype)
         if cache is not None:
             keys, values = cache.update(layer, keys, values)  # (B, K, cache.length + T, D)

@@ -1,5 +1,8 @@
 """The names of parameters that Llama and Qwen3 have in common in Hugging Face's format, and ours."""
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 
 _MODULES = {
@@ -27,6 +30,18 @@ def llama_names(*, n_layers: int, qk_norm: bool) -> dict[str, str]:
     }
     ends = {"final_norm.weight": "norm.weight", "out_head.weight": "lm_head.weight"}
     return {"tok_emb.weight": "embed_tokens.weight", **layers, **ends}
+
+
+def from_llama(read: Callable[[str], Tensor], *, n_layers: int, qk_norm: bool, tied: bool) -> dict[str, Tensor]:
+    """Our state dict of their parameters, in float32 and in memory of their own; `read` is called once a tensor."""
+    names = llama_names(n_layers=n_layers, qk_norm=qk_norm)
+    if tied:
+        del names["out_head.weight"]
+    weights = {}
+    for ours, theirs in names.items():
+        tensor = read(theirs)
+        weights[ours] = torch.empty(tensor.shape, dtype=torch.float32).copy_(tensor)
+    return weights
 
 
 def to_llama(weights: dict[str, Tensor], *, n_layers: int, qk_norm: bool) -> dict[str, Tensor]:
