@@ -48,6 +48,8 @@ def check_memory(
     copies, shares = (1, devices) if device == "the GPU" else (devices, 1)  # processes on the CPU share its memory
     parameters = copies * (2 * network.n_parameters + kept) * dtype.itemsize
     batch = min(data.batch_size, len(data.windows["train"])) // shares
+    if trainer.get("accumulate_grad_batches") == "auto":
+        batch = 1  # as many as fit
     logits = (2 if "16" in precision else dtype.itemsize) * batch * data.context_length * network.vocab_size
     if parameters + logits <= available:
         return kept
@@ -56,6 +58,13 @@ def check_memory(
         f"{network.n_parameters:,} parameters need at least {decimal(parameters)} to train, and the logits of a batch "
         f"({batch} x {data.context_length} x {network.vocab_size}) {decimal(logits)}, but {device} has "
         f"{decimal(available)}; lower {sizes[logits > parameters]} or tokenizer.vocab_size"
+    )
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Is this what torch raises where a device, or the computer, has no memory left?"""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "allocate memory" in str(error)  # DefaultCPUAllocator's
     )
 
 

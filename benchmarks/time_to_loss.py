@@ -1,0 +1,229 @@
+"""Tokens and seconds to a validation loss: GPT-2 with AdamW, the modern model with AdamW and with Muon, nanoGPT.
+
+About 1.3M parameters, bytes, 16 windows of 128 a step. Learning rates are tuned on the stories that come with
+firstlight, then each recipe is trained on Python's documentation, which none was tuned on, with three seeds. The mark
+is the best validation loss of GPT-2 with AdamW there; seconds are those of training alone. nanoGPT
+(https://github.com/karpathy/nanoGPT, a clone of it) is its own model and optimizer in its own loop, for as long as the
+best recipe trained.
+
+    .venv/bin/python benchmarks/time_to_loss.py --nanogpt ~/nanoGPT      # half an hour on two cores
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import io
+import json
+import math
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from firstlight.cli import main
+from firstlight.data.datamodule import TextDataModule
+from firstlight.data.lamplighters import LamplightersData
+from firstlight.data.order import SeededOrder
+from firstlight.data.pydoc import PydocData
+from firstlight.data.tokenizers.bytes import BytesTokenizer
+from firstlight.training.loggers.csv import read_rows
+
+WIDTH, LAYERS, HEADS, CONTEXT, BATCH = 160, 4, 5, 128, 16
+EVALUATE_EVERY, EVAL_BATCHES = 20, 12
+SIZES = [
+    f"model.emb_dim={WIDTH}", f"model.n_layers={LAYERS}", f"model.n_heads={HEADS}", f"model.context_length={CONTEXT}",
+    "model.drop_rate=0", "tokenizer=bytes", f"data.batch_size={BATCH}", f"data.eval_batches={EVAL_BATCHES}",
+    f"trainer.eval_every_n_steps={EVALUATE_EVERY}", "trainer.log_every_n_steps=10", "trainer.accelerator=cpu",
+    "logger=[csv]", "callbacks=[throughput]", "callbacks.throughput.peak_flops=1e12",
+]  # fmt: skip
+COSINE = ["scheduler=warmup_cosine", "scheduler.warmup_steps=20", "scheduler.initial_lr=0", "scheduler.min_lr=0"]
+STABLE = ["scheduler=warmup_stable_decay", "scheduler.warmup_steps=20", "scheduler.decay_ratio=0.5"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A set of overrides, and the learning rates it is tuned over."""
+
+    overrides: list[str]
+    rates: tuple[float, ...]
+
+
+RECIPES = {
+    "GPT-2, AdamW, cosine": Recipe(["model=nano", "optimizer=adamw", *COSINE], (1e-3, 2e-3, 4e-3)),
+    "modern, AdamW, cosine": Recipe(
+        ["model=modern_nano", "model.n_kv_heads=null", "optimizer=adamw", *COSINE], (2e-3, 4e-3, 8e-3)
+    ),
+    "modern, Muon, stable-decay": Recipe(
+        ["model=modern_nano", "model.n_kv_heads=null", "optimizer=muon", *STABLE], (3e-3, 6e-3, 1.2e-2)
+    ),
+}
+BASE = "GPT-2, AdamW, cosine"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Validation losses in nats a byte, by training tokens and by seconds of training."""
+
+    tokens: list[int]
+    seconds: list[float]
+    losses: list[float]
+
+    @property
+    def best(self) -> float:
+        return min(self.losses)
+
+    def until(self, loss: float) -> tuple[float, float] | None:
+        """Tokens and seconds until the loss was first `loss` or less."""
+        reached = [i for i, value in enumerate(self.losses) if value <= loss]
+        return (self.tokens[reached[0]], self.seconds[reached[0]]) if reached else None
+
+
+def train(recipe: Recipe, rate: float, seed: int, data: str, steps: int) -> Curve:
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        settings = [f"optimizer.lr={rate}", f"seed={seed}", f"data={data}", f"trainer.max_steps={steps}"]
+        assert main(["train", *recipe.overrides, *SIZES, *settings, f"output_dir={folder}/run"]) == 0
+        rows = read_rows(Path(folder) / "run" / "metrics.csv")
+    seconds, tokens, curve = 0.0, 0, Curve([], [], [])
+    for row in rows:
+        if row.get("tokens_per_second"):
+            seconds += (int(row["tokens"]) - tokens) / float(row["tokens_per_second"])
+            tokens = int(row["tokens"])
+        if row.get("val/loss"):
+            curve.tokens.append(int(row["tokens"]))
+            curve.seconds.append(seconds)
+            curve.losses.append(float(row["val/loss"]))
+    return curve
+
+
+def load_nanogpt(folder: Path) -> Any:
+    spec = importlib.util.spec_from_file_location("nanogpt_model", folder / "model.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def train_nanogpt(nanogpt: Any, rate: float, seed: int, data: type[TextDataModule], budget: float) -> Curve:
+    """nanoGPT's loop (train.py): windows at random, bf16 autocast, warm-up and cosine to a tenth, clipping at 1."""
+    text = data(tokenizer=BytesTokenizer(), order=SeededOrder(seed=0), context_length=CONTEXT, batch_size=BATCH)
+    text.setup()
+    ids = text.ids["train"].long()
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    with contextlib.redirect_stdout(io.StringIO()):
+        config = nanogpt.GPTConfig(
+            block_size=CONTEXT, vocab_size=257, n_layer=LAYERS, n_head=HEADS, n_embd=WIDTH, dropout=0.0, bias=False
+        )
+        model = nanogpt.GPT(config)
+        optimizer = model.configure_optimizers(1e-1, rate, (0.9, 0.99), "cpu")
+
+    def step() -> None:
+        starts = torch.randint(len(ids) - CONTEXT, (BATCH,), generator=generator)
+        windows = torch.stack([ids[i : i + CONTEXT + 1] for i in starts])
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(windows[:, :-1].contiguous(), windows[:, 1:].contiguous())[1]
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    @torch.no_grad()
+    def evaluate() -> float:
+        losses = []
+        for n in range(EVAL_BATCHES):
+            inputs, targets = text.windows["val"][torch.arange(n * BATCH, (n + 1) * BATCH)]
+            with torch.autocast("cpu", torch.bfloat16):
+                losses.append(float(model(inputs, targets)[1]))
+        return statistics.mean(losses)
+
+    started = time.perf_counter()
+    for _ in range(5):  # how many steps the budget allows, for the schedule
+        step()
+    steps = max(int(budget / ((time.perf_counter() - started) / 5)), 20)
+    curve, seconds = Curve([], [], []), time.perf_counter() - started
+    for n in range(5, steps):
+        started = time.perf_counter()
+        share = (n - 20) / max(steps - 20, 1)
+        now = rate * (n + 1) / 21 if n < 20 else rate * (0.1 + 0.45 * (1 + math.cos(math.pi * share)))
+        for group in optimizer.param_groups:
+            group["lr"] = now
+        step()
+        seconds += time.perf_counter() - started
+        if (n + 1) % EVALUATE_EVERY == 0 or n + 1 == steps:
+            curve.tokens.append((n + 1) * BATCH * CONTEXT)
+            curve.seconds.append(seconds)
+            curve.losses.append(evaluate())
+    return curve
+
+
+def tuned(name: str, rates: tuple[float, ...], run: Any) -> float:
+    """The rate with the lowest final loss."""
+    found = {rate: run(rate) for rate in rates}
+    shown = ", ".join(f"{rate:g}: {curve.losses[-1]:.4f}" for rate, curve in found.items())
+    print(f"{name}: final loss by learning rate on the stories: {shown}", flush=True)
+    return min(found, key=lambda rate: found[rate].losses[-1])
+
+
+def table_of(curves: dict[str, list[Curve]], rates: dict[str, float]) -> Table:
+    mark = statistics.mean(curve.best for curve in curves[BASE])
+    own = [curve.until(mark) or (curve.tokens[-1], curve.seconds[-1]) for curve in curves[BASE]]
+    base_tokens, base_seconds = (statistics.mean(values) for values in zip(*own, strict=True))
+    table = Table(title=f"nats a byte on Python's documentation; the mark is {mark:.4f}", title_justify="left")
+    for column in ("recipe", "lr", "best loss", "spread", "seconds", "tokens to the mark", "seconds to the mark"):
+        table.add_column(column)
+    for name, found in curves.items():
+        best = [curve.best for curve in found]
+        until = [curve.until(mark) for curve in found]
+        cells = ["never", "never"]
+        if all(until):
+            reached = [statistics.mean(values) for values in zip(*[u for u in until if u], strict=True)]
+            shares = reached[0] / base_tokens, reached[1] / base_seconds
+            cells = [f"{reached[0]:,.0f} ({shares[0]:.2f})", f"{reached[1]:.1f} ({shares[1]:.2f})"]
+        spread = f"{min(best):.4f} to {max(best):.4f}"
+        whole = f"{statistics.mean(curve.seconds[-1] for curve in found):.0f}"
+        table.add_row(name, f"{rates[name]:g}", f"{statistics.mean(best):.4f}", spread, whole, *cells)
+    return table
+
+
+def run() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nanogpt", type=Path, help="a clone of nanoGPT")
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="where the curves go")
+    args = parser.parse_args()
+    rates, curves = {}, {}
+    for name, recipe in RECIPES.items():
+        rates[name] = tuned(
+            name, recipe.rates, lambda rate, recipe=recipe: train(recipe, rate, 0, "lamplighters", args.steps)
+        )
+    curves = {name: [] for name in RECIPES}
+    for seed in range(1, args.seeds + 1):  # in turn
+        for name, recipe in RECIPES.items():
+            curves[name].append(train(recipe, rates[name], seed, "pydoc", args.steps))
+            print(f"{name}, seed {seed}: {curves[name][-1].best:.4f}", flush=True)
+    if args.nanogpt:
+        nanogpt = load_nanogpt(args.nanogpt)
+        budget = statistics.mean(curve.seconds[-1] for curve in curves["modern, Muon, stable-decay"])
+        rates["nanoGPT"] = tuned(
+            "nanoGPT",
+            (1e-3, 2e-3, 4e-3),
+            lambda rate: train_nanogpt(nanogpt, rate, 0, LamplightersData, budget),
+        )
+        curves["nanoGPT"] = [
+            train_nanogpt(nanogpt, rates["nanoGPT"], seed, PydocData, budget) for seed in range(1, args.seeds + 1)
+        ]
+    Console(width=140).print(table_of(curves, rates))
+    if args.json:
+        plain = {name: [vars(curve) for curve in found] for name, found in curves.items()}
+        args.json.write_text(json.dumps({"rates": rates, "curves": plain}), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    run()

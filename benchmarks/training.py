@@ -1,0 +1,229 @@
+"""Training throughput of GPT-2's 124M: the book's loop, nanoGPT, transformers and firstlight, in turn, and the limit.
+
+Every contender trains the same configuration (768 wide, 12 layers, 12 heads, 50,257 ids, dropout 0.1, AdamW, clipping
+by norm where its own loop has it) on the same windows of Python's documentation, each in a process of its own, as its
+user would run it; the processes take turns, round after round, and medians of the steps' times are compared. The limit
+is the arithmetic of the step (6 operations for each weight of a matrix and token, and attention's) at the rate of the
+fastest matrix product in the same precision, measured in turn as well. firstlight runs through its own command, so that
+Lightning, logging hooks and the checks of every step are counted.
+
+    .venv/bin/python benchmarks/training.py --nanogpt ~/nanoGPT --batch 2
+    .venv/bin/python benchmarks/training.py --nanogpt ~/nanoGPT --batch 16 --context 1024 --device cuda
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import io
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+V, C, L, H = 50257, 768, 12, 12
+WARM_UP = 4
+"""Steps before the time is taken: the first allocate."""
+
+
+def windows(batch: int, context: int) -> Callable[[], tuple[torch.Tensor, torch.Tensor]]:
+    """Random ids: no contender's speed depends on them."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw() -> tuple[torch.Tensor, torch.Tensor]:
+        ids = torch.randint(V, (batch, context + 1), generator=generator)
+        return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
+
+    return draw
+
+
+def timed(step: Callable[[], Any], n: int, device: str) -> list[float]:
+    seconds = []
+    for _ in range(WARM_UP + n):
+        start = time.perf_counter()
+        step()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return seconds[WARM_UP:]
+
+
+def loop(
+    model: Any, optimizer: Any, loss: Callable[[Any, Any], Any], args: argparse.Namespace, *, bf16: bool, clip: bool
+) -> list[float]:
+    """A plain training loop."""
+    model.to(args.device).train()
+    draw = windows(args.batch, args.context)
+
+    def step() -> None:
+        inputs, targets = (x.to(args.device) for x in draw())
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(args.device, torch.bfloat16, enabled=bf16):
+            value = loss(inputs, targets)
+        value.backward()
+        if clip:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
+    return timed(step, args.steps, args.device)
+
+
+def page(args: argparse.Namespace, precision: str) -> list[float]:
+    from page import GPTModel
+
+    from firstlight.model.gpt import GPT
+
+    ours = GPT(vocab_size=V, context_length=args.context, emb_dim=C, n_heads=H, n_layers=L)
+    model = GPTModel(ours, drop_rate=0.1).to(args.device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-4, weight_decay=0.1)
+
+    def loss(inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
+
+    return loop(model, optimizer, loss, args, bf16=precision == "bf16", clip=False)
+
+
+def nanogpt(args: argparse.Namespace, precision: str) -> list[float]:
+    spec = importlib.util.spec_from_file_location("nanogpt_model", args.nanogpt / "model.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with contextlib.redirect_stdout(io.StringIO()):
+        model = module.GPT(
+            module.GPTConfig(
+                block_size=args.context, vocab_size=V, n_layer=L, n_head=H, n_embd=C, dropout=0.1, bias=False
+            )
+        ).to(args.device)
+        optimizer = model.configure_optimizers(1e-1, 6e-4, (0.9, 0.95), args.device)
+    if args.compile:
+        model.compile()
+    return loop(model, optimizer, lambda x, y: model(x, y)[1], args, bf16=precision == "bf16", clip=True)
+
+
+def transformers(args: argparse.Namespace, precision: str) -> list[float]:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=V, n_positions=args.context, n_embd=C, n_layer=L, n_head=H))
+    optimizer = torch.optim.AdamW(model.to(args.device).parameters(), lr=6e-4, fused=True)
+
+    def loss(inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(model(inputs).logits.flatten(0, 1).float(), targets.flatten())
+
+    return loop(model, optimizer, loss, args, bf16=precision == "bf16", clip=True)
+
+
+def firstlight(args: argparse.Namespace, precision: str) -> list[float]:
+    from firstlight.cli import main
+    from firstlight.training.module import PretrainingModule
+
+    times: list[float] = []
+    began = PretrainingModule.on_train_batch_start
+
+    def marked(self: PretrainingModule, *arguments: Any) -> None:
+        if args.device == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter())
+        began(self, *arguments)
+
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.object(PretrainingModule, "on_train_batch_start", marked),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
+        settings = [
+            "model=gpt2_small", f"model.context_length={args.context}", "tokenizer=bytes", f"tokenizer.vocab_size={V}",
+            "data=pydoc", f"data.batch_size={args.batch}", "data.eval_batches=1", f"output_dir={folder}/run",
+            f"trainer.max_steps={args.steps + WARM_UP + 1}", "trainer.eval_every_n_steps=100000",
+            f"trainer.accelerator={'gpu' if args.device == 'cuda' else 'cpu'}", "scheduler=constant", "callbacks=[]",
+            f"trainer.precision={'bf16-mixed' if precision == 'bf16' else '32-true'}", f"compile={args.compile}",
+        ]  # fmt: skip
+        assert main(["train", *settings]) == 0
+    return [after - before for before, after in zip(times[WARM_UP:], times[WARM_UP + 1 :], strict=False)]
+
+
+def product(args: argparse.Namespace, precision: str) -> list[float]:
+    """Seconds that the arithmetic of a step takes at the rate of the fastest matrix product."""
+    dtype, rates = torch.bfloat16 if precision == "bf16" else torch.float32, []
+    for n in (1024, 2048, 4096):
+        a = torch.randn(n, n).to(args.device, dtype)
+        seconds = timed(lambda a=a: a @ a.T, 5, args.device)
+        rates.append(2 * n**3 / min(seconds))
+    matrices = L * 12 * C * C + V * C
+    a_token = 6 * matrices + 12 * L * C * args.context  # Chowdhery et al. 2022, appendix B
+    return [a_token * args.batch * args.context / max(rates)]
+
+
+CONTENDERS: dict[str, tuple[Callable[[argparse.Namespace, str], list[float]], str]] = {
+    "the book's loop, fp32": (page, "fp32"),
+    "nanoGPT, fp32": (nanogpt, "fp32"),
+    "nanoGPT, bf16": (nanogpt, "bf16"),
+    "transformers, bf16": (transformers, "bf16"),
+    "firstlight, fp32": (firstlight, "fp32"),
+    "firstlight, bf16": (firstlight, "bf16"),
+    "limit, fp32": (product, "fp32"),
+    "limit, bf16": (product, "bf16"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nanogpt", type=Path, help="a clone of https://github.com/karpathy/nanoGPT")
+    parser.add_argument("--batch", type=int, default=2, help="windows of a step")
+    parser.add_argument("--context", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=5, help="timed steps of a round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--compile", action="store_true", help="torch.compile, for nanoGPT and firstlight")
+    parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.contender:
+        train, precision = CONTENDERS[args.contender]
+        seconds = train(args, precision)
+        peak = torch.cuda.max_memory_allocated() / 1e9 if args.device == "cuda" else peak_memory()
+        print(json.dumps({"seconds": seconds, "gigabytes": peak}))
+        return
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in CONTENDERS if args.nanogpt or "nano" not in name}
+    for n in range(args.rounds):
+        for name in found:
+            command = [sys.executable, "-W", "ignore", __file__, *sys.argv[1:], "--contender", name]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+            found[name].append(json.loads(done.stdout.splitlines()[-1]))
+            print(f"round {n + 1}, {name}: {statistics.median(found[name][-1]['seconds']):.3f} s a step", flush=True)
+    Console(width=120).print(table_of(found, args.batch * args.context))
+
+
+def peak_memory() -> float:
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # on Linux in kB
+
+
+def table_of(found: dict[str, list[dict[str, Any]]], tokens: int) -> Table:
+    step = {name: statistics.median(s for r in rounds for s in r["seconds"]) for name, rounds in found.items()}
+    slowest = step[next(iter(step))]
+    table = Table()
+    for column in ("what", "s a step", "from ... to", "tokens/s", "times the book's loop", "of the limit", "GB"):
+        table.add_column(column, justify="left" if column == "what" else "right")
+    for name, rounds in found.items():
+        each = [statistics.median(r["seconds"]) for r in rounds]
+        limit = step[f"limit, {name.rpartition(', ')[2]}"]
+        share, memory = f"{limit / step[name]:.0%}", f"{max(r['gigabytes'] for r in rounds):.1f}"
+        table.add_row(
+            name, f"{step[name]:.3f}", f"{min(each):.3f} ... {max(each):.3f}", f"{tokens / step[name]:,.0f}",
+            f"{slowest / step[name]:.2f}", *(("", "") if name.startswith("limit") else (share, memory)),
+        )  # fmt: skip
+    return table
+
+
+if __name__ == "__main__":
+    main()
