@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from firstlight.weights.huggingface import SINGLE, GPT2Config, gpt2_shapes
+from firstlight.weights.huggingface import SINGLE
+from firstlight.weights.huggingface_gpt2 import GPT2Config
 
 SIZES = {"gpt2": (12, 768), "gpt2-medium": (24, 1024), "gpt2-large": (36, 1280), "gpt2-xl": (48, 1600)}
 DTYPES = {"float32": "F32", "float16": "F16"}
@@ -43,7 +44,7 @@ def write_gpt2(folder: Path, n_layers: int, width: int, dtype: str) -> None:
     """A GPT-2 in Hugging Face's layout, written tensor by tensor: it may be larger than memory."""
     config = {"vocab_size": 50257, "n_positions": 1024, "n_embd": width, "n_layer": n_layers, "n_head": width // 64}
     (folder / "config.json").write_text(json.dumps({"model_type": "gpt2", **config}))
-    shapes = dict(gpt2_shapes(GPT2Config(**config)))
+    shapes = dict(GPT2Config(**config).shapes())
     header, end = {}, 0
     for name, shape in shapes.items():
         begin, end = end, end + int(np.prod(shape)) * np.dtype(dtype).itemsize

@@ -1,4 +1,4 @@
-"""What several test files share: a tiny GPT, a tiny data module, and data that only some machines have."""
+"""What several test files share: tiny models, a tiny data module, and data that only some machines have."""
 
 import os
 import tempfile
@@ -12,6 +12,7 @@ from firstlight.data.text import TextData
 from firstlight.data.tokenizers.bytes import BytesTokenizer
 from firstlight.data.tokenizers.gpt2 import GPT2Tokenizer
 from firstlight.model.gpt import GPT
+from firstlight.model.modern import ModernGPT
 
 SHARED = Path(__file__).parents[2] / "shared"
 if "TIKTOKEN_CACHE_DIR" not in os.environ and (SHARED / "tiktoken").is_dir():
@@ -44,6 +45,28 @@ def tiny_gpt():
         return model.eval()
 
     return make
+
+
+@pytest.fixture
+def tiny_modern():
+    """A factory of small ModernGPTs in evaluation mode, whose weights are large enough for mistakes to show."""
+
+    def make(*, seed: int = 0, **changes) -> ModernGPT:
+        sizes = {"vocab_size": 31, "context_length": 8, "emb_dim": 24, "n_heads": 6, "n_layers": 2, "n_kv_heads": 2}
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = ModernGPT(**(sizes | {"tie_weights": False} | changes))
+            for name, parameter in model.named_parameters():
+                torch.nn.init.normal_(parameter, mean=float("norm" in name), std=0.3)
+        return model.eval()
+
+    return make
+
+
+@pytest.fixture(params=["GPT", "ModernGPT"])
+def tiny_model(request, tiny_gpt, tiny_modern):
+    """A factory of small models of one architecture after the other."""
+    return tiny_gpt if request.param == "GPT" else tiny_modern
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The smallest models of others: the book's `.pth`, Hugging Face's folder, OpenAI's folder; for tests to spoil."""
+"""The smallest models of others: the book's `.pth`, Hugging Face's folders, OpenAI's folder; for tests to spoil."""
 
 import json
 from pathlib import Path
@@ -8,6 +8,7 @@ from bundle_writer import write_bundle
 
 from firstlight.data.tokenizers.bytes import BytesTokenizer
 from firstlight.model.gpt import GPT
+from firstlight.model.modern import ModernGPT
 from firstlight.weights.export import export_huggingface
 from firstlight.weights.gpt2 import to_gpt2
 
@@ -44,6 +45,14 @@ def write_book(file: Path) -> Path:
 
 def write_huggingface(folder: Path) -> Path:
     export_huggingface(small_gpt(qkv_bias=True, tie_weights=True), bytes_tokenizer(), folder)
+    return folder
+
+
+def write_qwen3(folder: Path) -> Path:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = ModernGPT(**SIZES, n_kv_heads=1)
+    export_huggingface(model, bytes_tokenizer(), folder)
     return folder
 
 

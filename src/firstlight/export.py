@@ -48,6 +48,6 @@ def main(config: DictConfig) -> None:
     if plain["format"] == "hf":
         size = sum(file.stat().st_size for file in path.iterdir())
         load = f'; load it with transformers.AutoModelForCausalLM.from_pretrained("{path}")'
-        print(f"wrote a GPT-2 in Hugging Face's format to {path} ({size / 1e6:,.1f} MB){load}")
+        print(f"wrote the model in Hugging Face's format to {path} ({size / 1e6:,.1f} MB){load}")
     else:
         print(f"wrote the weights to {path} ({path.stat().st_size / 1e6:,.1f} MB); load them with checkpoint={path}")

@@ -91,7 +91,7 @@ def own_code(folder):
 ATTACKS = {
     "a pickle": (pickled, "pytorch_model.bin: a pickle can run code and is not read"),
     "a pickle under another name": (pickled_under_another_name, "not a safetensors file"),
-    "code of its own": (own_code, "only the architecture of GPT-2 is read"),
+    "code of its own": (own_code, "only the architectures of GPT-2, Qwen3, Llama are read"),
     "a part above the folder": (indexed("../elsewhere.safetensors"), "is no name of a safetensors file beside it"),
     "a part at a path": (indexed("/etc/elsewhere.safetensors"), "is no name of a safetensors file beside it"),
     "a part at an address": (indexed("http://127.0.0.1:9/x.safetensors"), "is no name of a safetensors file beside it"),

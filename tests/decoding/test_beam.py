@@ -126,8 +126,8 @@ def test_texts_and_scores_are_those_of_transformers(
 # ---- what beams are
 
 
-def test_one_beam_is_greedy(tiny_gpt, random_ids):
-    model, prompts = tiny_gpt(context_length=8), random_ids(2, 5, 8, 11)
+def test_one_beam_is_greedy(tiny_model, random_ids):
+    model, prompts = tiny_model(context_length=8), random_ids(2, 5, 8, 11)
     for eos_id in (None, 1, 18):
         settings = {"max_new_tokens": 9, "eos_id": eos_id}
         greedy = Greedy().generate(model, prompts, **settings)
@@ -146,8 +146,8 @@ def test_one_beam_is_greedy_also_where_logits_are_equal(tiny_gpt):
     assert max(row.ids) < 2000
 
 
-def test_beams_as_many_as_texts_find_the_most_probable_text_of_all(tiny_gpt):
-    model = tiny_gpt(vocab_size=8, seed=2)
+def test_beams_as_many_as_texts_find_the_most_probable_text_of_all(tiny_model):
+    model = tiny_model(vocab_size=8, seed=2)
     texts = list(itertools.product(range(8), repeat=2))
     with torch.no_grad():
         steps = model(torch.tensor([[3, *text] for text in texts])).log_softmax(dim=-1)

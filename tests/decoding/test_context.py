@@ -44,8 +44,8 @@ def test_logits_are_those_of_each_row_alone_while_the_window_fills_and_slides(
 
 
 @torch.no_grad()
-def test_several_tokens_at_once_have_the_logits_of_one_after_another(tiny_gpt, random_ids, assert_same):
-    model, rows, new = tiny_gpt(context_length=8), random_ids(2, 4), random_ids(4, 4, seed=9)
+def test_several_tokens_at_once_have_the_logits_of_one_after_another(tiny_model, random_ids, assert_same):
+    model, rows, new = tiny_model(context_length=8), random_ids(2, 4), random_ids(4, 4, seed=9)
     context = Context(model, rows)
     context.start()
     logits = context.append(torch.tensor(new))  # exactly as many as there is room for
@@ -77,8 +77,8 @@ def test_what_is_dropped_was_never_there(tiny_gpt, assert_same):
 
 @pytest.mark.parametrize("lengths", [(2, 4, 1), (8, 3, 7), (9, 2, 12)], ids="prompts of {}".format)
 @torch.no_grad()
-def test_rows_that_are_reordered_doubled_and_left_out_keep_their_past(tiny_gpt, random_ids, assert_same, lengths):
-    model, rows = tiny_gpt(context_length=8), random_ids(*lengths)
+def test_rows_that_are_reordered_doubled_and_left_out_keep_their_past(tiny_model, random_ids, assert_same, lengths):
+    model, rows = tiny_model(context_length=8), random_ids(*lengths)
     context = Context(model, rows)
     context.start()
     for numbers in ([2, 0, 0, 1], [0, 1, 2, 3], [3, 1], [1, 0, 1]):

@@ -34,8 +34,8 @@ def assert_same(plain, guessed):
 
 
 @pytest.mark.parametrize("max_guesses", [1, 8])
-def test_the_tokens_and_draws_are_those_of_plain_decoding(tiny_gpt, both, random_ids, strategy, max_guesses):
-    model = tiny_gpt(context_length=32)
+def test_the_tokens_and_draws_are_those_of_plain_decoding(tiny_model, both, random_ids, strategy, max_guesses):
+    model = tiny_model(context_length=32)
     for prompt, seed in [(REPETITIVE, 1), (random_ids(9)[0], 2), ([7], 3)]:
         settings = {"max_new_tokens": 26, "seeds": [seed], "max_guesses": max_guesses}
         assert_same(*both(model, strategy, prompt, **settings))  # up to the context length and past it

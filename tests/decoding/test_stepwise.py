@@ -24,9 +24,9 @@ def ids_of(found):
 @pytest.mark.parametrize("num_samples", [1, 3])
 @pytest.mark.parametrize("lengths", [(1,), (3, 1, 5), (8, 2), (11, 4, 9)], ids=lambda lengths: f"prompts of {lengths}")
 def test_batches_are_the_uncached_loop_over_each_row_alone(
-    tiny_gpt, uncached, random_ids, strategy, lengths, num_samples
+    tiny_model, uncached, random_ids, strategy, lengths, num_samples
 ):
-    model, prompts = tiny_gpt(context_length=8), random_ids(*lengths)
+    model, prompts = tiny_model(context_length=8), random_ids(*lengths)
     seeds = [101 + number for number in range(len(prompts))]
     found = strategy.generate(model, prompts, max_new_tokens=10, num_samples=num_samples, seeds=seeds)
     for prompt, seed, samples in zip(prompts, seeds, found, strict=True):
@@ -38,8 +38,8 @@ def test_batches_are_the_uncached_loop_over_each_row_alone(
             assert sample.finish_reason == "length"
 
 
-def test_rows_that_end_leave_the_others_as_they_were(tiny_gpt, uncached, random_ids, strategy):
-    model, prompts = tiny_gpt(context_length=8), random_ids(*[4] * 12)
+def test_rows_that_end_leave_the_others_as_they_were(tiny_model, uncached, random_ids, strategy):
+    model, prompts = tiny_model(context_length=8), random_ids(*[4] * 12)
     everything = [uncached(model, strategy, prompt, 10, seed=n)[0] for n, prompt in enumerate(prompts)]
     eos_id = everything[0][2]  # so that it comes somewhere
     found = strategy.generate(model, prompts, max_new_tokens=10, seeds=range(12), eos_id=eos_id)

@@ -33,8 +33,8 @@ def fill(cache, tokens):
 
 
 @pytest.mark.parametrize("chunks", [[1] * 6, [2, 3, 1], [6], [5, 1], [1, 5]], ids=str)
-def test_logits_with_a_cache_are_those_without(tiny_gpt, some_ids, chunks):
-    model, ids = tiny_gpt(), some_ids(3, 6)
+def test_logits_with_a_cache_are_those_without(tiny_model, some_ids, chunks):
+    model, ids = tiny_model(), some_ids(3, 6)
     cache = model.new_cache()
     pieces = [model(chunk, cache) for chunk in ids.split(chunks, dim=1)]
     torch.testing.assert_close(torch.cat(pieces, dim=1), model(ids), **ROUNDING)
@@ -42,8 +42,8 @@ def test_logits_with_a_cache_are_those_without(tiny_gpt, some_ids, chunks):
 
 @pytest.mark.parametrize("chunks", [[8], [5, 1, 1, 1], [4, 3, 1], [7, 1]], ids=str)
 @torch.no_grad()
-def test_logits_of_padded_rows_are_those_of_each_row_alone(tiny_gpt, some_ids, chunks):
-    model, ids, lengths = tiny_gpt(), some_ids(4, 8), (8, 5, 6, 8)
+def test_logits_of_padded_rows_are_those_of_each_row_alone(tiny_model, some_ids, chunks):
+    model, ids, lengths = tiny_model(), some_ids(4, 8), (8, 5, 6, 8)
     cache = model.new_cache()
     cache.padding = torch.tensor([8 - length for length in lengths])
     logits = torch.cat([model(chunk, cache) for chunk in ids.split(chunks, dim=1)], dim=1)
@@ -53,8 +53,8 @@ def test_logits_of_padded_rows_are_those_of_each_row_alone(tiny_gpt, some_ids, c
 
 
 @torch.no_grad()
-def test_what_stands_in_the_padding_reaches_no_logits(tiny_gpt, some_ids):
-    model, ids = tiny_gpt(), some_ids(2, 6)
+def test_what_stands_in_the_padding_reaches_no_logits(tiny_model, some_ids):
+    model, ids = tiny_model(), some_ids(2, 6)
     found = []
     for token in (0, 17):
         ids[1, :4] = token

@@ -112,8 +112,8 @@ def test_a_head_that_the_model_reads_itself_stays_as_it_is(bigram):
 
 
 @pytest.mark.parametrize("tie_weights", [False, True], ids=["untied", "tied"])
-def test_the_loss_of_a_trained_model_hardly_changes(tiny_gpt, tie_weights):
-    model = tiny_gpt(vocab_size=16, context_length=16, emb_dim=24, tie_weights=tie_weights)
+def test_the_loss_of_a_trained_model_hardly_changes(tiny_model, tie_weights):
+    model = tiny_model(vocab_size=16, context_length=16, emb_dim=24, tie_weights=tie_weights)
     ids = torch.randint(16, (1, 17), generator=torch.Generator().manual_seed(2)).expand(4, -1)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
 
@@ -133,7 +133,7 @@ def test_the_loss_of_a_trained_model_hardly_changes(tiny_gpt, tie_weights):
 
 
 @pytest.mark.parametrize("decoding", [Greedy(), BeamSearch(n_beams=3)], ids=["greedy", "beam"])
-def test_a_model_in_8_bits_decodes_batches_with_a_cache(tiny_gpt, decoding):
-    model = quantize_int8(tiny_gpt())
+def test_a_model_in_8_bits_decodes_batches_with_a_cache(tiny_model, decoding):
+    model = quantize_int8(tiny_model())
     found = decoding.generate(model, [[1, 2, 3], [4]], max_new_tokens=9)
     assert [len(row.ids) for [row] in found] == [9, 9]

@@ -65,6 +65,23 @@ def test_a_shorter_context_takes_the_first_positions(train):
     torch.testing.assert_close(model_of("second")(IDS), model_of("first")(IDS), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("context_length", [8, 32])
+def test_a_modern_model_takes_any_context_and_the_sizes_that_the_weights_have(train, context_length, capsys):
+    modern = ["model=modern_nano", "trainer.max_steps=1", "optimizer.lr=1e-30"]
+    assert train("first", *modern, "model.n_kv_heads=1", "model.ff_dim=24", "model.qk_norm=false") == 0
+    capsys.readouterr()
+    other = [f"model.context_length={context_length}", "data.stride=8", "model.tie_weights=false"]
+    assert train("second", *modern, *other, "init_from=first") == 0
+    told = capsys.readouterr().err
+    assert all(
+        f"model.{change}" in told for change in ("n_kv_heads 2 -> 1", "ff_dim None -> 24", "qk_norm True -> False")
+    )
+    assert model_of("second").context_length == context_length
+    assert torch.equal(model_of("second")(IDS), model_of("first")(IDS))
+    assert train("third", *modern, "model.rope_theta=500", "init_from=first") == 2
+    assert "they need model.rope_theta=10000.0" in capsys.readouterr().err
+
+
 def test_a_tied_head_becomes_one_of_its_own(train):
     assert train("first", "trainer.max_steps=1", "model.tie_weights=true") == 0
     untied = ["model.tie_weights=false", "optimizer.lr=1e-30"]

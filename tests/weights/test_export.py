@@ -13,6 +13,7 @@ from firstlight.cli import main
 from firstlight.data.tokenizers.base import StoredTokenizer
 from firstlight.data.tokenizers.bpe import BPETokenizer
 from firstlight.data.tokenizers.bytes import BytesTokenizer
+from firstlight.decoding.greedy import Greedy
 from firstlight.errors import ConfigError
 from firstlight.model.base import LanguageModel
 from firstlight.weights.checkpoint import Checkpoint, load_checkpoint
@@ -79,6 +80,35 @@ def test_transformers_loads_the_same_model_and_tokenizer(
     assert theirs.config.attn_pdrop == theirs.config.embd_pdrop == theirs.config.resid_pdrop == 0.1
     continued = theirs.generate(IDS[:1, :3], max_new_tokens=3, do_sample=False, pad_token_id=0)
     assert continued.shape == (1, 6)
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("qk_norm", [True, False], ids=["Qwen3", "Llama"])
+def test_transformers_loads_a_modern_model_as_its_own(
+    tiny_modern, tokenizer, tmp_path, qk_norm, tied, caplog, recwarn, monkeypatch
+):
+    monkeypatch.setattr(transformers.utils.logging.get_logger("transformers"), "propagate", True)
+    changes = {"qk_norm": qk_norm, "tie_weights": tied, "rope_theta": 500.0, "drop_rate": 0.1}
+    model, out = tiny_modern(vocab_size=300, **changes), tmp_path / "out"
+    export_huggingface(model, tokenizer, out)
+    theirs, missing = transformers.AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
+    their_tokenizer = transformers.AutoTokenizer.from_pretrained(out)
+    assert type(theirs).__name__ == ("Qwen3ForCausalLM" if qk_norm else "LlamaForCausalLM")
+    assert not any(missing.values())
+    assert caplog.messages == [] and list(recwarn) == []
+    with torch.no_grad():
+        expected = model(IDS)
+        difference = (theirs.eval()(IDS).logits - expected).abs().max().item()
+    print(f"{difference:.1e} of {expected.abs().max().item():.1f}")
+    assert difference <= 1e-5 * expected.abs().max()
+    assert their_tokenizer.encode(TEXT) == tokenizer.encode(TEXT)
+    assert their_tokenizer.decode(tokenizer.encode(TEXT)) == TEXT
+    assert (theirs.config.tie_word_embeddings, theirs.config.attention_dropout) == (tied, 0.1)
+    assert theirs.config.max_position_embeddings == their_tokenizer.model_max_length == 8
+    assert theirs.config.eos_token_id == theirs.generation_config.eos_token_id == tokenizer.end_of_text
+    continued = theirs.generate(IDS[:1, :3], max_new_tokens=3, do_sample=False, pad_token_id=0)
+    [[greedy]] = Greedy().generate(model, IDS[:1, :3].tolist(), max_new_tokens=3)
+    assert continued[0, 3:].tolist() == greedy.ids
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -148,14 +178,14 @@ def test_safetensors_have_our_names_and_load_as_a_checkpoint(checkpoint, tokeniz
 
 
 class Other(LanguageModel):
-    """A model that is no GPT-2."""
+    """A model that transformers does not have."""
 
     vocab_size, context_length = 300, 8
     hidden = new_cache = output_weight = None
 
 
 def test_another_architecture_is_refused_for_hf_and_told_what_works(tokenizer, tmp_path):
-    with pytest.raises(ConfigError, match=r"^Other is not GPT-2's architecture.*format=safetensors"):
+    with pytest.raises(ConfigError, match=r"^Other is no architecture that format=hf is for.*format=safetensors"):
         export_huggingface(Other(), tokenizer, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

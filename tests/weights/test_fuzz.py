@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from foreign_models import book_state, write_book, write_huggingface, write_openai
+from foreign_models import book_state, write_book, write_huggingface, write_openai, write_qwen3
 from spoil import everything, flips, hostile_json, within
 
 from firstlight.data.tokenizers.huggingface import read_tokenizer
@@ -96,6 +96,19 @@ def test_hostile_values_in_a_json_file_of_hugging_face_are_refused_or_harmless(t
     document = json.loads((folder / name).read_text())
     found = outcomes(folder / name, hostile_json(document), lambda: read_huggingface(folder))
     assert found["refused"] > 100
+
+
+def test_hostile_values_in_a_config_of_qwen3_are_refused_or_harmless(tmp_path):
+    folder = write_qwen3(tmp_path / "hf")
+    file = folder / "config.json"
+    document = json.loads(file.read_text())
+    shapes = {n: w.shape for n, w in read_huggingface(folder)[0].items()}
+
+    def read():
+        assert {n: w.shape for n, w in read_huggingface(folder)[0].items()} == shapes
+
+    for contents in (hostile_json(document), flips(file.read_bytes(), 60)):
+        assert outcomes(file, contents, read)["refused"] > 20
 
 
 def test_hostile_values_in_the_header_of_safetensors_are_refused_or_harmless(tmp_path):

@@ -199,7 +199,8 @@ def test_what_is_the_same_model_is_read(folder, original, changes):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}, ["model_type is 'llama'", "LlamaForCausalLM"]),
+        ({"model_type": "bert", "architectures": ["BertForMaskedLM"]}, ["model_type is 'bert'", "BertForMaskedLM"]),
+        ({"model_type": "llama"}, ["max_position_embeddings", "required"]),
         ({"model_type": ..., "architectures": ...}, ["GPT-2", "model_type is None"]),
         ({"model_type": ["gpt2"]}, ["model_type is ['gpt2']"]),
         ({"activation_function": "relu"}, ["activation_function ('relu')", "gelu_new"]),

@@ -36,3 +36,14 @@ def replace_linears(model: nn.Module) -> None:
         for name, child in module.named_children():
             if type(child) is nn.Linear:
                 setattr(module, name, FewRowsLinear(child))
+
+
+def joined(*linears: nn.Linear) -> nn.Linear:
+    """One linear layer whose outputs are those of `linears`, one behind the other: one product, with the same sums."""
+    first = linears[0]
+    with torch.device("meta"):
+        one = nn.Linear(first.in_features, sum(each.out_features for each in linears), first.bias is not None)
+    one.weight = nn.Parameter(torch.cat([each.weight.detach() for each in linears]))
+    if first.bias is not None:
+        one.bias = nn.Parameter(torch.cat([each.bias.detach() for each in linears]))
+    return one

@@ -15,6 +15,8 @@ from firstlight.model.attention import causal_attention
 from firstlight.model.base import LanguageModel
 from firstlight.model.cache import KVCache
 from firstlight.model.dropout import Masks, make_dropout
+from firstlight.model.few_rows import joined
+from firstlight.model.tying import with_both_ends
 
 
 class MultiHeadAttention(nn.Module):
@@ -33,17 +35,9 @@ class MultiHeadAttention(nn.Module):
 
     def fuse(self) -> None:
         """Make one matrix of query, key and value: one product in place of three, with the same sums."""
-        if self.W_qkv is not None:
-            return
-        parts = (self.W_query, self.W_key, self.W_value)
-        with torch.device("meta"):
-            self.W_qkv = nn.Linear(
-                self.W_query.in_features, 3 * self.W_query.out_features, self.W_query.bias is not None
-            )
-        self.W_qkv.weight = nn.Parameter(torch.cat([part.weight.detach() for part in parts]))
-        if self.W_query.bias is not None:
-            self.W_qkv.bias = nn.Parameter(torch.cat([part.bias.detach() for part in parts]))
-        del self.W_query, self.W_key, self.W_value
+        if self.W_qkv is None:
+            self.W_qkv = joined(self.W_query, self.W_key, self.W_value)
+            del self.W_query, self.W_key, self.W_value
 
     def forward(self, x: Tensor, layer: int, cache: KVCache | None, mask: Tensor | None) -> Tensor:
         if self.W_qkv is None:
@@ -173,16 +167,13 @@ class GPT(LanguageModel):
         Raises:
             ValueError: the weights were made with a shorter context, or are of an untied model and this one is tied.
         """
-        positions, embedding, head = (weights.get(f"{name}.weight") for name in ("pos_emb", "tok_emb", "out_head"))
-        embedding, head = (embedding if embedding is not None else head), (head if head is not None else embedding)
-        if positions is None or embedding is None or head is None:
+        weights = with_both_ends(weights, tied=self.out_head.weight is self.tok_emb.weight)
+        positions = weights.get("pos_emb.weight")
+        if positions is None:
             return weights  # of something else: whoever loads them says what is missing
         if self.context_length > len(positions):
             raise ValueError(f"context_length ({self.context_length}) must be at most {len(positions)}, as it was")
-        if self.out_head.weight is self.tok_emb.weight and not torch.equal(head, embedding):
-            raise ValueError("tie_weights must be false: the weights to start from have a head of their own")
-        own = {"pos_emb": positions[: self.context_length], "tok_emb": embedding, "out_head": head}
-        return {**weights, **{f"{name}.weight": weight for name, weight in own.items()}}
+        return {**weights, "pos_emb.weight": positions[: self.context_length]}
 
     def _init_gpt2(self) -> None:
         """Radford et al. 2019, section 2.3; the standard deviation is that of OpenAI's code."""

@@ -1,4 +1,4 @@
-"""Models for others to use: GPT-2 in Hugging Face's format, and our own weights as safetensors."""
+"""Models for others to use: GPT-2, Qwen3 or Llama in Hugging Face's format, and our own weights as safetensors."""
 
 import json
 import shutil
@@ -10,14 +10,19 @@ from typing import Any
 
 import safetensors.torch
 from safetensors import SafetensorError
+from torch import Tensor
 
 from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.data.tokenizers.huggingface import write_tokenizer
 from firstlight.errors import ConfigError, one_line, shorten
 from firstlight.model.base import LanguageModel
-from firstlight.model.gpt import GPT, TransformerBlock
+from firstlight.model.gpt import GPT
+from firstlight.model.modern import ModernGPT
 from firstlight.weights.gpt2 import to_gpt2
 from firstlight.weights.huggingface import SINGLE
+from firstlight.weights.huggingface_gpt2 import gpt2_config
+from firstlight.weights.huggingface_llama import llama_config
+from firstlight.weights.llama import to_llama
 from firstlight.weights.model_file import save_model_file
 
 
@@ -25,25 +30,26 @@ def export_huggingface(model: LanguageModel, tokenizer: Tokenizer, folder: Path)
     """Write `folder`, from which `transformers.AutoModelForCausalLM` and `AutoTokenizer` load the same model.
 
     Raises:
-        ConfigError: the model is no GPT-2, its tokenizer not of GPT-2's kind, or the folder is there or not writable.
+        ConfigError: transformers has no such model, its tokenizer is not of GPT-2's kind, or the folder is there or
+            not writable.
     """
-    if not isinstance(model, GPT):
-        raise ConfigError(
-            f"{type(model).__name__} is not GPT-2's architecture, which format=hf is for; format=safetensors takes any"
-        )
-    end_of_text = tokenizer.end_of_text
+    config, state = _in_their_words(model)
+    ends = dict.fromkeys(("bos_token_id", "eos_token_id"), tokenizer.end_of_text)
+    config |= {
+        "vocab_size": model.vocab_size,
+        "initializer_range": 0.02,
+        "tie_word_embeddings": "lm_head.weight" not in state,
+        "dtype": str(model.output_weight.dtype).removeprefix("torch."),
+        **ends,
+    }
     with _appearing(folder) as temporary:
         temporary.mkdir()
         try:
             write_tokenizer(tokenizer.state_dict(), temporary, context_length=model.context_length)
         except ValueError as error:
             raise ConfigError(f"format=hf: {error}") from error
-        for name, content in {
-            "config.json": _config(model, end_of_text),
-            "generation_config.json": {"bos_token_id": end_of_text, "eos_token_id": end_of_text},
-        }.items():
+        for name, content in {"config.json": config, "generation_config.json": ends}.items():
             (temporary / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        state = to_gpt2(model.state_dict(), n_layers=len(model.trf_blocks))
         safetensors.torch.save_file(state, temporary / SINGLE, metadata={"format": "pt"})
         shutil.copymode(temporary / "config.json", temporary / SINGLE)  # safetensors lets nobody else read it
 
@@ -101,25 +107,19 @@ def _appearing(out: Path) -> Iterator[Path]:
                 folder.rmdir()
 
 
-def _config(model: GPT, end_of_text: int) -> dict[str, Any]:
-    """What transformers' `GPT2Config` needs to be this model."""
-    embedding, block = model.tok_emb.weight, model.trf_blocks[0]
-    assert isinstance(block, TransformerBlock)
-    return {
-        "model_type": "gpt2",
-        "architectures": ["GPT2LMHeadModel"],
-        "vocab_size": model.vocab_size,
-        "n_positions": model.context_length,
-        "n_embd": embedding.shape[1],
-        "n_layer": len(model.trf_blocks),
-        "n_head": block.att.n_heads,
-        "n_inner": None,
-        "activation_function": "gelu_new",
-        "layer_norm_epsilon": 1e-5,
-        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), model.drop_emb.p),
-        "initializer_range": 0.02,
-        "tie_word_embeddings": model.out_head.weight is embedding,
-        "bos_token_id": end_of_text,
-        "eos_token_id": end_of_text,
-        "dtype": str(embedding.dtype).removeprefix("torch."),
-    }
+def _in_their_words(model: LanguageModel) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The part of `config.json` that is an architecture's own, and the state dict.
+
+    Raises:
+        ConfigError: transformers has no such architecture.
+    """
+    if isinstance(model, GPT):
+        return gpt2_config(model), to_gpt2(model.state_dict(), n_layers=len(model.trf_blocks))
+    if isinstance(model, ModernGPT):
+        config = llama_config(model)
+        is_qwen3 = config["model_type"] == "qwen3"
+        return config, to_llama(model.state_dict(), n_layers=len(model.trf_blocks), qk_norm=is_qwen3)
+    raise ConfigError(
+        f"{type(model).__name__} is no architecture that format=hf is for (GPT and ModernGPT are); "
+        f"format=safetensors takes any"
+    )

@@ -53,7 +53,9 @@ def _check_architecture(repo: str, config: Path) -> None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return  # whoever reads the folder says what is wrong with it
     if model_type != "gpt2":
-        raise ConfigError(f"{repo} is a {shorten(repr(model_type))}; only the architecture of GPT-2 is read")
+        raise ConfigError(
+            f"{repo} is a {shorten(repr(model_type))}; only the architecture of GPT-2 is read from the hub"
+        )
 
 
 def check_content(file: Path) -> None:

@@ -1,0 +1,253 @@
+"""A decoder of today: Qwen3's with QK-norm (Yang et al. 2025), Llama's without (Touvron et al. 2023).
+
+What differs from GPT-2, and where it is from: RMSNorm (Zhang & Sennrich 2019), rotary positions (RoPE, Su et al. 2021),
+SwiGLU (Shazeer 2020), grouped-query attention (Ainslie et al. 2023), a norm of queries and keys (Henry et al. 2020), no
+biases. Names are those of model/gpt.py where there is the same thing.
+
+Shapes: B batch, T time, C emb_dim, H heads, K heads of keys and values (H is a multiple of K), D head_dim (C = H * D),
+F ff_dim, V vocabulary.
+"""
+
+import math
+from typing import Annotated, Self
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from firstlight.config import ContextLength, Ratio, VocabSize
+from firstlight.model.attention import causal_attention
+from firstlight.model.base import LanguageModel
+from firstlight.model.cache import KVCache
+from firstlight.model.dropout import Masks, make_dropout
+from firstlight.model.few_rows import joined
+from firstlight.model.tying import with_both_ends
+
+EPS = 1e-6
+"""Added to the mean square in every norm, as in Qwen3."""
+
+Rotation = tuple[Tensor, Tensor]
+"""Cosine and sine of every angle, (1, T, D / 2) each, or (B, 1, T, D / 2) where rows have positions of their own."""
+
+
+def rotation(positions: Tensor, head_dim: int, theta: float) -> Rotation:
+    """The angles of RoPE at `positions` (T,) or (B, T): pair d turns by theta^(-2d / D) a position.
+
+    In float32 whatever the model is in: bfloat16 cannot tell position 257 from 256.
+    """
+    pairs = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32)  # (D / 2,)
+    angles = positions[..., None].float() * (1.0 / theta ** (pairs / head_dim))  # (T, D / 2) or (B, T, D / 2)
+    angles = angles.unsqueeze(-3)  # the same for all heads
+    return angles.cos(), angles.sin()
+
+
+def rotated(x: Tensor, by: Rotation) -> Tensor:
+    """`x` (B, H, T, D) with its pairs turned, in float32 or better.
+
+    A pair is a place of the first half of a head and the same place of the second, as in transformers (Su et al. pair
+    neighbours, which is the same up to the order of the rows of the query and key matrices).
+    """
+    cos, sin = by
+    first, second = x.chunk(2, dim=-1)  # (B, H, T, D / 2) each
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+class GroupedQueryAttention(nn.Module):
+    """Causal self-attention where H / K heads of queries share a head of keys and values: a cache that much smaller."""
+
+    def __init__(
+        self, emb_dim: int, n_heads: int, n_kv_heads: int, drop_rate: float, qk_norm: bool, masks: Masks
+    ) -> None:
+        super().__init__()
+        self.n_heads, self.n_kv_heads, self.head_dim = n_heads, n_kv_heads, emb_dim // n_heads
+        self.drop_rate = drop_rate
+        self.masks: Masks = masks
+        self.W_query = nn.Linear(emb_dim, emb_dim, bias=False)
+        self.W_key = nn.Linear(emb_dim, n_kv_heads * self.head_dim, bias=False)
+        self.W_value = nn.Linear(emb_dim, n_kv_heads * self.head_dim, bias=False)
+        self.out_proj = nn.Linear(emb_dim, emb_dim, bias=False)
+        self.query_norm = nn.RMSNorm(self.head_dim, EPS) if qk_norm else None
+        self.key_norm = nn.RMSNorm(self.head_dim, EPS) if qk_norm else None
+        self.W_qkv: nn.Linear | None = None
+
+    def fuse(self) -> None:
+        """Make one matrix of query, key and value: one product in place of three, with the same sums."""
+        if self.W_qkv is None:
+            self.W_qkv = joined(self.W_query, self.W_key, self.W_value)
+            del self.W_query, self.W_key, self.W_value
+
+    def forward(self, x: Tensor, by: Rotation, layer: int, cache: KVCache | None, mask: Tensor | None) -> Tensor:
+        if self.W_qkv is None:
+            projected = (self.W_query(x), self.W_key(x), self.W_value(x))  # (B, T, H * D), twice (B, T, K * D)
+        else:
+            sizes = [n_heads * self.head_dim for n_heads in (self.n_heads, self.n_kv_heads, self.n_kv_heads)]
+            projected = self.W_qkv(x).split(sizes, dim=-1)
+        # (B, T, H * D) -> (B, H, T, D), and K for H in keys and values
+        queries, keys, values = (p.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for p in projected)
+        queries = rotated(_normalised(queries, self.query_norm), by)
+        keys = rotated(_normalised(keys, self.key_norm), by).to(values.dtype)
+        if cache is not None:
+            keys, values = cache.update(layer, keys, values)  # (B, K, cache.length + T, D)
+        drop_rate = self.drop_rate if self.training else 0.0
+        attended = causal_attention(
+            queries.to(keys.dtype), keys, values, mask=mask, drop_rate=drop_rate, masks=self.masks
+        )
+        return self.out_proj(attended.to(x.dtype).transpose(1, 2).flatten(2))  # (B, H, T, D) -> (B, T, C)
+
+
+def _normalised(x: Tensor, norm: nn.RMSNorm | None) -> Tensor:
+    """`x` (..., D) over the root of its mean square; autocast leaves norms alone, and `x` may be in half precision."""
+    return x if norm is None else norm(x.to(norm.weight.dtype))
+
+
+class SwiGLU(nn.Module):
+    """Two projections up, of which SiLU makes one the gate of the other, and one down."""
+
+    def __init__(self, emb_dim: int, ff_dim: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(emb_dim, ff_dim, bias=False)
+        self.up = nn.Linear(emb_dim, ff_dim, bias=False)
+        self.down = nn.Linear(ff_dim, emb_dim, bias=False)
+        self.gate_up: nn.Linear | None = None
+
+    def fuse(self) -> None:
+        """Make one matrix of gate and up: one product in place of two, with the same sums."""
+        if self.gate_up is None:
+            self.gate_up = joined(self.gate, self.up)
+            del self.gate, self.up
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = (self.gate(x), self.up(x)) if self.gate_up is None else self.gate_up(x).chunk(2, dim=-1)
+        return self.down(F.silu(gate) * up)  # (B, T, F) -> (B, T, C)
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm: each of the two sublayers reads a normalised copy and adds to the residual stream."""
+
+    def __init__(
+        self,
+        emb_dim: int,
+        n_heads: int,
+        n_kv_heads: int,
+        ff_dim: int,
+        drop_rate: float,
+        qk_norm: bool,
+        masks: Masks,
+    ) -> None:
+        super().__init__()
+        self.att = GroupedQueryAttention(emb_dim, n_heads, n_kv_heads, drop_rate, qk_norm, masks)
+        self.ff = SwiGLU(emb_dim, ff_dim)
+        self.norm1 = nn.RMSNorm(emb_dim, EPS)
+        self.norm2 = nn.RMSNorm(emb_dim, EPS)
+        self.drop_shortcut = make_dropout(drop_rate, masks)
+
+    def forward(self, x: Tensor, by: Rotation, layer: int, cache: KVCache | None, mask: Tensor | None) -> Tensor:
+        x = x + self.drop_shortcut(self.att(self.norm1(x), by, layer, cache, mask))
+        return x + self.drop_shortcut(self.ff(self.norm2(x)))
+
+
+class ModernGPT(LanguageModel):
+    """Rotary positions, pre-RMSNorm blocks of grouped-query attention and SwiGLU; dropout where `GPT` has it.
+
+    `n_kv_heads=None` is as many as `n_heads`. `ff_dim=None` is 8/3 of `emb_dim`, rounded up to a multiple of 32: its
+    three matrices then have the parameters of GPT-2's two (Shazeer 2020), and no row is padded in 8 bits
+    (model/int8.py). Every matrix begins as N(0, 0.02), but the two projections into the residual stream, which are
+    scaled by 1 / sqrt(2 * n_layers) (Radford et al. 2019). `dropout` is how its masks are drawn on a CPU
+    (model/dropout.py).
+
+    Raises:
+        ValueError: heads do not divide the width, or heads of keys and values the heads, or a head's width is odd.
+    """
+
+    free_settings = frozenset({"context_length", "drop_rate", "tie_weights", "dropout"})
+    adopted_settings = frozenset({"vocab_size", "n_kv_heads", "ff_dim", "qk_norm"})
+
+    def __init__(
+        self,
+        *,
+        vocab_size: VocabSize,
+        context_length: ContextLength,
+        emb_dim: Annotated[int, Field(gt=0, le=2**16)],
+        n_heads: Annotated[int, Field(gt=0, le=2**16)],
+        n_layers: Annotated[int, Field(gt=0, le=512)],
+        n_kv_heads: Annotated[int, Field(gt=0, le=2**16)] | None = None,
+        ff_dim: Annotated[int, Field(gt=0, le=2**18)] | None = None,
+        qk_norm: bool = True,
+        rope_theta: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 10_000.0,
+        drop_rate: Ratio = 0.0,
+        tie_weights: bool = True,
+        dropout: Masks = "torch",
+    ) -> None:
+        n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
+        ff_dim = 32 * math.ceil(emb_dim / 12) if ff_dim is None else ff_dim
+        if emb_dim % n_heads:
+            raise ValueError(f"emb_dim ({emb_dim}) must be divisible by n_heads ({n_heads})")
+        if n_heads % n_kv_heads:
+            raise ValueError(f"n_heads ({n_heads}) must be divisible by n_kv_heads ({n_kv_heads})")
+        if emb_dim // n_heads % 2:
+            raise ValueError(
+                f"emb_dim / n_heads ({emb_dim // n_heads}) must be even, as rotary positions turn pairs: "
+                f"choose another emb_dim or n_heads"
+            )
+        super().__init__()
+        self.vocab_size = vocab_size
+        self.context_length = context_length
+        self.rope_theta = rope_theta
+        self.head_dim = emb_dim // n_heads
+        self.tok_emb = nn.Embedding(vocab_size, emb_dim)
+        self.drop_emb = make_dropout(drop_rate, dropout)
+        self.trf_blocks = nn.ModuleList(
+            TransformerBlock(emb_dim, n_heads, n_kv_heads, ff_dim, drop_rate, qk_norm, dropout) for _ in range(n_layers)
+        )
+        self.final_norm = nn.RMSNorm(emb_dim, EPS)
+        self.out_head = nn.Linear(emb_dim, vocab_size, bias=False)
+        if tie_weights:
+            self.out_head.weight = self.tok_emb.weight
+        self._init_matrices()
+
+    @property
+    def output_weight(self) -> Tensor:
+        return self.out_head.weight  # (V, C)
+
+    def project(self, hidden: Tensor) -> Tensor:
+        return self.out_head(hidden)
+
+    def hidden(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+        n_tokens = ids.shape[1]
+        if cache is None:
+            positions, mask = torch.arange(n_tokens, device=ids.device), None
+        else:
+            positions, mask = cache.positions(n_tokens, ids.device), cache.mask(n_tokens, ids.device)
+        by = rotation(positions, self.head_dim, self.rope_theta)  # once for all layers
+        x = self.drop_emb(self.tok_emb(ids))  # (B, T, C)
+        for layer, block in enumerate(self.trf_blocks):
+            x = block(x, by, layer, cache, mask)
+        if cache is not None:
+            cache.advance(n_tokens)
+        return self.final_norm(x)
+
+    def new_cache(self) -> KVCache:
+        return KVCache(n_layers=len(self.trf_blocks), context_length=self.context_length)
+
+    def fused(self) -> Self:
+        for block in self.trf_blocks:
+            assert isinstance(block, TransformerBlock)
+            block.att.fuse()
+            block.ff.fuse()
+        return super().fused()
+
+    def adapted(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Of a tied model the embedding as a head of its own; another context needs no other weights.
+
+        Raises:
+            ValueError: the weights are of an untied model and this one is tied.
+        """
+        return with_both_ends(weights, tied=self.out_head.weight is self.tok_emb.weight)
+
+    def _init_matrices(self) -> None:
+        residual_std = 0.02 / math.sqrt(2 * len(self.trf_blocks))
+        for name, parameter in self.named_parameters():
+            if parameter.dim() == 2:
+                into_residual = name.endswith(("att.out_proj.weight", "ff.down.weight"))
+                nn.init.normal_(parameter, std=residual_std if into_residual else 0.02)
