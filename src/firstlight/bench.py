@@ -100,17 +100,13 @@ def _measured(
 
 @contextmanager
 def _new_folder(wanted: Path) -> Iterator[Path]:
-    """The folder `wanted`, or `wanted_2`, ...: the first that is new. Nothing of it is left if nothing is in it."""
+    """The folder `wanted`, or `wanted_2`, ...: the first that is new. It goes again if nothing is in it at the end."""
     if wanted.name in ("", ".."):
         raise ConfigError(f"output_dir ({wanted}) must name a folder that can be made")
     new = [folder for folder in wanted.absolute().parents if not folder.exists()]
-    numbered = itertools.chain([wanted], (wanted.with_name(f"{wanted.name}_{n}") for n in itertools.count(2)))
     try:
         wanted.parent.mkdir(parents=True, exist_ok=True)
-        for folder in numbered:
-            with suppress(FileExistsError):
-                folder.mkdir()
-                break
+        folder = _first_new(wanted)
     except OSError as error:
         shown = shorten(str(wanted))
         raise ConfigError(f"output_dir ({shown}) cannot be made: {error.strerror}; give output_dir=...") from None
@@ -120,3 +116,12 @@ def _new_folder(wanted: Path) -> Iterator[Path]:
         with suppress(OSError):  # something is in it, or somebody else uses them now
             for made in [folder, *new]:
                 made.rmdir()
+
+
+def _first_new(wanted: Path) -> Path:
+    for number in itertools.count(1):
+        folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}_{number}")
+        with suppress(FileExistsError):
+            folder.mkdir()
+            return folder
+    raise AssertionError

@@ -2,7 +2,7 @@
 
 from matplotlib.figure import Figure
 
-from firstlight.benchmark.ladder import Rung
+from firstlight.benchmark.ladder import OWN_NAME, Rung
 
 PLAIN, BETTER, OWN = "#b8bec7", "#4c78a8", "#f28e2b"
 
@@ -12,9 +12,7 @@ def ladder_figure(rungs: list[Rung], title: str) -> Figure:
     figure = Figure(figsize=(8, 1.3 + 0.5 * len(rungs)), layout="constrained")
     axes = figure.subplots()
     first = rungs[0].rate
-    names = [rung.name if rung.is_config or not i else f"+ {rung.name}" for i, rung in enumerate(rungs)]
-    names = [f"{name}\n(this config)" if r.is_config and r.name != "this config" else name
-             for name, r in zip(names, rungs, strict=True)]  # fmt: skip
+    names = [_name(rung, is_first=rung is rungs[0]) for rung in rungs]
     rates, places = [rung.rate for rung in rungs], list(range(len(rungs)))
     ranges = [[rung.rate - min(rung.rates) for rung in rungs], [max(rung.rates) - rung.rate for rung in rungs]]
     colours = [OWN if rung.is_config else PLAIN if i == 0 else BETTER for i, rung in enumerate(rungs)]
@@ -28,6 +26,7 @@ def ladder_figure(rungs: list[Rung], title: str) -> Figure:
             xytext=(6, 0),
             textcoords="offset points",
             va="center",
+            bbox={"boxstyle": "square,pad=0.1", "color": "white"},  # over the grid
         )
     axes.set_yticks(places, names)
     axes.invert_yaxis()
@@ -40,3 +39,9 @@ def ladder_figure(rungs: list[Rung], title: str) -> Figure:
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
     return figure
+
+
+def _name(rung: Rung, *, is_first: bool) -> str:
+    if rung.name == OWN_NAME:
+        return rung.name
+    return ("" if is_first else "+ ") + rung.name + (f"\n({OWN_NAME})" if rung.is_config else "")

@@ -18,6 +18,8 @@ from firstlight.training.run_config import RunConfig
 
 PLAIN = {"trainer.precision": "32-true", "optimizer.fused": False, "model.dropout": "torch", "compile": False}
 """Every setting of the ladder at its slowest."""
+OWN_NAME = "this config"
+"""Of the rung that is the config at hand, where it is on none of the ladder."""
 MULTIPLE = 64
 """Of a vocabulary: a size that matrix products on a GPU are fast with."""
 WORTH = 1.02
@@ -133,7 +135,7 @@ class Ladder:
             if not rung.problem or not held:  # whatever became of plain, the others are built on it
                 held = rung.settings
         if not any(rung.is_config for rung in self.measured):
-            self.rungs.append(Rung("this config", self.config, {}, {}, is_config=True))
+            self.rungs.append(Rung(OWN_NAME, self.config, {}, {}, is_config=True))
             self._try(self.rungs[-1], 1)
             if self.rungs[-1].problem:
                 raise FailedError(f"this config was measured once, but not again: {self.rungs[-1].problem}")

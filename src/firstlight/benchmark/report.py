@@ -7,7 +7,7 @@ from rich import box
 from rich.filesize import decimal
 from rich.table import Table
 
-from firstlight.benchmark.ladder import Ladder, Suggestion, as_overrides
+from firstlight.benchmark.ladder import OWN_NAME, Ladder, Suggestion, as_overrides
 from firstlight.benchmark.settings import Settings
 
 
@@ -93,7 +93,7 @@ def rows(ladder: Ladder) -> list[dict[str, Any]]:
     told, before = [], None
     first = ladder.measured[0] if ladder.measured else None
     for rung in ladder.rungs:
-        is_apart = rung.name == "this config"
+        is_apart = rung.name == OWN_NAME
         row = {
             "rung": rung.name,
             "overrides": as_overrides(rung.added, ladder.config.plain),
@@ -104,7 +104,7 @@ def rows(ladder: Ladder) -> list[dict[str, Any]]:
         if rung.problem:
             continue
         assert first is not None
-        notes = ["this config"] if rung.is_config and not is_apart else []
+        notes = [OWN_NAME] if rung.is_config and not is_apart else []
         if rung.compile_seconds is not None:
             notes.append(f"compiled in {rung.compile_seconds:.0f} s")
         if rung.times_batch > 1:

@@ -2,7 +2,6 @@
 
 import statistics
 import time
-from collections import Counter
 from typing import Any
 
 import lightning.pytorch as pl
@@ -14,7 +13,7 @@ from firstlight.training.compilation import Compilation
 from firstlight.training.module import PretrainingModule
 from firstlight.training.trainer import Trainer
 
-PARTS = ("data", "forward", "backward", "optimizer")
+PARTS: tuple[str, ...] = ("data", "forward", "backward", "optimizer")
 """Of a step; the rest of it is Lightning's, and our own hooks'."""
 ACTIONS = {
     "train_dataloader_next": "data",
@@ -38,7 +37,7 @@ class Parts(Profiler):
     def __init__(self) -> None:
         super().__init__()
         self.device = torch.device("cpu")
-        self.seconds: Counter[str] = Counter()
+        self.seconds = dict.fromkeys(PARTS, 0.0)
         self._since: dict[str, float] = {}
 
     def start(self, action_name: str) -> None:
@@ -57,7 +56,7 @@ class Parts(Profiler):
 
     def take(self) -> dict[str, float]:
         """Seconds of each part since this was last called."""
-        taken, self.seconds = {part: self.seconds[part] for part in PARTS}, Counter()
+        taken, self.seconds = self.seconds, dict.fromkeys(PARTS, 0.0)
         return taken
 
 
