@@ -1,12 +1,15 @@
 """`firstlight bench`, as a user calls it."""
 
 import json
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
 
+from firstlight.bench import arguments
 from firstlight.benchmark import runs
+from firstlight.benchmark.stopwatch import Stopwatch
 from firstlight.cli import main
 from firstlight.compose import compose_config
 
@@ -151,3 +154,28 @@ def test_what_cannot_be_measured_is_refused_and_nothing_is_written(place, capsys
     out, err = capsys.readouterr()
     assert out == "" and err.startswith(f"firstlight: {said}") and err.count("\n") == 1
     assert [file.name for file in place.iterdir()] == ["text.txt"]
+
+
+def test_nothing_of_a_run_is_kept_but_its_numbers(place):
+    """Or a ladder would need the memory of all its rungs."""
+    seen = []
+
+    def remember(self, trainer, pl_module):
+        seen.append(weakref.ref(pl_module))
+        return start(self, trainer, pl_module)
+
+    start = Stopwatch.on_train_start
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Stopwatch, "on_train_start", remember)
+        run, settings = arguments(compose_config("bench", [*TINY, *SHORT]))
+        measured = [runs.measure(run, settings.warmup_steps, place / "run", in_parts=in_parts) for in_parts in (0, 1)]
+    assert [len(run.timing.seconds) for run in measured] == [2, 2]
+    assert [reference() for reference in seen] == [None, None]
+
+
+def test_a_model_that_torch_cannot_compile_is_said(place, monkeypatch, capsys):
+    from torch._dynamo.exc import Unsupported
+
+    without_memory_for(monkeypatch, lambda config: config["compile"], Unsupported("no such operation"))
+    assert main(["bench", *TINY, *SHORT, "bench.compile=true"]) == 0
+    assert "not measured: compile (torch.compile: no such operation)" in capsys.readouterr().out

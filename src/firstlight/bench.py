@@ -19,7 +19,6 @@ from firstlight.benchmark.machine import describe_machine
 from firstlight.benchmark.report import Own, as_data, ladder_table, machine_table, own_table, words
 from firstlight.benchmark.runs import FailedError, measure, peak_memory, reset_peak_memory
 from firstlight.benchmark.settings import Settings, check_measurable, shortening
-from firstlight.benchmark.stopwatch import breakdown
 from firstlight.config import build
 from firstlight.errors import ConfigError, shorten
 from firstlight.training.run_config import RunConfig
@@ -55,6 +54,9 @@ def main(config: DictConfig) -> None:
             own, machine, ladder = _measured(run, settings, Path(work), console, status.update)
         suggestion, larger = suggestions(ladder)
         console.print(ladder_table(ladder))
+        for rung in ladder.rungs:
+            if rung.problem:
+                console.print(f"not measured: {rung.name} ({rung.problem})", soft_wrap=True)
         for step in ladder.left_out:
             console.print(f"left out: {step.name} ({step.left_out})")
         console.print(f"\n{words(suggestion, larger, settings.tolerance)}\n", soft_wrap=True)
@@ -72,28 +74,28 @@ def _measured(
     reset_peak_memory()
     try:
         first = measure(run, settings.warmup_steps, work / "own")
-        peak = peak_memory(first.watch.device)
-        parts = breakdown(measure(run, settings.warmup_steps, work / "parts", in_parts=True).watch)
+        peak = peak_memory(first.timing.device)
+        parts = measure(run, settings.warmup_steps, work / "parts", in_parts=True).timing.breakdown()
     except FailedError as error:
         raise FailedError(f"this config cannot be measured: {error}") from None
-    watch = first.watch
+    timing = first.timing
     tell("the machine")
-    machine = describe_machine(watch.device, watch.dtype)
+    machine = describe_machine(timing.device, timing.dtype)
     rate = machine["flops_per_second"][machine["training_dtype"]]
     own = Own(
         name=run.plain["name"],
-        precision=watch.precision,
-        tokens_per_step=watch.tokens_per_step,
-        tokens_per_second=watch.tokens_per_second,
-        mfu=watch.tokens_per_second * watch.flops_per_token / rate if rate else None,
+        precision=timing.precision,
+        tokens_per_step=timing.tokens_per_step,
+        tokens_per_second=timing.tokens_per_second,
+        mfu=timing.tokens_per_second * timing.flops_per_token / rate if rate else None,
         loss=first.loss,
         peak=peak,
-        peak_is_of="of the GPU's" if watch.device.type == "cuda" else "of the process, with Python and torch",
+        peak_is_of="of the GPU's" if timing.device.type == "cuda" else "of the process, with Python and torch",
         parts=parts,
     )
     console.print(machine_table(machine))
     console.print(own_table(own))
-    ladder = Ladder(run, settings, device=watch.device, work=work, tell=tell)
+    ladder = Ladder(run, settings, device=timing.device, peak=peak, work=work, tell=tell)
     ladder.climb()
     return own, machine, ladder
 

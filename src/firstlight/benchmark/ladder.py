@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from rich.filesize import decimal
 
-from firstlight.benchmark.runs import FailedError, Measured, measure, peak_memory
+from firstlight.benchmark.runs import FailedError, Measured, measure
 from firstlight.benchmark.settings import Settings
 from firstlight.errors import ConfigError, message_lines
 from firstlight.training.memory import device_memory
@@ -54,7 +54,7 @@ class Rung:
     @property
     def rates(self) -> list[float]:
         """Tokens a second of each round."""
-        return [run.watch.tokens_per_second for run in self.runs]
+        return [run.timing.tokens_per_second for run in self.runs]
 
     @property
     def rate(self) -> float:
@@ -69,7 +69,7 @@ class Rung:
     @property
     def compile_seconds(self) -> float | None:
         """Of the first round: torch keeps what it has compiled."""
-        return self.runs[0].watch.compile_seconds
+        return self.runs[0].timing.compile_seconds
 
 
 def steps(config: dict[str, Any], settings: Settings, device: torch.device) -> Iterator[Step]:
@@ -105,12 +105,22 @@ def steps(config: dict[str, Any], settings: Settings, device: torch.device) -> I
 
 
 class Ladder:
-    """Climbs the ladder of the short run `config`, in the folder `work`; `tell` hears what is going on."""
+    """Climbs the ladder of the short run `config`, in the folder `work`; `tell` hears what is going on.
+
+    `device` is the run's, and `peak` are the bytes that it took as it is.
+    """
 
     def __init__(
-        self, config: RunConfig, settings: Settings, *, device: torch.device, work: Path, tell: Callable[[str], None]
+        self,
+        config: RunConfig,
+        settings: Settings,
+        *,
+        device: torch.device,
+        peak: int,
+        work: Path,
+        tell: Callable[[str], None],
     ) -> None:
-        self.config, self.settings, self.device = config, settings, device
+        self.config, self.settings, self.device, self.peak = config, settings, device, peak
         self.work, self.tell = work, tell
         self.rungs: list[Rung] = []
         self.left_out: list[Step] = []
@@ -159,7 +169,7 @@ class Ladder:
 
     def _try(self, rung: Rung, number: int) -> None:
         self.tell(f"round {number} of {self.settings.rounds}: {rung.name}")
-        if rung.times_batch > 1 and not rung.runs and (problem := self._too_large()):
+        if rung.times_batch > 1 and not rung.runs and (problem := self._too_large(rung.times_batch)):
             rung.problem = problem
             return
         try:
@@ -169,15 +179,13 @@ class Ladder:
             if not rung.runs:  # what failed later was measured before
                 rung.problem = message_lines(error)[0]
 
-    def _too_large(self) -> str:
-        """Why twice the batch is not tried, if so: the kernel ends a process that takes all of a computer's memory."""
-        if self.device.type == "cuda":
-            return ""  # which says so itself
-        has, (where, available) = peak_memory(self.device), device_memory("cpu")
-        fits = 2 * has <= available
-        return (
-            "" if fits else f"not tried: twice the {decimal(has)} up to now may not fit {where}'s {decimal(available)}"
-        )
+    def _too_large(self, times: int) -> str:
+        """Why `times` the batch is not tried, if so: the kernel ends a process that takes all of a computer's memory,
+        where a GPU says so."""
+        may_need, available = times * self.peak, device_memory("cpu")[1]
+        if self.device.type == "cuda" or may_need <= available:
+            return ""
+        return f"not tried: it may need {decimal(may_need)}, and this computer has {decimal(available)}"
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from firstlight.benchmark.ladder import OWN_NAME, Ladder, Suggestion, as_overrides
 from firstlight.benchmark.settings import Settings
+from firstlight.errors import shorten
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def ladder_table(ladder: Ladder) -> Table:
     for row in rows(ladder):
         settings_of = " ".join(row["overrides"])
         if row["problem"]:
-            table.add_row(row["rung"], settings_of, "-", "-", "-", "-", "-", row["problem"])
+            table.add_row(row["rung"], settings_of, "-", "-", "-", "-", "-", shorten(row["problem"], 24))
             continue
         table.add_row(
             row["rung"],

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
-from firstlight.benchmark.stopwatch import Parts, Stopwatch
+from firstlight.benchmark.stopwatch import Parts, Stopwatch, Timing
 from firstlight.config import build
-from firstlight.errors import RunError, message_lines, one_line
+from firstlight.errors import RunError, message_lines, one_line, shorten
 from firstlight.training.fit import fit
 from firstlight.training.run_config import RunConfig
 
@@ -29,7 +29,7 @@ class FailedError(RunError):
 class Measured:
     """A run that was timed, and its validation loss at the end."""
 
-    watch: Stopwatch
+    timing: Timing
     loss: float
 
 
@@ -38,41 +38,49 @@ def measure(config: RunConfig, warmup_steps: int, folder: Path, *, in_parts: boo
 
     Raises:
         ConfigError: it was refused.
-        FailedError: there is not enough memory, or its numbers became nan or inf.
+        FailedError: there is not enough memory, torch cannot compile it, or its numbers became nan or inf.
     """
-    parts = Parts() if in_parts else None
+    try:
+        measured = _train(config.changed({"output_dir": str(folder)}), warmup_steps, Parts() if in_parts else None)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        gc.collect()  # a model and its trainer, and with them the stopwatch, refer to each other
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    if isinstance(measured, str):  # raised here, where the first error is gone: its traceback holds the run
+        raise FailedError(measured)
+    return measured
+
+
+def _train(config: RunConfig, warmup_steps: int, parts: Parts | None) -> Measured | str:
+    """The run, measured; or why it failed."""
     watch = Stopwatch(warmup_steps, parts)
-    config = config.changed({"output_dir": str(folder)})
     arguments = build(config.plain) | {"callbacks": {"stopwatch": watch}, "logger": {}}
     if parts is not None:
         arguments["trainer"] = functools.partial(arguments["trainer"], profiler=parts)
     if config.plain["compile"]:
         torch.compiler.reset()  # or the models of many runs count as one that is compiled again and again
-    fitted, reason = None, ""
     try:
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             fitted = fit(config.stored, [], **arguments)
     except RunError as error:
-        reason = message_lines(error)[0]  # the others tell how to go on with a run that is removed
+        return message_lines(error)[0]  # its other lines tell how to go on with a run that is removed
     except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        reason = OUT_OF_MEMORY
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        gc.collect()  # a model and its trainer refer to each other
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-    if fitted is None:  # raised here, where the first error is gone: its traceback holds on to what was allocated
-        raise FailedError(reason)
-    return Measured(watch, fitted.metrics["val/loss"])
+        if reason := _reason(error):
+            return reason
+        raise
+    return Measured(watch.timing, fitted.metrics["val/loss"])
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Does torch, or Python, say with `error` that there was no memory left?"""
+def _reason(error: BaseException) -> str:
+    """Why a run ended with `error`, if that is no defect of ours: no memory left, or nothing that torch compiles."""
+    words = one_line(error)
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return any(words in one_line(error) for words in ("can't allocate memory", "ALLOC_FAILED"))
+        return OUT_OF_MEMORY
+    if any(sign in str(error) for sign in ("can't allocate memory", "ALLOC_FAILED")):
+        return OUT_OF_MEMORY
+    is_of_compiler = type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
+    return f"torch.compile: {shorten(words, 100)}" if is_of_compiler else ""
 
 
 def reset_peak_memory() -> None:

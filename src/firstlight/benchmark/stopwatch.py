@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from dataclasses import dataclass, field
 from typing import Any
 
 import lightning.pytorch as pl
@@ -60,33 +61,59 @@ class Parts(Profiler):
         return taken
 
 
+@dataclass
+class Timing:
+    """What a stopwatch has seen of a run. It refers to nothing of the run itself, which goes when it is over."""
+
+    seconds: list[float] = field(default_factory=list)
+    """Of each step."""
+    parts: list[dict[str, float]] = field(default_factory=list)
+    """The same, by part."""
+    tokens_per_step: int = 0
+    flops_per_token: float = 0.0
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    dtype: torch.dtype = torch.float32
+    """What the run multiplied in."""
+    precision: str = ""
+    compile_seconds: float | None = None
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Of the median step."""
+        return self.tokens_per_step / statistics.median(self.seconds)
+
+    def breakdown(self) -> dict[str, float]:
+        """Milliseconds of a step by part, `framework` being the rest, as a mean of the faster half of the steps:
+        whatever else the machine did is in the other half."""
+        order = sorted(range(len(self.seconds)), key=self.seconds.__getitem__)
+        faster = order[: (len(order) + 1) // 2]
+        parts = {part: 1e3 * statistics.fmean(self.parts[i][part] for i in faster) for part in PARTS}
+        step = 1e3 * statistics.fmean(self.seconds[i] for i in faster)
+        return parts | {"framework": step - sum(parts.values()), "step": step}
+
+
 class Stopwatch(pl.Callback):
     """Times the steps after the first `warmup_steps`; with `parts` also the parts of each."""
 
     def __init__(self, warmup_steps: int, parts: Parts | None = None) -> None:
         self.warmup_steps, self.parts = warmup_steps, parts
         self.since = 0.0
-        self.seconds: list[float] = []
-        """Of each step."""
-        self.seconds_of_parts: list[dict[str, float]] = []
-        """The same, by part."""
-        self.tokens_per_step = 0
-        self.flops_per_token = 0.0
-        self.device, self.dtype = torch.device("cpu"), torch.float32
-        """What the run multiplies on, and in."""
-        self.precision = ""
-        self.compile_seconds: float | None = None
+        self.timing = Timing()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(trainer, Trainer) and isinstance(pl_module, PretrainingModule)
         data = pl_module.data
-        self.tokens_per_step = data.batch_size * data.context_length * trainer.accumulate_grad_batches
-        self.flops_per_token = training_flops_per_token(pl_module.model)
-        self.device, self.dtype, self.precision = pl_module.device, compute_dtype(trainer), str(trainer.precision)
         compilations = [c for c in trainer.callbacks if isinstance(c, Compilation)]  # type: ignore[attr-defined]
-        self.compile_seconds = compilations[0].seconds if compilations else None
+        self.timing = Timing(
+            tokens_per_step=data.batch_size * data.context_length * trainer.accumulate_grad_batches,
+            flops_per_token=training_flops_per_token(pl_module.model),
+            device=pl_module.device,
+            dtype=compute_dtype(trainer),
+            precision=str(trainer.precision),
+            compile_seconds=compilations[0].seconds if compilations else None,
+        )
         if self.parts is not None:
-            self.parts.device = self.device
+            self.parts.device = pl_module.device
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -96,25 +123,10 @@ class Stopwatch(pl.Callback):
             return
         is_first, is_last = trainer.global_step == self.warmup_steps, trainer.global_step == trainer.max_steps
         if is_first or is_last or self.parts is not None:
-            synchronize(self.device)
+            synchronize(self.timing.device)
         now = time.perf_counter()
         parts = self.parts.take() if self.parts is not None else {}
         if not is_first:
-            self.seconds.append(now - self.since)
-            self.seconds_of_parts.append(parts)
+            self.timing.seconds.append(now - self.since)
+            self.timing.parts.append(parts)
         self.since = now
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Of the median step."""
-        return self.tokens_per_step / statistics.median(self.seconds)
-
-
-def breakdown(watch: Stopwatch) -> dict[str, float]:
-    """Milliseconds of a step by part, `framework` being the rest, as a mean of the faster half of the steps: whatever
-    else the machine did is in the other half."""
-    order = sorted(range(len(watch.seconds)), key=watch.seconds.__getitem__)
-    faster = order[: (len(order) + 1) // 2]
-    parts = {part: 1e3 * statistics.fmean(watch.seconds_of_parts[i][part] for i in faster) for part in PARTS}
-    step = 1e3 * statistics.fmean(watch.seconds[i] for i in faster)
-    return parts | {"framework": step - sum(parts.values()), "step": step}
