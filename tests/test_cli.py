@@ -67,7 +67,17 @@ def in_process_of_its_own(code):
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["train"], ["evaluate"], ["generate"], ["verify"], ["export"], ["info"], ["train", "model.emb_dimm=1"]],
+    [
+        [],
+        ["train"],
+        ["evaluate"],
+        ["generate"],
+        ["verify"],
+        ["bench"],
+        ["export"],
+        ["info"],
+        ["train", "model.emb_dimm=1"],
+    ],
     ids=lambda a: " ".join(a),
 )
 def test_help_and_misspelt_keys_answer_at_once_without_torch(place, arguments):
@@ -179,6 +189,7 @@ def test_the_composed_config_is_printed_and_nothing_is_written(capsys, place, ve
     overrides = {
         "train": ["optimizer.lr=3e-4"],
         "verify": ["verify.kills=3"],
+        "bench": ["bench.rounds=2"],
         "evaluate": ["checkpoint=x"],
         "generate": ["prompt=${x}, [y"],
         "export": ["out=x"],

@@ -14,10 +14,10 @@ LAYERS = (
     {"data", "decoding", "optim"},
     {"weights"},
     {"training"},
-    {"harness", "verification"},
+    {"harness", "verification", "benchmark"},
     {
         *("autoresume", "compose", "help", "cli", "output", "__main__"),
-        *("train", "evaluate", "generate", "export", "info", "verify"),
+        *("train", "evaluate", "generate", "export", "info", "verify", "bench"),
     },
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -26,6 +26,7 @@ VERBS = {
     "evaluate": "loss, perplexity and bits per byte of a checkpoint on a text, or its results on tasks",
     "generate": "continue a prompt with a checkpoint",
     "verify": "prove on your config that a killed and continued run is the run that was never killed",
+    "bench": "how fast your config trains on this machine, where the time goes, and what would be faster",
     "info": "what a run or a checkpoint holds, without loading it; whether it is whole",
     "export": "write a checkpoint for other programs: Hugging Face's format, or safetensors",
 }

@@ -1,15 +1,18 @@
 """`firstlight train`: check the config, build it, fit."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from firstlight.config import build, check_config
-from firstlight.errors import ConfigError
+from firstlight.errors import ConfigError, shown
 from firstlight.interpolation import as_typed, check_kept
 from firstlight.training.fit import fit
+from firstlight.training.run_config import RunConfig
 
 SET_BY_FIT = {
     "data": "the data of a run are its section data",
@@ -32,6 +35,28 @@ def arguments(config: DictConfig) -> dict[str, Any]:
     if given := next((key for key in SET_BY_FIT if key in plain["trainer"]), None):
         raise ConfigError(f"trainer.{given}: {SET_BY_FIT[given]}")
     return plain
+
+
+def arguments_with(config: DictConfig, name: str, entry: Callable[..., Any]) -> tuple[RunConfig, dict[str, Any]]:
+    """The composed config of a run and, apart, its section `name` as arguments of `entry`.
+
+    Raises:
+        ConfigError: they are not valid, with the mistakes of both.
+    """
+    with open_dict(config):
+        section = config.pop(name)
+    if not isinstance(section, DictConfig):
+        raise ConfigError(f"{name}: expected a section, got {shown(section)}")
+    checked, problems = [], []
+    for check in (partial(arguments, config), partial(check_config, section, entry, name)):
+        try:
+            checked.append(check())
+        except ConfigError as error:
+            problems.append(str(error))
+    if problems:
+        raise ConfigError("\n".join(problems))
+    plain, values = checked
+    return RunConfig(plain, check_kept(config, plain)), values
 
 
 def main(config: DictConfig, changes: list[str] | None = None) -> float:

@@ -7,24 +7,23 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from firstlight import cli, train
 from firstlight.compose import quoted
-from firstlight.config import build, check_config
-from firstlight.errors import ConfigError, VerificationError, shown, without_hidden
-from firstlight.interpolation import UNUSED, check_kept, from_environment
+from firstlight.config import build
+from firstlight.errors import ConfigError, VerificationError, without_hidden
+from firstlight.interpolation import UNUSED, from_environment
 from firstlight.training.fit import fit
+from firstlight.training.run_config import RunConfig
 from firstlight.verification.checks import Result, Verification
 from firstlight.verification.process import start_server
-from firstlight.verification.runs import RunConfig
 from firstlight.verification.settings import Settings, check_verifiable, shortening
 
 TRAINING = ("firstlight.cli", "firstlight.compose", "firstlight.train")
@@ -39,22 +38,11 @@ def arguments(config: DictConfig) -> tuple[RunConfig, Settings]:
     Raises:
         ConfigError: it is not valid, or its runs cannot be verified.
     """
-    with open_dict(config):
-        section = config.pop("verify")
-    if not isinstance(section, DictConfig):
-        raise ConfigError(f"verify: expected a section, got {shown(section)}")
-    checked, problems = [], []
-    for check in (partial(train.arguments, config), partial(check_config, section, Settings, "verify")):
-        try:
-            checked.append(check())
-        except ConfigError as error:
-            problems.append(str(error))
-    if problems:
-        raise ConfigError("\n".join(problems))
-    plain, settings = checked[0], Settings(**checked[1])
-    check_verifiable(plain)
-    build(plain)  # what constructors refuse
-    return RunConfig(plain, check_kept(config, plain)).changed(shortening(plain, settings)), settings
+    run, values = train.arguments_with(config, "verify", Settings)
+    settings = Settings(**values)
+    check_verifiable(run.plain)
+    build(run.plain)  # what constructors refuse
+    return run.changed(shortening(run.plain, settings)), settings
 
 
 def main(config: DictConfig) -> None:

@@ -37,6 +37,10 @@ class Compilation(pl.Callback):
     without, parts of the run would silently not be.
     """
 
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        """That it took."""
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(trainer, Trainer) and isinstance(pl_module, PretrainingModule)
         began, data = time.perf_counter(), pl_module.data
@@ -47,6 +51,7 @@ class Compilation(pl.Callback):
         with isolate_rng(), trainer.precision_plugin.forward_context():  # dropout draws as if this had not been
             pl_module.loss(batch).backward()
         pl_module.zero_grad(set_to_none=True)
+        self.seconds = time.perf_counter() - began
         if trainer.is_global_zero:
             with suppress(OSError):  # a closed pipe
-                print(f"compiled in {time.perf_counter() - began:.1f} s", flush=True)
+                print(f"compiled in {self.seconds:.1f} s", flush=True)

@@ -11,11 +11,12 @@ import torch
 
 from firstlight.training.loggers.csv import FILE_NAME as METRICS
 from firstlight.training.loggers.csv import read_rows
+from firstlight.training.run_config import RunConfig
 from firstlight.verification.compare import compare
 from firstlight.verification.kill_points import KillPoints
 from firstlight.verification.process import Life
 from firstlight.verification.run_state import PHASES
-from firstlight.verification.runs import KilledRun, RunConfig, Runs
+from firstlight.verification.runs import KilledRun, Runs
 from firstlight.verification.settings import Settings
 
 LOSSES = ("train/batch_loss", "train/loss", "val/loss")

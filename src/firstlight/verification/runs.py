@@ -4,9 +4,10 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from firstlight.errors import ConfigError, RunError
+from firstlight.training.run_config import RunConfig
 from firstlight.training.run_folder import CONFIG
 from firstlight.verification.kill_points import KillPoints
 from firstlight.verification.process import Life, run
@@ -35,18 +36,6 @@ class KilledRun:
     unreadable: list[str] = field(default_factory=list)
     unfinished: list[str] = field(default_factory=list)
     """Temporary files that were left at the end."""
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """A whole config: `plain` as it is built; `stored` as it is kept, with text for what came from the environment."""
-
-    plain: dict[str, Any]
-    stored: dict[str, Any]
-
-    def changed(self, changes: dict[str, Any]) -> Self:
-        """With the values of `changes`, nested as they are, in place of its own."""
-        return type(self)(_changed(self.plain, changes), _changed(self.stored, changes))
 
 
 class Runs:
@@ -128,11 +117,6 @@ class Runs:
         if self.folder.is_dir():
             self.folder.rename(target)
         return target
-
-
-def _changed(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    nested = {key: _changed(config[key], value) for key, value in changes.items() if isinstance(value, dict)}
-    return config | changes | nested
 
 
 def _tail(life: Life) -> str:

@@ -1,7 +1,5 @@
 """What is verified, and what that makes of a run."""
 
-import math
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -9,6 +7,7 @@ from pydantic import Field
 
 from firstlight.config import FinitePositive, Seed, Steps, build
 from firstlight.errors import ConfigError
+from firstlight.training.run_config import shortened_warmup
 
 Check = Literal["determinism", "kills", "devices"]
 
@@ -59,16 +58,5 @@ def shortening(config: dict[str, Any], settings: Settings) -> dict[str, Any]:
     return {
         "trainer": trainer,
         "callbacks": {"checkpoint": {"every_n_steps": settings.save_every_n_steps}},
-        "scheduler": _shortened_warmup(config["scheduler"], settings.steps),
+        "scheduler": shortened_warmup(config["scheduler"], settings.steps),
     }
-
-
-def _shortened_warmup(scheduler: dict[str, Any], steps: int) -> dict[str, int]:
-    """The change of `scheduler` that lets it serve a run of `steps`, if its warm-up is what keeps it from that."""
-    if "warmup_steps" not in scheduler:
-        return {}
-    for change in ({}, {"warmup_steps": steps // 4}, {"warmup_steps": 0}):
-        with suppress(ValueError):
-            build(scheduler | change, "scheduler").check(max_steps=steps, peak=math.inf)  # the rates are the run's
-            return change
-    return {}

@@ -33,7 +33,7 @@ class Throughput(Watcher):
         assert isinstance(trainer, Trainer) and isinstance(pl_module, PretrainingModule)
         self.flops_per_token = training_flops_per_token(pl_module.model)
         if self.peak_flops is None:
-            self.peak_flops = peak_flops(pl_module.device, _compute_dtype(trainer))
+            self.peak_flops = peak_flops(pl_module.device, compute_dtype(trainer))
         self.tokens = trainer.tokens_seen
 
     def on_train_batch_start(
@@ -78,6 +78,11 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
         known = get_available_flops(device, dtype)
         if known is not None:
             return float(known)
+    return measured_flops(device, dtype)
+
+
+def measured_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations a second of one large matrix product in `dtype`, the best of eight."""
     n = 1024 if device.type == "cpu" else 4096
     generator = torch.Generator().manual_seed(0)
     a = torch.randn(n, n, generator=generator).to(device, dtype)
@@ -89,6 +94,7 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * n**3 / best
 
 
-def _compute_dtype(trainer: pl.Trainer) -> torch.dtype:
+def compute_dtype(trainer: pl.Trainer) -> torch.dtype:
+    """What `trainer` multiplies in."""
     precision = str(trainer.precision)
     return torch.bfloat16 if precision.startswith("bf16") else torch.half if "16" in precision else torch.float32
