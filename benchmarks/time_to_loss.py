@@ -139,7 +139,7 @@ def train_nanogpt(nanogpt: Any, rate: float, seed: int, data: type[TextDataModul
         for n in range(EVAL_BATCHES):
             inputs, targets = text.windows["val"][torch.arange(n * BATCH, (n + 1) * BATCH)]
             with torch.autocast("cpu", torch.bfloat16):
-                losses.append(float(model(inputs, targets)[1]))
+                losses.append(float(model(inputs, targets.contiguous())[1]))
         return statistics.mean(losses)
 
     started = time.perf_counter()
