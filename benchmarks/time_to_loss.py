@@ -55,12 +55,12 @@ class Recipe:
 
 
 RECIPES = {
-    "GPT-2, AdamW, cosine": Recipe(["model=nano", "optimizer=adamw", *COSINE], (1e-3, 2e-3, 4e-3)),
+    "GPT-2, AdamW, cosine": Recipe(["model=nano", "optimizer=adamw", *COSINE], (2e-3, 4e-3, 8e-3, 1.6e-2)),
     "modern, AdamW, cosine": Recipe(
         ["model=modern_nano", "model.n_kv_heads=null", "optimizer=adamw", *COSINE], (2e-3, 4e-3, 8e-3)
     ),
     "modern, Muon, stable-decay": Recipe(
-        ["model=modern_nano", "model.n_kv_heads=null", "optimizer=muon", *STABLE], (3e-3, 6e-3, 1.2e-2)
+        ["model=modern_nano", "model.n_kv_heads=null", "optimizer=muon", *STABLE], (6e-3, 1.2e-2, 2.4e-2)
     ),
 }
 BASE = "GPT-2, AdamW, cosine"
@@ -197,9 +197,10 @@ def run() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="where the curves go")
+    parser.add_argument("--rates", type=float, nargs=4, help="of the recipes and nanoGPT, in place of tuning them")
     args = parser.parse_args()
-    rates, curves = {}, {}
-    for name, recipe in RECIPES.items():
+    rates: dict[str, float] = dict(zip([*RECIPES, "nanoGPT"], args.rates or [], strict=False))
+    for name, recipe in RECIPES.items() if not rates else ():
         rates[name] = tuned(
             name, recipe.rates, lambda rate, recipe=recipe: train(recipe, rate, 0, "lamplighters", args.steps)
         )
@@ -211,11 +212,12 @@ def run() -> None:
     if args.nanogpt:
         nanogpt = load_nanogpt(args.nanogpt)
         budget = statistics.mean(curve.seconds[-1] for curve in curves["modern, Muon, stable-decay"])
-        rates["nanoGPT"] = tuned(
-            "nanoGPT",
-            (1e-3, 2e-3, 4e-3),
-            lambda rate: train_nanogpt(nanogpt, rate, 0, LamplightersData, budget),
-        )
+        if "nanoGPT" not in rates:
+            rates["nanoGPT"] = tuned(
+                "nanoGPT",
+                (1e-3, 2e-3, 4e-3, 8e-3),
+                lambda rate: train_nanogpt(nanogpt, rate, 0, LamplightersData, budget),
+            )
         curves["nanoGPT"] = [
             train_nanogpt(nanogpt, rates["nanoGPT"], seed, PydocData, budget) for seed in range(1, args.seeds + 1)
         ]
