@@ -12,6 +12,7 @@ from firstlight.benchmark import runs
 from firstlight.benchmark.stopwatch import Stopwatch
 from firstlight.cli import main
 from firstlight.compose import compose_config
+from firstlight.training.module import PretrainingModule
 
 TEXT = "The lamp was lit, and the lamp went out; nobody on the quay had seen who did it. " * 12
 TINY = (
@@ -101,6 +102,25 @@ def test_a_rung_that_does_not_fit_says_so_and_the_others_are_measured(place, mon
     ladder = {row["rung"]: row for row in json.loads(Path("out/bench.json").read_text())["ladder"]}
     assert ladder["batch x2"]["problem"] == "out of memory" and "batch x4" not in ladder
     assert ladder["plain"]["problem"] is None
+
+
+def test_a_step_that_does_not_fit_says_so(place, monkeypatch):
+    step = PretrainingModule.training_step
+
+    def limited(self, batch, batch_idx):
+        if len(batch[0]) > 8:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(PretrainingModule, "training_step", limited)
+    assert main(["bench", *TINY, *SHORT]) == 0
+    problems = [row["problem"] for row in json.loads(Path("out/bench.json").read_text())["ladder"]]
+    assert problems[-1] == "out of memory" and not any(problems[:-1])
+
+
+def test_a_batch_that_is_divided_by_itself_is_measured_too(place):
+    assert main(["bench", *TINY, *SHORT, "trainer.accumulate_grad_batches=auto"]) == 0
+    assert json.loads(Path("out/bench.json").read_text())["config"]["tokens_per_step"] == 8 * 16
 
 
 def test_a_config_that_does_not_fit_itself_is_a_failure_in_one_line(place, monkeypatch, capsys):

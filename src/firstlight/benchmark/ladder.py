@@ -183,7 +183,8 @@ class Ladder:
         """Why `times` the batch is not tried, if so: the kernel ends a process that takes all of a computer's memory,
         where a GPU says so."""
         may_need, available = times * self.peak, device_memory("cpu")[1]
-        if self.device.type == "cuda" or may_need <= available:
+        divides = self.config.plain["trainer"].get("accumulate_grad_batches") == "auto"  # into batches that fit
+        if self.device.type == "cuda" or divides or may_need <= available:
             return ""
         return f"not tried: it may need {decimal(may_need)}, and this computer has {decimal(available)}"
 

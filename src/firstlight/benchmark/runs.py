@@ -16,6 +16,7 @@ from firstlight.benchmark.stopwatch import Parts, Stopwatch, Timing
 from firstlight.config import build
 from firstlight.errors import RunError, message_lines, one_line, shorten
 from firstlight.training.fit import fit
+from firstlight.training.memory import is_out_of_memory
 from firstlight.training.run_config import RunConfig
 
 OUT_OF_MEMORY = "out of memory"
@@ -63,8 +64,6 @@ def _train(config: RunConfig, warmup_steps: int, parts: Parts | None) -> Measure
     try:
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             fitted = fit(config.stored, [], **arguments)
-    except RunError as error:
-        return message_lines(error)[0]  # its other lines tell how to go on with a run that is removed
     except (MemoryError, RuntimeError) as error:
         if reason := _reason(error):
             return reason
@@ -72,15 +71,14 @@ def _train(config: RunConfig, warmup_steps: int, parts: Parts | None) -> Measure
     return Measured(watch.timing, fitted.metrics["val/loss"])
 
 
-def _reason(error: BaseException) -> str:
-    """Why a run ended with `error`, if that is no defect of ours: no memory left, or nothing that torch compiles."""
-    words = one_line(error)
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+def _reason(error: Exception) -> str:
+    """Why a run ended with `error`, if that is no defect of ours, in a line."""
+    if is_out_of_memory(error) or (isinstance(error.__cause__, Exception) and is_out_of_memory(error.__cause__)):
         return OUT_OF_MEMORY
-    if any(sign in str(error) for sign in ("can't allocate memory", "ALLOC_FAILED")):
-        return OUT_OF_MEMORY
+    if isinstance(error, RunError):
+        return message_lines(error)[0]  # its other lines tell how to go on with a run that is removed
     is_of_compiler = type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
-    return f"torch.compile: {shorten(words, 100)}" if is_of_compiler else ""
+    return f"torch.compile: {shorten(one_line(error), 100)}" if is_of_compiler else ""
 
 
 def reset_peak_memory() -> None:
