@@ -14,7 +14,7 @@ pytestmark = pytest.mark.filterwarnings(
     r"ignore:`torch.jit.script` is deprecated",
     r"ignore:.*autograd.function.Function.* should not be instantiated",  # and while it reads one
 )
-RAGGED = ["data.drop_last=false", "trainer.eval_every_n_steps=5"]
+RAGGED = ["data.drop_last=false", "trainer.eval_every_n_steps=5", "model.dropout=torch"]
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_a_machine_without_a_compiler_says_so(tmp_path):
 @pytest.mark.parametrize(
     ("stops", "overrides"),
     [
-        pytest.param([13], [], id="with dropout"),
+        pytest.param([13], ["model.dropout=fast"], id="with dropout"),
         pytest.param([6, 10, 17], [*RAGGED, "callbacks.checkpoint.every_n_steps=1"], id="at a batch of another shape"),
         pytest.param([10], ["trainer.precision=bf16-mixed"], id="in bf16"),
     ],

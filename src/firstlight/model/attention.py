@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from firstlight.model.dropout import Masks, apply_mask, draw_mask, scale_of
+from firstlight.model.dropout import Masks, apply_mask, draw_mask, draws_fast, scale_of
 
 
 def causal_attention(
@@ -25,7 +25,7 @@ def causal_attention(
     else at all. `drop_rate` is that of the attention weights, whose dropout is drawn as `masks` says.
     """
     is_causal = mask is None and queries.shape[2] == keys.shape[2]
-    is_training = is_causal and queries.requires_grad and queries.device.type == "cpu" and masks == "fast"
+    is_training = is_causal and queries.requires_grad and masks == "fast" and draws_fast(queries)
     if is_training and (drop_rate > 0 or queries.dtype == torch.bfloat16):
         if (shared := queries.shape[1] // keys.shape[1]) > 1:
             keys, values = (x.repeat_interleave(shared, dim=1) for x in (keys, values))  # (B, H, T, D)

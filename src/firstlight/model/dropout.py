@@ -2,7 +2,7 @@
 
 torch draws a number of its own for each element, one after another; here 64 random bits decide of four elements, and
 the mask is applied as bits. A rate is rounded to a multiple of 1 / 32768, and what is kept is scaled by the rounded
-one, so that the expectation is exact. On other devices torch's own kernel is as fast, and used.
+one, so that the expectation is exact. On other devices, and where the model is compiled, torch's own are used.
 """
 
 import math
@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 
 Masks = Literal["torch", "fast"]
 """How dropout draws: as torch.nn.Dropout, or with few bits."""
@@ -24,9 +25,14 @@ class FastDropout(nn.Dropout):
     """nn.Dropout with other draws: the same distribution, from the same generator, in a tenth of the time."""
 
     def forward(self, input: Tensor) -> Tensor:
-        if not self.training or self.p == 0 or input.device.type != "cpu":
-            return super().forward(input)
-        return _Drop.apply(input, self.p)
+        if self.training and self.p > 0 and draws_fast(input):
+            return _Drop.apply(input, self.p)
+        return super().forward(input)
+
+
+def draws_fast(x: Tensor) -> bool:
+    """Is `x` where few bits are faster? What torch compiles has kernels of its own, and no place for these draws."""
+    return x.device.type == "cpu" and not is_compiling()
 
 
 def make_dropout(rate: float, masks: Masks) -> nn.Dropout:

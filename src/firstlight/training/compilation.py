@@ -44,6 +44,7 @@ class Compilation(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(trainer, Trainer) and isinstance(pl_module, PretrainingModule)
         began, data = time.perf_counter(), pl_module.data
+        torch.compiler.reset()  # of another run in this process, whose shapes count against a limit
         pl_module.hidden = torch.compile(pl_module.model.hidden, fullgraph=True, dynamic=False)
         first = torch.arange(min(data.batch_size, len(data.windows["train"])))
         batch = data.windows["train"][first.tensor_split(trainer.world_size)[trainer.global_rank]]
