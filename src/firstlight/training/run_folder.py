@@ -75,7 +75,11 @@ def only_writer(folder: Path) -> Iterator[None]:
     Raises:
         ConfigError: this is no run, another process writes it, or nothing can be written here.
     """
-    if not (folder / CONFIG).is_file():
+    try:
+        is_run = (folder / CONFIG).is_file()
+    except OSError as error:  # no name for a folder
+        raise ConfigError(f"resume ({shorten(str(folder))}): no run folder ({error.strerror})") from None
+    if not is_run:
         raise ConfigError(f"resume ({shorten(str(folder))}): no run folder, it has no {CONFIG}")
     lock = FileLock(folder / LOCK)
     try:
