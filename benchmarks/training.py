@@ -121,7 +121,8 @@ def transformers(args: argparse.Namespace, precision: str) -> list[float]:
     return loop(model, optimizer, loss, args, bf16=precision == "bf16", clip=True)
 
 
-def firstlight(args: argparse.Namespace, precision: str) -> list[float]:
+def firstlight(args: argparse.Namespace, precision: str, *without: str) -> list[float]:
+    """As `firstlight train` does it; `without` some of what makes it faster."""
     from firstlight.cli import main
     from firstlight.training.module import PretrainingModule
 
@@ -137,6 +138,7 @@ def firstlight(args: argparse.Namespace, precision: str) -> list[float]:
     with (
         tempfile.TemporaryDirectory() as folder,
         mock.patch.object(PretrainingModule, "on_train_batch_start", marked),
+        mock.patch("firstlight.train.keep_freed_memory") if "kept memory" in without else contextlib.nullcontext(),
         contextlib.redirect_stdout(io.StringIO()),
     ):
         settings = [
@@ -145,6 +147,7 @@ def firstlight(args: argparse.Namespace, precision: str) -> list[float]:
             f"trainer.max_steps={args.steps + WARM_UP + 1}", "trainer.eval_every_n_steps=100000",
             f"trainer.accelerator={'gpu' if args.device == 'cuda' else 'cpu'}", "scheduler=constant", "callbacks=[]",
             f"trainer.precision={'bf16-mixed' if precision == 'bf16' else '32-true'}", f"compile={args.compile}",
+            f"model.dropout={'torch' if 'fast dropout' in without else 'fast'}",
         ]  # fmt: skip
         assert main(["train", *settings]) == 0
     return [after - before for before, after in zip(times[WARM_UP:], times[WARM_UP + 1 :], strict=False)]
@@ -169,6 +172,9 @@ CONTENDERS: dict[str, tuple[Callable[[argparse.Namespace, str], list[float]], st
     "transformers, bf16": (transformers, "bf16"),
     "firstlight, fp32": (firstlight, "fp32"),
     "firstlight, bf16": (firstlight, "bf16"),
+    "... with torch's dropout and attention, bf16": (lambda a, p: firstlight(a, p, "fast dropout"), "bf16"),
+    "... giving freed memory back, bf16": (lambda a, p: firstlight(a, p, "kept memory"), "bf16"),
+    "... both, bf16": (lambda a, p: firstlight(a, p, "fast dropout", "kept memory"), "bf16"),
     "limit, fp32": (product, "fp32"),
     "limit, bf16": (product, "bf16"),
 }

@@ -20,7 +20,8 @@ from firstlight.benchmark.report import Own, as_data, ladder_table, machine_tabl
 from firstlight.benchmark.runs import FailedError, measure, peak_memory, reset_peak_memory
 from firstlight.benchmark.settings import Settings, check_measurable, shortening
 from firstlight.config import build
-from firstlight.errors import ConfigError, shorten
+from firstlight.errors import ConfigError, RunError, shorten
+from firstlight.training.allocation import keep_freed_memory
 from firstlight.training.run_config import RunConfig
 
 DATA, FIGURE = "bench.json", "bench.png"
@@ -46,6 +47,7 @@ def main(config: DictConfig) -> None:
         RunError: the config itself cannot be measured.
     """
     run, settings = arguments(config)
+    keep_freed_memory()  # as train does
     # Not what sys.stdout is while a run is kept quiet.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 140, file=sys.stdout)
     with _new_folder(Path(run.plain["output_dir"])) as folder:
@@ -62,8 +64,12 @@ def main(config: DictConfig) -> None:
         console.print(f"\n{words(suggestion, larger, settings.tolerance)}\n", soft_wrap=True)
         title = f"{own.name}: training on {machine['device']}, {machine['threads']} threads"
         data = json.dumps(as_data(machine, own, ladder, suggestion, larger), indent=2)
-        (folder / DATA).write_text(f"{data}\n", encoding="utf-8")
-        ladder_figure(ladder.measured, title).savefig(folder / FIGURE, dpi=150)
+        try:
+            (folder / f".{DATA}").write_text(f"{data}\n", encoding="utf-8")
+            (folder / f".{DATA}").replace(folder / DATA)
+            ladder_figure(ladder.measured, title).savefig(folder / FIGURE, dpi=150)
+        except OSError as error:
+            raise RunError(f"what was found cannot be written to {folder}: {error.strerror}") from error
         console.print(f"{folder / DATA}\n{folder / FIGURE}", soft_wrap=True)
 
 

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from firstlight.config import build, check_config
 from firstlight.errors import ConfigError, shown
 from firstlight.interpolation import as_typed, check_kept
+from firstlight.training.allocation import keep_freed_memory
 from firstlight.training.fit import fit
 from firstlight.training.run_config import RunConfig
 
@@ -67,5 +68,6 @@ def main(config: DictConfig, changes: list[str] | None = None) -> float:
     plain = arguments(config)
     stored = check_kept(config, plain)
     given = changes if changes is not None else OmegaConf.to_container(hydra.overrides.task, resolve=False)
+    keep_freed_memory()
     fitted = fit(stored, [as_typed(str(override)) for override in given or ()], **build(plain))
     return fitted.metrics["val/loss"]

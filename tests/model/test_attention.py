@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from firstlight.model.attention import _PlainAttention, causal_attention
+from firstlight.model.attention import SHORT, _PlainAttention, causal_attention
 from firstlight.model.dropout import draw_mask, scale_of
 
 SHAPE = (2, 3, 17, 8)  # (B, H, T, D)
@@ -85,6 +85,15 @@ def test_a_head_of_keys_serves_several_of_queries(rate):
 
     shared = attend(keys[:, :1], values[:, :1])
     assert torch.equal(shared, attend(keys[:, :1].expand_as(keys), values[:, :1].expand_as(values)))
+
+
+@pytest.mark.parametrize(("n_tokens", "is_plain"), [(SHORT, True), (SHORT + 1, False)])
+def test_long_sequences_are_not_kept_by_their_square(n_tokens, is_plain):
+    queries = torch.randn(1, 1, n_tokens, 8, dtype=torch.bfloat16, requires_grad=True)
+    kept: list[int] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
+        causal_attention(queries, queries, queries, masks="fast")
+    assert (max(kept) >= n_tokens**2) == is_plain
 
 
 def test_torch_draws_as_torch():

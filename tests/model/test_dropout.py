@@ -73,6 +73,11 @@ def test_in_evaluation_and_at_rate_zero_it_does_nothing():
     assert torch.equal(FastDropout(0.0)(x), x)
 
 
+def test_a_rate_just_below_one_keeps_a_little():
+    y = seeded(lambda: FastDropout(0.999999)(torch.ones(2**18)))
+    assert 0 < (y != 0).sum() < 40 and set(y.tolist()) == {0.0, 2.0**15}
+
+
 def test_torch_keeps_the_draws_of_torch():
     assert type(make_dropout(0.5, "torch")) is nn.Dropout
     assert type(make_dropout(0.5, "fast")) is FastDropout

@@ -128,7 +128,8 @@ class Ladder:
     def climb(self) -> None:
         """Measure every rung, then all of them again, round after round.
 
-        A rung that fails is not carried on: the next one is built on the one before it. After a batch that does not
+        A rung that fails, or whose loss is above plain's by more than the tolerance, is not carried on: the next one is
+        built on the one before it. After a batch that does not
         fit, none that is larger is tried.
 
         Raises:
@@ -142,7 +143,7 @@ class Ladder:
             rung = self._rung(step, held)
             self.rungs.append(rung)
             self._try(rung, 1)
-            if not rung.problem or not held:  # whatever became of plain, the others are built on it
+            if not held or self._is_sound(rung):  # whatever became of plain, the others are built on it
                 held = rung.settings
         if not any(rung.is_config for rung in self.measured):
             self.rungs.append(Rung(OWN_NAME, self.config, {}, {}, is_config=True))
@@ -152,6 +153,10 @@ class Ladder:
         for number in range(2, self.settings.rounds + 1):
             for rung in self.measured:
                 self._try(rung, number)
+
+    def _is_sound(self, rung: Rung) -> bool:
+        """Was it measured, and is its loss within the tolerance of plain's (as far as that was measured)?"""
+        return not rung.problem and rung.loss <= self.measured[0].loss * (1 + self.settings.tolerance)
 
     @property
     def measured(self) -> list[Rung]:
@@ -183,8 +188,7 @@ class Ladder:
         """Why `times` the batch is not tried, if so: the kernel ends a process that takes all of a computer's memory,
         where a GPU says so."""
         may_need, available = times * self.peak, device_memory("cpu")[1]
-        divides = self.config.plain["trainer"].get("accumulate_grad_batches") == "auto"  # into batches that fit
-        if self.device.type == "cuda" or divides or may_need <= available:
+        if self.device.type == "cuda" or may_need <= available:
             return ""
         return f"not tried: it may need {decimal(may_need)}, and this computer has {decimal(available)}"
 

@@ -80,7 +80,7 @@ def ladder_table(ladder: Ladder) -> Table:
             row["rung"],
             settings_of,
             f"{row['tokens_per_second']:,.0f}",
-            f"{row['spread']:.0%}",
+            f"{row['spread']:.0%}" if row["spread"] is not None else "-",
             "" if row["over_before"] is None else f"{row['over_before']:.2f}",
             f"{row['over_plain']:.2f}",
             f"{row['loss']:.4f}",
@@ -113,7 +113,7 @@ def rows(ladder: Ladder) -> list[dict[str, Any]]:
         row |= {
             "tokens_per_second": rung.rate,
             "tokens_per_second_by_round": rung.rates,
-            "spread": (max(rung.rates) - min(rung.rates)) / rung.rate,
+            "spread": (max(rung.rates) - min(rung.rates)) / rung.rate if len(rung.rates) > 1 else None,
             "over_before": rung.rate / before.rate if before is not None and not is_apart else None,
             "over_plain": rung.rate / first.rate,
             "loss": rung.loss,

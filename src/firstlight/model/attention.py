@@ -8,6 +8,10 @@ from torch import Tensor
 
 from firstlight.model.dropout import Masks, apply_mask, draw_mask, draws_fast, scale_of
 
+SHORT = 512
+"""Tokens up to which the plain formula is faster in bfloat16 without dropout (docs/performance.md). What it keeps for the
+backward pass grows with their square; with dropout that of torch's does, too."""
+
 
 def causal_attention(
     queries: Tensor,
@@ -26,7 +30,7 @@ def causal_attention(
     """
     is_causal = mask is None and queries.shape[2] == keys.shape[2]
     is_training = is_causal and queries.requires_grad and masks == "fast" and draws_fast(queries)
-    if is_training and (drop_rate > 0 or queries.dtype == torch.bfloat16):
+    if is_training and (drop_rate > 0 or (queries.dtype == torch.bfloat16 and queries.shape[2] <= SHORT)):
         if (shared := queries.shape[1] // keys.shape[1]) > 1:
             keys, values = (x.repeat_interleave(shared, dim=1) for x in (keys, values))  # (B, H, T, D)
         return _PlainAttention.apply(queries, keys, values, drop_rate)
@@ -44,7 +48,8 @@ def causal_attention(
 class _PlainAttention(torch.autograd.Function):
     """softmax(QK^T / sqrt(D)) V (Vaswani et al. 2017, equation 1), with its gradients written out.
 
-    On a CPU torch's fused kernel is slower than this in bfloat16, and with dropout it is this, with slower draws.
+    On a CPU torch's fused kernel is slower than this in bfloat16 for short sequences, and with dropout torch's is this,
+    with slower draws.
     """
 
     @staticmethod

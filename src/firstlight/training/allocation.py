@@ -11,8 +11,8 @@ def keep_freed_memory() -> bool:
     """Let this process keep the memory that it frees, where its allocator is glibc's; is it?
 
     glibc gives large blocks back to the kernel when they are freed. Of every gradient and weight cast each step then
-    touches new pages, which the kernel has to find and to fill with zeros first: a fifth to a third of a step of a
-    124M model. How much a process has at its peak changes little (benchmarks/training.py).
+    touches new pages, which the kernel has to find and to fill with zeros first; docs/performance.md says what that
+    costs.
     """
     if not sys.platform.startswith("linux"):
         return False

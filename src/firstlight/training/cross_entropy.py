@@ -11,8 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CHUNK = 2**20
-"""Logits that are made probabilities at a time: in float32 what a processor keeps near."""
+CHUNK = {"cpu": 2**20}
+"""Logits that are made probabilities at a time, by device: in float32 what a processor keeps near."""
+LARGE_CHUNK = 2**26
+"""The same on other devices, which want much to do at once."""
 ROWS = 2**10
 """Rows that are projected at a time where no gradient is wanted."""
 
@@ -44,7 +46,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         with torch.autocast(hidden.device.type, enabled=False):
             logits = hidden @ weight.T  # (N, V)
         losses = []
-        n_rows = max(CHUNK // len(weight), 1) if hidden.device.type == "cpu" else len(hidden)
+        n_rows = max(CHUNK.get(hidden.device.type, LARGE_CHUNK) // len(weight), 1)
         for rows, ids in zip(logits.split(n_rows), targets.split(n_rows), strict=True):
             log_probs = _wide(rows).log_softmax(dim=-1)
             losses.append(-log_probs.gather(1, ids[:, None])[:, 0])
@@ -56,8 +58,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         hidden, weight, grad_logits = ctx.saved_tensors
-        factor = gradients[0][:, None].to(hidden.dtype)  # (N, 1)
+        factor = gradients[0][:, None]  # (N, 1), in float32: 1 / N is not to be rounded to 8 bits
         with torch.autocast(hidden.device.type, enabled=False):
-            grad_hidden = (grad_logits @ weight).mul_(factor) if ctx.needs_input_grad[0] else None
-            grad_weight = grad_logits.T @ (hidden * factor) if ctx.needs_input_grad[1] else None
+            grad_hidden = ((grad_logits @ weight) * factor).to(hidden.dtype) if ctx.needs_input_grad[0] else None
+            grad_weight = grad_logits.T @ (hidden * factor).to(hidden.dtype) if ctx.needs_input_grad[1] else None
         return grad_hidden, grad_weight, None

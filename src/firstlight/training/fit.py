@@ -34,14 +34,12 @@ from firstlight.errors import (
 from firstlight.model.base import LanguageModel
 from firstlight.optim.base import Schedule
 from firstlight.training import report
-from firstlight.training.accumulation import accumulation_that_fits
-from firstlight.training.allocation import keep_freed_memory
 from firstlight.training.callbacks.checkpoint import Checkpoint
 from firstlight.training.callbacks.sample_generation import SampleGeneration
 from firstlight.training.checkpoint_io import clear_unfinished
 from firstlight.training.compilation import Compilation, check_compiler
 from firstlight.training.evaluation import METRICS
-from firstlight.training.memory import check_memory, device_memory, is_out_of_memory
+from firstlight.training.memory import check_memory, is_out_of_memory
 from firstlight.training.module import OnNan, OptimizerFactory, PretrainingModule
 from firstlight.training.precision import resolve_precision
 from firstlight.training.resume import Resumed, change_of_rate, check_resumable, find_resumed, keep_patience, why_ended
@@ -119,8 +117,6 @@ def fit(
         _section("data", text.setup)
         moments = _section("model", lambda: check_memory(model, text, optimizer, config["trainer"]))
         network = _network(model, text, seed, start)
-        if config["trainer"].get("accumulate_grad_batches") == "auto":  # stored as what it is here, too
-            config, trainer = _section("trainer", lambda: _with_accumulation(config, trainer, network, text, moments))
         if start is not None and is_first:  # once, and not if the start was refused
             _note(adoption)
         del start  # its weights are the network's now
@@ -165,34 +161,6 @@ def _with_precision(
     section = config["trainer"]
     precision = resolve_precision("auto", section.get("accelerator", "auto"))
     return config | {"trainer": section | {"precision": precision}}, functools.partial(trainer, precision=precision)
-
-
-def _with_accumulation(
-    config: dict[str, Any],
-    trainer: Callable[..., Trainer],
-    model: LanguageModel,
-    data: TextDataModule,
-    moments: int,
-) -> tuple[dict[str, Any], Callable[..., Trainer]]:
-    """The config and the trainer with the number of batches that a step of `data.batch_size` windows is divided into.
-
-    `data` gets the smaller batches.
-    """
-    section = config["trainer"]
-    n = accumulation_that_fits(
-        model,
-        data,
-        available=device_memory(section.get("accelerator", "auto"))[1],
-        kept=4 * (2 * model.n_parameters + moments),
-        devices=section.get("devices", 1),
-        precision=section["precision"],
-    )
-    data.batch_size //= n
-    changed = {
-        "trainer": section | {"accumulate_grad_batches": n},
-        "data": config["data"] | {"batch_size": data.batch_size},
-    }
-    return config | changed, functools.partial(trainer, accumulate_grad_batches=n)
 
 
 def _network(
@@ -285,8 +253,6 @@ def _run(
 ) -> None:
     """Train, say how it went, and keep the best weights; of a run that `is_over` only what it had not yet kept."""
     trainer.watch()
-    if trainer.strategy.root_device.type == "cpu":
-        keep_freed_memory()
     if trainer.is_global_zero:
         (folder / CHECKPOINTS).mkdir(exist_ok=True)
         clear_unfinished(folder / CHECKPOINTS)
@@ -349,10 +315,13 @@ def _explained(trainer: Trainer, folder: Path) -> Iterator[None]:
 def _out_of_memory(trainer: Trainer, error: Exception) -> str:
     batch_size, n = trainer.data.batch_size, trainer.accumulate_grad_batches
     ways = ["a smaller model.context_length or model.emb_dim"]
-    if batch_size > 1:
-        ways.insert(0, f"data.batch_size={batch_size // 2} trainer.accumulate_grad_batches={n * 2}, the same steps")
+    if batch_size % (2 * trainer.world_size) == 0:
+        ways.insert(
+            0, f"data.batch_size={batch_size // 2} trainer.accumulate_grad_batches={n * 2}, as many tokens a step"
+        )
     reason = shorten(one_line(error), 120)
-    return f"no memory is left on {trainer.strategy.root_device} ({reason}); try {', or '.join(ways)}"
+    device, less = trainer.strategy.root_device, ", or ".join(ways)
+    return f"no memory is left on {device} ({reason}); a new run with {less} needs less"
 
 
 def _keep_best(module: PretrainingModule, folder: Path) -> None:

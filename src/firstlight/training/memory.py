@@ -48,8 +48,6 @@ def check_memory(
     copies, shares = (1, devices) if device == "the GPU" else (devices, 1)  # processes on the CPU share its memory
     parameters = copies * (2 * network.n_parameters + kept) * dtype.itemsize
     batch = min(data.batch_size, len(data.windows["train"])) // shares
-    if trainer.get("accumulate_grad_batches") == "auto":
-        batch = 1  # as many as fit
     logits = (2 if "16" in precision else dtype.itemsize) * batch * data.context_length * network.vocab_size
     if parameters + logits <= available:
         return kept

@@ -13,9 +13,9 @@ BF16_PRODUCTS = ("amx_bf16", "avx512_bf16", "bf16")
 def resolve_precision(precision: str, accelerator: str) -> str:
     """`precision`, or for "auto" bf16-mixed where the device multiplies in bfloat16 by itself, else 32-true.
 
-    bf16-mixed takes products in bfloat16 and keeps weights, gradients and moments in float32: its losses stay within
-    the noise of seeds (docs/performance.md). The device is the one that `trainer.accelerator` stands for. MPS and
-    emulated bfloat16 (GPUs before Ampere, older CPUs) are no faster in it.
+    bf16-mixed takes products in bfloat16 and keeps weights, gradients and moments in float32; docs/performance.md
+    compares the losses. The device is the one that `trainer.accelerator` stands for. MPS stays in float32, as nobody
+    has measured it, and so does what only emulates bfloat16 (GPUs before Ampere, older CPUs).
     """
     if precision != "auto":
         return precision

@@ -59,7 +59,7 @@ class Trainer(pl.Trainer):
         max_steps: Steps | None = None,
         max_epochs: Annotated[float, Field(gt=0, le=10**6)] | None = None,
         max_tokens: Annotated[int, Field(gt=0, le=10**15)] | None = None,
-        accumulate_grad_batches: Annotated[int, Field(gt=0, le=10**6)] | Literal["auto"] = 1,
+        accumulate_grad_batches: Annotated[int, Field(gt=0, le=10**6)] = 1,
         eval_every_n_steps: Steps,
         eval_first_step: Steps | None = None,
         log_every_n_steps: Steps = 10,
@@ -84,7 +84,6 @@ class Trainer(pl.Trainer):
             raise ValueError("devices above 1 need data.drop_last=true: a ragged batch cannot be shared evenly")
         if data.batch_size % (devices * num_nodes):
             raise ValueError(f"devices ({devices * num_nodes} in all) must divide data.batch_size ({data.batch_size})")
-        assert accumulate_grad_batches != "auto", "whoever knows the device has to decide"
         self.data = data
         self.log_every_n_steps: int  # set by Lightning
         self.eval_every_n_steps, self.eval_first_step = eval_every_n_steps, eval_first_step

@@ -19,8 +19,9 @@ CHECKPOINTS = "checkpoints"
 def find_checkpoint(name: str, *, best: bool = True, key: str = "checkpoint") -> Path:
     """What `name` means: a checkpoint, a run folder (its best, or its newest), "last" (the newest run), or GPT-2.
 
-    GPT-2 is a folder of Hugging Face's files (as Qwen3 and Llama may be) or OpenAI's, or a name: gpt2, hf:REPO,
-    hf:FOLDER, openai:124M. What a name means is downloaded, once. `key` is the setting that an error is about.
+    GPT-2 is a folder of Hugging Face's files or OpenAI's, or a name: gpt2, hf:REPO, hf:FOLDER, openai:124M; a folder of
+    Hugging Face's may also hold a Qwen3 or a Llama. What a name means is downloaded, once. `key` is the setting that an
+    error is about.
 
     Raises:
         ConfigError: there is none.

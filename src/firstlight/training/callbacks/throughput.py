@@ -97,4 +97,6 @@ def measured_flops(device: torch.device, dtype: torch.dtype) -> float:
 def compute_dtype(trainer: pl.Trainer) -> torch.dtype:
     """What `trainer` multiplies in."""
     precision = str(trainer.precision)
-    return torch.bfloat16 if precision.startswith("bf16") else torch.half if "16" in precision else torch.float32
+    if "16" in precision:
+        return torch.bfloat16 if precision.startswith("bf16") else torch.half
+    return torch.float64 if precision.startswith("64") else torch.float32
