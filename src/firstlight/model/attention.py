@@ -9,8 +9,8 @@ from torch import Tensor
 from firstlight.model.dropout import Masks, apply_mask, draw_mask, draws_fast, scale_of
 
 SHORT = 512
-"""Tokens up to which the plain formula is faster in bfloat16 without dropout (docs/performance.md). What it keeps for the
-backward pass grows with their square; with dropout that of torch's does, too."""
+"""Tokens up to which the plain formula is faster in bfloat16 without dropout (docs/performance.md). What it keeps for
+the backward pass grows with their square; with dropout that of torch's does, too."""
 
 
 def causal_attention(
