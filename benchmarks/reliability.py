@@ -38,7 +38,7 @@ def nothing(*_: Any) -> None:
     """In the place of what is taken out."""
 
 
-def plain_clipping(module: PretrainingModule, optimizer: Any, *_: Any) -> None:
+def plain_clipping(module: PretrainingModule, optimizer: Any, **_: Any) -> None:
     module.grad_norm = torch.nn.utils.clip_grad_norm_(module.model.parameters(), 1.0)
 
 
