@@ -118,11 +118,6 @@ def test_a_step_that_does_not_fit_says_so(place, monkeypatch):
     assert problems[-1] == "out of memory" and not any(problems[:-1])
 
 
-def test_a_batch_that_is_divided_by_itself_is_measured_too(place):
-    assert main(["bench", *TINY, *SHORT, "trainer.accumulate_grad_batches=auto"]) == 0
-    assert json.loads(Path("out/bench.json").read_text())["config"]["tokens_per_step"] == 8 * 16
-
-
 def test_a_config_that_does_not_fit_itself_is_a_failure_in_one_line(place, monkeypatch, capsys):
     without_memory_for(monkeypatch, lambda config: True, torch.OutOfMemoryError("CUDA out of memory."))
     assert main(["bench", *TINY, *SHORT]) == 1

@@ -134,7 +134,8 @@ def test_a_rung_that_learns_less_is_not_suggested(climbed):
         loss=lambda config: 5.2 if config["trainer"]["precision"] == "auto" else 5.05,
     )
     suggestion, larger = suggestions(ladder)
-    assert suggestion.overrides == ["model.dropout=fast"] and larger is None
+    assert suggestion.overrides == ["model.dropout=fast"]
+    assert larger is not None and larger.overrides == ["model.dropout=fast", "data.batch_size=32"]  # built without it
 
 
 def test_of_what_is_hardly_faster_the_config_is_suggested(climbed):
