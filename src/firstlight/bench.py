@@ -1,6 +1,5 @@
 """`firstlight bench`: how fast this config trains on this machine, where the time goes, and what would be faster."""
 
-import itertools
 import json
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from firstlight.config import build
 from firstlight.errors import ConfigError, RunError, shorten
 from firstlight.training.allocation import keep_freed_memory
 from firstlight.training.run_config import RunConfig
+from firstlight.training.run_folder import numbered, replace_text
 
 DATA, FIGURE = "bench.json", "bench.png"
 
@@ -65,8 +65,7 @@ def main(config: DictConfig) -> None:
         title = f"{own.name}: training on {machine['device']}, {machine['threads']} threads"
         data = json.dumps(as_data(machine, own, ladder, suggestion, larger), indent=2)
         try:
-            (folder / f".{DATA}").write_text(f"{data}\n", encoding="utf-8")
-            (folder / f".{DATA}").replace(folder / DATA)
+            replace_text(folder / DATA, f"{data}\n")
             ladder_figure(ladder.measured, title).savefig(folder / FIGURE, dpi=150)
         except OSError as error:
             raise RunError(f"what was found cannot be written to {folder}: {error.strerror}") from error
@@ -109,12 +108,10 @@ def _measured(
 @contextmanager
 def _new_folder(wanted: Path) -> Iterator[Path]:
     """The folder `wanted`, or `wanted_2`, ...: the first that is new. It goes again if nothing is in it at the end."""
-    if wanted.name in ("", ".."):
-        raise ConfigError(f"output_dir ({wanted}) must name a folder that can be made")
     new = [folder for folder in wanted.absolute().parents if not folder.exists()]
     try:
         wanted.parent.mkdir(parents=True, exist_ok=True)
-        folder = _first_new(wanted)
+        folder = next(folder for folder in numbered(wanted) if _is_made(folder))
     except OSError as error:
         shown = shorten(str(wanted))
         raise ConfigError(f"output_dir ({shown}) cannot be made: {error.strerror}; give output_dir=...") from None
@@ -126,10 +123,10 @@ def _new_folder(wanted: Path) -> Iterator[Path]:
                 made.rmdir()
 
 
-def _first_new(wanted: Path) -> Path:
-    for number in itertools.count(1):
-        folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}_{number}")
-        with suppress(FileExistsError):
-            folder.mkdir()
-            return folder
-    raise AssertionError
+def _is_made(folder: Path) -> bool:
+    """Make `folder`, unless it is there."""
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return False
+    return True

@@ -129,8 +129,7 @@ class Ladder:
         """Measure every rung, then all of them again, round after round.
 
         A rung that fails, or whose loss is above plain's by more than the tolerance, is not carried on: the next one is
-        built on the one before it. After a batch that does not
-        fit, none that is larger is tried.
+        built on the one before it. After a batch that does not fit, none that is larger is tried.
 
         Raises:
             FailedError: the config at hand could not be measured.

@@ -4,6 +4,13 @@ import torch
 from torch import Tensor
 
 
+def positions_and_mask(n_tokens: int, device: torch.device, cache: "KVCache | None") -> tuple[Tensor, Tensor | None]:
+    """Where the next `n_tokens` stand and what they look at, after what `cache` holds; see its methods."""
+    if cache is None:
+        return torch.arange(n_tokens, device=device), None
+    return cache.positions(n_tokens, device), cache.mask(n_tokens, device)
+
+
 class KVCache:
     """Pre-allocated keys and values of every layer, (B, H, T, D) each.
 

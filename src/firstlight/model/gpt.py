@@ -6,14 +6,13 @@ Shapes: B batch, T time, C emb_dim, H heads, D head_dim (C = H * D), V vocabular
 import math
 from typing import Annotated, Literal, Self
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from firstlight.config import ContextLength, Ratio, VocabSize
 from firstlight.model.attention import causal_attention
 from firstlight.model.base import LanguageModel
-from firstlight.model.cache import KVCache
+from firstlight.model.cache import KVCache, positions_and_mask
 from firstlight.model.dropout import Masks, make_dropout
 from firstlight.model.few_rows import joined
 from firstlight.model.tying import with_both_ends
@@ -141,10 +140,7 @@ class GPT(LanguageModel):
 
     def hidden(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
         n_tokens = ids.shape[1]
-        if cache is None:
-            positions, mask = torch.arange(n_tokens, device=ids.device), None
-        else:
-            positions, mask = cache.positions(n_tokens, ids.device), cache.mask(n_tokens, ids.device)
+        positions, mask = positions_and_mask(n_tokens, ids.device, cache)
         x = self.drop_emb(self.tok_emb(ids) + self.pos_emb(positions))  # (B, T, C)
         for layer, block in enumerate(self.trf_blocks):
             x = block(x, layer, cache, mask)

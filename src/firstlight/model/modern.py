@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from firstlight.config import ContextLength, Ratio, VocabSize
 from firstlight.model.attention import causal_attention
 from firstlight.model.base import LanguageModel
-from firstlight.model.cache import KVCache
+from firstlight.model.cache import KVCache, positions_and_mask
 from firstlight.model.dropout import Masks, make_dropout
 from firstlight.model.few_rows import joined
 from firstlight.model.tying import with_both_ends
@@ -215,10 +215,7 @@ class ModernGPT(LanguageModel):
 
     def hidden(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
         n_tokens = ids.shape[1]
-        if cache is None:
-            positions, mask = torch.arange(n_tokens, device=ids.device), None
-        else:
-            positions, mask = cache.positions(n_tokens, ids.device), cache.mask(n_tokens, ids.device)
+        positions, mask = positions_and_mask(n_tokens, ids.device, cache)
         by = rotation(positions, self.head_dim, self.rope_theta)  # once for all layers
         x = self.drop_emb(self.tok_emb(ids))  # (B, T, C)
         for layer, block in enumerate(self.trf_blocks):

@@ -48,10 +48,7 @@ def create_run_folder(wanted: Path, *, config: dict[str, Any], overrides: list[s
     Raises:
         ConfigError: it cannot be made or written.
     """
-    if wanted.name in ("", ".."):
-        raise ConfigError(f"output_dir ({wanted}) must name a folder that can be made")
-    for number in itertools.count(1):
-        folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}_{number}")
+    for folder in numbered(wanted):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if not any(folder.iterdir()):
@@ -66,6 +63,19 @@ def create_run_folder(wanted: Path, *, config: dict[str, Any], overrides: list[s
                 f"output_dir ({shorten(str(wanted))}) cannot be made: {error.strerror}; give output_dir=..."
             ) from None
     raise AssertionError
+
+
+def numbered(wanted: Path) -> Iterator[Path]:
+    """`wanted`, `wanted_2`, `wanted_3`, ...: where a new folder may be made, if those before are taken.
+
+    Raises:
+        ConfigError: `wanted` is no name for a folder.
+    """
+    if wanted.name in ("", ".."):
+        raise ConfigError(f"output_dir ({wanted}) must name a folder that can be made")
+    yield wanted
+    for number in itertools.count(2):
+        yield wanted.with_name(f"{wanted.name}_{number}")
 
 
 @contextmanager
@@ -99,7 +109,7 @@ def only_writer(folder: Path) -> Iterator[None]:
 def _write_config(folder: Path, config: dict[str, Any], overrides: list[str]) -> None:
     (folder / OVERRIDES).write_text(_yaml(overrides), encoding="utf-8")
     (folder / ENVIRONMENT).write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
-    _replace(folder / CONFIG, _yaml(config))  # last: a folder that has it has all
+    replace_text(folder / CONFIG, _yaml(config))  # last: a folder that has it has all
 
 
 def _yaml(node: Any) -> str:
@@ -114,8 +124,8 @@ def update_run_folder(folder: Path, *, config: dict[str, Any], overrides: list[s
     """
     kept, was, now = read_record(folder / OVERRIDES, list), read_record(folder / ENVIRONMENT, dict), environment()
     try:
-        _replace(folder / CONFIG, _yaml(config))
-        _replace(folder / OVERRIDES, _yaml([*kept, *overrides]))
+        replace_text(folder / CONFIG, _yaml(config))
+        replace_text(folder / OVERRIDES, _yaml([*kept, *overrides]))
     except OSError as error:
         raise ConfigError(f"resume ({folder}): cannot be written ({error.strerror})") from None
     names = ("python", "firstlight", "torch", "lightning", "cpu_threads", "cpu_capability", "cuda_device")
@@ -139,7 +149,7 @@ def read_record(file: Path, kind: type[Any]) -> Any:
     return content
 
 
-def _replace(file: Path, text: str) -> None:
+def replace_text(file: Path, text: str) -> None:
     """Write `file` anew; a run that is killed here has the old text or the new one."""
     temporary = file.with_suffix(".tmp")
     try:
