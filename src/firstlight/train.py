@@ -32,6 +32,10 @@ def arguments(config: DictConfig) -> dict[str, Any]:
     Raises:
         ConfigError: it is not valid.
     """
+    with open_dict(config):
+        section, seeds = config.pop("sweep", None), config.pop("seeds", 1)
+    if isinstance(section, DictConfig) and (section.get("params") or seeds != 1):
+        raise ConfigError("sweep, seeds: several runs make a sweep; add -m")
     plain = check_config(config, fit)
     if given := next((key for key in SET_BY_FIT if key in plain["trainer"]), None):
         raise ConfigError(f"trainer.{given}: {SET_BY_FIT[given]}")
