@@ -205,7 +205,9 @@ def run() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="where the curves go")
-    parser.add_argument("--rates", type=float, nargs="+", default=[], help="of the recipes, then nanoGPT, already tuned")
+    parser.add_argument(
+        "--rates", type=float, nargs="+", default=[], help="of the recipes, then nanoGPT, already tuned"
+    )
     args = parser.parse_args()
     rates: dict[str, float] = dict(zip([*RECIPES, "nanoGPT"], args.rates, strict=False))
     for name, recipe in ((n, r) for n, r in RECIPES.items() if n not in rates):

@@ -18,11 +18,8 @@ from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, one_line
 from firstlight.output import write
 from firstlight.sweeping import report
-from firstlight.sweeping.ledger import RECORD, Ledger, read_record
-from firstlight.sweeping.loop import check_unchanged
-from firstlight.sweeping.plan import planned
-from firstlight.sweeping.pruning import TRIAL
-from firstlight.sweeping.trial import Ended, make_trial
+from firstlight.sweeping.ledger import Ledger
+from firstlight.sweeping.record import RECORD, read_record
 
 Action = Literal["status", "resume", "retry", "best"]
 
@@ -49,6 +46,8 @@ def main(config: DictConfig) -> Path | None:
     plain = arguments(config)
     folder = newest_sweep() if plain["folder"] == "last" else user_path(plain["folder"])
     if plain["action"] in ("resume", "retry"):
+        from firstlight.sweeping.loop import check_unchanged  # late: it imports torch
+
         check_unchanged(folder)
     ledger = Ledger.open(folder)
     try:
@@ -75,6 +74,8 @@ def begin(args: Namespace) -> None:
         ConfigError: it is not valid.
         RunError: trials have failed.
     """
+    from firstlight.sweeping.plan import planned  # late: it imports torch
+
     of_hydra = [word for word in args.overrides if word.lstrip("+~").startswith(("hydra.", "hydra/"))]
     run(planned([word for word in args.overrides if word not in of_hydra], args.config_dir), of_hydra)
 
@@ -100,7 +101,10 @@ def run(folder: Path, of_hydra: list[str]) -> None:
         sys.argv = launched_with
 
 
-def _make(config: DictConfig) -> Ended:
+def _make(config: DictConfig) -> Any:
+    from firstlight.sweeping.pruning import TRIAL
+    from firstlight.sweeping.trial import make_trial
+
     if TRIAL not in os.environ:
         raise ConfigError("hydra/sweeper: train has a sweeper of its own; leave it out")
     return make_trial(Path(HydraConfig.get().sweep.dir), int(os.environ[TRIAL]))

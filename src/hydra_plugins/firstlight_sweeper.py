@@ -21,7 +21,9 @@ class FirstlightSweeperConf:
     _target_: str = "hydra_plugins.firstlight_sweeper.FirstlightSweeper"
 
 
-ConfigStore.instance().store(group="hydra/sweeper", name="firstlight", node=FirstlightSweeperConf, provider="firstlight")
+ConfigStore.instance().store(
+    group="hydra/sweeper", name="firstlight", node=FirstlightSweeperConf, provider="firstlight"
+)
 
 
 class FirstlightSweeper(Sweeper):
@@ -43,4 +45,6 @@ class FirstlightSweeper(Sweeper):
 
         assert self.config is not None and self.launcher is not None
         at_once = OmegaConf.select(self.config, "hydra.launcher.n_jobs", default=1)  # joblib's
-        work_on(Path(self.config.hydra.sweep.dir), self.launcher.launch, at_once if at_once > 0 else os.cpu_count() or 1)
+        work_on(
+            Path(self.config.hydra.sweep.dir), self.launcher.launch, at_once if at_once > 0 else os.cpu_count() or 1
+        )

@@ -17,26 +17,23 @@ from pathlib import Path
 from typing import Any, Self
 
 import optuna
-import yaml
 from filelock import FileLock
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
-from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, RunError, hide, one_line, shorten
-from firstlight.training.plain_yaml import read_plain_yaml
-from firstlight.training.run_folder import replace_text
+from firstlight.sweeping.record import Record, read_record
 
-DATABASE, RECORD, LOCK = "sweep.db", "sweep.yaml", ".sweep.lock"
-FORMAT = 1
-"""Of the record and of what a row holds."""
+DATABASE, LOCK = "sweep.db", ".sweep.lock"
 BEAT, DEAD_AFTER = 10.0, 120.0
 """Seconds: how often a worker says that it lives, and when another machine holds it for dead."""
+KEPT_BY_RETRY = ("point", "seed", "overrides", "config", "folder", "seconds")
+"""What a trial that is made again has from the one that failed."""
 STATES = {
     TrialState.WAITING: "planned",
     TrialState.RUNNING: "running",
@@ -44,46 +41,6 @@ STATES = {
     TrialState.PRUNED: "pruned",
     TrialState.FAIL: "failed",
 }
-
-
-@dataclass(frozen=True)
-class Record:
-    """`sweep.yaml`: what the sweep is. `arguments` are those of its trials, ready for Hydra's grammar."""
-
-    arguments: list[str]
-    config_dir: str | None
-    config: dict[str, Any]
-    """A config of its trials as it was planned, to say what has changed if it is another one later."""
-    settings: dict[str, Any]
-    n_trials: int
-    seeds: list[int]
-    version: str
-    storage: str | None = None
-    format: int = FORMAT
-
-    def write(self, folder: Path) -> None:
-        replace_text(folder / RECORD, yaml.safe_dump(vars(self), sort_keys=False, allow_unicode=True))
-
-
-def read_record(folder: Path) -> Record:
-    """What the sweep in `folder` is.
-
-    Raises:
-        ConfigError: it is no sweep, or one of another version of firstlight.
-    """
-    try:
-        content = read_plain_yaml(folder / RECORD)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else one_line(error)
-        raise ConfigError(f"{shorten(str(folder))}: no sweep of firstlight's ({RECORD}: {reason})") from None
-    try:
-        record = Record(**content)
-    except TypeError:
-        record = None
-    if record is None or record.format != FORMAT:
-        version = content.get("version") if isinstance(content, dict) else None
-        raise ConfigError(f"{folder / RECORD}: written by firstlight {shorten(str(version))}, which this one cannot go on")
-    return record
 
 
 @dataclass(frozen=True)
@@ -160,7 +117,7 @@ class Ledger:
         return cls(folder, record, storage, study)
 
     def add(self, rows: list[dict[str, Any]]) -> None:
-        """Plan those of `rows` (`params`, and `attributes`) that are not there yet: a plan may have been interrupted."""
+        """Plan those of `rows` (`params`, `attributes`) that are not there yet: planning may have been interrupted."""
         with explained(DATABASE), self.locked():
             for row in rows[len(self.study.trials) :]:
                 self.study.add_trial(
@@ -233,8 +190,7 @@ class Ledger:
         with explained(DATABASE), self.locked():
             for row in failed:
                 kept = self.study.trials[row.number].user_attrs
-                kept = {k: v for k, v in kept.items() if k in ("point", "seed", "overrides", "config", "folder", "seconds")}
-                attributes = {**kept, "retry_of": row.number}
+                attributes = {k: v for k, v in kept.items() if k in KEPT_BY_RETRY} | {"retry_of": row.number}
                 fixed = {"fixed_params": row.params}
                 self.study.add_trial(create_trial(state=TrialState.WAITING, system_attrs=fixed, user_attrs=attributes))
         self.back_up()
@@ -310,8 +266,6 @@ class Ledger:
             is_alive=trial.state == TrialState.RUNNING and is_alive(kept),
             replaced_by=replaced_by,
         )
-
-
 
 
 def is_alive(attributes: dict[str, Any]) -> bool:

@@ -12,19 +12,10 @@ from optuna.trial import TrialState
 
 from firstlight.errors import RunError
 from firstlight.sweeping import report
-from firstlight.sweeping.ledger import Ledger, Row, read_record
-from firstlight.sweeping.plan import (
-    composed,
-    digest,
-    folder_name,
-    go_on,
-    plan_again,
-    refusal,
-    settings_of_record,
-    space_of_record,
-    trial_overrides,
-)
+from firstlight.sweeping.ledger import Ledger, Row
+from firstlight.sweeping.plan import composed, digest, go_on, plan_again, refusal
 from firstlight.sweeping.pruning import TRIAL
+from firstlight.sweeping.record import folder_name, read_record, space_of_record, trial_overrides
 from firstlight.sweeping.space import Parameter
 from firstlight.training.stopping import Stopped
 
@@ -158,5 +149,3 @@ def check_unchanged(folder: Path) -> None:
     """
 
     go_on(folder, plan_again(read_record(folder)))
-
-

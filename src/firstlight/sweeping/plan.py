@@ -10,15 +10,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from firstlight import __version__, train
-from firstlight.compose import compose_config, parse_overrides, slug
-from firstlight.config import build, check_config
+from firstlight.compose import compose_config, parse_overrides
+from firstlight.config import blame, build, check_config
 from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, one_line, shorten, shown
 from firstlight.interpolation import check_kept
-from firstlight.sweeping.ledger import DATABASE, RECORD, Ledger, Record, backup_of, hidden_password, read_record
+from firstlight.sweeping.ledger import DATABASE, Ledger, backup_of, hidden_password
+from firstlight.sweeping.record import RECORD, Record, read_record, settings_of_record, split_seeds
 from firstlight.sweeping.settings import MOST_TRIALS, Count, Settings
 from firstlight.sweeping.space import Space, space_of
 from firstlight.training.run_folder import numbered
@@ -45,7 +47,9 @@ def planned(overrides: list[str], config_dir: str | None) -> Path:
     """
     given = {o.key_or_group: o for o in parse_overrides(overrides)}
     if "resume" in given and given["resume"].value() is not None:
-        raise ConfigError("resume: one run is continued at a time, without -m; a sweep with firstlight sweep resume DIR")
+        raise ConfigError(
+            "resume: one run is continued at a time, without -m; a sweep with firstlight sweep resume DIR"
+        )
     if swept := next((k for k, o in given.items() if k.split(".")[0] in OF_THE_SWEEP and o.is_sweep_override()), None):
         raise ConfigError(f"{swept}: cannot be swept over")
     example = _first(overrides, config_dir)
@@ -102,7 +106,7 @@ def make_plan(
     Raises:
         ConfigError: see `planned`.
     """
-    space, swept_seeds = _seeds(space_of(own, settings))
+    space, swept_seeds = split_seeds(space_of(own, settings))
     seeds = swept_seeds or seeds
     is_grid = settings.sampler == "grid" or (settings.sampler is None and space.is_discrete)
     if is_grid and not space.is_discrete:
@@ -133,20 +137,6 @@ def make_plan(
     return Plan(record, settings, rows, refused if is_grid else [])
 
 
-def space_of_record(record: Record) -> Space:
-    """The space of a sweep that was planned, without its seeds."""
-    return _seeds(space_of(record.arguments, settings_of_record(record)))[0]
-
-
-def settings_of_record(record: Record) -> Settings:
-    return Settings(**check_config(OmegaConf.create(record.settings), Settings, "sweep"))
-
-
-def trial_overrides(record: Record, overrides: list[str], seed: int) -> list[str]:
-    """All overrides of a trial, ready for Hydra's grammar; `overrides` are what distinguishes it."""
-    return [*space_of_record(record).fixed, *overrides, f"seed={seed}"]
-
-
 def composed(overrides: list[str], config_dir: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
     """The config of a trial as it is built, and as it is kept, without what is not the same in each of its runs.
 
@@ -167,6 +157,11 @@ def refusal(plain: dict[str, Any]) -> str | None:
     """Why a config that is valid key by key cannot be trained all the same; None if it can, as far as is seen here."""
     try:
         built = build(plain)
+        with torch.device("meta"):  # no memory: its shapes are what is checked
+            try:
+                built["model"]()
+            except (ValueError, TypeError) as error:
+                raise blame("model", error) from error
         steps, batch = plain["trainer"].get("max_steps"), plain["data"]
         if steps is None and (tokens := plain["trainer"].get("max_tokens")):
             accumulate = plain["trainer"].get("accumulate_grad_batches", 1)
@@ -225,18 +220,12 @@ def _settings(config: DictConfig) -> tuple[Settings, int]:
     return Settings(**values), seeds
 
 
-def _of_seeds(*, seeds: Count) -> None:
+def _ofsplit_seeds(*, seeds: Count) -> None:
     """What `seeds` may be."""
 
 
-def _seeds(space: Space) -> tuple[Space, list[int]]:
-    """The space without `seed`, and the values it has there: repetitions of a point, as `seeds` asks for."""
-    swept = next((p for p in space.parameters if p.key == "seed"), None)
-    if swept is None:
-        return space, []
-    if swept.values is None or swept.condition is not None or not all(isinstance(seed, int) for seed in swept.values):
-        raise ConfigError("seed: list whole numbers (seed=1,2,3), or say how many there are (seeds=3)")
-    return Space(space.fixed, [p for p in space.parameters if p is not swept]), list(swept.values)
+def _of_seeds(*, seeds: Count) -> None:
+    """What `seeds` may be."""
 
 
 def _row(space: Space, point: dict[str, Any] | None, number: int, seed: int) -> dict[str, Any]:
@@ -297,11 +286,3 @@ def _notes(plan: Plan) -> Iterator[str]:
         n, (overrides, problem) = len(plan.refused), plan.refused[0]
         total = n + len({row["attributes"]["point"] for row in plan.rows})
         yield f"{n} of {total} points cannot be trained and are left out; {overrides}: {problem}"
-
-
-def folder_name(number: int, overrides: list[str], seed: int, seeds: list[int]) -> str:
-    """The folder of a trial: its number, and what distinguishes it."""
-    parts = [*overrides, *([f"seed={seed}"] if len(seeds) > 1 else [])]
-    return f"{number}_{slug(','.join(parts))}".rstrip("_")
-
-

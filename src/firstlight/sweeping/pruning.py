@@ -1,4 +1,4 @@
-"""Trials that fall behind are stopped: every evaluation is reported to the ledger, which compares it with the others'."""
+"""Trials that fall behind are stopped: every evaluation is reported to the ledger, and compared with the others'."""
 
 import os
 import sys

@@ -4,6 +4,7 @@ import math
 import shlex
 import statistics
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ from rich.table import Table
 
 from firstlight.compose import typed
 from firstlight.errors import without_hidden
-from firstlight.sweeping.ledger import Ledger, Row
-from firstlight.sweeping.plan import trial_overrides
-from firstlight.training.loggers.csv import FILE_NAME, read_rows
+from firstlight.sweeping.ledger import STATES, Ledger, Row
+from firstlight.sweeping.record import trial_overrides
+from firstlight.training.metrics_file import FILE_NAME, read_rows
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,9 @@ def _about(rows: list[Row]) -> str:
 def whereabouts(ledger: Ledger) -> str:
     rows = current(ledger.rows())
     done = sum(row.state in ("done", "pruned") for row in rows)
-    return f"{done} of {len(rows)} trials are done; go on with: firstlight sweep resume {shlex.quote(str(ledger.folder))}"
+    return (
+        f"{done} of {len(rows)} trials are done; go on with: firstlight sweep resume {shlex.quote(str(ledger.folder))}"
+    )
 
 
 def as_data(ledger: Ledger) -> dict[str, Any]:
@@ -171,9 +174,9 @@ def _point_table(ranked: list[Point], objectives: list[str]) -> Table:
 
 
 def _progress(rows: list[Row]) -> str:
-    counts = {state: sum(row.state == state for row in rows) for state in ("done", "pruned", "failed", "running", "planned")}
-    told = ", ".join(f"{n} {state}" for state, n in counts.items() if n)
-    return f"{len(rows)} trials: {told}{_about(rows)}"
+    counts = Counter(row.state for row in rows)
+    told = ", ".join(f"{counts[state]} {state}" for state in STATES.values() if counts[state])
+    return f"{len(rows)} trial{'s' if len(rows) > 1 else ''}: {told}{_about(rows)}"
 
 
 def step_of(sweep: Path, row: Row) -> int | None:

@@ -31,8 +31,10 @@ class Parameter:
     """An override that a trial must have for this key to be set."""
 
     def override(self, value: Any) -> str:
-        """`key=value` as it is given on the command line."""
-        return f"{self.key}={value!r}" if self.values is None else self.values[value]
+        """`key=value` as it is given on the command line, a drawn number with six digits."""
+        if self.values is not None:
+            return self.values[value]
+        return f"{self.key}={value:.6g}" if isinstance(value, float) else f"{self.key}={value}"
 
     def ends(self) -> list[Any]:
         """Values that stand for all: every choice, or the ends of the interval."""
@@ -126,7 +128,7 @@ def _parameter(text: str, override: Override, condition: str | None) -> Paramete
         if isinstance(value, IntervalSweep):
             return Parameter(key, _interval(value), None, condition)
         texts = list(islice(override.sweep_string_iterator(), MOST_TRIALS + 1))
-        plain = list(islice(override.sweep_iterator(Transformer.identity), MOST_TRIALS + 1))
+        plain: list[Any] = list(islice(override.sweep_iterator(Transformer.identity), MOST_TRIALS + 1))
     except (HydraException, ValueError, AttributeError) as error:  # glob(*), range(1, 5, 0), interval(2, 1)
         raise ConfigError(f"{text}: these are no values to sweep over: list them ({one_line(error)})") from None
     if len(texts) > MOST_TRIALS:
@@ -137,7 +139,7 @@ def _parameter(text: str, override: Override, condition: str | None) -> Paramete
     is_numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in plain)
     values = dict(zip(plain if is_numeric else texts, (f"{key}={t}" for t in texts), strict=True))
     if isinstance(value, RangeSweep) and all(isinstance(v, int) for v in plain) and not value.shuffle:
-        first, last = min(values), max(values)
+        first, last = min(map(int, values)), max(map(int, values))
         return Parameter(key, IntDistribution(first, last, step=int(abs(value.step))), values, condition)
     return Parameter(key, CategoricalDistribution(list(values)), values, condition)
 

@@ -20,9 +20,9 @@ from firstlight import cli
 from firstlight.compose import quoted, typed
 from firstlight.config import build
 from firstlight.errors import ConfigError, RunError, shorten
-from firstlight.sweeping.ledger import Ledger, Record, Row
-from firstlight.sweeping.plan import settings_of_record, trial_overrides
+from firstlight.sweeping.ledger import Ledger, Row
 from firstlight.sweeping.pruning import SWEEP, TRIAL
+from firstlight.sweeping.record import Record, settings_of_record, trial_overrides
 from firstlight.training.process import start_process, start_server
 from firstlight.training.run_folder import CONFIG, LOCK
 from firstlight.training.stopping import StopSignals
@@ -80,9 +80,7 @@ def _made(ledger: Ledger, row: Row) -> Ended:
             ledger.free(row.number)
 
 
-def _run(
-    ledger: Ledger, row: Row, log: Path, signals: StopSignals, timeout: float | None
-) -> tuple[int | None, bool]:
+def _run(ledger: Ledger, row: Row, log: Path, signals: StopSignals, timeout: float | None) -> tuple[int | None, bool]:
     """The exit code of the process, and whether its time was over before it was done."""
     start_server(PRELOADED)
     words = arguments(ledger.record, row, ledger.folder)
@@ -147,7 +145,7 @@ def _make_way(folder: Path, *, can_go_on: bool) -> None:
             with FileLock(folder / LOCK, timeout=GRACE):
                 if can_go_on or (folder / WEIGHTS).is_file():
                     return
-        shutil.rmtree(folder, ignore_errors=True)  # killed when it made its folder, or with an order that has no position
+        shutil.rmtree(folder, ignore_errors=True)  # killed before it was a run, or with an order without a position
     except Timeout:
         raise RunError(f"{folder}: another process is writing this run; wait for its end, or stop it") from None
 
@@ -172,7 +170,8 @@ def _finish(
             error = f"the run has no {missing[0]}" if missing else None
         if error is None:
             is_pruned = "pruned_at_step" in ledger.study.trials[row.number].user_attrs
-            state, values = (TrialState.PRUNED, None) if is_pruned else (TrialState.COMPLETE, [metrics[n] for n in names])
+            state = TrialState.PRUNED if is_pruned else TrialState.COMPLETE
+            values = None if is_pruned else [metrics[name] for name in names]
             ledger.finish(row.number, state, values, metrics=metrics, seconds=seconds, error=None)
             return "pruned" if is_pruned else "done"
     ledger.finish(row.number, TrialState.FAIL, error=error, seconds=seconds)
@@ -217,5 +216,3 @@ def _last_line(log: Path, start: int) -> str:
     lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
     told = [line.removeprefix("firstlight: ") for line in lines if line.startswith("firstlight: ")]
     return shorten((told or lines or [""])[0 if told else -1], 250)
-
-
