@@ -17,7 +17,7 @@ from firstlight.config import NonEmpty, check_config
 from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, one_line
 from firstlight.output import write
-from firstlight.sweeping import report
+from firstlight.sweeping import TRIAL, report
 from firstlight.sweeping.ledger import Ledger
 from firstlight.sweeping.record import RECORD, read_record
 
@@ -102,7 +102,6 @@ def run(folder: Path, of_hydra: list[str]) -> None:
 
 
 def _make(config: DictConfig) -> Any:
-    from firstlight.sweeping.pruning import TRIAL
     from firstlight.sweeping.trial import make_trial
 
     if TRIAL not in os.environ:

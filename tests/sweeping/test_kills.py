@@ -13,7 +13,7 @@ import pytest
 COMMAND = [sys.executable, "-m", "firstlight"]
 SWEEP = [
     *("model.emb_dim=16", "model.n_layers=1", "model.n_heads=2", "model.context_length=16", "tokenizer=bytes"),
-    *("data.batch_size=4", "data.eval_batches=2", "trainer.max_steps=60", "trainer.eval_every_n_steps=10"),
+    *("data.batch_size=4", "data.eval_batches=2", "trainer.max_steps=300", "trainer.eval_every_n_steps=50"),
     *("scheduler.warmup_steps=2", "callbacks=[checkpoint]", "logger=[csv]", "output_dir=sweep"),
     *("optimizer.lr=1e-3,3e-3,1e-2", "seeds=2"),
 ]
@@ -30,7 +30,9 @@ def status(place: Path) -> dict:
 
 
 def results(place: Path) -> list[tuple]:
-    return [(t["number"], t["state"], t["overrides"], t["seed"], t["metrics"]["val/loss"]) for t in status(place)["trials"]]
+    return [
+        (t["number"], t["state"], t["overrides"], t["seed"], t["metrics"]["val/loss"]) for t in status(place)["trials"]
+    ]
 
 
 def kill_and_go_on(place: Path, moments: list[float]) -> int:

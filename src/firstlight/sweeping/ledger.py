@@ -252,7 +252,7 @@ class Ledger:
         kept = trial.user_attrs
         return Row(
             number=trial.number,
-            state=STATES[trial.state],
+            state="refused" if kept.get("refused") else STATES[trial.state],
             point=kept["point"],
             seed=kept["seed"],
             overrides=kept.get("overrides", []),
@@ -336,7 +336,7 @@ def _damage(file: Path) -> str | None:
     if not file.is_file():
         return "is gone"
     try:
-        with closing(sqlite3.connect(f"file:{file.absolute()}?mode=ro", uri=True, timeout=30)) as database:
+        with closing(sqlite3.connect(f"file:{file.absolute()}?mode=ro", uri=True, timeout=5)) as database:
             [(result,)] = database.execute("PRAGMA quick_check(1)").fetchall()
             database.execute("SELECT count(*) FROM trials").fetchall()
     except sqlite3.OperationalError as error:

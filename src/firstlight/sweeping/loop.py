@@ -11,10 +11,9 @@ from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESample
 from optuna.trial import TrialState
 
 from firstlight.errors import RunError
-from firstlight.sweeping import report
+from firstlight.sweeping import TRIAL, report
 from firstlight.sweeping.ledger import Ledger, Row
 from firstlight.sweeping.plan import composed, digest, go_on, plan_again, refusal
-from firstlight.sweeping.pruning import TRIAL
 from firstlight.sweeping.record import folder_name, read_record, space_of_record, trial_overrides
 from firstlight.sweeping.space import Parameter
 from firstlight.training.stopping import Stopped
@@ -76,7 +75,7 @@ class Worker:
         self.ledger.note(row.number, overrides=overrides, folder=folder, config=digest(kept))
         problem = refusal(plain)
         if problem is not None:
-            self.ledger.finish(row.number, TrialState.FAIL, error=f"cannot be trained: {problem}")
+            self.ledger.finish(row.number, TrialState.FAIL, refused=True, error=f"cannot be trained: {problem}")
         return problem is None
 
     def _twin(self, row: Row) -> Row | None:

@@ -1,6 +1,5 @@
 """Trials that fall behind are stopped: every evaluation is reported to the ledger, and compared with the others'."""
 
-import os
 import sys
 from pathlib import Path
 
@@ -12,16 +11,6 @@ from firstlight.errors import RunError
 from firstlight.sweeping.ledger import Ledger, explained
 from firstlight.training.module import PretrainingModule
 from firstlight.training.trainer import Trainer
-
-SWEEP, TRIAL = "FIRSTLIGHT_SWEEP", "FIRSTLIGHT_TRIAL"
-"""Environment variables of a trial's processes: the folder of the sweep, and the number of the row."""
-
-
-def pruning_of_this_trial() -> "Pruning | None":
-    """The callback for this process, if it is one of a sweep's trial."""
-    if SWEEP not in os.environ:
-        return None
-    return Pruning(sweep=os.environ[SWEEP], number=int(os.environ[TRIAL]))
 
 
 class Pruning(pl.Callback):

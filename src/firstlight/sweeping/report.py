@@ -28,7 +28,7 @@ class Point:
     rows: list[Row]
     n_seeds: int
     means: list[float]
-    spreads: list[float]
+    spreads: list[float | None]
 
     @property
     def is_whole(self) -> bool:
@@ -54,7 +54,7 @@ def points(rows: list[Row], objectives: list[str], n_seeds: int) -> list[Point]:
         done = [row for row in members if row.state == "done"]
         values = [[row.metrics[name] for row in done] for name in objectives]
         means = [statistics.mean(v) for v in values] if done else []
-        spreads = [statistics.stdev(v) if len(v) > 1 else math.nan for v in values] if done else []
+        spreads = [statistics.stdev(v) if len(v) > 1 else None for v in values] if done else []
         overrides = next((row.overrides for row in members if row.overrides), [])
         found.append(Point(overrides, members, n_seeds, means, spreads))
     return sorted(found, key=lambda p: (not p.is_whole, p.means[:1] or [math.inf]))
@@ -136,7 +136,7 @@ def show(ledger: Ledger, *, best_only: bool = False) -> None:
         say(_progress(current(rows)))
     for point in best_points(rows, objectives, n_seeds):
         result = ", ".join(
-            f"{name} {mean:.4f}{f' +- {spread:.4f} over {n_seeds} seeds' if n_seeds > 1 else ''}"
+            f"{name} {mean:.4f}" + (f" +- {spread:.4f} over {n_seeds} seeds" if spread is not None else "")
             for name, mean, spread in zip(objectives, point.means, point.spreads, strict=True)
         )
         say(f"best: {result}\n  {command(ledger, point)}")
@@ -168,14 +168,14 @@ def _point_table(ranked: list[Point], objectives: list[str]) -> Table:
     for point in ranked:
         done = sum(row.state == "done" for row in point.rows)
         numbers = zip(point.means, point.spreads, strict=True)
-        cells = [f"{value:.4f}" if math.isfinite(value) else "" for pair in numbers for value in pair]
+        cells = ["" if value is None else f"{value:.4f}" for pair in numbers for value in pair]
         table.add_row(" ".join(point.overrides), f"{done} of {point.n_seeds}", *cells)
     return table
 
 
 def _progress(rows: list[Row]) -> str:
     counts = Counter(row.state for row in rows)
-    told = ", ".join(f"{counts[state]} {state}" for state in STATES.values() if counts[state])
+    told = ", ".join(f"{counts[state]} {state}" for state in (*STATES.values(), "refused") if counts[state])
     return f"{len(rows)} trial{'s' if len(rows) > 1 else ''}: {told}{_about(rows)}"
 
 

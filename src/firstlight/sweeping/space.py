@@ -115,7 +115,8 @@ def space_of(overrides: list[str], settings: Settings) -> Space:
             raise ConfigError(f"sweep.only_if.{key}: {on}, which it depends on, must be given before {key}")
         if key not in swept:
             raise ConfigError(f"sweep.only_if.{key}: {key} is not swept over")
-    return Space(fixed, parameters)
+    last = {o.get_key_element(): n for n, o in enumerate(parse_overrides(fixed))}
+    return Space([text for n, text in enumerate(fixed) if n in last.values()], parameters)
 
 
 def _text(value: Any) -> str:

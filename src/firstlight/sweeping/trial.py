@@ -20,8 +20,8 @@ from firstlight import cli
 from firstlight.compose import quoted, typed
 from firstlight.config import build
 from firstlight.errors import ConfigError, RunError, shorten
+from firstlight.sweeping import SWEEP, TRIAL
 from firstlight.sweeping.ledger import Ledger, Row
-from firstlight.sweeping.pruning import SWEEP, TRIAL
 from firstlight.sweeping.record import Record, settings_of_record, trial_overrides
 from firstlight.training.process import start_process, start_server
 from firstlight.training.run_folder import CONFIG, LOCK

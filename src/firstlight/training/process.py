@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from multiprocessing import get_context, get_start_method, set_start_method
+from multiprocessing import get_all_start_methods, get_context, get_start_method, set_start_method
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ def start_server(modules: Sequence[str]) -> None:
 
     One server lives as long as this process: of a second call only the waiting remains.
     """
+    if get_start_method() not in get_all_start_methods():  # in a worker of joblib's, which has one of its own
+        set_start_method(None, force=True)
     context = get_context("forkserver")
     context.set_forkserver_preload(list(modules))
     first = context.Process(target=int)
@@ -40,12 +42,16 @@ def start_process(
 
 
 def _child(
-    target: Callable[..., int], arguments: Sequence[Any], log: str, start_method: str, environment: dict[str, str]
+    target: Callable[..., int],
+    arguments: Sequence[Any],
+    log: str,
+    start_method: str,
+    environment: dict[str, str],
 ) -> None:
-    set_start_method(start_method, force=True)  # of processes that gather batches: as in a run of its own
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for descriptor in (1, 2):
         os.dup2(output, descriptor)
+    set_start_method(start_method, force=True)  # of processes that gather batches: as in a run of its own
     os.environ.clear()
     os.environ.update(environment)
     sys.exit(target(*arguments))
