@@ -46,9 +46,10 @@ def main(config: DictConfig) -> Path | None:
     plain = arguments(config)
     folder = newest_sweep() if plain["folder"] == "last" else user_path(plain["folder"])
     if plain["action"] in ("resume", "retry"):
-        from firstlight.sweeping.loop import check_unchanged  # late: it imports torch
+        from firstlight import train  # late: it imports torch
+        from firstlight.sweeping.loop import check_unchanged
 
-        check_unchanged(folder)
+        check_unchanged(folder, train.arguments)
     ledger = Ledger.open(folder)
     try:
         if plain["action"] == "retry":
@@ -74,10 +75,12 @@ def begin(args: Namespace) -> None:
         ConfigError: it is not valid.
         RunError: trials have failed.
     """
-    from firstlight.sweeping.plan import planned  # late: it imports torch
+    from firstlight import train  # late: it imports torch
+    from firstlight.sweeping.plan import planned
 
     of_hydra = [word for word in args.overrides if word.lstrip("+~").startswith(("hydra.", "hydra/"))]
-    run(planned([word for word in args.overrides if word not in of_hydra], args.config_dir), of_hydra)
+    words = [word for word in args.overrides if word not in of_hydra]
+    run(planned(words, args.config_dir, train.arguments), of_hydra)
 
 
 def run(folder: Path, of_hydra: list[str]) -> None:
@@ -106,7 +109,31 @@ def _make(config: DictConfig) -> Any:
 
     if TRIAL not in os.environ:
         raise ConfigError("hydra/sweeper: train has a sweeper of its own; leave it out")
-    return make_trial(Path(HydraConfig.get().sweep.dir), int(os.environ[TRIAL]))
+    return make_trial(Path(HydraConfig.get().sweep.dir), int(os.environ[TRIAL]), train_trial)
+
+
+def work(folder: Path, launch: Any, at_once: int) -> None:
+    """What Hydra's sweeper does: make the planned trials of the sweep in `folder` with a launcher.
+
+    Raises:
+        RunError: trials have failed.
+    """
+    from firstlight import train
+    from firstlight.sweeping.loop import work_on
+
+    work_on(folder, launch, train.arguments, at_once)
+
+
+def train_trial(words: list[str]) -> int:
+    """In the process of a trial: `firstlight train` with `words`; its exit code."""
+    from firstlight import cli
+    from firstlight.sweeping.trial import end_with_parent
+
+    end_with_parent()
+    script = Path(sys.executable).with_name("firstlight")
+    program = script if script.is_file() else Path(cli.__file__).with_name("__main__.py")
+    sys.argv = [str(program), "train", *words]  # from which Lightning starts the processes of several devices
+    return cli.main(["train", *words])
 
 
 def newest_sweep(root: str = "outputs") -> Path:

@@ -41,10 +41,9 @@ class FirstlightSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        from firstlight.sweeping.loop import work_on
+
+        from firstlight.sweep import work
 
         assert self.config is not None and self.launcher is not None
         at_once = OmegaConf.select(self.config, "hydra.launcher.n_jobs", default=1)  # joblib's
-        work_on(
-            Path(self.config.hydra.sweep.dir), self.launcher.launch, at_once if at_once > 0 else os.cpu_count() or 1
-        )
+        work(Path(self.config.hydra.sweep.dir), self.launcher.launch, at_once if at_once > 0 else os.cpu_count() or 1)

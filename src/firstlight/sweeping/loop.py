@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from firstlight.errors import RunError
 from firstlight.sweeping import TRIAL, report
 from firstlight.sweeping.ledger import Ledger, Row
-from firstlight.sweeping.plan import composed, digest, go_on, plan_again, refusal
+from firstlight.sweeping.plan import Check, composed, digest, go_on, plan_again, refusal
 from firstlight.sweeping.record import folder_name, read_record, space_of_record, trial_overrides
 from firstlight.sweeping.space import Parameter
 from firstlight.training.stopping import Stopped
@@ -28,7 +28,8 @@ class Worker:
 
     ledger: Ledger
     launch: Launch
-    at_once: int = 1
+    check: Check
+    at_once: int
 
     def work(self) -> None:
         """Make trials until none is planned.
@@ -70,7 +71,7 @@ class Worker:
         trial = self.ledger.trial(row.number, sampler=sampler_of(record.settings, row.number))
         point = space.point(lambda parameter: _suggested(trial, parameter))
         overrides = space.overrides(point)
-        plain, kept = composed(trial_overrides(record, overrides, row.seed), record.config_dir)
+        plain, kept = composed(trial_overrides(record, overrides, row.seed), record.config_dir, self.check)
         folder = row.folder or folder_name(row.number, overrides, row.seed, record.seeds)
         self.ledger.note(row.number, overrides=overrides, folder=folder, config=digest(kept))
         problem = refusal(plain)
@@ -113,7 +114,7 @@ def sampler_of(settings: dict[str, Any], number: int) -> BaseSampler:
             return TPESampler(seed=seed)
 
 
-def work_on(folder: Path, launch: Launch, at_once: int) -> None:
+def work_on(folder: Path, launch: Launch, check: Check, at_once: int) -> None:
     """Make the trials of the sweep in `folder` with a Hydra launcher, and say how it went.
 
     Raises:
@@ -126,7 +127,7 @@ def work_on(folder: Path, launch: Launch, at_once: int) -> None:
         if any(row.state == "planned" for row in ledger.rows()):
             report.say(report.opening(ledger))
         try:
-            Worker(ledger, launch, at_once).work()
+            Worker(ledger, launch, check, at_once).work()
         except (Stopped, KeyboardInterrupt) as stop:
             report.say(f"\nstopped\n{report.whereabouts(ledger)}")
             raise SystemExit(stop.code if isinstance(stop, Stopped) else 130) from None
@@ -140,11 +141,11 @@ def work_on(folder: Path, launch: Launch, at_once: int) -> None:
         ledger.close()
 
 
-def check_unchanged(folder: Path) -> None:
+def check_unchanged(folder: Path, check: Check) -> None:
     """Refuse to go on with a sweep whose config is another one now, and complete a plan that was interrupted.
 
     Raises:
         ConfigError: what has changed.
     """
 
-    go_on(folder, plan_again(read_record(folder)))
+    go_on(folder, plan_again(read_record(folder), check))

@@ -4,7 +4,7 @@ begins."""
 import hashlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from firstlight import __version__, train
+from firstlight import __version__
 from firstlight.compose import compose_config, parse_overrides
 from firstlight.config import blame, build, check_config
 from firstlight.data.files import user_path
@@ -25,6 +25,8 @@ from firstlight.sweeping.settings import MOST_TRIALS, Count, Settings
 from firstlight.sweeping.space import Space, space_of
 from firstlight.training.run_folder import numbered
 
+Check = Callable[[DictConfig], dict[str, Any]]
+"""A composed config as plain arguments, or a `ConfigError`."""
 OF_THE_SWEEP = ("sweep", "seeds", "output_dir", "resume")
 """Sections and keys of a command line that its trials do not get."""
 
@@ -39,7 +41,7 @@ class Plan:
     refused: list[tuple[str, str]]
 
 
-def planned(overrides: list[str], config_dir: str | None) -> Path:
+def planned(overrides: list[str], config_dir: str | None, check: Check) -> Path:
     """The folder of the sweep that `overrides`, ready for Hydra's grammar, ask for; made, unless it is already there.
 
     Raises:
@@ -59,7 +61,7 @@ def planned(overrides: list[str], config_dir: str | None) -> Path:
     if n_seeds > 1 and "seed" in given and given["seed"].is_sweep_override():
         raise ConfigError("seeds: the seeds are listed already (seed=...); give one of the two")
     seeds = [int(example.seed) + n for n in range(n_seeds)]
-    plan = make_plan(own, settings, seeds, config_dir, storage=_storage_as_typed(overrides, settings))
+    plan = make_plan(own, settings, seeds, config_dir, check=check, storage=_storage_as_typed(overrides, settings))
     wanted = user_path(str(example.output_dir))
     if "output_dir" in given and (wanted / RECORD).is_file():
         was = read_record(wanted)
@@ -77,14 +79,14 @@ def planned(overrides: list[str], config_dir: str | None) -> Path:
     return folder
 
 
-def plan_again(record: Record) -> Plan:
+def plan_again(record: Record, check: Check) -> Plan:
     """The plan of a sweep that was planned before.
 
     Raises:
         ConfigError: its config is another one now.
     """
     settings = settings_of_record(record)
-    plan = make_plan(record.arguments, settings, record.seeds, record.config_dir, storage=record.storage)
+    plan = make_plan(record.arguments, settings, record.seeds, record.config_dir, check=check, storage=record.storage)
     if change := changed(record, plan.record):
         raise ConfigError(f"the sweep was planned with another config: {change}; put it back, or begin a new sweep")
     return plan
@@ -99,7 +101,7 @@ def go_on(folder: Path, plan: Plan) -> None:
 
 
 def make_plan(
-    own: list[str], settings: Settings, seeds: list[int], config_dir: str | None, *, storage: str | None
+    own: list[str], settings: Settings, seeds: list[int], config_dir: str | None, *, check: Check, storage: str | None
 ) -> Plan:
     """Check all that the overrides `own` of the trials ask for, and write nothing.
 
@@ -116,7 +118,7 @@ def make_plan(
     if (len(points) if is_grid else settings.trials) * len(seeds) > MOST_TRIALS:
         keys = ", ".join(p.key for p in space.parameters) or "seeds"
         raise ConfigError(f"a sweep has at most {MOST_TRIALS:,} trials; give fewer values to {keys}, or fewer seeds")
-    checked = [(point, *_checked(space, point, seeds[0], config_dir)) for point in points or space.examples()]
+    checked = [(point, *_checked(space, point, seeds[0], config_dir, check)) for point in points or space.examples()]
     refused = [(" ".join(space.overrides(point)), problem) for point, _, problem in checked if problem is not None]
     if len(refused) == len(checked):
         all_of_them = f" (as all {len(refused)} points of the sweep)" if len(refused) > 1 else ""
@@ -137,14 +139,14 @@ def make_plan(
     return Plan(record, settings, rows, refused if is_grid else [])
 
 
-def composed(overrides: list[str], config_dir: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+def composed(overrides: list[str], config_dir: str | None, check: Check) -> tuple[dict[str, Any], dict[str, Any]]:
     """The config of a trial as it is built, and as it is kept, without what is not the same in each of its runs.
 
     Raises:
         ConfigError: it is not valid.
     """
     config = compose_config("train", overrides, config_dir)
-    plain = train.arguments(config)
+    plain = check(config)
     return plain, check_kept(config, plain) | {"output_dir": "", "resume": None}
 
 
@@ -177,11 +179,11 @@ def refusal(plain: dict[str, Any]) -> str | None:
 
 
 def _checked(
-    space: Space, point: dict[str, Any], seed: int, config_dir: str | None
+    space: Space, point: dict[str, Any], seed: int, config_dir: str | None, check: Check
 ) -> tuple[dict[str, Any], str | None]:
     """The config of a point as it is kept, and why it cannot be trained."""
     overrides = [*space.fixed, *space.overrides(point), f"seed={seed}"]
-    plain, kept = composed(overrides, config_dir)
+    plain, kept = composed(overrides, config_dir, check)
     if "checkpoint" not in (plain.get("callbacks") or {}):
         raise ConfigError("callbacks.checkpoint is needed in a sweep: trials go on from it; do not take it away")
     return kept, refusal(plain)

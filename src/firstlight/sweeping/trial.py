@@ -4,9 +4,9 @@ import os
 import re
 import shutil
 import signal
-import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import parent_process
 from multiprocessing.connection import wait
@@ -16,7 +16,6 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from optuna.trial import TrialState
 
-from firstlight import cli
 from firstlight.compose import quoted, typed
 from firstlight.config import build
 from firstlight.errors import ConfigError, RunError, shorten
@@ -29,6 +28,8 @@ from firstlight.training.stopping import StopSignals
 from firstlight.weights.find import best_of, checkpoints_of
 from firstlight.weights.manifest import WEIGHTS, read_manifest
 
+Train = Callable[[list[str]], int]
+"""`firstlight train` with these words, in the process it is called in; its exit code."""
 LOGS = "logs"
 PRELOADED = ("firstlight.cli", "firstlight.compose", "firstlight.train", "firstlight.sweeping.pruning")
 GRACE = 60.0
@@ -43,8 +44,10 @@ class Ended:
     signal: int = 0
 
 
-def make_trial(sweep: Path, number: int) -> Ended:
+def make_trial(sweep: Path, number: int, train: Train) -> Ended:
     """Train the row `number`, which this process has taken; or go on where its run was when it was ended.
+
+    `train` is called in a process of its own.
 
     Raises:
         RunError: the ledger, or the folder of the trial, cannot be used; the row is free for others then.
@@ -52,12 +55,12 @@ def make_trial(sweep: Path, number: int) -> Ended:
     ledger = Ledger.open(sweep)
     try:
         with ledger.alive(number):
-            return _made(ledger, ledger.row(number))
+            return _made(ledger, ledger.row(number), train)
     finally:
         ledger.close()
 
 
-def _made(ledger: Ledger, row: Row) -> Ended:
+def _made(ledger: Ledger, row: Row, train: Train) -> Ended:
     assert row.folder is not None
     folder, log = ledger.folder / row.folder, ledger.folder / LOGS / f"{row.folder}.log"
     timeout = settings_of_record(ledger.record).timeout
@@ -67,7 +70,7 @@ def _made(ledger: Ledger, row: Row) -> Ended:
         log.parent.mkdir(exist_ok=True)
         start, began = log.stat().st_size if log.exists() else 0, time.perf_counter()
         with StopSignals() as signals:
-            exit_code, is_late = _run(ledger, row, log, signals, timeout)
+            exit_code, is_late = _run(_started(ledger, row, train, log), signals, timeout)
         seconds = row.seconds + time.perf_counter() - began
         if signals.received and exit_code != 0:
             ledger.note(row.number, seconds=seconds)
@@ -80,12 +83,8 @@ def _made(ledger: Ledger, row: Row) -> Ended:
             ledger.free(row.number)
 
 
-def _run(ledger: Ledger, row: Row, log: Path, signals: StopSignals, timeout: float | None) -> tuple[int | None, bool]:
+def _run(process: BaseProcess, signals: StopSignals, timeout: float | None) -> tuple[int | None, bool]:
     """The exit code of the process, and whether its time was over before it was done."""
-    start_server(PRELOADED)
-    words = arguments(ledger.record, row, ledger.folder)
-    environment = {**os.environ, SWEEP: str(ledger.folder.absolute()), TRIAL: str(row.number)}
-    process = start_process(train, words, log=log, environment=environment)
     began, told, is_late = time.perf_counter(), 0, False
     try:
         while not wait([process.sentinel], timeout=0.2):
@@ -104,6 +103,12 @@ def _run(ledger: Ledger, row: Row, log: Path, signals: StopSignals, timeout: flo
         process.join()
 
 
+def _started(ledger: Ledger, row: Row, train: Train, log: Path) -> BaseProcess:
+    start_server(PRELOADED)
+    environment = {**os.environ, SWEEP: str(ledger.folder.absolute()), TRIAL: str(row.number)}
+    return start_process(train, arguments(ledger.record, row, ledger.folder), log=log, environment=environment)
+
+
 def arguments(record: Record, row: Row, sweep: Path) -> list[str]:
     """The command line of a trial, after `firstlight train`, as it would be typed; the same again goes on with it."""
     words = [typed(word) for word in trial_overrides(record, row.overrides, row.seed)]
@@ -111,10 +116,10 @@ def arguments(record: Record, row: Row, sweep: Path) -> list[str]:
     return [*words, *place, *(["--config-dir", record.config_dir] if record.config_dir else [])]
 
 
-def train(words: list[str]) -> int:
-    """In the process of the trial: `firstlight train`, ended in good order if nobody waits for its end any more."""
+def end_with_parent() -> None:
+    """In the process of a trial: end in good order if nobody waits for it any more; Ctrl-C is passed on to it."""
     if hasattr(os, "setsid"):
-        os.setsid()  # Ctrl-C is for the sweep, which passes it on
+        os.setsid()
     parent = parent_process()
     assert parent is not None
 
@@ -123,10 +128,6 @@ def train(words: list[str]) -> int:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=stop_with_parent, daemon=True).start()
-    script = Path(sys.executable).with_name("firstlight")
-    program = script if script.is_file() else Path(cli.__file__).with_name("__main__.py")
-    sys.argv = [str(program), "train", *words]  # from which Lightning starts the processes of several devices
-    return cli.main(["train", *words])
 
 
 def _ask(process: BaseProcess, signum: int) -> None:
