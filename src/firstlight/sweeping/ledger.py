@@ -30,6 +30,8 @@ from firstlight.errors import ConfigError, RunError, hide, one_line, shorten
 from firstlight.sweeping.record import Record, read_record
 
 DATABASE, LOCK = "sweep.db", ".sweep.lock"
+PATIENCE = 30.0
+"""Seconds that a database may be locked by others."""
 BEAT, DEAD_AFTER = 10.0, 120.0
 """Seconds: how often a worker says that it lives, and when another machine holds it for dead."""
 KEPT_BY_RETRY = ("point", "seed", "overrides", "config", "folder", "seconds")
@@ -227,7 +229,7 @@ class Ledger:
         file = self.folder / DATABASE
         temporary = file.with_name(f"{DATABASE}.{os.getpid()}.tmp")
         try:
-            with explained(str(file)), closing(sqlite3.connect(file, timeout=30)) as source:
+            with explained(str(file)), closing(sqlite3.connect(file, timeout=PATIENCE)) as source:
                 with closing(sqlite3.connect(temporary)) as copy:
                     source.backup(copy)
                 temporary.replace(backup_of(file))
@@ -304,7 +306,7 @@ def backup_of(file: Path) -> Path:
 
 def _storage(url: str) -> RDBStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    options = {"connect_args": {"timeout": 30}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    options = {"connect_args": {"timeout": PATIENCE}} if url.startswith("sqlite") else {"pool_pre_ping": True}
     try:
         return RDBStorage(url, engine_kwargs=options)
     except ImportError as error:
@@ -336,7 +338,7 @@ def _damage(file: Path) -> str | None:
     if not file.is_file():
         return "is gone"
     try:
-        with closing(sqlite3.connect(f"file:{file.absolute()}?mode=ro", uri=True, timeout=5)) as database:
+        with closing(sqlite3.connect(f"file:{file.absolute()}?mode=ro", uri=True, timeout=PATIENCE / 6)) as database:
             [(result,)] = database.execute("PRAGMA quick_check(1)").fetchall()
             database.execute("SELECT count(*) FROM trials").fetchall()
     except sqlite3.OperationalError as error:

@@ -37,11 +37,13 @@ class Parameter:
         return f"{self.key}={value:.6g}" if isinstance(value, float) else f"{self.key}={value}"
 
     def ends(self) -> list[Any]:
-        """Values that stand for all: every choice, or the ends of the interval."""
+        """Values that stand for all: every choice, or of an interval the ends and what lies between."""
         if self.values is not None:
             return list(self.values)
         assert isinstance(self.distribution, FloatDistribution | IntDistribution)
-        return [self.distribution.low, self.distribution.high]
+        low, high = self.distribution.low, self.distribution.high
+        between = [] if isinstance(self.distribution, IntDistribution) else [low + 0.618 * (high - low)]
+        return [low, *between, high]
 
 
 @dataclass(frozen=True)
