@@ -190,6 +190,7 @@ def test_the_composed_config_is_printed_and_nothing_is_written(capsys, place, ve
         "train": ["optimizer.lr=3e-4"],
         "verify": ["verify.kills=3"],
         "bench": ["bench.rounds=2"],
+        "sweep": ["best", "outputs/x"],
         "evaluate": ["checkpoint=x"],
         "generate": ["prompt=${x}, [y"],
         "export": ["out=x"],
