@@ -12,7 +12,7 @@ from rich.filesize import decimal
 from firstlight.benchmark.runs import FailedError, Measured, measure
 from firstlight.benchmark.settings import Settings
 from firstlight.errors import ConfigError, message_lines
-from firstlight.training.memory import device_memory
+from firstlight.training.memory_limit import device_memory
 from firstlight.training.precision import resolve_precision
 from firstlight.training.run_config import RunConfig
 
@@ -186,10 +186,10 @@ class Ladder:
     def _too_large(self, times: int) -> str:
         """Why `times` the batch is not tried, if so: the kernel ends a process that takes all of a computer's memory,
         where a GPU says so."""
-        may_need, available = times * self.peak, device_memory("cpu")[1]
+        may_need, (of, available) = times * self.peak, device_memory("cpu")
         if self.device.type == "cuda" or may_need <= available:
             return ""
-        return f"not tried: it may need {decimal(may_need)}, and this computer has {decimal(available)}"
+        return f"not tried: it may need {decimal(may_need)}, and {of} has {decimal(available)}"
 
 
 @dataclass(frozen=True)
