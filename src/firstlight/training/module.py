@@ -108,7 +108,7 @@ class PretrainingModule(EvaluationModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip by norm, and keep the norm; Lightning's own refuses a fused optimizer under mixed precision."""
-        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        parameters = [p for p in self.all_parameters if p.grad is not None]
         norms = torch.stack(torch._foreach_norm([p.grad for p in parameters if p.grad is not None]))
         self.grad_norm = torch.linalg.vector_norm(norms)
         if gradient_clip_val is not None:  # by a norm that is not finite it would spoil all of them
@@ -130,6 +130,11 @@ class PretrainingModule(EvaluationModule):
         if self.skipped_in_a_row > self.most_in_a_row:  # before the update: the weights are good
             raise DivergedError(self._describe(record))
         optimizer.zero_grad(set_to_none=True)  # without a gradient no weight and no moment changes
+
+    @cached_property
+    def all_parameters(self) -> list[nn.Parameter]:
+        """The model's; to walk through its modules in every step takes longer than to clip a small one."""
+        return list(self.model.parameters())
 
     @property
     def most_in_a_row(self) -> int:
