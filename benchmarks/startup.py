@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 TRAIN = ("train", "output_dir=run", "trainer.log_every_n_steps=1", "trainer.max_steps=600")
 COMMANDS = {"--help": ("--help",), "train --help": ("train", "--help"), "train, to its first step": TRAIN}
@@ -26,7 +27,7 @@ def seconds(arguments: Sequence[str], folder: str) -> float:
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
         while process.poll() is None:
-            if arguments is TRAIN and _has_stepped(f"{folder}/run/metrics.csv"):
+            if arguments is TRAIN and _has_stepped(Path(folder, "run", "metrics.csv")):
                 return time.perf_counter() - began
             time.sleep(0.005)
         assert process.returncode == 0 and arguments is not TRAIN and process.stderr, process.stderr
@@ -36,9 +37,9 @@ def seconds(arguments: Sequence[str], folder: str) -> float:
         process.communicate()
 
 
-def _has_stepped(file: str) -> bool:
+def _has_stepped(file: Path) -> bool:
     try:
-        with open(file, encoding="utf-8") as rows:
+        with file.open(encoding="utf-8") as rows:
             return sum(1 for _ in rows) > 2  # the names, step 0, step 1
     except FileNotFoundError:
         return False

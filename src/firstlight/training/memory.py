@@ -49,7 +49,8 @@ def check_memory(
     parameters = copies * (2 * network.n_parameters + kept) * dtype.itemsize
     batch = min(data.batch_size, len(data.windows["train"])) // shares
     at_once = trainer.get("micro_batch_size")
-    batch = min(batch, copies * {None: batch, "auto": 1}.get(at_once, at_once))
+    if at_once is not None:
+        batch = min(batch, copies * (1 if at_once == "auto" else int(at_once)))
     logits = (2 if "16" in precision else dtype.itemsize) * batch * data.context_length * network.vocab_size
     if parameters + logits <= available:
         return kept

@@ -81,8 +81,9 @@ class _Probe:
         if self.device.type == "cpu" and 3 * self.weights > self.may_use():  # the copy, gradients, moments
             raise ConfigError(self._refusal(3 * self.weights))
         module = EvaluationModule(copy.deepcopy(model), data.tokenizer.byte_lengths).to(self.device)
-        self.module = trainer.precision_plugin.convert_module(module).train()
-        assert isinstance(self.module, EvaluationModule)
+        converted = trainer.precision_plugin.convert_module(module).train()
+        assert isinstance(converted, EvaluationModule)
+        self.module: EvaluationModule = converted
         self.optimizer = make_optimizer(self.module.model)
 
     def largest(self, share: int) -> int:

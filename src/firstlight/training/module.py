@@ -92,7 +92,7 @@ class PretrainingModule(EvaluationModule):
     def _backward(self, part: Batch, weight: float) -> Tensor:
         """Add the gradient of a part of a batch; its share of the mean loss. DDP adds up processes with the last."""
         loss = self.loss(part) * weight
-        profiled = self.trainer.profiler.profile("[LightningModule]PretrainingModule.backward")
+        profiled = self.trainer.profiler.profile("[LightningModule]PretrainingModule.backward")  # type: ignore[attr-defined]
         with torch.autocast(self.device.type, enabled=False), profiled:  # as Lightning's, which is not within autocast
             self.trainer.strategy.backward(loss / self.trainer.accumulate_grad_batches, optimizer=None)
         return loss.detach()
@@ -109,7 +109,7 @@ class PretrainingModule(EvaluationModule):
     ) -> None:
         """Clip by norm, and keep the norm; Lightning's own refuses a fused optimizer under mixed precision."""
         parameters = [p for p in self.all_parameters if p.grad is not None]
-        norms = torch.stack(torch._foreach_norm([p.grad for p in parameters if p.grad is not None]))
+        norms = torch.stack(torch._foreach_norm([p.grad for p in parameters if p.grad is not None]))  # type: ignore[attr-defined]
         self.grad_norm = torch.linalg.vector_norm(norms)
         if gradient_clip_val is not None:  # by a norm that is not finite it would spoil all of them
             norm = torch.where(self.grad_norm.isfinite(), self.grad_norm, 0.0)

@@ -198,7 +198,7 @@ class Trainer(pl.Trainer):
         step = self.global_step
         if step == self.saved_step:
             return
-        self.lightning_module.settle()
+        self.lightning_module.settle()  # type: ignore[operator]  # no step is saved that has not been judged
         for name, parameter in self.lightning_module.named_parameters():
             if not torch.isfinite(parameter).all():
                 raise DivergedError(f"{name.removeprefix('model.')} is not finite after step {step}; it is not saved")
