@@ -27,8 +27,8 @@ from firstlight.interpolation import UNUSED, as_data, as_typed, from_environment
 TEXT_KEYS = ("prompt", "stop", "callbacks.sample_generation.prompt")
 """Keys whose value is taken as it was typed: prose is full of what Hydra's grammar reads as something else."""
 
-POSITIONALS = {"sweep": ("action", "folder")}
-"""Keys of a verb that may be given as words alone: `firstlight sweep status DIR`."""
+POSITIONALS: dict[str, tuple[str, ...]] = {"sweep": ("action", "folder"), "compare": ("runs",)}
+"""Keys of a verb that may be given as words alone: `firstlight sweep status DIR`, `firstlight compare RUN RUN`."""
 
 MOST_PARTS = 2000
 """Of one setting: Hydra's parser takes the square of their number, two seconds for these."""
@@ -263,11 +263,13 @@ def _values(text: str, override: Override) -> list[str]:
 
 def _named(verb: str, words: list[str]) -> list[str]:
     """`words` with the keys of those that are given without one."""
-    keys, named = list(POSITIONALS.get(verb, ())), []
-    for word in words:
-        is_alone = "=" not in word and not word.startswith("~")
-        named.append(f"{keys.pop(0)}={quoted(word)}" if is_alone and keys else word)
-    return named
+    keys = POSITIONALS.get(verb, ())
+    alone = [word for word in words if "=" not in word and not word.startswith("~")] if keys else []
+    rest = [word for word in words if word not in alone]
+    values = [quoted(word) for word in alone]
+    if verb == "compare" and len(values) > 1:
+        return [f"runs=[{','.join(values)}]", *rest]
+    return [*(f"{key}={value}" for key, value in zip(keys, values, strict=False)), *alone[len(keys) :], *rest]
 
 
 def listed(text: str, config_dir: str | None) -> str:
