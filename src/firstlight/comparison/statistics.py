@@ -2,8 +2,8 @@
 
 **The text.** Another validation text of the same kind would give another loss. The windows of this one are resampled,
 the same ones for both configs (paired: what is hard is hard for both), in blocks of neighbours, which are alike (the
-circular block bootstrap of Politis and Romano 1992; blocks of n ** (1/3) windows, the order that Künsch 1989 and Hall,
-Horowitz and Jing 1995 found for a variance).
+circular block bootstrap of Politis and Romano 1992; blocks of 2 n ** (1/3) windows: the order is that which Künsch 1989
+and Hall, Horowitz and Jing 1995 found for a variance, the factor covers neighbours that are rather alike).
 
 **The seed.** Another seed would give another model. Between the seeds of each config a variance is estimated (Welch
 1947); of a config with a single seed it is taken to be that of the other one.
@@ -166,7 +166,7 @@ def _text_part(
 
 def block_length(n: int) -> int:
     """Windows in a block, of `n` in all."""
-    return max(1, math.ceil(n ** (1 / 3)))
+    return max(1, math.ceil(2 * n ** (1 / 3)))
 
 
 def resampled(ratios: list[tuple[Floats, Floats]], *, resamples: int, seed: int) -> Floats:

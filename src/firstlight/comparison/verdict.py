@@ -61,7 +61,7 @@ def judge(groups: list[Group], settings: Settings) -> tuple[list[Ranked], list[s
     best, ranked = order[0], []
     for n in order:
         if n == best:
-            ranked.append(Ranked(groups[n], samples[n], None, "the best"))
+            ranked.append(Ranked(groups[n], samples[n], None, "the best" if len(groups) > 1 else "the only config"))
             continue
         is_paired = ground_of[groups[n].runs[0].folder] == ground_of[groups[best].runs[0].folder]
         try:

@@ -1,0 +1,171 @@
+"""`firstlight compare`, on runs that were trained: what is refused, what is told, what the page holds."""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from firstlight.cli import main
+
+TINY = [
+    *("model.emb_dim=16", "model.n_layers=1", "model.n_heads=2", "model.context_length=16", "model.drop_rate=0"),
+    *("tokenizer=bytes", "data=text", "data.batch_size=4", "data.eval_batches=4", "trainer.max_steps=12"),
+    *("trainer.eval_every_n_steps=6", "trainer.log_every_n_steps=3", "scheduler.warmup_steps=2", "logger=[csv]"),
+    *("callbacks=[checkpoint,throughput,sample_generation]", "callbacks.sample_generation.max_new_tokens=4"),
+    "callbacks.sample_generation.prompt=</script><b>lamp",
+]
+RUNS = {
+    "a": ["data.path=one.txt", "optimizer.lr=1e-2"],
+    "b": ["data.path=one.txt", "optimizer.lr=1e-4"],
+    "b2": ["data.path=one.txt", "optimizer.lr=1e-4", "seed=7"],
+    "other_text": ["data.path=two.txt"],
+    "other_tokenizer": ["data.path=one.txt", "tokenizer=bpe", "tokenizer.vocab_size=270"],
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with the RUNS."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        Path("one.txt").write_text("The lamp was lit, and the boats came home again. " * 80)
+        Path("two.txt").write_text("Nobody knew where the other road would lead. " * 80)
+        for name, overrides in RUNS.items():
+            assert main(["train", *TINY, *overrides, f"output_dir={name}"]) == 0
+    return folder
+
+
+@pytest.fixture
+def place(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    return trained
+
+
+@pytest.fixture
+def found(place, capsys):
+    """A function: what compare.json holds after `firstlight compare` with these words."""
+
+    def compare(*words: str) -> dict:
+        shutil.rmtree("out", ignore_errors=True)
+        assert main(["compare", *words, "out=out"]) == 0
+        return json.loads(Path("out/compare.json").read_text())
+
+    return compare
+
+
+def test_runs_are_ranked_with_what_they_differ_in_and_seeds_are_repetitions(found, capsys):
+    result = found("b", "a", "b2")
+    best, other = result["configs"]
+    assert best["settings"] == {"optimizer.lr": "0.01"} and other["settings"] == {"optimizer.lr": "0.0001"}
+    assert (best["seeds"], other["seeds"]) == ([123], [123, 7])
+    assert other["spread"] > 0 and best["spread"] is None
+    difference = other["difference"]
+    assert difference["value"] == pytest.approx(other["mean"] - best["mean"])
+    assert difference["low"] < difference["value"] < difference["high"]
+    assert difference["is_paired"] and difference["is_told_apart"]
+    said = capsys.readouterr().out
+    assert "worse, by more than chance" in said and "the best" in said and "0.0001" in said
+
+
+def test_the_measured_loss_is_that_of_evaluate(found, capsys):
+    result = found("a", "b")
+    capsys.readouterr()
+    assert main(["evaluate", "checkpoint=a"]) == 0
+    loss = json.loads(capsys.readouterr().out)["val/loss"]
+    assert result["configs"][0]["mean"] == pytest.approx(loss, rel=1e-6)
+    result = found("a", "b", "metric=val/bits_per_byte")
+    assert result["configs"][0]["mean"] == pytest.approx(loss / 0.6931471805599453, rel=1e-6)  # bytes are tokens
+
+
+def test_curves_are_over_steps_tokens_and_seconds(found):
+    result = found("a", "b")
+    assert result["axes"] == ["step", "tokens", "seconds"]
+    [a, *_] = result["runs"]
+    assert [point["step"] for point in a["curve"]] == [0, 6, 12]
+    assert [point["tokens"] for point in a["curve"]] == [0, 384, 768]
+    seconds = [point["seconds"] for point in a["curve"]]
+    assert seconds[0] == 0 < seconds[1] < seconds[2]
+
+
+def test_with_one_seed_each_the_verdict_speaks_of_the_text_alone(found):
+    assert "of the seed nothing is known" in found("a", "b")["configs"][1]["verdict"]
+    assert "nothing can be said" in found("a", "b", "windows=0")["configs"][1]["verdict"]
+
+
+def test_the_same_run_under_two_names_is_one(place, capsys):
+    assert main(["compare", "a", "./a"]) == 2
+    assert "it takes two" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("windows", ["windows=256", "windows=0"])
+@pytest.mark.parametrize(("other", "what"), [("other_text", "texts"), ("other_tokenizer", "tokenizers")])
+def test_losses_of_different_things_are_refused_and_bits_of_a_byte_are_not(place, capsys, other, what, windows):
+    assert main(["compare", "a", other, "out=null", windows]) == 2
+    err = capsys.readouterr().err
+    assert f"different {what}" in err and "metric=val/bits_per_byte" in err and err.count("\n") == 1
+    assert main(["compare", "a", other, "out=null", windows, "metric=val/bits_per_byte"]) == 0
+    assert f"different {what}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["a", "nowhere"], "nowhere): no run of firstlight's"),
+        (["a"], "it takes two"),
+        (["a", "b", "metric=val/los"], "did you mean 'val/loss'"),
+        (["a", "b", "confidence=1"], "confidence"),
+        (["a", "b", "out=one.txt/x"], "out (one.txt/x) cannot be written"),
+        (["a", "b", "windows=-1"], "windows"),
+    ],
+)
+def test_a_mistake_is_one_line(place, capsys, words, message):
+    out = [] if any(word.startswith("out=") for word in words) else ["out=null"]
+    assert main(["compare", *words, *out]) == 2
+    err = capsys.readouterr().err
+    assert message in err and err.count("\n") == 1
+
+
+class Page(HTMLParser):
+    """What a browser would load, and how many scripts there are."""
+
+    def __init__(self):
+        super().__init__()
+        self.loaded, self.tags = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.loaded += [value for name, value in attrs if name in ("src", "href", "srcset", "data")]
+
+
+def test_the_page_needs_no_network_and_a_sample_stays_text(found):
+    result = found("a", "b")
+    assert "</script><b>lamp" in result["runs"][0]["samples"]["12"]
+    text = Path("out/compare.html").read_text()
+    page = Page()
+    page.feed(text)
+    assert page.loaded == [] and "b" not in page.tags and page.tags.count("script") == 1
+    assert not re.search(r"https?://|@import|url\(|fetch\(|import\(", text)
+    data = json.loads(text.partition("const data = ")[2].partition(";\n")[0])
+    assert data == result
+    assert Path("out/compare.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_browser_shows_the_page(found, tmp_path):
+    """Chromium runs its script: the table, the curves and the samples are there, and the sample is text."""
+    import subprocess
+
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("there is no Chromium")
+    found("a", "b")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}", "--dump-dom"]
+    page = Path("out/compare.html").absolute().as_uri()
+    shown = subprocess.run([chromium, *options, page], capture_output=True, text=True, timeout=60, check=True).stdout
+    body = shown.partition("</script>")[0].partition("<body>")[2]
+    assert body.count("<path ") == 2 and "the best" in body
+    assert "&lt;/script&gt;&lt;b&gt;lamp" in body
+    assert 'aria-pressed="true">step 12<' in body
