@@ -7,10 +7,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from multiprocessing import get_context, get_start_method, set_start_method
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
+
+from firstlight.training.loggers.tensorboard import EVENT_FILES
 
 KINDS = ("folder", "row", "sample", "checkpoint", "end")
 """What a changed file of a run folder is about; see `kind_of`."""
@@ -106,10 +109,10 @@ def kind_of(name: str) -> str:
 def _files(folder: Path) -> dict[str, tuple[int, int]]:
     """Size and time of every file, but for TensorBoard's, which a thread writes whenever it likes."""
     found: dict[str, tuple[int, int]] = {}
-    for base, folders, names in os.walk(folder):
-        if "tensorboard" in folders:
-            folders.remove("tensorboard")
+    for base, _, names in os.walk(folder):
         for name in names:
+            if fnmatch(name, EVENT_FILES):
+                continue
             path = f"{base}/{name}"
             try:
                 state = os.stat(path)  # noqa: PTH116 (it is called every half millisecond)
