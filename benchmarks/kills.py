@@ -24,9 +24,9 @@ from rich.table import Table
 
 from firstlight.compose import compose_config
 from firstlight.config import to_plain
+from firstlight.training.process import start_server
 from firstlight.training.run_config import RunConfig
 from firstlight.verification.checks import Campaign, kill_and_continue
-from firstlight.verification.process import start_server
 from firstlight.verification.run_state import PHASES
 from firstlight.verification.runs import Runs
 from firstlight.verify import TRAINING, begin, go_on, modules

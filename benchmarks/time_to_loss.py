@@ -136,10 +136,11 @@ def train_nanogpt(nanogpt: Any, rate: float, seed: int, data: type[TextDataModul
     @torch.no_grad()
     def evaluate() -> float:
         losses = []
-        for n in range(EVAL_BATCHES):
-            inputs, targets = text.windows["val"][torch.arange(n * BATCH, (n + 1) * BATCH)]
+        indices = torch.arange(min(EVAL_BATCHES * BATCH, len(text.windows["val"])))
+        for chosen in indices.split(BATCH):
+            inputs, targets = text.windows["val"][chosen]
             with torch.autocast("cpu", torch.bfloat16):
-                losses.append(float(model(inputs, targets.contiguous())[1]))
+                losses += [float(model(inputs, targets.contiguous())[1])] * len(chosen)  # every window weighs the same
         return statistics.mean(losses)
 
     started = time.perf_counter()
@@ -191,24 +192,35 @@ def table_of(curves: dict[str, list[Curve]], rates: dict[str, float]) -> Table:
     return table
 
 
+def keep(file: Path | None, curves: dict[str, list[Curve]], rates: dict[str, float]) -> None:
+    """Write what there is so far: a run that is cut off has not measured for nothing."""
+    if file is not None:
+        plain = {name: [vars(curve) for curve in found] for name, found in curves.items()}
+        file.write_text(json.dumps({"rates": rates, "curves": plain}), encoding="utf-8")
+
+
 def run() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nanogpt", type=Path, help="a clone of nanoGPT")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="where the curves go")
-    parser.add_argument("--rates", type=float, nargs=4, help="of the recipes and nanoGPT, in place of tuning them")
+    parser.add_argument(
+        "--rates", type=float, nargs="+", default=[], help="of the recipes, then nanoGPT, already tuned"
+    )
     args = parser.parse_args()
-    rates: dict[str, float] = dict(zip([*RECIPES, "nanoGPT"], args.rates or [], strict=False))
-    for name, recipe in RECIPES.items() if not rates else ():
+    rates: dict[str, float] = dict(zip([*RECIPES, "nanoGPT"], args.rates, strict=False))
+    for name, recipe in ((n, r) for n, r in RECIPES.items() if n not in rates):
         rates[name] = tuned(
             name, recipe.rates, lambda rate, recipe=recipe: train(recipe, rate, 0, "lamplighters", args.steps)
         )
-    curves = {name: [] for name in RECIPES}
+    curves: dict[str, list[Curve]] = {name: [] for name in RECIPES}
     for seed in range(1, args.seeds + 1):  # in turn
         for name, recipe in RECIPES.items():
             curves[name].append(train(recipe, rates[name], seed, "pydoc", args.steps))
             print(f"{name}, seed {seed}: {curves[name][-1].best:.4f}", flush=True)
+            keep(args.json, curves, rates)
+    Console(width=140).print(table_of(curves, rates))
     if args.nanogpt:
         nanogpt = load_nanogpt(args.nanogpt)
         budget = statistics.mean(curve.seconds[-1] for curve in curves["modern, Muon, stable-decay"])
@@ -221,10 +233,8 @@ def run() -> None:
         curves["nanoGPT"] = [
             train_nanogpt(nanogpt, rates["nanoGPT"], seed, PydocData, budget) for seed in range(1, args.seeds + 1)
         ]
-    Console(width=140).print(table_of(curves, rates))
-    if args.json:
-        plain = {name: [vars(curve) for curve in found] for name, found in curves.items()}
-        args.json.write_text(json.dumps({"rates": rates, "curves": plain}), encoding="utf-8")
+        keep(args.json, curves, rates)
+        Console(width=140).print(table_of(curves, rates))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from firstlight.errors import ConfigError
 from firstlight.generate import generate
 from firstlight.model.base import LanguageModel
 from firstlight.model.gpt import GPT
+from firstlight.sweeping.settings import Settings
 from firstlight.training.fit import fit
 
 MODEL = {
@@ -249,7 +250,9 @@ def options():
 
 @pytest.mark.parametrize("overrides", list(options()))
 def test_every_option_of_the_configuration_is_a_valid_call(overrides):
-    check_config(compose_config("train", overrides), fit)
+    config = compose_config("train", overrides)
+    check_config(config["sweep"], Settings, "sweep")
+    check_config(OmegaConf.masked_copy(config, [key for key in config if key not in ("sweep", "seeds")]), fit)
 
 
 @pytest.mark.parametrize("option", [file.stem for file in sorted(Path(conf_dir(), "decoding").glob("*.yaml"))])

@@ -14,10 +14,11 @@ LAYERS = (
     {"data", "decoding", "optim"},
     {"weights"},
     {"training"},
-    {"harness", "verification", "benchmark"},
+    {"compose"},
+    {"harness", "verification", "benchmark", "sweeping"},
     {
-        *("autoresume", "compose", "help", "cli", "output", "__main__"),
-        *("train", "evaluate", "generate", "export", "info", "verify", "bench"),
+        *("autoresume", "help", "cli", "output", "__main__"),
+        *("train", "evaluate", "generate", "export", "info", "verify", "bench", "sweep"),
     },
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

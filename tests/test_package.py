@@ -31,7 +31,8 @@ def test_the_wheel_holds_the_config_and_the_stories_and_nothing_else(dist):
         names = wheel.namelist()
     assert "firstlight/conf/train.yaml" in names
     assert "firstlight/data/texts/the_lamplighters.txt" in names
-    assert {name.split("/")[0].split("-")[0] for name in names} == {"firstlight"}
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"firstlight", "hydra_plugins"}
+    assert "hydra_plugins/__init__.py" not in names  # a namespace that other plugins share
 
 
 def test_the_sdist_has_no_runs_in_it(dist):

@@ -5,6 +5,7 @@ import os
 import sys
 import traceback
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 from firstlight import __version__
@@ -26,6 +27,7 @@ VERBS = {
     "evaluate": "loss, perplexity and bits per byte of a checkpoint on a text, or its results on tasks",
     "generate": "continue a prompt with a checkpoint",
     "verify": "prove on your config that a killed and continued run is the run that was never killed",
+    "sweep": "how far a sweep is, its best point; go on with it, or make again what failed",
     "bench": "how fast your config trains on this machine, where the time goes, and what would be faster",
     "info": "what a run or a checkpoint holds, without loading it; whether it is whole",
     "export": "write a checkpoint for other programs: Hugging Face's format, or safetensors",
@@ -38,7 +40,7 @@ usage: firstlight VERB [key=value ...]
 {verbs}
 
   firstlight VERB --help          every key of a verb, with its meaning and default
-  firstlight train -m key=a,b     one run for each value (a Hydra multirun)
+  firstlight train -m key=a,b     a sweep: one run for each value
   firstlight train --cfg job      the composed config, and nothing else
 """
 
@@ -93,8 +95,14 @@ def _run(verb: str, rest: list[str]) -> int:
 
         print(help_text(verb, VERBS[verb], args.overrides, args.config_dir), end="")
         return 0
+    if verb == "train" and args.multirun:
+        compose.check_overrides(verb, args.overrides, multirun=True, config_dir=args.config_dir)  # misspelt words, fast
+        from firstlight import sweep
+
+        sweep.begin(args)
+        return 0
     goes_on = False
-    if verb == "train" and not args.multirun:
+    if verb == "train":
         from firstlight.autoresume import autoresume, is_auto
 
         goes_on, args.overrides = is_auto(args.overrides), autoresume(args.overrides, args.config_dir)
@@ -103,8 +111,6 @@ def _run(verb: str, rest: list[str]) -> int:
         trials = compose.check_overrides(verb, args.overrides, multirun=args.multirun, config_dir=args.config_dir)
         for config in trials:  # a sweep is refused whole, before its first job
             importlib.import_module(f"firstlight.{verb}").arguments(config)
-    elif args.multirun:
-        raise ConfigError("resume: one run is continued at a time, without -m")
     elif args.cfg:
         print(compose.to_yaml(resumed), end="")
         return 0
@@ -113,6 +119,7 @@ def _run(verb: str, rest: list[str]) -> int:
     from hydra.errors import HydraException
 
     failure: list[Exception] = []
+    sweeps: list[Path] = []  # that are to be gone on with
     launched_with = sys.argv
 
     def task(config: Any) -> Any:
@@ -120,7 +127,9 @@ def _run(verb: str, rest: list[str]) -> int:
         sys.argv = launched_with
         entry = importlib.import_module(f"firstlight.{verb}")
         try:
-            return entry.main(config) if resumed is None else entry.main(resumed, args.overrides)
+            result = entry.main(config) if resumed is None else entry.main(resumed, args.overrides)
+            sweeps.extend([result] if verb == "sweep" and result is not None else [])
+            return result
         except FinishedError as error:
             if goes_on:  # the same command again, of which the run is done
                 print(f"note: {str(error).removeprefix('resume: ')}", file=sys.stderr)
@@ -149,6 +158,10 @@ def _run(verb: str, rest: list[str]) -> int:
         raise ConfigError(one_line(error)) from None
     finally:
         sys.argv = launched_with
+    if sweeps:
+        from firstlight import sweep
+
+        sweep.run(sweeps[0], [word for word in args.overrides if word.startswith(("hydra.", "hydra/"))])
     if failure:
         raise failure[0]
     return 0

@@ -12,8 +12,9 @@ from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -26,6 +27,9 @@ from firstlight.interpolation import UNUSED, as_data, as_typed, from_environment
 TEXT_KEYS = ("prompt", "stop", "callbacks.sample_generation.prompt")
 """Keys whose value is taken as it was typed: prose is full of what Hydra's grammar reads as something else."""
 
+POSITIONALS = {"sweep": ("action", "folder")}
+"""Keys of a verb that may be given as words alone: `firstlight sweep status DIR`."""
+
 MOST_PARTS = 2000
 """Of one setting: Hydra's parser takes the square of their number, two seconds for these."""
 MOST_VALUES = 1000
@@ -33,7 +37,7 @@ MOST_VALUES = 1000
 
 CHANGEABLE = (
     *("trainer.max_", "trainer.eval_", "trainer.log_", "trainer.accelerator", "trainer.devices", "data.num_workers"),
-    *("callbacks.", "logger.", "on_nan"),
+    *("trainer.micro_batch_size", "callbacks.", "logger.", "on_nan"),
 )
 """What a continued run may change; the rest would change what has already happened."""
 
@@ -68,6 +72,7 @@ def parse_arguments(verb: str, rest: list[str]) -> argparse.Namespace:
         raise ConfigError("--run, --multirun, --cfg, --info and --shell-completion exclude each other")
     args.overrides += more  # argparse takes no overrides after an option: firstlight train a=1 -m b=2,3
     args.options = [word for word in rest if word not in args.overrides]
+    args.overrides = _named(verb, args.overrides)
     for word in args.overrides:
         if "=" not in word and not word.startswith("~"):
             raise ConfigError(f"'{word}' is not a setting: write key=value (firstlight {verb} --help lists the keys)")
@@ -91,8 +96,20 @@ def compose_config(
         ConfigError: one line that names the override, what is wrong and what may have been meant.
     """
     searchpath = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
-    with explained(verb), initialize_config_dir(conf_dir(), version_base="1.3"):
+    with explained(verb), _hydra():
         return compose(verb, [*overrides, *searchpath], return_hydra_config=with_hydra)
+
+
+@contextmanager
+def _hydra() -> Iterator[None]:
+    """Hydra, reading conf/; also within a sweep, which it runs itself."""
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(conf_dir(), version_base="1.3"):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = outer
 
 
 @contextmanager
@@ -119,12 +136,7 @@ def check_overrides(verb: str, overrides: list[str], *, multirun: bool, config_d
         ConfigError: the first mistake; a sweep makes its folder before it composes, so it is composed here first.
     """
     trials = list(_trials(overrides, multirun))
-    configs = [compose_config(verb, trial, config_dir) for trial in trials] if multirun else []
-    for config in configs:
-        devices = OmegaConf.select(config, "trainer.devices", default=1)
-        if devices != 1:  # Lightning would start the whole sweep again in every further process
-            raise ConfigError(f"trainer.devices ({shorten(str(devices))}) must be 1 in a sweep")
-    return configs
+    return [compose_config(verb, trial, config_dir) for trial in trials] if multirun else []
 
 
 def swept_keys(overrides: list[str]) -> list[str]:
@@ -240,10 +252,32 @@ def _trials(overrides: list[str], multirun: bool) -> Iterator[list[str]]:
 def _values(text: str, override: Override) -> list[str]:
     """An override for each value of a sweep's; of too many one more than there may be."""
     try:
+        interval = override.value()
+        if isinstance(interval, IntervalSweep):
+            return [f"{override.get_key_element()}={interval.start}"]
         values = list(islice(override.sweep_string_iterator(), MOST_VALUES + 1))
-    except (HydraException, ValueError, AttributeError) as error:  # glob(*), range(1, 5, 0), interval(0, 1)
+    except (HydraException, ValueError, AttributeError) as error:  # glob(*), range(1, 5, 0)
         raise ConfigError(f"{text}: these are no values to sweep over: list them ({_first_line(error)})") from None
     return [f"{override.get_key_element()}={value}" for value in values]
+
+
+def _named(verb: str, words: list[str]) -> list[str]:
+    """`words` with the keys of those that are given without one."""
+    keys, named = list(POSITIONALS.get(verb, ())), []
+    for word in words:
+        is_alone = "=" not in word and not word.startswith("~")
+        named.append(f"{keys.pop(0)}={quoted(word)}" if is_alone and keys else word)
+    return named
+
+
+def typed(override: str) -> str:
+    """An override that is ready for Hydra's grammar as it would be typed: what `parse_arguments` makes it from."""
+    key, _, value = override.partition("=")
+    if key.lstrip("+") not in TEXT_KEYS:
+        return override
+    if value.startswith("${text:"):
+        return as_typed(override)
+    return f"{key}={parse_overrides([override])[0].value()}" if value.startswith('"') else override
 
 
 def _quote_text(word: str) -> str:
@@ -286,7 +320,7 @@ def _explain(verb: str, error: Exception) -> str:
         cause = error.__cause__
         return _first_line(cause) if isinstance(cause, OmegaConfBaseException) else one_line(error)
     wanted = re.split(r"[=@]", key[1])[0]
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
+    with _hydra():
         known = list(_keys(OmegaConf.to_container(compose(verb), resolve=False)))
     owner = {k.split(".")[-1]: k for k in known}.get(wanted.split(".")[-1])
     if owner == wanted and "." not in wanted:
@@ -310,9 +344,9 @@ def _first_line(error: BaseException | None) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _slug(text: str) -> str:
+def slug(text: str) -> str:
     """A folder name from the overrides of a sweep's job: lr=1e-3,seed=1 is lr-1e-3_seed-1."""
     return re.sub(r"[^\w.+-]+", "_", text.replace("=", "-"))[:120]
 
 
-OmegaConf.register_new_resolver("slug", _slug, replace=True)
+OmegaConf.register_new_resolver("slug", slug, replace=True)

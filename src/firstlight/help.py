@@ -54,7 +54,7 @@ def _key_lines(node: Any, path: str, comments: dict[str, str]) -> Iterator[str]:
         name = f"{path}{key}"
         if str(key).startswith("_"):
             continue
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict) and (not comments.get(name) or any(k.startswith(f"{name}.") for k in comments)):
             yield from _key_lines(value, f"{name}.", comments)
             continue
         setting = f"{name}={_show(value)}"
@@ -65,7 +65,7 @@ def _key_lines(node: Any, path: str, comments: dict[str, str]) -> Iterator[str]:
 def _show(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return str(value).replace("'", "") if isinstance(value, list) else str(value)
+    return str(value).replace("'", "") if isinstance(value, list | dict) else str(value)
 
 
 def _all_comments(verb: str, choices: dict[str, Any], folders: list[Path]) -> dict[str, str]:

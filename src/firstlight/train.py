@@ -1,16 +1,17 @@
 """`firstlight train`: check the config, build it, fit."""
 
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from firstlight.config import build, check_config
 from firstlight.errors import ConfigError, shown
 from firstlight.interpolation import as_typed, check_kept
+from firstlight.sweeping import SWEEP, TRIAL
 from firstlight.training.allocation import keep_freed_memory
 from firstlight.training.fit import fit
 from firstlight.training.run_config import RunConfig
@@ -32,6 +33,10 @@ def arguments(config: DictConfig) -> dict[str, Any]:
     Raises:
         ConfigError: it is not valid.
     """
+    with open_dict(config):
+        section, seeds = config.pop("sweep", None), config.pop("seeds", 1)
+    if isinstance(section, DictConfig) and (section.get("params") or seeds != 1):
+        raise ConfigError("sweep, seeds: several runs make a sweep; add -m")
     plain = check_config(config, fit)
     if given := next((key for key in SET_BY_FIT if key in plain["trainer"]), None):
         raise ConfigError(f"trainer.{given}: {SET_BY_FIT[given]}")
@@ -62,12 +67,15 @@ def arguments_with(config: DictConfig, name: str, entry: Callable[..., Any]) -> 
 
 def main(config: DictConfig, changes: list[str] | None = None) -> float:
     """Train; return the validation loss, for sweepers to minimise. `changes` are the overrides of a continued run."""
-    hydra = HydraConfig.get()
-    if hydra.mode == RunMode.MULTIRUN:
-        config.output_dir = hydra.runtime.output_dir
     plain = arguments(config)
     stored = check_kept(config, plain)
-    given = changes if changes is not None else OmegaConf.to_container(hydra.overrides.task, resolve=False)
+    given = changes if changes is not None else OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
     keep_freed_memory()
-    fitted = fit(stored, [as_typed(str(override)) for override in given or ()], **build(plain))
+    built = build(plain)
+    if SWEEP in os.environ:
+        from firstlight.sweeping.pruning import Pruning  # late: only trials need Optuna
+
+        pruning = Pruning(sweep=os.environ[SWEEP], number=int(os.environ[TRIAL]))
+        built["callbacks"] = {**(built["callbacks"] or {}), "pruning": pruning}
+    fitted = fit(stored, [as_typed(str(override)) for override in given or ()], **built)
     return fitted.metrics["val/loss"]

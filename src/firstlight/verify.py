@@ -21,9 +21,9 @@ from firstlight.config import build
 from firstlight.errors import ConfigError, VerificationError, without_hidden
 from firstlight.interpolation import UNUSED, from_environment
 from firstlight.training.fit import fit
+from firstlight.training.process import start_server
 from firstlight.training.run_config import RunConfig
 from firstlight.verification.checks import Result, Verification
-from firstlight.verification.process import start_server
 from firstlight.verification.settings import Settings, check_verifiable, shortening
 
 TRAINING = ("firstlight.cli", "firstlight.compose", "firstlight.train")

@@ -144,5 +144,24 @@ def test_of_what_is_hardly_faster_the_config_is_suggested(climbed):
     assert suggestion.rung.is_config and suggestion.overrides == [] and larger is None
 
 
+def test_what_is_faster_within_the_spread_of_the_rounds_is_not_suggested(climbed):
+    rounds: dict[tuple, int] = {}
+
+    def rate(config):
+        at = (
+            config["model"]["dropout"],
+            config["optimizer"]["fused"],
+            config["trainer"]["precision"],
+            config["data"]["batch_size"],
+        )
+        rounds[at] = rounds.get(at, 0) + 1
+        noise = 0.3 * (rounds[at] % 2)  # of two rounds the first is faster by it
+        return {"torch": 1.0, "fast": 2.0}[config["model"]["dropout"]] + 0.2 * config["optimizer"]["fused"] + noise
+
+    slow = ("model.dropout=torch", "optimizer.fused=false", "trainer.precision=32-true")
+    suggestion, larger = suggestions(climbed(*slow, rate=rate))
+    assert suggestion.overrides == ["model.dropout=fast"] and larger is None
+
+
 def test_settings_are_nested_as_sections_are():
     assert nested({"a.b": 1, "a.c": 2, "d": 3}) == {"a": {"b": 1, "c": 2}, "d": 3}

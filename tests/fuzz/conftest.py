@@ -31,6 +31,7 @@ def stops_at_work(monkeypatch):
 
     from firstlight.decoding.beam import BeamSearch
     from firstlight.decoding.stepwise import Stepwise
+    from firstlight.sweeping import loop
     from firstlight.training import memory, run_folder
 
     def fit(trainer, *_, **__):
@@ -44,6 +45,7 @@ def stops_at_work(monkeypatch):
     environment = run_folder.environment()
     monkeypatch.setattr(pl.Trainer, "fit", fit)
     monkeypatch.setattr(pl.Trainer, "validate", begin)
+    monkeypatch.setattr(loop, "work_on", begin)  # of a sweep, when it is planned
     monkeypatch.setattr(BeamSearch, "generate", begin)
     monkeypatch.setattr(Stepwise, "stream", begin)
     monkeypatch.setattr(memory, "device_memory", lambda _: ("this computer", 10**9))

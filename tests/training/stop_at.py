@@ -3,10 +3,11 @@
 import errno
 import os
 import signal
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from firstlight.training.watching import Watcher
 
@@ -99,3 +100,28 @@ class NanAt(pl.Callback):
                 weight.data.copy_(self.kept)
             else:
                 weight.grad[0] = torch.inf
+
+
+class CountReads(pl.Callback):
+    """How often the host read a number of a tensor, in each batch from its start to its end."""
+
+    counts: ClassVar[list[int]] = []
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.counts.clear()
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any) -> None:
+        self.mode = _Reads()
+        self.mode.__enter__()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any) -> None:
+        self.mode.__exit__(None, None, None)
+        self.counts.append(self.mode.count)
+
+
+class _Reads(TorchDispatchMode):
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))

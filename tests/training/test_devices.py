@@ -16,7 +16,7 @@ def test_two_processes_train_what_one_trains(train):
     assert train("one", *overrides) == 0
     subprocess.run(
         [sys.executable, "-m", "firstlight", "train", *TINY, "output_dir=two", *overrides,
-         "trainer.devices=2", "trainer.strategy=ddp"],
+         "trainer.devices=2", "trainer.strategy=ddp", "trainer.micro_batch_size=3"],
         check=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert not Path("two_2").exists()

@@ -27,5 +27,5 @@ def test_out_of_memory_is_one_line_and_what_to_lower(train, monkeypatch, capsys,
     assert train("run", "callbacks.checkpoint.every_n_steps=4") == 1
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("firstlight: no memory is left on cpu")
-    assert "data.batch_size=4 trainer.accumulate_grad_batches=2" in lines[0]
+    assert "trainer.micro_batch_size=4, the same batch" in lines[0]
     assert "step 8" in lines[1] and len(lines) == 3

@@ -12,7 +12,7 @@ from rich.filesize import decimal
 from firstlight.benchmark.runs import FailedError, Measured, measure
 from firstlight.benchmark.settings import Settings
 from firstlight.errors import ConfigError, message_lines
-from firstlight.training.memory import device_memory
+from firstlight.training.memory_limit import device_memory
 from firstlight.training.precision import resolve_precision
 from firstlight.training.run_config import RunConfig
 
@@ -23,7 +23,7 @@ OWN_NAME = "this config"
 MULTIPLE = 64
 """Of a vocabulary: a size that matrix products on a GPU are fast with."""
 WORTH = 1.02
-"""How much faster a suggestion is, at least, than the config as it is."""
+"""How much faster a suggestion is, at least, than what it takes the place of."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,16 @@ class Rung:
     def rate(self) -> float:
         """Their median."""
         return statistics.median(self.rates)
+
+    @property
+    def spread(self) -> float:
+        """Between the slowest and the fastest round; 0 if there was one, which says nothing of it."""
+        return max(self.rates) - min(self.rates)
+
+    def is_faster(self, other: "Rung") -> bool:
+        """By more than WORTH, and by more than the rounds of either are apart?"""
+        gain = self.rate - other.rate
+        return self.rate >= WORTH * other.rate and gain > max(self.spread, other.spread)
 
     @property
     def loss(self) -> float:
@@ -186,10 +196,10 @@ class Ladder:
     def _too_large(self, times: int) -> str:
         """Why `times` the batch is not tried, if so: the kernel ends a process that takes all of a computer's memory,
         where a GPU says so."""
-        may_need, available = times * self.peak, device_memory("cpu")[1]
+        may_need, (of, available) = times * self.peak, device_memory("cpu")
         if self.device.type == "cuda" or may_need <= available:
             return ""
-        return f"not tried: it may need {decimal(may_need)}, and this computer has {decimal(available)}"
+        return f"not tried: it may need {decimal(may_need)}, and {of} has {decimal(available)}"
 
 
 @dataclass(frozen=True)
@@ -205,7 +215,7 @@ def suggestions(ladder: Ladder) -> tuple[Suggestion, Suggestion | None]:
     """The fastest rung whose loss is not above plain's by more than the tolerance; and a larger batch, if it is faster
     still: at one loss or not, that is another training.
 
-    Of what is hardly faster than the config as it is, the config.
+    It begins with the config as it is, and a rung takes its place only by a gain that the rounds' spread cannot be.
     """
     measured = ladder.measured
     most = measured[0].loss * (1 + ladder.settings.tolerance)
@@ -216,13 +226,13 @@ def suggestions(ladder: Ladder) -> tuple[Suggestion, Suggestion | None]:
         return Suggestion(rung, as_overrides(differing, ladder.config.plain), rung.rate / config.rate)
 
     sound = [rung for rung in measured if rung.loss <= most]
-    fastest = max((rung for rung in sound if rung.times_batch == 1), key=lambda rung: rung.rate, default=config)
-    if fastest.rate < WORTH * config.rate and config in sound:
-        fastest = config
-    larger = max((rung for rung in sound if rung.times_batch > 1), key=lambda rung: rung.rate, default=None)
-    if larger is not None and larger.rate < WORTH * fastest.rate:
-        larger = None
-    return suggestion(fastest), suggestion(larger) if larger is not None else None
+    fastest = config if config in sound else next(rung for rung in sound if rung.times_batch == 1)
+    for rung in (rung for rung in sound if rung.times_batch == 1):
+        fastest = rung if rung.is_faster(fastest) else fastest
+    larger = fastest
+    for rung in (rung for rung in sound if rung.times_batch > 1):
+        larger = rung if rung.is_faster(larger) else larger
+    return suggestion(fastest), suggestion(larger) if larger is not fastest else None
 
 
 def nested(settings: dict[str, Any]) -> dict[str, Any]:

@@ -113,7 +113,7 @@ def rows(ladder: Ladder) -> list[dict[str, Any]]:
         row |= {
             "tokens_per_second": rung.rate,
             "tokens_per_second_by_round": rung.rates,
-            "spread": (max(rung.rates) - min(rung.rates)) / rung.rate if len(rung.rates) > 1 else None,
+            "spread": rung.spread / rung.rate if len(rung.rates) > 1 else None,
             "over_before": rung.rate / before.rate if before is not None and not is_apart else None,
             "over_plain": rung.rate / first.rate,
             "loss": rung.loss,
@@ -127,7 +127,7 @@ def rows(ladder: Ladder) -> list[dict[str, Any]]:
 
 def words(suggestion: Suggestion, larger: Suggestion | None, tolerance: float) -> str:
     """What to copy."""
-    within = f"fastest with a loss at most {tolerance:.1%} above plain's"
+    within = f"fastest, by more than the rounds' spread, with a loss at most {tolerance:.1%} above plain's"
     if suggestion.rung.is_config:
         lines = [f"{within}: this config; nothing to add"]
     else:

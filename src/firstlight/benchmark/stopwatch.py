@@ -53,7 +53,10 @@ class Parts(Profiler):
         part = "optimizer" if is_update else ACTIONS.get(name)
         if part in self._since:  # a batch that is only accumulated has no update
             synchronize(self.device)
-            self.seconds[part] += time.perf_counter() - self._since.pop(part)
+            seconds = time.perf_counter() - self._since.pop(part)
+            self.seconds[part] += seconds
+            for outer in self._since:  # of all but the last part of a batch, backward is within forward
+                self._since[outer] += seconds
 
     def take(self) -> dict[str, float]:
         """Seconds of each part since this was last called."""

@@ -51,17 +51,22 @@ class EvaluationModule(pl.LightningModule):
         losses = linear_cross_entropy(hidden.flatten(0, 1), self.model.output_weight, targets.flatten())  # (B * T,)
         return losses.mean() if reduction == "mean" else losses
 
+    def parts(self, batch: Batch) -> list[Batch]:
+        """What goes through the model at once, one after the other."""
+        return [batch]
+
     def on_validation_epoch_start(self) -> None:
         # A row a split: sum of nats, tokens, bytes of text. On MPS there is no float64: those sums stay on the CPU.
         self.sums = torch.zeros(len(self.splits), 3, dtype=torch.float64)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        targets = batch[1]
-        if targets.numel() == 0:  # a process whose share of a ragged last batch is empty
+        if batch[1].numel() == 0:  # a process whose share of a ragged last batch is empty
             return
-        n_bytes = self.byte_lengths.to(targets.device)[targets].sum()
-        row = [self.loss(batch, reduction="none").cpu().double().sum(), targets.numel(), n_bytes]
-        self.sums[dataloader_idx] += torch.tensor([float(x) for x in row], dtype=torch.float64)
+        for part in self.parts(batch):
+            targets = part[1]
+            n_bytes = self.byte_lengths.to(targets.device)[targets].sum()
+            row = [self.loss(part, reduction="none").cpu().double().sum(), targets.numel(), n_bytes]
+            self.sums[dataloader_idx] += torch.tensor([float(x) for x in row], dtype=torch.float64)
 
     def on_validation_epoch_end(self) -> None:
         sums = self.trainer.strategy.reduce(self.sums.to(self.reduce_device), reduce_op="sum").cpu()

@@ -40,10 +40,17 @@ from firstlight.training.checkpoint_io import clear_unfinished
 from firstlight.training.compilation import Compilation, check_compiler
 from firstlight.training.evaluation import METRICS
 from firstlight.training.memory import check_memory, is_out_of_memory
+from firstlight.training.micro_batches import find_micro_batch_size, n_parts_of
 from firstlight.training.module import OnNan, OptimizerFactory, PretrainingModule
 from firstlight.training.precision import resolve_precision
 from firstlight.training.resume import Resumed, change_of_rate, check_resumable, find_resumed, keep_patience, why_ended
-from firstlight.training.run_folder import create_run_folder, only_writer, shared_run_folder, update_run_folder
+from firstlight.training.run_folder import (
+    create_run_folder,
+    only_writer,
+    read_config,
+    shared_run_folder,
+    update_run_folder,
+)
 from firstlight.training.start import adopted, load_start, started_config
 from firstlight.training.stopping import REQUEUE_SIGNAL, Stopped, in_slurm_job, requeue_slurm_job
 from firstlight.training.trainer import Trainer, quiet, refusal
@@ -99,7 +106,8 @@ def fit(
     quiet()
     config = config | {"resume": None}  # of this command, not of the run: its checkpoints are the same without
     if config["trainer"].get("precision") == "auto":  # stored as what it is here: elsewhere it may be another
-        config, trainer = _with_precision(config, trainer)
+        precision = resolve_precision("auto", config["trainer"].get("accelerator", "auto"))
+        config, trainer = _with_trainer(config, trainer, precision=precision)
     with ExitStack() as held:  # the run folder, until all is done
         is_first = shared_run_folder() is None  # of the processes of this run
         if resume is not None and is_first:
@@ -127,6 +135,9 @@ def fit(
             enable_checkpointing=any(isinstance(c, LightningCheckpoint) for c in all_callbacks),
         )
         planned, rate = _check_run(network, text, optimizer, moments, scheduler, trainer, all_callbacks, resumed)
+        if config["trainer"].get("micro_batch_size") == "auto":  # stored as the number that was found
+            found = _micro_batch_size(network, text, optimizer, planned)
+            config, trainer = _with_trainer(config, trainer, micro_batch_size=found)
         for key, make in (logger or {}).items():  # a constructor writes nothing, but may miss a package
             _section(f"logger.{key}", lambda make=make: make(save_dir=output_dir))
         for oddity in text.notes if is_first else ():
@@ -154,13 +165,18 @@ def fit(
         return Fitted(folder, module.metrics, runner.global_step)
 
 
-def _with_precision(
-    config: dict[str, Any], trainer: Callable[..., Trainer]
+def _with_trainer(
+    config: dict[str, Any], trainer: Callable[..., Trainer], **found: Any
 ) -> tuple[dict[str, Any], Callable[..., Trainer]]:
-    """The config and the trainer with the precision that "auto" stands for."""
-    section = config["trainer"]
-    precision = resolve_precision("auto", section.get("accelerator", "auto"))
-    return config | {"trainer": section | {"precision": precision}}, functools.partial(trainer, precision=precision)
+    """The config and the trainer with what was `found` in place of "auto"."""
+    return config | {"trainer": config["trainer"] | found}, functools.partial(trainer, **found)
+
+
+def _micro_batch_size(model: LanguageModel, data: TextDataModule, optimizer: OptimizerFactory, planned: Trainer) -> int:
+    """What the first process of this run finds, and the others read in its folder."""
+    if (folder := shared_run_folder()) is not None:
+        return int(read_config(folder)["trainer"]["micro_batch_size"])
+    return find_micro_batch_size(model, data, optimizer, planned)
 
 
 def _network(
@@ -313,15 +329,13 @@ def _explained(trainer: Trainer, folder: Path) -> Iterator[None]:
 
 
 def _out_of_memory(trainer: Trainer, error: Exception) -> str:
-    batch_size, n = trainer.data.batch_size, trainer.accumulate_grad_batches
-    ways = ["a smaller model.context_length or model.emb_dim"]
-    if batch_size % (2 * trainer.world_size) == 0:
-        ways.insert(
-            0, f"data.batch_size={batch_size // 2} trainer.accumulate_grad_batches={n * 2}, as many tokens a step"
-        )
+    share = trainer.data.batch_size // trainer.world_size
+    at_once = -(-share // n_parts_of(share, trainer.micro_batch_size))
+    ways = ["a new run with a smaller model.context_length or model.emb_dim"]
+    if at_once > 1:
+        ways.insert(0, f"trainer.micro_batch_size={at_once // 2}, the same batch in smaller parts")
     reason = shorten(one_line(error), 120)
-    device, less = trainer.strategy.root_device, ", or ".join(ways)
-    return f"no memory is left on {device} ({reason}); a new run with {less} needs less"
+    return f"no memory is left on {trainer.strategy.root_device} ({reason}); {', or '.join(ways)}, needs less"
 
 
 def _keep_best(module: PretrainingModule, folder: Path) -> None:

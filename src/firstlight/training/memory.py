@@ -1,6 +1,5 @@
 """Does a run fit its device? Found out before the model is made: the kernel ends what does not, without a word."""
 
-import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from firstlight.config import blame
 from firstlight.data.datamodule import TextDataModule
 from firstlight.model.base import LanguageModel
 from firstlight.optim.muon import MuonAdamW
+from firstlight.training.memory_limit import device_memory
 
 DTYPES = {"16-true": torch.float16, "bf16-true": torch.bfloat16, "64-true": torch.float64}
 """Of the numbers of the model, by the trainer's precision; elsewhere float32."""
@@ -28,8 +28,8 @@ def check_memory(
 
     Returns how many numbers the optimizer keeps.
 
-    Counted are weights, gradients, the optimizer's moments, and a batch's logits (which become their gradient in
-    place). The activations come on top, so what passes may still not fit.
+    Counted are weights, gradients, the optimizer's moments, and the logits of a batch, or of the part of it that is
+    taken at once (which become their gradient in place). The activations come on top, so what passes may still not fit.
 
     Raises:
         ValueError: it cannot fit.
@@ -48,10 +48,14 @@ def check_memory(
     copies, shares = (1, devices) if device == "the GPU" else (devices, 1)  # processes on the CPU share its memory
     parameters = copies * (2 * network.n_parameters + kept) * dtype.itemsize
     batch = min(data.batch_size, len(data.windows["train"])) // shares
+    at_once = trainer.get("micro_batch_size")
+    if at_once is not None:
+        batch = min(batch, copies * (1 if at_once == "auto" else int(at_once)))
     logits = (2 if "16" in precision else dtype.itemsize) * batch * data.context_length * network.vocab_size
     if parameters + logits <= available:
         return kept
-    sizes = ("model.n_layers, model.emb_dim", "data.batch_size, model.context_length")
+    of_batch = "trainer.micro_batch_size, model.context_length" if batch > copies else "model.context_length"
+    sizes = ("model.n_layers, model.emb_dim", of_batch)
     raise ValueError(
         f"{network.n_parameters:,} parameters need at least {decimal(parameters)} to train, and the logits of a batch "
         f"({batch} x {data.context_length} x {network.vocab_size}) {decimal(logits)}, but {device} has "
@@ -72,11 +76,3 @@ def moments(optimizer: Optimizer) -> int:
         return moments(optimizer.muon) + moments(optimizer.adamw)
     of_each = 2 if isinstance(optimizer, optim.Adam) else int(isinstance(optimizer, optim.Muon))  # AdamW is an Adam
     return of_each * sum(p.numel() for group in optimizer.param_groups for p in group["params"])
-
-
-def device_memory(accelerator: str) -> tuple[str, int]:
-    """The device a run with this `trainer.accelerator` is on, in words, and its bytes."""
-    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        count = range(torch.cuda.device_count())
-        return "the GPU", min(torch.cuda.get_device_properties(i).total_memory for i in count)
-    return "this computer", os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -17,7 +17,9 @@ from firstlight.model.base import LanguageModel
 from firstlight.optim.base import Schedule
 from firstlight.training.checkpoint_io import RECORD
 from firstlight.training.evaluation import EvaluationModule
-from firstlight.training.nonfinite import MOST_SKIPPED, describe, largest_gradient, worst_windows
+from firstlight.training.late_check import LateCheck, StepRecord
+from firstlight.training.micro_batches import cut
+from firstlight.training.nonfinite import MOST_SKIPPED, describe, largest, worst_windows
 from firstlight.training.trainer import Trainer
 from firstlight.weights.checkpoint import with_tied_names
 
@@ -31,7 +33,8 @@ class PretrainingModule(EvaluationModule):
     Logs `train/batch_loss` (in training mode, of the step's batches) and `grad_norm` (before clipping) every
     `log_every_n_steps`, and `train/...` and `val/...` (in evaluation mode) at every evaluation.
     `config` is the composed config as plain data, for the checkpoint. A step whose loss or gradient is nan or inf is
-    not made: the run stops, or with `on_nan="skip"` goes on, and logs `skipped_steps`, how many there have been.
+    not made (a GPU leaves it out itself, see `LateCheck`): the run stops, or with `on_nan="skip"` goes on, and logs
+    `skipped_steps`, how many there have been.
     """
 
     trainer: Trainer  # type: ignore[assignment]
@@ -55,6 +58,7 @@ class PretrainingModule(EvaluationModule):
         self.batches: list[Batch] = []
         self.batch_losses: list[Tensor] = []
         self.grad_norm = torch.tensor(0.0)
+        self.late_check: LateCheck | None = None
         self.evaluated_step: int | None = None
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
@@ -71,10 +75,31 @@ class PretrainingModule(EvaluationModule):
         self.data.order.seed_batch(batch_idx, self.trainer.global_rank, self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = self.loss(batch)
+        *first, last = self.parts(batch)
+        if first and batch_idx % self.trainer.accumulate_grad_batches == 0:
+            self.trainer.optimizers[0].zero_grad()  # where Lightning would, the gradients of these parts were lost
+        others = [self._backward(part, len(part[0]) / len(batch[0])) for part in first]
+        loss = self.loss(last)
+        if first:  # the mean over all tokens, with the gradient of the last part
+            loss = loss * (len(last[0]) / len(batch[0])) + torch.stack(others).sum()
         self.batches.append(batch)
         self.batch_losses.append(loss.detach())
         return loss
+
+    def parts(self, batch: Batch) -> list[Batch]:
+        return cut(batch, self.trainer.micro_batch_size)
+
+    def _backward(self, part: Batch, weight: float) -> Tensor:
+        """Add the gradient of a part of a batch; its share of the mean loss. DDP adds up processes with the last."""
+        loss = self.loss(part) * weight
+        profiled = self.trainer.profiler.profile("[LightningModule]PretrainingModule.backward")  # type: ignore[attr-defined]
+        with torch.autocast(self.device.type, enabled=False), profiled:  # as Lightning's, which is not within autocast
+            self.trainer.strategy.backward(loss / self.trainer.accumulate_grad_batches, optimizer=None)
+        return loss.detach()
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
+        if len(self.parts(self.batches[-1])) == 1:  # else it has been done
+            super().optimizer_zero_grad(epoch, batch_idx, optimizer)
 
     def configure_gradient_clipping(
         self,
@@ -83,37 +108,82 @@ class PretrainingModule(EvaluationModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip by norm, and keep the norm; Lightning's own refuses a fused optimizer under mixed precision."""
-        parameters = [p for p in self.model.parameters() if p.grad is not None]
-        self.grad_norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if gradient_clip_val is not None and math.isfinite(float(self.grad_norm)):  # else it would spoil all of them
-            nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, self.grad_norm)
+        parameters = [p for p in self.all_parameters if p.grad is not None]
+        norms = torch.stack(torch._foreach_norm([p.grad for p in parameters if p.grad is not None]))  # type: ignore[attr-defined]
+        self.grad_norm = torch.linalg.vector_norm(norms)
+        if gradient_clip_val is not None:  # by a norm that is not finite it would spoil all of them
+            norm = torch.where(self.grad_norm.isfinite(), self.grad_norm, 0.0)
+            nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
         if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
             return  # in 16-mixed a gradient overflows now and then: the scaler leaves out such a step by itself
-        if math.isfinite(float(self.grad_norm)) and all(math.isfinite(float(loss)) for loss in self.batch_losses):
+        step = self.trainer.global_step + 1
+        losses = torch.stack(self.batch_losses)
+        record = StepRecord(step, [*self.batches], losses, self.grad_norm, parameters, norms)
+        if LateCheck.suits(optimizer, self.device):
+            self.late_check = self.late_check or self._late_check()
+            self.late_check.judge(record, optimizer)
+            return
+        if math.isfinite(float(self.grad_norm)) and all(map(math.isfinite, record.losses.tolist())):
             self.skipped_in_a_row = 0
             return
         self.skipped_steps, self.skipped_in_a_row = self.skipped_steps + 1, self.skipped_in_a_row + 1
-        if self.on_nan == "stop" or self.skipped_in_a_row > MOST_SKIPPED:  # before the update: the weights are good
-            raise DivergedError(self._describe_step())
+        if self.skipped_in_a_row > self.most_in_a_row:  # before the update: the weights are good
+            raise DivergedError(self._describe(record))
         optimizer.zero_grad(set_to_none=True)  # without a gradient no weight and no moment changes
 
-    def _describe_step(self) -> str:
+    @cached_property
+    def all_parameters(self) -> list[nn.Parameter]:
+        """The model's; to walk through its modules in every step takes longer than to clip a small one."""
+        return list(self.model.parameters())
+
+    @property
+    def most_in_a_row(self) -> int:
+        """Steps in a row that may be left out."""
+        return 0 if self.on_nan == "stop" else MOST_SKIPPED
+
+    def _late_check(self) -> LateCheck:
+        def agree(number: Tensor) -> Tensor:
+            return self.trainer.strategy.reduce(number, reduce_op="max") if self.trainer.world_size > 1 else number
+
+        return LateCheck(self.device, most=self.most_in_a_row, in_a_row=self.skipped_in_a_row, agree=agree)
+
+    def settle(self, *, all_but: int = 0) -> None:
+        """Hear of the steps that the device has judged, but the last `all_but`.
+
+        Raises:
+            DivergedError: one of them was the end; the weights are those before it.
+        """
+        for record, in_a_row, has_ended in self.late_check.read(all_but=all_but) if self.late_check is not None else ():
+            self.skipped_in_a_row = in_a_row
+            self.skipped_steps += int(in_a_row > 0)
+            if has_ended:
+                raise DivergedError(self._describe(record))
+
+    def _describe(self, record: StepRecord) -> str:
         def token_losses(batch: Batch) -> Tensor:
             with torch.no_grad(), self.trainer.precision_plugin.forward_context():
                 return self.loss(batch, reduction="none")
 
         self.eval()  # without dropout; this is the end of the run
+        names = {p: name for name, p in self.model.named_parameters()}
+        norms = zip((names[p] for p in record.parameters), record.norms.tolist(), strict=True)
         return describe(
-            step=self.trainer.global_step + 1,
-            losses=[float(loss) for loss in self.batch_losses],
-            grad_norm=float(self.grad_norm),
-            gradient=largest_gradient(self.model),
-            windows=worst_windows(self.batches, token_losses, self.data.tokenizer),
+            step=record.step,
+            losses=record.losses.tolist(),
+            grad_norm=float(record.grad_norm),
+            gradient=largest(dict(norms)),
+            windows=worst_windows(
+                [part for batch in record.batches for part in self.parts(batch)],
+                token_losses,
+                self.data.tokenizer,
+            ),
             skipped=self.skipped_in_a_row - 1,
         )
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         trainer = self.trainer
+        if trainer.at_step_end:
+            self.settle(all_but=0 if trainer.is_log_step else 1)  # what is evaluated has been heard of
         if trainer.is_log_step:
             loss = trainer.strategy.reduce(torch.stack(self.batch_losses).mean(), reduce_op="mean")
             trainer.collect({"train/batch_loss": float(loss), "grad_norm": float(self.grad_norm)})

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from firstlight.data.datamodule import Batch
 from firstlight.data.tokenizers.base import Tokenizer
@@ -18,25 +18,24 @@ MOST_SHOWN = 3
 def describe(
     *, step: int, losses: list[float], grad_norm: float, gradient: tuple[str, float], windows: list[str], skipped: int
 ) -> str:
-    """What went wrong in `step`, a line each: losses, the largest gradient and whose it is, the windows to blame."""
+    """What went wrong in `step`, a line each: losses, the largest gradient and its norm, the windows to blame."""
     wrong = "gradient" if all(map(math.isfinite, losses)) else "loss"
     before = f", and {skipped} steps before it were left out" if skipped else ""
     return "\n".join(
         (
             f"the {wrong} of step {step} is not finite (loss {', '.join(f'{loss:.4g}' for loss in losses)}, gradient "
             f"norm {grad_norm:.4g}): its update was not made{before}",
-            f"the largest gradient is that of {gradient[0]} ({gradient[1]:.4g})",
+            f"the largest gradient is that of {gradient[0]} (norm {gradient[1]:.4g})",
             *windows,
             f"a lower optimizer.lr may help; on_nan=skip leaves such steps out, at most {MOST_SKIPPED} in a row",
         )
     )
 
 
-def largest_gradient(model: nn.Module) -> tuple[str, float]:
-    """The parameter whose gradient has the largest entry, nan counting as larger than anything, and that entry."""
-    sizes = {name: float(p.grad.detach().abs().max()) for name, p in model.named_parameters() if p.grad is not None}
-    name = max(sizes, key=lambda name: math.inf if math.isnan(sizes[name]) else sizes[name])
-    return name, sizes[name]
+def largest(norms: dict[str, float]) -> tuple[str, float]:
+    """The parameter whose gradient has the largest norm, nan counting as larger than anything, and that norm."""
+    name = max(norms, key=lambda name: math.inf if math.isnan(norms[name]) else norms[name])
+    return name, norms[name]
 
 
 def worst_windows(batches: list[Batch], token_losses: Callable[[Batch], Tensor], tokenizer: Tokenizer) -> list[str]:

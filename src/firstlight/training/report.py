@@ -11,6 +11,7 @@ from rich.filesize import decimal
 
 from firstlight.data.datamodule import TextDataModule
 from firstlight.model.base import LanguageModel
+from firstlight.training.micro_batches import n_parts_of
 from firstlight.training.module import PretrainingModule
 from firstlight.training.trainer import Trainer
 from firstlight.weights.find import checkpoints_of
@@ -33,9 +34,15 @@ def opening(folder: Path, model: LanguageModel, data: TextDataModule, trainer: T
         + "".join(f"       {line}\n" for line in data.summary().splitlines())
         + f"train  {trainer.max_steps:,} steps of {data.batch_size} x {data.context_length} tokens"
         f"{f' x {n}' if (n := trainer.accumulate_grad_batches) > 1 else ''}"
+        f"{_in_parts(data, trainer)}"
         f" ({trainer.max_steps * trainer.accumulate_grad_batches / data.batches_per_epoch:.1f} epochs), {device},"
         f" {trainer.precision}, CPU threads: {torch.get_num_threads()}"
     )
+
+
+def _in_parts(data: TextDataModule, trainer: Trainer) -> str:
+    n_parts = n_parts_of(data.batch_size // trainer.world_size, trainer.micro_batch_size)
+    return f" in {n_parts} parts" if n_parts > 1 else ""
 
 
 def whereabouts(folder: Path) -> str:

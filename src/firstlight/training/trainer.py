@@ -18,7 +18,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from matplotlib.figure import Figure
 from pydantic import Field
 
-from firstlight.config import FinitePositive, Steps
+from firstlight.config import BatchSize, FinitePositive, Steps
 from firstlight.data.datamodule import TextDataModule
 from firstlight.errors import DivergedError, RunError, one_line
 from firstlight.training.checkpoint_io import CheckpointFolderIO
@@ -47,6 +47,8 @@ class Trainer(pl.Trainer):
     over `data`, so that accumulation never stops short at the end of an epoch.
     `eval_every_n_steps`: evaluate after the steps n, 2n, ... and after the last one, and the untrained model as
     step 0; with `eval_first_step` f after the steps f, f + n, ... instead.
+    `micro_batch_size`: a device takes its share of a batch in parts of at most so many windows, or whole; `fit` puts a
+    number in place of "auto".
 
     Raises:
         ValueError: not exactly one length, or no step at all.
@@ -60,6 +62,7 @@ class Trainer(pl.Trainer):
         max_epochs: Annotated[float, Field(gt=0, le=10**6)] | None = None,
         max_tokens: Annotated[int, Field(gt=0, le=10**15)] | None = None,
         accumulate_grad_batches: Annotated[int, Field(gt=0, le=10**6)] = 1,
+        micro_batch_size: BatchSize | Literal["auto"] | None = None,
         eval_every_n_steps: Steps,
         eval_first_step: Steps | None = None,
         log_every_n_steps: Steps = 10,
@@ -87,6 +90,7 @@ class Trainer(pl.Trainer):
         self.data = data
         self.log_every_n_steps: int  # set by Lightning
         self.eval_every_n_steps, self.eval_first_step = eval_every_n_steps, eval_first_step
+        self.micro_batch_size = None if micro_batch_size == "auto" else micro_batch_size
         self.pending_metrics: dict[str, float] = {}
         steps = max_steps or 0
         if max_epochs is not None:
@@ -194,6 +198,7 @@ class Trainer(pl.Trainer):
         step = self.global_step
         if step == self.saved_step:
             return
+        self.lightning_module.settle()  # type: ignore[operator]  # no step is saved that has not been judged
         for name, parameter in self.lightning_module.named_parameters():
             if not torch.isfinite(parameter).all():
                 raise DivergedError(f"{name.removeprefix('model.')} is not finite after step {step}; it is not saved")

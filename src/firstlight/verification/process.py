@@ -1,19 +1,18 @@
-"""A training as a process of its own: forked from one that has imported everything, watched, and killed on demand."""
+"""A training as a process of its own: watched, and killed on demand."""
 
 import math
 import os
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from multiprocessing import get_context, get_start_method, set_start_method
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 from firstlight.training.loggers.tensorboard import EVENT_FILES
+from firstlight.training.process import start_process
 
 KINDS = ("folder", "row", "sample", "checkpoint", "end")
 """What a changed file of a run folder is about; see `kind_of`."""
@@ -43,18 +42,6 @@ class Life:
         return self.log.read_text(encoding="utf-8", errors="replace") if self.log.is_file() else ""
 
 
-def start_server(modules: Sequence[str]) -> None:
-    """Import `modules` in the process from which the others are forked, and wait for it; without, a start costs 10 s.
-
-    One server lives as long as this process: of a second call only the waiting remains.
-    """
-    context = get_context("forkserver")
-    context.set_forkserver_preload(list(modules))
-    first = context.Process(target=int)
-    first.start()
-    first.join()
-
-
 def run(
     target: Callable[..., int],
     *arguments: Any,
@@ -69,9 +56,7 @@ def run(
     It is killed (SIGKILL, as kill -9) at `kill`, or after `limit` seconds. With `new_interpreter` nothing is shared:
     what hashing decides, for one, may be another thing there.
     """
-    context = get_context("spawn") if new_interpreter else get_context("forkserver")
-    process = context.Process(target=_child, args=(target, arguments, str(log), get_start_method(), os.environ.copy()))
-    process.start()
+    process = start_process(target, *arguments, log=log, environment=os.environ, new_interpreter=new_interpreter)
     began, seen, changes = time.perf_counter(), _files(folder), []
     due = kill.seconds if kill is not None and kill.kind is None else math.inf
     pause = 0.0005 if kill is not None else 0.005  # watching takes time from what is watched
@@ -120,15 +105,3 @@ def _files(folder: Path) -> dict[str, tuple[int, int]]:
                 continue  # gone since
             found[os.path.relpath(path, folder)] = (state.st_size, state.st_mtime_ns)
     return found
-
-
-def _child(
-    target: Callable[..., int], arguments: Sequence[Any], log: str, start_method: str, environment: dict[str, str]
-) -> None:
-    set_start_method(start_method, force=True)  # of processes that gather batches: as in a run of its own
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    for descriptor in (1, 2):
-        os.dup2(output, descriptor)
-    os.environ.clear()
-    os.environ.update(environment)
-    sys.exit(target(*arguments))

@@ -8,8 +8,9 @@ from typing import Any
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers.logger import Logger
 
+from firstlight.training.metrics_file import FILE_NAME, read_rows
+
 FIRST_COLUMNS = ("step", "tokens", "epoch", "train/loss", "val/loss")
-FILE_NAME = "metrics.csv"
 
 
 class CSVLogger(Logger):
@@ -75,11 +76,3 @@ class CSVLogger(Logger):
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Nothing: the run folder holds the config."""
-
-
-def read_rows(file: Path) -> list[dict[str, str]]:
-    """The rows of a `metrics.csv`, in order; none if there is no such file. A row that was cut short is left out."""
-    if not file.is_file():
-        return []
-    whole = [line for line in file.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
-    return [row for row in csv.DictReader(whole) if None not in row and None not in row.values()]

@@ -1,0 +1,64 @@
+"""How long `firstlight` takes to answer, and to make its first step; each a process of its own, in turn.
+
+.venv/bin/python benchmarks/startup.py [--rounds 5]
+
+The first round is told apart: what is not in the system's page cache is read from the disk in it. To have all of it
+cold, empty the cache before (`echo 3 > /proc/sys/vm/drop_caches`, as root).
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+TRAIN = ("train", "output_dir=run", "trainer.log_every_n_steps=1", "trainer.max_steps=600")
+COMMANDS = {"--help": ("--help",), "train --help": ("train", "--help"), "train, to its first step": TRAIN}
+GOALS = {"--help": 1, "train --help": 1, "train, to its first step": 12}
+
+
+def seconds(arguments: Sequence[str], folder: str) -> float:
+    """To the end, or of a run to the row of its first step in metrics.csv."""
+    began = time.perf_counter()
+    command = [sys.executable, "-m", "firstlight", *arguments]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        while process.poll() is None:
+            if arguments is TRAIN and _has_stepped(Path(folder, "run", "metrics.csv")):
+                return time.perf_counter() - began
+            time.sleep(0.005)
+        assert process.returncode == 0 and arguments is not TRAIN and process.stderr, process.stderr
+        return time.perf_counter() - began
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _has_stepped(file: Path) -> bool:
+    try:
+        with file.open(encoding="utf-8") as rows:
+            return sum(1 for _ in rows) > 2  # the names, step 0, step 1
+    except FileNotFoundError:
+        return False
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    taken: dict[str, list[float]] = {name: [] for name in COMMANDS}
+    for _ in range(options.rounds):
+        for name, arguments in COMMANDS.items():
+            with tempfile.TemporaryDirectory() as folder:
+                taken[name].append(seconds(arguments, folder))
+    print("| firstlight ... | first, s | median of the others, s | goal, s |")
+    print("| --- | ---: | ---: | ---: |")
+    for name, (first, *others) in taken.items():
+        print(f"| {name} | {first:.2f} | {statistics.median(others):.2f} | {GOALS[name]} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,371 @@
+"""The ledger of a sweep: every trial is a row of one Optuna study, in `sweep.db` of the sweep's folder or a database.
+
+A row is taken by one worker at a time. It is never taken again once it is done, and is taken up again, from its own
+checkpoint, if its worker died. After every change the file is copied, whole, to `sweep.db.backup`.
+"""
+
+import os
+import socket
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import optuna
+from filelock import FileLock
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.exc import SQLAlchemyError
+
+from firstlight.errors import ConfigError, RunError, hide, one_line, shorten
+from firstlight.sweeping.record import Record, read_record
+
+DATABASE, LOCK = "sweep.db", ".sweep.lock"
+PATIENCE = 30.0
+"""Seconds that a database may be locked by others."""
+BEAT, DEAD_AFTER = 10.0, 120.0
+"""Seconds: how often a worker says that it lives, and when another machine holds it for dead."""
+KEPT_BY_RETRY = ("point", "seed", "overrides", "config", "folder", "seconds")
+"""What a trial that is made again has from the one that failed."""
+STATES = {
+    TrialState.WAITING: "planned",
+    TrialState.RUNNING: "running",
+    TrialState.COMPLETE: "done",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A trial as the ledger has it."""
+
+    number: int
+    state: str
+    point: int
+    seed: int
+    overrides: list[str]
+    """What distinguishes it, without the seed; empty while a sampler has not yet drawn it."""
+    params: dict[str, Any]
+    folder: str | None
+    metrics: dict[str, float]
+    seconds: float
+    error: str | None
+    config: str | None
+    worker: str | None
+    is_alive: bool
+    replaced_by: int | None = None
+    """The row that makes this failed trial again."""
+
+    @property
+    def name(self) -> str:
+        return " ".join([*self.overrides, f"seed={self.seed}"]) if self.overrides else f"seed={self.seed}"
+
+
+@dataclass
+class Ledger:
+    """The rows of a sweep. What fails with the database is a `RunError` of one line."""
+
+    folder: Path
+    record: Record
+    storage: RDBStorage
+    study: optuna.Study
+    worker: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}:{_started(os.getpid())}")
+
+    @classmethod
+    def create(cls, folder: Path, record: Record, directions: int) -> Self:
+        """A new ledger in `folder`, without rows.
+
+        Raises:
+            RunError: the database refuses.
+        """
+        url = storage_url(folder, record.storage)
+        with explained(url):
+            storage = _storage(url)
+            name = str(folder.absolute()) if record.storage else "sweep"
+            study = optuna.create_study(
+                storage=storage, study_name=name, directions=[StudyDirection.MINIMIZE] * directions, load_if_exists=True
+            )
+        return cls(folder, record, storage, study)
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """The ledger in `folder`; of one that is damaged its backup, with a note.
+
+        Raises:
+            ConfigError: there is none.
+            RunError: the database refuses.
+        """
+        record = read_record(folder)
+        url = storage_url(folder, record.storage)
+        if record.storage is None:
+            _restore(folder / DATABASE)
+        with explained(url):
+            storage = _storage(url)
+            name = str(folder.absolute()) if record.storage else "sweep"
+            try:
+                study = optuna.load_study(storage=storage, study_name=name)
+            except KeyError:
+                raise ConfigError(f"{shorten(url)}: there is no study '{name}' in it") from None
+        return cls(folder, record, storage, study)
+
+    def add(self, rows: list[dict[str, Any]]) -> None:
+        """Plan those of `rows` (`params`, `attributes`) that are not there yet: planning may have been interrupted."""
+        with explained(DATABASE), self.locked():
+            for row in rows[len(self.study.trials) :]:
+                self.study.add_trial(
+                    create_trial(
+                        state=TrialState.WAITING,
+                        system_attrs={"fixed_params": row["params"]},
+                        user_attrs=row["attributes"],
+                    )
+                )
+        self.back_up()
+
+    def rows(self) -> list[Row]:
+        """All rows, by number."""
+        with explained(DATABASE):
+            trials = self.study.get_trials(deepcopy=False)
+        again = {t.user_attrs["retry_of"]: t.number for t in trials if "retry_of" in t.user_attrs}
+        return [self._row(trial, again.get(trial.number)) for trial in trials]
+
+    def row(self, number: int) -> Row:
+        with explained(DATABASE):
+            return self._row(self.study.trials[number], None)
+
+    def take(self) -> int | None:
+        """The number of the first planned row, which this worker makes from now on; None if there is none."""
+        with explained(DATABASE), self.locked():
+            self._free_dead()
+            for trial in self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+                with suppress(UpdateFinishedTrialError):
+                    if self.storage.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING):
+                        self.note(trial.number, worker=self.worker, alive=time.time())
+                        return trial.number
+        return None
+
+    def trial(
+        self, number: int, pruner: BasePruner | None = None, sampler: BaseSampler | None = None
+    ) -> optuna.trial.Trial:
+        """A row that was taken, for Optuna to draw its parameters or to judge its course."""
+        self.study.sampler = sampler or self.study.sampler
+        self.study.pruner = pruner or self.study.pruner
+        with explained(DATABASE):
+            return optuna.trial.Trial(self.study, self._id(number))
+
+    def fix(self, number: int, params: dict[str, Any]) -> None:
+        """Give a planned row the parameters of another, of which it is a repetition."""
+        with explained(DATABASE):
+            self.storage.set_trial_system_attr(self._id(number), "fixed_params", params)
+
+    def note(self, number: int, **attributes: Any) -> None:
+        """Keep `attributes` with a row."""
+        with explained(DATABASE):
+            for name, value in attributes.items():
+                self.storage.set_trial_user_attr(self._id(number), name, value)
+
+    def free(self, number: int) -> None:
+        """Plan a row again that this worker does not finish."""
+        with explained(DATABASE):
+            self.storage.set_trial_state_values(self._id(number), state=TrialState.WAITING)
+        self.back_up()
+
+    def finish(self, number: int, state: TrialState, values: list[float] | None = None, **attributes: Any) -> None:
+        """Write down how a trial has ended, and why."""
+        with explained(DATABASE):
+            self.note(number, **attributes)
+            self.storage.set_trial_state_values(self._id(number), state=state, values=values)
+        self.back_up()
+
+    def retry(self) -> list[int]:
+        """Plan every failed trial again, in a new row that has its folder; return the numbers of the failed ones."""
+        failed = [row for row in self.rows() if row.state == "failed" and row.replaced_by is None]
+        with explained(DATABASE), self.locked():
+            for row in failed:
+                kept = self.study.trials[row.number].user_attrs
+                attributes = {k: v for k, v in kept.items() if k in KEPT_BY_RETRY} | {"retry_of": row.number}
+                fixed = {"fixed_params": row.params}
+                self.study.add_trial(create_trial(state=TrialState.WAITING, system_attrs=fixed, user_attrs=attributes))
+        self.back_up()
+        return [row.number for row in failed]
+
+    @contextmanager
+    def alive(self, number: int) -> Iterator[None]:
+        """Within the block, say every few seconds that the worker of this row lives."""
+        over = threading.Event()
+
+        def beat() -> None:
+            while not over.wait(BEAT):
+                with suppress(RunError):  # the next beat may succeed; what must be written is written elsewhere
+                    self.note(number, alive=time.time())
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """One worker at a time, of all on this file system."""
+        with FileLock(self.folder / LOCK, timeout=60):
+            yield
+
+    def back_up(self) -> None:
+        """Copy the file, if it is one."""
+        if self.record.storage is not None:
+            return
+        file = self.folder / DATABASE
+        temporary = file.with_name(f"{DATABASE}.{os.getpid()}.tmp")
+        try:
+            with explained(str(file)), closing(sqlite3.connect(file, timeout=PATIENCE)) as source:
+                with closing(sqlite3.connect(temporary)) as copy:
+                    source.backup(copy)
+                temporary.replace(backup_of(file))
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self.storage.remove_session()
+        self.storage.engine.dispose()
+
+    def _free_dead(self) -> None:
+        """Plan the rows again whose workers have died."""
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if not is_alive(trial.user_attrs):
+                self.storage.set_trial_state_values(trial._trial_id, state=TrialState.WAITING)
+
+    def _id(self, number: int) -> int:
+        return self.storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
+
+    def _row(self, trial: FrozenTrial, replaced_by: int | None) -> Row:
+        kept = trial.user_attrs
+        return Row(
+            number=trial.number,
+            state="refused" if kept.get("refused") else STATES[trial.state],
+            point=kept["point"],
+            seed=kept["seed"],
+            overrides=kept.get("overrides", []),
+            params=trial.params or trial.system_attrs.get("fixed_params", {}),
+            folder=kept.get("folder"),
+            metrics=kept.get("metrics", {}),
+            seconds=kept.get("seconds", 0.0),
+            error=kept.get("error"),
+            config=kept.get("config"),
+            worker=kept.get("worker"),
+            is_alive=trial.state == TrialState.RUNNING and is_alive(kept),
+            replaced_by=replaced_by,
+        )
+
+
+def is_alive(attributes: dict[str, Any]) -> bool:
+    """Does the worker of a running row live? On this machine that is known, of others only when they last said so."""
+    host, _, process = str(attributes.get("worker")).partition(":")
+    pid, _, started = process.partition(":")
+    if host == socket.gethostname() and pid.isdigit():
+        return _started(int(pid)) == started
+    return time.time() - attributes.get("alive", 0) < DEAD_AFTER
+
+
+def _started(pid: int) -> str:
+    """When a process was started, by the clock of the system; "" if there is none (or no /proc, as on macOS)."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        if Path("/proc/self/stat").exists():
+            return ""
+        try:
+            os.kill(pid, 0)
+        except OSError:
+            return ""
+        return "running"
+    state, *rest = text.rpartition(")")[2].split()
+    return "" if state in "ZX" else rest[18]
+
+
+def storage_url(folder: Path, storage: str | None) -> str:
+    """Where Optuna finds the study."""
+    return storage or f"sqlite:///{(folder / DATABASE).absolute()}"
+
+
+def backup_of(file: Path) -> Path:
+    return file.with_name(f"{file.name}.backup")
+
+
+def _storage(url: str) -> RDBStorage:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    options = {"connect_args": {"timeout": PATIENCE}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    try:
+        return RDBStorage(url, engine_kwargs=options)
+    except ImportError as error:
+        raise ConfigError(f"sweep.storage: needs a driver for {url.partition(':')[0]} ({one_line(error)})") from None
+
+
+def _restore(file: Path) -> None:
+    """Put the backup in the place of a ledger that is damaged or gone.
+
+    Raises:
+        ConfigError: neither is whole.
+    """
+    problem = _damage(file)
+    if problem is None:
+        return
+    backup = backup_of(file)
+    if _damage(backup) is not None:
+        raise ConfigError(f"{file}: {problem}, and so is its backup; the runs beside it are untouched")
+    if file.exists():
+        file.replace(file.with_name(f"{file.name}.damaged"))
+    copy = file.with_name(f"{file.name}.tmp")
+    copy.write_bytes(backup.read_bytes())
+    copy.replace(file)
+    print(f"note: {file}: {problem}: going on with its backup, of the last trial that changed", file=sys.stderr)
+
+
+def _damage(file: Path) -> str | None:
+    """What is wrong with a ledger; None if nothing."""
+    if not file.is_file():
+        return "is gone"
+    try:
+        with closing(sqlite3.connect(f"file:{file.absolute()}?mode=ro", uri=True, timeout=PATIENCE / 6)) as database:
+            [(result,)] = database.execute("PRAGMA quick_check(1)").fetchall()
+            database.execute("SELECT count(*) FROM trials").fetchall()
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error):
+            return None  # it is used, and whoever uses it next waits
+        return f"is damaged ({one_line(error)})"
+    except (sqlite3.DatabaseError, ValueError) as error:
+        return f"is damaged ({one_line(error)})"
+    return None if result == "ok" else f"is damaged ({shorten(result)})"
+
+
+@contextmanager
+def explained(url: str) -> Iterator[None]:
+    """Say in one line what a database refuses.
+
+    Raises:
+        RunError: it does.
+    """
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError, sqlite3.Error) as error:
+        cause = error.__cause__ or error
+        reason = one_line(cause).partition(" [SQL:")[0]
+        raise RunError(f"the ledger of the sweep ({shorten(url)}) cannot be used: {reason}") from error
+
+
+def hidden_password(url: str | None) -> None:
+    """Keep the password of a database out of messages."""
+    if url and "@" in url:
+        hide(url.rpartition("@")[0].rpartition("//")[2], "...")

@@ -1,0 +1,290 @@
+"""From the command line of a sweep to its folder and its ledger: every trial is composed and checked before the first
+begins."""
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from firstlight import __version__
+from firstlight.compose import compose_config, parse_overrides
+from firstlight.config import blame, build, check_config
+from firstlight.data.files import user_path
+from firstlight.errors import ConfigError, one_line, shorten, shown
+from firstlight.interpolation import check_kept
+from firstlight.sweeping.ledger import DATABASE, Ledger, backup_of, hidden_password
+from firstlight.sweeping.record import RECORD, Record, read_record, settings_of_record, split_seeds
+from firstlight.sweeping.settings import MOST_TRIALS, Count, Settings
+from firstlight.sweeping.space import Space, space_of
+from firstlight.training.run_folder import numbered
+
+Check = Callable[[DictConfig], dict[str, Any]]
+"""A composed config as plain arguments, or a `ConfigError`."""
+OF_THE_SWEEP = ("sweep", "seeds", "output_dir", "resume")
+"""Sections and keys of a command line that its trials do not get."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep before it begins. `refused` are points that cannot be trained, and why."""
+
+    record: Record
+    settings: Settings
+    rows: list[dict[str, Any]]
+    refused: list[tuple[str, str]]
+
+
+def planned(overrides: list[str], config_dir: str | None, check: Check) -> Path:
+    """The folder of the sweep that `overrides`, ready for Hydra's grammar, ask for; made, unless it is already there.
+
+    Raises:
+        ConfigError: it is not valid, no point of it can be trained, or its folder is that of another sweep.
+    """
+    given = {o.key_or_group: o for o in parse_overrides(overrides)}
+    if "resume" in given and given["resume"].value() is not None:
+        raise ConfigError(
+            "resume: one run is continued at a time, without -m; a sweep with firstlight sweep resume DIR"
+        )
+    if swept := next((k for k, o in given.items() if k.split(".")[0] in OF_THE_SWEEP and o.is_sweep_override()), None):
+        raise ConfigError(f"{swept}: cannot be swept over")
+    example = _first(overrides, config_dir)
+    settings, n_seeds = _settings(example)
+    hidden_password(settings.storage)
+    own = [text for text, o in zip(overrides, parse_overrides(overrides), strict=True) if _is_of_trials(o.key_or_group)]
+    if n_seeds > 1 and "seed" in given and given["seed"].is_sweep_override():
+        raise ConfigError("seeds: the seeds are listed already (seed=...); give one of the two")
+    seeds = [int(example.seed) + n for n in range(n_seeds)]
+    plan = make_plan(own, settings, seeds, config_dir, check=check, storage=_storage_as_typed(overrides, settings))
+    wanted = user_path(str(example.output_dir))
+    if "output_dir" in given and (wanted / RECORD).is_file():
+        was = read_record(wanted)
+        if change := changed(was, plan.record):
+            raise ConfigError(f"output_dir ({shorten(str(wanted))}) holds another sweep: {change}; give another one")
+        go_on(wanted, plan)
+        return wanted
+    folder = _make_folder(wanted if "output_dir" in given else wanted.with_name(f"{wanted.name}_sweep"))
+    plan.record.write(folder)
+    ledger = Ledger.create(folder, plan.record, directions=len(plan.settings.objectives))
+    ledger.add(plan.rows)
+    ledger.close()
+    for line in _notes(plan):
+        print(f"note: {line}", file=sys.stderr)
+    return folder
+
+
+def plan_again(record: Record, check: Check) -> Plan:
+    """The plan of a sweep that was planned before.
+
+    Raises:
+        ConfigError: its config is another one now.
+    """
+    settings = settings_of_record(record)
+    plan = make_plan(record.arguments, settings, record.seeds, record.config_dir, check=check, storage=record.storage)
+    if change := changed(record, plan.record):
+        raise ConfigError(f"the sweep was planned with another config: {change}; put it back, or begin a new sweep")
+    return plan
+
+
+def go_on(folder: Path, plan: Plan) -> None:
+    """Add the rows that are missing where planning was interrupted."""
+    is_begun = plan.record.storage is not None or (folder / DATABASE).exists() or backup_of(folder / DATABASE).exists()
+    ledger = Ledger.open(folder) if is_begun else Ledger.create(folder, plan.record, len(plan.settings.objectives))
+    ledger.add(plan.rows)
+    ledger.close()
+
+
+def make_plan(
+    own: list[str], settings: Settings, seeds: list[int], config_dir: str | None, *, check: Check, storage: str | None
+) -> Plan:
+    """Check all that the overrides `own` of the trials ask for, and write nothing.
+
+    Raises:
+        ConfigError: see `planned`.
+    """
+    space, swept_seeds = split_seeds(space_of(own, settings))
+    seeds = swept_seeds or seeds
+    is_grid = settings.sampler == "grid" or (settings.sampler is None and space.is_discrete)
+    if is_grid and not space.is_discrete:
+        key = next(p.key for p in space.parameters if p.values is None)
+        raise ConfigError(f"sweep.sampler=grid: {key} is an interval; list its values, or take sweep.sampler=tpe")
+    points = list(islice(space.grid(), MOST_TRIALS + 1)) if is_grid else []
+    if (len(points) if is_grid else settings.trials) * len(seeds) > MOST_TRIALS:
+        keys = ", ".join(p.key for p in space.parameters) or "seeds"
+        raise ConfigError(f"a sweep has at most {MOST_TRIALS:,} trials; give fewer values to {keys}, or fewer seeds")
+    checked = [(point, *_checked(space, point, seeds[0], config_dir, check)) for point in points or space.examples()]
+    refused = [(" ".join(space.overrides(point)), problem) for point, _, problem in checked if problem is not None]
+    if len(refused) == len(checked):
+        all_of_them = f" (as all {len(refused)} points of the sweep)" if len(refused) > 1 else ""
+        raise ConfigError(f"{refused[0][0]}: {refused[0][1]}{all_of_them}".removeprefix(": "))
+    config = next(config for _, config, problem in checked if problem is None)
+    good = [point for point, _, problem in checked if problem is None] if is_grid else [None] * settings.trials
+    rows = [_row(space, point, number, seed) for number, point in enumerate(good) for seed in seeds]
+    record = Record(
+        arguments=own,
+        config_dir=str(Path(config_dir).absolute()) if config_dir else None,
+        config=config,
+        settings=vars(settings) | {"storage": None},
+        n_trials=len(rows),
+        seeds=seeds,
+        version=__version__,
+        storage=storage,
+    )
+    return Plan(record, settings, rows, refused if is_grid else [])
+
+
+def composed(overrides: list[str], config_dir: str | None, check: Check) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The config of a trial as it is built, and as it is kept, without what is not the same in each of its runs.
+
+    Raises:
+        ConfigError: it is not valid.
+    """
+    config = compose_config("train", overrides, config_dir)
+    plain = check(config)
+    return plain, check_kept(config, plain) | {"output_dir": "", "resume": None}
+
+
+def digest(config: dict[str, Any]) -> str:
+    """What tells two composed configs apart."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def refusal(plain: dict[str, Any]) -> str | None:
+    """Why a config that is valid key by key cannot be trained all the same; None if it can, as far as is seen here."""
+    try:
+        built = build(plain)
+        with torch.device("meta"):  # no memory: its shapes are what is checked
+            try:
+                built["model"]()
+            except (ValueError, TypeError) as error:
+                raise blame("model", error) from error
+        steps, batch = plain["trainer"].get("max_steps"), plain["data"]
+        if steps is None and (tokens := plain["trainer"].get("max_tokens")):
+            accumulate = plain["trainer"].get("accumulate_grad_batches", 1)
+            steps = tokens // max(batch["batch_size"] * batch["context_length"] * accumulate, 1)
+        peak = plain["optimizer"].get("lr")
+        if steps is not None and peak is not None:
+            built["scheduler"].check(max_steps=steps, peak=peak)
+    except ConfigError as error:
+        return one_line(error)
+    except ValueError as error:
+        return f"scheduler: {one_line(error)}"
+    return None
+
+
+def _checked(
+    space: Space, point: dict[str, Any], seed: int, config_dir: str | None, check: Check
+) -> tuple[dict[str, Any], str | None]:
+    """The config of a point as it is kept, and why it cannot be trained."""
+    overrides = [*space.fixed, *space.overrides(point), f"seed={seed}"]
+    plain, kept = composed(overrides, config_dir, check)
+    if "checkpoint" not in (plain.get("callbacks") or {}):
+        raise ConfigError("callbacks.checkpoint is needed in a sweep: trials go on from it; do not take it away")
+    return kept, refusal(plain)
+
+
+def _first(overrides: list[str], config_dir: str | None) -> DictConfig:
+    """The config of the first trial, with the section of the sweep."""
+    first = []
+    for text, override in zip(overrides, parse_overrides(overrides), strict=True):
+        if override.is_sweep_override():
+            [parameter] = space_of([text], NO_SETTINGS).parameters
+            text = parameter.override(parameter.ends()[0])
+        first.append(text)
+    return compose_config("train", first, config_dir)
+
+
+NO_SETTINGS = Settings(
+    params={},
+    only_if={},
+    sampler=None,
+    trials=1,
+    pruner=None,
+    prune_after_steps=0,
+    objectives=["val/loss"],
+    seed=0,
+    timeout=None,
+    storage=None,
+)
+
+
+def _settings(config: DictConfig) -> tuple[Settings, int]:
+    if not isinstance(config.sweep, DictConfig):
+        raise ConfigError(f"sweep: expected a section, got {shown(config.sweep)}")
+    values = check_config(config.sweep, Settings, "sweep")
+    seeds = check_config(OmegaConf.create({"seeds": config.seeds}), _of_seeds)["seeds"]
+    return Settings(**values), seeds
+
+
+def _ofsplit_seeds(*, seeds: Count) -> None:
+    """What `seeds` may be."""
+
+
+def _of_seeds(*, seeds: Count) -> None:
+    """What `seeds` may be."""
+
+
+def _row(space: Space, point: dict[str, Any] | None, number: int, seed: int) -> dict[str, Any]:
+    overrides = {"overrides": space.overrides(point)} if point is not None else {}
+    return {"params": point or {}, "attributes": {"point": number, "seed": seed, **overrides}}
+
+
+def _is_of_trials(key: str) -> bool:
+    return key.split(".")[0] not in OF_THE_SWEEP
+
+
+def _storage_as_typed(overrides: list[str], settings: Settings) -> str | None:
+    if settings.storage is None:
+        return None
+    typed = [o.partition("=")[2].strip("'\"") for o in overrides if o.startswith("sweep.storage=")]
+    text = typed[-1] if typed else settings.storage
+    if "@" in text and ":" in text.rpartition("@")[0].rpartition("//")[2] and "${" not in text:
+        raise ConfigError("sweep.storage: the password would be kept in the sweep's folder: give ${oc.env:NAME}")
+    return text
+
+
+def changed(was: Record, now: Record) -> str | None:
+    """The first difference between two sweeps; None if they are the same."""
+    for key in ("arguments", "settings", "seeds", "config"):
+        before, after = getattr(was, key), getattr(now, key)
+        if before != after:
+            return next(_differences(key, before, after))
+    return None
+
+
+def _differences(path: str, was: Any, now: Any) -> Iterator[str]:
+    if isinstance(was, dict) and isinstance(now, dict):
+        for key in [*was, *(k for k in now if k not in was)]:
+            if was.get(key) != now.get(key):
+                where = str(key) if path == "config" else f"{path}.{key}"
+                yield from _differences(where, was.get(key), now.get(key))
+    else:
+        yield f"{path} was {shown(was)}, is {shown(now)}"
+
+
+def _make_folder(wanted: Path) -> Path:
+    """A new folder `wanted`, or `wanted_2`, ...: the first that is free."""
+    for folder in numbered(wanted):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not any(folder.iterdir()):
+                return folder
+        except FileExistsError:
+            raise ConfigError(f"output_dir ({shorten(str(wanted))}) is a file; give output_dir=...") from None
+        except OSError as error:
+            reason = f"cannot be made: {error.strerror}; give output_dir=..."
+            raise ConfigError(f"output_dir ({shorten(str(wanted))}) {reason}") from None
+    raise AssertionError
+
+
+def _notes(plan: Plan) -> Iterator[str]:
+    if plan.refused:
+        n, (overrides, problem) = len(plan.refused), plan.refused[0]
+        total = n + len({row["attributes"]["point"] for row in plan.rows})
+        yield f"{n} of {total} points cannot be trained and are left out; {overrides}: {problem}"

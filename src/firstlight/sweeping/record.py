@@ -1,0 +1,92 @@
+"""`sweep.yaml`: what a sweep is, and what that makes of its trials."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+
+from firstlight.compose import slug
+from firstlight.config import check_config
+from firstlight.errors import ConfigError, one_line, shorten
+from firstlight.sweeping.settings import Settings
+from firstlight.sweeping.space import Space, space_of
+from firstlight.training.plain_yaml import read_plain_yaml
+from firstlight.training.run_folder import replace_text
+
+RECORD = "sweep.yaml"
+FORMAT = 1
+"""Of the record, and of what a row of the ledger holds."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """`sweep.yaml`: what the sweep is. `arguments` are those of its trials, ready for Hydra's grammar."""
+
+    arguments: list[str]
+    config_dir: str | None
+    config: dict[str, Any]
+    """A config of its trials as it was planned, to say what has changed if it is another one later."""
+    settings: dict[str, Any]
+    n_trials: int
+    seeds: list[int]
+    version: str
+    storage: str | None = None
+    format: int = FORMAT
+
+    def write(self, folder: Path) -> None:
+        replace_text(folder / RECORD, yaml.safe_dump(vars(self), sort_keys=False, allow_unicode=True))
+
+
+def read_record(folder: Path) -> Record:
+    """What the sweep in `folder` is.
+
+    Raises:
+        ConfigError: it is no sweep, or one of another version of firstlight.
+    """
+    try:
+        content = read_plain_yaml(folder / RECORD)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else one_line(error)
+        raise ConfigError(f"{shorten(str(folder))}: no sweep of firstlight's ({RECORD}: {reason})") from None
+    try:
+        record = Record(**content)
+    except TypeError:
+        record = None
+    if record is None or record.format != FORMAT:
+        version = content.get("version") if isinstance(content, dict) else None
+        raise ConfigError(
+            f"{folder / RECORD}: written by firstlight {shorten(str(version))}, which this one cannot go on"
+        )
+    return record
+
+
+def space_of_record(record: Record) -> Space:
+    """The space of a sweep that was planned, without its seeds."""
+    return split_seeds(space_of(record.arguments, settings_of_record(record)))[0]
+
+
+def settings_of_record(record: Record) -> Settings:
+    return Settings(**check_config(OmegaConf.create(record.settings), Settings, "sweep"))
+
+
+def trial_overrides(record: Record, overrides: list[str], seed: int) -> list[str]:
+    """All overrides of a trial, ready for Hydra's grammar; `overrides` are what distinguishes it."""
+    return [*space_of_record(record).fixed, *overrides, f"seed={seed}"]
+
+
+def split_seeds(space: Space) -> tuple[Space, list[int]]:
+    """The space without `seed`, and the values it has there: repetitions of a point, as `seeds` asks for."""
+    swept = next((p for p in space.parameters if p.key == "seed"), None)
+    if swept is None:
+        return space, []
+    if swept.values is None or swept.condition is not None or not all(isinstance(seed, int) for seed in swept.values):
+        raise ConfigError("seed: list whole numbers (seed=1,2,3), or say how many there are (seeds=3)")
+    return Space(space.fixed, [p for p in space.parameters if p is not swept]), list(swept.values)
+
+
+def folder_name(number: int, overrides: list[str], seed: int, seeds: list[int]) -> str:
+    """The folder of a trial: its number, and what distinguishes it."""
+    parts = [*overrides, *([f"seed={seed}"] if len(seeds) > 1 else [])]
+    return f"{number}_{slug(','.join(parts))}".rstrip("_")

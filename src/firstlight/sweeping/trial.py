@@ -1,0 +1,219 @@
+"""One trial: a run in a process of its own, watched until it ends, and what it came to written into the ledger."""
+
+import os
+import re
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing import parent_process
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from optuna.trial import TrialState
+
+from firstlight.compose import quoted, typed
+from firstlight.config import build
+from firstlight.errors import ConfigError, RunError, shorten
+from firstlight.sweeping import SWEEP, TRIAL
+from firstlight.sweeping.ledger import Ledger, Row
+from firstlight.sweeping.record import Record, settings_of_record, trial_overrides
+from firstlight.training.process import start_process, start_server
+from firstlight.training.run_folder import CONFIG, LOCK
+from firstlight.training.stopping import StopSignals
+from firstlight.weights.find import best_of, checkpoints_of
+from firstlight.weights.manifest import WEIGHTS, read_manifest
+
+Train = Callable[[list[str]], int]
+"""`firstlight train` with these words, in the process it is called in; its exit code."""
+LOGS = "logs"
+PRELOADED = ("firstlight.cli", "firstlight.compose", "firstlight.train", "firstlight.sweeping.pruning")
+GRACE = 60.0
+"""Seconds that a trial which was asked to stop has for its step and its checkpoint."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a trial has ended: the ledger's word for it; `signal` if the sweep was asked to stop, too."""
+
+    state: str
+    signal: int = 0
+
+
+def make_trial(sweep: Path, number: int, train: Train) -> Ended:
+    """Train the row `number`, which this process has taken; or go on where its run was when it was ended.
+
+    `train` is called in a process of its own.
+
+    Raises:
+        RunError: the ledger, or the folder of the trial, cannot be used; the row is free for others then.
+    """
+    ledger = Ledger.open(sweep)
+    try:
+        with ledger.alive(number):
+            return _made(ledger, ledger.row(number), train)
+    finally:
+        ledger.close()
+
+
+def _made(ledger: Ledger, row: Row, train: Train) -> Ended:
+    assert row.folder is not None
+    folder, log = ledger.folder / row.folder, ledger.folder / LOGS / f"{row.folder}.log"
+    timeout = settings_of_record(ledger.record).timeout
+    is_over = False
+    try:
+        _make_way(folder, can_go_on=build(ledger.record.config["order"], "order").resumable)
+        log.parent.mkdir(exist_ok=True)
+        start, began = log.stat().st_size if log.exists() else 0, time.perf_counter()
+        with StopSignals() as signals:
+            exit_code, is_late = _run(_started(ledger, row, train, log), signals, timeout)
+        seconds = row.seconds + time.perf_counter() - began
+        if signals.received and exit_code != 0:
+            ledger.note(row.number, seconds=seconds)
+            return Ended("planned", signals.received)
+        state = _finish(ledger, row, exit_code, seconds, _last_line(log, start), timeout if is_late else None)
+        is_over = True
+        return Ended(state, signals.received)
+    finally:
+        if not is_over:
+            ledger.free(row.number)
+
+
+def _run(process: BaseProcess, signals: StopSignals, timeout: float | None) -> tuple[int | None, bool]:
+    """The exit code of the process, and whether its time was over before it was done."""
+    began, told, is_late = time.perf_counter(), 0, False
+    try:
+        while not wait([process.sentinel], timeout=0.2):
+            if timeout is not None and not is_late and time.perf_counter() - began > timeout:
+                is_late = True
+                _ask(process, signal.SIGTERM)
+            if is_late and time.perf_counter() - began > (timeout or 0) + GRACE:
+                process.kill()
+            if signals.received != told:
+                told = signals.received
+                _ask(process, told)
+        process.join()
+        return process.exitcode, is_late
+    finally:  # a second Ctrl-C
+        process.kill()
+        process.join()
+
+
+def _started(ledger: Ledger, row: Row, train: Train, log: Path) -> BaseProcess:
+    start_server(PRELOADED)
+    environment = {**os.environ, SWEEP: str(ledger.folder.absolute()), TRIAL: str(row.number)}
+    return start_process(train, arguments(ledger.record, row, ledger.folder), log=log, environment=environment)
+
+
+def arguments(record: Record, row: Row, sweep: Path) -> list[str]:
+    """The command line of a trial, after `firstlight train`, as it would be typed; the same again goes on with it."""
+    words = [typed(word) for word in trial_overrides(record, row.overrides, row.seed)]
+    place = [f"output_dir={quoted(str((sweep / (row.folder or '')).absolute()))}", "resume=auto"]
+    return [*words, *place, *(["--config-dir", record.config_dir] if record.config_dir else [])]
+
+
+def end_with_parent() -> None:
+    """In the process of a trial: end in good order if nobody waits for it any more; Ctrl-C is passed on to it."""
+    if hasattr(os, "setsid"):
+        os.setsid()
+    parent = parent_process()
+    assert parent is not None
+
+    def stop_with_parent() -> None:
+        wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop_with_parent, daemon=True).start()
+
+
+def _ask(process: BaseProcess, signum: int) -> None:
+    if process.pid is not None and process.is_alive():
+        os.kill(process.pid, signum)
+
+
+def _make_way(folder: Path, *, can_go_on: bool) -> None:
+    """Wait until a process whose sweep has died has let go of the run, and remove what is no run yet.
+
+    Raises:
+        RunError: it does not let go.
+    """
+    try:
+        if folder.is_dir() and (folder / CONFIG).is_file():
+            with FileLock(folder / LOCK, timeout=GRACE):
+                if can_go_on or (folder / WEIGHTS).is_file():
+                    return
+        shutil.rmtree(folder, ignore_errors=True)  # killed before it was a run, or with an order without a position
+    except Timeout:
+        raise RunError(f"{folder}: another process is writing this run; wait for its end, or stop it") from None
+
+
+def _finish(
+    ledger: Ledger, row: Row, exit_code: int | None, seconds: float, last_line: str, timeout: float | None
+) -> str:
+    """Write down how the trial has ended; the ledger's word for it."""
+    assert row.folder is not None
+    names = ledger.record.settings["objectives"]
+    if timeout is not None and exit_code != 0:
+        error = f"stopped after {timeout:g} s (sweep.timeout); retry goes on with it"
+    elif exit_code != 0:
+        error = _reason(exit_code, last_line)
+    else:
+        try:
+            metrics = {**metrics_of(ledger.folder / row.folder), "seconds": seconds}
+        except ConfigError as problem:
+            metrics, error = {}, str(problem)
+        else:
+            missing = [name for name in names if name not in metrics]
+            error = f"the run has no {missing[0]}" if missing else None
+        if error is None:
+            is_pruned = "pruned_at_step" in ledger.study.trials[row.number].user_attrs
+            state = TrialState.PRUNED if is_pruned else TrialState.COMPLETE
+            values = None if is_pruned else [metrics[name] for name in names]
+            ledger.finish(row.number, state, values, metrics=metrics, seconds=seconds, error=None)
+            return "pruned" if is_pruned else "done"
+    ledger.finish(row.number, TrialState.FAIL, error=error, seconds=seconds)
+    return "failed"
+
+
+def metrics_of(run: Path) -> dict[str, float]:
+    """What the run in a folder came to: the metrics of its end, those of its best checkpoint, and its tokens.
+
+    Raises:
+        ConfigError: it has no checkpoint, or none that can be read.
+    """
+    saved = checkpoints_of(run)
+    if not saved:
+        raise ConfigError("the run has left no checkpoint")
+    last, best = read_manifest(saved[-1]), read_manifest(best_of(saved))
+    return {
+        **last.metrics,
+        **{f"best/{name}": value for name, value in best.metrics.items()},
+        "tokens": float(last.tokens),
+        "steps": float(last.step),
+    }
+
+
+def _reason(exit_code: int | None, last_line: str) -> str:
+    if exit_code is not None and exit_code < 0:
+        name = signal.Signals(-exit_code).name
+        hint = ", perhaps because memory ran out" if name == "SIGKILL" else ""
+        return f"ended by {name}{hint}"
+    if exit_code is not None and exit_code > 128:
+        return f"stopped by {signal.Signals(exit_code - 128).name}; retry goes on with it"
+    return last_line or f"ended with exit code {exit_code}"
+
+
+def _last_line(log: Path, start: int) -> str:
+    """What the process said last, of what it wrote from `start` on; its own words for a mistake, if there are any."""
+    if not log.exists():
+        return ""
+    with log.open("rb") as file:
+        file.seek(start)
+        text = file.read()[-20000:].decode("utf-8", errors="replace")
+    lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
+    told = [line.removeprefix("firstlight: ") for line in lines if line.startswith("firstlight: ")]
+    return shorten((told or lines or [""])[0 if told else -1], 250)

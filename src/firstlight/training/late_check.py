@@ -1,0 +1,76 @@
+"""Steps that are not finite, left out by the device itself: the host reads of it a step later, and waits for nothing.
+
+Reading a number of a step waits until a GPU has come to it, and has nothing to do until the next step is sent.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from firstlight.data.datamodule import Batch
+
+DEVICES = ("cuda",)
+"""Whose queue runs apart from the host; on a CPU a number that is read has been calculated already."""
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """An optimizer step, as it is described if it went wrong: the losses of its batches, its gradient's norm, and the
+    norm of the gradient of each of `parameters`."""
+
+    step: int
+    batches: list[Batch]
+    losses: Tensor
+    grad_norm: Tensor
+    parameters: list[nn.Parameter]
+    norms: Tensor
+
+
+class LateCheck:
+    """Tells `optimizer`, on its device, which steps not to make, and the host later.
+
+    A step whose loss or gradient is not finite leaves weights and moments as they were. After more than `most` of them
+    in a row no step is made any more, so that the host, when it reads of it, finds the weights of that moment.
+    `agree` makes the larger of all processes' numbers of one. `in_a_row` were not finite up to now.
+    """
+
+    def __init__(self, device: torch.device, *, most: int, in_a_row: int, agree: Callable[[Tensor], Tensor]) -> None:
+        self.device, self.most, self.agree = device, most, agree
+        self.in_a_row = torch.tensor(in_a_row, device=device)
+        self.has_ended = torch.tensor(False, device=device)
+        self.unread: deque[tuple[StepRecord, Tensor, torch.cuda.Event | None]] = deque()
+
+    @staticmethod
+    def suits(optimizer: Optimizer, device: torch.device) -> bool:
+        """Does `optimizer` run where it is worth while, and take a flag (torch's fused ones, as for its GradScaler)?"""
+        return device.type in DEVICES and getattr(optimizer, "_step_supports_amp_scaling", False)
+
+    def judge(self, record: StepRecord, optimizer: Optimizer) -> None:
+        """Let `optimizer` leave out the update of `record`, which comes next, if it is not finite."""
+        is_finite = record.grad_norm.isfinite() & record.losses.isfinite().all()
+        is_bad = self.agree(1 - is_finite.to(self.in_a_row.dtype))
+        self.in_a_row = (self.in_a_row + 1) * is_bad
+        self.has_ended = self.has_ended | (self.in_a_row > self.most)
+        optimizer.found_inf = ((is_bad > 0) | self.has_ended).float()  # type: ignore[attr-defined]
+        is_cuda = self.device.type == "cuda"
+        told = torch.empty(2, dtype=self.in_a_row.dtype, pin_memory=is_cuda)
+        told.copy_(torch.stack([self.in_a_row, self.has_ended.to(told.dtype)]), non_blocking=True)
+        event = torch.cuda.Event() if is_cuda else None
+        if event is not None:
+            event.record()
+        self.unread.append((record, told, event))
+
+    def read(self, *, all_but: int) -> list[tuple[StepRecord, int, bool]]:
+        """The steps not read yet, but the last `all_but`; how many in a row were not finite, and was that the end?"""
+        read = []
+        while len(self.unread) > all_but:
+            record, told, event = self.unread.popleft()
+            if event is not None:
+                event.synchronize()  # of a step long made, if it is not the last
+            in_a_row, has_ended = told.numpy()
+            read.append((record, int(in_a_row), bool(has_ended)))
+        return read

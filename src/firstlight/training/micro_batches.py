@@ -1,0 +1,196 @@
+"""Batches that go through the model in parts: how one is cut, and the largest part that fits into memory.
+
+A batch stays what it is, one mean over its tokens; only how much of it is in memory at once changes.
+"""
+
+import copy
+import gc
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities.seed import isolate_rng
+from rich.filesize import decimal
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from firstlight.data.datamodule import Batch, TextDataModule
+from firstlight.errors import ConfigError
+from firstlight.model.base import LanguageModel
+from firstlight.training.evaluation import EvaluationModule
+from firstlight.training.memory import is_out_of_memory
+from firstlight.training.memory_limit import free_memory
+from firstlight.training.trainer import Trainer
+
+OptimizerFactory = Callable[[LanguageModel], torch.optim.Optimizer]
+
+USED = {"cpu": 0.6, "cuda": 0.9}
+"""Of the memory that is free, by device, what the tensors of a step may take. The rest is for what is not counted: on a
+CPU, whose kernel ends a process that takes too much, buffers of oneDNN and gaps of malloc were 0.3 to 0.4 times as much
+again (docs/performance.md)."""
+
+
+def cut(batch: Batch, most: int | None) -> list[Batch]:
+    """`batch` in as few parts of at most `most` windows as can be, equal to within a window; whole for None."""
+    inputs, targets = batch
+    n_parts = n_parts_of(len(inputs), most)
+    return list(zip(inputs.tensor_split(n_parts), targets.tensor_split(n_parts), strict=True))
+
+
+def n_parts_of(n_windows: int, most: int | None) -> int:
+    """In how many parts of at most `most` windows a batch is cut."""
+    return max(-(-n_windows // most), 1) if most is not None else 1
+
+
+def find_micro_batch_size(
+    model: LanguageModel, data: TextDataModule, make_optimizer: OptimizerFactory, trainer: Trainer
+) -> int:
+    """The windows that a device of `trainer` can train on at once, at most its share of a batch.
+
+    Measured are whole steps of a copy of the model, on more and more windows, as far as they are sure to fit. Nothing
+    of it stays, and no random number is used up.
+
+    Raises:
+        ConfigError: not even one window fits, or the device tells nobody how much it has.
+    """
+    device = trainer.strategy.root_device
+    if device.type not in USED:
+        raise ConfigError(
+            f"trainer.micro_batch_size: auto can ask cpu and cuda how much memory they have, not {device.type}"
+        )
+    share = min(data.batch_size // trainer.world_size, len(data.windows["train"]))
+    with isolate_rng(), _freed(device):
+        n_parts = n_parts_of(share, _Probe(model, data, make_optimizer, trainer).largest(share))
+    return -(-share // n_parts)
+
+
+class _Probe:
+    """Steps of a copy of `model` on the first windows, with an optimizer of its own."""
+
+    def __init__(
+        self, model: LanguageModel, data: TextDataModule, make_optimizer: OptimizerFactory, trainer: Trainer
+    ) -> None:
+        self.data, self.trainer = data, trainer
+        self.device = trainer.strategy.root_device
+        processes = trainer.num_devices if self.device.type == "cpu" else 1  # which share the computer's memory
+        self.may_use = lambda: int(USED[self.device.type] * free_memory(self.device)) // processes
+        self.weights = sum(p.numel() * p.element_size() for p in model.parameters())
+        if self.device.type == "cpu" and 3 * self.weights > self.may_use():  # the copy, gradients, moments
+            raise ConfigError(self._refusal(3 * self.weights))
+        module = EvaluationModule(copy.deepcopy(model), data.tokenizer.byte_lengths).to(self.device)
+        converted = trainer.precision_plugin.convert_module(module).train()
+        assert isinstance(converted, EvaluationModule)
+        self.module: EvaluationModule = converted
+        self.optimizer = make_optimizer(self.module.model)
+
+    def largest(self, share: int) -> int:
+        """Windows that fit, up to `share`: a step of so many has been made.
+
+        What a step holds at any moment is a part for the weights and a part for each window. So m windows take at most
+        m / n of the peak of n, and no step is tried that could take more than there is.
+
+        Raises:
+            ConfigError: not one does.
+        """
+        n, peak, wanted = 0, 0, 1
+        free = self._free() if self._peak(1) is not None else 0  # with the optimizer's state, and the libraries' own
+        while wanted > n + n // 16:
+            found = self._peak(wanted) if free > 0 else None
+            if found is None or found > free:
+                break
+            n, peak = wanted, found
+            wanted = min(n * free // max(peak, 1), share)
+        if n == 0:
+            raise ConfigError(self._refusal(None))
+        return n
+
+    def _free(self) -> int:
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        copied = self.weights if self.device.type == "cpu" else 0  # goes when this is over
+        buckets = self.weights if self.trainer.world_size > 1 else 0  # DDP's
+        return self.may_use() + copied - buckets
+
+    def _peak(self, n_windows: int) -> int | None:
+        """Bytes that a step on so many windows takes, at most; None if it ran out of memory."""
+        try:
+            return peak_memory(self.device, lambda: self._step(n_windows))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        self.optimizer.zero_grad(set_to_none=True)
+        return None
+
+    def _step(self, n_windows: int) -> None:
+        batch = self.module.transfer_batch_to_device(
+            self.data.windows["train"][torch.arange(n_windows)], self.device, 0
+        )
+        with self.trainer.precision_plugin.forward_context():
+            loss = self.module.loss(batch)
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _refusal(self, needed: int | None) -> str:
+        needs = f"needs more than {decimal(needed)}" if needed is not None else "does not fit"
+        return (
+            f"trainer.micro_batch_size: a step on a single window of {self.data.context_length} tokens {needs}, and "
+            f"{decimal(max(self.may_use(), 0))} may be used on {self.device}; lower model.context_length, "
+            "model.n_layers or model.emb_dim"
+        )
+
+
+def peak_memory(device: torch.device, run: Callable[[], object]) -> int:
+    """Bytes that torch holds on `device` at most while `run()` is made, above what it held before."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        run()
+        return torch.cuda.max_memory_allocated(device) - before
+    with _Held() as held:
+        run()
+    return held.most
+
+
+class _Held(TorchDispatchMode):
+    """Counts the bytes of the tensors that operations make within it, `most` of them at once, until they are gone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self.seen: dict[int, weakref.ref[Any]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        given = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        for made in tree_leaves(result):
+            if isinstance(made, Tensor) and made.untyped_storage()._cdata not in given:
+                self._count(made.untyped_storage())
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key, n_bytes = storage._cdata, storage.nbytes()
+        if key in self.seen:
+            return
+
+        def gone(_: Any) -> None:
+            self.now -= n_bytes
+            del self.seen[key]
+
+        self.seen[key] = weakref.ref(storage, gone)
+        self.now += n_bytes
+        self.most = max(self.most, self.now)
+
+
+@contextmanager
+def _freed(device: torch.device) -> Iterator[None]:
+    """Whatever the block leaves is collected after it."""
+    try:
+        yield
+    finally:
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()

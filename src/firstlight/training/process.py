@@ -1,0 +1,57 @@
+"""A training as a process of its own, forked from one that has imported everything: without, a start takes seconds."""
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing import get_all_start_methods, get_context, get_start_method, set_start_method
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+
+def start_server(modules: Sequence[str]) -> None:
+    """Import `modules` in the process from which the others are forked, and wait for it.
+
+    One server lives as long as this process: of a second call only the waiting remains.
+    """
+    if get_start_method() not in get_all_start_methods():  # in a worker of joblib's, which has one of its own
+        set_start_method(None, force=True)
+    context = get_context("forkserver")
+    context.set_forkserver_preload(list(modules))
+    first = context.Process(target=int)
+    first.start()
+    first.join()
+
+
+def start_process(
+    target: Callable[..., int],
+    *arguments: Any,
+    log: Path,
+    environment: Mapping[str, str],
+    new_interpreter: bool = False,
+) -> BaseProcess:
+    """Start `target(*arguments)`, whose result is the exit code; what it prints is added to `log`.
+
+    With `new_interpreter` nothing is shared: what hashing decides, for one, may be another thing there.
+    """
+    context = get_context("spawn") if new_interpreter else get_context("forkserver")
+    passed = (target, arguments, str(log), get_start_method(), dict(environment))
+    process = context.Process(target=_child, args=passed)
+    process.start()
+    return process
+
+
+def _child(
+    target: Callable[..., int],
+    arguments: Sequence[Any],
+    log: str,
+    start_method: str,
+    environment: dict[str, str],
+) -> None:
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    for descriptor in (1, 2):
+        os.dup2(output, descriptor)
+    set_start_method(start_method, force=True)  # of processes that gather batches: as in a run of its own
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.exit(target(*arguments))

@@ -1,0 +1,168 @@
+"""The ledger: a row is made by one worker, never lost, and never made again once it is done."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from optuna.trial import TrialState
+
+from firstlight.errors import ConfigError, RunError, message_lines
+from firstlight.sweeping import ledger as module
+from firstlight.sweeping.ledger import DATABASE, Ledger, backup_of
+from firstlight.sweeping.plan import NO_SETTINGS
+from firstlight.sweeping.record import RECORD, Record, read_record
+
+ROWS = [{"params": {}, "attributes": {"point": n, "seed": 1, "overrides": [f"a={n}"]}} for n in range(6)]
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    record = Record(
+        arguments=[],
+        config_dir=None,
+        config={},
+        settings=vars(NO_SETTINGS),
+        n_trials=6,
+        seeds=[1],
+        version="0",
+    )
+    record.write(tmp_path)
+    ledger = Ledger.create(tmp_path, record, directions=1)
+    ledger.add(ROWS)
+    yield ledger
+    ledger.close()
+
+
+def states(ledger):
+    return [row.state for row in ledger.rows()]
+
+
+def finish(ledger, number, loss=1.0):
+    ledger.finish(number, TrialState.COMPLETE, [loss], metrics={"val/loss": loss})
+
+
+def test_rows_are_taken_in_their_order_and_once(ledger):
+    assert [ledger.take() for _ in range(7)] == [0, 1, 2, 3, 4, 5, None]
+
+
+def test_workers_at_the_same_time_never_take_the_same_row(ledger):
+    taken, others = [], [Ledger.open(ledger.folder) for _ in range(4)]
+
+    def work(other):
+        while (number := other.take()) is not None:
+            taken.append(number)
+            finish(other, number)
+        other.close()
+
+    threads = [threading.Thread(target=work, args=(other,)) for other in others]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert sorted(taken) == list(range(6))
+    assert states(ledger) == ["done"] * 6
+
+
+def test_the_row_of_a_process_that_died_is_taken_again_and_that_of_a_living_one_is_not(ledger):
+    assert (ledger.take(), ledger.take()) == (0, 1)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    ledger.note(0, worker=f"{ledger.worker.split(':')[0]}:{dead.pid}:123")
+    assert ledger.row(0).is_alive is False and ledger.row(1).is_alive is True
+    assert ledger.take() == 0
+    assert ledger.take() == 2
+
+
+def test_a_process_that_has_the_number_of_a_dead_one_is_not_taken_for_it(ledger):
+    ledger.take()
+    ledger.note(0, worker=f"{ledger.worker.split(':')[0]}:{os.getpid()}:1")  # started at another time
+    assert ledger.take() == 0
+
+
+def test_a_worker_on_another_machine_is_dead_when_it_has_been_silent_for_long(ledger):
+    ledger.take()
+    ledger.note(0, worker="elsewhere:1:1", alive=time.time() - module.DEAD_AFTER / 2)
+    assert ledger.take() == 1
+    ledger.note(0, alive=time.time() - 2 * module.DEAD_AFTER)
+    assert ledger.take() == 0
+
+
+def test_a_worker_says_that_it_lives(ledger, monkeypatch):
+    monkeypatch.setattr(module, "BEAT", 0.01)
+    ledger.take()
+    ledger.note(0, alive=0.0)
+    with ledger.alive(0):
+        time.sleep(0.3)
+    assert ledger.study.trials[0].user_attrs["alive"] > 0
+
+
+def test_planning_that_was_interrupted_is_completed_without_a_row_twice(ledger):
+    ledger.take()
+    more = [*ROWS, {"params": {}, "attributes": {"point": 6, "seed": 1, "overrides": ["a=6"]}}]
+    ledger.add(more)
+    ledger.add(more)
+    assert [row.overrides for row in ledger.rows()] == [[f"a={n}"] for n in range(7)]
+    assert states(ledger) == ["running", *["planned"] * 6]
+
+
+def test_a_failed_row_is_made_again_in_a_new_one_with_its_folder(ledger):
+    ledger.take()
+    ledger.note(0, folder="0_a-0")
+    ledger.finish(0, TrialState.FAIL, error="no luck")
+    ledger.take()
+    ledger.finish(1, TrialState.FAIL, refused=True, error="cannot be trained")
+    assert ledger.retry() == [0]  # what was refused would be refused again
+    assert ledger.retry() == []
+    assert ledger.rows()[0].replaced_by == 6
+    assert (ledger.row(6).folder, ledger.row(6).state, ledger.row(6).overrides) == ("0_a-0", "planned", ["a=0"])
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda f: f.write_bytes(b"x" * 3000), lambda f: f.unlink(), lambda f: f.write_bytes(b"")]
+)
+def test_a_ledger_that_is_damaged_or_gone_is_its_backup_and_that_is_said(ledger, capsys, spoil):
+    finish(ledger, ledger.take())
+    ledger.close()
+    spoil(ledger.folder / DATABASE)
+    again = Ledger.open(ledger.folder)
+    assert states(again) == ["done", *["planned"] * 5]
+    assert "going on with its backup" in capsys.readouterr().err
+    again.close()
+
+
+def test_without_a_whole_backup_a_damaged_ledger_is_refused(ledger):
+    ledger.close()
+    for file in (ledger.folder / DATABASE, backup_of(ledger.folder / DATABASE)):
+        file.write_bytes(b"SQLite format 3\0" + b"x" * 3000)
+    with pytest.raises(ConfigError, match="and so is its backup") as caught:
+        Ledger.open(ledger.folder)
+    assert len(message_lines(caught.value)) == 1
+
+
+def test_a_ledger_that_somebody_else_locks_is_one_line(ledger, monkeypatch):
+    monkeypatch.setattr(module, "PATIENCE", 0.1)
+    ledger.close()
+    other = sqlite3.connect(ledger.folder / DATABASE, timeout=0)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(RunError, match="database is locked") as caught:
+        Ledger.open(ledger.folder).rows()
+    assert "\n" not in str(caught.value)
+    other.rollback()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "no sweep of firstlight's"),
+        ("x: [", "no sweep of firstlight's"),
+        ("a: 1", "written by firstlight None"),
+        ("[1]", "written by firstlight"),
+    ],
+)
+def test_the_folder_of_another_program_is_refused(tmp_path, text, words):
+    if text is not None:
+        (tmp_path / RECORD).write_text(text)
+    with pytest.raises(ConfigError, match=words):
+        read_record(tmp_path)
