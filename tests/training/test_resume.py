@@ -28,6 +28,12 @@ def stop_and_resume(train, folder, stops, *overrides):
     assert main(["train", f"resume={folder}", "~callbacks.stop"]) == 0
 
 
+def events_of(folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    return EventAccumulator(folder).Reload()
+
+
 def assert_same_run(one, other):
     assert [int(row["step"]) for row in rows_of(one)] == list(range(25))
     assert rows_of(one) == rows_of(other)
