@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from stop_at import Crash, StopAt
-from tiny_run import TINY, rows_of, same_weights
+from tiny_run import TINY, events_of, rows_of, same_weights
 
 from firstlight.cli import main
 from firstlight.decoding.greedy import Greedy
@@ -26,12 +26,6 @@ def stop_and_resume(train, folder, stops, *overrides):
         with pytest.raises(Crash):
             main(["train", f"resume={folder}", f"callbacks.stop.batch={batch}"])
     assert main(["train", f"resume={folder}", "~callbacks.stop"]) == 0
-
-
-def events_of(folder):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    return EventAccumulator(folder).Reload()
 
 
 def assert_same_run(one, other):

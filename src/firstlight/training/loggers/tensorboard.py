@@ -1,5 +1,6 @@
-"""TensorBoard: one entry a run, with curves over steps and over tokens, charts of several curves, and a table of runs."""
+"""TensorBoard: one entry a run: curves over steps and over tokens, charts of several curves, a table of runs."""
 
+import textwrap
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import TensorBoardLogger as LightningTensorBoardLogger
+from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 
@@ -26,7 +28,7 @@ RESULTS = {
     "tokens_per_second": "Result/tokens_per_second",
 }
 BEST = "Result/best_val_loss"
-"""With `RESULTS` the five metrics that the HPARAMS table begins with: it takes the first five by name, capitals first."""
+"""With `RESULTS` the metrics that the HPARAMS table shows: it takes the first five by name, capitals first."""
 COMPARED = ("model", "tokenizer", "data", "order", "optimizer", "scheduler", "trainer", "seed", "init_from")
 """Sections of the config that runs may differ in; TensorBoard shows those first in which they do."""
 NOT_COMPARED = ("trainer.enable_", "trainer.log_", "trainer.accelerator", "data.num_workers", "data.folder")
@@ -80,13 +82,13 @@ class TensorBoardLogger(LightningTensorBoardLogger):
     def _go_on(self, purge_step: int, purge_tokens: int) -> None:
         """Take up what was logged before.
 
-        A purge hides every point from `purge_step` on, and those over tokens count in thousands: they are written again.
+        A purge hides every point from `purge_step` on; those over tokens, which count higher, are written again.
         """
         over_tokens: dict[tuple[str, int], tuple[float, float]] = {}
         for file in sorted(Path(self.log_dir).glob(EVENT_FILES)):
             for event in LegacyEventFileLoader(str(file)).Load():
                 for value in event.summary.value:
-                    if value.tag.startswith("over_tokens/") and event.step < purge_tokens:
+                    if value.tag.startswith("over_tokens/") and purge_step <= event.step < purge_tokens:
                         over_tokens[value.tag, event.step] = value.simple_value, event.wall_time
                     elif value.tag == BEST and event.step < purge_step:
                         self.best = min(self.best, value.simple_value)
@@ -107,6 +109,13 @@ class TensorBoardLogger(LightningTensorBoardLogger):
     def save(self) -> None:
         """Write what is buffered, without Lightning's hparams.yaml: the run folder holds the config."""
         self.experiment.flush()
+
+    def show_text(self, tag: str, text: str, step: int) -> None:
+        lines = [part for line in text.splitlines() for part in textwrap.wrap(line, 100) or [""]]
+        self.experiment.add_text(tag, "\n".join(f"    {line}" for line in lines), step)  # as it is, in Markdown
+
+    def show_figure(self, tag: str, figure: Figure, step: int) -> None:
+        self.experiment.add_figure(tag, figure, step, close=False)
 
 
 def flatten(node: dict[str, Any], path: str = "") -> dict[str, bool | int | float | str]:

@@ -1,0 +1,86 @@
+"""Weights & Biases: Lightning's logger; a run that is continued goes on as the same run there."""
+
+import secrets
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
+from matplotlib.figure import Figure
+
+from firstlight.training.loggers.board import require
+from firstlight.training.metrics_file import FILE_NAME, read_rows
+
+RUN_ID = ".wandb_run"
+"""File of the run folder: the id of its run at Weights & Biases."""
+
+
+class WandbLogger(LightningWandbLogger):
+    """Lightning's, with its files in `<run folder>/wandb`; the group is the folder of the run folder: a sweep's trials.
+
+    `mode`: "offline" sends nothing; `wandb sync <run folder>/wandb/offline-run-*` does so later. The key of an account
+    is never a setting: `wandb login` keeps it, or the environment (WANDB_API_KEY).
+    `purge_step`: of a run that is continued; what was logged before is not logged again, since it cannot be taken back.
+    """
+
+    def __init__(
+        self,
+        *,
+        save_dir: str,
+        purge_step: int | None = None,
+        project: str = "firstlight",
+        entity: str | None = None,
+        mode: Literal["offline", "online"] = "offline",
+        tags: list[str] | None = None,
+    ) -> None:
+        require("wandb")
+        import wandb
+
+        folder = Path(save_dir).absolute()
+        self.id_file = folder / RUN_ID
+        super().__init__(
+            name=folder.name,
+            group=folder.parent.name,
+            save_dir=save_dir,
+            project=project,
+            entity=entity,
+            mode=mode,
+            tags=tags,
+            id=self.id_file.read_text().strip() if self.id_file.is_file() else secrets.token_hex(4),
+            settings=wandb.Settings(console="off", show_info=False),  # the terminal is the run's
+        )
+        rows = read_rows(folder / FILE_NAME) if purge_step is not None else []
+        self.logged_step = int(rows[-1]["step"]) if rows else -1
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        if step is None or step > self.logged_step:
+            super().log_metrics(metrics, step)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any) -> None:
+        super().log_hyperparams(params)
+        self.id_file.write_text(f"{self.version}\n")
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """End this process's part of the run: another run of this process is one of its own."""
+        if self._experiment is not None:
+            self._experiment.finish(exit_code=0 if status == "success" else 1)
+            self._experiment = None
+
+    def show_text(self, tag: str, text: str, step: int) -> None:
+        from wandb import Html
+
+        self._show(tag, Html(f"<pre>{escape(text)}</pre>", inject=False), step)
+
+    def show_figure(self, tag: str, figure: Figure, step: int) -> None:
+        from wandb import Image
+
+        self._show(tag, Image(figure), step)
+
+    def _show(self, tag: str, shown: Any, step: int) -> None:
+        if step > self.logged_step:
+            self.experiment.log({tag: shown, "trainer/global_step": step})
