@@ -16,7 +16,7 @@ EVENT_FILES = "events.out.tfevents.*"
 OVER_TOKENS = ("train/loss", "val/loss", "val/perplexity", "val/bits_per_byte", "lr", "grad_norm", "tokens_per_second")
 LAYOUT = {
     "firstlight": {
-        "loss": ["Multiline", ["^train/loss$", "^val/loss$", "^train/batch_loss$"]],
+        "loss": ["Multiline", ["^train/loss$", "^val/loss$"]],
         "perplexity": ["Multiline", ["^train/perplexity$", "^val/perplexity$"]],
         "loss over tokens": ["Multiline", ["^over_tokens/train/loss$", "^over_tokens/val/loss$"]],
     }
@@ -103,6 +103,8 @@ class TensorBoardLogger(LightningTensorBoardLogger):
         """
         config = params if isinstance(params, dict) else vars(params)
         values = flatten({section: config[section] for section in COMPARED if section in config})
+        if values.get("order.seed") == values.get("seed"):  # as it is unless it was set
+            values.pop("order.seed", None)
         self.experiment._get_file_writer().add_summary(hparams_pb(values, trial_id=""))  # its name is the run's
 
     @rank_zero_only
