@@ -2,7 +2,7 @@
 
 Lightning's own logger makes the database when it is constructed, before the run is known to be one.
 """
-# pyright: reportMissingImports=false  (an extra)
+# pyright: reportMissingImports=false
 
 import logging
 import time

@@ -1,5 +1,5 @@
 """Weights & Biases: Lightning's logger; a run that is continued goes on as the same run there."""
-# pyright: reportMissingImports=false  (an extra)
+# pyright: reportMissingImports=false
 
 import secrets
 from collections.abc import Mapping
