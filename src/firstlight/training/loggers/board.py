@@ -1,6 +1,8 @@
 """What loggers that show more than numbers have in common."""
 
+from importlib import import_module
 from importlib.util import find_spec
+from types import ModuleType
 from typing import Protocol, runtime_checkable
 
 from matplotlib.figure import Figure
@@ -15,11 +17,12 @@ class Board(Protocol):
     def show_figure(self, tag: str, figure: Figure, step: int) -> None: ...
 
 
-def require(package: str) -> None:
-    """Refuse a logger whose package, which is an extra of ours by the same name, is not installed.
+def require(package: str) -> ModuleType:
+    """A package that is an extra of ours by the same name.
 
     Raises:
-        ValueError: it is not.
+        ValueError: it is not installed.
     """
     if find_spec(package) is None:
         raise ValueError(f'{package} is not installed; run: pip install "firstlight[{package}]"')
+    return import_module(package)

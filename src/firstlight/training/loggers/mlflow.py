@@ -2,7 +2,6 @@
 
 Lightning's own logger makes the database when it is constructed, before the run is known to be one.
 """
-# pyright: reportMissingImports=false
 
 import logging
 import time
@@ -11,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from filelock import FileLock
 from lightning.fabric.utilities.rank_zero import rank_zero_only
@@ -20,9 +19,6 @@ from matplotlib.figure import Figure
 
 from firstlight.training.loggers.board import require
 from firstlight.training.loggers.tensorboard import flatten
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
 
 RUN_ID = ".mlflow_run"
 """File of the run folder: the id of its run in MLflow."""
@@ -57,7 +53,7 @@ class MLFlowLogger(Logger):
                 f"tracking_uri ({tracking_uri}) must be a database or a server, MLflow refuses to log into folders; "
                 f"give {SQLITE}outputs/mlflow.db, for example"
             )
-        require("mlflow")
+        self.mlflow = require("mlflow")
         self.folder = Path(save_dir).absolute()
         self.tracking_uri, self.experiment_name, self.artifacts = tracking_uri, experiment_name, artifacts
         self.run_id, self.logged_step = "", -1
@@ -71,23 +67,21 @@ class MLFlowLogger(Logger):
         return self.run_id
 
     @cached_property
-    def client(self) -> "MlflowClient":
+    def client(self) -> Any:
         """MLflow's; with it the run, the one of before if this is a part of it."""
         for package in ("mlflow", "alembic"):
             logging.getLogger(package).setLevel(logging.WARNING)  # tables are made, an experiment is
-        from mlflow import MlflowClient
-
         lock = nullcontext()
         if self.tracking_uri.startswith(SQLITE):
             database = Path(self.tracking_uri.removeprefix(SQLITE))
             database.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock(f"{database}.lock")  # one trial of a sweep makes the tables
         with lock:
-            client = MlflowClient(self.tracking_uri)
+            client = self.mlflow.MlflowClient(self.tracking_uri)
             self._begin(client)
         return client
 
-    def _begin(self, client: "MlflowClient") -> None:
+    def _begin(self, client: Any) -> None:
         file = self.folder / RUN_ID
         if file.is_file():
             self.run_id = file.read_text().strip()
@@ -107,18 +101,14 @@ class MLFlowLogger(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         client = self.client
         if step is None or step > self.logged_step:
-            from mlflow.entities import Metric
-
-            now = int(1000 * time.time())
-            client.log_batch(self.run_id, [Metric(k, float(v), now, step or 0) for k, v in metrics.items()])
+            now, metric = int(1000 * time.time()), self.mlflow.entities.Metric
+            client.log_batch(self.run_id, [metric(k, float(v), now, step or 0) for k, v in metrics.items()])
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """The composed config, flat."""
-        from mlflow.entities import Param
-
         config = params if isinstance(params, dict) else vars(params)
-        values = [Param(key, str(value)) for key, value in flatten(config).items()]
+        values = [self.mlflow.entities.Param(key, str(value)) for key, value in flatten(config).items()]
         for first in range(0, len(values), MOST_PARAMS):
             self.client.log_batch(self.run_id, params=values[first : first + MOST_PARAMS])
 

@@ -1,5 +1,4 @@
 """Weights & Biases: Lightning's logger; a run that is continued goes on as the same run there."""
-# pyright: reportMissingImports=false
 
 import secrets
 from collections.abc import Mapping
@@ -36,9 +35,7 @@ class WandbLogger(LightningWandbLogger):
         mode: Literal["offline", "online"] = "offline",
         tags: list[str] | None = None,
     ) -> None:
-        require("wandb")
-        import wandb
-
+        self.wandb = require("wandb")
         folder = Path(save_dir).absolute()
         self.id_file = folder / RUN_ID
         super().__init__(
@@ -50,7 +47,7 @@ class WandbLogger(LightningWandbLogger):
             mode=mode,
             tags=tags,
             id=self.id_file.read_text().strip() if self.id_file.is_file() else secrets.token_hex(4),
-            settings=wandb.Settings(console="off", show_info=False),  # the terminal is the run's
+            settings=self.wandb.Settings(console="off", show_info=False),  # the terminal is the run's
         )
         rows = read_rows(folder / FILE_NAME) if purge_step is not None else []
         self.logged_step = int(rows[-1]["step"]) if rows else -1
@@ -73,14 +70,10 @@ class WandbLogger(LightningWandbLogger):
             self._experiment = None
 
     def show_text(self, tag: str, text: str, step: int) -> None:
-        from wandb import Html
-
-        self._show(tag, Html(f"<pre>{escape(text)}</pre>", inject=False), step)
+        self._show(tag, self.wandb.Html(f"<pre>{escape(text)}</pre>", inject=False), step)
 
     def show_figure(self, tag: str, figure: Figure, step: int) -> None:
-        from wandb import Image
-
-        self._show(tag, Image(figure), step)
+        self._show(tag, self.wandb.Image(figure), step)
 
     def _show(self, tag: str, shown: Any, step: int) -> None:
         if step > self.logged_step:
