@@ -18,6 +18,7 @@ from firstlight.training.callbacks.sample_generation import FILE_NAME as SAMPLES
 from firstlight.training.loggers.csv import FILE_NAME as METRICS
 from firstlight.training.loggers.csv import read_rows
 from firstlight.training.loggers.tensorboard import EVENT_FILES
+from firstlight.training.loggers.wandb import FOLDER as WANDB
 from firstlight.weights.checkpoint import load_plain
 
 CLOCK = ("tokens_per_second", "mfu")
@@ -113,7 +114,7 @@ def _stored(run: Path) -> Iterator[Path]:
         if (
             file.is_file()
             and not any(part.startswith(".") for part in parts)
-            and top not in (METRICS, SAMPLES)
+            and top not in (METRICS, SAMPLES, WANDB)
             and not file.match(EVENT_FILES)
         ):
             yield file

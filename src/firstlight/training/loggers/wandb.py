@@ -16,6 +16,9 @@ from firstlight.training.metrics_file import FILE_NAME, read_rows
 RUN_ID = ".wandb_run"
 """File of the run folder: the id of its run at Weights & Biases."""
 
+FOLDER = "wandb"
+"""Where wandb writes, in the run folder."""
+
 
 class WandbLogger(LightningWandbLogger):
     """Lightning's, with its files in `<run folder>/wandb`; the group is the folder of the run folder: a sweep's trials.
@@ -36,6 +39,8 @@ class WandbLogger(LightningWandbLogger):
         tags: list[str] | None = None,
     ) -> None:
         self.wandb = require("wandb")
+        if mode == "online" and not self.wandb.login(prompt=False):
+            raise ValueError("mode=online needs an account's key: run wandb login first, or set WANDB_API_KEY")
         folder = Path(save_dir).absolute()
         self.id_file = folder / RUN_ID
         super().__init__(
@@ -47,10 +52,22 @@ class WandbLogger(LightningWandbLogger):
             mode=mode,
             tags=tags,
             id=self.id_file.read_text().strip() if self.id_file.is_file() else secrets.token_hex(4),
-            settings=self.wandb.Settings(console="off", show_info=False),  # the terminal is the run's
+            settings=self.wandb.Settings(console="off", quiet=True),  # the terminal is the run's
         )
         rows = read_rows(folder / FILE_NAME) if purge_step is not None else []
         self.logged_step = int(rows[-1]["step"]) if rows else -1
+        self.failure: Exception | None = None
+
+    @property
+    def experiment(self) -> Any:
+        """wandb's run. What cannot be begun is tried once, not at each row: it may take minutes without a network."""
+        if self.failure is None:
+            try:
+                return super().experiment
+            except Exception as error:
+                self.failure = error
+        # Lightning asks with hasattr, where no failure of a logger is expected
+        raise AttributeError(f"the run could not be begun: {self.failure}") from self.failure
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
