@@ -56,6 +56,24 @@ def test_mlflow_into_a_folder_is_refused(train, capsys, uri):
 
 
 @quiet
+@pytest.mark.parametrize("attribute", ["wandb.init", "mlflow.MlflowClient"])
+def test_a_board_out_of_reach_is_tried_and_told_once_and_costs_the_run_nothing(train, capfd, monkeypatch, attribute):
+    logger = attribute.partition(".")[0]
+    pytest.importorskip(logger)
+    tries = []
+
+    def unreachable(*args, **kwargs):
+        tries.append(args)
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(attribute, unreachable)
+    assert train("run", f"logger=[default,{logger}]") == 0
+    error = capfd.readouterr().err
+    assert len(tries) == 1 and error.count("training goes on") == 1 and "no route to host" in error
+    assert len(rows_of("run")) == 25
+
+
+@quiet
 def test_mlflow_has_one_run_of_a_continued_one(train):
     mlflow = pytest.importorskip("mlflow")
     assert train("plain") == 0

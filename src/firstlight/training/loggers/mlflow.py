@@ -8,7 +8,6 @@ import time
 from argparse import Namespace
 from collections.abc import Mapping
 from contextlib import nullcontext
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +56,8 @@ class MLFlowLogger(Logger):
         self.folder = Path(save_dir).absolute()
         self.tracking_uri, self.experiment_name, self.artifacts = tracking_uri, experiment_name, artifacts
         self.run_id, self.logged_step = "", -1
+        self._client: Any = None
+        self.failure: Exception | None = None
 
     @property
     def name(self) -> str:
@@ -66,9 +67,20 @@ class MLFlowLogger(Logger):
     def version(self) -> str:
         return self.run_id
 
-    @cached_property
+    @property
     def client(self) -> Any:
-        """MLflow's; with it the run, the one of before if this is a part of it."""
+        """MLflow's, once the run is begun. What cannot be begun is tried once, not at each row: it may take minutes."""
+        if self.failure is not None:
+            raise RuntimeError(f"the run could not be begun: {self.failure}")
+        if self._client is None:
+            try:
+                self._client = self._connect()
+            except Exception as error:
+                self.failure = error
+                raise
+        return self._client
+
+    def _connect(self) -> Any:
         for package in ("mlflow", "alembic"):
             logging.getLogger(package).setLevel(logging.WARNING)  # tables are made, an experiment is
         lock = nullcontext()

@@ -39,7 +39,7 @@ class WandbLogger(LightningWandbLogger):
         tags: list[str] | None = None,
     ) -> None:
         self.wandb = require("wandb")
-        if mode == "online" and not self.wandb.login(prompt=False):
+        if mode == "online" and not self._has_key():
             raise ValueError("mode=online needs an account's key: run wandb login first, or set WANDB_API_KEY")
         folder = Path(save_dir).absolute()
         self.id_file = folder / RUN_ID
@@ -54,9 +54,16 @@ class WandbLogger(LightningWandbLogger):
             id=self.id_file.read_text().strip() if self.id_file.is_file() else secrets.token_hex(4),
             settings=self.wandb.Settings(console="off", quiet=True),  # the terminal is the run's
         )
+        self._wandb_init.pop("anonymous")  # Lightning's, which wandb warns of
         rows = read_rows(folder / FILE_NAME) if purge_step is not None else []
         self.logged_step = int(rows[-1]["step"]) if rows else -1
         self.failure: Exception | None = None
+
+    def _has_key(self) -> bool:
+        try:
+            return self.wandb.login(prompt=False)
+        except self.wandb.Error:  # it has, but nobody answers, or not this one: said when the run begins
+            return True
 
     @property
     def experiment(self) -> Any:
