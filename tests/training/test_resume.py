@@ -6,11 +6,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from stop_at import Crash, StopAt
-from tiny_run import TINY, events_of, rows_of, same_weights
+from tiny_run import TINY, rows_of, same_weights
 
 from firstlight.cli import main
 from firstlight.decoding.greedy import Greedy
 from firstlight.training.callbacks.sample_generation import SampleGeneration
+from firstlight.verification.compare import curves_of
 
 SAVE_ALWAYS = "callbacks.checkpoint.every_n_steps=1"
 STOP = ["+callbacks.stop._target_=stop_at.StopAt", "+callbacks.stop.batch=13"]
@@ -69,7 +70,7 @@ def test_tensorboard_shows_one_curve_of_a_continued_run(train, batch):
     """In one folder: steps are purged as steps, and nothing of what is counted in tokens is lost with them."""
     assert train("whole") == 0
     stop_and_resume(train, "run", [batch])
-    whole, parts = ({tag: e.Scalars(tag) for tag in e.Tags()["scalars"]} for e in map(events_of, ("whole", "run")))
+    whole, parts = curves_of(Path("whole")), curves_of(Path("run"))
     curves = {
         "train/batch_loss": range(1, 25),
         "val/loss": (0, 8, 16, 24),
@@ -78,8 +79,8 @@ def test_tensorboard_shows_one_curve_of_a_continued_run(train, batch):
         "Result/best_val_loss": (0, 8, 16, 24),
     }
     for tag, steps in curves.items():
-        assert [event.step for event in parts[tag]] == list(steps)
-        assert [event.value for event in parts[tag]] == [event.value for event in whole[tag]]
+        assert [step for step, _ in parts[tag]] == list(steps)
+        assert parts[tag] == whole[tag]
     assert whole.keys() == parts.keys()
     assert not [path for path in Path("run").iterdir() if path.is_dir() and path.name not in (".hydra", "checkpoints")]
 
@@ -98,8 +99,7 @@ def test_curves_over_tokens_outlive_a_kill_between_their_purge_and_their_return(
         with pytest.raises(Crash):
             main(["train", "resume=run", "trainer.max_steps=32"])
     assert main(["train", "resume=run", "trainer.max_steps=32"]) == 0
-    points = events_of("run").Scalars("over_tokens/val/loss")
-    assert [event.step for event in points] == [0, 1024, 2048, 3072, 4096]
+    assert [step for step, _ in curves_of(Path("run"))["over_tokens/val/loss"]] == [0, 1024, 2048, 3072, 4096]
 
 
 def test_a_run_killed_after_its_last_save_is_tidied_when_it_is_continued(train):
@@ -233,7 +233,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again_in_its_f
     assert main(["train", "resume=parts", "~callbacks.stop"]) == 0
     assert "it begins again" in capsys.readouterr().err
     assert_same_run("whole", "parts")
-    assert [event.step for event in events_of("parts").Scalars("train/batch_loss")] == list(range(1, 25))
+    assert [step for step, _ in curves_of(Path("parts"))["train/batch_loss"]] == list(range(1, 25))
 
 
 def test_auto_needs_a_folder_that_stays_the_same(train, capsys):

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 from stop_at import Crash
-from tiny_run import TINY, events_of, rows_of, same_weights
+from tiny_run import TINY, rows_of, same_weights
 
 from firstlight.cli import main
 from firstlight.training.stopping import StopSignals
+from firstlight.verification.compare import curves_of
 from firstlight.weights.find import checkpoints_of
 
 
@@ -283,7 +284,7 @@ def test_tensorboard_comes_back_when_its_files_have_vanished(train, monkeypatch,
     assert train("run") == 0
     assert "Traceback" not in capsys.readouterr().err
     assert len(rows_of("run")) == 25
-    assert [event.step for event in events_of("run").Scalars("train/batch_loss")][-15:] == list(range(10, 25))
+    assert [step for step, _ in curves_of(Path("run"))["train/batch_loss"]][-15:] == list(range(10, 25))
 
 
 def test_a_run_killed_after_its_last_checkpoint_is_finished_by_resume(train, monkeypatch, capsys):

@@ -1,7 +1,6 @@
 """The smallest run that trains, and what it left behind."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -25,13 +24,6 @@ def rows_of(folder: str) -> list[dict[str, str]]:
         {key: value for key, value in row.items() if key not in MEASURED}
         for row in read_rows(Path(folder) / "metrics.csv")
     ]
-
-
-def events_of(folder: str) -> Any:
-    """What TensorBoard shows of a run."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    return EventAccumulator(folder).Reload()
 
 
 def weights_of(folder: str, *, best: bool = False) -> dict[str, torch.Tensor]:

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
+from tensorboard.util.tensor_util import make_ndarray
 from torch import Tensor
 
 from firstlight.errors import shorten
@@ -80,7 +81,7 @@ def _samples(one: Path, other: Path, compared: Counter[str]) -> Iterator[str]:
 
 
 def _tensorboard(one: Path, other: Path, compared: Counter[str]) -> Iterator[str]:
-    curves, twins = _curves(one), _curves(other)
+    curves, twins = curves_of(one), curves_of(other)
     yield from _missing("tensorboard", "curve", curves, twins)
     for tag in _common(curves, twins):
         points, others = dict(curves[tag]), dict(twins[tag])
@@ -94,10 +95,11 @@ def _tensorboard(one: Path, other: Path, compared: Counter[str]) -> Iterator[str
                 yield f"tensorboard: {tag}: step {step}: {points[step]} and {others[step]}"
 
 
-def _curves(run: Path) -> dict[str, list[tuple[int, float]]]:
+def curves_of(run: Path) -> dict[str, list[tuple[int, float]]]:
     """Step and value of every point that TensorBoard shows, by curve."""
-    events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
-    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    events = EventAccumulator(str(run), tensor_size_guidance={"scalars": 0}).Reload()
+    tags = [tag for tag, summary in events.AllSummaryMetadata().items() if summary.plugin_data.plugin_name == "scalars"]
+    return {tag: [(e.step, make_ndarray(e.tensor_proto).item()) for e in events.Tensors(tag)] for tag in tags}
 
 
 def _files(one: Path, other: Path, compared: Counter[str]) -> Iterator[str]:

@@ -41,7 +41,8 @@ class TensorBoardLogger(LightningTensorBoardLogger):
     """
 
     def __init__(self, *, save_dir: str, purge_step: int | None = None) -> None:
-        super().__init__(save_dir, name="", version="", default_hp_metric=False, purge_step=purge_step)
+        # TensorBoard takes the first mark of a purge for the run's beginning, so a new run has one as well
+        super().__init__(save_dir, name="", version="", default_hp_metric=False, purge_step=purge_step or 0)
         self.purge_step, self.has_begun = purge_step, False
         self.best = float("inf")
 
