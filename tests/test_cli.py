@@ -191,6 +191,7 @@ def test_the_composed_config_is_printed_and_nothing_is_written(capsys, place, ve
         "verify": ["verify.kills=3"],
         "bench": ["bench.rounds=2"],
         "sweep": ["best", "outputs/x"],
+        "compare": ["a", "b"],
         "evaluate": ["checkpoint=x"],
         "generate": ["prompt=${x}, [y"],
         "export": ["out=x"],

@@ -16,9 +16,10 @@ LAYERS = (
     {"training"},
     {"compose"},
     {"harness", "verification", "benchmark", "sweeping"},
+    {"comparison"},
     {
         *("autoresume", "help", "cli", "output", "__main__"),
-        *("train", "evaluate", "generate", "export", "info", "verify", "bench", "sweep"),
+        *("train", "evaluate", "generate", "export", "info", "verify", "bench", "sweep", "compare"),
     },
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -27,8 +27,8 @@ from firstlight.interpolation import UNUSED, as_data, as_typed, from_environment
 TEXT_KEYS = ("prompt", "stop", "callbacks.sample_generation.prompt")
 """Keys whose value is taken as it was typed: prose is full of what Hydra's grammar reads as something else."""
 
-POSITIONALS = {"sweep": ("action", "folder")}
-"""Keys of a verb that may be given as words alone: `firstlight sweep status DIR`."""
+POSITIONALS: dict[str, tuple[str, ...]] = {"sweep": ("action", "folder"), "compare": ("runs",)}
+"""Keys of a verb that may be given as words alone: `firstlight sweep status DIR`, `firstlight compare RUN RUN`."""
 
 MOST_PARTS = 2000
 """Of one setting: Hydra's parser takes the square of their number, two seconds for these."""
@@ -72,7 +72,7 @@ def parse_arguments(verb: str, rest: list[str]) -> argparse.Namespace:
         raise ConfigError("--run, --multirun, --cfg, --info and --shell-completion exclude each other")
     args.overrides += more  # argparse takes no overrides after an option: firstlight train a=1 -m b=2,3
     args.options = [word for word in rest if word not in args.overrides]
-    args.overrides = _named(verb, args.overrides)
+    args.overrides = [listed(word, args.config_dir) for word in _named(verb, args.overrides)]
     for word in args.overrides:
         if "=" not in word and not word.startswith("~"):
             raise ConfigError(f"'{word}' is not a setting: write key=value (firstlight {verb} --help lists the keys)")
@@ -256,18 +256,39 @@ def _values(text: str, override: Override) -> list[str]:
         if isinstance(interval, IntervalSweep):
             return [f"{override.get_key_element()}={interval.start}"]
         values = list(islice(override.sweep_string_iterator(), MOST_VALUES + 1))
-    except (HydraException, ValueError, AttributeError) as error:  # glob(*), range(1, 5, 0)
+    except (HydraException, ValueError, AttributeError) as error:  # range(1, 5, 0)
         raise ConfigError(f"{text}: these are no values to sweep over: list them ({_first_line(error)})") from None
     return [f"{override.get_key_element()}={value}" for value in values]
 
 
 def _named(verb: str, words: list[str]) -> list[str]:
     """`words` with the keys of those that are given without one."""
-    keys, named = list(POSITIONALS.get(verb, ())), []
-    for word in words:
-        is_alone = "=" not in word and not word.startswith("~")
-        named.append(f"{keys.pop(0)}={quoted(word)}" if is_alone and keys else word)
-    return named
+    keys = POSITIONALS.get(verb, ())
+    alone = [word for word in words if "=" not in word and not word.startswith("~")] if keys else []
+    rest = [word for word in words if word not in alone]
+    values = [quoted(word) for word in alone]
+    if verb == "compare" and len(values) > 1:
+        return [f"runs=[{','.join(values)}]", *rest]
+    return [*(f"{key}={value}" for key, value in zip(keys, values, strict=False)), *alone[len(keys) :], *rest]
+
+
+def listed(text: str, config_dir: str | None) -> str:
+    """`text`, with the options of a group that a glob(...) fits in its place.
+
+    Raises:
+        ConfigError: it fits none.
+    """
+    if not re.match(r"[^=]*=\s*(tag\(.*)?glob\(", text):
+        return text
+    [override] = parse_overrides([text])
+    glob = override.value()
+    if not isinstance(glob, Glob):
+        return text
+    known = _choices(override.key_or_group, config_dir)
+    if not (names := glob.filter(known)):
+        of = f"of {override.key_or_group} ({', '.join(known)})" if known else f"as {override.key_or_group} is no group"
+        raise ConfigError(f"{text}: fits no option {of}")
+    return f"{override.get_key_element()}={','.join(names)}"
 
 
 def typed(override: str) -> str:
@@ -307,8 +328,9 @@ def _missing_choice(error: MissingConfigException) -> str:
     return f"{group}={choice}: no such choice{did_you_mean(choice, options)} ({group} is one of: {', '.join(options)})"
 
 
-def _choices(group: str) -> list[str]:
-    return sorted(file.stem for file in (Path(conf_dir()) / group).glob("*.yaml"))
+def _choices(group: str, config_dir: str | None = None) -> list[str]:
+    folders = [Path(folder) / group for folder in (conf_dir(), config_dir) if folder is not None]
+    return sorted({file.stem for folder in folders for file in folder.glob("*.yaml")} - {"base"})
 
 
 def _explain(verb: str, error: Exception) -> str:

@@ -5,20 +5,16 @@ from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
 import lightning.pytorch as pl
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from pydantic import Field
 
-from firstlight.config import BatchSize, NonEmpty, Steps, blame, build, check_config, check_node
-from firstlight.data.datamodule import TextDataModule
-from firstlight.data.order import SeededOrder
-from firstlight.errors import ConfigError, one_line
-from firstlight.interpolation import as_values, from_environment, given_again
+from firstlight.config import BatchSize, NonEmpty, Steps, check_config
+from firstlight.errors import ConfigError
 from firstlight.model.base import LanguageModel
 from firstlight.model.int8 import quantize_int8
 from firstlight.output import write
 from firstlight.training.evaluation import EvaluationModule
-from firstlight.training.trainer import quiet, refusal
+from firstlight.training.measuring import evaluation_trainer, text_of
 from firstlight.weights.checkpoint import Checkpoint, load_checkpoint
 from firstlight.weights.find import find_checkpoint
 
@@ -46,7 +42,7 @@ def evaluate(
     names = [tasks] if isinstance(tasks, str) else tasks
     _check_settings(names, split, data, num_fewshot, limit)
     loaded = load_checkpoint(find_checkpoint(checkpoint))
-    trainer = _trainer(accelerator, precision)
+    trainer = evaluation_trainer(accelerator, precision)
     if names is None:
         return _on_text(loaded, _model(loaded, precision), trainer, split, data)
     from firstlight.harness.adapter import HarnessLM
@@ -78,56 +74,11 @@ def _model(loaded: Checkpoint, precision: str) -> LanguageModel:
 def _on_text(
     loaded: Checkpoint, model: LanguageModel, trainer: pl.Trainer, split: str, data: dict[str, Any] | None
 ) -> dict[str, float]:
-    tokenizer = loaded.build_tokenizer()
-    section = data or _its_data(loaded)
-    section = {"context_length": model.context_length, **section}
-    check_node("data", section, TextDataModule)
-    try:
-        text = build(section, "data")(tokenizer=tokenizer, order=SeededOrder(seed=0))
-        text.setup("all" if split == "all" else None)
-        if split not in text.windows:
-            raise ValueError("there is no test split: train with data.test_ratio=0.1, or give it with data=...")
-        if text.context_length > model.context_length:
-            raise ValueError(f"context_length must not be above the model's ({model.context_length})")
-    except (ValueError, TypeError, OSError) as error:
-        raise blame("data", error) from error
-    module = EvaluationModule(model, tokenizer.byte_lengths)
+    text = text_of(loaded, model, split, data)
+    module = EvaluationModule(model, text.tokenizer.byte_lengths)
     module.splits = [split]
     trainer.validate(module, dataloaders=text.eval_dataloader(split), verbose=False)
     return {**module.metrics, f"{split}/tokens": len(text.windows[split]) * text.context_length}
-
-
-def _its_data(loaded: Checkpoint) -> dict[str, Any]:
-    """The data section of the config it was trained with."""
-    section = loaded.config.get("data")
-    if not isinstance(section, dict):
-        raise ConfigError(f"checkpoint ({loaded.path}) does not say what it was trained on; choose one with data=...")
-    for key, text in from_environment(section, "data."):
-        raise ConfigError(
-            f"{key}: came from the environment ({text}) when {loaded.path} was trained; choose the text with data=..., "
-            f"e.g. data=text {given_again('data.path', text)}"
-        )
-    return as_values(section)
-
-
-def _trainer(accelerator: str, precision: str) -> pl.Trainer:
-    quiet()
-    accelerator = "cpu" if precision == "int8" and accelerator == "auto" else accelerator
-    if precision == "int8" and accelerator != "cpu":
-        raise ConfigError(f"precision=int8 is for the CPU, not {accelerator}: give accelerator=cpu")
-    try:
-        return pl.Trainer(
-            accelerator=accelerator,
-            precision="32-true" if precision == "int8" else precision,  # type: ignore[arg-type]
-            devices=1,
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            enable_checkpointing=False,
-        )
-    except (ValueError, RuntimeError, MisconfigurationException, ImportError) as error:
-        words = refusal(error, "accelerator") or one_line(error)
-        raise ConfigError(f"accelerator ({accelerator}), precision ({precision}): {words}") from error
 
 
 def arguments(config: DictConfig) -> dict[str, Any]:

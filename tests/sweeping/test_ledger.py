@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 from optuna.trial import TrialState
@@ -130,6 +131,27 @@ def test_a_ledger_that_is_damaged_or_gone_is_its_backup_and_that_is_said(ledger,
     assert states(again) == ["done", *["planned"] * 5]
     assert "going on with its backup" in capsys.readouterr().err
     again.close()
+
+
+def test_a_database_in_place_of_the_file_is_read_through_the_environment_each_time(tmp_path, monkeypatch):
+    """As a password is, which stands nowhere in the folder."""
+    storage = f"sqlite:///{tmp_path}/${{oc.env:LEDGER}}.db"
+    record = Record(
+        arguments=[], config_dir=None, config={}, settings=vars(NO_SETTINGS), n_trials=6, seeds=[1], version="0"
+    )
+    replace(record, storage=storage).write(tmp_path)
+    monkeypatch.setenv("LEDGER", "se{cr}et")
+    ledger = Ledger.create(tmp_path, replace(record, storage=storage), directions=1)
+    ledger.add(ROWS)
+    ledger.close()
+    assert (tmp_path / "se{cr}et.db").is_file()
+    assert "se{cr}et" not in (tmp_path / RECORD).read_text()
+    again = Ledger.open(tmp_path)
+    assert states(again) == ["planned"] * 6
+    again.close()
+    monkeypatch.delenv("LEDGER")
+    with pytest.raises(ConfigError, match=r"Environment variable 'LEDGER' not found"):
+        Ledger.open(tmp_path)
 
 
 def test_without_a_whole_backup_a_damaged_ledger_is_refused(ledger):

@@ -53,6 +53,17 @@ def test_every_flipped_bit_is_noticed(run, name):
         file.write_bytes(whole)
 
 
+def test_every_flipped_bit_of_what_the_checksum_of_the_weights_does_not_cover_is_noticed(run):
+    checkpoint = checkpoints_of(run)[-1]
+    file, whole = checkpoint / WEIGHTS, (checkpoint / WEIGHTS).read_bytes()
+    start = whole.index(b'"format":"pt"')
+    for bit in range(start * 8, (start + len(b'"format":"pt"')) * 8):
+        flip(file, bit)
+        with pytest.raises(ConfigError):
+            check(checkpoint)
+        file.write_bytes(whole)
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_every_cut_is_noticed(run, name):
     checkpoint = checkpoints_of(run)[-1]

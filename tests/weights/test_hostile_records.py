@@ -41,7 +41,7 @@ def written(tmp_path, tiny_gpt):
     def write(record, **changed):
         weights, file = tiny_gpt(**SIZES).state_dict() | changed, tmp_path / "model.safetensors"
         weights, text = {name: weight.clone() for name, weight in weights.items()}, json.dumps(record)
-        metadata = {"firstlight": text, "sha256": _digest(text, weights)}
+        metadata = {"format": "pt", "firstlight": text, "sha256": _digest(text, weights)}
         safetensors.torch.save_file(weights, file, metadata=metadata)
         return file
 

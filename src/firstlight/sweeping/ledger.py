@@ -18,6 +18,8 @@ from typing import Any, Self
 
 import optuna
 from filelock import FileLock
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
@@ -296,8 +298,20 @@ def _started(pid: int) -> str:
 
 
 def storage_url(folder: Path, storage: str | None) -> str:
-    """Where Optuna finds the study."""
-    return storage or f"sqlite:///{(folder / DATABASE).absolute()}"
+    """Where Optuna finds the study; references to the environment, as for a password, are followed.
+
+    Raises:
+        ConfigError: one leads nowhere.
+    """
+    if storage is None:
+        return f"sqlite:///{(folder / DATABASE).absolute()}"
+    try:
+        url = str(OmegaConf.create({"storage": storage}).storage)
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0].rpartition("interpolation: ")[2]
+        raise ConfigError(f"sweep.storage ({storage}): {reason}") from None
+    hidden_password(url)
+    return url
 
 
 def backup_of(file: Path) -> Path:
@@ -308,9 +322,12 @@ def _storage(url: str) -> RDBStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     options = {"connect_args": {"timeout": PATIENCE}} if url.startswith("sqlite") else {"pool_pre_ping": True}
     try:
-        return RDBStorage(url, engine_kwargs=options)
+        return RDBStorage(url.replace("{", "{{").replace("}", "}}"), engine_kwargs=options)  # Optuna formats it
     except ImportError as error:
-        raise ConfigError(f"sweep.storage: needs a driver for {url.partition(':')[0]} ({one_line(error)})") from None
+        raise ConfigError(
+            f"sweep.storage: {url.partition(':')[0]} needs a driver (for postgresql: pip install 'psycopg[binary]'; "
+            f"{one_line(error.__cause__ or error)})"
+        ) from None
 
 
 def _restore(file: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from firstlight import __version__
-from firstlight.compose import compose_config, parse_overrides
+from firstlight.compose import compose_config, listed, parse_overrides
 from firstlight.config import blame, build, check_config
 from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, one_line, shorten, shown
@@ -55,7 +55,7 @@ def planned(overrides: list[str], config_dir: str | None, check: Check) -> Path:
     if swept := next((k for k, o in given.items() if k.split(".")[0] in OF_THE_SWEEP and o.is_sweep_override()), None):
         raise ConfigError(f"{swept}: cannot be swept over")
     example = _first(overrides, config_dir)
-    settings, n_seeds = _settings(example)
+    settings, n_seeds = _settings(example, config_dir)
     hidden_password(settings.storage)
     own = [text for text, o in zip(overrides, parse_overrides(overrides), strict=True) if _is_of_trials(o.key_or_group)]
     if n_seeds > 1 and "seed" in given and given["seed"].is_sweep_override():
@@ -94,8 +94,8 @@ def plan_again(record: Record, check: Check) -> Plan:
 
 def go_on(folder: Path, plan: Plan) -> None:
     """Add the rows that are missing where planning was interrupted."""
-    is_begun = plan.record.storage is not None or (folder / DATABASE).exists() or backup_of(folder / DATABASE).exists()
-    ledger = Ledger.open(folder) if is_begun else Ledger.create(folder, plan.record, len(plan.settings.objectives))
+    is_file = plan.record.storage is None and ((folder / DATABASE).exists() or backup_of(folder / DATABASE).exists())
+    ledger = Ledger.open(folder) if is_file else Ledger.create(folder, plan.record, len(plan.settings.objectives))
     ledger.add(plan.rows)
     ledger.close()
 
@@ -214,16 +214,16 @@ NO_SETTINGS = Settings(
 )
 
 
-def _settings(config: DictConfig) -> tuple[Settings, int]:
+def _settings(config: DictConfig, config_dir: str | None) -> tuple[Settings, int]:
     if not isinstance(config.sweep, DictConfig):
         raise ConfigError(f"sweep: expected a section, got {shown(config.sweep)}")
     values = check_config(config.sweep, Settings, "sweep")
     seeds = check_config(OmegaConf.create({"seeds": config.seeds}), _of_seeds)["seeds"]
-    return Settings(**values), seeds
-
-
-def _ofsplit_seeds(*, seeds: Count) -> None:
-    """What `seeds` may be."""
+    params = {
+        k: listed(f"{k}={v}", config_dir).partition("=")[2] if "glob" in str(v) else v
+        for k, v in values["params"].items()
+    }
+    return Settings(**{**values, "params": params}), seeds
 
 
 def _of_seeds(*, seeds: Count) -> None:

@@ -132,7 +132,7 @@ def _parameter(text: str, override: Override, condition: str | None) -> Paramete
             return Parameter(key, _interval(value), None, condition)
         texts = list(islice(override.sweep_string_iterator(), MOST_TRIALS + 1))
         plain: list[Any] = list(islice(override.sweep_iterator(Transformer.identity), MOST_TRIALS + 1))
-    except (HydraException, ValueError, AttributeError) as error:  # glob(*), range(1, 5, 0), interval(2, 1)
+    except (HydraException, ValueError, AttributeError) as error:  # range(1, 5, 0), interval(2, 1)
         raise ConfigError(f"{text}: these are no values to sweep over: list them ({one_line(error)})") from None
     if len(texts) > MOST_TRIALS:
         raise ConfigError(f"{key}: a sweep has at most {MOST_TRIALS:,} trials; give fewer values")

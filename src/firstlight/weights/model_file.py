@@ -72,6 +72,8 @@ def read_model_file(path: Path) -> ModelFile:
     record = read_record(path, metadata[RECORD])
     if DIGEST not in metadata:
         raise DamagedError(f"{path}: damaged: it has no checksum")
+    if metadata != {"format": "pt", RECORD: metadata[RECORD], DIGEST: sha256}:  # what the checksum does not cover
+        raise DamagedError(f"{path}: damaged: its metadata is not what firstlight writes")
     tokenizer = None if record.tokenizer is None else record.tokenizer.model_dump()
     return ModelFile(weights, record.config, tokenizer, sha256)
 

@@ -1,0 +1,79 @@
+"""`firstlight compare`: runs beside each other, and whether what they differ in means anything."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from rich.console import Console
+
+from firstlight.comparison.groups import group_runs
+from firstlight.comparison.plot import figure_of
+from firstlight.comparison.report import report_html
+from firstlight.comparison.result import as_data
+from firstlight.comparison.runs import find_runs
+from firstlight.comparison.settings import Settings
+from firstlight.comparison.table import tables
+from firstlight.comparison.verdict import judge
+from firstlight.config import check_config
+from firstlight.data.files import user_path
+from firstlight.errors import ConfigError, shorten
+from firstlight.training.run_folder import numbered
+
+FILES = ("compare.html", "compare.png", "compare.json")
+
+
+def arguments(config: DictConfig) -> dict[str, Any]:
+    """The composed config as the settings of `firstlight compare`.
+
+    Raises:
+        ConfigError: it is not valid.
+    """
+    return check_config(config, Settings)
+
+
+def compare(settings: Settings) -> dict[str, Any]:
+    """What is found of the runs; see `comparison.result`.
+
+    Raises:
+        ConfigError: there are no such runs, or they cannot be compared.
+    """
+    groups = group_runs(find_runs(settings.names))
+    ranked, notes = judge(groups, settings)
+    return as_data(ranked, notes, settings)
+
+
+def main(config: DictConfig) -> None:
+    """Print what is found, and write it down.
+
+    Raises:
+        ConfigError: see `compare`; or the folder cannot be written.
+    """
+    settings = Settings(**arguments(config))
+    found = compare(settings)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    for table in tables(found):
+        console.print(table)
+    for note in found["notes"]:
+        print(f"note: {note}", file=sys.stderr)
+    if settings.out is not None:
+        print(f"report: {write_files(found, user_path(settings.out))}")
+
+
+def write_files(found: dict[str, Any], wanted: Path) -> Path:
+    """Write FILES into the folder `wanted`, or `wanted_2`, ...: the first that is new or empty; return the page.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    try:
+        folder = next(f for f in numbered(wanted) if not f.exists() or (f.is_dir() and not any(f.iterdir())))
+        folder.mkdir(parents=True, exist_ok=True)
+        page, picture, data = (folder / name for name in FILES)
+        data.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        figure_of(found).savefig(picture, dpi=120)
+        page.write_text(report_html(found), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"out ({shorten(str(wanted))}) cannot be written: {error.strerror}; give out=...") from None
+    return page

@@ -1,0 +1,66 @@
+"""Runs of one config and several seeds are repetitions of it; what configs differ in."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from firstlight.comparison.runs import Run
+
+NOT_COMPARED = ("seed", "output_dir", "resume", "name", "order.seed", "sweep", "seeds", "hydra")
+"""Keys that do not make a config another one: where it runs and what it is called, and the seed, which repeats it."""
+NOTHING = "-"
+"""Shown for a key that a config does not have."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """A config and its repetitions. `settings` are the values of the keys in which the compared configs differ."""
+
+    label: str
+    settings: dict[str, str]
+    runs: list[Run]
+
+
+def flatten(node: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """The values of a nested config by dotted key, without those that are not compared; of an object its class."""
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        name = f"{path}{key}"
+        if name in NOT_COMPARED or key in ("_partial_", "_recursive_", "_convert_"):
+            continue
+        if isinstance(value, dict) and value:
+            flat |= flatten(value, f"{name}.")
+        elif key == "_target_":
+            flat[path.rstrip(".")] = str(value).rpartition(".")[2]
+        else:
+            flat[name] = value
+    return flat
+
+
+def group_runs(runs: list[Run]) -> list[Group]:
+    """The configs among `runs`, in the order in which they come first."""
+    flat = [flatten(run.config) for run in runs]
+    members: dict[str, list[int]] = {}
+    for n, values in enumerate(flat):
+        members.setdefault(json.dumps(values, sort_keys=True, default=str), []).append(n)
+    firsts = [flat[indices[0]] for indices in members.values()]
+    keys = list(dict.fromkeys(key for values in firsts for key in values))
+    differing = [key for key in keys if len({_shown(values, key) for values in firsts}) > 1]
+    groups = []
+    for indices, values in zip(members.values(), firsts, strict=True):
+        settings = {key: _shown(values, key) for key in differing}
+        groups.append(Group(_label(settings, runs[indices[0]]), settings, [runs[n] for n in indices]))
+    return groups
+
+
+def _shown(values: dict[str, Any], key: str) -> str:
+    if key not in values:
+        return NOTHING
+    value = values[key]
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _label(settings: dict[str, str], run: Run) -> str:
+    """What a config is called: by what it differs in, if that is short, else by its run."""
+    text = " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in settings.items() if value != NOTHING)
+    return text if text and len(text) <= 60 else run.name

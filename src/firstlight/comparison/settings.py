@@ -1,0 +1,33 @@
+"""The settings of `firstlight compare`."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from firstlight.config import NonEmpty, Seed
+
+WINDOWED = ("val/loss", "val/bits_per_byte")
+"""Metrics that are measured window by window."""
+OF_TOKENS = ("loss", "perplexity")
+"""Metrics, of any split, that mean something else with another text or tokenizer."""
+HIGHER_IS_BETTER = ("tokens_per_second", "mfu")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """See conf/compare.yaml, where each is explained."""
+
+    runs: NonEmpty | Annotated[list[NonEmpty], Field(min_length=1)]
+    metric: NonEmpty
+    weights: Literal["last", "best"]
+    windows: Annotated[int, Field(ge=0, le=10**6)]
+    accelerator: NonEmpty
+    confidence: Annotated[float, Field(ge=0.5, le=0.9999)]
+    resamples: Annotated[int, Field(ge=100, le=10**6)]
+    seed: Seed
+    out: NonEmpty | None
+
+    @property
+    def names(self) -> list[str]:
+        return [self.runs] if isinstance(self.runs, str) else self.runs

@@ -1,0 +1,30 @@
+"""Student's t distribution, which torch and numpy do not have; the degrees of freedom need not be whole."""
+
+import math
+
+import numpy as np
+
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(400)
+
+
+def two_sided(t: float, degrees: float) -> float:
+    """The probability of a value as far from 0 as `t`.
+
+    With t = sqrt(degrees) tan(a) the density is one of cos(a) ** (degrees - 1), which is integrated by Gauss-Legendre.
+    """
+    angle = math.atan(abs(t) / math.sqrt(degrees))
+    half = (math.pi / 2 - angle) / 2
+    angles = angle + half * (NODES + 1)
+    log_area = math.log(math.pi) / 2 + math.lgamma(degrees / 2) - math.lgamma((degrees + 1) / 2)
+    return float(2 * half * (WEIGHTS @ np.cos(angles) ** (degrees - 1)) / math.exp(log_area))
+
+
+def quantile(probability: float, degrees: float) -> float:
+    """The t below which a value is with `probability`, from 0.5 to less than 1."""
+    low, high = 0.0, 1.0
+    while two_sided(high, degrees) > 2 * (1 - probability):
+        low, high = high, 2 * high
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if two_sided(middle, degrees) > 2 * (1 - probability) else (low, middle)
+    return (low + high) / 2

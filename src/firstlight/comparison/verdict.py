@@ -1,0 +1,104 @@
+"""Which config is best, and whether the others are worse by more than chance."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from firstlight.comparison.groups import Group
+from firstlight.comparison.runs import Run
+from firstlight.comparison.settings import HIGHER_IS_BETTER, WINDOWED, Settings
+from firstlight.comparison.statistics import Difference, NothingKnownError, Sample, difference
+from firstlight.comparison.windows import check_grounds, configured_ground, measure, sample_of
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A config with what was measured of it. `difference` is from the best one: None of that one itself, and where
+    nothing can be said."""
+
+    group: Group
+    sample: Sample
+    difference: Difference | None
+    sentence: str
+
+    @property
+    def mean(self) -> float:
+        return float(self.sample.values.mean())
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation between seeds; None of a single one."""
+        return float(self.sample.values.std(ddof=1)) if len(self.sample.values) > 1 else None
+
+
+def is_higher_better(metric: str) -> bool:
+    return metric.rpartition("/")[2] in HIGHER_IS_BETTER
+
+
+def judge(groups: list[Group], settings: Settings) -> tuple[list[Ranked], list[str]]:
+    """The configs, best first, each with a verdict; and what is to be noted.
+
+    The best one is chosen by looking, so the confidence holds for all pairs there are.
+
+    Raises:
+        ConfigError: a run has not logged the metric, or the runs cannot be compared in it.
+    """
+    runs = [run for group in groups for run in group.runs]
+    for run in runs:
+        run.final(settings.metric)
+    if settings.windows and settings.metric in WINDOWED:
+        measured = {run.folder: measure(run, settings) for run in runs}
+        grounds = [measured[run.folder].ground for run in runs]
+        samples = [sample_of(group, measured, settings.metric) for group in groups]
+    else:
+        grounds = [configured_ground(run) for run in runs]
+        samples = [_logged(group.runs, settings.metric) for group in groups]
+    notes = check_grounds(runs, grounds, settings.metric)
+    ground_of = {run.folder: ground for run, ground in zip(runs, grounds, strict=True)}
+    sign = -1 if is_higher_better(settings.metric) else 1
+    order = sorted(range(len(groups)), key=lambda n: sign * float(samples[n].values.mean()))
+    best, ranked = order[0], []
+    for n in order:
+        if n == best:
+            ranked.append(Ranked(groups[n], samples[n], None, "the best"))
+            continue
+        is_paired = ground_of[groups[n].runs[0].folder] == ground_of[groups[best].runs[0].folder]
+        try:
+            found = difference(
+                samples[best],
+                samples[n],
+                paired=is_paired,
+                confidence=settings.confidence,
+                n_pairs=math.comb(len(groups), 2),
+                resamples=settings.resamples,
+                seed=settings.seed,
+            )
+        except NothingKnownError:
+            ranked.append(Ranked(groups[n], samples[n], None, NOTHING_KNOWN))
+            continue
+        ranked.append(Ranked(groups[n], samples[n], found, _sentence(found)))
+    return ranked, notes
+
+
+NOTHING_KNOWN = "nothing can be said: one seed of each, and no windows; run each with seeds=3, or give windows=256"
+
+
+def _logged(runs: list[Run], metric: str) -> Sample:
+    return Sample(np.array([run.final(metric).value for run in runs]))
+
+
+def _sentence(found: Difference) -> str:
+    alone = " on this text; of the seed nothing is known: run each with seeds=3" if found.seed_error is None else ""
+    if found.is_told_apart:
+        return f"worse{alone or ', by more than chance'}"
+    if found.seed_error is None:
+        return f"not distinguishable{alone}"
+    if found.more_seeds is not None:
+        plural = "s" if found.more_seeds > 1 else ""
+        return f"not distinguishable; run about {found.more_seeds} more seed{plural} of each"
+    return (
+        "not distinguishable, and no number of seeds would tell: the text is too short"
+        if found.text_error
+        else ("not distinguishable, and hardly any number of seeds would tell")
+    )

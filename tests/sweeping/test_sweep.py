@@ -1,0 +1,144 @@
+"""A whole sweep, as a user begins it, asks how it is, and goes on with it."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from firstlight.cli import main
+
+TINY = [
+    *("model.emb_dim=16", "model.n_layers=1", "model.n_heads=2", "model.context_length=16", "tokenizer=bytes"),
+    *("data=text", "data.batch_size=4", "data.eval_batches=2", "trainer.max_steps=6", "trainer.eval_every_n_steps=3"),
+    *("scheduler.warmup_steps=2", "callbacks=[checkpoint]", "logger=[csv]", "output_dir=sweep"),
+]
+COMMAND = ["train", "-m", *TINY, "model.n_heads=2,3", "data.path=a.txt,b.txt", "seeds=2"]
+TEXT = "The lamp was lit, and the boats came home. " * 40
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """An empty working directory, but for a text."""
+    monkeypatch.chdir(tmp_path)
+    Path("a.txt").write_text(TEXT)
+    return tmp_path
+
+
+@pytest.fixture
+def status(capsys):
+    """A function: what `sweep status format=json` says."""
+
+    def ask() -> dict:
+        capsys.readouterr()
+        assert main(["sweep", "status", "sweep", "format=json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    return ask
+
+
+def states(found: dict) -> list[str]:
+    return [trial["state"] for trial in found["trials"]]
+
+
+def written(folder: str) -> dict[Path, int]:
+    """When the weights of every run were written."""
+    return {file: file.stat().st_mtime_ns for file in Path(folder).glob("*/model.safetensors")}
+
+
+def test_a_sweep_leaves_out_what_cannot_be_trained_outlives_what_fails_and_makes_nothing_twice(place, status, capsys):
+    assert main(COMMAND) == 1  # b.txt is not there, and 16 cannot be shared by 3 heads
+    out, err = capsys.readouterr()
+    assert "2 of 4 points cannot be trained and are left out; model.n_heads=3" in err
+    assert "2 of 4 trials failed" in err and "b.txt" in err and "Traceback" not in out + err
+    before, runs = status(), written("sweep")
+    assert states(before) == ["done", "done", "failed", "failed"]
+    assert [trial["seed"] for trial in before["trials"]] == [123, 124, 123, 124]
+
+    assert main(COMMAND) == 1  # the same again: nothing is left to be made
+    assert written("sweep") == runs
+    assert status()["trials"] == before["trials"]
+
+    Path("b.txt").write_text(TEXT.upper())
+    assert main(["sweep", "retry", "sweep"]) == 0
+    assert runs.items() <= written("sweep").items() and len(written("sweep")) == 4
+    after = status()
+    assert states(after) == ["done", "done", "failed", "failed", "done", "done"]
+    assert after["trials"][:2] == before["trials"][:2]
+
+    [best] = after["best"]
+    done = [trial for trial in after["trials"] if trial["state"] == "done"]
+    by_text: dict[str, list[float]] = {}
+    for trial in done:
+        by_text.setdefault(trial["overrides"][1], []).append(trial["metrics"]["val/loss"])
+        logged = (place / "sweep" / trial["folder"] / "metrics.csv").read_text().splitlines()
+        assert float(logged[-1].split(",")[logged[0].split(",").index("val/loss")]) == trial["metrics"]["val/loss"]
+    assert best["means"] == [min(sum(losses) / 2 for losses in by_text.values())]
+    assert main(["sweep", "best", "sweep"]) == 0
+    [command] = re.findall(r"firstlight (train .*)", capsys.readouterr().out)
+    assert best["overrides"][1] in command and "output_dir" not in command
+
+
+def test_the_trials_of_a_sweep_are_the_runs_of_its_command_line(place, status, capsys):
+    assert main(["train", "-m", *TINY, "data.path=a.txt", "optimizer.lr=1e-2", "seed=5,6"]) == 0
+    assert main(["train", *TINY[:-1], "data.path=a.txt", "optimizer.lr=1e-2", "seed=6", "output_dir=alone"]) == 0
+    [trial] = [trial for trial in status()["trials"] if trial["seed"] == 6]
+    assert Path("sweep", trial["folder"], "metrics.csv").read_bytes() == Path("alone/metrics.csv").read_bytes()
+
+
+def test_a_trial_that_falls_behind_is_pruned_and_is_never_best(place, status, capsys):
+    search = ["optimizer.lr=1e-2,2e-2,3e-2,1e-9", "scheduler.initial_lr=0", "scheduler.min_lr=0", "sweep.pruner=median"]
+    assert main(["train", "-m", *TINY, "data.path=a.txt", *search]) == 0
+    found = status()
+    assert states(found) == ["done", "done", "done", "pruned"]
+    assert found["trials"][-1]["step"] == 3
+    assert found["best"][0]["overrides"] != ["optimizer.lr=1e-9"]
+
+
+def test_a_sweep_draws_the_same_points_again(place, status):
+    search = [*TINY, "data.path=a.txt", "optimizer.lr=tag(log, interval(1e-4, 1e-1))", "sweep.trials=2"]
+    assert main(["train", "-m", *search]) == 0
+    drawn = [(trial["overrides"], trial["metrics"]["val/loss"]) for trial in status()["trials"]]
+    assert drawn[0] != drawn[1]
+    Path("sweep").rename("first")
+    assert main(["train", "-m", *search]) == 0
+    assert [(trial["overrides"], trial["metrics"]["val/loss"]) for trial in status()["trials"]] == drawn
+
+
+def test_a_sweep_whose_config_has_changed_is_not_gone_on_with(place, status, capsys):
+    assert main(["train", "-m", *TINY, "data.path=a.txt", "seed=5,6"]) == 0
+    assert main(["train", "-m", *TINY, "data.path=a.txt", "seed=5,7"]) == 2
+    assert "holds another sweep: " in capsys.readouterr().err
+    record = Path("sweep/sweep.yaml")
+    kept = yaml.safe_load(record.read_text())
+    kept["config"]["optimizer"]["betas"] = [0.9, 0.9]
+    record.write_text(yaml.safe_dump(kept))
+    assert main(["sweep", "resume", "sweep"]) == 2
+    err = capsys.readouterr().err
+    assert "optimizer.betas was [0.9, 0.9], is " in err and err.count("\n") == 1
+    assert states(status()) == ["done", "done"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["sweep", "status", "."], "sweep"),
+        (["sweep", "best", "nowhere"], "nowhere"),
+        (["sweep", "stats", "sweep"], "status"),
+        (["train", "-m", *TINY, "model.n_heads=3,5"], "as all 2 points"),
+        (
+            ["train", "-m", *TINY, "optimizer=glob(sgd*)"],
+            "optimizer=glob(sgd*): fits no option of optimizer (adamw, muon)",
+        ),
+        (["train", "-m", *TINY, "scheduler.warmup_steps=7,8"], "warm"),
+        (["train", "-m", *TINY, "optimizer.lr=1e-3,1e-2", "sweep.objectives=[val/los]"], "did you mean 'val/loss'"),
+        (["train", "-m", *TINY, "seed=1,2", "seeds=2"], "give one of the two"),
+    ],
+)
+def test_a_mistake_is_one_line_and_makes_nothing(place, capsys, words, message):
+    words = [*words, "data.path=a.txt"] if words[0] == "train" else words
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    assert message in err and err.count("\n") == 1
+    assert [path.name for path in place.iterdir()] == ["a.txt"]
