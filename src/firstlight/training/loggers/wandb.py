@@ -55,7 +55,7 @@ class WandbLogger(LightningWandbLogger):
             settings=self.wandb.Settings(console="off", quiet=True),  # the terminal is the run's
         )
         self._wandb_init.pop("anonymous")  # Lightning's, which wandb warns of
-        rows = read_rows(folder / FILE_NAME) if purge_step is not None else []
+        rows = read_rows(folder / FILE_NAME) if purge_step is not None and self.id_file.is_file() else []
         self.logged_step = int(rows[-1]["step"]) if rows else -1
         self.failure: Exception | None = None
 
@@ -70,6 +70,8 @@ class WandbLogger(LightningWandbLogger):
         """wandb's run. What cannot be begun is tried once, not at each row: it may take minutes without a network."""
         if self.failure is None:
             try:
+                if self._experiment is None and super().experiment and rank_zero_only.rank == 0:
+                    self.id_file.write_text(f"{self.version}\n")
                 return super().experiment
             except Exception as error:
                 self.failure = error
@@ -80,11 +82,6 @@ class WandbLogger(LightningWandbLogger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         if step is None or step > self.logged_step:
             super().log_metrics(metrics, step)
-
-    @rank_zero_only
-    def log_hyperparams(self, params: Any) -> None:
-        super().log_hyperparams(params)
-        self.id_file.write_text(f"{self.version}\n")
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
