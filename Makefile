@@ -47,8 +47,8 @@ types: setup ## check the types
 layers: setup ## check that imports point down only
 	@$(BIN)/python -m pytest --quiet tests/test_layers.py
 
-board: setup ## open TensorBoard on all runs
-	@$(BIN)/tensorboard --logdir outputs
+board: setup ## show all runs in TensorBoard (ARGS="--port 6007 ..." for its options)
+	@$(BIN)/tensorboard --logdir outputs $(ARGS)
 
 package: setup ## build the wheel and the sdist into dist/
 	@$(BIN)/python -m build --quiet

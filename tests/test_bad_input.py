@@ -236,7 +236,7 @@ def test_a_command_line_that_is_no_command_is_refused(refused, arguments, words)
     ("choice nothing like any", "tokenizer=sentencepiece", ["tokenizer=sentencepiece", "bpe, bytes, gpt2"]),
     ("misspelt experiment", "experiment=quikstart", ["experiment=quikstart", "did you mean 'quickstart'"]),
     ("one wrong of a list", "callbacks=[default,early_stoping]", ["early_stoping", "did you mean 'early_stopping'"]),
-    ("a logger we do not have", "logger=[wandb]", ["logger=wandb", "csv", "tensorboard"]),
+    ("a logger we do not have", "logger=[comet]", ["logger=comet", "csv", "tensorboard", "wandb"]),
     ("added key", "+model.foo=1", ["model.foo", "GPT has no 'foo'"]),
     ("forced key", "++model.foo=1", ["model.foo", "GPT has no 'foo'"]),
     ("forced misspelt key", "++model.n_layer=1", ["model.n_layer", "did you mean 'n_layers'"]),

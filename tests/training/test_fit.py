@@ -90,7 +90,7 @@ def test_the_logged_learning_rate_is_the_one_of_the_step(train):
 def test_a_run_folder_says_what_the_run_was(train):
     assert train("run", "trainer.max_steps=2") == 0
     assert {file.name for file in Path("run").iterdir()} >= {
-        ".hydra", "environment.json", "metrics.csv", "samples.txt", "checkpoints", "tensorboard", "model.safetensors",
+        ".hydra", "environment.json", "metrics.csv", "samples.txt", "checkpoints", "model.safetensors",
     }  # fmt: skip
     assert yaml.safe_load(Path("run/.hydra/config.yaml").read_text())["trainer"]["max_steps"] == 2
     assert "trainer.max_steps=2" in yaml.safe_load(Path("run/.hydra/overrides.yaml").read_text())

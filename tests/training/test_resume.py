@@ -11,6 +11,7 @@ from tiny_run import TINY, rows_of, same_weights
 from firstlight.cli import main
 from firstlight.decoding.greedy import Greedy
 from firstlight.training.callbacks.sample_generation import SampleGeneration
+from firstlight.verification.compare import curves_of
 
 SAVE_ALWAYS = "callbacks.checkpoint.every_n_steps=1"
 STOP = ["+callbacks.stop._target_=stop_at.StopAt", "+callbacks.stop.batch=13"]
@@ -66,16 +67,39 @@ def test_a_finished_run_can_be_trained_longer(train):
 
 @pytest.mark.parametrize("batch", [5, 13], ids=["before the first checkpoint", "after it"])
 def test_tensorboard_shows_one_curve_of_a_continued_run(train, batch):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
+    """In one folder: steps are purged as steps, and nothing of what is counted in tokens is lost with them."""
+    assert train("whole") == 0
     stop_and_resume(train, "run", [batch])
-    for folder, tag, steps in (
-        ("tensorboard", "train/batch_loss", range(1, 25)),
-        ("tensorboard", "val/loss", (0, 8, 16, 24)),
-        ("tensorboard/over_tokens", "over_tokens/val/loss", (0, 1024, 2048, 3072)),
-    ):
-        events = EventAccumulator(f"run/{folder}").Reload()
-        assert [event.step for event in events.Scalars(tag)] == list(steps)
+    whole, parts = curves_of(Path("whole")), curves_of(Path("run"))
+    curves = {
+        "train/batch_loss": range(1, 25),
+        "val/loss": (0, 8, 16, 24),
+        "over_tokens/val/loss": (0, 1024, 2048, 3072),
+        "over_tokens/grad_norm": range(128, 3073, 128),
+        "Result/best_val_loss": (0, 8, 16, 24),
+    }
+    for tag, steps in curves.items():
+        assert [step for step, _ in parts[tag]] == list(steps)
+        assert parts[tag] == whole[tag]
+    assert whole.keys() == parts.keys()
+    assert not [path for path in Path("run").iterdir() if path.is_dir() and path.name not in (".hydra", "checkpoints")]
+
+
+def test_curves_over_tokens_outlive_a_kill_between_their_purge_and_their_return(train, monkeypatch):
+    from firstlight.training.loggers.tensorboard import TensorBoardLogger
+
+    def killed(self, *_):
+        assert self.experiment  # it has written the purge
+        raise Crash
+
+    stop_and_resume(train, "run", [9])
+    with monkeypatch.context() as patch:
+        patch.setattr(TensorBoardLogger, "_go_on", killed)
+        patch.setattr("firstlight.training.watching.Failures.attempt", lambda self, name, f, *a, **k: f(*a, **k))
+        with pytest.raises(Crash):
+            main(["train", "resume=run", "trainer.max_steps=32"])
+    assert main(["train", "resume=run", "trainer.max_steps=32"]) == 0
+    assert [step for step, _ in curves_of(Path("run"))["over_tokens/val/loss"]] == [0, 1024, 2048, 3072, 4096]
 
 
 def test_a_run_killed_after_its_last_save_is_tidied_when_it_is_continued(train):
@@ -203,16 +227,13 @@ def test_a_slurm_job_that_runs_again_goes_on_with_the_run_it_began(train, monkey
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again_in_its_folder(train, capsys):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     assert train("whole") == 0
     with pytest.raises(Crash):
         train("parts", "+callbacks.stop._target_=stop_at.StopAt", "+callbacks.stop.batch=5")
     assert main(["train", "resume=parts", "~callbacks.stop"]) == 0
     assert "it begins again" in capsys.readouterr().err
     assert_same_run("whole", "parts")
-    events = EventAccumulator("parts/tensorboard").Reload()
-    assert [event.step for event in events.Scalars("train/batch_loss")] == list(range(1, 25))
+    assert [step for step, _ in curves_of(Path("parts"))["train/batch_loss"]] == list(range(1, 25))
 
 
 def test_auto_needs_a_folder_that_stays_the_same(train, capsys):

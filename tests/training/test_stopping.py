@@ -14,6 +14,7 @@ from tiny_run import TINY, rows_of, same_weights
 
 from firstlight.cli import main
 from firstlight.training.stopping import StopSignals
+from firstlight.verification.compare import curves_of
 from firstlight.weights.find import checkpoints_of
 
 
@@ -271,21 +272,19 @@ def test_rows_that_a_full_disk_refused_are_written_later(train, monkeypatch, cap
     assert rows_of("whole") == rows_of("parts")
 
 
-def test_tensorboard_comes_back_when_its_folder_has_vanished(train, monkeypatch, capsys):
-    import shutil
-
+def test_tensorboard_comes_back_when_its_files_have_vanished(train, monkeypatch, capsys):
     from firstlight.training.callbacks.throughput import Throughput
 
     def vanish(self, trainer, *rest):
         if trainer.global_step == 9:
-            shutil.rmtree("run/tensorboard")
+            for file in Path("run").glob("events*"):
+                file.unlink()
 
     monkeypatch.setattr(Throughput, "on_train_batch_start", vanish)
     assert train("run") == 0
-    said = capsys.readouterr().err
-    assert "training goes on" in said and "Traceback" not in said
+    assert "Traceback" not in capsys.readouterr().err
     assert len(rows_of("run")) == 25
-    assert list(Path("run/tensorboard").glob("events*"))
+    assert [step for step, _ in curves_of(Path("run"))["train/batch_loss"]][-15:] == list(range(10, 25))
 
 
 def test_a_run_killed_after_its_last_checkpoint_is_finished_by_resume(train, monkeypatch, capsys):

@@ -65,12 +65,12 @@ def edit_moment(run: Path) -> None:
 
 
 def add_point(run: Path) -> None:
-    with SummaryWriter(str(run / "tensorboard")) as writer:
+    with SummaryWriter(str(run)) as writer:
         writer.add_scalar("train/batch_loss", 1.0, 3)
 
 
 def remove_curves(run: Path) -> None:
-    for file in (run / "tensorboard").glob("events*"):
+    for file in run.glob("events*"):
         file.unlink()
 
 

@@ -108,6 +108,8 @@ def fit(
     if config["trainer"].get("precision") == "auto":  # stored as what it is here: elsewhere it may be another
         precision = resolve_precision("auto", config["trainer"].get("accelerator", "auto"))
         config, trainer = _with_trainer(config, trainer, precision=precision)
+    for key, make in (logger or {}).items():  # a constructor writes nothing, but may miss a package
+        _section(f"logger.{key}", lambda make=make: make(save_dir=output_dir))
     with ExitStack() as held:  # the run folder, until all is done
         is_first = shared_run_folder() is None  # of the processes of this run
         if resume is not None and is_first:
@@ -138,8 +140,6 @@ def fit(
         if config["trainer"].get("micro_batch_size") == "auto":  # stored as the number that was found
             found = _micro_batch_size(network, text, optimizer, planned)
             config, trainer = _with_trainer(config, trainer, micro_batch_size=found)
-        for key, make in (logger or {}).items():  # a constructor writes nothing, but may miss a package
-            _section(f"logger.{key}", lambda make=make: make(save_dir=output_dir))
         for oddity in text.notes if is_first else ():
             _note(oddity)
 

@@ -4,7 +4,6 @@ import logging
 import math
 import re
 import shutil
-import textwrap
 import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,7 +12,6 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import callbacks
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.seed import isolate_rng
 from matplotlib.figure import Figure
 from pydantic import Field
@@ -22,6 +20,7 @@ from firstlight.config import BatchSize, FinitePositive, Steps
 from firstlight.data.datamodule import TextDataModule
 from firstlight.errors import DivergedError, RunError, one_line
 from firstlight.training.checkpoint_io import CheckpointFolderIO
+from firstlight.training.loggers.board import Board
 from firstlight.training.precision import Precision, resolve_precision
 from firstlight.training.stopping import Stopped, StopSignals
 from firstlight.training.watching import Failures, watch_callback, watch_logger
@@ -244,27 +243,17 @@ class Trainer(pl.Trainer):
                 logger.log_metrics(row, step=self.global_step)
 
     def log_text(self, tag: str, text: str) -> None:
-        """Show `text`, as it is, in TensorBoard."""
-        for logger in self.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                lines = [part for line in text.splitlines() for part in textwrap.wrap(line, 100) or [""]]
-                preformatted = "\n".join(f"    {line}" for line in lines)  # as Markdown has it
-                self.failures.attempt(
-                    type(logger).__name__,
-                    lambda board, text: board.experiment.add_text(tag, text, self.global_step),
-                    logger,
-                    preformatted,
-                )
+        """Show `text`, as it is, on every board."""
+        for board in self._boards():
+            self.failures.attempt(type(board).__name__, board.show_text, tag, text, self.global_step)
 
     def log_figure(self, tag: str, figure: Figure) -> None:
-        """Show `figure` in TensorBoard."""
-        for logger in self.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                self.failures.attempt(
-                    type(logger).__name__,
-                    lambda board: board.experiment.add_figure(tag, figure, self.global_step, close=False),
-                    logger,
-                )
+        """Show `figure` on every board."""
+        for board in self._boards():
+            self.failures.attempt(type(board).__name__, board.show_figure, tag, figure, self.global_step)
+
+    def _boards(self) -> list[Board]:
+        return [logger for logger in self.loggers if isinstance(logger, Board)]
 
 
 def refusal(error: Exception, setting: str) -> str | None:

@@ -10,21 +10,22 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
+from tensorboard.util.tensor_util import make_ndarray
 from torch import Tensor
 
 from firstlight.errors import shorten
 from firstlight.training.callbacks.sample_generation import FILE_NAME as SAMPLES
 from firstlight.training.loggers.csv import FILE_NAME as METRICS
 from firstlight.training.loggers.csv import read_rows
+from firstlight.training.loggers.tensorboard import EVENT_FILES
+from firstlight.training.loggers.wandb import FOLDER as WANDB
 from firstlight.weights.checkpoint import load_plain
 
 CLOCK = ("tokens_per_second", "mfu")
 """Metrics that a clock decides."""
 OF_BYTES = ("files", "sha256")
 """Keys of a checkpoint.json: sizes and digests of files, which may hold the same in other bytes (pickle's)."""
-EVENTS = ("tensorboard", "tensorboard/over_tokens")
-"""Folders of TensorBoard's files."""
 
 
 @dataclass
@@ -80,27 +81,25 @@ def _samples(one: Path, other: Path, compared: Counter[str]) -> Iterator[str]:
 
 
 def _tensorboard(one: Path, other: Path, compared: Counter[str]) -> Iterator[str]:
-    for folder in EVENTS:
-        curves, twins = _curves(one / folder), _curves(other / folder)
-        yield from _missing(folder, "curve", curves, twins)
-        for tag in _common(curves, twins):
-            points, others = dict(curves[tag]), dict(twins[tag])
-            compared["points of curves"] += len(points)
-            for run in (curves[tag], twins[tag]):
-                counts = Counter(step for step, _ in run)
-                yield from (f"{folder}: {tag}: step {step} is there {n} times" for step, n in counts.items() if n > 1)
-            yield from _missing(f"{folder}: {tag}", "step", points, others)
-            for step in _common(points, others):
-                if points[step] != others[step] and tag.split("/")[-1] not in CLOCK:
-                    yield f"{folder}: {tag}: step {step}: {points[step]} and {others[step]}"
+    curves, twins = curves_of(one), curves_of(other)
+    yield from _missing("tensorboard", "curve", curves, twins)
+    for tag in _common(curves, twins):
+        points, others = dict(curves[tag]), dict(twins[tag])
+        compared["points of curves"] += len(points)
+        for run in (curves[tag], twins[tag]):
+            counts = Counter(step for step, _ in run)
+            yield from (f"tensorboard: {tag}: step {step} is there {n} times" for step, n in counts.items() if n > 1)
+        yield from _missing(f"tensorboard: {tag}", "step", points, others)
+        for step in _common(points, others):
+            if points[step] != others[step] and tag.split("/")[-1] not in CLOCK:
+                yield f"tensorboard: {tag}: step {step}: {points[step]} and {others[step]}"
 
 
-def _curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
+def curves_of(run: Path) -> dict[str, list[tuple[int, float]]]:
     """Step and value of every point that TensorBoard shows, by curve."""
-    if not folder.is_dir():
-        return {}
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
-    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    events = EventAccumulator(str(run), tensor_size_guidance={"scalars": 0}).Reload()
+    tags = [tag for tag, summary in events.AllSummaryMetadata().items() if summary.plugin_data.plugin_name == "scalars"]
+    return {tag: [(e.step, make_ndarray(e.tensor_proto).item()) for e in events.Tensors(tag)] for tag in tags}
 
 
 def _files(one: Path, other: Path, compared: Counter[str]) -> Iterator[str]:
@@ -117,7 +116,8 @@ def _stored(run: Path) -> Iterator[Path]:
         if (
             file.is_file()
             and not any(part.startswith(".") for part in parts)
-            and top not in (METRICS, SAMPLES, *EVENTS)
+            and top not in (METRICS, SAMPLES, WANDB)
+            and not file.match(EVENT_FILES)
         ):
             yield file
 

@@ -6,10 +6,13 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+from firstlight.training.loggers.tensorboard import EVENT_FILES
+from firstlight.training.loggers.wandb import FOLDER as WANDB
 from firstlight.training.process import start_process
 
 KINDS = ("folder", "row", "sample", "checkpoint", "end")
@@ -90,12 +93,14 @@ def kind_of(name: str) -> str:
 
 
 def _files(folder: Path) -> dict[str, tuple[int, int]]:
-    """Size and time of every file, but for TensorBoard's, which a thread writes whenever it likes."""
+    """Size and time of every file, but for TensorBoard's and wandb's, which are written whenever they like."""
     found: dict[str, tuple[int, int]] = {}
     for base, folders, names in os.walk(folder):
-        if "tensorboard" in folders:
-            folders.remove("tensorboard")
+        if WANDB in folders:
+            folders.remove(WANDB)
         for name in names:
+            if fnmatch(name, EVENT_FILES):
+                continue
             path = f"{base}/{name}"
             try:
                 state = os.stat(path)  # noqa: PTH116 (it is called every half millisecond)

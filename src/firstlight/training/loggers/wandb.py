@@ -1,0 +1,101 @@
+"""Weights & Biases: Lightning's logger; a run that is continued goes on as the same run there."""
+
+import secrets
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
+from matplotlib.figure import Figure
+
+from firstlight.training.loggers.board import require
+from firstlight.training.metrics_file import FILE_NAME, read_rows
+
+RUN_ID = ".wandb_run"
+"""File of the run folder: the id of its run at Weights & Biases."""
+
+FOLDER = "wandb"
+"""Where wandb writes, in the run folder."""
+
+
+class WandbLogger(LightningWandbLogger):
+    """Lightning's, with its files in `<run folder>/wandb`; the group is the folder of the run folder: a sweep's trials.
+
+    `mode`: "offline" sends nothing; `wandb sync <run folder>/wandb/offline-run-*` does so later. The key of an account
+    is never a setting: `wandb login` keeps it, or the environment (WANDB_API_KEY).
+    `purge_step`: of a run that is continued; what was logged before is not logged again, since it cannot be taken back.
+    """
+
+    def __init__(
+        self,
+        *,
+        save_dir: str,
+        purge_step: int | None = None,
+        project: str = "firstlight",
+        entity: str | None = None,
+        mode: Literal["offline", "online"] = "offline",
+        tags: list[str] | None = None,
+    ) -> None:
+        self.wandb = require("wandb")
+        if mode == "online" and not self._has_key():
+            raise ValueError("mode=online needs an account's key: run wandb login first, or set WANDB_API_KEY")
+        folder = Path(save_dir).absolute()
+        self.id_file = folder / RUN_ID
+        super().__init__(
+            name=folder.name,
+            group=folder.parent.name,
+            save_dir=save_dir,
+            project=project,
+            entity=entity,
+            mode=mode,
+            tags=tags,
+            id=self.id_file.read_text().strip() if self.id_file.is_file() else secrets.token_hex(4),
+            settings=self.wandb.Settings(console="off", quiet=True),  # the terminal is the run's
+        )
+        self._wandb_init.pop("anonymous")  # Lightning's, which wandb warns of
+        rows = read_rows(folder / FILE_NAME) if purge_step is not None and self.id_file.is_file() else []
+        self.logged_step = int(rows[-1]["step"]) if rows else -1
+        self.failure: Exception | None = None
+
+    def _has_key(self) -> bool:
+        try:
+            return self.wandb.login(prompt=False)
+        except self.wandb.Error:  # it has, but nobody answers, or not this one: said when the run begins
+            return True
+
+    @property
+    def experiment(self) -> Any:
+        """wandb's run. What cannot be begun is tried once, not at each row: it may take minutes without a network."""
+        if self.failure is None:
+            try:
+                if self._experiment is None and super().experiment and rank_zero_only.rank == 0:
+                    self.id_file.write_text(f"{self.version}\n")
+                return super().experiment
+            except Exception as error:
+                self.failure = error
+        # Lightning asks with hasattr, where no failure of a logger is expected
+        raise AttributeError(f"the run could not be begun: {self.failure}") from self.failure
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        if step is None or step > self.logged_step:
+            super().log_metrics(metrics, step)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """End this process's part of the run: another run of this process is one of its own."""
+        if self._experiment is not None:
+            self._experiment.finish(exit_code=0 if status == "success" else 1)
+            self._experiment = None
+
+    def show_text(self, tag: str, text: str, step: int) -> None:
+        self._show(tag, self.wandb.Html(f"<pre>{escape(text)}</pre>", inject=False), step)
+
+    def show_figure(self, tag: str, figure: Figure, step: int) -> None:
+        self._show(tag, self.wandb.Image(figure), step)
+
+    def _show(self, tag: str, shown: Any, step: int) -> None:
+        if step > self.logged_step:
+            self.experiment.log({tag: shown, "trainer/global_step": step})
