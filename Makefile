@@ -6,7 +6,7 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.13 python3.11; do \
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-lm-eval train test test-slow check format lint types layers board package clean
+.PHONY: help setup setup-extras train test test-slow check format lint types layers board package clean
 
 help: ## list every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,8 +21,8 @@ setup: .venv/ready ## make .venv with the pinned dependencies
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-setup-lm-eval: setup ## add lm-eval and what its tests need (600 MB)
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,lm-eval-tests]'
+setup-extras: setup ## add every extra and what its tests need (lm-eval, wandb, mlflow, joblib; 800 MB)
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,lm-eval-tests,wandb,mlflow,joblib]'
 
 train: setup ## train the default experiment (ARGS="key=value ..." to change it)
 	@$(BIN)/firstlight train $(ARGS)

@@ -87,6 +87,13 @@ def test_the_trials_of_a_sweep_are_the_runs_of_its_command_line(place, status, c
     assert Path("sweep", trial["folder"], "metrics.csv").read_bytes() == Path("alone/metrics.csv").read_bytes()
 
 
+def test_joblib_makes_two_trials_at_once_from_one_command(place, status):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    assert main(["train", "-m", *TINY, "data.path=a.txt", "optimizer.lr=1e-2,2e-2", *launcher]) == 0
+    assert states(status()) == ["done", "done"]
+
+
 def test_a_trial_that_falls_behind_is_pruned_and_is_never_best(place, status, capsys):
     search = ["optimizer.lr=1e-2,2e-2,3e-2,1e-9", "scheduler.initial_lr=0", "scheduler.min_lr=0", "sweep.pruner=median"]
     assert main(["train", "-m", *TINY, "data.path=a.txt", *search]) == 0

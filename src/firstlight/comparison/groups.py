@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from firstlight.comparison.runs import Run
+from firstlight.training.flat_config import flatten
 
-NOT_COMPARED = ("seed", "output_dir", "resume", "name", "order.seed", "sweep", "seeds", "hydra")
-"""Keys that do not make a config another one: where it runs and what it is called, and the seed, which repeats it."""
+NOT_COMPARED = ("seed", "output_dir", "resume", "name", "order.seed", "logger")
+"""Keys that do not make a config another one: its name, where it is written, and the seed, which repeats it."""
 NOTHING = "-"
 """Shown for a key that a config does not have."""
 
@@ -21,25 +22,9 @@ class Group:
     runs: list[Run]
 
 
-def flatten(node: dict[str, Any], path: str = "") -> dict[str, Any]:
-    """The values of a nested config by dotted key, without those that are not compared; of an object its class."""
-    flat: dict[str, Any] = {}
-    for key, value in node.items():
-        name = f"{path}{key}"
-        if name in NOT_COMPARED or key in ("_partial_", "_recursive_", "_convert_"):
-            continue
-        if isinstance(value, dict) and value:
-            flat |= flatten(value, f"{name}.")
-        elif key == "_target_":
-            flat[path.rstrip(".")] = str(value).rpartition(".")[2]
-        else:
-            flat[name] = value
-    return flat
-
-
 def group_runs(runs: list[Run]) -> list[Group]:
     """The configs among `runs`, in the order in which they come first."""
-    flat = [flatten(run.config) for run in runs]
+    flat = [flatten(run.config, NOT_COMPARED) for run in runs]
     members: dict[str, list[int]] = {}
     for n, values in enumerate(flat):
         members.setdefault(json.dumps(values, sort_keys=True, default=str), []).append(n)

@@ -325,7 +325,7 @@ def _storage(url: str) -> RDBStorage:
         return RDBStorage(url.replace("{", "{{").replace("}", "}}"), engine_kwargs=options)  # Optuna formats it
     except ImportError as error:
         raise ConfigError(
-            f"sweep.storage: {url.partition(':')[0]} needs a driver (for postgresql: pip install 'psycopg[binary]'; "
+            f"sweep.storage: {url.partition(':')[0]} needs a driver (pip install 'firstlight[postgresql]'; "
             f"{one_line(error.__cause__ or error)})"
         ) from None
 

@@ -16,8 +16,8 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers.logger import Logger
 from matplotlib.figure import Figure
 
+from firstlight.training.flat_config import hyperparameters
 from firstlight.training.loggers.board import require
-from firstlight.training.loggers.tensorboard import flatten
 
 RUN_ID = ".mlflow_run"
 """File of the run folder: the id of its run in MLflow."""
@@ -120,7 +120,7 @@ class MLFlowLogger(Logger):
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """The composed config, flat."""
         config = params if isinstance(params, dict) else vars(params)
-        values = [self.mlflow.entities.Param(key, str(value)) for key, value in flatten(config).items()]
+        values = [self.mlflow.entities.Param(key, str(value)) for key, value in hyperparameters(config).items()]
         for first in range(0, len(values), MOST_PARAMS):
             self.client.log_batch(self.run_id, params=values[first : first + MOST_PARAMS])
 

@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 
+from firstlight.training.flat_config import hyperparameters
+
 EVENT_FILES = "events.out.tfevents.*"
 OVER_TOKENS = ("train/loss", "val/loss", "val/perplexity", "val/bits_per_byte", "lr", "grad_norm", "tokens_per_second")
 LAYOUT = {
@@ -103,7 +105,7 @@ class TensorBoardLogger(LightningTensorBoardLogger):
         Without torch's list of columns: TensorBoard takes one run's for all, and knows by itself what differs.
         """
         config = params if isinstance(params, dict) else vars(params)
-        values = flatten({section: config[section] for section in COMPARED if section in config})
+        values = hyperparameters({k: config[k] for k in COMPARED if k in config}, NOT_COMPARED)
         if values.get("order.seed") == values.get("seed"):  # as it is unless it was set
             values.pop("order.seed", None)
         self.experiment._get_file_writer().add_summary(hparams_pb(values, trial_id=""))  # its name is the run's
@@ -119,19 +121,3 @@ class TensorBoardLogger(LightningTensorBoardLogger):
 
     def show_figure(self, tag: str, figure: Figure, step: int) -> None:
         self.experiment.add_figure(tag, figure, step, close=False)
-
-
-def flatten(node: dict[str, Any], path: str = "") -> dict[str, bool | int | float | str]:
-    """The values of a nested config by dotted key; of an object its class; nothing that is null or not compared."""
-    flat: dict[str, bool | int | float | str] = {}
-    for key, value in node.items():
-        name = f"{path}{key}"
-        if name.startswith(NOT_COMPARED) or value is None:
-            continue
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{name}.")
-        elif key == "_target_":
-            flat[path.rstrip(".")] = value.rpartition(".")[2]
-        elif not str(key).startswith("_"):
-            flat[name] = value if isinstance(value, bool | int | float | str) else str(value)
-    return flat

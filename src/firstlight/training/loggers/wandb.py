@@ -70,7 +70,7 @@ class WandbLogger(LightningWandbLogger):
         """wandb's run. What cannot be begun is tried once, not at each row: it may take minutes without a network."""
         if self.failure is None:
             try:
-                if self._experiment is None and super().experiment and rank_zero_only.rank == 0:
+                if self._experiment is None and super().experiment and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
                     self.id_file.write_text(f"{self.version}\n")
                 return super().experiment
             except Exception as error:
