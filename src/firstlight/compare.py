@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.console import Console
 
-from firstlight.comparison.groups import group_runs
+from firstlight.comparison.groups import group_runs, without_twins
 from firstlight.comparison.plot import figure_of
 from firstlight.comparison.report import report_html
 from firstlight.comparison.result import as_data
@@ -39,9 +39,9 @@ def compare(settings: Settings) -> dict[str, Any]:
     Raises:
         ConfigError: there are no such runs, or they cannot be compared.
     """
-    groups = group_runs(find_runs(settings.names))
-    ranked, notes = judge(groups, settings)
-    return as_data(ranked, notes, settings)
+    runs, twins = without_twins(find_runs(settings.names))
+    ranked, notes = judge(group_runs(runs), settings)
+    return as_data(ranked, [*twins, *notes], settings)
 
 
 def main(config: DictConfig) -> None:

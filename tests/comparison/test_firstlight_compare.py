@@ -101,6 +101,40 @@ def test_the_same_run_under_two_names_is_one(place, capsys):
     assert "it takes two" in capsys.readouterr().err
 
 
+def test_a_config_and_a_seed_count_once_whatever_does_not_change_training(found, place, capsys):
+    for name in ("a", "b"):
+        shutil.copytree(name, f"copy_of_{name}", dirs_exist_ok=True)
+        config = Path(f"copy_of_{name}/.hydra/config.yaml")
+        text = config.read_text()
+        assert "num_workers: 0" in text and "max_new_tokens: 4" in text
+        config.write_text(text.replace("num_workers: 0", "num_workers: 2").replace("_tokens: 4", "_tokens: 8"))
+    result = found("a", "b", "copy_of_a", "copy_of_b")
+    assert [config["seeds"] for config in result["configs"]] == [[123], [123]]
+    assert sum("is left out" in note for note in result["notes"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.replace("\n12,", "\nx,"), "not what firstlight writes"),
+        (lambda text: "", "has logged nothing yet"),
+        (
+            lambda text: text + "18,1152,1.0,nan,nan" + "," * (text.splitlines()[0].count(",") - 4) + "\n",
+            "is nan at step 18",
+        ),
+    ],
+    ids=["no number", "empty", "nan"],
+)
+def test_metrics_that_cannot_be_compared_are_told(place, capsys, change, message):
+    shutil.copytree("a", "spoilt", dirs_exist_ok=True)
+    metrics = Path("spoilt/metrics.csv")
+    assert metrics.read_text().startswith("step,tokens,epoch,train/loss,val/loss,")
+    metrics.write_text(change(metrics.read_text()))
+    assert main(["compare", "spoilt", "b", "out=null"]) == 2
+    err = capsys.readouterr().err
+    assert message in err and err.count("\n") == 1
+
+
 @pytest.mark.parametrize("windows", ["windows=256", "windows=0"])
 @pytest.mark.parametrize(("other", "what"), [("other_text", "texts"), ("other_tokenizer", "tokenizers")])
 def test_losses_of_different_things_are_refused_and_bits_of_a_byte_are_not(place, capsys, other, what, windows):

@@ -179,8 +179,9 @@ def test_a_ledger_that_somebody_else_locks_is_one_line(ledger, monkeypatch):
     [
         (None, "no sweep of firstlight's"),
         ("x: [", "no sweep of firstlight's"),
-        ("a: 1", "written by firstlight None"),
-        ("[1]", "written by firstlight"),
+        ("a: 1", "another program"),
+        ("[1]", "another program"),
+        ("version: 0.0.1", "written by firstlight 0.0.1"),
     ],
 )
 def test_the_folder_of_another_program_is_refused(tmp_path, text, words):

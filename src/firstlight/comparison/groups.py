@@ -7,8 +7,14 @@ from typing import Any
 from firstlight.comparison.runs import Run
 from firstlight.training.flat_config import flatten
 
-NOT_COMPARED = ("seed", "output_dir", "resume", "name", "order.seed", "logger")
-"""Keys that do not make a config another one: its name, where it is written, and the seed, which repeats it."""
+NOT_COMPARED = (
+    *("seed", "order.seed", "name", "output_dir", "resume", "logger", "callbacks", "compile", "on_nan"),
+    *("data.num_workers", "data.eval_batches", "data.untrained_eval_batches"),
+    *("trainer.eval_", "trainer.log_", "trainer.enable_"),
+)
+"""Keys that change no number of training, and the seed, which repeats it."""
+CHANGES_TRAINING = "early_stopping"
+"""The one callback that does."""
 NOTHING = "-"
 """Shown for a key that a config does not have."""
 
@@ -22,9 +28,28 @@ class Group:
     runs: list[Run]
 
 
+def without_twins(runs: list[Run]) -> tuple[list[Run], list[str]]:
+    """Of runs of one config and one seed only that which was written last, as they say nothing new; and notes."""
+    kept: dict[tuple[str, int], Run] = {}
+    notes = []
+    for run in sorted(runs, key=lambda run: run.written):
+        twin = kept.get(key := (json.dumps(_settings(run), sort_keys=True, default=str), run.seed))
+        if twin is not None:
+            notes.append(f"{twin.name} is left out: {run.name} has the same config and seed, and is newer")
+        kept[key] = run
+    return [run for run in runs if run in kept.values()], notes
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """What makes its config another one, by dotted key."""
+    stopping = (run.config.get("callbacks") or {}).get(CHANGES_TRAINING)
+    more = flatten({"callbacks": {CHANGES_TRAINING: stopping}}) if stopping else {}
+    return flatten(run.config, NOT_COMPARED) | more
+
+
 def group_runs(runs: list[Run]) -> list[Group]:
     """The configs among `runs`, in the order in which they come first."""
-    flat = [flatten(run.config, NOT_COMPARED) for run in runs]
+    flat = [_settings(run) for run in runs]
     members: dict[str, list[int]] = {}
     for n, values in enumerate(flat):
         members.setdefault(json.dumps(values, sort_keys=True, default=str), []).append(n)

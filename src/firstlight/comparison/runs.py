@@ -9,7 +9,7 @@ from typing import Any
 
 from firstlight.comparison.settings import HIGHER_IS_BETTER
 from firstlight.data.files import user_path
-from firstlight.errors import ConfigError, did_you_mean, shorten
+from firstlight.errors import ConfigError, did_you_mean, one_line, shorten
 from firstlight.sweeping.ledger import Ledger
 from firstlight.sweeping.record import RECORD
 from firstlight.training.metrics_file import FILE_NAME, read_rows
@@ -45,8 +45,14 @@ class Run:
     def seed(self) -> int:
         return int(self.config["seed"])
 
+    @property
+    def written(self) -> float:
+        """When it logged last, in seconds of the clock; 0 of a run that has logged nothing."""
+        file = self.folder / FILE_NAME
+        return file.stat().st_mtime if file.is_file() else 0.0
+
     def curve(self, metric: str) -> list[Point]:
-        """The values of `metric`, in order; none if it was not logged. What is no number (nan) is left out."""
+        """The finite values of `metric`, in order; none if it was not logged."""
         points = []
         for row in self.rows:
             value = row.get(metric)
@@ -58,15 +64,21 @@ class Run:
         """The last value of `metric`.
 
         Raises:
-            ConfigError: the run has not logged it.
+            ConfigError: the run has not logged it, or it was no number any more.
         """
+        logged = [row for row in self.rows if row.get(metric) is not None]
+        if logged and not math.isfinite(logged[-1][metric]):
+            step = int(logged[-1]["step"])
+            raise ConfigError(
+                f"runs ({self.folder}): its {metric} is {logged[-1][metric]} at step {step}; leave it out"
+            )
         if points := self.curve(metric):
             return points[-1]
-        logged = [name for name in (self.rows[0] if self.rows else {}) if name not in X_AXES and self.curve(name)]
-        if not logged:
+        known = [name for name in (self.rows[0] if self.rows else {}) if name not in X_AXES and self.curve(name)]
+        if not known:
             raise ConfigError(f"runs ({self.folder}): this run has logged nothing yet ({FILE_NAME})")
-        meant = did_you_mean(metric, logged)
-        raise ConfigError(f"metric ({metric}): {self.folder} has not logged it{meant} (it has: {', '.join(logged)})")
+        meant = did_you_mean(metric, known)
+        raise ConfigError(f"metric ({metric}): {self.folder} has not logged it{meant} (it has: {', '.join(known)})")
 
     def best(self, metric: str) -> Point:
         """The best value of `metric`, of several the first."""
@@ -119,11 +131,16 @@ def _read(folder: Path, name: str) -> Run:
         config, environment = read_plain_yaml(folder / CONFIG), read_plain_yaml(folder / ENVIRONMENT)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
-        raise ConfigError(f"runs ({shorten(str(folder))}): no run of firstlight's ({CONFIG}: {reason})") from None
+        inside = sorted(file.parents[1].name for file in folder.glob(f"*/{CONFIG}"))
+        hint = f"; name the runs in it, e.g. {folder / inside[0]}" if inside else ""
+        raise ConfigError(f"runs ({shorten(str(folder))}): no run of firstlight's ({CONFIG}: {reason}){hint}") from None
     if not isinstance(config, dict) or not isinstance(environment, dict) or not isinstance(config.get("seed"), int):
         raise ConfigError(f"runs ({shorten(str(folder))}): its {CONFIG} is not what firstlight writes")
-    rows = [_numbers(row) for row in read_rows(folder / FILE_NAME)]
-    _add_seconds(rows)
+    try:
+        rows = [_numbers(row) for row in read_rows(folder / FILE_NAME)]
+        _add_seconds(rows)
+    except (ValueError, KeyError, OSError) as error:
+        raise ConfigError(f"runs ({folder / FILE_NAME}): not what firstlight writes ({one_line(error)})") from None
     return Run(folder, name, config, rows, _samples(folder / SAMPLES), environment)
 
 

@@ -16,6 +16,7 @@ With one seed of each, nothing is known of the seed, and the result speaks of th
 """
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 
 import numpy as np
@@ -198,7 +199,7 @@ def _bootstrap_variance(draws: Floats, n: int) -> tuple[float, float]:
     length = block_length(n)
     blocks = n / length
     drawn = max(1, round(blocks))
-    return float(draws.var()) * drawn / blocks * blocks / (blocks - 1), blocks - 1
+    return float(draws.var()) * drawn / (blocks - 1), blocks - 1
 
 
 def seeds_needed(value: float, seed_variances: float, text_variance: float, level: float, have: int) -> int | None:
@@ -207,11 +208,14 @@ def seeds_needed(value: float, seed_variances: float, text_variance: float, leve
     `seed_variances` is the sum of both configs' variances between seeds. None: more than MOST_SEEDS, or no number
     would do, as the text alone hides the difference.
     """
-    for n in range(max(have, 1) + 1, MOST_SEEDS + 1):
+    if value == 0:
+        return None
+
+    def would_tell(n: int) -> bool:
         degrees = 2 * (n - 1)
         error = math.sqrt(seed_variances / n + text_variance)
-        if abs(value) >= (quantile(1 - level / 2, degrees) + quantile(POWER, degrees)) * error:
-            return n - have
-        if n > have + 20 and abs(value) < 2 * math.sqrt(seed_variances / MOST_SEEDS + text_variance):
-            return None
-    return None
+        return abs(value) >= (quantile(1 - level / 2, degrees) + quantile(POWER, degrees)) * error
+
+    fewest = max(have, 1) + 1
+    n = fewest + bisect_left(range(fewest, MOST_SEEDS + 1), True, key=would_tell)
+    return n - have if n <= MOST_SEEDS else None

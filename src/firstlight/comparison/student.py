@@ -1,6 +1,7 @@
 """Student's t distribution, which torch and numpy do not have; the degrees of freedom need not be whole."""
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -19,6 +20,7 @@ def two_sided(t: float, degrees: float) -> float:
     return float(2 * half * (WEIGHTS @ np.cos(angles) ** (degrees - 1)) / math.exp(log_area))
 
 
+@lru_cache(maxsize=4096)
 def quantile(probability: float, degrees: float) -> float:
     """The t below which a value is with `probability`, from 0.5 to less than 1."""
     low, high = 0.0, 1.0

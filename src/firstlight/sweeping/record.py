@@ -54,8 +54,10 @@ def read_record(folder: Path) -> Record:
         record = Record(**content)
     except TypeError:
         record = None
+    version = content.get("version") if isinstance(content, dict) else None
+    if version is None:
+        raise ConfigError(f"{folder / RECORD}: the file of another program: it is no sweep of firstlight's")
     if record is None or record.format != FORMAT:
-        version = content.get("version") if isinstance(content, dict) else None
         raise ConfigError(
             f"{folder / RECORD}: written by firstlight {shorten(str(version))}, which this one cannot go on"
         )
