@@ -97,8 +97,12 @@ def _run(verb: str, rest: list[str]) -> int:
         print(help_text(verb, VERBS[verb], args.overrides, args.config_dir), end="")
         return 0
     if verb == "train" and args.multirun:
-        compose.check_overrides(verb, args.overrides, multirun=True, config_dir=args.config_dir)  # misspelt words, fast
         from firstlight import sweep
+        from firstlight.sweeping.settings import only_in_some
+
+        some = tuple(f"{key}=" for key in only_in_some(args.overrides, args.config_dir))
+        in_all = [word for word in args.overrides if not word.startswith(some)]
+        compose.check_overrides(verb, in_all, multirun=True, config_dir=args.config_dir)  # misspelt words, fast
 
         sweep.begin(args)
         return 0

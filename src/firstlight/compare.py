@@ -18,7 +18,7 @@ from firstlight.comparison.table import tables
 from firstlight.comparison.verdict import judge
 from firstlight.config import check_config
 from firstlight.data.files import user_path
-from firstlight.errors import ConfigError, shorten
+from firstlight.errors import ConfigError, RunError, shorten
 from firstlight.training.run_folder import numbered
 
 FILES = ("compare.html", "compare.png", "compare.json")
@@ -51,29 +51,47 @@ def main(config: DictConfig) -> None:
         ConfigError: see `compare`; or the folder cannot be written.
     """
     settings = Settings(**arguments(config))
-    found = compare(settings)
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    folder = make_folder(user_path(settings.out)) if settings.out is not None else None  # before what takes long
+    try:
+        found = compare(settings)
+    except BaseException:
+        if folder is not None:
+            folder.rmdir()
+        raise
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
     for table in tables(found):
         console.print(table)
     for note in found["notes"]:
         print(f"note: {note}", file=sys.stderr)
-    if settings.out is not None:
-        print(f"report: {write_files(found, user_path(settings.out))}")
+    if folder is not None:
+        print(f"report: {write_files(found, folder)}")
 
 
-def write_files(found: dict[str, Any], wanted: Path) -> Path:
-    """Write FILES into the folder `wanted`, or `wanted_2`, ...: the first that is new or empty; return the page.
+def make_folder(wanted: Path) -> Path:
+    """The folder `wanted`, or `wanted_2`, ...: the first that is new or empty.
 
     Raises:
-        ConfigError: it cannot be written.
+        ConfigError: it cannot be made.
     """
     try:
         folder = next(f for f in numbered(wanted) if not f.exists() or (f.is_dir() and not any(f.iterdir())))
         folder.mkdir(parents=True, exist_ok=True)
-        page, picture, data = (folder / name for name in FILES)
+    except OSError as error:
+        raise ConfigError(f"out ({shorten(str(wanted))}) cannot be made: {error.strerror}; give out=...") from None
+    return folder
+
+
+def write_files(found: dict[str, Any], folder: Path) -> Path:
+    """Write FILES; return the page.
+
+    Raises:
+        RunError: they cannot be written.
+    """
+    page, picture, data = (folder / name for name in FILES)
+    try:
         data.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         figure_of(found).savefig(picture, dpi=120)
         page.write_text(report_html(found), encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"out ({shorten(str(wanted))}) cannot be written: {error.strerror}; give out=...") from None
+        raise RunError(f"out ({folder}) cannot be written: {error.strerror}") from None
     return page

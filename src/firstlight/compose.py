@@ -258,6 +258,8 @@ def _values(text: str, override: Override) -> list[str]:
         values = list(islice(override.sweep_string_iterator(), MOST_VALUES + 1))
     except (HydraException, ValueError, AttributeError) as error:  # range(1, 5, 0)
         raise ConfigError(f"{text}: these are no values to sweep over: list them ({_first_line(error)})") from None
+    if not values:
+        raise ConfigError(f"{text}: there is no value in it")
     return [f"{override.get_key_element()}={value}" for value in values]
 
 

@@ -41,9 +41,8 @@ class FirstlightSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-
         from firstlight.sweep import work
 
         assert self.config is not None and self.launcher is not None
-        at_once = OmegaConf.select(self.config, "hydra.launcher.n_jobs", default=1)  # joblib's
+        at_once = OmegaConf.select(self.config, "hydra.launcher.n_jobs", default=1) or 1  # joblib's
         work(Path(self.config.hydra.sweep.dir), self.launcher.launch, at_once if at_once > 0 else os.cpu_count() or 1)

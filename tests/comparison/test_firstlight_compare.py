@@ -152,8 +152,10 @@ def test_losses_of_different_things_are_refused_and_bits_of_a_byte_are_not(place
         (["a"], "it takes two"),
         (["a", "b", "metric=val/los"], "did you mean 'val/loss'"),
         (["a", "b", "confidence=1"], "confidence"),
-        (["a", "b", "out=one.txt/x"], "out (one.txt/x) cannot be written"),
+        (["a", "b", "out=one.txt/x"], "out (one.txt/x) cannot be made"),
         (["a", "b", "windows=-1"], "windows"),
+        (["a", "b", "metric=step"], "has not logged it"),
+        (["a", "b", "windows=0", "weights=best"], "weights=best"),
     ],
 )
 def test_a_mistake_is_one_line(place, capsys, words, message):

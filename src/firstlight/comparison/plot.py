@@ -19,7 +19,7 @@ def figure_of(found: dict[str, Any]) -> Figure:
         named: set[int] = set()
         for run in found["runs"]:
             n = run["config"]
-            label = configs[n]["label"] if n not in named and n < MOST_NAMED else None
+            label = _plain(configs[n]["label"]) if n not in named and n < MOST_NAMED else None
             named.add(n)
             points = [(point[name], point["value"]) for point in run["curve"]]
             axes.plot(*zip(*points, strict=True), color=colours[n], label=label, linewidth=1.2)
@@ -31,7 +31,12 @@ def figure_of(found: dict[str, Any]) -> Figure:
     for n, config in enumerate(shown):
         last.errorbar(config["mean"], n, xerr=config["spread"] or 0.0, fmt="o", color=colours[n], capsize=3)
     last.set(yticks=range(len(shown)), xlabel=f"{metric}, mean and spread of the seeds")
-    last.set_yticklabels([config["label"] for config in shown], fontsize=7)
+    last.set_yticklabels([_plain(config["label"]) for config in shown], fontsize=7)
     last.invert_yaxis()
     last.grid(alpha=0.3)
     return figure
+
+
+def _plain(text: str) -> str:
+    """`text` as it is: between two dollar signs matplotlib reads mathematics."""
+    return text.replace("$", r"\$")

@@ -18,6 +18,7 @@ def as_data(ranked: list[Ranked], notes: list[str], settings: Settings) -> dict[
     return {
         "firstlight": __version__,
         "settings": {**vars(settings), "runs": settings.names},
+        "is_measured": settings.is_measured,
         "configs": [_config(config) for config in ranked],
         "runs": runs,
         "axes": [name for name in X_AXES if all(name in point for run in runs for point in run["curve"])],

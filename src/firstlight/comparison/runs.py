@@ -72,7 +72,7 @@ class Run:
             raise ConfigError(
                 f"runs ({self.folder}): its {metric} is {logged[-1][metric]} at step {step}; leave it out"
             )
-        if points := self.curve(metric):
+        if metric not in X_AXES and (points := self.curve(metric)):
             return points[-1]
         known = [name for name in (self.rows[0] if self.rows else {}) if name not in X_AXES and self.curve(name)]
         if not known:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from firstlight.config import NonEmpty, Seed
+from firstlight.errors import ConfigError
 
 WINDOWED = ("val/loss", "val/bits_per_byte")
 """Metrics that are measured window by window."""
@@ -27,6 +28,17 @@ class Settings:
     resamples: Annotated[int, Field(ge=100, le=10**6)]
     seed: Seed
     out: NonEmpty | None
+
+    def __post_init__(self) -> None:
+        if self.weights == "best" and not self.is_measured:
+            raise ConfigError(
+                f"weights=best: only {' and '.join(WINDOWED)} are measured with weights, and with windows above 0"
+            )
+
+    @property
+    def is_measured(self) -> bool:
+        """Are the weights evaluated, or is what the runs logged taken?"""
+        return self.windows > 0 and self.metric in WINDOWED
 
     @property
     def names(self) -> list[str]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from firstlight.comparison.groups import Group
 from firstlight.comparison.runs import Run
-from firstlight.comparison.settings import HIGHER_IS_BETTER, WINDOWED, Settings
+from firstlight.comparison.settings import HIGHER_IS_BETTER, Settings
 from firstlight.comparison.statistics import Difference, NothingKnownError, Sample, difference
 from firstlight.comparison.windows import check_grounds, configured_ground, measure, sample_of
 
@@ -47,14 +47,15 @@ def judge(groups: list[Group], settings: Settings) -> tuple[list[Ranked], list[s
     runs = [run for group in groups for run in group.runs]
     for run in runs:
         run.final(settings.metric)
-    if settings.windows and settings.metric in WINDOWED:
+    if settings.is_measured:
+        check_grounds(runs, [configured_ground(run) for run in runs], settings.metric)  # before what takes long
         measured = {run.folder: measure(run, settings) for run in runs}
         grounds = [measured[run.folder].ground for run in runs]
         samples = [sample_of(group, measured, settings.metric) for group in groups]
     else:
         grounds = [configured_ground(run) for run in runs]
         samples = [_logged(group.runs, settings.metric) for group in groups]
-    notes = check_grounds(runs, grounds, settings.metric)
+    notes = [*check_grounds(runs, grounds, settings.metric), *_lengths(groups, settings.metric)]
     ground_of = {run.folder: ground for run, ground in zip(runs, grounds, strict=True)}
     sign = -1 if is_higher_better(settings.metric) else 1
     order = sorted(range(len(groups)), key=lambda n: sign * float(samples[n].values.mean()))
@@ -81,7 +82,17 @@ def judge(groups: list[Group], settings: Settings) -> tuple[list[Ranked], list[s
     return ranked, notes
 
 
-NOTHING_KNOWN = "nothing can be said: one seed of each, and no windows; run each with seeds=3, or give windows=256"
+NOTHING_KNOWN = "nothing can be said of one seed of each without enough windows; run each with seeds=3"
+
+
+def _lengths(groups: list[Group], metric: str) -> list[str]:
+    """Of repetitions that are not of one length: they vary by more than their seeds."""
+    steps = [(group, sorted({int(run.final(metric).x["step"]) for run in group.runs})) for group in groups]
+    return [
+        f"{group.label}: its runs end at different steps ({', '.join(f'{n:,}' for n in each)}): are all of them done?"
+        for group, each in steps
+        if len(each) > 1
+    ]
 
 
 def _logged(runs: list[Run], metric: str) -> Sample:
@@ -97,8 +108,6 @@ def _sentence(found: Difference) -> str:
     if found.more_seeds is not None:
         plural = "s" if found.more_seeds > 1 else ""
         return f"not distinguishable; run about {found.more_seeds} more seed{plural} of each"
-    return (
-        "not distinguishable, and no number of seeds would tell: the text is too short"
-        if found.text_error
-        else ("not distinguishable, and hardly any number of seeds would tell")
-    )
+    if found.text_error is not None and abs(found.value) < 2 * found.text_error:
+        return "not distinguishable, and no number of seeds would tell: the text is too short"
+    return "not distinguishable, and hardly any number of seeds would tell"

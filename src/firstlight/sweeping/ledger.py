@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import optuna
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
@@ -177,7 +177,7 @@ class Ledger:
 
     def free(self, number: int) -> None:
         """Plan a row again that this worker does not finish."""
-        with explained(DATABASE):
+        with explained(DATABASE), suppress(UpdateFinishedTrialError):
             self.storage.set_trial_state_values(self._id(number), state=TrialState.WAITING)
         self.back_up()
 
@@ -221,17 +221,19 @@ class Ledger:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """One worker at a time, of all on this file system."""
-        with FileLock(self.folder / LOCK, timeout=60):
-            yield
+        try:
+            with FileLock(self.folder / LOCK, timeout=PATIENCE):
+                yield
+        except Timeout:
+            raise RunError(f"{self.folder / LOCK}: another process holds it for {PATIENCE:.0f} s") from None
 
     def back_up(self) -> None:
         """Copy the file, if it is one."""
         if self.record.storage is not None:
             return
-        file = self.folder / DATABASE
-        temporary = file.with_name(f"{DATABASE}.{os.getpid()}.tmp")
+        file, temporary = self.folder / DATABASE, self.folder / f"{DATABASE}.tmp"
         try:
-            with explained(str(file)), closing(sqlite3.connect(file, timeout=PATIENCE)) as source:
+            with self.locked(), explained(str(file)), closing(sqlite3.connect(file, timeout=PATIENCE)) as source:
                 with closing(sqlite3.connect(temporary)) as copy:
                     source.backup(copy)
                 temporary.replace(backup_of(file))
@@ -336,17 +338,21 @@ def _restore(file: Path) -> None:
     Raises:
         ConfigError: neither is whole.
     """
-    problem = _damage(file)
-    if problem is None:
+    if _damage(file) is None:
         return
-    backup = backup_of(file)
-    if _damage(backup) is not None:
-        raise ConfigError(f"{file}: {problem}, and so is its backup; the runs beside it are untouched")
-    if file.exists():
-        file.replace(file.with_name(f"{file.name}.damaged"))
-    copy = file.with_name(f"{file.name}.tmp")
-    copy.write_bytes(backup.read_bytes())
-    copy.replace(file)
+    with FileLock(file.with_name(LOCK), timeout=PATIENCE):
+        problem = _damage(file)
+        if problem is None:  # another process has done it
+            return
+        backup = backup_of(file)
+        if _damage(backup) is not None:
+            raise ConfigError(f"{file}: {problem}, and so is its backup; the runs beside it are untouched")
+        for part in (file, file.with_name(f"{file.name}-journal")):
+            if part.exists():
+                part.replace(part.with_name(f"{part.name}.damaged"))
+        copy = file.with_name(f"{file.name}.tmp")
+        copy.write_bytes(backup.read_bytes())
+        copy.replace(file)
     print(f"note: {file}: {problem}: going on with its backup, of the last trial that changed", file=sys.stderr)
 
 
@@ -355,7 +361,10 @@ def _damage(file: Path) -> str | None:
     if not file.is_file():
         return "is gone"
     try:
-        with closing(sqlite3.connect(f"file:{file.absolute()}?mode=ro", uri=True, timeout=PATIENCE / 6)) as database:
+        # not read-only: what a killed process left half done is put right first
+        with closing(
+            sqlite3.connect(f"{file.absolute().as_uri()}?mode=rw", uri=True, timeout=PATIENCE / 6)
+        ) as database:
             [(result,)] = database.execute("PRAGMA quick_check(1)").fetchall()
             database.execute("SELECT count(*) FROM trials").fetchall()
     except sqlite3.OperationalError as error:
@@ -376,7 +385,7 @@ def explained(url: str) -> Iterator[None]:
     """
     try:
         yield
-    except (StorageInternalError, SQLAlchemyError, sqlite3.Error) as error:
+    except (StorageInternalError, SQLAlchemyError, sqlite3.Error, UpdateFinishedTrialError, OSError) as error:
         cause = error.__cause__ or error
         reason = one_line(cause).partition(" [SQL:")[0]
         raise RunError(f"the ledger of the sweep ({shorten(url)}) cannot be used: {reason}") from error

@@ -66,10 +66,11 @@ class Worker:
     def _prepare(self, row: Row) -> bool:
         """Draw what is not drawn yet; False if what was drawn cannot be trained."""
         record, space = self.ledger.record, space_of_record(self.ledger.record)
-        if (twin := self._twin(row)) is not None:
-            self.ledger.fix(row.number, twin.params)
-        trial = self.ledger.trial(row.number, sampler=sampler_of(record.settings, row.number))
-        point = space.point(lambda parameter: _suggested(trial, parameter))
+        with self.ledger.locked():  # of the repetitions of a point one is drawn, whoever makes the others
+            if (twin := self._twin(row)) is not None:
+                self.ledger.fix(row.number, twin.params)
+            trial = self.ledger.trial(row.number, sampler=sampler_of(record.settings, row.point))
+            point = space.point(lambda parameter: _suggested(trial, parameter))
         overrides = space.overrides(point)
         plain, kept = composed(trial_overrides(record, overrides, row.seed), record.config_dir, self.check)
         folder = row.folder or folder_name(row.number, overrides, row.seed, record.seeds)
@@ -80,11 +81,10 @@ class Worker:
         return problem is None
 
     def _twin(self, row: Row) -> Row | None:
-        """The first repetition of the same point, if this is another, not yet drawn."""
+        """Another repetition of the same point that has been drawn, if this one has not."""
         if row.params:
             return None
-        first = next(r for r in self.ledger.rows() if r.point == row.point)
-        return first if first.number != row.number else None
+        return next((r for r in self.ledger.rows() if r.point == row.point and r.params), None)
 
     def _job(self, row: Row) -> list[str]:
         overrides = trial_overrides(self.ledger.record, row.overrides, row.seed)
@@ -103,7 +103,7 @@ def _suggested(trial: optuna.trial.Trial, parameter: Parameter) -> Any:
 
 
 def sampler_of(settings: dict[str, Any], number: int) -> BaseSampler:
-    """What draws the trial `number`: seeded by it, so that a sweep that goes on draws what it would have drawn."""
+    """What draws the point `number`: seeded by it, so that a sweep that goes on draws what it would have drawn."""
     seed = (settings["seed"] + 1_000_003 * number) % 2**32
     match settings["sampler"]:
         case "random" | "grid":

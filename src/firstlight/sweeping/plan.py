@@ -3,6 +3,7 @@ begins."""
 
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 from firstlight import __version__
 from firstlight.compose import compose_config, listed, parse_overrides
@@ -21,7 +24,7 @@ from firstlight.errors import ConfigError, one_line, shorten, shown
 from firstlight.interpolation import check_kept
 from firstlight.sweeping.ledger import DATABASE, Ledger, backup_of, hidden_password
 from firstlight.sweeping.record import RECORD, Record, read_record, settings_of_record, split_seeds
-from firstlight.sweeping.settings import MOST_TRIALS, Count, Settings
+from firstlight.sweeping.settings import MOST_TRIALS, Count, Settings, only_in_some
 from firstlight.sweeping.space import Space, space_of
 from firstlight.training.run_folder import numbered
 
@@ -69,6 +72,8 @@ def planned(overrides: list[str], config_dir: str | None, check: Check) -> Path:
             raise ConfigError(f"output_dir ({shorten(str(wanted))}) holds another sweep: {change}; give another one")
         go_on(wanted, plan)
         return wanted
+    if "output_dir" in given and wanted.is_dir() and any(wanted.iterdir()):
+        raise ConfigError(f"output_dir ({shorten(str(wanted))}) holds something else already; give another one")
     folder = _make_folder(wanted if "output_dir" in given else wanted.with_name(f"{wanted.name}_sweep"))
     plan.record.write(folder)
     ledger = Ledger.create(folder, plan.record, directions=len(plan.settings.objectives))
@@ -123,13 +128,14 @@ def make_plan(
     if len(refused) == len(checked):
         all_of_them = f" (as all {len(refused)} points of the sweep)" if len(refused) > 1 else ""
         raise ConfigError(f"{refused[0][0]}: {refused[0][1]}{all_of_them}".removeprefix(": "))
-    config = next(config for _, config, problem in checked if problem is None)
+    configs = [config for _, config, problem in checked if problem is None]
     good = [point for point, _, problem in checked if problem is None] if is_grid else [None] * settings.trials
     rows = [_row(space, point, number, seed) for number, point in enumerate(good) for seed in seeds]
     record = Record(
         arguments=own,
         config_dir=str(Path(config_dir).absolute()) if config_dir else None,
-        config=config,
+        config=configs[0],
+        digests=[digest(config) for config in configs],
         settings=vars(settings) | {"storage": None},
         n_trials=len(rows),
         seeds=seeds,
@@ -190,9 +196,11 @@ def _checked(
 
 
 def _first(overrides: list[str], config_dir: str | None) -> DictConfig:
-    """The config of the first trial, with the section of the sweep."""
-    first = []
+    """The config of the first trial, with the section of the sweep, without what is set only in some."""
+    some, first = only_in_some(overrides, config_dir), []
     for text, override in zip(overrides, parse_overrides(overrides), strict=True):
+        if override.key_or_group in some:
+            continue
         if override.is_sweep_override():
             [parameter] = space_of([text], NO_SETTINGS).parameters
             text = parameter.override(parameter.ends()[0])
@@ -202,7 +210,7 @@ def _first(overrides: list[str], config_dir: str | None) -> DictConfig:
 
 NO_SETTINGS = Settings(
     params={},
-    only_if={},
+    only_if=[],
     sampler=None,
     trials=1,
     pruner=None,
@@ -244,7 +252,12 @@ def _storage_as_typed(overrides: list[str], settings: Settings) -> str | None:
         return None
     typed = [o.partition("=")[2].strip("'\"") for o in overrides if o.startswith("sweep.storage=")]
     text = typed[-1] if typed else settings.storage
-    if "@" in text and ":" in text.rpartition("@")[0].rpartition("//")[2] and "${" not in text:
+    try:
+        url = make_url(text)
+    except ArgumentError as error:
+        raise ConfigError(f"sweep.storage ({shorten(text)}): {one_line(error)}") from None
+    secrets = [str(url.password or ""), *(str(value) for key, value in url.query.items() if "pass" in key)]
+    if any(secret and re.fullmatch(r"\$\{oc\.env:[^{}]+\}", secret) is None for secret in secrets):
         raise ConfigError("sweep.storage: the password would be kept in the sweep's folder: give ${oc.env:NAME}")
     return text
 
@@ -253,8 +266,13 @@ def changed(was: Record, now: Record) -> str | None:
     """The first difference between two sweeps; None if they are the same."""
     for key in ("arguments", "settings", "seeds", "config"):
         before, after = getattr(was, key), getattr(now, key)
+        if before != after and key == "arguments":
+            gone, new = [a for a in before if a not in after], [a for a in after if a not in before]
+            return f"{shorten(' '.join(gone)) or 'nothing'} is now {shorten(' '.join(new)) or 'nothing'}"
         if before != after:
             return next(_differences(key, before, after))
+    if was.digests != now.digests:  # of one that is not the first, as when a file of conf/ was edited
+        return "the config of some of its points is another one"
     return None
 
 

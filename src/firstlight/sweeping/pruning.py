@@ -7,7 +7,7 @@ import lightning.pytorch as pl
 import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 
-from firstlight.errors import RunError
+from firstlight.errors import ConfigError, RunError
 from firstlight.sweeping.ledger import Ledger, explained
 from firstlight.training.module import PretrainingModule
 from firstlight.training.trainer import Trainer
@@ -24,7 +24,7 @@ class Pruning(pl.Callback):
         self.sweep, self.number = Path(sweep), number
         self.trial: optuna.trial.Trial | None = None
         self.ledger: Ledger | None = None
-        self.has_failed = False
+        self.has_failed = self.is_silent = False
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(trainer, Trainer) and isinstance(pl_module, PretrainingModule)
@@ -36,11 +36,14 @@ class Pruning(pl.Callback):
             trainer.should_stop = True
 
     def _is_hopeless(self, loss: float, step: int, trainer: Trainer) -> bool:
-        if self.has_failed:
+        if self.has_failed or self.is_silent:
             return False
         try:
             if self.trial is None:
                 self.ledger = Ledger.open(self.sweep)
+                self.is_silent = len(self.ledger.record.settings["objectives"]) > 1  # of which Optuna takes no reports
+                if self.is_silent:
+                    return False
                 self.trial = self.ledger.trial(self.number, pruner_of(self.ledger.record.settings, trainer))
             with explained(str(self.sweep)):
                 if step not in self.ledger_values():  # a run that goes on evaluates again what was not saved
@@ -49,7 +52,7 @@ class Pruning(pl.Callback):
                 if hopeless and step < trainer.max_steps:
                     self.trial.set_user_attr("pruned_at_step", step)
                     return True
-        except RunError as error:
+        except (RunError, ConfigError) as error:
             self.has_failed = True
             print(f"note: nothing more is reported to the sweep, training goes on ({error})", file=sys.stderr)
         return False

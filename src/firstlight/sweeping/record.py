@@ -1,6 +1,6 @@
 """`sweep.yaml`: what a sweep is, and what that makes of its trials."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ class Record:
     seeds: list[int]
     version: str
     storage: str | None = None
+    digests: list[str] = field(default_factory=list)
+    """Of the configs of the points that were checked at planning, in their order."""
     format: int = FORMAT
 
     def write(self, folder: Path) -> None:

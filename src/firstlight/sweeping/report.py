@@ -127,7 +127,7 @@ def as_data(ledger: Ledger) -> dict[str, Any]:
 
 def show(ledger: Ledger, *, best_only: bool = False) -> None:
     """Print the table of trials, how far the sweep is, and its best point."""
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 140)
     rows, objectives, n_seeds = ledger.rows(), ledger.record.settings["objectives"], len(ledger.record.seeds)
     if not best_only:
         console.print(_table(ledger, current(rows), objectives))
@@ -145,7 +145,8 @@ def show(ledger: Ledger, *, best_only: bool = False) -> None:
 def command(ledger: Ledger, point: Point) -> str:
     """The command that trains a point again."""
     words = [typed(word) for word in trial_overrides(ledger.record, point.overrides, point.rows[0].seed)]
-    return f"firstlight train {shlex.join(words)}"
+    config_dir = ["--config-dir", ledger.record.config_dir] if ledger.record.config_dir else []
+    return f"firstlight train {shlex.join([*words, *config_dir])}"
 
 
 def _table(ledger: Ledger, rows: list[Row], objectives: list[str]) -> Table:

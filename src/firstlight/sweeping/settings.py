@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from omegaconf import DictConfig, ListConfig
 from pydantic import Field
 
+from firstlight.compose import compose_config
 from firstlight.config import FinitePositive, NonEmpty, Seed
 from firstlight.errors import ConfigError, did_you_mean
 
@@ -23,7 +25,7 @@ class Settings:
     """See conf/sweep/default.yaml, where each is explained."""
 
     params: dict[str, str | int | float | bool | None]
-    only_if: dict[str, NonEmpty]
+    only_if: list[NonEmpty]
     sampler: Literal["grid", "random", "tpe", "nsgaii"] | None
     trials: Count
     pruner: Literal["median", "hyperband"] | None
@@ -44,3 +46,18 @@ class Settings:
             raise ConfigError(
                 f"sweep.pruner ({self.pruner}) compares validation losses: it needs sweep.objectives=[val/loss]"
             )
+
+
+def conditional_keys(rules: list[str]) -> list[str]:
+    """The keys that the rules "KEY if OTHER=VALUE" are about."""
+    return [rule.partition(" if ")[0].strip() for rule in rules]
+
+
+def only_in_some(overrides: list[str], config_dir: str | None) -> list[str]:
+    """The keys that `sweep.only_if` sets only where another has a value, and that other trials may not have."""
+    of_the_sweep = [o for o in overrides if o.startswith(("sweep=", "sweep."))]
+    if not of_the_sweep:
+        return []
+    section = compose_config("train", of_the_sweep, config_dir).sweep
+    rules = section.get("only_if") if isinstance(section, DictConfig) else None
+    return conditional_keys([str(rule) for rule in rules]) if isinstance(rules, ListConfig) else []

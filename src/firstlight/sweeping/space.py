@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -17,7 +17,10 @@ from optuna.distributions import (
 
 from firstlight.compose import parse_overrides
 from firstlight.errors import ConfigError, one_line
-from firstlight.sweeping.settings import MOST_TRIALS, Settings
+from firstlight.sweeping.settings import MOST_TRIALS, Settings, conditional_keys
+
+TAGS = {"log", "int"}
+"""What an interval may be called: to be drawn from on a logarithmic scale, as whole numbers."""
 
 
 @dataclass(frozen=True)
@@ -100,40 +103,68 @@ def space_of(overrides: list[str], settings: Settings) -> Space:
     Raises:
         ConfigError: values that cannot be listed, or a condition on what is not swept over.
     """
-    given = {override.get_key_element() for override in parse_overrides(overrides)}
+    given = {_key(override) for override in parse_overrides(overrides)}
     params = [f"{key}={_text(value)}" for key, value in settings.params.items()]
-    own = [text for text, o in zip(params, parse_overrides(params), strict=True) if o.get_key_element() not in given]
-    fixed, parameters = [], []
+    own = [text for text, o in zip(params, parse_overrides(params), strict=True) if _key(o) not in given]
     texts = [*own, *overrides]
-    for text, override in zip(texts, parse_overrides(texts), strict=True):
-        if override.is_sweep_override():
-            parameters.append(_parameter(text, override, settings.only_if.get(override.get_key_element())))
-        else:
-            fixed.append(text)
-    swept = [parameter.key for parameter in parameters]
-    for key, condition in settings.only_if.items():
-        on = condition.partition("=")[0]
-        if key in swept and on in swept and swept.index(on) > swept.index(key):
-            raise ConfigError(f"sweep.only_if.{key}: {on}, which it depends on, must be given before {key}")
-        if key not in swept:
-            raise ConfigError(f"sweep.only_if.{key}: {key} is not swept over")
-    last = {o.get_key_element(): n for n, o in enumerate(parse_overrides(fixed))}
-    return Space([text for n, text in enumerate(fixed) if n in last.values()], parameters)
+    parsed = {_key(o): (text, o) for text, o in zip(texts, parse_overrides(texts), strict=True)}  # the last counts
+    swept = [_parameter(text, override) for text, override in parsed.values() if override.is_sweep_override()]
+    fixed = [(text, override) for text, override in parsed.values() if not override.is_sweep_override()]
+    conditions = dict(_condition(rule, swept, fixed) for rule in settings.only_if)
+    parameters = [replace(parameter, condition=conditions.get(parameter.key)) for parameter in swept]
+    return Space([text for text, _ in fixed], parameters)
+
+
+def _key(override: Override) -> str:
+    """What an override is about, whether it adds, changes or takes away."""
+    return f"{override.key_or_group}@{override.package}" if override.package else override.key_or_group
+
+
+def _condition(rule: str, swept: list[Parameter], fixed: list[tuple[str, Override]]) -> tuple[str, str]:
+    """The key of a rule, and its condition as the overrides of a trial have it.
+
+    Raises:
+        ConfigError: there is no such key, or it can never hold.
+    """
+    [key], condition, keys = conditional_keys([rule]), rule.partition(" if ")[2].strip(), [p.key for p in swept]
+    if "=" not in condition:
+        raise ConfigError(f"sweep.only_if ({rule}): write 'KEY if OTHER=VALUE'")
+    if key not in keys:
+        raise ConfigError(f"sweep.only_if ({rule}): {key} is not swept over")
+    [wanted] = parse_overrides([condition])
+    on = wanted.get_key_element()
+    if on in keys and keys.index(on) > keys.index(key):
+        raise ConfigError(f"sweep.only_if ({rule}): {on} must be given before {key}, which depends on it")
+    given = [override for _, override in fixed if override.get_key_element() == on]
+    if on not in keys and not given:
+        raise ConfigError(f"sweep.only_if ({rule}): {on} is neither swept over nor given")
+    if given:  # as where a sweep with a name is narrowed: it holds for all trials, or for none
+        texts = [text for text, override in fixed if override in given]
+        return key, texts[0] if given[0].value() == wanted.value() else condition
+    texts = list((swept[keys.index(on)].values or {}).values())
+    found = next((t for t in texts if parse_overrides([t])[0].value() == wanted.value()), None)
+    if found is None:
+        raise ConfigError(f"sweep.only_if ({rule}): it never holds (there is {', '.join(texts) or 'an interval'})")
+    return key, found
 
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _parameter(text: str, override: Override, condition: str | None) -> Parameter:
+def _parameter(text: str, override: Override) -> Parameter:
     key, value = override.get_key_element(), override.value()
     try:
         if isinstance(value, IntervalSweep):
-            return Parameter(key, _interval(value), None, condition)
+            if unknown := value.tags - TAGS:
+                raise ConfigError(f"{text}: there is no tag {min(unknown)}; give log or int")
+            return Parameter(key, _interval(value), None)
         texts = list(islice(override.sweep_string_iterator(), MOST_TRIALS + 1))
         plain: list[Any] = list(islice(override.sweep_iterator(Transformer.identity), MOST_TRIALS + 1))
     except (HydraException, ValueError, AttributeError) as error:  # range(1, 5, 0), interval(2, 1)
         raise ConfigError(f"{text}: these are no values to sweep over: list them ({one_line(error)})") from None
+    if not texts:
+        raise ConfigError(f"{text}: there is no value in it")
     if len(texts) > MOST_TRIALS:
         raise ConfigError(f"{key}: a sweep has at most {MOST_TRIALS:,} trials; give fewer values")
     if twice := next((t for t in texts if texts.count(t) > 1), None):
@@ -143,8 +174,8 @@ def _parameter(text: str, override: Override, condition: str | None) -> Paramete
     values = dict(zip(plain if is_numeric else texts, (f"{key}={t}" for t in texts), strict=True))
     if isinstance(value, RangeSweep) and all(isinstance(v, int) for v in plain) and not value.shuffle:
         first, last = min(map(int, values)), max(map(int, values))
-        return Parameter(key, IntDistribution(first, last, step=int(abs(value.step))), values, condition)
-    return Parameter(key, CategoricalDistribution(list(values)), values, condition)
+        return Parameter(key, IntDistribution(first, last, step=int(abs(value.step))), values)
+    return Parameter(key, CategoricalDistribution(list(values)), values)
 
 
 def _interval(value: IntervalSweep) -> BaseDistribution:

@@ -1,5 +1,6 @@
 """One trial: a run in a process of its own, watched until it ends, and what it came to written into the ledger."""
 
+import math
 import os
 import re
 import shutil
@@ -75,6 +76,9 @@ def _made(ledger: Ledger, row: Row, train: Train) -> Ended:
         if signals.received and exit_code != 0:
             ledger.note(row.number, seconds=seconds)
             return Ended("planned", signals.received)
+        if ledger.row(row.number).worker != row.worker:  # it was silent for long, and was held for dead
+            is_over = True
+            raise RunError(f"{folder}: another worker has taken this trial over; its result is not written down twice")
         state = _finish(ledger, row, exit_code, seconds, _last_line(log, start), timeout if is_late else None)
         is_over = True
         return Ended(state, signals.received)
@@ -167,8 +171,8 @@ def _finish(
         except ConfigError as problem:
             metrics, error = {}, str(problem)
         else:
-            missing = [name for name in names if name not in metrics]
-            error = f"the run has no {missing[0]}" if missing else None
+            missing = [name for name in names if not math.isfinite(metrics.get(name, math.nan))]
+            error = f"the run has no {missing[0]} that is a number" if missing else None
         if error is None:
             is_pruned = "pruned_at_step" in ledger.study.trials[row.number].user_attrs
             state = TrialState.PRUNED if is_pruned else TrialState.COMPLETE
@@ -199,12 +203,16 @@ def metrics_of(run: Path) -> dict[str, float]:
 
 def _reason(exit_code: int | None, last_line: str) -> str:
     if exit_code is not None and exit_code < 0:
-        name = signal.Signals(-exit_code).name
+        name = _name_of(-exit_code)
         hint = ", perhaps because memory ran out" if name == "SIGKILL" else ""
         return f"ended by {name}{hint}"
     if exit_code is not None and exit_code > 128:
-        return f"stopped by {signal.Signals(exit_code - 128).name}; retry goes on with it"
+        return f"stopped by {_name_of(exit_code - 128)}; retry goes on with it"
     return last_line or f"ended with exit code {exit_code}"
+
+
+def _name_of(signum: int) -> str:
+    return signal.Signals(signum).name if signum in set(signal.Signals) else f"signal {signum}"
 
 
 def _last_line(log: Path, start: int) -> str:

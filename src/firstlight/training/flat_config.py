@@ -1,12 +1,13 @@
 """A composed config as one level of dotted keys, for whoever shows or compares it."""
 
+import re
 from typing import Any
 
 
 def flatten(node: dict[str, Any], without: tuple[str, ...] = (), path: str = "") -> dict[str, Any]:
     """The values of a nested config by dotted key, but for keys that begin with one of `without`.
 
-    Of an object its class is shown, in place of what instantiation alone reads.
+    Of an object its class is shown (with its module, if it is not firstlight's), not what instantiation alone reads.
     """
     flat: dict[str, Any] = {}
     for key, value in node.items():
@@ -16,7 +17,7 @@ def flatten(node: dict[str, Any], without: tuple[str, ...] = (), path: str = "")
         if isinstance(value, dict) and value:
             flat |= flatten(value, without, f"{name}.")
         elif key == "_target_":
-            flat[path.rstrip(".")] = str(value).rpartition(".")[2]
+            flat[path.rstrip(".")] = re.sub(r"^firstlight\..*\.", "", str(value))
         elif not str(key).startswith("_"):
             flat[name] = value
     return flat
