@@ -13,9 +13,11 @@ from optuna.trial import TrialState
 
 from firstlight.errors import ConfigError, RunError, message_lines
 from firstlight.sweeping import ledger as module
-from firstlight.sweeping.ledger import DATABASE, Ledger, backup_of
+from firstlight.sweeping import storage
+from firstlight.sweeping.ledger import Ledger
 from firstlight.sweeping.plan import NO_SETTINGS
 from firstlight.sweeping.record import RECORD, Record, read_record
+from firstlight.sweeping.storage import DATABASE, backup_of
 
 ROWS = [{"params": {}, "attributes": {"point": n, "seed": 1, "overrides": [f"a={n}"]}} for n in range(6)]
 
@@ -154,6 +156,37 @@ def test_a_database_in_place_of_the_file_is_read_through_the_environment_each_ti
         Ledger.open(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["a b#c", "a%41b", "a?b=c", "ä{x}"])
+def test_a_folder_may_have_any_name(ledger, tmp_path, name):
+    folder = tmp_path / name
+    folder.mkdir()
+    ledger.record.write(folder)
+    other = Ledger.create(folder, ledger.record, directions=1)
+    other.add(ROWS)
+    other.close()
+    again = Ledger.open(folder)
+    assert states(again) == ["planned"] * 6
+    again.close()
+    assert {file.name for file in folder.iterdir()} == {DATABASE, f"{DATABASE}.backup", RECORD, ".sweep.lock"}
+
+
+def test_what_a_killed_process_left_half_written_is_put_right_and_not_taken_for_damage(ledger, capsys):
+    """A hot journal: SQLite rolls it back when the file is opened next, if it may write."""
+    ledger.finish(0, TrialState.COMPLETE, [1.0], metrics={"val/loss": 1.0})
+    write_half = (
+        "import os, sqlite3, sys; db = sqlite3.connect(sys.argv[1], isolation_level=None);"
+        "db.execute('PRAGMA cache_size = 1'); db.execute('PRAGMA cache_spill = 1'); db.execute('BEGIN IMMEDIATE');"
+        "db.execute('CREATE TABLE junk (a)');"
+        "db.executemany('INSERT INTO junk VALUES (?)', [('x' * 5000,)] * 200); os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", write_half, str(ledger.folder / DATABASE)], check=False, timeout=60)
+    assert (ledger.folder / f"{DATABASE}-journal").stat().st_size > 0
+    again = Ledger.open(ledger.folder)
+    assert states(again) == ["done", *["planned"] * 5]
+    again.close()
+    assert capsys.readouterr().err == ""
+
+
 def test_without_a_whole_backup_a_damaged_ledger_is_refused(ledger):
     ledger.close()
     for file in (ledger.folder / DATABASE, backup_of(ledger.folder / DATABASE)):
@@ -164,7 +197,7 @@ def test_without_a_whole_backup_a_damaged_ledger_is_refused(ledger):
 
 
 def test_a_ledger_that_somebody_else_locks_is_one_line(ledger, monkeypatch):
-    monkeypatch.setattr(module, "PATIENCE", 0.1)
+    monkeypatch.setattr(storage, "PATIENCE", 0.1)
     ledger.close()
     other = sqlite3.connect(ledger.folder / DATABASE, timeout=0)
     other.execute("BEGIN EXCLUSIVE")

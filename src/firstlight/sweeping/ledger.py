@@ -6,34 +6,28 @@ checkpoint, if its worker died. After every change the file is copied, whole, to
 
 import os
 import socket
-import sqlite3
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import optuna
 from filelock import FileLock, Timeout
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy.exc import SQLAlchemyError
 
-from firstlight.errors import ConfigError, RunError, hide, one_line, shorten
+from firstlight.errors import ConfigError, RunError, shorten
+from firstlight.sweeping import storage as files
 from firstlight.sweeping.record import Record, read_record
+from firstlight.sweeping.storage import DATABASE, LOCK, back_up, explained, open_storage, restore, storage_url
 
-DATABASE, LOCK = "sweep.db", ".sweep.lock"
-PATIENCE = 30.0
-"""Seconds that a database may be locked by others."""
 BEAT, DEAD_AFTER = 10.0, 120.0
 """Seconds: how often a worker says that it lives, and when another machine holds it for dead."""
 KEPT_BY_RETRY = ("point", "seed", "overrides", "config", "folder", "seconds")
@@ -90,9 +84,8 @@ class Ledger:
         Raises:
             RunError: the database refuses.
         """
-        url = storage_url(folder, record.storage)
-        with explained(url):
-            storage = _storage(url)
+        with explained(storage_url(folder, record.storage)):
+            storage = open_storage(folder, record.storage)
             name = str(folder.absolute()) if record.storage else "sweep"
             study = optuna.create_study(
                 storage=storage, study_name=name, directions=[StudyDirection.MINIMIZE] * directions, load_if_exists=True
@@ -110,9 +103,9 @@ class Ledger:
         record = read_record(folder)
         url = storage_url(folder, record.storage)
         if record.storage is None:
-            _restore(folder / DATABASE)
+            restore(folder / DATABASE)
         with explained(url):
-            storage = _storage(url)
+            storage = open_storage(folder, record.storage)
             name = str(folder.absolute()) if record.storage else "sweep"
             try:
                 study = optuna.load_study(storage=storage, study_name=name)
@@ -222,23 +215,16 @@ class Ledger:
     def locked(self) -> Iterator[None]:
         """One worker at a time, of all on this file system."""
         try:
-            with FileLock(self.folder / LOCK, timeout=PATIENCE):
+            with FileLock(self.folder / LOCK, timeout=files.PATIENCE):
                 yield
         except Timeout:
-            raise RunError(f"{self.folder / LOCK}: another process holds it for {PATIENCE:.0f} s") from None
+            raise RunError(f"{self.folder / LOCK}: another process holds it for {files.PATIENCE:.0f} s") from None
 
     def back_up(self) -> None:
         """Copy the file, if it is one."""
-        if self.record.storage is not None:
-            return
-        file, temporary = self.folder / DATABASE, self.folder / f"{DATABASE}.tmp"
-        try:
-            with self.locked(), explained(str(file)), closing(sqlite3.connect(file, timeout=PATIENCE)) as source:
-                with closing(sqlite3.connect(temporary)) as copy:
-                    source.backup(copy)
-                temporary.replace(backup_of(file))
-        finally:
-            temporary.unlink(missing_ok=True)
+        if self.record.storage is None:
+            with self.locked():
+                back_up(self.folder / DATABASE)
 
     def close(self) -> None:
         """Let go of the database."""
@@ -297,101 +283,3 @@ def _started(pid: int) -> str:
         return "running"
     state, *rest = text.rpartition(")")[2].split()
     return "" if state in "ZX" else rest[18]
-
-
-def storage_url(folder: Path, storage: str | None) -> str:
-    """Where Optuna finds the study; references to the environment, as for a password, are followed.
-
-    Raises:
-        ConfigError: one leads nowhere.
-    """
-    if storage is None:
-        return f"sqlite:///{(folder / DATABASE).absolute()}"
-    try:
-        url = str(OmegaConf.create({"storage": storage}).storage)
-    except OmegaConfBaseException as error:
-        reason = str(error).splitlines()[0].rpartition("interpolation: ")[2]
-        raise ConfigError(f"sweep.storage ({storage}): {reason}") from None
-    hidden_password(url)
-    return url
-
-
-def backup_of(file: Path) -> Path:
-    return file.with_name(f"{file.name}.backup")
-
-
-def _storage(url: str) -> RDBStorage:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    options = {"connect_args": {"timeout": PATIENCE}} if url.startswith("sqlite") else {"pool_pre_ping": True}
-    try:
-        return RDBStorage(url.replace("{", "{{").replace("}", "}}"), engine_kwargs=options)  # Optuna formats it
-    except ImportError as error:
-        raise ConfigError(
-            f"sweep.storage: {url.partition(':')[0]} needs a driver (pip install 'firstlight[postgresql]'; "
-            f"{one_line(error.__cause__ or error)})"
-        ) from None
-
-
-def _restore(file: Path) -> None:
-    """Put the backup in the place of a ledger that is damaged or gone.
-
-    Raises:
-        ConfigError: neither is whole.
-    """
-    if _damage(file) is None:
-        return
-    with FileLock(file.with_name(LOCK), timeout=PATIENCE):
-        problem = _damage(file)
-        if problem is None:  # another process has done it
-            return
-        backup = backup_of(file)
-        if _damage(backup) is not None:
-            raise ConfigError(f"{file}: {problem}, and so is its backup; the runs beside it are untouched")
-        for part in (file, file.with_name(f"{file.name}-journal")):
-            if part.exists():
-                part.replace(part.with_name(f"{part.name}.damaged"))
-        copy = file.with_name(f"{file.name}.tmp")
-        copy.write_bytes(backup.read_bytes())
-        copy.replace(file)
-    print(f"note: {file}: {problem}: going on with its backup, of the last trial that changed", file=sys.stderr)
-
-
-def _damage(file: Path) -> str | None:
-    """What is wrong with a ledger; None if nothing."""
-    if not file.is_file():
-        return "is gone"
-    try:
-        # not read-only: what a killed process left half done is put right first
-        with closing(
-            sqlite3.connect(f"{file.absolute().as_uri()}?mode=rw", uri=True, timeout=PATIENCE / 6)
-        ) as database:
-            [(result,)] = database.execute("PRAGMA quick_check(1)").fetchall()
-            database.execute("SELECT count(*) FROM trials").fetchall()
-    except sqlite3.OperationalError as error:
-        if "locked" in str(error):
-            return None  # it is used, and whoever uses it next waits
-        return f"is damaged ({one_line(error)})"
-    except (sqlite3.DatabaseError, ValueError) as error:
-        return f"is damaged ({one_line(error)})"
-    return None if result == "ok" else f"is damaged ({shorten(result)})"
-
-
-@contextmanager
-def explained(url: str) -> Iterator[None]:
-    """Say in one line what a database refuses.
-
-    Raises:
-        RunError: it does.
-    """
-    try:
-        yield
-    except (StorageInternalError, SQLAlchemyError, sqlite3.Error, UpdateFinishedTrialError, OSError) as error:
-        cause = error.__cause__ or error
-        reason = one_line(cause).partition(" [SQL:")[0]
-        raise RunError(f"the ledger of the sweep ({shorten(url)}) cannot be used: {reason}") from error
-
-
-def hidden_password(url: str | None) -> None:
-    """Keep the password of a database out of messages."""
-    if url and "@" in url:
-        hide(url.rpartition("@")[0].rpartition("//")[2], "...")

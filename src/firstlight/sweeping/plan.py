@@ -22,10 +22,11 @@ from firstlight.config import blame, build, check_config
 from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, one_line, shorten, shown
 from firstlight.interpolation import check_kept
-from firstlight.sweeping.ledger import DATABASE, Ledger, backup_of, hidden_password
+from firstlight.sweeping.ledger import Ledger
 from firstlight.sweeping.record import RECORD, Record, read_record, settings_of_record, split_seeds
 from firstlight.sweeping.settings import MOST_TRIALS, Count, Settings, only_in_some
 from firstlight.sweeping.space import Space, space_of
+from firstlight.sweeping.storage import DATABASE, backup_of, hidden_password
 from firstlight.training.run_folder import numbered
 
 Check = Callable[[DictConfig], dict[str, Any]]

@@ -8,7 +8,8 @@ import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 
 from firstlight.errors import ConfigError, RunError
-from firstlight.sweeping.ledger import Ledger, explained
+from firstlight.sweeping.ledger import Ledger
+from firstlight.sweeping.storage import explained
 from firstlight.training.module import PretrainingModule
 from firstlight.training.trainer import Trainer
 
