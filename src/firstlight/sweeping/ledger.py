@@ -195,13 +195,13 @@ class Ledger:
 
     @contextmanager
     def alive(self, number: int) -> Iterator[None]:
-        """Within the block, say every few seconds that the worker of this row lives."""
-        over = threading.Event()
+        """Within the block, say every few seconds that the worker of this row lives, and how long it has worked."""
+        over, before, began = threading.Event(), self.row(number).seconds, time.perf_counter()
 
         def beat() -> None:
             while not over.wait(BEAT):
                 with suppress(RunError):  # the next beat may succeed; what must be written is written elsewhere
-                    self.note(number, alive=time.time())
+                    self.note(number, alive=time.time(), seconds=before + time.perf_counter() - began)
 
         thread = threading.Thread(target=beat, daemon=True)
         thread.start()
