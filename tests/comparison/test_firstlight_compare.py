@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -190,18 +191,31 @@ def test_the_page_needs_no_network_and_a_sample_stays_text(found):
     assert Path("out/compare.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_browser_shows_the_page(found, tmp_path):
-    """Chromium runs its script: the table, the curves and the samples are there, and the sample is text."""
-    import subprocess
+MOUSE = """<script>
+document.getElementById("axes").children[1].click();
+const place = document.getElementById("plot").getBoundingClientRect();
+const at = { clientX: place.left + place.width * .98, clientY: place.top + place.height * .1 };
+document.getElementById("plot").dispatchEvent(new MouseEvent("mousemove", at));
+</script>"""
 
+
+def test_a_browser_shows_the_page_and_what_the_mouse_is_at(found, tmp_path):
+    """Chromium runs its script: the table, the curves and the samples are there, and the sample is text."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("there is no Chromium")
     found("a", "b")
-    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}", "--dump-dom"]
-    page = Path("out/compare.html").absolute().as_uri()
-    shown = subprocess.run([chromium, *options, page], capture_output=True, text=True, timeout=60, check=True).stdout
+    page = tmp_path / "page.html"
+    page.write_text(Path("out/compare.html").read_text().replace("</body>", f"{MOUSE}</body>"))
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile", "--dump-dom"]
+    command = [chromium, *options, page.as_uri()]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     body = shown.partition("</script>")[0].partition("<body>")[2]
     assert body.count("<path ") == 2 and "the best" in body
     assert "&lt;/script&gt;&lt;b&gt;lamp" in body
     assert 'aria-pressed="true">step 12<' in body
+    assert 'aria-pressed="true">training tokens<' in body and 'aria-pressed="false">optimizer steps<' in body
+    tip = body.partition('<div id="tip"')[2]
+    assert re.search(
+        r"<b>[ab]</b><br>12 optimizer steps, 768 training tokens, .* seconds of training<br>val/loss \d", tip
+    )
