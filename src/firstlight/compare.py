@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.console import Console
 
-from firstlight.comparison.groups import group_runs, without_twins
+from firstlight.comparison.groups import group_runs
 from firstlight.comparison.plot import figure_of
 from firstlight.comparison.report import report_html
 from firstlight.comparison.result import as_data
@@ -18,8 +18,8 @@ from firstlight.comparison.table import tables
 from firstlight.comparison.verdict import judge
 from firstlight.config import check_config
 from firstlight.data.files import user_path
-from firstlight.errors import ConfigError, RunError, shorten
-from firstlight.training.run_folder import numbered
+from firstlight.errors import RunError
+from firstlight.training.run_folder import new_folder
 
 FILES = ("compare.html", "compare.png", "compare.json")
 
@@ -39,8 +39,8 @@ def compare(settings: Settings) -> dict[str, Any]:
     Raises:
         ConfigError: there are no such runs, or they cannot be compared.
     """
-    runs, twins = without_twins(find_runs(settings.names))
-    ranked, notes = judge(group_runs(runs), settings)
+    groups, twins = group_runs(find_runs(settings.names))
+    ranked, notes = judge(groups, settings)
     return as_data(ranked, [*twins, *notes], settings)
 
 
@@ -51,7 +51,7 @@ def main(config: DictConfig) -> None:
         ConfigError: see `compare`; or the folder cannot be written.
     """
     settings = Settings(**arguments(config))
-    folder = make_folder(user_path(settings.out)) if settings.out is not None else None  # before what takes long
+    folder = new_folder(user_path(settings.out), "out") if settings.out is not None else None  # before what takes long
     try:
         found = compare(settings)
     except BaseException:
@@ -65,20 +65,6 @@ def main(config: DictConfig) -> None:
         print(f"note: {note}", file=sys.stderr)
     if folder is not None:
         print(f"report: {write_files(found, folder)}")
-
-
-def make_folder(wanted: Path) -> Path:
-    """The folder `wanted`, or `wanted_2`, ...: the first that is new or empty.
-
-    Raises:
-        ConfigError: it cannot be made.
-    """
-    try:
-        folder = next(f for f in numbered(wanted) if not f.exists() or (f.is_dir() and not any(f.iterdir())))
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"out ({shorten(str(wanted))}) cannot be made: {error.strerror}; give out=...") from None
-    return folder
 
 
 def write_files(found: dict[str, Any], folder: Path) -> Path:

@@ -20,6 +20,7 @@ from firstlight.output import write
 from firstlight.sweeping import TRIAL, report
 from firstlight.sweeping.ledger import Ledger
 from firstlight.sweeping.record import RECORD, read_record
+from firstlight.weights.find import newest_file
 
 Action = Literal["status", "resume", "retry", "best"]
 
@@ -47,9 +48,9 @@ def main(config: DictConfig) -> Path | None:
     folder = newest_sweep() if plain["folder"] == "last" else user_path(plain["folder"])
     if plain["action"] in ("resume", "retry"):
         from firstlight import train  # late: it imports torch
-        from firstlight.sweeping.loop import check_unchanged
+        from firstlight.sweeping.plan import complete
 
-        check_unchanged(folder, train.arguments)
+        complete(folder, train.arguments)
     ledger = Ledger.open(folder)
     try:
         if plain["action"] == "retry":
@@ -142,7 +143,7 @@ def newest_sweep(root: str = "outputs") -> Path:
     Raises:
         ConfigError: there is none.
     """
-    records = sorted(Path(root).glob(f"**/{RECORD}"), key=lambda file: file.stat().st_mtime)
-    if not records:
+    record = newest_file(Path(root), f"**/{RECORD}")
+    if record is None:
         raise ConfigError(f"folder=last: there is no sweep below {root}/")
-    return records[-1].parent
+    return record.parent

@@ -114,6 +114,14 @@ def test_a_config_and_a_seed_count_once_whatever_does_not_change_training(found,
     assert sum("is left out" in note for note in result["notes"]) == 2
 
 
+def test_one_text_at_two_places_is_one_text(found, place):
+    shutil.copytree("b", "moved", dirs_exist_ok=True)
+    config = Path("moved/.hydra/config.yaml")
+    config.write_text(config.read_text().replace("path: one.txt", f"path: {place}/one.txt"))
+    difference = found("a", "moved")["configs"][1]["difference"]
+    assert difference["is_paired"] and difference["value"] > 0
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

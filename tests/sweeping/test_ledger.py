@@ -9,13 +9,13 @@ import time
 from dataclasses import replace
 
 import pytest
+from no_settings import NO_SETTINGS
 from optuna.trial import TrialState
 
 from firstlight.errors import ConfigError, RunError, message_lines
 from firstlight.sweeping import ledger as module
 from firstlight.sweeping import storage
 from firstlight.sweeping.ledger import Ledger
-from firstlight.sweeping.plan import NO_SETTINGS
 from firstlight.sweeping.record import RECORD, Record, read_record
 from firstlight.sweeping.storage import DATABASE, backup_of
 

@@ -1,10 +1,10 @@
 """What is swept over: values as Hydra's grammar has them, and conditions between them."""
 
 import pytest
+from no_settings import NO_SETTINGS
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from firstlight.errors import ConfigError
-from firstlight.sweeping.plan import NO_SETTINGS
 from firstlight.sweeping.settings import Settings
 from firstlight.sweeping.space import space_of
 

@@ -28,18 +28,6 @@ class Group:
     runs: list[Run]
 
 
-def without_twins(runs: list[Run]) -> tuple[list[Run], list[str]]:
-    """Of runs of one config and one seed only that which was written last, as they say nothing new; and notes."""
-    kept: dict[tuple[str, int], Run] = {}
-    notes = []
-    for run in sorted(runs, key=lambda run: run.written):
-        twin = kept.get(key := (json.dumps(_settings(run), sort_keys=True, default=str), run.seed))
-        if twin is not None:
-            notes.append(f"{twin.name} is left out: {run.name} has the same config and seed, and is newer")
-        kept[key] = run
-    return [run for run in runs if run in kept.values()], notes
-
-
 def _settings(run: Run) -> dict[str, Any]:
     """What makes its config another one, by dotted key."""
     stopping = (run.config.get("callbacks") or {}).get(CHANGES_TRAINING)
@@ -47,20 +35,31 @@ def _settings(run: Run) -> dict[str, Any]:
     return flatten(run.config, NOT_COMPARED) | more
 
 
-def group_runs(runs: list[Run]) -> list[Group]:
-    """The configs among `runs`, in the order in which they come first."""
-    flat = [_settings(run) for run in runs]
-    members: dict[str, list[int]] = {}
-    for n, values in enumerate(flat):
-        members.setdefault(json.dumps(values, sort_keys=True, default=str), []).append(n)
-    firsts = [flat[indices[0]] for indices in members.values()]
+def group_runs(runs: list[Run]) -> tuple[list[Group], list[str]]:
+    """The configs among `runs`, in the order in which they come first, and notes.
+
+    Of runs of one config and one seed only that which was written last is kept, as the others say nothing new.
+    """
+    members: dict[str, dict[int, Run]] = {}
+    firsts: list[dict[str, Any]] = []
+    notes = []
+    for run in runs:
+        values = _settings(run)
+        key = json.dumps(values, sort_keys=True, default=str)
+        if key not in members:
+            members[key] = {}
+            firsts.append(values)
+        if twin := members[key].get(run.seed):
+            older, run = sorted((twin, run), key=lambda run: run.written)
+            notes.append(f"{older.name} is left out: {run.name} has the same config and seed, and is newer")
+        members[key][run.seed] = run
     keys = list(dict.fromkeys(key for values in firsts for key in values))
     differing = [key for key in keys if len({_shown(values, key) for values in firsts}) > 1]
     groups = []
-    for indices, values in zip(members.values(), firsts, strict=True):
-        settings = {key: _shown(values, key) for key in differing}
-        groups.append(Group(_label(settings, runs[indices[0]]), settings, [runs[n] for n in indices]))
-    return groups
+    for seeds, values in zip(members.values(), firsts, strict=True):
+        settings, kept = {key: _shown(values, key) for key in differing}, list(seeds.values())
+        groups.append(Group(_label(settings, kept[0]), settings, kept))
+    return groups, notes
 
 
 def _shown(values: dict[str, Any], key: str) -> str:

@@ -24,20 +24,15 @@ def importance(groups: list[Group], values: list[float]) -> dict[str, float] | N
         return None
     columns = {key: [_plain(group.settings[key]) for group in groups] for key in shared}
     distributions = {key: _distribution(column) for key, column in columns.items()}
-    verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        study = optuna.create_study()
-        for n, value in enumerate(values):
-            params = {
-                key: column[n] if isinstance(distributions[key], FloatDistribution) else str(column[n])
-                for key, column in columns.items()
-            }
-            study.add_trial(create_trial(params=params, distributions=distributions, value=value))
-        evaluator = PedAnovaImportanceEvaluator(target_quantile=0.5)
-        return get_param_importances(study, evaluator=evaluator)
-    finally:
-        optuna.logging.set_verbosity(verbosity)
+    study = optuna.create_study()
+    for n, value in enumerate(values):
+        params = {
+            key: column[n] if isinstance(distributions[key], FloatDistribution) else str(column[n])
+            for key, column in columns.items()
+        }
+        study.add_trial(create_trial(params=params, distributions=distributions, value=value))
+    return get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=0.5))
 
 
 def _plain(text: str) -> Any:

@@ -6,14 +6,14 @@ from firstlight import __version__
 from firstlight.comparison.groups import NOTHING
 from firstlight.comparison.importance import importance
 from firstlight.comparison.runs import X_AXES, Run
-from firstlight.comparison.settings import Settings
-from firstlight.comparison.verdict import Ranked, is_higher_better
+from firstlight.comparison.settings import Settings, sign_of
+from firstlight.comparison.verdict import Ranked
 
 
 def as_data(ranked: list[Ranked], notes: list[str], settings: Settings) -> dict[str, Any]:
     """JSON-ready; configs are best first, and `runs[i].config` is a place among them."""
     metric = settings.metric
-    sign = -1 if is_higher_better(metric) else 1
+    sign = sign_of(metric)
     runs = [_run(run, n, metric) for n, config in enumerate(ranked) for run in config.group.runs]
     return {
         "firstlight": __version__,

@@ -7,17 +7,17 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from firstlight.comparison.settings import HIGHER_IS_BETTER
+from firstlight.comparison.settings import sign_of
 from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, did_you_mean, one_line, shorten
 from firstlight.sweeping.ledger import Ledger
 from firstlight.sweeping.record import RECORD
+from firstlight.training.callbacks.sample_generation import FILE_NAME as SAMPLES
 from firstlight.training.metrics_file import FILE_NAME, read_rows
 from firstlight.training.plain_yaml import read_plain_yaml
 from firstlight.training.run_folder import CONFIG, ENVIRONMENT
 from firstlight.weights.find import newest_run
 
-SAMPLES = "samples.txt"
 X_AXES = ("step", "tokens", "seconds")
 """`seconds` are those of training, without evaluations, as `tokens_per_second` tells them."""
 
@@ -83,7 +83,7 @@ class Run:
     def best(self, metric: str) -> Point:
         """The best value of `metric`, of several the first."""
         self.final(metric)
-        sign = -1 if metric.split("/")[-1] in HIGHER_IS_BETTER else 1
+        sign = sign_of(metric)
         return min(self.curve(metric), key=lambda point: sign * point.value)
 
 

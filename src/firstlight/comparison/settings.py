@@ -15,6 +15,11 @@ OF_TOKENS = ("loss", "perplexity")
 HIGHER_IS_BETTER = ("tokens_per_second", "mfu")
 
 
+def sign_of(metric: str) -> int:
+    """1 of a metric that is the better the lower it is, else -1."""
+    return -1 if metric.rpartition("/")[2] in HIGHER_IS_BETTER else 1
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """See conf/compare.yaml, where each is explained."""

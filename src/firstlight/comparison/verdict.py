@@ -7,7 +7,7 @@ import numpy as np
 
 from firstlight.comparison.groups import Group
 from firstlight.comparison.runs import Run
-from firstlight.comparison.settings import HIGHER_IS_BETTER, Settings
+from firstlight.comparison.settings import Settings, sign_of
 from firstlight.comparison.statistics import Difference, NothingKnownError, Sample, difference
 from firstlight.comparison.windows import check_grounds, configured_ground, measure, sample_of
 
@@ -32,10 +32,6 @@ class Ranked:
         return float(self.sample.values.std(ddof=1)) if len(self.sample.values) > 1 else None
 
 
-def is_higher_better(metric: str) -> bool:
-    return metric.rpartition("/")[2] in HIGHER_IS_BETTER
-
-
 def judge(groups: list[Group], settings: Settings) -> tuple[list[Ranked], list[str]]:
     """The configs, best first, each with a verdict; and what is to be noted.
 
@@ -48,7 +44,6 @@ def judge(groups: list[Group], settings: Settings) -> tuple[list[Ranked], list[s
     for run in runs:
         run.final(settings.metric)
     if settings.is_measured:
-        check_grounds(runs, [configured_ground(run) for run in runs], settings.metric)  # before what takes long
         measured = {run.folder: measure(run, settings) for run in runs}
         grounds = [measured[run.folder].ground for run in runs]
         samples = [sample_of(group, measured, settings.metric) for group in groups]
@@ -57,7 +52,7 @@ def judge(groups: list[Group], settings: Settings) -> tuple[list[Ranked], list[s
         samples = [_logged(group.runs, settings.metric) for group in groups]
     notes = [*check_grounds(runs, grounds, settings.metric), *_lengths(groups, settings.metric)]
     ground_of = {run.folder: ground for run, ground in zip(runs, grounds, strict=True)}
-    sign = -1 if is_higher_better(settings.metric) else 1
+    sign = sign_of(settings.metric)
     order = sorted(range(len(groups)), key=lambda n: sign * float(samples[n].values.mean()))
     best, ranked = order[0], []
     for n in order:

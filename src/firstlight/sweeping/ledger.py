@@ -134,8 +134,12 @@ class Ledger:
         return [self._row(trial, again.get(trial.number)) for trial in trials]
 
     def row(self, number: int) -> Row:
+        return self._row(self.frozen(number), None)
+
+    def frozen(self, number: int) -> FrozenTrial:
+        """A row as Optuna has it."""
         with explained(DATABASE):
-            return self._row(self.study.trials[number], None)
+            return self.storage.get_trial(self._id(number))
 
     def take(self) -> int | None:
         """The number of the first planned row, which this worker makes from now on; None if there is none."""
@@ -186,7 +190,7 @@ class Ledger:
         failed = [row for row in self.rows() if row.state == "failed" and row.replaced_by is None]
         with explained(DATABASE), self.locked():
             for row in failed:
-                kept = self.study.trials[row.number].user_attrs
+                kept = self.frozen(row.number).user_attrs
                 attributes = {k: v for k, v in kept.items() if k in KEPT_BY_RETRY} | {"retry_of": row.number}
                 fixed = {"fixed_params": row.params}
                 self.study.add_trial(create_trial(state=TrialState.WAITING, system_attrs=fixed, user_attrs=attributes))

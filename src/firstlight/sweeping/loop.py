@@ -13,8 +13,8 @@ from optuna.trial import TrialState
 from firstlight.errors import RunError
 from firstlight.sweeping import TRIAL, report
 from firstlight.sweeping.ledger import Ledger, Row
-from firstlight.sweeping.plan import Check, composed, digest, go_on, plan_again, refusal
-from firstlight.sweeping.record import folder_name, read_record, space_of_record, trial_overrides
+from firstlight.sweeping.plan import Check, composed, digest, refusal
+from firstlight.sweeping.record import folder_name, space_of_record, trial_overrides
 from firstlight.sweeping.space import Parameter
 from firstlight.training.stopping import Stopped
 
@@ -139,13 +139,3 @@ def work_on(folder: Path, launch: Launch, check: Check, at_once: int) -> None:
             raise RunError(f"{some}\nmake them again with: firstlight sweep retry {folder}")
     finally:
         ledger.close()
-
-
-def check_unchanged(folder: Path, check: Check) -> None:
-    """Refuse to go on with a sweep whose config is another one now, and complete a plan that was interrupted.
-
-    Raises:
-        ConfigError: what has changed.
-    """
-
-    go_on(folder, plan_again(read_record(folder), check))

@@ -25,9 +25,9 @@ from firstlight.interpolation import check_kept
 from firstlight.sweeping.ledger import Ledger
 from firstlight.sweeping.record import RECORD, Record, read_record, settings_of_record, split_seeds
 from firstlight.sweeping.settings import MOST_TRIALS, Count, Settings, only_in_some
-from firstlight.sweeping.space import Space, space_of
+from firstlight.sweeping.space import Space, parameter_of, space_of
 from firstlight.sweeping.storage import DATABASE, backup_of, hidden_password
-from firstlight.training.run_folder import numbered
+from firstlight.training.run_folder import new_folder
 
 Check = Callable[[DictConfig], dict[str, Any]]
 """A composed config as plain arguments, or a `ConfigError`."""
@@ -51,7 +51,8 @@ def planned(overrides: list[str], config_dir: str | None, check: Check) -> Path:
     Raises:
         ConfigError: it is not valid, no point of it can be trained, or its folder is that of another sweep.
     """
-    given = {o.key_or_group: o for o in parse_overrides(overrides)}
+    parsed = parse_overrides(overrides)
+    given = {o.key_or_group: o for o in parsed}
     if "resume" in given and given["resume"].value() is not None:
         raise ConfigError(
             "resume: one run is continued at a time, without -m; a sweep with firstlight sweep resume DIR"
@@ -61,7 +62,7 @@ def planned(overrides: list[str], config_dir: str | None, check: Check) -> Path:
     example = _first(overrides, config_dir)
     settings, n_seeds = _settings(example, config_dir)
     hidden_password(settings.storage)
-    own = [text for text, o in zip(overrides, parse_overrides(overrides), strict=True) if _is_of_trials(o.key_or_group)]
+    own = [t for t, o in zip(overrides, parsed, strict=True) if o.key_or_group.split(".")[0] not in OF_THE_SWEEP]
     if n_seeds > 1 and "seed" in given and given["seed"].is_sweep_override():
         raise ConfigError("seeds: the seeds are listed already (seed=...); give one of the two")
     seeds = [int(example.seed) + n for n in range(n_seeds)]
@@ -75,31 +76,31 @@ def planned(overrides: list[str], config_dir: str | None, check: Check) -> Path:
         return wanted
     if "output_dir" in given and wanted.is_dir() and any(wanted.iterdir()):
         raise ConfigError(f"output_dir ({shorten(str(wanted))}) holds something else already; give another one")
-    folder = _make_folder(wanted if "output_dir" in given else wanted.with_name(f"{wanted.name}_sweep"))
+    wanted = wanted if "output_dir" in given else wanted.with_name(f"{wanted.name}_sweep")
+    folder = new_folder(wanted, "output_dir")
     plan.record.write(folder)
-    ledger = Ledger.create(folder, plan.record, directions=len(plan.settings.objectives))
-    ledger.add(plan.rows)
-    ledger.close()
+    go_on(folder, plan)
     for line in _notes(plan):
         print(f"note: {line}", file=sys.stderr)
     return folder
 
 
-def plan_again(record: Record, check: Check) -> Plan:
-    """The plan of a sweep that was planned before.
+def complete(folder: Path, check: Check) -> None:
+    """Complete the plan of the sweep in `folder`, if it was interrupted, before it is gone on with.
 
     Raises:
         ConfigError: its config is another one now.
     """
+    record = read_record(folder)
     settings = settings_of_record(record)
     plan = make_plan(record.arguments, settings, record.seeds, record.config_dir, check=check, storage=record.storage)
     if change := changed(record, plan.record):
         raise ConfigError(f"the sweep was planned with another config: {change}; put it back, or begin a new sweep")
-    return plan
+    go_on(folder, plan)
 
 
 def go_on(folder: Path, plan: Plan) -> None:
-    """Add the rows that are missing where planning was interrupted."""
+    """Put the rows into the ledger that are not there: all of them, or those that were not when planning stopped."""
     is_file = plan.record.storage is None and ((folder / DATABASE).exists() or backup_of(folder / DATABASE).exists())
     ledger = Ledger.open(folder) if is_file else Ledger.create(folder, plan.record, len(plan.settings.objectives))
     ledger.add(plan.rows)
@@ -203,24 +204,10 @@ def _first(overrides: list[str], config_dir: str | None) -> DictConfig:
         if override.key_or_group in some:
             continue
         if override.is_sweep_override():
-            [parameter] = space_of([text], NO_SETTINGS).parameters
+            parameter = parameter_of(text, override)
             text = parameter.override(parameter.ends()[0])
         first.append(text)
     return compose_config("train", first, config_dir)
-
-
-NO_SETTINGS = Settings(
-    params={},
-    only_if=[],
-    sampler=None,
-    trials=1,
-    pruner=None,
-    prune_after_steps=0,
-    objectives=["val/loss"],
-    seed=0,
-    timeout=None,
-    storage=None,
-)
 
 
 def _settings(config: DictConfig, config_dir: str | None) -> tuple[Settings, int]:
@@ -242,10 +229,6 @@ def _of_seeds(*, seeds: Count) -> None:
 def _row(space: Space, point: dict[str, Any] | None, number: int, seed: int) -> dict[str, Any]:
     overrides = {"overrides": space.overrides(point)} if point is not None else {}
     return {"params": point or {}, "attributes": {"point": number, "seed": seed, **overrides}}
-
-
-def _is_of_trials(key: str) -> bool:
-    return key.split(".")[0] not in OF_THE_SWEEP
 
 
 def _storage_as_typed(overrides: list[str], settings: Settings) -> str | None:
@@ -285,21 +268,6 @@ def _differences(path: str, was: Any, now: Any) -> Iterator[str]:
                 yield from _differences(where, was.get(key), now.get(key))
     else:
         yield f"{path} was {shown(was)}, is {shown(now)}"
-
-
-def _make_folder(wanted: Path) -> Path:
-    """A new folder `wanted`, or `wanted_2`, ...: the first that is free."""
-    for folder in numbered(wanted):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if not any(folder.iterdir()):
-                return folder
-        except FileExistsError:
-            raise ConfigError(f"output_dir ({shorten(str(wanted))}) is a file; give output_dir=...") from None
-        except OSError as error:
-            reason = f"cannot be made: {error.strerror}; give output_dir=..."
-            raise ConfigError(f"output_dir ({shorten(str(wanted))}) {reason}") from None
-    raise AssertionError
 
 
 def _notes(plan: Plan) -> Iterator[str]:

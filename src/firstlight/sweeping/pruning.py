@@ -47,7 +47,9 @@ class Pruning(pl.Callback):
                     return False
                 self.trial = self.ledger.trial(self.number, pruner_of(self.ledger.record.settings, trainer))
             with explained(str(self.sweep)):
-                if step not in self.ledger_values():  # a run that goes on evaluates again what was not saved
+                assert self.ledger is not None
+                reported = self.ledger.frozen(self.number).intermediate_values
+                if step not in reported:  # a run that goes on evaluates again what was not saved
                     self.trial.report(loss, step)
                 hopeless = self.trial.should_prune()
                 if hopeless and step < trainer.max_steps:
@@ -57,11 +59,6 @@ class Pruning(pl.Callback):
             self.has_failed = True
             print(f"note: nothing more is reported to the sweep, training goes on ({error})", file=sys.stderr)
         return False
-
-    def ledger_values(self) -> dict[int, float]:
-        """What this trial has reported, by step."""
-        assert self.ledger is not None
-        return self.ledger.study.trials[self.number].intermediate_values
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.ledger is not None:

@@ -108,7 +108,7 @@ def space_of(overrides: list[str], settings: Settings) -> Space:
     own = [text for text, o in zip(params, parse_overrides(params), strict=True) if _key(o) not in given]
     texts = [*own, *overrides]
     parsed = {_key(o): (text, o) for text, o in zip(texts, parse_overrides(texts), strict=True)}  # the last counts
-    swept = [_parameter(text, override) for text, override in parsed.values() if override.is_sweep_override()]
+    swept = [parameter_of(text, override) for text, override in parsed.values() if override.is_sweep_override()]
     fixed = [(text, override) for text, override in parsed.values() if not override.is_sweep_override()]
     conditions = dict(_condition(rule, swept, fixed) for rule in settings.only_if)
     parameters = [replace(parameter, condition=conditions.get(parameter.key)) for parameter in swept]
@@ -152,7 +152,12 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _parameter(text: str, override: Override) -> Parameter:
+def parameter_of(text: str, override: Override) -> Parameter:
+    """What an override with several values sweeps over.
+
+    Raises:
+        ConfigError: its values cannot be listed, or drawn from.
+    """
     key, value = override.get_key_element(), override.value()
     try:
         if isinstance(value, IntervalSweep):

@@ -174,7 +174,7 @@ def _finish(
             missing = [name for name in names if not math.isfinite(metrics.get(name, math.nan))]
             error = f"the run has no {missing[0]} that is a number" if missing else None
         if error is None:
-            is_pruned = "pruned_at_step" in ledger.study.trials[row.number].user_attrs
+            is_pruned = "pruned_at_step" in ledger.frozen(row.number).user_attrs
             state = TrialState.PRUNED if is_pruned else TrialState.COMPLETE
             values = None if is_pruned else [metrics[name] for name in names]
             ledger.finish(row.number, state, values, metrics=metrics, seconds=seconds, error=None)

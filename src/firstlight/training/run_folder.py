@@ -78,6 +78,26 @@ def numbered(wanted: Path) -> Iterator[Path]:
         yield wanted.with_name(f"{wanted.name}_{number}")
 
 
+def new_folder(wanted: Path, key: str) -> Path:
+    """The folder `wanted`, or `wanted_2`, ...: the first that is new or empty, made. `key` is the setting it is from.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    for folder in numbered(wanted):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not any(folder.iterdir()):
+                return folder
+        except FileExistsError:
+            raise ConfigError(f"{key} ({shorten(str(wanted))}) is a file; give {key}=...") from None
+        except OSError as error:
+            raise ConfigError(
+                f"{key} ({shorten(str(wanted))}) cannot be made: {error.strerror}; give {key}=..."
+            ) from None
+    raise AssertionError  # numbers do not end
+
+
 @contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
     """Hold the run folder: of two processes one is refused. The system frees what a process held when it dies.

@@ -110,7 +110,12 @@ def newest_run(root: str = "outputs") -> Path:
     Raises:
         ConfigError: there is none.
     """
-    files = sorted(Path(root).glob(f"**/{CHECKPOINTS}/step_*/{MANIFEST}"), key=lambda f: f.stat().st_mtime)
-    if not files:
+    file = newest_file(Path(root), f"**/{CHECKPOINTS}/step_*/{MANIFEST}")
+    if file is None:
         raise ConfigError(f"'last' means the newest run below {root}/, and there is none with a checkpoint yet")
-    return files[-1].parents[2]
+    return file.parents[2]
+
+
+def newest_file(folder: Path, pattern: str) -> Path | None:
+    """The file in `folder` that was written last, of those that fit `pattern`; None if none does."""
+    return max(folder.glob(pattern), key=lambda file: file.stat().st_mtime, default=None)
