@@ -1,7 +1,7 @@
-"""The model and the text generation of the book's chapters 4 and 5: what others are compared with.
+"""The model, the training loop and the text generation of the book's chapters 4 and 5: what others are compared with.
 
 From "Build a Large Language Model (From Scratch)" (Sebastian Raschka, Manning 2024), Apache License 2.0,
-https://github.com/rasbt/LLMs-from-scratch; only names of variables are shortened.
+https://github.com/rasbt/LLMs-from-scratch; only names of variables are shortened, and the device is left out.
 """
 
 import torch
@@ -112,3 +112,58 @@ def generate_text_simple(model, idx, max_new_tokens, context_size):
         idx_next = torch.argmax(probas, dim=-1, keepdim=True)
         idx = torch.cat((idx, idx_next), dim=1)
     return idx
+
+
+class GPTDatasetV1(torch.utils.data.Dataset):
+    def __init__(self, ids, max_length, stride):
+        starts = range(0, len(ids) - max_length, stride)
+        self.input_ids = [torch.tensor(ids[i : i + max_length]) for i in starts]
+        self.target_ids = [torch.tensor(ids[i + 1 : i + max_length + 1]) for i in starts]
+
+    def __len__(self):
+        return len(self.input_ids)
+
+    def __getitem__(self, idx):
+        return self.input_ids[idx], self.target_ids[idx]
+
+
+def calc_loss_batch(input_batch, target_batch, model):
+    return nn.functional.cross_entropy(model(input_batch).flatten(0, 1), target_batch.flatten())
+
+
+def calc_loss_loader(data_loader, model, num_batches):
+    num_batches = min(num_batches, len(data_loader))
+    total_loss = 0.0
+    for i, (input_batch, target_batch) in enumerate(data_loader):
+        if i >= num_batches:
+            break
+        total_loss += calc_loss_batch(input_batch, target_batch, model).item()
+    return total_loss / num_batches
+
+
+def evaluate_model(model, train_loader, val_loader, eval_iter):
+    model.eval()
+    with torch.no_grad():
+        losses = [calc_loss_loader(loader, model, eval_iter) for loader in (train_loader, val_loader)]
+    model.train()
+    return losses
+
+
+def train_model_simple(model, train_loader, val_loader, optimizer, num_epochs, eval_freq, eval_iter, start_context):
+    """Step, training loss and validation loss of each evaluation; `start_context` is the ids of a prompt, (1, T)."""
+    evaluations, global_step = [], -1
+    for _ in range(num_epochs):
+        model.train()
+        for input_batch, target_batch in train_loader:
+            optimizer.zero_grad()
+            loss = calc_loss_batch(input_batch, target_batch, model)
+            loss.backward()
+            optimizer.step()
+            global_step += 1
+            if global_step % eval_freq == 0:
+                losses = evaluate_model(model, train_loader, val_loader, eval_iter)
+                evaluations.append((global_step, *losses))
+                print(f"Step {global_step:06d}: Train loss {losses[0]:.3f}, Val loss {losses[1]:.3f}", flush=True)
+        model.eval()
+        generate_text_simple(model, start_context, 50, model.pos_emb.weight.shape[0])
+    return evaluations

@@ -7,7 +7,7 @@ is the arithmetic of the step (6 operations for each weight of a matrix and toke
 fastest matrix product in the same precision, measured in turn as well. firstlight runs through its own command, so that
 Lightning, logging hooks and the checks of every step are counted.
 
-    .venv/bin/python benchmarks/training.py --nanogpt ~/nanoGPT --batch 2
+    .venv/bin/python benchmarks/training.py --nanogpt ~/nanoGPT --batch 2      # litgpt joins if it is installed
     .venv/bin/python benchmarks/training.py --nanogpt ~/nanoGPT --batch 16 --context 1024 --device cuda
 """
 
@@ -121,6 +121,20 @@ def transformers(args: argparse.Namespace, precision: str) -> list[float]:
     return loop(model, optimizer, loss, args, bf16=precision == "bf16", clip=True)
 
 
+def litgpt(args: argparse.Namespace, precision: str) -> list[float]:
+    """litgpt has no GPT-2: a Pythia of the same sizes, which has rotary positions and no dropout."""
+    from litgpt import GPT, Config
+    from litgpt.utils import chunked_cross_entropy
+
+    model = GPT(Config.from_name("pythia-160m", vocab_size=V, padded_vocab_size=V, block_size=args.context))
+    optimizer = torch.optim.AdamW(model.to(args.device).parameters(), lr=6e-4, weight_decay=0.1, fused=True)
+
+    def loss(inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return chunked_cross_entropy(model(inputs), targets, chunk_size=0)  # as litgpt/pretrain.py
+
+    return loop(model, optimizer, loss, args, bf16=precision == "bf16", clip=True)
+
+
 def firstlight(args: argparse.Namespace, precision: str, *without: str) -> list[float]:
     """As `firstlight train` does it; `without` some of what makes it faster."""
     from firstlight.cli import main
@@ -170,6 +184,7 @@ CONTENDERS: dict[str, tuple[Callable[[argparse.Namespace, str], list[float]], st
     "nanoGPT, fp32": (nanogpt, "fp32"),
     "nanoGPT, bf16": (nanogpt, "bf16"),
     "transformers, bf16": (transformers, "bf16"),
+    "litgpt, bf16": (litgpt, "bf16"),
     "firstlight, fp32": (firstlight, "fp32"),
     "firstlight, bf16": (firstlight, "bf16"),
     "... with torch's dropout and attention, bf16": (lambda a, p: firstlight(a, p, "fast dropout"), "bf16"),
@@ -189,6 +204,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--compile", action="store_true", help="torch.compile, for nanoGPT and firstlight")
+    parser.add_argument("--only", choices=CONTENDERS, nargs="+", help="these rows only")
     parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.contender:
@@ -197,7 +213,11 @@ def main() -> None:
         peak = torch.cuda.max_memory_allocated() / 1e9 if args.device == "cuda" else peak_memory()
         print(json.dumps({"seconds": seconds, "gigabytes": peak}))
         return
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in CONTENDERS if args.nanogpt or "nano" not in name}
+    missing = {"nano": not args.nanogpt, "litgpt": not importlib.util.find_spec("litgpt")}
+    names = [name for name in CONTENDERS if not any(word in name for word, lacks in missing.items() if lacks)]
+    found: dict[str, list[dict[str, Any]]] = {
+        name: [] for name in names if name in (args.only or names) or "limit" in name
+    }
     for n in range(args.rounds):
         for name in found:
             command = [sys.executable, "-W", "ignore", __file__, *sys.argv[1:], "--contender", name]
@@ -218,7 +238,7 @@ def table_of(found: dict[str, list[dict[str, Any]]], tokens: int) -> Table:
     step = {name: statistics.median(s for r in rounds for s in r["seconds"]) for name, rounds in found.items()}
     slowest = step[next(iter(step))]
     table = Table()
-    for column in ("what", "s a step", "from ... to", "tokens/s", "times the book's loop", "of the limit", "GB"):
+    for column in ("what", "s a step", "from ... to", "tokens/s", "times the first", "of the limit", "GB"):
         table.add_column(column, justify="left" if column == "what" else "right")
     for name, rounds in found.items():
         each = [statistics.median(r["seconds"]) for r in rounds]
