@@ -179,7 +179,10 @@ def test_a_folder_without_room_is_refused_before_the_run(train, capsys, monkeypa
 
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(100, 0, 100))
     assert train("run") == 2
-    assert "checkpoints need" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "checkpoints need" in said and "keep_last=1" in said
+    assert train("run", "callbacks.checkpoint.keep_last=1") == 2
+    assert "keep_last" not in capsys.readouterr().err  # it is already
     assert not Path("run").exists()
 
 

@@ -218,31 +218,31 @@ def _check_run(
         if isinstance(callback, Checkpoint):
             _section("callbacks.checkpoint", lambda callback=callback: callback.check(model.n_parameters, moments))
     planned = _section("trainer", lambda: trainer(data=data, logger=False, callbacks=list(callbacks)))
+    if resumed is not None:
+        check_resumable(resumed, data)
+        if (reason := why_ended(resumed, planned, callbacks)) and (resumed.run / WEIGHTS).is_file():
+            raise FinishedError(f"resume: {reason}")
     peak = _section("optimizer", lambda: float(optimizer(model).param_groups[0]["lr"]))
     _section("scheduler", lambda: scheduler.check(max_steps=planned.max_steps, peak=peak))
     if any(isinstance(callback, Compilation) for callback in callbacks):
         _section("compile", lambda: check_compiler(planned.strategy.root_device))
-    if resumed is None:
-        return planned, scheduler.lr(0, max_steps=planned.max_steps, peak=peak)
-    check_resumable(resumed, data)
-    if (reason := why_ended(resumed, planned, callbacks)) and (resumed.run / WEIGHTS).is_file():
-        raise FinishedError(f"resume: {reason}")
-    return planned, scheduler.lr(resumed.step, max_steps=planned.max_steps, peak=peak)
+    return planned, scheduler.lr(resumed.step if resumed else 0, max_steps=planned.max_steps, peak=peak)
 
 
 def _check_space(wanted: Path, n_parameters: int, moments: int, callbacks: list[Callback]) -> None:
     """Refuse to begin what the disk has no room for."""
-    kept = [c.least_bytes(n_parameters, moments) for c in callbacks if isinstance(c, Checkpoint)]
+    kept = [callback for callback in callbacks if isinstance(callback, Checkpoint)]
     written = n_parameters + moments if kept else 0  # one more while it is written
-    needed = sum(kept) + 4 * (written + n_parameters)  # and the best weights
+    needed = sum(c.least_bytes(n_parameters, moments) for c in kept) + 4 * (written + n_parameters)  # the best weights
     try:
         free = shutil.disk_usage(next(p for p in (wanted, *wanted.absolute().parents) if p.exists())).free
     except OSError:  # no name for a folder, as will be said when it is made
         return
     if free < needed:
+        fewer = ", or callbacks.checkpoint.keep_last=1" if any(c.keep_last > 1 for c in kept) else ""
         raise ConfigError(
             f"output_dir ({shorten(str(wanted))}): the run's checkpoints need {needed / 1e9:.2g} GB, {free / 1e9:.2g} "
-            "are free there; give another output_dir, or callbacks.checkpoint.keep_last=1"
+            f"are free there; give another output_dir{fewer}"
         )
 
 
