@@ -1,11 +1,12 @@
 """The whole run of the book's chapter 5, ten epochs of the 124M: the book's own loop, and firstlight's with speed on.
 
-Each is a process of its own, in turn, timed from its start to its end, imports and reading of the text included. Both
-evaluate and sample as often as the book does. `fast` is what a user may choose who need not have the book's numbers:
-bf16-mixed where the machine has it, dropout from few bits, the seeded order. The book saves nothing while it trains,
-and neither does the last row, which is also the one that is run with several seeds.
+Each is a process of its own, one after the other, timed from its start to its end, imports and reading of the text
+included. Both evaluate as often as the book does; the book samples after each epoch, firstlight after each evaluation.
+`fast` is what a user may choose who need not have the book's numbers: bf16-mixed where the machine has it, dropout from
+few bits, the seeded order. The book saves nothing while it trains, and neither does the last row, which is also the one
+that is run with several seeds.
 
-    .venv/bin/python benchmarks/book_run.py path/to/the-verdict.txt      # about twenty minutes on two cores
+    .venv/bin/python benchmarks/book_run.py path/to/the-verdict.txt      # about half an hour on two cores
 """
 
 import argparse

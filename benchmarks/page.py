@@ -1,7 +1,8 @@
 """The model, the training loop and the text generation of the book's chapters 4 and 5: what others are compared with.
 
 From "Build a Large Language Model (From Scratch)" (Sebastian Raschka, Manning 2024), Apache License 2.0,
-https://github.com/rasbt/LLMs-from-scratch; only names of variables are shortened, and the device is left out.
+https://github.com/rasbt/LLMs-from-scratch; names are shortened, the device is left out, the dataset takes ids, and the
+loop returns its evaluations.
 """
 
 import torch

@@ -30,7 +30,7 @@ def seconds(arguments: Sequence[str], folder: str) -> float:
             if arguments is TRAIN and _has_stepped(Path(folder, "run", "metrics.csv")):
                 return time.perf_counter() - began
             time.sleep(0.005)
-        assert process.returncode == 0 and arguments is not TRAIN and process.stderr, process.stderr
+        assert process.returncode == 0 and arguments is not TRAIN, process.communicate()[1]
         return time.perf_counter() - began
     finally:
         process.kill()
@@ -49,6 +49,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
+    if options.rounds < 2:
+        parser.error("--rounds must be 2 or more: the first is told apart")
     taken: dict[str, list[float]] = {name: [] for name in COMMANDS}
     for _ in range(options.rounds):
         for name, arguments in COMMANDS.items():

@@ -11,7 +11,6 @@ best recipe trained.
 
 import argparse
 import contextlib
-import importlib.util
 import io
 import json
 import math
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peers import load_nanogpt
 from rich.console import Console
 from rich.table import Table
 
@@ -101,27 +101,24 @@ def train(recipe: Recipe, rate: float, seed: int, data: str, steps: int) -> Curv
     return curve
 
 
-def load_nanogpt(folder: Path) -> Any:
-    spec = importlib.util.spec_from_file_location("nanogpt_model", folder / "model.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def train_nanogpt(nanogpt: Any, rate: float, seed: int, data: type[TextDataModule], budget: float) -> Curve:
     """nanoGPT's loop (train.py): windows at random, bf16 autocast, warm-up and cosine to a tenth, clipping at 1."""
     text = data(tokenizer=BytesTokenizer(), order=SeededOrder(seed=0), context_length=CONTEXT, batch_size=BATCH)
     text.setup()
     ids = text.ids["train"].long()
-    torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
-    with contextlib.redirect_stdout(io.StringIO()):
-        config = nanogpt.GPTConfig(
-            block_size=CONTEXT, vocab_size=257, n_layer=LAYERS, n_head=HEADS, n_embd=WIDTH, dropout=0.0, bias=False
-        )
-        model = nanogpt.GPT(config)
-        optimizer = model.configure_optimizers(1e-1, rate, (0.9, 0.99), "cpu")
+    config = nanogpt.GPTConfig(
+        block_size=CONTEXT, vocab_size=257, n_layer=LAYERS, n_head=HEADS, n_embd=WIDTH, dropout=0.0, bias=False
+    )
+
+    def begin() -> tuple[Any, torch.optim.Optimizer, torch.Generator]:
+        torch.manual_seed(seed)
+        with contextlib.redirect_stdout(io.StringIO()):
+            model = nanogpt.GPT(config)
+            return (
+                model,
+                model.configure_optimizers(1e-1, rate, (0.9, 0.99), "cpu"),
+                torch.Generator().manual_seed(seed),
+            )
 
     def step() -> None:
         starts = torch.randint(len(ids) - CONTEXT, (BATCH,), generator=generator)
@@ -143,12 +140,16 @@ def train_nanogpt(nanogpt: Any, rate: float, seed: int, data: type[TextDataModul
                 losses += [float(model(inputs, targets.contiguous())[1])] * len(chosen)  # every window weighs the same
         return statistics.mean(losses)
 
-    started = time.perf_counter()
-    for _ in range(5):  # how many steps the budget allows, for the schedule
+    model, optimizer, generator = begin()  # of another run: how many steps the budget allows, for the schedule
+    for _ in range(5):
         step()
-    steps = max(int(budget / ((time.perf_counter() - started) / 5)), 20)
-    curve, seconds = Curve([], [], []), time.perf_counter() - started
-    for n in range(5, steps):
+    started = time.perf_counter()
+    for _ in range(20):
+        step()
+    steps = max(int(budget / ((time.perf_counter() - started) / 20)), 40)
+    model, optimizer, generator = begin()
+    curve, seconds = Curve([], [], []), 0.0
+    for n in range(steps):
         started = time.perf_counter()
         share = (n - 20) / max(steps - 20, 1)
         now = rate * (n + 1) / 21 if n < 20 else rate * (0.1 + 0.45 * (1 + math.cos(math.pi * share)))

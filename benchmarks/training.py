@@ -1,11 +1,13 @@
 """Training throughput of GPT-2's 124M: the book's loop, nanoGPT, transformers and firstlight, in turn, and the limit.
 
-Every contender trains the same configuration (768 wide, 12 layers, 12 heads, 50,257 ids, dropout 0.1, AdamW, clipping
-by norm where its own loop has it), each in a process of its own, as its user would run it, on random ids (firstlight on
-Python's documentation, through its own command, so that Lightning, hooks and the checks of every step are counted). The
-processes take turns, round after round, and medians of the steps' times are compared. The limit is the arithmetic of
-the step (6 operations for each weight of a matrix and token, and attention's) at the rate of the fastest matrix product
-in the same precision, measured in turn as well.
+Every contender is 768 wide, with 12 layers, 12 heads, 50,257 ids and dropout 0.1 (litgpt has none), and trained by
+AdamW, with clipping by norm where its own loop has it. As their authors have it, the output matrix is the embedding's
+in nanoGPT and transformers, and one of its own in the book, litgpt and firstlight, which update 39M weights more. Each
+runs in a process of its own, as its user would run it, on random ids; firstlight on Python's documentation, through
+its own command, so that Lightning, hooks and the checks of every step are counted. The processes take turns, round
+after round, and medians of the steps' times are compared. The limit is the arithmetic of the step (6 operations for
+each weight of a matrix and token, and attention's) at the rate of the fastest matrix product in the same precision,
+measured in turn.
 
     .venv/bin/python benchmarks/training.py --nanogpt ~/nanoGPT --batch 2      # litgpt joins if it is installed
     .venv/bin/python benchmarks/training.py --device cuda --compile --batch 16 --context 1024 --vocab 50304 ...
@@ -27,6 +29,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from peers import load_nanogpt
 from rich.console import Console
 from rich.table import Table
 
@@ -93,10 +96,7 @@ def page(args: argparse.Namespace, precision: str) -> list[float]:
 
 
 def nanogpt(args: argparse.Namespace, precision: str) -> list[float]:
-    spec = importlib.util.spec_from_file_location("nanogpt_model", args.nanogpt / "model.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_nanogpt(args.nanogpt)
     with contextlib.redirect_stdout(io.StringIO()):
         model = module.GPT(
             module.GPTConfig(
@@ -228,7 +228,7 @@ def main() -> None:
             command = [sys.executable, "-W", "ignore", __file__, *sys.argv[1:], "--contender", name]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode != 0:  # as of the book's loop where its logits do not fit into the device's memory
-                print(f"round {n + 1}, {name}: {done.stderr.strip().splitlines()[-1]}", flush=True)
+                print(f"round {n + 1}, {name}: failed ({done.returncode}): {done.stderr[-500:]}", flush=True)
                 continue
             found[name].append(json.loads(done.stdout.splitlines()[-1]))
             print(f"round {n + 1}, {name}: {statistics.median(found[name][-1]['seconds']):.3f} s a step", flush=True)
@@ -250,8 +250,8 @@ def table_of(found: dict[str, list[dict[str, Any]]], tokens: int) -> Table:
         table.add_column(column, justify="left" if column == "what" else "right")
     for name, rounds in found.items():
         each = [statistics.median(r["seconds"]) for r in rounds]
-        limit = step[f"limit, {name.rpartition(', ')[2]}"]
-        share, memory = f"{limit / step[name]:.0%}", f"{max(r['gigabytes'] for r in rounds):.1f}"
+        limit = step.get(f"limit, {name.rpartition(', ')[2]}")
+        share, memory = f"{limit / step[name]:.0%}" if limit else "", f"{max(r['gigabytes'] for r in rounds):.1f}"
         table.add_row(
             name, f"{step[name]:.3f}", f"{min(each):.3f} ... {max(each):.3f}", f"{tokens / step[name]:,.0f}",
             f"{slowest / step[name]:.2f}", *(("", "") if name.startswith("limit") else (share, memory)),

@@ -239,7 +239,8 @@ def _check_space(wanted: Path, n_parameters: int, moments: int, callbacks: list[
     except OSError:  # no name for a folder, as will be said when it is made
         return
     if free < needed:
-        fewer = ", or callbacks.checkpoint.keep_last=1" if any(c.keep_last > 1 for c in kept) else ""
+        spared = 4 * sum((n_parameters + moments) * (c.keep_last - 1) for c in kept)
+        fewer = ", or callbacks.checkpoint.keep_last=1" if needed - spared <= free else ""
         raise ConfigError(
             f"output_dir ({shorten(str(wanted))}): the run's checkpoints need {needed / 1e9:.2g} GB, {free / 1e9:.2g} "
             f"are free there; give another output_dir{fewer}"
