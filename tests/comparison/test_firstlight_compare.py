@@ -8,8 +8,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from firstlight.cli import main
+from firstlight.comparison.table import tables
 
 TINY = [
     *("model.emb_dim=16", "model.n_layers=1", "model.n_heads=2", "model.context_length=16", "model.drop_rate=0"),
@@ -70,6 +72,18 @@ def test_runs_are_ranked_with_what_they_differ_in_and_seeds_are_repetitions(foun
     assert difference["is_paired"] and difference["is_told_apart"]
     said = capsys.readouterr().out
     assert "worse, by more than chance" in said and "the best" in said and "0.0001" in said
+
+
+def test_configs_that_differ_in_much_have_a_table_of_it(found, capsys):
+    result = found("b", "a")
+    for config, value in zip(result["configs"], ("one", "two"), strict=True):
+        config["settings"] = {f"model.key_{n}": value for n in range(12)}
+    capsys.readouterr()
+    for table in tables(result):
+        Console(width=100).print(table)
+    said = capsys.readouterr().out
+    assert re.search(r"model\.key_11 +one +two", said)
+    assert "worse, by more than chance" in said  # in one piece: the columns have room
 
 
 def test_the_measured_loss_is_that_of_evaluate(found, capsys):

@@ -7,22 +7,26 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+MOST = 6
+"""Keys that have a column each. More are rows of a table of their own, if there are as few configs."""
+
 
 def tables(found: dict[str, Any]) -> Iterator[Table]:
-    """The configs, best first, with their verdicts; then the importance of what they differ in, if it is known."""
-    metric, table = found["settings"]["metric"], Table(box=box.SIMPLE_HEAD)
-    keys = list(found["configs"][0]["settings"])
+    """The configs, best first, with their verdicts; what they differ in, if it is much; its importance, if known."""
+    configs, metric, table = found["configs"], found["settings"]["metric"], Table(box=box.SIMPLE_HEAD)
+    keys = list(configs[0]["settings"])
     names = [key.rpartition(".")[2] for key in keys]
     headings = [name if names.count(name) == 1 else key for name, key in zip(names, keys, strict=True)]
-    for heading in headings or ["config"]:
+    in_columns = 0 < len(keys) <= MOST
+    for heading in headings if in_columns else ["config"]:
         table.add_column(heading, overflow="fold")
     for heading in ("seeds", metric, "last logged", "best logged", "tokens", "training s", "from the best", "verdict"):
         is_number = heading not in ("verdict", "from the best")
         table.add_column(heading, justify="right" if is_number else "left", overflow="fold")
-    for n, config in enumerate(found["configs"]):
+    for n, config in enumerate(configs):
         runs = [run for run in found["runs"] if run["config"] == n]
         table.add_row(
-            *(Text(value) for value in config["settings"].values() or [config["label"]]),
+            *(Text(value) for value in (config["settings"].values() if in_columns else [config["label"]])),
             str(len(runs)),
             f"{config['mean']:.4f}" + (f" +- {config['spread']:.4f}" if config["spread"] is not None else ""),
             _mean(runs, "final", "value", ".4f"),
@@ -33,6 +37,11 @@ def tables(found: dict[str, Any]) -> Iterator[Table]:
             config["verdict"],
         )
     yield table
+    if len(keys) > MOST >= len(configs):
+        differing = Table("key", *(Text(config["label"]) for config in configs), box=box.SIMPLE_HEAD)
+        for key in keys:
+            differing.add_row(key, *(Text(config["settings"][key]) for config in configs))
+        yield differing
     if found["importance"]:
         shares = Table("key", "importance", box=box.SIMPLE_HEAD)
         for key, share in found["importance"].items():
