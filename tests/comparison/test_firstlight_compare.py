@@ -80,7 +80,7 @@ def test_configs_that_differ_in_much_have_a_table_of_it(found, capsys):
         config["settings"] = {f"model.key_{n}": value for n in range(12)}
     capsys.readouterr()
     for table in tables(result):
-        Console(width=100).print(table)
+        Console(width=140).print(table)
     said = capsys.readouterr().out
     assert re.search(r"key +lr=0\.01 +lr=0\.0001", said) and re.search(r"model\.key_11 +one +two", said)
     assert "from the best" in said  # in one piece: the first table has room for its own columns

@@ -38,7 +38,9 @@ def tables(found: dict[str, Any]) -> Iterator[Table]:
         )
     yield table
     if len(keys) > MOST >= len(configs):
-        differing = Table("key", *(Text(config["label"]) for config in configs), box=box.SIMPLE_HEAD)
+        differing = Table("key", box=box.SIMPLE_HEAD)
+        for config in configs:
+            differing.add_column(Text(config["label"]), overflow="fold")
         for key in keys:
             differing.add_row(key, *(Text(config["settings"][key]) for config in configs))
         yield differing
