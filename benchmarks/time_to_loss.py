@@ -1,8 +1,8 @@
 """Tokens and seconds to a validation loss: GPT-2 with AdamW, the modern model with AdamW and with Muon, nanoGPT.
 
-About 1.3M parameters, bytes, 16 windows of 128 a step. Learning rates are tuned on the stories that come with
-firstlight, then each recipe is trained on Python's documentation, which none was tuned on, with three seeds. The mark
-is the best validation loss of GPT-2 with AdamW there; seconds are those of training alone. nanoGPT
+About 1.3M parameters, or as `--width` has it; bytes, 16 windows of 128 a step. Learning rates are tuned on the stories
+that come with firstlight, then each recipe is trained on Python's documentation, which none was tuned on, with three
+seeds. The mark is the best validation loss of GPT-2 with AdamW there; seconds are those of training alone. nanoGPT
 (https://github.com/karpathy/nanoGPT, a clone of it) is its own model and optimizer in its own loop, for as long as the
 best recipe trained.
 
@@ -34,11 +34,11 @@ from firstlight.data.pydoc import PydocData
 from firstlight.data.tokenizers.bytes import BytesTokenizer
 from firstlight.training.loggers.csv import read_rows
 
-WIDTH, LAYERS, HEADS, CONTEXT, BATCH = 160, 4, 5, 128, 16
+LAYERS, HEAD_DIM, CONTEXT, BATCH = 4, 32, 128, 16
 EVALUATE_EVERY, EVAL_BATCHES = 20, 12
-SIZES = [
-    f"model.emb_dim={WIDTH}", f"model.n_layers={LAYERS}", f"model.n_heads={HEADS}", f"model.context_length={CONTEXT}",
-    "model.drop_rate=0", "tokenizer=bytes", f"data.batch_size={BATCH}", f"data.eval_batches={EVAL_BATCHES}",
+SETTINGS = [
+    f"model.n_layers={LAYERS}", f"model.context_length={CONTEXT}", "model.drop_rate=0",
+    "tokenizer=bytes", f"data.batch_size={BATCH}", f"data.eval_batches={EVAL_BATCHES}",
     f"trainer.eval_every_n_steps={EVALUATE_EVERY}", "trainer.log_every_n_steps=10", "trainer.accelerator=cpu",
     "logger=[csv]", "callbacks=[throughput]", "callbacks.throughput.peak_flops=1e12",
 ]  # fmt: skip
@@ -84,10 +84,11 @@ class Curve:
         return (self.tokens[reached[0]], self.seconds[reached[0]]) if reached else None
 
 
-def train(recipe: Recipe, rate: float, seed: int, data: str, steps: int) -> Curve:
+def train(recipe: Recipe, width: int, rate: float, seed: int, data: str, steps: int) -> Curve:
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        settings = [f"optimizer.lr={rate}", f"seed={seed}", f"data={data}", f"trainer.max_steps={steps}"]
-        assert main(["train", *recipe.overrides, *SIZES, *settings, f"output_dir={folder}/run"]) == 0
+        sizes = [f"model.emb_dim={width}", f"model.n_heads={width // HEAD_DIM}", f"trainer.max_steps={steps}"]
+        settings = [*SETTINGS, *sizes, f"optimizer.lr={rate}", f"seed={seed}", f"data={data}"]
+        assert main(["train", *recipe.overrides, *settings, f"output_dir={folder}/run"]) == 0
         rows = read_rows(Path(folder) / "run" / "metrics.csv")
     seconds, tokens, curve = 0.0, 0, Curve([], [], [])
     for row in rows:
@@ -101,14 +102,13 @@ def train(recipe: Recipe, rate: float, seed: int, data: str, steps: int) -> Curv
     return curve
 
 
-def train_nanogpt(nanogpt: Any, rate: float, seed: int, data: type[TextDataModule], budget: float) -> Curve:
+def train_nanogpt(nanogpt: Any, width: int, rate: float, seed: int, data: type[TextDataModule], budget: float) -> Curve:
     """nanoGPT's loop (train.py): windows at random, bf16 autocast, warm-up and cosine to a tenth, clipping at 1."""
     text = data(tokenizer=BytesTokenizer(), order=SeededOrder(seed=0), context_length=CONTEXT, batch_size=BATCH)
     text.setup()
     ids = text.ids["train"].long()
-    config = nanogpt.GPTConfig(
-        block_size=CONTEXT, vocab_size=257, n_layer=LAYERS, n_head=HEADS, n_embd=WIDTH, dropout=0.0, bias=False
-    )
+    sizes = {"block_size": CONTEXT, "n_layer": LAYERS, "n_head": width // HEAD_DIM, "n_embd": width}
+    config = nanogpt.GPTConfig(vocab_size=257, dropout=0.0, bias=False, **sizes)
 
     def begin() -> tuple[Any, torch.optim.Optimizer, torch.Generator]:
         torch.manual_seed(seed)
@@ -203,6 +203,9 @@ def keep(file: Path | None, curves: dict[str, list[Curve]], rates: dict[str, flo
 def run() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nanogpt", type=Path, help="a clone of nanoGPT")
+    parser.add_argument(
+        "--width", type=int, default=160, help=f"a multiple of {HEAD_DIM}; 160 is 1.3M parameters, 320 5M"
+    )
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="where the curves go")
@@ -213,12 +216,14 @@ def run() -> None:
     rates: dict[str, float] = dict(zip([*RECIPES, "nanoGPT"], args.rates, strict=False))
     for name, recipe in ((n, r) for n, r in RECIPES.items() if n not in rates):
         rates[name] = tuned(
-            name, recipe.rates, lambda rate, recipe=recipe: train(recipe, rate, 0, "lamplighters", args.steps)
+            name,
+            recipe.rates,
+            lambda rate, recipe=recipe: train(recipe, args.width, rate, 0, "lamplighters", args.steps),
         )
     curves: dict[str, list[Curve]] = {name: [] for name in RECIPES}
     for seed in range(1, args.seeds + 1):  # in turn
         for name, recipe in RECIPES.items():
-            curves[name].append(train(recipe, rates[name], seed, "pydoc", args.steps))
+            curves[name].append(train(recipe, args.width, rates[name], seed, "pydoc", args.steps))
             print(f"{name}, seed {seed}: {curves[name][-1].best:.4f}", flush=True)
             keep(args.json, curves, rates)
     Console(width=140).print(table_of(curves, rates))
@@ -229,10 +234,11 @@ def run() -> None:
             rates["nanoGPT"] = tuned(
                 "nanoGPT",
                 (1e-3, 2e-3, 4e-3, 8e-3),
-                lambda rate: train_nanogpt(nanogpt, rate, 0, LamplightersData, budget),
+                lambda rate: train_nanogpt(nanogpt, args.width, rate, 0, LamplightersData, budget),
             )
         curves["nanoGPT"] = [
-            train_nanogpt(nanogpt, rates["nanoGPT"], seed, PydocData, budget) for seed in range(1, args.seeds + 1)
+            train_nanogpt(nanogpt, args.width, rates["nanoGPT"], seed, PydocData, budget)
+            for seed in range(1, args.seeds + 1)
         ]
         keep(args.json, curves, rates)
         Console(width=140).print(table_of(curves, rates))
