@@ -81,6 +81,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="runs of the last row")
     parser.add_argument("--page", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if not args.file.is_file() or args.seeds < 1:
+        parser.error(f"{args.file} must be a file, and --seeds 1 or more")
     if args.page:
         run_page(args.file)
         return

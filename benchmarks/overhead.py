@@ -104,6 +104,8 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("overrides", nargs="*")
     options = parser.parse_args()
+    if min(options.steps, options.rounds) < 1:
+        parser.error("--steps and --rounds must be 1 or more")
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     print("| size | loop, ms a step | fit, bare | overhead | fit, with logs, bar, checkpoints | overhead |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")

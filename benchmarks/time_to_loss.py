@@ -213,6 +213,10 @@ def run() -> None:
         "--rates", type=float, nargs="+", default=[], help="of the recipes, then nanoGPT, already tuned"
     )
     args = parser.parse_args()
+    if args.nanogpt and not (args.nanogpt / "model.py").is_file():
+        parser.error(f"--nanogpt {args.nanogpt}: there is no model.py")
+    if args.width < HEAD_DIM or args.width % HEAD_DIM or min(args.steps, args.seeds) < 1:
+        parser.error(f"--width must be a multiple of {HEAD_DIM}, --steps and --seeds 1 or more")
     rates: dict[str, float] = dict(zip([*RECIPES, "nanoGPT"], args.rates, strict=False))
     for name, recipe in ((n, r) for n, r in RECIPES.items() if n not in rates):
         rates[name] = tuned(

@@ -218,11 +218,20 @@ def main() -> None:
         peak = torch.cuda.max_memory_allocated() / 1e9 if args.device == "cuda" else peak_memory()
         print(json.dumps({"seconds": seconds, "gigabytes": peak}))
         return
-    missing = {"nano": not args.nanogpt, "litgpt": not importlib.util.find_spec("litgpt")}
-    names = [name for name in CONTENDERS if not any(word in name for word, lacks in missing.items() if lacks)]
-    found: dict[str, list[dict[str, Any]]] = {
-        name: [] for name in names if name in (args.only or names) or "limit" in name
-    }
+    if min(args.batch, args.context, args.vocab, args.steps, args.rounds) < 1:
+        parser.error("--batch, --context, --vocab, --steps and --rounds must be 1 or more")
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: there is none")
+    if args.nanogpt and not (args.nanogpt / "model.py").is_file():
+        parser.error(f"--nanogpt {args.nanogpt}: there is no model.py")
+    lacking = {"nano": not args.nanogpt, "litgpt": not importlib.util.find_spec("litgpt")}
+    names = [name for name in CONTENDERS if not any(word in name for word, lacks in lacking.items() if lacks)]
+    if absent := [name for name in args.only or () if name not in names]:
+        parser.error(f"--only {', '.join(map(repr, absent))}: needs --nanogpt, or litgpt installed")
+    if args.device == "cuda":  # what these leave out is for CPUs
+        names = [name for name in names if not name.startswith("...")]
+    asked = args.only or names
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in names if name in asked or "limit" in name}
     for n in range(args.rounds):
         for name in found:
             command = [sys.executable, "-W", "ignore", __file__, *sys.argv[1:], "--contender", name]

@@ -127,7 +127,8 @@ def rows(ladder: Ladder) -> list[dict[str, Any]]:
 
 def words(suggestion: Suggestion, larger: Suggestion | None, tolerance: float) -> str:
     """What to copy."""
-    within = f"fastest, by more than the rounds' spread, with a loss at most {tolerance:.1%} above plain's"
+    by = ", by more than the rounds' spread" if len(suggestion.rung.rates) > 1 else " in its one round"
+    within = f"fastest{by}, with a loss at most {tolerance:.1%} above plain's"
     if suggestion.rung.is_config:
         lines = [f"{within}: this config; nothing to add"]
     else:
