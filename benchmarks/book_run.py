@@ -10,7 +10,6 @@ that is run with several seeds.
 """
 
 import argparse
-import os
 import statistics
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import tiktoken
 import torch
+from options import existing_file, positive
 from rich.console import Console
 from rich.table import Table
 
@@ -59,7 +59,7 @@ def run_page(file: Path) -> None:
 
 def timed(command: list[str]) -> tuple[float, str]:
     began = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"COLUMNS": "120"})
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return time.perf_counter() - began, done.stdout
 
@@ -77,12 +77,10 @@ def run_firstlight(file: Path, seed: int, overrides: list[str]) -> tuple[float, 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", type=Path, help="the-verdict.txt")
-    parser.add_argument("--seeds", type=int, default=3, help="runs of the last row")
+    parser.add_argument("file", type=existing_file, help="the-verdict.txt")
+    parser.add_argument("--seeds", type=positive, default=3, help="runs of the last row")
     parser.add_argument("--page", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if not args.file.is_file() or args.seeds < 1:
-        parser.error(f"{args.file} must be a file, and --seeds 1 or more")
     if args.page:
         run_page(args.file)
         return

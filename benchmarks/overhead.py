@@ -22,6 +22,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from options import positive
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -99,13 +100,11 @@ def by_loop(plain: dict[str, Any]) -> tuple[float, dict[str, torch.Tensor]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=positive, default=300)
+    parser.add_argument("--rounds", type=positive, default=5)
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("overrides", nargs="*")
     options = parser.parse_args()
-    if min(options.steps, options.rounds) < 1:
-        parser.error("--steps and --rounds must be 1 or more")
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     print("| size | loop, ms a step | fit, bare | overhead | fit, with logs, bar, checkpoints | overhead |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")

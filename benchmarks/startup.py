@@ -30,7 +30,7 @@ def seconds(arguments: Sequence[str], folder: str) -> float:
             if arguments is TRAIN and _has_stepped(Path(folder, "run", "metrics.csv")):
                 return time.perf_counter() - began
             time.sleep(0.005)
-        assert process.returncode == 0 and arguments is not TRAIN, process.communicate()[1]
+        assert process.returncode == 0 and arguments is not TRAIN, process.stderr and process.stderr.read()
         return time.perf_counter() - began
     finally:
         process.kill()

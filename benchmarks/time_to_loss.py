@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from options import nanogpt_clone, positive
 from peers import load_nanogpt
 from rich.console import Console
 from rich.table import Table
@@ -114,11 +115,8 @@ def train_nanogpt(nanogpt: Any, width: int, rate: float, seed: int, data: type[T
         torch.manual_seed(seed)
         with contextlib.redirect_stdout(io.StringIO()):
             model = nanogpt.GPT(config)
-            return (
-                model,
-                model.configure_optimizers(1e-1, rate, (0.9, 0.99), "cpu"),
-                torch.Generator().manual_seed(seed),
-            )
+            optimizer = model.configure_optimizers(1e-1, rate, (0.9, 0.99), "cpu")
+        return model, optimizer, torch.Generator().manual_seed(seed)
 
     def step() -> None:
         starts = torch.randint(len(ids) - CONTEXT, (BATCH,), generator=generator)
@@ -202,21 +200,19 @@ def keep(file: Path | None, curves: dict[str, list[Curve]], rates: dict[str, flo
 
 def run() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nanogpt", type=Path, help="a clone of nanoGPT")
+    parser.add_argument("--nanogpt", type=nanogpt_clone, help="a clone of nanoGPT")
     parser.add_argument(
-        "--width", type=int, default=160, help=f"a multiple of {HEAD_DIM}; 160 is 1.3M parameters, 320 5M"
+        "--width", type=positive, default=160, help=f"a multiple of {HEAD_DIM}; 160 is 1.3M parameters, 320 5M"
     )
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=positive, default=300)
+    parser.add_argument("--seeds", type=positive, default=3)
     parser.add_argument("--json", type=Path, help="where the curves go")
     parser.add_argument(
         "--rates", type=float, nargs="+", default=[], help="of the recipes, then nanoGPT, already tuned"
     )
     args = parser.parse_args()
-    if args.nanogpt and not (args.nanogpt / "model.py").is_file():
-        parser.error(f"--nanogpt {args.nanogpt}: there is no model.py")
-    if args.width < HEAD_DIM or args.width % HEAD_DIM or min(args.steps, args.seeds) < 1:
-        parser.error(f"--width must be a multiple of {HEAD_DIM}, --steps and --seeds 1 or more")
+    if args.width % HEAD_DIM:
+        parser.error(f"--width must be a multiple of {HEAD_DIM}")
     rates: dict[str, float] = dict(zip([*RECIPES, "nanoGPT"], args.rates, strict=False))
     for name, recipe in ((n, r) for n, r in RECIPES.items() if n not in rates):
         rates[name] = tuned(

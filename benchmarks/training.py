@@ -24,11 +24,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
+from options import nanogpt_clone, positive
 from peers import load_nanogpt
 from rich.console import Console
 from rich.table import Table
@@ -201,12 +201,14 @@ CONTENDERS: dict[str, tuple[Callable[[argparse.Namespace, str], list[float]], st
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nanogpt", type=Path, help="a clone of https://github.com/karpathy/nanoGPT")
-    parser.add_argument("--batch", type=int, default=2, help="windows of a step")
-    parser.add_argument("--context", type=int, default=256)
-    parser.add_argument("--vocab", type=int, default=50257, help="rows of the embedding; 50304 is a multiple of 64")
-    parser.add_argument("--steps", type=int, default=5, help="timed steps of a round")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--nanogpt", type=nanogpt_clone, help="a clone of https://github.com/karpathy/nanoGPT")
+    parser.add_argument("--batch", type=positive, default=2, help="windows of a step")
+    parser.add_argument("--context", type=positive, default=256)
+    parser.add_argument(
+        "--vocab", type=positive, default=50257, help="rows of the embedding; 50304 is a multiple of 64"
+    )
+    parser.add_argument("--steps", type=positive, default=5, help="timed steps of a round")
+    parser.add_argument("--rounds", type=positive, default=3)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--compile", action="store_true", help="torch.compile, for nanoGPT and firstlight")
     parser.add_argument("--only", choices=CONTENDERS, nargs="+", help="these rows only")
@@ -218,12 +220,8 @@ def main() -> None:
         peak = torch.cuda.max_memory_allocated() / 1e9 if args.device == "cuda" else peak_memory()
         print(json.dumps({"seconds": seconds, "gigabytes": peak}))
         return
-    if min(args.batch, args.context, args.vocab, args.steps, args.rounds) < 1:
-        parser.error("--batch, --context, --vocab, --steps and --rounds must be 1 or more")
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: there is none")
-    if args.nanogpt and not (args.nanogpt / "model.py").is_file():
-        parser.error(f"--nanogpt {args.nanogpt}: there is no model.py")
     lacking = {"nano": not args.nanogpt, "litgpt": not importlib.util.find_spec("litgpt")}
     names = [name for name in CONTENDERS if not any(word in name for word, lacks in lacking.items() if lacks)]
     if absent := [name for name in args.only or () if name not in names]:

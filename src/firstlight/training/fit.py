@@ -233,14 +233,15 @@ def _check_space(wanted: Path, n_parameters: int, moments: int, callbacks: list[
     """Refuse to begin what the disk has no room for."""
     kept = [callback for callback in callbacks if isinstance(callback, Checkpoint)]
     written = n_parameters + moments if kept else 0  # one more while it is written
-    needed = sum(c.least_bytes(n_parameters, moments) for c in kept) + 4 * (written + n_parameters)  # the best weights
+    others = 4 * (written + n_parameters)  # and the best weights
+    needed = others + sum(c.least_bytes(n_parameters, moments) for c in kept)
     try:
         free = shutil.disk_usage(next(p for p in (wanted, *wanted.absolute().parents) if p.exists())).free
     except OSError:  # no name for a folder, as will be said when it is made
         return
     if free < needed:
-        spared = 4 * sum((n_parameters + moments) * (c.keep_last - 1) for c in kept)
-        fewer = ", or callbacks.checkpoint.keep_last=1" if needed - spared <= free else ""
+        least = others + sum(c.least_bytes(n_parameters, moments, keep_last=1) for c in kept)
+        fewer = ", or callbacks.checkpoint.keep_last=1" if least <= free else ""
         raise ConfigError(
             f"output_dir ({shorten(str(wanted))}): the run's checkpoints need {needed / 1e9:.2g} GB, {free / 1e9:.2g} "
             f"are free there; give another output_dir{fewer}"

@@ -39,12 +39,14 @@ class Checkpoint(LightningCheckpoint):
         self.keep_last, self.keep_best, self.keep_every_n_tokens = keep_last, keep_best, keep_every_n_tokens
         self.max_gigabytes = max_gigabytes
 
-    def least_bytes(self, n_parameters: int, moments: int) -> int:
+    def least_bytes(self, n_parameters: int, moments: int, *, keep_last: int | None = None) -> int:
         """What the checkpoints that always stay take: weights and the optimizer's moments in float32, the best weights.
 
-        `moments` is how many numbers the optimizer keeps: two for each parameter if it is AdamW.
+        `moments` is how many numbers the optimizer keeps: two for each parameter if it is AdamW. `keep_last` is to be
+        reckoned with in place of its own.
         """
-        return 4 * ((n_parameters + moments) * self.keep_last + n_parameters * min(self.keep_best, 1))
+        n_newest = self.keep_last if keep_last is None else keep_last
+        return 4 * ((n_parameters + moments) * n_newest + n_parameters * min(self.keep_best, 1))
 
     def check(self, n_parameters: int, moments: int) -> None:
         """Refuse a budget that is too small from the beginning.
