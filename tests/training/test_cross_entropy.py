@@ -14,6 +14,7 @@ N, C, V = 37, 16, 101
 def chunks(request, monkeypatch):
     if request.param == "small chunks":
         monkeypatch.setitem(cross_entropy.CHUNK, "cpu", 5 * V)
+        monkeypatch.setitem(cross_entropy.IDS, "cpu", 7)
         monkeypatch.setattr(cross_entropy, "ROWS", 5)
 
 
@@ -75,6 +76,13 @@ def test_a_token_that_is_nearly_certain_keeps_its_gradient_in_bf16():
         linear_cross_entropy(hidden, weight, torch.tensor([0])).sum().backward()
     probability = torch.sigmoid(torch.tensor(8 * 0.6))
     assert weight.grad[0, 0] == pytest.approx(float(8 * (probability - 1)), rel=0.02)  # not the rounding of p - 1
+
+
+def test_the_loss_of_an_id_that_is_all_but_impossible_is_its_lead():
+    """Its probability is 0 in float32, and its logarithm not minus infinity."""
+    hidden = torch.tensor([[1.0]], requires_grad=True)
+    losses = linear_cross_entropy(hidden, torch.tensor([[500.0], [0.0], [0.0]]), torch.tensor([1]))
+    assert losses.tolist() == [500.0]
 
 
 def test_without_gradients_the_losses_are_the_same(chunks):

@@ -15,6 +15,9 @@ CHUNK = {"cpu": 2**20}
 """Logits that are made probabilities at a time, by device: in float32 what a processor keeps near."""
 LARGE_CHUNK = 2**26
 """The same on other devices, which want much to do at once."""
+IDS = {"cpu": 2**12}
+"""Ids whose rows of the output matrix get their gradient at a time, by device; on others all at once. One product for
+all 50,257 of GPT-2 takes a CPU a sixth longer than those of a few thousand."""
 ROWS = 2**10
 """Rows that are projected at a time where no gradient is wanted."""
 
@@ -48,9 +51,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
         losses = []
         n_rows = max(CHUNK.get(hidden.device.type, LARGE_CHUNK) // len(weight), 1)
         for rows, ids in zip(logits.split(n_rows), targets.split(n_rows), strict=True):
-            log_probs = _wide(rows).log_softmax(dim=-1)
-            losses.append(-log_probs.gather(1, ids[:, None])[:, 0])
-            probs = log_probs.exp_()
+            wide = _wide(rows)
+            lead = wide.amax(dim=1) - wide.gather(1, ids[:, None])[:, 0]  # of the likeliest id over the target
+            probs = wide.softmax(dim=-1)
+            losses.append(lead - probs.amax(dim=1).log())  # log_softmax and its exponential take half as long again
             rows.copy_(probs.scatter_add_(1, ids[:, None], probs.new_full((len(ids), 1), -1.0)))  # d loss / d logits
         ctx.save_for_backward(hidden, weight, logits)
         return torch.cat(losses)  # (N,)
@@ -61,5 +65,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
         factor = gradients[0][:, None]  # (N, 1), in float32: 1 / N is not to be rounded to 8 bits
         with torch.autocast(hidden.device.type, enabled=False):
             grad_hidden = ((grad_logits @ weight) * factor).to(hidden.dtype) if ctx.needs_input_grad[0] else None
-            grad_weight = grad_logits.T @ (hidden * factor).to(hidden.dtype) if ctx.needs_input_grad[1] else None
+            grad_weight = _grad_weight(grad_logits, hidden * factor) if ctx.needs_input_grad[1] else None
         return grad_hidden, grad_weight, None
+
+
+def _grad_weight(grad_logits: Tensor, hidden: Tensor) -> Tensor:
+    """grad_logits (N, V), transposed, times hidden (N, C): (V, C), in the type of the former."""
+    hidden = hidden.to(grad_logits.dtype)
+    grad_weight = hidden.new_empty(grad_logits.shape[1], hidden.shape[1])
+    n_ids = IDS.get(hidden.device.type, len(grad_weight))
+    for grads, part in zip(grad_logits.split(n_ids, dim=1), grad_weight.split(n_ids), strict=True):
+        torch.mm(grads.T, hidden, out=part)
+    return grad_weight
