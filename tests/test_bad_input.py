@@ -230,6 +230,12 @@ def test_a_command_line_that_is_no_command_is_refused(refused, arguments, words)
     ("misspelt section", "optimiser.lr=1", ["optimiser.lr", "did you mean 'optimizer.lr'"]),
     ("right key, no section", "lr=1", ["lr", "did you mean 'optimizer.lr'"]),
     ("right key, wrong section", "model.lr=1", ["model.lr", "did you mean 'optimizer.lr'"]),
+    (
+        "misspelt key of another choice",
+        "experiment=quickstart_modern optimizer.momentums=1",
+        ["optimizer.momentums", "did you mean 'optimizer.momentum'"],
+    ),
+    ("key like none but an internal one", "optimizer._target=1", ["optimizer._target", "optimizer.lr"]),
     ("nothing like it", "frobnicate=1", ["frobnicate", "no such key", "--help"]),
     ("misspelt group", "modle=nano", ["modle", "did you mean 'model'"]),
     ("misspelt choice", "model=nanoo", ["model=nanoo", "did you mean 'nano'", "gpt2_small", "gpt2_xl"]),

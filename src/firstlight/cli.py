@@ -157,7 +157,7 @@ def _run(verb: str, rest: list[str]) -> int:
     sys.argv = [f"firstlight {verb}", *overrides, *args.options]  # --info would take what follows for its own
     try:
         # Of a sweep everything has been composed before, and what a job raises must not be taken for Hydra's words.
-        with nullcontext() if args.multirun else compose.explained(verb):
+        with nullcontext() if args.multirun else compose.explained(verb, overrides, args.config_dir):
             hydra.main(version_base="1.3", config_path=compose.conf_dir(), config_name=verb)(task)()
     except HydraException as error:  # a sweeper or launcher that cannot be had
         raise ConfigError(one_line(error)) from None

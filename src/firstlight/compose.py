@@ -95,9 +95,12 @@ def compose_config(
     Raises:
         ConfigError: one line that names the override, what is wrong and what may have been meant.
     """
-    searchpath = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
-    with explained(verb), _hydra():
-        return compose(verb, [*overrides, *searchpath], return_hydra_config=with_hydra)
+    with explained(verb, overrides, config_dir), _hydra():
+        return compose(verb, [*overrides, *_searchpath(config_dir)], return_hydra_config=with_hydra)
+
+
+def _searchpath(config_dir: str | None) -> list[str]:
+    return [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
 
 
 @contextmanager
@@ -113,14 +116,14 @@ def _hydra() -> Iterator[None]:
 
 
 @contextmanager
-def explained(verb: str) -> Iterator[None]:
-    """Say in one line, with the likely intent, what Hydra refuses to compose inside."""
+def explained(verb: str, overrides: list[str], config_dir: str | None = None) -> Iterator[None]:
+    """Say in one line, with the likely intent, what Hydra refuses to compose of `overrides` inside."""
     try:
         yield
     except MissingConfigException as error:
         raise ConfigError(_missing_choice(error)) from None
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_explain(verb, error)) from None
+        raise ConfigError(_explain(verb, overrides, config_dir, error)) from None
     except YAMLError as error:
         raise ConfigError(f"this is no YAML that can be read: {one_line(error)}") from None
     except RecursionError:
@@ -195,7 +198,7 @@ def resumed_config(overrides: list[str]) -> DictConfig | None:
     from firstlight.training.run_folder import read_config
     from firstlight.weights.find import checkpoints_of, newest_run
 
-    with explained("train"):
+    with explained("train", overrides):
         name = str(OmegaConf.create({"resume": names[-1]}).resume)
     folder = newest_run() if name == "last" else user_path(name)
     stored = read_config(folder)
@@ -335,7 +338,7 @@ def _choices(group: str, config_dir: str | None = None) -> list[str]:
     return sorted({file.stem for folder in folders for file in folder.glob("*.yaml")} - {"base"})
 
 
-def _explain(verb: str, error: Exception) -> str:
+def _explain(verb: str, overrides: list[str], config_dir: str | None, error: Exception) -> str:
     text = _first_line(error)
     if twice := re.search(r"(\w+)/(\w+) appears more than once", text):
         return f"{twice[1]}: '{twice[2]}' is chosen twice; a choice may already contain it, as default does"
@@ -344,17 +347,23 @@ def _explain(verb: str, error: Exception) -> str:
         cause = error.__cause__
         return _first_line(cause) if isinstance(cause, OmegaConfBaseException) else one_line(error)
     wanted = re.split(r"[=@]", key[1])[0]
-    with _hydra():
-        known = list(_keys(OmegaConf.to_container(compose(verb), resolve=False)))
-    owner = {k.split(".")[-1]: k for k in known}.get(wanted.split(".")[-1])
-    if owner == wanted and "." not in wanted:
+    chosen = [word for word in overrides if _choices(word.partition("=")[0].lstrip("+"))]
+    known = _known_keys(verb, [*chosen, *_searchpath(config_dir)])
+    if wanted in known:
         return f"{wanted}: {one_line(error)}"
-    if owner == wanted:  # decoding=greedy decoding.top_k=5
+    if wanted in _known_keys(verb, []):  # decoding=greedy decoding.top_k=5
         group = wanted.split(".")[0]
         return f"{wanted}: the {group} that is chosen here has no such key; another choice of {group} has"
-    if owner is not None:  # lr=3e-4, or model.lr=3e-4, for optimizer.lr
+    if owner := {k.split(".")[-1]: k for k in known}.get(wanted.split(".")[-1]):  # lr=3e-4, for optimizer.lr
         return f"{wanted}: there is no such key; did you mean '{owner}'?"
     return f"{wanted}: there is no such key{did_you_mean(wanted, known)} (firstlight {verb} --help lists them all)"
+
+
+def _known_keys(verb: str, choices: list[str]) -> list[str]:
+    """What may be overridden where `choices` of groups are made."""
+    with _hydra():
+        keys = _keys(OmegaConf.to_container(compose(verb, choices), resolve=False))
+    return [key for key in keys if not key.endswith("_")]  # _target_, _partial_
 
 
 def _keys(node: Any, path: str = "") -> Iterator[str]:
