@@ -6,6 +6,7 @@ measured speed. Prints a table and a sample of each.
     .venv/bin/python benchmarks/default_tokenizer.py
 """
 
+import argparse
 import csv
 import statistics
 import subprocess
@@ -31,6 +32,8 @@ def train(folder: Path, steps: int, overrides: list[str]) -> list[dict[str, str]
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as name:
         for case, overrides in CASES.items():

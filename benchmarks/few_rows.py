@@ -3,6 +3,7 @@
 .venv/bin/python benchmarks/few_rows.py
 """
 
+import argparse
 import statistics
 import time
 from collections.abc import Sequence
@@ -24,6 +25,8 @@ def seconds(layers: Sequence[nn.Linear], x: torch.Tensor) -> float:
 
 @torch.inference_mode()
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args()
     print("out x in       rows   x W^T ms   W x^T ms   times")
     for n_out, n_in in ((2304, 768), (768, 768), (3072, 768), (768, 3072), (50257, 768)):
         plain = [nn.Linear(n_in, n_out) for _ in range(1 if n_out > 10_000 else 8)]  # more than a cache holds

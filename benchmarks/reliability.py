@@ -4,13 +4,13 @@ With: seeds by batch, checks for nan, signals, guarded callbacks, the end of a s
 the code. In turn, in one process; a round is one run of each, timed from its second step to its last, without
 evaluations. Below that the price of a checkpoint, of which there is one in `INTERVAL` steps by default.
 
-    python benchmarks/reliability.py [ROUNDS]
+    .venv/bin/python benchmarks/reliability.py --rounds 3
 """
 
+import argparse
 import contextlib
 import io
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +18,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from options import positive
 from rich.console import Console
 from rich.table import Table
 
@@ -111,4 +112,6 @@ def run(rounds: int) -> None:
 
 
 if __name__ == "__main__":
-    run(int(sys.argv[1]) if len(sys.argv) > 1 else 7)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=positive, default=7)
+    run(parser.parse_args().rounds)

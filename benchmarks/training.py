@@ -211,7 +211,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=positive, default=3)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--compile", action="store_true", help="torch.compile, for nanoGPT and firstlight")
-    parser.add_argument("--only", choices=CONTENDERS, nargs="+", help="these rows only")
+    parser.add_argument("--only", choices=CONTENDERS, nargs="+", metavar="ROW", help="these rows of the table only")
     parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.contender:

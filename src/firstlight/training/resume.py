@@ -117,7 +117,7 @@ def why_ended(resumed: Resumed, planned: Trainer, callbacks: list[Callback]) -> 
     """Why there is no step left to make, and what would change that; None if there is one.
 
     Raises:
-        ConfigError: it has made more steps than it is to make now.
+        FinishedError: it has made more steps than it is to make now.
     """
     finished = (
         f"the run in {resumed.run} is finished ({resumed.step} of {planned.max_steps} steps); "
