@@ -67,8 +67,8 @@ def timed(command: list[str]) -> tuple[float, str]:
 def run_firstlight(file: Path, seed: int, overrides: list[str]) -> tuple[float, list[float]]:
     with tempfile.TemporaryDirectory() as folder:
         command = [
-            sys.executable, "-m", "firstlight", "train", "experiment=book_chapter5", f"data.folder={file.parent}",
-            "trainer.accelerator=cpu", f"seed={seed}", f"output_dir={folder}/run", *overrides,
+            sys.executable, "-m", "firstlight", "train", "experiment=book_chapter5",
+            f"data.folder='{file.resolve().parent}'", "trainer.accelerator=cpu", f"seed={seed}", f"output_dir={folder}/run", *overrides,
         ]  # fmt: skip
         seconds, _ = timed(command)
         rows = read_rows(Path(folder, "run", "metrics.csv"))
@@ -81,6 +81,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=positive, default=3, help="runs of the last row")
     parser.add_argument("--page", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.file.name != "the-verdict.txt":  # the name that firstlight looks for
+        parser.error(f"{args.file}: must be named the-verdict.txt")
     if args.page:
         run_page(args.file)
         return

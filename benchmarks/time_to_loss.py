@@ -56,12 +56,12 @@ class Recipe:
 
 
 RECIPES = {
-    "GPT-2, AdamW, cosine": Recipe(["model=nano", "optimizer=adamw", *COSINE], (2e-3, 4e-3, 8e-3, 1.6e-2)),
+    "GPT-2, AdamW, cosine": Recipe(["model=nano", "optimizer=adamw", *COSINE], (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)),
     "modern, AdamW, cosine": Recipe(
-        ["model=modern_nano", "model.n_kv_heads=null", "optimizer=adamw", *COSINE], (2e-3, 4e-3, 8e-3)
+        ["model=modern_nano", "model.n_kv_heads=null", "optimizer=adamw", *COSINE], (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
     ),
     "modern, Muon, stable-decay": Recipe(
-        ["model=modern_nano", "model.n_kv_heads=null", "optimizer=muon", *STABLE], (6e-3, 1.2e-2, 2.4e-2)
+        ["model=modern_nano", "model.n_kv_heads=null", "optimizer=muon", *STABLE], (3e-3, 6e-3, 1.2e-2, 2.4e-2)
     ),
 }
 BASE = "GPT-2, AdamW, cosine"

@@ -211,7 +211,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=positive, default=3)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--compile", action="store_true", help="torch.compile, for nanoGPT and firstlight")
-    parser.add_argument("--only", choices=CONTENDERS, nargs="+", metavar="ROW", help="these rows of the table only")
+    parser.add_argument(
+        "--only",
+        choices=CONTENDERS,
+        nargs="+",
+        metavar="ROW",
+        help=f"these alone of {', '.join(map(repr, CONTENDERS))}",
+    )
     parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.contender:
@@ -224,10 +230,11 @@ def main() -> None:
         parser.error("--device cuda: there is none")
     lacking = {"nano": not args.nanogpt, "litgpt": not importlib.util.find_spec("litgpt")}
     names = [name for name in CONTENDERS if not any(word in name for word, lacks in lacking.items() if lacks)]
-    if absent := [name for name in args.only or () if name not in names]:
-        parser.error(f"--only {', '.join(map(repr, absent))}: needs --nanogpt, or litgpt installed")
     if args.device == "cuda":  # what these leave out is for CPUs
         names = [name for name in names if not name.startswith("...")]
+    if absent := [name for name in args.only or () if name not in names]:
+        needs = "--nanogpt, litgpt installed, or for '...' a CPU"
+        parser.error(f"--only {', '.join(map(repr, absent))}: needs {needs}")
     asked = args.only or names
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in names if name in asked or "limit" in name}
     for n in range(args.rounds):

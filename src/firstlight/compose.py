@@ -32,6 +32,8 @@ POSITIONALS: dict[str, tuple[str, ...]] = {"sweep": ("action", "folder"), "compa
 
 MOST_PARTS = 2000
 """Of one setting: Hydra's parser takes the square of their number, two seconds for these."""
+LONGEST_KEY = 200
+"""Bytes of a key; Hydra looks for a folder of that name, which has 255 at most."""
 MOST_VALUES = 1000
 """Of one key in a sweep, and of jobs: each is composed before the first begins, in a third of a second."""
 
@@ -175,6 +177,8 @@ def parse_overrides(overrides: list[str]) -> list[Override]:
         key, value = override.key_or_group, None if override.is_delete() else override.value()
         if not key:
             raise ConfigError(f"{text}: write key=value")
+        if len(key.encode()) > LONGEST_KEY:
+            raise ConfigError(f"{shorten(key)}: there is no such key")
         names = value if isinstance(value, list) else [value]
         is_choice = override.is_delete() or override.is_sweep_override() or all(isinstance(n, str) for n in names)
         if _choices(key) and not is_choice:
@@ -347,23 +351,38 @@ def _explain(verb: str, overrides: list[str], config_dir: str | None, error: Exc
         cause = error.__cause__
         return _first_line(cause) if isinstance(cause, OmegaConfBaseException) else one_line(error)
     wanted = re.split(r"[=@]", key[1])[0]
-    chosen = [word for word in overrides if _choices(word.partition("=")[0].lstrip("+"))]
-    known = _known_keys(verb, [*chosen, *_searchpath(config_dir)])
+    chosen = [*_chosen(overrides, wanted, config_dir), *_searchpath(config_dir)]
+    known = _known_keys(verb, chosen)
     if wanted in known:
         return f"{wanted}: {one_line(error)}"
-    if wanted in _known_keys(verb, []):  # decoding=greedy decoding.top_k=5
+    if chosen and wanted in _known_keys(verb, []):  # decoding=greedy decoding.top_k=5, ~logger logger.csv=null
         group = wanted.split(".")[0]
         return f"{wanted}: the {group} that is chosen here has no such key; another choice of {group} has"
-    if owner := {k.split(".")[-1]: k for k in known}.get(wanted.split(".")[-1]):  # lr=3e-4, for optimizer.lr
+    typed_keys = [k for k in known if not k.endswith("_")]  # not _target_, _partial_
+    if owner := {k.split(".")[-1]: k for k in typed_keys}.get(wanted.split(".")[-1]):  # lr=3e-4, for optimizer.lr
         return f"{wanted}: there is no such key; did you mean '{owner}'?"
-    return f"{wanted}: there is no such key{did_you_mean(wanted, known)} (firstlight {verb} --help lists them all)"
+    return f"{wanted}: there is no such key{did_you_mean(wanted, typed_keys)} (firstlight {verb} --help lists them all)"
 
 
-def _known_keys(verb: str, choices: list[str]) -> list[str]:
-    """What may be overridden where `choices` of groups are made."""
+def _chosen(overrides: list[str], refused: str, config_dir: str | None) -> list[str]:
+    """Those of `overrides` that decide which keys there are, but for what Hydra has `refused`."""
+    chosen = []
+    for word in overrides:
+        key = re.split(r"[=@]", word.lstrip("+~"))[0]
+        decides = word.startswith("~") or key == "hydra.searchpath" or _choices(key, config_dir)
+        if decides and key != refused:
+            chosen.append(word)
+    return chosen
+
+
+def _known_keys(verb: str, chosen: list[str]) -> list[str]:
+    """What may be overridden where `chosen` are; where those cannot be composed themselves, by default."""
     with _hydra():
-        keys = _keys(OmegaConf.to_container(compose(verb, choices), resolve=False))
-    return [key for key in keys if not key.endswith("_")]  # _target_, _partial_
+        try:
+            config = compose(verb, chosen)
+        except HydraException:
+            config = compose(verb)
+        return list(_keys(OmegaConf.to_container(config, resolve=False)))
 
 
 def _keys(node: Any, path: str = "") -> Iterator[str]:

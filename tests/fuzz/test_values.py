@@ -42,7 +42,7 @@ CASES = pytest.mark.parametrize("n", [500, pytest.param(2500, marks=pytest.mark.
 def changed(config: DictConfig, verb: str, overrides: list[str]) -> DictConfig:
     """A copy of a composed config with `overrides`, as Hydra would have made it."""
     config = copy.deepcopy(config)
-    with explained(verb):
+    with explained(verb, overrides):
         for override in parse_overrides(parse_arguments(verb, overrides).overrides):
             key = override.key_or_group
             if override.is_sweep_override():

@@ -85,6 +85,32 @@ def test_the_loss_of_an_id_that_is_all_but_impossible_is_its_lead():
     assert losses.tolist() == [500.0]
 
 
+def test_logits_that_are_not_finite_give_torchs_losses():
+    """A logit of inf makes the loss nan, unless it is the target's -inf, whose loss is inf."""
+    hidden = torch.ones(2, 1, requires_grad=True)
+    for logit, target in ((torch.inf, 0), (torch.inf, 1), (-torch.inf, 0), (-torch.inf, 1), (torch.nan, 1)):
+        weight, targets = torch.tensor([[logit], [0.0], [1.0]]), torch.tensor([target, target])
+        mine, theirs = linear_cross_entropy(hidden, weight, targets), plain(hidden, weight, targets)
+        torch.testing.assert_close(mine, theirs, equal_nan=True)
+
+
+def test_a_head_alone_can_be_trained(chunks):
+    hidden, weight, targets = inputs()
+    linear_cross_entropy(hidden.detach(), weight, targets).mean().backward()
+    assert hidden.grad is None
+    torch.testing.assert_close(weight.grad, outcome(plain, torch.mean, torch.float32)[2])
+
+
+def test_a_transposed_weight_and_no_token_at_all(chunks):
+    hidden, weight, targets = inputs()
+    transposed = weight.detach().T.contiguous().T.requires_grad_()
+    linear_cross_entropy(hidden, transposed, targets).mean().backward()
+    torch.testing.assert_close(transposed.grad, outcome(plain, torch.mean, torch.float32)[2])
+    none = linear_cross_entropy(hidden[:0], weight, targets[:0])
+    none.sum().backward()
+    assert none.shape == (0,) and not weight.grad.any()
+
+
 def test_without_gradients_the_losses_are_the_same(chunks):
     hidden, weight, targets = inputs()
     with torch.no_grad():

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from firstlight.model.dropout import Masks, apply_mask, draw_mask, draws_fast, scale_of
 
@@ -67,7 +68,8 @@ class _PlainAttention(torch.autograd.Function):
         return (kept @ v).mul_(ctx.scale).view(ctx.shape)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # type: ignore[override]
         q, k, v, weights, mask = ctx.saved_tensors
         g = gradients[0].reshape(v.shape) * ctx.scale  # (B * H, T, D)
         kept = weights if mask is None else apply_mask(weights, mask)

@@ -10,20 +10,21 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 CHUNK = {"cpu": 2**20}
 """Logits that are made probabilities at a time, by device: in float32 what a processor keeps near."""
 LARGE_CHUNK = 2**26
 """The same on other devices, which want much to do at once."""
 IDS = {"cpu": 2**12}
-"""Ids whose rows of the output matrix get their gradient at a time, by device; on others all at once. One product for
-all 50,257 of GPT-2 takes a CPU a sixth longer than those of a few thousand."""
+"""Ids whose rows of the output matrix get their gradient at a time, by device; on others all at once. On a CPU one
+product for all 50,257 of GPT-2 is slower than several (benchmarks/cross_entropy.py)."""
 ROWS = 2**10
 """Rows that are projected at a time where no gradient is wanted."""
 
 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """Negative log-likelihoods (N,) of `targets` (N,), given hidden states (N, C) and the output matrix (V, C).
+    """Negative log-likelihoods (N,) of the ids `targets` (N,), given hidden states (N, C) and the output matrix (V, C).
 
     In nats, and in float32 (float64 for float64). Under autocast the product is taken in its precision, as by
     F.linear; the losses then are those of F.cross_entropy of the logits as float32.
@@ -54,13 +55,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
             wide = _wide(rows)
             lead = wide.amax(dim=1) - wide.gather(1, ids[:, None])[:, 0]  # of the likeliest id over the target
             probs = wide.softmax(dim=-1)
-            losses.append(lead - probs.amax(dim=1).log())  # log_softmax and its exponential take half as long again
+            losses.append(lead - probs.amax(dim=1).log())  # one exponential less than with log_softmax
             rows.copy_(probs.scatter_add_(1, ids[:, None], probs.new_full((len(ids), 1), -1.0)))  # d loss / d logits
         ctx.save_for_backward(hidden, weight, logits)
         return torch.cat(losses)  # (N,)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # type: ignore[override]
         hidden, weight, grad_logits = ctx.saved_tensors
         factor = gradients[0][:, None]  # (N, 1), in float32: 1 / N is not to be rounded to 8 bits
         with torch.autocast(hidden.device.type, enabled=False):

@@ -42,7 +42,7 @@ from firstlight.training.evaluation import METRICS
 from firstlight.training.memory import check_memory, is_out_of_memory
 from firstlight.training.micro_batches import find_micro_batch_size, n_parts_of
 from firstlight.training.module import OnNan, OptimizerFactory, PretrainingModule
-from firstlight.training.precision import resolve_precision
+from firstlight.training.precision import precision_notes, resolve_precision
 from firstlight.training.resume import Resumed, change_of_rate, check_resumable, find_resumed, keep_patience, why_ended
 from firstlight.training.run_folder import (
     create_run_folder,
@@ -140,7 +140,7 @@ def fit(
         if config["trainer"].get("micro_batch_size") == "auto":  # stored as the number that was found
             found = _micro_batch_size(network, text, optimizer, planned)
             config, trainer = _with_trainer(config, trainer, micro_batch_size=found)
-        for oddity in text.notes if is_first else ():
+        for oddity in [*text.notes, *precision_notes(config["trainer"].get("precision"))] if is_first else ():
             _note(oddity)
 
         folder = shared_run_folder() or (Path(resume) if resume is not None else None)

@@ -108,22 +108,27 @@ class PretrainingModule(EvaluationModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip by norm, and keep the norm; Lightning's own refuses a fused optimizer under mixed precision."""
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+            scaler.unscale_(optimizer)  # Lightning leaves that to such an optimizer, whose step comes after the norm
         parameters = [p for p in self.all_parameters if p.grad is not None]
-        norms = torch.stack(torch._foreach_norm([p.grad for p in parameters if p.grad is not None]))  # type: ignore[attr-defined]
+        grads = [p.grad for p in parameters if p.grad is not None]
+        wide = torch.promote_types(grads[0].dtype, torch.float32)
+        norms = torch.stack(torch._foreach_norm(grads, dtype=wide))  # type: ignore[attr-defined]
         self.grad_norm = torch.linalg.vector_norm(norms)
         if gradient_clip_val is not None:  # by a norm that is not finite it would spoil all of them
             norm = torch.where(self.grad_norm.isfinite(), self.grad_norm, 0.0)
             nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
-        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
-            return  # in 16-mixed a gradient overflows now and then: the scaler leaves out such a step by itself
         step = self.trainer.global_step + 1
         losses = torch.stack(self.batch_losses)
         record = StepRecord(step, [*self.batches], losses, self.grad_norm, parameters, norms)
-        if LateCheck.suits(optimizer, self.device):
+        if scaler is None and LateCheck.suits(optimizer, self.device):
             self.late_check = self.late_check or self._late_check()
             self.late_check.judge(record, optimizer)
             return
-        if math.isfinite(float(self.grad_norm)) and all(map(math.isfinite, record.losses.tolist())):
+        # A gradient of 16-mixed overflows now and then: the scaler leaves out that step and scales by less.
+        numbers = [*losses.tolist(), *([float(self.grad_norm)] if scaler is None else [])]
+        if not self.trainer.agreed(int(not all(map(math.isfinite, numbers)))):
             self.skipped_in_a_row = 0
             return
         self.skipped_steps, self.skipped_in_a_row = self.skipped_steps + 1, self.skipped_in_a_row + 1

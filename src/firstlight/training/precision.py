@@ -27,3 +27,13 @@ def resolve_precision(precision: str, accelerator: str) -> str:
         capabilities = torch.cpu.get_capabilities()
         fast = any(capabilities.get(name, False) for name in BF16_PRODUCTS)
     return "bf16-mixed" if fast else "32-true"
+
+
+def precision_notes(precision: str | None) -> list[str]:
+    """What whoever chose `precision` may not have meant."""
+    if precision != "16-true":
+        return []
+    return [
+        "trainer.precision=16-true holds weights, gradients and moments in float16, where squares below 6e-8 are 0: "
+        "expect a worse loss; bf16-true takes as much memory"
+    ]

@@ -167,7 +167,7 @@ class Trainer(pl.Trainer):
         for callback in self.callbacks:  # type: ignore[attr-defined]
             if hook := getattr(callback, "on_step_complete", None):
                 hook(self)
-        failed, signum = self._agreed(int(self.failure is not None)), self._agreed(self.stop_signals.received)
+        failed, signum = self.agreed(int(self.failure is not None)), self.agreed(self.stop_signals.received)
         if failed or signum:
             self.save_step()
         if failed:
@@ -175,7 +175,7 @@ class Trainer(pl.Trainer):
         if signum:
             raise Stopped(signum)
 
-    def _agreed(self, number: int) -> int:
+    def agreed(self, number: int) -> int:
         """The largest `number` of all processes: they stop together or not at all."""
         if self.world_size == 1:
             return number
