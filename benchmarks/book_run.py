@@ -68,7 +68,8 @@ def run_firstlight(file: Path, seed: int, overrides: list[str]) -> tuple[float, 
     with tempfile.TemporaryDirectory() as folder:
         command = [
             sys.executable, "-m", "firstlight", "train", "experiment=book_chapter5",
-            f"data.folder='{file.resolve().parent}'", "trainer.accelerator=cpu", f"seed={seed}", f"output_dir={folder}/run", *overrides,
+            f"data.folder='{file.resolve().parent}'", "trainer.accelerator=cpu", f"seed={seed}",
+            f"output_dir={folder}/run", *overrides,
         ]  # fmt: skip
         seconds, _ = timed(command)
         rows = read_rows(Path(folder, "run", "metrics.csv"))
