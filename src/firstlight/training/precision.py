@@ -34,6 +34,6 @@ def precision_notes(precision: str | None) -> list[str]:
     if precision != "16-true":
         return []
     return [
-        "trainer.precision=16-true holds weights, gradients and moments in float16, where squares below 6e-8 are 0: "
-        "expect a worse loss; bf16-true takes as much memory"
+        "trainer.precision=16-true holds weights, gradients and moments in float16, which loses numbers below 6e-8: "
+        "it may diverge, or end worse; bf16-true takes as much memory"
     ]
