@@ -19,7 +19,7 @@ from pathlib import Path
 
 import tiktoken
 import torch
-from options import existing_file, positive
+from options import described, existing_file, positive
 from rich.console import Console
 from rich.table import Table
 
@@ -77,7 +77,7 @@ def run_firstlight(file: Path, seed: int, overrides: list[str]) -> tuple[float, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = described(__doc__)
     parser.add_argument("file", type=existing_file, help="the-verdict.txt")
     parser.add_argument("--seeds", type=positive, default=3, help="runs of the last row")
     parser.add_argument("--page", action="store_true", help=argparse.SUPPRESS)

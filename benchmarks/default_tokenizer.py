@@ -6,13 +6,14 @@ measured speed. Prints a table and a sample of each.
     .venv/bin/python benchmarks/default_tokenizer.py
 """
 
-import argparse
 import csv
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from options import described
 
 SECONDS = 60
 CASES = {
@@ -32,7 +33,7 @@ def train(folder: Path, steps: int, overrides: list[str]) -> list[dict[str, str]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = described(__doc__)
     parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as name:

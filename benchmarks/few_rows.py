@@ -3,12 +3,12 @@
 .venv/bin/python benchmarks/few_rows.py
 """
 
-import argparse
 import statistics
 import time
 from collections.abc import Sequence
 
 import torch
+from options import described
 from torch import nn
 
 from firstlight.model.few_rows import FewRowsLinear
@@ -25,7 +25,7 @@ def seconds(layers: Sequence[nn.Linear], x: torch.Tensor) -> float:
 
 @torch.inference_mode()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = described(__doc__)
     parser.parse_args()
     print("out x in       rows   x W^T ms   W x^T ms   times")
     for n_out, n_in in ((2304, 768), (768, 768), (3072, 768), (768, 3072), (50257, 768)):

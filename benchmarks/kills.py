@@ -8,7 +8,6 @@ whose parts these are. The same seed draws the same points; what they hit is up 
     .venv/bin/python benchmarks/kills.py --kills 20 --seed 7
 """
 
-import argparse
 import logging
 import platform
 import shutil
@@ -18,6 +17,7 @@ import time
 from pathlib import Path
 
 import torch
+from options import described
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -92,7 +92,7 @@ def n_same(c: Campaign) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = described(__doc__)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

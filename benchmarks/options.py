@@ -1,7 +1,12 @@
-"""What the benchmarks' options take, refused before anything is measured."""
+"""The command lines of the benchmarks: what their options take, refused before anything is measured."""
 
 import argparse
 from pathlib import Path
+
+
+def described(doc: str | None) -> argparse.ArgumentParser:
+    """A parser whose --help is `doc`, laid out as it is."""
+    return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def positive(text: str) -> int:

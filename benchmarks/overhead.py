@@ -7,7 +7,6 @@ the same weights is asserted. Milliseconds are the mean of the steps after the f
 rounds, by the wall clock. `--profile` prints where the time of `fit` goes (cProfile) in place of the table.
 """
 
-import argparse
 import cProfile
 import io
 import math
@@ -22,7 +21,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from options import positive
+from options import described, positive
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -99,7 +98,7 @@ def by_loop(plain: dict[str, Any]) -> tuple[float, dict[str, torch.Tensor]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = described(__doc__)
     parser.add_argument("--steps", type=positive, default=300)
     parser.add_argument("--rounds", type=positive, default=5)
     parser.add_argument("--profile", action="store_true")

@@ -7,7 +7,6 @@ evaluations. Below that the price of a checkpoint, of which there is one in `INT
     .venv/bin/python benchmarks/reliability.py --rounds 3
 """
 
-import argparse
 import contextlib
 import io
 import statistics
@@ -18,7 +17,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from options import positive
+from options import described, positive
 from rich.console import Console
 from rich.table import Table
 
@@ -112,6 +111,6 @@ def run(rounds: int) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = described(__doc__)
     parser.add_argument("--rounds", type=positive, default=7)
     run(parser.parse_args().rounds)

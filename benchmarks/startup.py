@@ -6,7 +6,6 @@ The first round is told apart: what is not in the system's page cache is read fr
 cold, empty the cache before (`echo 3 > /proc/sys/vm/drop_caches`, as root).
 """
 
-import argparse
 import statistics
 import subprocess
 import sys
@@ -14,6 +13,8 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+from options import described
 
 TRAIN = ("train", "output_dir=run", "trainer.log_every_n_steps=1", "trainer.max_steps=600")
 COMMANDS = {"--help": ("--help",), "train --help": ("train", "--help"), "train, to its first step": TRAIN}
@@ -46,7 +47,7 @@ def _has_stepped(file: Path) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = described(__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     if options.rounds < 2:

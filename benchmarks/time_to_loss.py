@@ -9,7 +9,6 @@ best recipe trained.
     .venv/bin/python benchmarks/time_to_loss.py --nanogpt ~/nanoGPT      # half an hour on two cores
 """
 
-import argparse
 import contextlib
 import io
 import json
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from options import nanogpt_clone, positive
+from options import described, nanogpt_clone, positive
 from peers import load_nanogpt
 from rich.console import Console
 from rich.table import Table
@@ -199,7 +198,7 @@ def keep(file: Path | None, curves: dict[str, list[Curve]], rates: dict[str, flo
 
 
 def run() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = described(__doc__)
     parser.add_argument("--nanogpt", type=nanogpt_clone, help="a clone of nanoGPT")
     parser.add_argument(
         "--width", type=positive, default=160, help=f"a multiple of {HEAD_DIM}; 160 is 1.3M parameters, 320 5M"

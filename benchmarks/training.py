@@ -28,7 +28,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from options import nanogpt_clone, positive
+from options import described, nanogpt_clone, positive
 from peers import load_nanogpt
 from rich.console import Console
 from rich.table import Table
@@ -200,7 +200,7 @@ CONTENDERS: dict[str, tuple[Callable[[argparse.Namespace, str], list[float]], st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = described(__doc__)
     parser.add_argument("--nanogpt", type=nanogpt_clone, help="a clone of https://github.com/karpathy/nanoGPT")
     parser.add_argument("--batch", type=positive, default=2, help="windows of a step")
     parser.add_argument("--context", type=positive, default=256)

@@ -366,13 +366,14 @@ def _explain(verb: str, overrides: list[str], config_dir: str | None, error: Exc
 
 def _chosen(overrides: list[str], refused: str, config_dir: str | None) -> list[str]:
     """Those of `overrides` that decide which keys there are, but for what Hydra has `refused`."""
-    chosen = []
-    for word in overrides:
-        key = re.split(r"[=@]", word.lstrip("+~"))[0]
-        decides = word.startswith("~") or key == "hydra.searchpath" or _choices(key, config_dir)
-        if decides and key != refused:
-            chosen.append(word)
-    return chosen
+    others = [override for override in parse_overrides(overrides) if override.key_or_group != refused]
+    return [
+        str(override.input_line)
+        for override in others
+        if override.is_delete()
+        or override.key_or_group == "hydra.searchpath"
+        or _choices(override.key_or_group, config_dir)
+    ]
 
 
 def _known_keys(verb: str, chosen: list[str]) -> list[str]:

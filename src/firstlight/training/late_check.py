@@ -30,6 +30,11 @@ class StepRecord:
     norms: Tensor
 
 
+def handles_scaling(optimizer: Optimizer) -> bool:
+    """Does `optimizer` unscale gradients and leave out steps itself, as torch's GradScaler lets fused ones do?"""
+    return getattr(optimizer, "_step_supports_amp_scaling", False)
+
+
 class LateCheck:
     """Tells `optimizer`, on its device, which steps not to make, and the host later.
 
@@ -47,7 +52,7 @@ class LateCheck:
     @staticmethod
     def suits(optimizer: Optimizer, device: torch.device) -> bool:
         """Does `optimizer` run where it is worth while, and take a flag (torch's fused ones, as for its GradScaler)?"""
-        return device.type in DEVICES and getattr(optimizer, "_step_supports_amp_scaling", False)
+        return device.type in DEVICES and handles_scaling(optimizer)
 
     def judge(self, record: StepRecord, optimizer: Optimizer) -> None:
         """Let `optimizer` leave out the update of `record`, which comes next, if it is not finite."""

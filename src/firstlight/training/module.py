@@ -17,7 +17,7 @@ from firstlight.model.base import LanguageModel
 from firstlight.optim.base import Schedule
 from firstlight.training.checkpoint_io import RECORD
 from firstlight.training.evaluation import EvaluationModule
-from firstlight.training.late_check import LateCheck, StepRecord
+from firstlight.training.late_check import LateCheck, StepRecord, handles_scaling
 from firstlight.training.micro_batches import cut
 from firstlight.training.nonfinite import MOST_SKIPPED, describe, largest, worst_windows
 from firstlight.training.trainer import Trainer
@@ -109,7 +109,7 @@ class PretrainingModule(EvaluationModule):
     ) -> None:
         """Clip by norm, and keep the norm; Lightning's own refuses a fused optimizer under mixed precision."""
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+        if scaler is not None and handles_scaling(optimizer):
             scaler.unscale_(optimizer)  # Lightning leaves that to such an optimizer, whose step comes after the norm
         parameters = [p for p in self.all_parameters if p.grad is not None]
         grads = [p.grad for p in parameters if p.grad is not None]
