@@ -20,9 +20,10 @@ from firstlight.benchmark.runs import FailedError, measure, peak_memory, reset_p
 from firstlight.benchmark.settings import Settings, check_measurable, shortening
 from firstlight.config import build
 from firstlight.errors import ConfigError, RunError, shorten
+from firstlight.files import replace_text
 from firstlight.training.allocation import keep_freed_memory
 from firstlight.training.run_config import RunConfig
-from firstlight.training.run_folder import numbered, replace_text
+from firstlight.training.run_folder import numbered
 
 DATA, FIGURE = "bench.json", "bench.png"
 

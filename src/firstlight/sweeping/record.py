@@ -10,10 +10,10 @@ from omegaconf import OmegaConf
 from firstlight.compose import slug
 from firstlight.config import check_config
 from firstlight.errors import ConfigError, one_line, shorten
+from firstlight.files import replace_text
 from firstlight.sweeping.settings import Settings
 from firstlight.sweeping.space import Space, space_of
 from firstlight.training.plain_yaml import read_plain_yaml
-from firstlight.training.run_folder import replace_text
 
 RECORD = "sweep.yaml"
 FORMAT = 1

@@ -1,7 +1,6 @@
 """How a checkpoint gets to disk and back: a folder that appears whole or not at all, in which every bit is checked."""
 
 import hashlib
-import os
 import shutil
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
@@ -9,6 +8,7 @@ from typing import IO, Any, BinaryIO, cast
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
+from firstlight.files import open_new, sync, sync_folder
 from firstlight.weights.checkpoint import load_plain
 from firstlight.weights.manifest import (
     MANIFEST,
@@ -46,11 +46,11 @@ class CheckpointFolderIO(TorchCheckpointIO):
         try:
             temporary.mkdir()
             _write(dict(checkpoint), temporary)
-            _sync_folder(temporary)
+            sync_folder(temporary)
             if target.exists():  # damaged, and left behind when the run went on from an earlier one
                 target.rename(target.with_name(f".{target.name}.old"))
             temporary.rename(target)
-            _sync_folder(target.parent)
+            sync_folder(target.parent)
         finally:
             clear_unfinished(target.parent)
 
@@ -86,18 +86,18 @@ def _write(checkpoint: dict[str, Any], folder: Path) -> None:
     weights = {name.removeprefix(MODEL_PREFIX): weight for name, weight in checkpoint.pop("state_dict").items()}
     sha256 = save_model_file(weights, folder / WEIGHTS, config=config, tokenizer=tokenizer)
     files = {WEIGHTS: StoredFile(bytes=(folder / WEIGHTS).stat().st_size, sha256=sha256)}
-    with (folder / TRAINING_STATE).open("wb") as file:
+    with open_new(folder / TRAINING_STATE, "wb") as file:
         stream = _Hashing(file)
         try:
             torch.save({**checkpoint, RECORD: record}, cast(IO[bytes], stream))
         except RuntimeError as error:  # what torch makes of a full disk, or of Ctrl-C
             raise stream.error or error from None
-        _sync(file)
+        sync(file)
         files[TRAINING_STATE] = StoredFile(bytes=file.tell(), sha256=stream.sha256.hexdigest())
     manifest = Manifest(format=FORMAT, step=checkpoint["global_step"], files=files, **described)
-    with (folder / MANIFEST).open("wb") as file:
+    with open_new(folder / MANIFEST, "wb") as file:
         file.write(manifest.to_json())
-        _sync(file)
+        sync(file)
 
 
 class _Hashing:
@@ -118,17 +118,3 @@ class _Hashing:
 
     def flush(self) -> None:
         self.file.flush()
-
-
-def _sync(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Put the names in `folder` on disk: without it a rename may be lost with the power."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

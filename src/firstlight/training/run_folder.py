@@ -16,6 +16,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from firstlight.errors import ConfigError, one_line, shorten
+from firstlight.files import replace_text
 from firstlight.training.plain_yaml import read_plain_yaml
 
 LOCK = ".lock"
@@ -167,16 +168,6 @@ def read_record(file: Path, kind: type[Any]) -> Any:
     if not isinstance(content, kind):
         raise ConfigError(f"resume: {file} is damaged: it holds no {kind.__name__}")
     return content
-
-
-def replace_text(file: Path, text: str) -> None:
-    """Write `file` anew; a run that is killed here has the old text or the new one."""
-    temporary = file.with_suffix(".tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers.logger import Logger
 
+from firstlight.files import open_to_append, replacing
 from firstlight.training.metrics_file import FILE_NAME, read_rows
 
 FIRST_COLUMNS = ("step", "tokens", "epoch", "train/loss", "val/loss")
@@ -61,17 +62,15 @@ class CSVLogger(Logger):
         return [row for row in read_rows(self.file) if int(row["step"]) < limit]
 
     def _append(self, row: dict[str, str]) -> None:
-        with self.file.open("a", newline="", encoding="utf-8") as file:
+        with open_to_append(self.file) as file:
             csv.DictWriter(file, self.columns, restval="").writerow(row)
 
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
         columns = list(dict.fromkeys([*FIRST_COLUMNS, *self.columns, *(name for row in rows for name in row)]))
-        temporary = self.file.with_suffix(".tmp")
-        with temporary.open("w", newline="", encoding="utf-8") as file:
+        with replacing(self.file) as file:
             writer = csv.DictWriter(file, columns, restval="")
             writer.writeheader()
             writer.writerows(rows)
-        temporary.replace(self.file)  # a run that is killed here has the old rows or the new ones
         self.columns = columns
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
