@@ -3,7 +3,7 @@
 import hashlib
 import shutil
 from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, Any, cast
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
@@ -103,7 +103,7 @@ def _write(checkpoint: dict[str, Any], folder: Path) -> None:
 class _Hashing:
     """A file that keeps the SHA-256 of what is written to it, and the error that ended the writing."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         self.file, self.sha256 = file, hashlib.sha256()
         self.error: BaseException | None = None
 
