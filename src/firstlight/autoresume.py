@@ -3,13 +3,11 @@
 import os
 from pathlib import Path
 
+from firstlight import processes
 from firstlight.compose import compose_config, parse_overrides
 from firstlight.errors import ConfigError
 from firstlight.interpolation import ENVIRONMENT as ENVIRONMENT_TEXT
 from firstlight.training.run_folder import CONFIG, ENVIRONMENT, OVERRIDES, read_record, slurm_job
-
-FOUND = "FIRSTLIGHT_FOUND_RUN"
-"""Environment variable: what the first process of a multi-device run has found, for those that it starts."""
 
 
 def is_auto(overrides: list[str]) -> bool:
@@ -19,7 +17,12 @@ def is_auto(overrides: list[str]) -> bool:
 
 
 def _is_requeued() -> bool:
-    return int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
+    """Is this a job of SLURM's that runs again?
+
+    Raises:
+        ConfigError: SLURM_RESTART_COUNT is not a number.
+    """
+    return slurm_job() is not None and processes.number("SLURM_RESTART_COUNT", 0) > 0
 
 
 def autoresume(overrides: list[str], config_dir: str | None) -> list[str]:
@@ -36,16 +39,17 @@ def autoresume(overrides: list[str], config_dir: str | None) -> list[str]:
     is_requeued = own == overrides
     if not is_requeued and not any(word.startswith("output_dir=") for word in own):
         raise ConfigError("resume: auto goes on with the run in output_dir, which has a new name each time: give one")
-    if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+    if not processes.is_further():
         wanted = Path(compose_config("train", own, config_dir).output_dir)
         run = _of_this_job(wanted, own) if is_requeued else wanted
         is_run = run is not None and (run / CONFIG).is_file()
         if not is_requeued and not is_run and wanted.is_dir() and any(wanted.iterdir()):
             raise ConfigError(f"output_dir ({wanted}): resume=auto needs a folder of its own, and this is no run")
-        os.environ[FOUND] = str(run) if is_run else ""
-    if not os.environ[FOUND]:
+        os.environ[processes.FOUND_RUN] = str(run) if is_run else ""
+    found = os.environ.get(processes.FOUND_RUN)
+    if not found:
         return own
-    run = Path(os.environ[FOUND])
+    run = Path(found)
     began_with = read_record(run / OVERRIDES, list)
     # What comes from the environment is not kept with a run: it is to be given again, as it is here.
     return [*(word for word in own if word not in began_with or ENVIRONMENT_TEXT in word), f"resume={run}"]

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from firstlight import __version__
+from firstlight import __version__, output, processes
 from firstlight.errors import (
     ConfigError,
     FinishedError,
@@ -34,6 +34,8 @@ VERBS = {
     "export": "write a checkpoint for other programs: Hugging Face's format, or safetensors",
 }
 
+OLDEST_PYTHON, NEWEST_PYTHON = (3, 11), (3, 13)
+
 USAGE = """firstlight {version}: pre-train small GPT language models from scratch
 
 usage: firstlight VERB [key=value ...]
@@ -49,7 +51,11 @@ usage: firstlight VERB [key=value ...]
 def main(arguments: list[str] | None = None) -> int:
     """Run one command line; return the exit code: 0 done, 1 a run that failed, 2 a mistake of the user's, 130 and
     141 interrupted and not read to the end."""
-    argv = sys.argv[1:] if arguments is None else arguments
+    output.prepare()
+    if problem := unsupported(sys.platform, sys.version_info[:2]):
+        print(f"firstlight: {problem}", file=sys.stderr)
+        return 2
+    argv = [_as_typed(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     verbs = "\n".join(f"  {verb:<10} {what}" for verb, what in VERBS.items())
     usage = USAGE.format(version=__version__, verbs=verbs)
     if not argv or argv[0] in ("-h", "--help", "help"):
@@ -61,6 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
     verb, rest = argv[0], argv[1:]
     forget_hidden()
     try:
+        processes.begin()
         if verb not in VERBS:
             raise ConfigError(f"there is no verb '{verb}'{did_you_mean(verb, VERBS)} (verbs: {', '.join(VERBS)})")
         return _run(verb, rest)
@@ -85,6 +92,26 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
+def unsupported(system: str, python: tuple[int, ...]) -> str | None:
+    """Why firstlight does not run on this `system` (sys.platform), or this version of Python; None if it does."""
+    if system not in ("linux", "darwin"):
+        return f"it runs on Linux and macOS, not on {system}; on Windows use WSL"
+    if not OLDEST_PYTHON <= python <= NEWEST_PYTHON:
+        versions = " to ".join(".".join(map(str, version)) for version in (OLDEST_PYTHON, NEWEST_PYTHON))
+        return f"it runs on Python {versions}, and this is {'.'.join(map(str, python))}; make another environment"
+    return None
+
+
+def _as_typed(word: str) -> str:
+    """A word of the command line as text, also where the locale is ASCII: Python could not decode it there."""
+    if not any("\ud800" <= character <= "\udfff" for character in word):
+        return word
+    try:
+        return os.fsencode(word).decode()
+    except UnicodeError:  # it is not UTF-8, as will be said
+        return word
+
+
 def _run(verb: str, rest: list[str]) -> int:
     from firstlight import compose
 
@@ -96,6 +123,8 @@ def _run(verb: str, rest: list[str]) -> int:
 
         print(help_text(verb, VERBS[verb], args.overrides, args.config_dir), end="")
         return 0
+    if verb == "train" and (note := processes.several_tasks()):
+        print(f"note: {note}", file=sys.stderr)
     if verb == "train" and args.multirun:
         from firstlight import sweep
         from firstlight.sweeping.settings import only_in_some

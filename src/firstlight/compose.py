@@ -2,7 +2,6 @@
 
 import argparse
 import math
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from yaml import YAMLError
 from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, did_you_mean, one_line, shorten
 from firstlight.interpolation import UNUSED, as_data, as_typed, from_environment, given_again
+from firstlight.processes import is_further
 
 TEXT_KEYS = ("prompt", "stop", "callbacks.sample_generation.prompt")
 """Keys whose value is taken as it was typed: prose is full of what Hydra's grammar reads as something else."""
@@ -78,7 +78,7 @@ def parse_arguments(verb: str, rest: list[str]) -> argparse.Namespace:
     for word in args.overrides:
         if "=" not in word and not word.startswith("~"):
             raise ConfigError(f"'{word}' is not a setting: write key=value (firstlight {verb} --help lists the keys)")
-        is_given = "LOCAL_RANK" not in os.environ  # Lightning starts further processes with a run.dir of its own
+        is_given = not is_further()  # Lightning starts further processes with a run.dir of its own
         if word.startswith("hydra.mode="):
             raise ConfigError(f"{word}: a sweep is asked for with -m")
         if is_given and word.startswith(("hydra.run.dir=", "hydra.sweep.dir=")) and verb == "train":
@@ -213,7 +213,7 @@ def resumed_config(overrides: list[str]) -> DictConfig | None:
         key = override.key_or_group
         if key == "resume":
             continue
-        if "LOCAL_RANK" in os.environ and key not in again:  # the first process has put the others into the config
+        if is_further() and key not in again:  # the first process has put the others into the config
             continue
         if override.is_sweep_override():
             raise ConfigError(f"{key}: one run is continued at a time, with one value")

@@ -22,7 +22,7 @@ from firstlight.decoding.stop import StopStrings, TextStream
 from firstlight.errors import ConfigError, shorten
 from firstlight.model.base import LanguageModel
 from firstlight.model.int8 import quantize_int8
-from firstlight.output import write
+from firstlight.output import is_unicode, write
 from firstlight.weights.checkpoint import load_checkpoint
 from firstlight.weights.find import find_checkpoint
 
@@ -165,7 +165,7 @@ def _json_line(prompt: Prompt, row: Continuation, stops: StopStrings, tokenizer:
         record["score"] = row.score
     if logprobs:
         record |= {"ids": row.ids, "tokens": [tokenizer.decode([i]) for i in row.ids], "logprobs": row.logprobs}
-    return json.dumps(record, ensure_ascii=False) + "\n"
+    return json.dumps(record, ensure_ascii=not is_unicode()) + "\n"
 
 
 def _note_missing_stop(stops: StopStrings, reasons: Sequence[str | None]) -> None:

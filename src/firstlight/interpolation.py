@@ -8,7 +8,6 @@ A stored text that holds `${oc.env:` is in OmegaConf's syntax, a backslash befor
 every other stored text is as it is.
 """
 
-import os
 import re
 import secrets
 import shlex
@@ -20,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
 from firstlight.errors import ConfigError, hide
+from firstlight.processes import given
 
 ENVIRONMENT = "${oc.env:"
 UNUSED = ("name", "output_dir", "init_from")
@@ -213,8 +213,10 @@ def _quoted(text: str, quote: str) -> str:
 
 
 def _env(key: str, default: Any = _NO_DEFAULT) -> str | None:
-    if key in os.environ:
-        hide(os.environ[key], f"${{oc.env:{key}}}")
+    value = given(key)
+    if value is not None:
+        hide(value, f"${{oc.env:{key}}}")
+        return value
     return oc.env(key) if default is _NO_DEFAULT else oc.env(key, default)
 
 

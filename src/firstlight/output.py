@@ -1,8 +1,47 @@
-"""Standard output: what a command has to say, and nothing else."""
+"""Standard output and error: what a command has to say, and nothing else."""
 
+import io
+import os
 import sys
 
 from firstlight.errors import ConfigError
+
+_closed: list[io.TextIOWrapper] = []
+"""What stands in for a standard output that was closed before this process began."""
+
+
+def prepare() -> None:
+    """Make the standard streams usable, whatever they are: closed, or of an encoding that lacks characters.
+
+    A character that the encoding lacks is written as an escape (`\\u9053`). A descriptor that was closed (`>&-`) leads
+    nowhere from now on: otherwise the next file that is opened would take its number, and what a library prints would
+    be written into that file.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != descriptor:
+                os.dup2(nowhere, descriptor)
+                os.close(nowhere)
+    if sys.stdout is None:
+        sys.stdout = _nowhere()
+        _closed.append(sys.stdout)
+    if sys.stderr is None:
+        sys.stderr = _nowhere()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _nowhere() -> io.TextIOWrapper:
+    return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 (for as long as the process lives)
+
+
+def is_unicode() -> bool:
+    """Can standard output hold every character? Otherwise some are written as escapes."""
+    return (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "").startswith("utf")
 
 
 def write(text: str) -> None:
@@ -10,8 +49,10 @@ def write(text: str) -> None:
 
     Raises:
         BrokenPipeError: nobody reads any more.
-        ConfigError: it cannot be written (a full disk).
+        ConfigError: it cannot be written (a full disk), or standard output is closed.
     """
+    if any(sys.stdout is stream for stream in _closed):
+        raise ConfigError("standard output is closed: there is nowhere to write to")
     try:
         sys.stdout.write(text)
         sys.stdout.flush()

@@ -17,6 +17,7 @@ from firstlight.config import NonEmpty, check_config
 from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, one_line
 from firstlight.output import write
+from firstlight.processes import number
 from firstlight.sweeping import TRIAL, report
 from firstlight.sweeping.ledger import Ledger
 from firstlight.sweeping.record import RECORD, read_record
@@ -110,7 +111,7 @@ def _make(config: DictConfig) -> Any:
 
     if TRIAL not in os.environ:
         raise ConfigError("hydra/sweeper: train has a sweeper of its own; leave it out")
-    return make_trial(Path(HydraConfig.get().sweep.dir), int(os.environ[TRIAL]), train_trial)
+    return make_trial(Path(HydraConfig.get().sweep.dir), number(TRIAL, 0), train_trial)
 
 
 def work(folder: Path, launch: Any, at_once: int) -> None:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from firstlight.config import build, check_config
 from firstlight.errors import ConfigError, shown
 from firstlight.interpolation import as_typed, check_kept
+from firstlight.processes import number
 from firstlight.sweeping import SWEEP, TRIAL
 from firstlight.training.allocation import keep_freed_memory
 from firstlight.training.fit import fit
@@ -75,7 +76,7 @@ def main(config: DictConfig, changes: list[str] | None = None) -> float:
     if SWEEP in os.environ:
         from firstlight.sweeping.pruning import Pruning  # late: only trials need Optuna
 
-        pruning = Pruning(sweep=os.environ[SWEEP], number=int(os.environ[TRIAL]))
+        pruning = Pruning(sweep=os.environ[SWEEP], number=number(TRIAL, 0))
         built["callbacks"] = {**(built["callbacks"] or {}), "pruning": pruning}
     fitted = fit(stored, [as_typed(str(override)) for override in given or ()], **built)
     return fitted.metrics["val/loss"]

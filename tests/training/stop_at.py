@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from firstlight.processes import is_further
 from firstlight.training.watching import Watcher
 
 
@@ -46,7 +47,7 @@ class SignalFirstAt(SignalAt):
     """Sends SIGTERM to the first of several processes alone."""
 
     def __init__(self, *, batch: int) -> None:
-        super().__init__(batch=batch, names=["SIGTERM"] if os.environ.get("LOCAL_RANK", "0") == "0" else [])
+        super().__init__(batch=batch, names=["SIGTERM"] if not is_further() else [])
 
 
 class FailAt(pl.Callback):

@@ -209,8 +209,8 @@ def test_the_environment_itself_is_never_written():
         for line in file.read_text().splitlines()
         if whole.search(line) and " in os.environ" not in line
     }
-    # they hand it to a process that they start
-    assert uses <= {"verification/process.py", "training/process.py", "sweeping/trial.py"}
+    # they hand it to a process that is started
+    assert uses <= {"processes.py", "training/process.py"}
 
 
 def test_help_and_cfg_show_the_text_of_an_interpolation():
@@ -224,7 +224,8 @@ def test_help_and_cfg_show_the_text_of_an_interpolation():
 def test_a_further_process_takes_from_the_command_line_what_was_not_kept(train, monkeypatch):
     """The rest it finds in the config, where the first process has put it."""
     assert train("run", PATH, "trainer.max_steps=2") == 0
-    monkeypatch.setenv("LOCAL_RANK", "1")
+    for name, value in {FIRST_PROCESS: str(os.getppid()), RUN_FOLDER: "run", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
     config = resumed_config(["resume=run", PATH, "trainer.max_steps=9"])
     assert config is not None
     assert (config.data.path, config.trainer.max_steps) == (f"{SECRET}/text.txt", 2)

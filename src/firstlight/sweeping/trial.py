@@ -20,6 +20,7 @@ from optuna.trial import TrialState
 from firstlight.compose import quoted, typed
 from firstlight.config import build
 from firstlight.errors import ConfigError, RunError, shorten
+from firstlight.processes import given_environment
 from firstlight.sweeping import SWEEP, TRIAL
 from firstlight.sweeping.ledger import Ledger, Row
 from firstlight.sweeping.record import Record, settings_of_record, trial_overrides
@@ -109,7 +110,7 @@ def _run(process: BaseProcess, signals: StopSignals, timeout: float | None) -> t
 
 def _started(ledger: Ledger, row: Row, train: Train, log: Path) -> BaseProcess:
     start_server(PRELOADED)
-    environment = {**os.environ, SWEEP: str(ledger.folder.absolute()), TRIAL: str(row.number)}
+    environment = {**given_environment(), SWEEP: str(ledger.folder.absolute()), TRIAL: str(row.number)}
     return start_process(train, arguments(ledger.record, row, ledger.folder), log=log, environment=environment)
 
 

@@ -33,6 +33,7 @@ from firstlight.errors import (
 )
 from firstlight.model.base import LanguageModel
 from firstlight.optim.base import Schedule
+from firstlight.processes import is_further, shared_run_folder
 from firstlight.training import report
 from firstlight.training.callbacks.checkpoint import Checkpoint
 from firstlight.training.callbacks.sample_generation import SampleGeneration
@@ -48,7 +49,6 @@ from firstlight.training.run_folder import (
     create_run_folder,
     only_writer,
     read_config,
-    shared_run_folder,
     update_run_folder,
 )
 from firstlight.training.start import adopted, load_start, started_config
@@ -111,7 +111,7 @@ def fit(
     for key, make in (logger or {}).items():  # a constructor writes nothing, but may miss a package
         _section(f"logger.{key}", lambda make=make: make(save_dir=output_dir))
     with ExitStack() as held:  # the run folder, until all is done
-        is_first = shared_run_folder() is None  # of the processes of this run
+        is_first = not is_further()  # of the processes of this run
         if resume is not None and is_first:
             held.enter_context(only_writer(Path(resume)))
         resumed = find_resumed(Path(resume)) if resume is not None else None

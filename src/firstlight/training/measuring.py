@@ -11,6 +11,7 @@ from firstlight.data.order import SeededOrder
 from firstlight.errors import ConfigError, one_line
 from firstlight.interpolation import as_values, from_environment, given_again
 from firstlight.model.base import LanguageModel
+from firstlight.training.cluster import OwnProcesses
 from firstlight.training.trainer import quiet, refusal
 from firstlight.weights.checkpoint import Checkpoint
 
@@ -67,6 +68,7 @@ def evaluation_trainer(accelerator: str, precision: str) -> pl.Trainer:
             enable_progress_bar=False,
             enable_model_summary=False,
             enable_checkpointing=False,
+            plugins=[OwnProcesses()],
         )
     except (ValueError, RuntimeError, MisconfigurationException, ImportError) as error:
         words = refusal(error, "accelerator") or one_line(error)

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
+from firstlight import processes
 from firstlight.errors import ConfigError, one_line, shorten
 from firstlight.files import replace_text
 from firstlight.training.plain_yaml import read_plain_yaml
@@ -23,22 +24,6 @@ LOCK = ".lock"
 CONFIG = Path(".hydra") / "config.yaml"
 OVERRIDES = Path(".hydra") / "overrides.yaml"
 ENVIRONMENT = "environment.json"
-
-
-SHARED = "FIRSTLIGHT_RUN_FOLDER"
-"""Environment variable: the folder that the first process of a multi-device run made for all of them."""
-
-
-def shared_run_folder() -> Path | None:
-    """The folder of this run, if this is one of its further processes, which Lightning starts from the first.
-
-    Raises:
-        ConfigError: started by torchrun, whose processes would each make a folder.
-    """
-    if "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError("trainer.devices: start one process, without torchrun; it starts the others itself")
-    is_further = int(os.environ.get("LOCAL_RANK", "0")) > 0
-    return Path(os.environ[SHARED]) if is_further and SHARED in os.environ else None
 
 
 def create_run_folder(wanted: Path, *, config: dict[str, Any], overrides: list[str]) -> Path:
@@ -119,11 +104,10 @@ def only_writer(folder: Path) -> Iterator[None]:
         raise ConfigError(f"{folder}: another process is writing this run; wait for its end, or stop it") from None
     except OSError as error:
         raise ConfigError(f"{folder}: cannot be written ({error.strerror})") from None
-    os.environ[SHARED] = str(folder.absolute())
     try:
-        yield
+        with processes.sharing(folder):
+            yield
     finally:
-        del os.environ[SHARED]
         lock.release()
 
 
@@ -212,7 +196,7 @@ def environment() -> dict[str, Any]:
 def slurm_job() -> str | None:
     """What `scontrol requeue` calls the SLURM job that this is, if it is one."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
-    return f"{array}_{task}" if array else os.environ.get("SLURM_JOB_ID")
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID") or None
 
 
 def _git_commit() -> str | None:

@@ -9,8 +9,6 @@ from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-
 from firstlight.errors import RunError, one_line
 from firstlight.training.run_folder import slurm_job
 
@@ -21,6 +19,8 @@ SIGNALS = tuple(
 
 REQUEUE_SIGNAL = getattr(signal, "SIGUSR1", 0)
 """What `#SBATCH --signal=USR1@90` sends before the time of a job is over."""
+INTERACTIVE = ("bash", "interactive")
+"""Names that salloc and `srun --pty bash` give to a job: to put one into the queue again would start nothing."""
 
 
 class Stopped(SystemExit):
@@ -68,8 +68,8 @@ class StopSignals:
 
 
 def in_slurm_job() -> bool:
-    """Is this a job of SLURM's, and no interactive shell in one?"""
-    return SLURMEnvironment.detect()
+    """Is this a job of SLURM's, and not an interactive shell in one?"""
+    return slurm_job() is not None and os.environ.get("SLURM_JOB_NAME") not in INTERACTIVE
 
 
 def requeue_slurm_job() -> None:

@@ -20,6 +20,7 @@ from firstlight.config import BatchSize, FinitePositive, Steps
 from firstlight.data.datamodule import TextDataModule
 from firstlight.errors import DivergedError, RunError, one_line
 from firstlight.training.checkpoint_io import CheckpointFolderIO
+from firstlight.training.cluster import OwnProcesses
 from firstlight.training.loggers.board import Board
 from firstlight.training.precision import Precision, resolve_precision
 from firstlight.training.stopping import Stopped, StopSignals
@@ -114,7 +115,7 @@ class Trainer(pl.Trainer):
             check_val_every_n_epoch=None,
             val_check_interval=1,
             use_distributed_sampler=False,  # our order cuts global batches into shares itself
-            plugins=[CheckpointFolderIO()],
+            plugins=[CheckpointFolderIO(), OwnProcesses(num_nodes)],
             **kwargs,
         )
         self.stop_signals = StopSignals()
@@ -289,5 +290,6 @@ def quiet() -> None:
         r".*is smaller than the logging interval.*",
         r".*callbacks used to create the checkpoint need to be provided.*",  # taken away by an override, on purpose
         r".*in the `DataLoader` with `batch_size=None`.*",
+        r".*The `srun` command is available on your system but is not used.*",  # one process of srun's is no better
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -11,6 +11,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+from firstlight.processes import given_environment
 from firstlight.training.loggers.tensorboard import EVENT_FILES
 from firstlight.training.loggers.wandb import FOLDER as WANDB
 from firstlight.training.process import start_process
@@ -57,7 +58,8 @@ def run(
     It is killed (SIGKILL, as kill -9) at `kill`, or after `limit` seconds. With `new_interpreter` nothing is shared:
     what hashing decides, for one, may be another thing there.
     """
-    process = start_process(target, *arguments, log=log, environment=os.environ, new_interpreter=new_interpreter)
+    environment = given_environment()
+    process = start_process(target, *arguments, log=log, environment=environment, new_interpreter=new_interpreter)
     began, seen, changes = time.perf_counter(), _files(folder), []
     due = kill.seconds if kill is not None and kill.kind is None else math.inf
     pause = 0.0005 if kill is not None else 0.005  # watching takes time from what is watched
