@@ -5,18 +5,28 @@ about to write, would let them choose which of the user's files is written.
 """
 
 import errno
+import functools
+import mmap
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
+
+from filelock import FileLock, Timeout
 
 from firstlight.errors import ConfigError, shorten
 
 NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOSYS, errno.EISDIR, errno.EACCES, errno.EPERM}
 """What file systems answer that cannot fsync a folder (CIFS, some of FUSE): then a rename is as safe as it gets."""
+NO_MODES = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EROFS}
+"""What file systems without permissions, or with somebody else's, answer to chmod (exFAT, CIFS, WSL's /mnt/c)."""
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
+"""What file systems that cannot lock answer to flock (NFS without its lock service, Lustre, some of FUSE)."""
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 
 
@@ -140,6 +150,151 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def give_usual_mode(file: Path) -> None:
+    """Let others read `file` as far as the user's umask allows it. Where there are no modes it stays as it is.
+
+    Raises:
+        OSError: the disk fails.
+    """
+    mask = os.umask(0o077)
+    os.umask(mask)
+    try:
+        file.chmod(0o666 & ~mask)
+    except OSError as error:
+        if error.errno not in NO_MODES:
+            raise
+
+
+@contextmanager
+def locked(file: Path, *, timeout: float = 0) -> Iterator[None]:
+    """Hold the lock `file`, which is made if it is not there; the system frees it when the process dies.
+
+    Some network file systems cannot lock. There a note says so, and the block runs without: a lock that is only a
+    file would outlive a process that is killed, and its run could never be resumed.
+
+    Raises:
+        filelock.Timeout: another process has held it for `timeout` seconds.
+        OSError: it cannot be made.
+    """
+    lock = FileLock(file, timeout=timeout, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:  # an OSError, too
+        raise
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        _note_no_locks(file.parent)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@functools.cache
+def _note_no_locks(folder: Path) -> None:
+    print(
+        f"note: {shorten(str(folder))}: this file system cannot lock files, so make sure that one process at a time "
+        "writes there",
+        file=sys.stderr,
+    )
+
+
+def existing_place(wanted: Path) -> Path:
+    """A folder that exists, on the file system where `wanted` is or is going to be made.
+
+    It is above `wanted` if possible: a folder that is about to become a run must have nothing else in it.
+
+    Raises:
+        OSError: `wanted` cannot be the name of a folder.
+    """
+    if wanted.is_dir() and (wanted.is_mount() or not os.access(wanted.absolute().parent, os.W_OK)):
+        return wanted
+    return next(folder for folder in wanted.absolute().parents if folder.is_dir())
+
+
+def check_file_system(folder: Path, subject: str, way_out: str) -> None:
+    """Try in `folder` all that a run needs of its file system, and leave nothing behind.
+
+    A folder in which nothing can be made is not this function's to refuse: whoever writes into it says why. `subject`
+    and `way_out` begin and end the message.
+
+    Raises:
+        ConfigError: the file system cannot do something; which, and why.
+    """
+    try:
+        place = Path(tempfile.mkdtemp(prefix=".firstlight_probe_", dir=folder))
+    except OSError:
+        return
+    try:
+        for action, attempt in _ATTEMPTS.items():
+            try:
+                attempt(place)
+            except OSError as error:
+                reason = error.strerror or str(error)
+                raise ConfigError(f"{subject}: this file system cannot {action} ({reason}); {way_out}") from None
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _make_folder(place: Path) -> None:
+    (place / ".step_00000001.tmp").mkdir()
+
+
+def _write_file(place: Path) -> None:
+    with open_new(place / "file", "wb") as stream:
+        stream.write(_PROBE)
+
+
+def _sync_file(place: Path) -> None:
+    with (place / "file").open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def _append_to_file(place: Path) -> None:
+    with open_to_append(place / "file", "ab") as stream:
+        stream.write(_PROBE)
+    if (place / "file").read_bytes() != 2 * _PROBE:
+        raise OSError(errno.EIO, "what was added is not there")
+
+
+def _map_file(place: Path) -> None:
+    with (place / "file").open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        if content[:] != 2 * _PROBE:
+            raise OSError(errno.EIO, "it holds something else")
+
+
+def _replace_file(place: Path) -> None:
+    with replacing(place / "file", "wb") as stream:
+        stream.write(_PROBE)
+
+
+def _rename_folder(place: Path) -> None:
+    with open_new(place / ".step_00000001.tmp" / "file", "wb") as stream:
+        stream.write(_PROBE)
+    (place / ".step_00000001.tmp").rename(place / "step_00000001")
+    if (place / "step_00000001" / "file").read_bytes() != _PROBE:
+        raise OSError(errno.EIO, "what was in it is not there")
+
+
+def _remove_folder(place: Path) -> None:
+    shutil.rmtree(place / "step_00000001")
+
+
+_PROBE = b"firstlight"
+_ATTEMPTS: dict[str, Callable[[Path], None]] = {
+    "make a folder": _make_folder,
+    "write a file": _write_file,
+    "put a file on disk with fsync": _sync_file,
+    "append to a file": _append_to_file,
+    "map a file into memory": _map_file,
+    "replace a file by renaming another": _replace_file,
+    "rename a folder": _rename_folder,
+    "remove a folder": _remove_folder,
+}
+"""What a run needs of a file system, tried in this order; each attempt builds on the earlier ones."""
 
 
 def _options(mode: str, options: dict[str, Any]) -> dict[str, Any]:

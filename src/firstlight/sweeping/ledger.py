@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import optuna
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
@@ -24,6 +24,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from firstlight.errors import ConfigError, RunError, shorten
+from firstlight.files import locked
 from firstlight.sweeping import storage as files
 from firstlight.sweeping.record import Record, read_record
 from firstlight.sweeping.storage import DATABASE, LOCK, back_up, explained, open_storage, restore, storage_url
@@ -219,7 +220,7 @@ class Ledger:
     def locked(self) -> Iterator[None]:
         """One worker at a time, of all on this file system."""
         try:
-            with FileLock(self.folder / LOCK, timeout=files.PATIENCE):
+            with locked(self.folder / LOCK, timeout=files.PATIENCE):
                 yield
         except Timeout:
             raise RunError(f"{self.folder / LOCK}: another process holds it for {files.PATIENCE:.0f} s") from None

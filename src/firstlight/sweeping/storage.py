@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 import optuna
-from filelock import FileLock
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
@@ -16,6 +15,7 @@ from optuna.storages import RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
 from firstlight.errors import ConfigError, RunError, hide, one_line, shorten
+from firstlight.files import locked
 
 DATABASE, LOCK = "sweep.db", ".sweep.lock"
 PATIENCE = 30.0
@@ -89,7 +89,7 @@ def restore(file: Path) -> None:
     """
     if damage(file) is None:
         return
-    with FileLock(file.with_name(LOCK), timeout=PATIENCE):
+    with locked(file.with_name(LOCK), timeout=PATIENCE):
         problem = damage(file)
         if problem is None:  # another process has done it
             return

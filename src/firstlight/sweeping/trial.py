@@ -14,12 +14,13 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from optuna.trial import TrialState
 
 from firstlight.compose import quoted, typed
 from firstlight.config import build
 from firstlight.errors import ConfigError, RunError, shorten
+from firstlight.files import locked
 from firstlight.processes import given_environment
 from firstlight.sweeping import SWEEP, TRIAL
 from firstlight.sweeping.ledger import Ledger, Row
@@ -148,7 +149,7 @@ def _make_way(folder: Path, *, can_go_on: bool) -> None:
     """
     try:
         if folder.is_dir() and (folder / CONFIG).is_file():
-            with FileLock(folder / LOCK, timeout=GRACE):
+            with locked(folder / LOCK, timeout=GRACE):
                 if can_go_on or (folder / WEIGHTS).is_file():
                     return
         shutil.rmtree(folder, ignore_errors=True)  # killed before it was a run, or with an order without a position

@@ -31,6 +31,7 @@ from firstlight.errors import (
     shorten,
     without_hidden,
 )
+from firstlight.files import check_file_system, existing_place
 from firstlight.model.base import LanguageModel
 from firstlight.optim.base import Schedule
 from firstlight.processes import is_further, shared_run_folder
@@ -145,10 +146,11 @@ def fit(
 
         folder = shared_run_folder() or (Path(resume) if resume is not None else None)
         if folder is None:
-            _check_space(Path(output_dir), network.n_parameters, moments, all_callbacks)
+            _check_place(Path(output_dir), network.n_parameters, moments, all_callbacks)
             folder = create_run_folder(Path(output_dir), config=config, overrides=overrides)
             held.enter_context(only_writer(folder))
         elif resume is not None and is_first:
+            check_file_system(folder, f"resume ({shorten(resume)})", "copy the run to another one")
             _note_changes(resumed, rate, update_run_folder(folder, config=config, overrides=overrides))
         purge = {"purge_step": resumed.step + 1 if resumed is not None else 0} if resume is not None else {}
         runner = trainer(
@@ -229,15 +231,20 @@ def _check_run(
     return planned, scheduler.lr(resumed.step if resumed else 0, max_steps=planned.max_steps, peak=peak)
 
 
-def _check_space(wanted: Path, n_parameters: int, moments: int, callbacks: list[Callback]) -> None:
-    """Refuse to begin what the disk has no room for."""
+def _check_place(wanted: Path, n_parameters: int, moments: int, callbacks: list[Callback]) -> None:
+    """Refuse to begin what the disk has no room for, or its file system lacks the means for."""
     kept = [callback for callback in callbacks if isinstance(callback, Checkpoint)]
     written = n_parameters + moments if kept else 0  # one more while it is written
     others = 4 * (written + n_parameters)  # and the best weights
     needed = others + sum(c.least_bytes(n_parameters, moments) for c in kept)
     try:
-        free = shutil.disk_usage(next(p for p in (wanted, *wanted.absolute().parents) if p.exists())).free
+        place = existing_place(wanted)
     except OSError:  # no name for a folder, as will be said when it is made
+        return
+    check_file_system(place, f"output_dir ({shorten(str(wanted))})", "give an output_dir on another one")
+    try:
+        free = shutil.disk_usage(place).free
+    except OSError:  # a file system that does not tell
         return
     if free < needed:
         least = others + sum(c.least_bytes(n_parameters, moments, keep_last=1) for c in kept)

@@ -8,16 +8,16 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from firstlight import processes
 from firstlight.errors import ConfigError, one_line, shorten
-from firstlight.files import replace_text
+from firstlight.files import locked, replace_text
 from firstlight.training.plain_yaml import read_plain_yaml
 
 LOCK = ".lock"
@@ -97,18 +97,15 @@ def only_writer(folder: Path) -> Iterator[None]:
         raise ConfigError(f"resume ({shorten(str(folder))}): no run folder ({error.strerror})") from None
     if not is_run:
         raise ConfigError(f"resume ({shorten(str(folder))}): no run folder, it has no {CONFIG}")
-    lock = FileLock(folder / LOCK)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise ConfigError(f"{folder}: another process is writing this run; wait for its end, or stop it") from None
-    except OSError as error:
-        raise ConfigError(f"{folder}: cannot be written ({error.strerror})") from None
-    try:
-        with processes.sharing(folder):
-            yield
-    finally:
-        lock.release()
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(folder / LOCK))
+        except Timeout:
+            raise ConfigError(f"{folder}: another process is writing this run; wait for its end, or stop it") from None
+        except OSError as error:
+            raise ConfigError(f"{folder}: cannot be written ({error.strerror})") from None
+        held.enter_context(processes.sharing(folder))
+        yield
 
 
 def _write_config(folder: Path, config: dict[str, Any], overrides: list[str]) -> None:

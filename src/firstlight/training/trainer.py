@@ -208,9 +208,9 @@ class Trainer(pl.Trainer):
         try:
             self.save_checkpoint(folder / checkpoint_name(step))
         except OSError as error:
-            free = f", {shutil.disk_usage(folder).free / 1e6:,.1f} MB free" if folder.is_dir() else ""
             raise RunError(
-                f"the checkpoint of step {step} cannot be written: {error.strerror or one_line(error)} ({folder}{free})"
+                f"the checkpoint of step {step} cannot be written: {error.strerror or one_line(error)} "
+                f"({folder}{_free(folder)})"
             ) from error
         self.saved_step = step
 
@@ -255,6 +255,14 @@ class Trainer(pl.Trainer):
 
     def _boards(self) -> list[Board]:
         return [logger for logger in self.loggers if isinstance(logger, Board)]
+
+
+def _free(folder: Path) -> str:
+    """How much room there is, for a message; nothing if the file system does not tell."""
+    try:
+        return f", {shutil.disk_usage(folder).free / 1e6:,.1f} MB free"
+    except OSError:
+        return ""
 
 
 def refusal(error: Exception, setting: str) -> str | None:

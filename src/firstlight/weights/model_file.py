@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from firstlight.errors import ConfigError, DamagedError, one_line, shorten
+from firstlight.files import give_usual_mode
 
 FORMAT = 2
 """Of the record in the metadata, and of a checkpoint folder."""
@@ -45,7 +46,7 @@ def save_model_file(weights: dict[str, Tensor], path: Path, *, config: dict[str,
         safetensors.torch.save_file(once, path, metadata={"format": "pt", RECORD: record, DIGEST: sha256})
     except SafetensorError as error:  # its only word for a full disk
         raise OSError(str(error).removeprefix("Error while serializing: I/O error: ")) from error
-    path.chmod(0o666 & ~_umask())  # safetensors lets nobody else read it
+    give_usual_mode(path)  # safetensors lets nobody else read it
     with path.open("rb") as file:
         os.fsync(file.fileno())
     return sha256
@@ -85,12 +86,6 @@ def _digest(record: str, weights: dict[str, Tensor]) -> str:
         digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
 
 
 class _TokenizerState(BaseModel):

@@ -32,7 +32,7 @@ class BPETokenizer(Tokenizer):
         for document in documents:
             content.update(b"\0" + document.encode())
         file = cache_dir() / "tokenizers" / f"{content.hexdigest()}.tiktoken"
-        ranks = _read(file) if file.is_file() else None
+        ranks = _read(file)
         if ranks is None:
             ranks = _learn(documents, self.vocab_size - 1)
             _write(file, ranks)
@@ -73,11 +73,11 @@ _UNBROKEN = re.compile(r"\w{200}|[^\w\s]{200}|\s{200}")
 
 
 def _read(file: Path) -> dict[bytes, int] | None:
-    """Ranks from tiktoken's file format; None if the file is damaged (then it is written again)."""
+    """Ranks from tiktoken's file format; None if there is no file, or it is damaged (then it is written again)."""
     try:
         lines = [line.split() for line in file.read_bytes().splitlines()]
         ranks = {base64.b64decode(token, validate=True): int(rank) for token, rank in lines}
-    except ValueError:
+    except (OSError, ValueError):
         return None
     return ranks if sorted(ranks.values()) == list(range(len(ranks))) and len(ranks) >= 256 else None
 

@@ -11,11 +11,11 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers.logger import Logger
 from matplotlib.figure import Figure
 
+from firstlight.files import locked
 from firstlight.training.flat_config import hyperparameters
 from firstlight.training.loggers.board import require
 
@@ -87,7 +87,7 @@ class MLFlowLogger(Logger):
         if self.tracking_uri.startswith(SQLITE):
             database = Path(self.tracking_uri.removeprefix(SQLITE))
             database.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(f"{database}.lock")  # one trial of a sweep makes the tables
+            lock = locked(Path(f"{database}.lock"), timeout=-1)  # one trial of a sweep makes the tables
         with lock:
             client = self.mlflow.MlflowClient(self.tracking_uri)
             self._begin(client)
