@@ -324,3 +324,10 @@ def test_stop_strings_may_be_several_or_none():
     for word, expected in {'stop=[a,"b, c"]': ["a", "b, c"], "stop=null": None}.items():
         overrides = parse_arguments("generate", ["checkpoint=x", word]).overrides
         assert check_config(compose_config("generate", overrides), generate)["stop"] == expected
+
+
+def test_lines_of_json_are_the_same_text_where_the_output_is_ascii(output, monkeypatch):
+    as_unicode = json.loads(output(prompt="xyzé", format="jsonl", max_new_tokens=2))
+    monkeypatch.setattr("firstlight.generate.is_unicode", lambda: False)
+    line = output(prompt="xyzé", format="jsonl", max_new_tokens=2)
+    assert line.isascii() and json.loads(line) == as_unicode

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from firstlight import processes
 from firstlight.compose import compose_config, parse_overrides
+from firstlight.data.files import user_path
 from firstlight.errors import ConfigError
 from firstlight.interpolation import ENVIRONMENT as ENVIRONMENT_TEXT
 from firstlight.training.run_folder import CONFIG, ENVIRONMENT, OVERRIDES, read_record, slurm_job
@@ -40,7 +41,7 @@ def autoresume(overrides: list[str], config_dir: str | None) -> list[str]:
     if not is_requeued and not any(word.startswith("output_dir=") for word in own):
         raise ConfigError("resume: auto goes on with the run in output_dir, which has a new name each time: give one")
     if not processes.is_further():
-        wanted = Path(compose_config("train", own, config_dir).output_dir)
+        wanted = user_path(str(compose_config("train", own, config_dir).output_dir))
         run = _of_this_job(wanted, own) if is_requeued else wanted
         is_run = run is not None and (run / CONFIG).is_file()
         if not is_requeued and not is_run and wanted.is_dir() and any(wanted.iterdir()):

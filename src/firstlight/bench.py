@@ -19,6 +19,7 @@ from firstlight.benchmark.report import Own, as_data, ladder_table, machine_tabl
 from firstlight.benchmark.runs import FailedError, measure, peak_memory, reset_peak_memory
 from firstlight.benchmark.settings import Settings, check_measurable, shortening
 from firstlight.config import build
+from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, RunError, shorten
 from firstlight.files import replace_text
 from firstlight.training.allocation import keep_freed_memory
@@ -51,7 +52,7 @@ def main(config: DictConfig) -> None:
     keep_freed_memory()  # as train does
     # Not what sys.stdout is while a run is kept quiet.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 140, file=sys.stdout)
-    with _new_folder(Path(run.plain["output_dir"])) as folder:
+    with _new_folder(user_path(run.plain["output_dir"])) as folder:
         runs = tempfile.TemporaryDirectory(prefix="runs_", dir=folder, ignore_cleanup_errors=True)
         with runs as work, console.status("this config") as status:
             own, machine, ladder = _measured(run, settings, Path(work), console, status.update)

@@ -27,6 +27,8 @@ NO_MODES = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL
 """What file systems without permissions, or with somebody else's, answer to chmod (exFAT, CIFS, WSL's /mnt/c)."""
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 """What file systems that cannot lock answer to flock (NFS without its lock service, Lustre, some of FUSE)."""
+NO_MAPS = {errno.ENODEV, errno.ENOSYS, errno.ENOTSUP}
+"""What file systems that cannot map files answer to mmap (some of FUSE)."""
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 
 
@@ -165,6 +167,17 @@ def give_usual_mode(file: Path) -> None:
     except OSError as error:
         if error.errno not in NO_MODES:
             raise
+
+
+def can_be_mapped(file: Path) -> bool:
+    """Does the file system of `file` map files into memory? True also where the question cannot be asked."""
+    try:
+        with file.open("rb") as stream, mmap.mmap(stream.fileno(), 1, access=mmap.ACCESS_READ):
+            return True
+    except OSError as error:
+        return error.errno not in NO_MAPS
+    except ValueError:  # an empty file
+        return True
 
 
 @contextmanager

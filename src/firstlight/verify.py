@@ -18,6 +18,7 @@ from rich.table import Table
 from firstlight import cli, train
 from firstlight.compose import quoted
 from firstlight.config import build
+from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, VerificationError, without_hidden
 from firstlight.interpolation import UNUSED, from_environment
 from firstlight.training.fit import fit
@@ -54,7 +55,7 @@ def main(config: DictConfig) -> None:
     run, settings = arguments(config)
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of every curve that was continued
     console, began = Console(highlight=False, width=None if sys.stdout.isatty() else 120), time.perf_counter()
-    with _work_folder(Path(run.plain["output_dir"]), keep=settings.keep) as work:
+    with _work_folder(user_path(run.plain["output_dir"]), keep=settings.keep) as work:
         run = run.changed({"output_dir": str(work / "run")})
         with console.status("training, killing, comparing"):
             start_server([*TRAINING, *modules(run.plain), *(COMPILER if run.plain["compile"] else ())])

@@ -14,14 +14,16 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(scope="module")
 def preloaded(tmp_path_factory):
-    """Run a script of this folder with `faults.so` preloaded; its findings."""
+    """Run a script of this folder with `faults.so`, or another `source`, preloaded; its findings."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None or sys.platform != "linux":
         pytest.skip("faults are injected by a preloaded library: that takes Linux and a C compiler")
-    library = tmp_path_factory.mktemp("faults") / "faults.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, HERE / "faults.c", "-ldl"], check=True)
+    folder = tmp_path_factory.mktemp("faults")
 
-    def run(script, *arguments):
+    def run(script, *arguments, source="faults.c"):
+        library = folder / f"{source}.so"
+        if not library.exists():
+            subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, HERE / source, "-ldl"], check=True)
         environment = {**os.environ, "LD_PRELOAD": str(library), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, HERE / script, *map(str, arguments)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -57,3 +59,30 @@ def test_a_resumed_run_whose_kth_operation_fails_goes_on_exactly(preloaded, tmp_
 def test_a_run_whose_any_operation_fails_goes_on_exactly(preloaded, tmp_path, kind, of):
     found = preloaded("run_loop.py", tmp_path, kind, 7, *of)
     assert found["trials"] > 30
+
+
+def test_a_file_system_that_lacks_something_serves_or_is_refused_before_the_first_step(preloaded, tmp_path):
+    """What is a nicety is not missed; what is needed is named in one line, and nothing is left behind or damaged."""
+    found = preloaded("lacks_loop.py", tmp_path, source="lacks.c")
+    needed = {
+        "replacing EPERM": "replace a file by renaming another (Operation not permitted)",
+        "replacing EEXIST": "replace a file by renaming another (File exists)",
+        "fsync ENOSYS": "put a file on disk with fsync (Function not implemented)",
+        "mmap ENODEV": "map a file into memory (No such device)",
+    }
+    for lacking, tried in found.items():
+        for act, way_out in (
+            ("begun", "give an output_dir on another one"),
+            ("resumed", "copy the run to another one"),
+        ):
+            code, said = tried[act]
+            if lacking not in needed:
+                assert code == 0 and said.count("\n") <= 1, (lacking, act, said)
+                continue
+            assert code == 2, (lacking, act, said)
+            assert f"this file system cannot {needed[lacking]}; {way_out}\n" in said, (lacking, act, said)
+            assert said.count("\n") == 1
+        assert tried["left"] == [] and tried["resumed elsewhere"] == 0, (lacking, tried)
+        assert tried["generated"][0] == (2 if lacking == "mmap ENODEV" else 0), (lacking, tried)
+    assert "cannot lock files" in found["flock ENOLCK"]["begun"][1]
+    assert "cannot map it into memory; copy it" in found["mmap ENODEV"]["generated"][1]

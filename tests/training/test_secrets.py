@@ -1,5 +1,6 @@
 """What comes from the environment is used, and is found nowhere afterwards: no file of the run, no message."""
 
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from tiny_run import TINY, rows_of
 
 from firstlight.cli import main
 from firstlight.compose import resumed_config
+from firstlight.processes import FIRST_PROCESS, RUN_FOLDER
 
 SECRET = "open-sesame-7f3a9c"
 TOKEN = ["+callbacks.notify._target_=notify.Notify", "+callbacks.notify.token=${oc.env:FIRSTLIGHT_TEST_SECRET}"]

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -205,3 +206,14 @@ def test_small_files_are_compared_with_the_sha1_that_git_gives_them(tmp_path):
 
 def test_the_published_sizes_have_names():
     assert list(GPT2_NAMES) == ["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"]
+
+
+def test_without_a_home_the_hub_is_not_kept_in_the_working_folder(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    from firstlight.weights.hub import _cache_folder
+
+    assert _cache_folder() == Path(constants.HF_HUB_CACHE)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", "~/.cache/huggingface/hub")  # what expanduser leaves
+    monkeypatch.setenv("FIRSTLIGHT_CACHE_DIR", str(tmp_path))
+    assert _cache_folder() == tmp_path / "huggingface"

@@ -19,6 +19,7 @@ from lightning.pytorch.loggers.logger import Logger
 
 from firstlight.config import NonEmpty, Seed, blame, build
 from firstlight.data.datamodule import TextDataModule
+from firstlight.data.files import user_path
 from firstlight.data.order import Order
 from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.errors import (
@@ -105,6 +106,7 @@ def fit(
         SystemExit: a signal has stopped the run; code 128 + its number.
     """
     quiet()
+    output_dir = str(user_path(output_dir))
     config = config | {"resume": None}  # of this command, not of the run: its checkpoints are the same without
     if config["trainer"].get("precision") == "auto":  # stored as what it is here: elsewhere it may be another
         precision = resolve_precision("auto", config["trainer"].get("accelerator", "auto"))
@@ -115,6 +117,7 @@ def fit(
         is_first = not is_further()  # of the processes of this run
         if resume is not None and is_first:
             held.enter_context(only_writer(Path(resume)))
+            check_file_system(Path(resume), f"resume ({shorten(resume)})", "copy the run to another one")
         resumed = find_resumed(Path(resume)) if resume is not None else None
         start = load_checkpoint(find_checkpoint(init_from, key="init_from")) if init_from and resumed is None else None
         adoption = ""
@@ -150,7 +153,6 @@ def fit(
             folder = create_run_folder(Path(output_dir), config=config, overrides=overrides)
             held.enter_context(only_writer(folder))
         elif resume is not None and is_first:
-            check_file_system(folder, f"resume ({shorten(resume)})", "copy the run to another one")
             _note_changes(resumed, rate, update_run_folder(folder, config=config, overrides=overrides))
         purge = {"purge_step": resumed.step + 1 if resumed is not None else 0} if resume is not None else {}
         runner = trainer(

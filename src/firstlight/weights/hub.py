@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+from firstlight.data.cache import cache_dir
 from firstlight.data.files import read_limited
 from firstlight.errors import ConfigError, shorten
 
@@ -34,17 +35,28 @@ def download(repo: str, revision: str | None = None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
+    folder = _cache_folder()
+
     try:
         # The config first: it is a page that tells whether gigabytes of weights would be of any use.
-        path = snapshot_download(repo, revision=revision, allow_patterns=["config.json"])
+        path = snapshot_download(repo, revision=revision, cache_dir=folder, allow_patterns=["config.json"])
         _check_architecture(repo, Path(path) / "config.json")
-        path = snapshot_download(repo, revision=revision, allow_patterns=list(_WANTED), ignore_patterns=["*/*"])
+        path = snapshot_download(
+            repo, revision=revision, cache_dir=folder, allow_patterns=list(_WANTED), ignore_patterns=["*/*"]
+        )
     except (OSError, httpx2.HTTPError, HFValidationError, RuntimeError) as error:  # RuntimeError is hf_xet's
         reason = _reason(error, revision)
         raise ConfigError(f"{shorten(repo)} cannot be downloaded: {reason}; {_WAYS_OUT}") from error
     if not any(Path(path).glob("*.safetensors")):
         raise ConfigError(f"{repo} has no weights as .safetensors, and others are not read; {_WAYS_OUT}")
     return Path(path)
+
+
+def _cache_folder() -> Path:
+    """The hub's own cache. Without a home folder it would be one of the name ~ in the working folder: then ours."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return cache_dir() / "huggingface" if HF_HUB_CACHE.startswith("~") else Path(HF_HUB_CACHE)
 
 
 def _check_architecture(repo: str, config: Path) -> None:

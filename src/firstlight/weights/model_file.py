@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from firstlight.errors import ConfigError, DamagedError, one_line, shorten
-from firstlight.files import give_usual_mode
+from firstlight.files import can_be_mapped, give_usual_mode
 
 FORMAT = 2
 """Of the record in the metadata, and of a checkpoint folder."""
@@ -64,6 +64,8 @@ def read_model_file(path: Path) -> ModelFile:
             metadata = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError, ValueError) as error:
+        if not can_be_mapped(path):
+            raise ConfigError(f"{path}: its file system cannot map it into memory; copy it to another one") from None
         raise DamagedError(f"{path}: damaged, or not a safetensors file ({one_line(error)})") from None
     if RECORD not in metadata:
         raise ConfigError(f"{path}: no weights that firstlight saved (its metadata has no config)")

@@ -15,6 +15,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers.logger import Logger
 from matplotlib.figure import Figure
 
+from firstlight.data.files import user_path
 from firstlight.files import locked
 from firstlight.training.flat_config import hyperparameters
 from firstlight.training.loggers.board import require
@@ -103,7 +104,7 @@ class MLFlowLogger(Logger):
         if experiment := client.get_experiment_by_name(self.experiment_name):
             experiment_id = experiment.experiment_id
         else:
-            place = Path(self.artifacts).absolute().as_uri() if self.artifacts else None
+            place = user_path(self.artifacts).absolute().as_uri() if self.artifacts else None
             experiment_id = client.create_experiment(self.experiment_name, artifact_location=place)
         name = f"{self.folder.parent.name}/{self.folder.name}"
         self.run_id = client.create_run(experiment_id, run_name=name, tags={"folder": str(self.folder)}).info.run_id

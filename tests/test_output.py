@@ -1,0 +1,68 @@
+"""Standard output and error may be anything: of an encoding without letters, closed, full."""
+
+import io
+import subprocess
+import sys
+
+import pytest
+
+from firstlight import output
+from firstlight.cli import unsupported
+
+PREPARED = "from firstlight import output; output.prepare(); "
+
+
+def run(code, *arguments, shell=""):
+    """`code` in a process of its own, with streams as `shell` says."""
+    command = ["sh", "-c", f'exec "$@" {shell}', "sh", sys.executable, *arguments, "-c", PREPARED + code]
+    return subprocess.run(command, capture_output=True, timeout=60, check=False)
+
+
+@pytest.fixture
+def narrow(monkeypatch):
+    """Standard output in ASCII; what was written to it."""
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    return raw
+
+
+def test_characters_that_the_encoding_lacks_are_escaped(narrow):
+    output.prepare()
+    output.write("naïve 道\n")
+    assert narrow.getvalue() == b"na\\xefve \\u9053\n"
+    assert not output.is_unicode()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "UTF8", "utf-16"])
+def test_an_encoding_with_all_characters_is_known(monkeypatch, encoding):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
+    assert output.is_unicode()
+
+
+def test_what_is_printed_where_output_is_closed_lands_in_no_file(tmp_path):
+    """A library that prints writes to descriptor 1, whatever has that number."""
+    code = f"import os; file = open({str(tmp_path / 'file')!r}, 'w'); print('a'); os.write(1, b'b'); os.write(2, b'c')"
+    done = run(code, shell="<&- >&- 2>&-")
+    assert done.returncode == 0
+    assert (tmp_path / "file").read_bytes() == b""
+
+
+def test_a_result_that_cannot_be_written_is_an_error():
+    code = "output.write('x')"
+    assert b"standard output is closed" in run(code, shell=">&-").stderr
+
+
+def test_only_linux_and_macos_and_some_pythons_are_served():
+    assert unsupported("linux", (3, 11)) is None and unsupported("darwin", (3, 13)) is None
+    assert "not on win32; on Windows use WSL" in str(unsupported("win32", (3, 12)))
+    assert "not on freebsd14" in str(unsupported("freebsd14", (3, 12)))
+    assert "Python 3.11 to 3.13, and this is 3.10" in str(unsupported("linux", (3, 10)))
+    assert "this is 3.14" in str(unsupported("linux", (3, 14)))
+
+
+def test_an_unsupported_system_is_refused_in_one_line(monkeypatch, capsys):
+    from firstlight.cli import main
+
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert main(["--version"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
