@@ -18,18 +18,12 @@ def run(code, *arguments, shell=""):
     return subprocess.run(command, capture_output=True, timeout=60, check=False)
 
 
-@pytest.fixture
-def narrow(monkeypatch):
-    """Standard output in ASCII; what was written to it."""
+def test_characters_that_the_encoding_lacks_are_escaped(monkeypatch):
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
-    return raw
-
-
-def test_characters_that_the_encoding_lacks_are_escaped(narrow):
     output.prepare()
     output.write("naïve 道\n")
-    assert narrow.getvalue() == b"na\\xefve \\u9053\n"
+    assert raw.getvalue() == b"na\\xefve \\u9053\n"
     assert not output.is_unicode()
 
 
