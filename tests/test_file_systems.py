@@ -65,7 +65,7 @@ def test_a_lock_that_is_held_is_not_taken_for_one_that_is_not_there(tmp_path):
 
 def test_a_lock_that_cannot_be_made_is_an_error(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="Not a directory|File exists"), files.locked(tmp_path / "file" / ".lock"):
+    with pytest.raises(OSError, match=r"Not a directory|File exists"), files.locked(tmp_path / "file" / ".lock"):
         pass
 
 
