@@ -175,6 +175,6 @@ def test_generate_repeats_itself_by_seed(train, capsys):
 def test_the_folder_of_a_run_may_begin_with_the_home_folder(train, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     two = ["trainer.max_steps=2", "resume=auto"]
-    assert train("~/runs/a", *two) == 0
-    assert train("~/runs/a", *two) == 0  # it is found there, and done
+    assert train('"~/runs/a"', *two) == 0
+    assert train('"~/runs/a"', *two) == 0  # it is found there, and done
     assert [path.name for path in (tmp_path / "home" / "runs").iterdir()] == ["a"] and not Path("~").exists()
