@@ -29,6 +29,8 @@ NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.E
 """What file systems that cannot lock answer to flock (NFS without its lock service, Lustre, some of FUSE)."""
 NO_MAPS = {errno.ENODEV, errno.ENOSYS, errno.ENOTSUP}
 """What file systems that cannot map files answer to mmap (some of FUSE)."""
+PROBE = ".firstlight_probe_"
+"""How the name of a folder begins in which a file system is tried; see `check_file_system`."""
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 
 
@@ -238,7 +240,7 @@ def check_file_system(folder: Path, subject: str, way_out: str) -> None:
         ConfigError: the file system cannot do something; which, and why.
     """
     try:
-        place = Path(tempfile.mkdtemp(prefix=".firstlight_probe_", dir=folder))
+        place = Path(tempfile.mkdtemp(prefix=PROBE, dir=folder))
     except OSError:
         return
     try:

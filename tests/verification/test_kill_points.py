@@ -58,6 +58,7 @@ def test_how_long_a_continued_run_needs_to_begin_is_learned():
     [
         (".hydra/config.yaml", "folder"),
         ("environment.json", "folder"),
+        (".firstlight_probe_x/file", "folder"),
         ("metrics.csv", "row"),
         ("metrics.tmp", "row"),
         ("samples.txt", "sample"),

@@ -11,6 +11,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+from firstlight.files import PROBE
 from firstlight.processes import given_environment
 from firstlight.training.loggers.tensorboard import EVENT_FILES
 from firstlight.training.loggers.wandb import FOLDER as WANDB
@@ -91,7 +92,8 @@ def kind_of(name: str) -> str:
         return "sample"
     if top == "checkpoints":
         return "checkpoint"
-    return "folder" if top in (".hydra", ".lock", "environment.json") else "end"
+    is_of_start = top in (".hydra", ".lock", "environment.json") or top.startswith(PROBE)
+    return "folder" if is_of_start else "end"
 
 
 def _files(folder: Path) -> dict[str, tuple[int, int]]:
