@@ -93,6 +93,8 @@ class TextDataModule(pl.LightningDataModule):
         splits = {"all": documents} if stage == "all" else self._split(documents, self.train_ratio)
         if not self.tokenizer.is_fitted and stage != "all":
             self.tokenizer.fit(splits["train"])
+            if self.tokenizer.note is not None:
+                self.notes.append(self.tokenizer.note)
         self.ids = {name: self._encode(texts) for name, texts in splits.items()}
         self._check_sizes(documents)
         self.windows = {
