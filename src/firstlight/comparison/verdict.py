@@ -9,7 +9,7 @@ from firstlight.comparison.groups import Group
 from firstlight.comparison.runs import Run
 from firstlight.comparison.settings import Settings, sign_of
 from firstlight.comparison.statistics import Difference, NothingKnownError, Sample, difference
-from firstlight.comparison.windows import check_grounds, configured_ground, measure, sample_of
+from firstlight.comparison.windows import check_grounds, configured_ground, measure, sample_of, scores_last_window
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ def judge(groups: list[Group], settings: Settings) -> tuple[list[Ranked], list[s
     for run in runs:
         run.final(settings.metric)
     if settings.is_measured:
-        measured = {run.folder: measure(run, settings) for run in runs}
+        last_window = all(map(scores_last_window, runs))  # the same windows for all of them
+        measured = {run.folder: measure(run, settings, last_window=last_window) for run in runs}
         grounds = [measured[run.folder].ground for run in runs]
         samples = [sample_of(group, measured, settings.metric) for group in groups]
     else:
