@@ -251,3 +251,15 @@ def test_two_processes_score_the_last_window_once(tiny_data):
         return [tuple(targets.shape) for _, targets in data.eval_dataloader("val")]
 
     assert shapes(0) == [(2, 8), (1, 8), (1, 5)] and shapes(1) == [(2, 8), (1, 8), (0, 8)]
+
+
+@pytest.mark.parametrize("drop_last", [True, False])
+@pytest.mark.parametrize("batches_per_step", [1, 2, 3])
+def test_the_windows_of_a_step_are_known_from_its_number(tiny_data, drop_last, batches_per_step):
+    data = tiny_data("a" * 100 + "v" * 20, train_ratio=100 / 120, drop_last=drop_last, batch_size=5)
+    data.setup()
+    sizes = {"batch_size": 5, "shuffle": True, "drop_last": drop_last, "start": 0}
+    batches = data.order.train_batches(len(data.windows["train"]), **sizes)
+    for step in range(8):
+        n_windows = sum(len(batch) for batch in islice(batches, batches_per_step))
+        assert data.step_windows(step, batches_per_step) == n_windows

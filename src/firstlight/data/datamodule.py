@@ -126,6 +126,19 @@ class TextDataModule(pl.LightningDataModule):
         per_epoch = self.batches_per_epoch * self.batch_size if self.drop_last else n_windows
         return (epochs * per_epoch + rest * self.batch_size) * self.context_length
 
+    def passes_after(self, batches: int) -> float:
+        """How often the first `batches` batches of the run have predicted each token of the training text, on average.
+
+        With windows that overlap (`stride`) that is more than once an epoch.
+        """
+        return self.tokens_after(batches) / (len(self.ids["train"]) - 1)
+
+    def step_windows(self, step: int, batches_per_step: int) -> int:
+        """Training windows, over all processes, of the optimizer step that comes after `step` of them."""
+        first = step * batches_per_step
+        tokens = self.tokens_after(first + batches_per_step) - self.tokens_after(first)
+        return tokens // self.context_length
+
     def fingerprint(self) -> dict[str, int | str]:
         """What a run must find again to be continued: the tokens themselves, and how they are cut."""
         digest = hashlib.sha256()

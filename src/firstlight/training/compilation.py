@@ -35,8 +35,8 @@ class Compilation(pl.Callback):
 
     Every shape of a batch gets kernels of its own: which ones a run uses then does not depend on the order in which it
     meets the shapes, which is another one when it is continued. With `fullgraph` torch refuses what it cannot compile;
-    without, parts of the run would silently not be. The last, shorter window of a text is no such shape: it comes once in
-    an evaluation, and is not compiled.
+    without, parts of the run would silently not be. The last, shorter window of a text, which comes once in an
+    evaluation, is not compiled.
     """
 
     def __init__(self) -> None:
