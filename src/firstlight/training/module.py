@@ -107,8 +107,9 @@ class PretrainingModule(EvaluationModule):
         return self.trainer.accumulate_grad_batches
 
     def _weighted_loss(self, part: Batch, weight: float) -> Tensor:
-        if weight == 0:  # a process without a window of this batch: a sum of nothing, whose gradient is 0
-            return self.loss(part, reduction="none").sum()
+        if len(part[0]) == 0:  # a process without a window of this batch, whose gradients DDP waits for: zeros
+            stand_in = self.data.windows["train"][torch.tensor([0])]
+            return self.loss(self.transfer_batch_to_device(stand_in, self.device, 0)) * 0.0
         loss = self.loss(part)
         return loss if weight == 1 else loss * weight
 
