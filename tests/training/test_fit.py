@@ -206,6 +206,15 @@ def test_training_and_evaluate_score_every_token_of_validation_once(train, capsy
             assert found["val/bits_per_byte"] == float(rows_of("run")[-1]["val/bits_per_byte"])
 
 
+def test_evaluate_measures_a_model_in_lower_precision(train, capsys):
+    assert train("run", "trainer.max_steps=8") == 0
+    best = min(float(row["val/loss"]) for row in rows_of("run") if row["val/loss"])
+    for precision in ("bf16-true", "bf16-mixed", "int8"):
+        capsys.readouterr()
+        assert main(["evaluate", "checkpoint=run", "accelerator=cpu", f"precision={precision}"]) == 0
+        assert json.loads(capsys.readouterr().out)["val/loss"] == pytest.approx(best, rel=0.01)
+
+
 def test_a_run_of_an_earlier_version_goes_on_and_is_evaluated_without_the_last_window(train, capsys):
     """Its config lacks the key; what it leaves out is said."""
     old = ["~data.eval_last_window", "callbacks.checkpoint.every_n_steps=4"]

@@ -1,5 +1,6 @@
 """Windows of a token sequence, cut as views and gathered a batch at a time."""
 
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -37,4 +38,4 @@ class Windows(Dataset[tuple[Tensor, Tensor]]):
     @property
     def rest_index(self) -> Tensor:
         """The batch (1,) that is the shorter window after the last one."""
-        return self.windows.new_tensor([len(self)]).long()
+        return torch.tensor([len(self)])
