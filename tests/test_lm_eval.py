@@ -10,6 +10,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from firstlight.data.tokenizers.bpe import BPETokenizer
 from firstlight.data.tokenizers.bytes import BytesTokenizer
+from firstlight.decoding.greedy import Greedy
 from firstlight.decoding.sample import Sample
 from firstlight.errors import ConfigError
 from firstlight.harness.adapter import HarnessLM, decoding_of, windows
@@ -219,3 +220,15 @@ def test_answers_are_those_of_lm_evals_own_adapter(hflm, lm):
     settings = {"until": ["a", "\n"], "max_gen_toks": 10}
     requests = asked("generate_until", *((question, settings) for question in QUESTIONS if question))
     assert ours.generate_until(requests) == hflm.generate_until(requests, disable_tqdm=True)
+
+
+def test_an_answer_has_no_id_that_stands_for_no_token(tiny_gpt, tokenizer):
+    padded = tiny_gpt(vocab_size=300, context_length=CONTEXT)
+    padded.output_weight.data[257:] *= 100  # what is chosen, if it may be
+    settings = {"until": [], "max_gen_toks": 12}
+    [free] = Greedy().generate(padded, [tokenizer.encode("fog")], max_new_tokens=12)
+    assert max(free[0].ids) > 256
+    [answer] = HarnessLM(padded, tokenizer, batch_size=1).generate_until(asked("generate_until", ("fog", settings)))
+    unused = tokenizer.without_token(300)
+    [bound] = Greedy().generate(padded, [tokenizer.encode("fog")], max_new_tokens=12, eos_id=END, unused=unused)
+    assert answer == tokenizer.text_bytes(bound[0].ids).decode("utf-8", errors="replace")

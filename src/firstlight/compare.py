@@ -58,11 +58,11 @@ def main(config: DictConfig) -> None:
         if folder is not None:
             folder.rmdir()
         raise
+    for note in found["notes"]:  # first: they say how far what follows can be trusted
+        print(f"note: {note}", file=sys.stderr, flush=True)
     console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
     for table in tables(found):
         console.print(table)
-    for note in found["notes"]:
-        print(f"note: {note}", file=sys.stderr)
     if folder is not None:
         print(f"report: {write_files(found, folder)}")
 

@@ -1,6 +1,7 @@
 """`firstlight evaluate`: loss, perplexity and bits per byte of a checkpoint on a text, or its results on tasks."""
 
 import json
+import sys
 from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
@@ -9,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from pydantic import Field
 
 from firstlight.config import BatchSize, NonEmpty, Steps, check_config
+from firstlight.data.datamodule import TextDataModule
 from firstlight.errors import ConfigError
 from firstlight.model.base import LanguageModel
 from firstlight.model.int8 import quantize_int8
@@ -31,7 +33,7 @@ def evaluate(
     limit: Steps | None = None,
     batch_size: BatchSize = 8,
 ) -> dict[str, float]:
-    """Measure a checkpoint on every window of `split`; `data` is a section of the config, null the checkpoint's own.
+    """Measure a checkpoint on all of `split`; `data` is a section of the config, null the checkpoint's own.
 
     A text is split as in training, so `split` is a part of it; "all" is the whole text. With `tasks` it is measured on
     those of lm-eval instead, `batch_size` examples at a time, and the keys are `task/metric`.
@@ -78,7 +80,21 @@ def _on_text(
     module = EvaluationModule(model, text.tokenizer.byte_lengths)
     module.splits = [split]
     trainer.validate(module, dataloaders=text.eval_dataloader(split), verbose=False)
-    return {**module.metrics, f"{split}/tokens": len(text.windows[split]) * text.context_length}
+    _note_left_out(text, split)
+    return {**module.metrics, f"{split}/tokens": text.n_scored(split)}
+
+
+def _note_left_out(text: TextDataModule, split: str) -> None:
+    """Say which predictions of `split` were not scored, if its end was left out."""
+    left_out = text.eval_windows(split).n_rest
+    if text.eval_last_window or left_out == 0:
+        return
+    print(
+        f"note: the last {left_out:,} of {len(text.ids[split]) - 1:,} predictions are left out: they do not fill a "
+        f"window of {text.context_length} tokens, and data.eval_last_window is false in the config of this run "
+        "(name its text with data=... to score them too)",
+        file=sys.stderr,
+    )
 
 
 def arguments(config: DictConfig) -> dict[str, Any]:

@@ -79,7 +79,12 @@ def generate(
     todo = [Prompt(*each) for each in zip(texts, ids, seeds, strict=True)]
     stops = StopStrings(_stop_strings(stop), tokenizer.text_bytes)
     model = _placed(model, device, precision)
-    settings = {"max_new_tokens": max_new_tokens, "eos_id": tokenizer.end_of_text, "stop": stops if stop else None}
+    settings = {
+        "max_new_tokens": max_new_tokens,
+        "eos_id": tokenizer.end_of_text,
+        "stop": stops if stop else None,
+        "unused": tokenizer.without_token(model.vocab_size),
+    }
     if stream or prompt_lookup:
         assert isinstance(decoding, Stepwise)
         text = NGrams(tokenizer.encode(lookup))

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from firstlight.cli import main
+from firstlight.comparison.plot import figure_of
 from firstlight.comparison.table import tables
 
 TINY = [
@@ -109,6 +110,62 @@ def test_curves_are_over_steps_tokens_and_seconds(found):
 def test_with_one_seed_each_the_verdict_speaks_of_the_text_alone(found):
     assert "of the seed nothing is known" in found("a", "b")["configs"][1]["verdict"]
     assert "nothing can be said" in found("a", "b", "windows=0")["configs"][1]["verdict"]
+
+
+@pytest.fixture
+def short_text(place, monkeypatch):
+    """The names of runs of two configs, two seeds each, whose validation has five windows."""
+    Path("short.txt").write_text("The lamp was lit, and the boats came home again. " * 17)
+    names = [f"short_{lr}_{seed}" for lr in ("1e-2", "1e-4") for seed in (1, 2)]
+    for name in names:
+        _, lr, seed = name.split("_")
+        if not Path(name).is_dir():
+            of_run = [f"optimizer.lr={lr}", f"seed={seed}", f"output_dir={name}"]
+            assert main(["train", *TINY, "data.path=short.txt", "trainer.max_steps=6", *of_run]) == 0
+    return names
+
+
+def test_too_few_windows_are_told_in_the_table_the_data_the_page_and_the_figure(found, short_text, capsys):
+    result = found(*short_text)
+    best, other = result["configs"]
+    assert result["windows"] == {"measured": 6, "fewest": 8, "are_too_few": True}
+    assert best["verdict"] == "the best here, which may be chance" and other["difference"] is None
+    told = (
+        "validation has too few windows to tell: 6, and it takes 8; more validation text, or a lower data.train_ratio"
+    )
+    assert other["verdict"].startswith(told)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "too few windows" in said and "more than chance" not in said
+    assert told in Path("out/compare.html").read_text()
+    titles = [axes.get_title() for axes in figure_of(result).axes]
+    assert titles[-1] == "too few validation windows to tell: 6"
+    assert "windows=3, and it takes 8" in found(*short_text, "windows=3")["configs"][1]["verdict"]
+
+
+def test_of_what_runs_have_logged_the_seeds_alone_are_told(found, short_text):
+    verdict = found(*short_text, "windows=0")["configs"][1]["verdict"]
+    assert "worse on this text, by more than the chance of the seeds" in verdict or "not distinguishable" in verdict
+    assert not found(*short_text, "windows=0")["windows"]["are_too_few"]
+
+
+def test_unfinished_runs_and_other_numbers_of_tokens_are_named_before_anything_is_said(found, place, capsys):
+    shutil.copytree("b2", "killed", dirs_exist_ok=True)
+    Path("killed/model.safetensors").unlink()
+    metrics = Path("killed/metrics.csv")
+    metrics.write_text("".join(line for line in metrics.read_text().splitlines(True) if not line.startswith("12,")))
+    result = found("a", "b", "killed")
+    assert [run["name"] for run in result["runs"] if not run["is_finished"]] == ["killed"]
+    assert result["notes"][:2] == [
+        "killed is unfinished (step 6): it may still change",
+        "not all runs have seen the same number of tokens: killed 384; the others 768",
+    ]
+    assert "killed is unfinished" in capsys.readouterr().err
+    order = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Console, "print", lambda *_: order.append("table"))
+        patch.setattr("builtins.print", lambda text, **_: order.append(str(text)))
+        assert main(["compare", "a", "b", "killed", "out=null"]) == 0
+    assert order[0].startswith("note: killed is unfinished") and order[-1] == "table"
 
 
 def test_the_same_run_under_two_names_is_one(place, capsys):

@@ -5,21 +5,21 @@ import math
 import numpy as np
 import pytest
 
-from firstlight.comparison.statistics import NothingKnownError, Sample, difference, seeds_needed
+from firstlight.comparison.statistics import NothingKnownError, Sample, TooFewWindowsError, difference, seeds_needed
 from firstlight.comparison.student import quantile, two_sided
 
 N_TRIALS, N_WINDOWS = 300, 120
 
 
-def draw(rng, *, gap, n_seeds, of_seeds, of_text):
+def draw(rng, *, gap, n_seeds, of_seeds, of_text, n_windows=N_WINDOWS):
     """Two configs that are `gap` apart; windows that are hard for one are hard for the other; neighbours are alike."""
-    hardness = np.convolve(rng.normal(0, 1, N_WINDOWS + 2), np.ones(3) / math.sqrt(3), "valid")  # (windows,)
+    hardness = np.convolve(rng.normal(0, 1, n_windows + 2), np.ones(3) / math.sqrt(3), "valid")  # (windows,)
     samples = []
     for mean in (3.0, 3.0 + gap):
-        own = np.convolve(rng.normal(0, of_text, N_WINDOWS + 2), np.ones(3) / math.sqrt(3), "valid")
+        own = np.convolve(rng.normal(0, of_text, n_windows + 2), np.ones(3) / math.sqrt(3), "valid")
         seeds = mean + rng.normal(0, of_seeds, n_seeds)
         nats = seeds[:, None] + hardness + own  # (seeds, windows)
-        samples.append(Sample(nats.mean(axis=1), nats.mean(axis=0), np.ones(N_WINDOWS)))
+        samples.append(Sample(nats.mean(axis=1), nats.mean(axis=0), np.ones(n_windows)))
     return samples
 
 
@@ -38,6 +38,32 @@ def test_of_equal_configs_few_are_told_apart_and_of_the_intervals_most_hold_the_
     # 5 % are promised; three standard errors of 300 trials are 3.8 %; and none at all would be far too cautious
     assert 1 <= wrong <= 0.09 * N_TRIALS
     assert 1 <= told_apart <= 0.09 * N_TRIALS
+
+
+@pytest.mark.parametrize("n_windows", [1, 2, 5, 7, 8, 12, 20, 32])
+@pytest.mark.parametrize(("n_seeds", "of_seeds"), [(3, 0.02), (1, 0.0)], ids=["seeds", "one seed"])
+def test_of_equal_configs_few_are_told_apart_however_few_the_windows(n_windows, n_seeds, of_seeds):
+    """The book's validation has two windows: three seeds are alike on them, and say nothing of another text."""
+    rng, told_apart, n_trials = np.random.default_rng(n_windows), 0, 200
+    for seed in range(n_trials):
+        same = draw(rng, gap=0.0, n_seeds=n_seeds, of_seeds=of_seeds, of_text=0.2, n_windows=n_windows)
+        try:
+            found = difference(*same, paired=True, confidence=0.95, n_pairs=1, resamples=200, seed=seed)
+        except NothingKnownError:
+            continue
+        told_apart += found.is_told_apart
+    assert told_apart <= 0.09 * n_trials  # 5 % are promised, and two and a half standard errors are 3.9 %
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_too_few_windows_are_told_and_not_left_out_whatever_the_seeds(paired):
+    settings = {"paired": paired, "confidence": 0.95, "n_pairs": 1, "resamples": 100, "seed": 0}
+    rng = np.random.default_rng(0)
+    few, enough = (draw(rng, gap=3.0, n_seeds=4, of_seeds=0.01, of_text=0.01, n_windows=n) for n in (7, 8))
+    with pytest.raises(TooFewWindowsError) as caught:
+        difference(*few, **settings)
+    assert caught.value.n_windows == 7
+    assert difference(*enough, **settings).text_error is not None
 
 
 def test_a_difference_that_is_large_is_told_and_its_interval_is_narrower_where_windows_are_paired():

@@ -192,3 +192,74 @@ def test_a_batch_larger_than_the_text_is_refused_with_the_largest_that_works(tin
 def test_settings_that_contradict_each_other_are_refused_before_anything_is_read(changes, message):
     with pytest.raises(ValueError, match=message):
         TextData(path="nowhere.txt", tokenizer=None, order=None, **({"context_length": 8} | changes))
+
+
+def scored(data, split, limit=None):
+    """The targets of an evaluation, and the shapes of its batches."""
+    batches = [targets for _, targets in data.eval_dataloader(split, limit)]
+    return torch.cat([targets.flatten() for targets in batches]).tolist(), [tuple(t.shape) for t in batches]
+
+
+@pytest.mark.parametrize("stride", [8, 3])
+def test_an_evaluation_of_a_whole_split_scores_every_token_once(tiny_data, stride):
+    data = tiny_data("The lamp went out. " * 12, eval_last_window=True, stride=stride, train_ratio=0.7, test_ratio=0.1)
+    data.setup()
+    for split, ids in data.ids.items():
+        targets, shapes = scored(data, split)
+        assert targets == ids[1:].tolist() and len(targets) == data.n_scored(split) == len(ids) - 1
+        assert shapes[-1] == (1, (len(ids) - 1) % 8) and {shape[1] for shape in shapes[:-1]} == {8}
+        assert len(data.eval_dataloader(split)) == len(shapes)
+
+
+def test_without_the_key_or_with_a_limit_the_windows_are_those_they_were(tiny_data):
+    text = "The lamp went out, and the harbour was dark. " * 12
+    old, new = tiny_data(text, stride=3), tiny_data(text, stride=3, eval_last_window=True)
+    for data in (old, new):
+        data.setup()
+    for split in ("train", "val"):
+        n_windows = len(old.windows[split])
+        assert scored(old, split)[0] == windows_of(old, split)[1].flatten().tolist()
+        assert old.n_scored(split) == n_windows * 8
+        for limit in (1, 2, 10**6):
+            assert scored(old, split, lambda limit=limit: limit) == scored(new, split, lambda limit=limit: limit)
+            assert new.n_scored(split, limit) == min(n_windows, 2 * limit) * 8
+    assert new._train_limit() == old._train_limit()  # of training no more than it was
+
+
+def test_a_split_that_ends_with_a_window_has_no_last_one(tiny_data):
+    data = tiny_data("a" * 17 + "b" * 9, train_ratio=17 / 26, eval_last_window=True)
+    data.setup()
+    assert scored(data, "val")[1] == [(1, 8)] and scored(data, "train")[1] == [(2, 8)]
+
+
+def test_the_summary_says_what_of_validation_is_not_evaluated(tiny_data):
+    def summary(**changes):
+        data = tiny_data(**changes)
+        data.setup()
+        return data.summary()
+
+    assert "not evaluated" not in summary(eval_last_window=True)
+    assert "6 windows of 8, 5 of 53 predictions are not evaluated" in summary()
+    assert "6 windows of 8, 37 of 53 predictions are not evaluated" in summary(eval_last_window=True, eval_batches=1)
+
+
+def test_two_processes_score_the_last_window_once(tiny_data):
+    def shapes(rank):
+        data = tiny_data(eval_last_window=True, batch_size=4)
+        data.setup()
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=2)
+        return [tuple(targets.shape) for _, targets in data.eval_dataloader("val")]
+
+    assert shapes(0) == [(2, 8), (1, 8), (1, 5)] and shapes(1) == [(2, 8), (1, 8), (0, 8)]
+
+
+@pytest.mark.parametrize("drop_last", [True, False])
+@pytest.mark.parametrize("batches_per_step", [1, 2, 3])
+def test_the_windows_of_a_step_are_known_from_its_number(tiny_data, drop_last, batches_per_step):
+    data = tiny_data("a" * 100 + "v" * 20, train_ratio=100 / 120, drop_last=drop_last, batch_size=5)
+    data.setup()
+    sizes = {"batch_size": 5, "shuffle": True, "drop_last": drop_last, "start": 0}
+    batches = data.order.train_batches(len(data.windows["train"]), **sizes)
+    for step in range(8):
+        n_windows = sum(len(batch) for batch in islice(batches, batches_per_step))
+        assert data.step_windows(step, batches_per_step) == n_windows

@@ -29,6 +29,24 @@ def test_two_processes_train_what_one_trains(train):
     assert len(read_rows(Path("two/metrics.csv"))) == 11
 
 
+def test_two_processes_share_a_batch_that_they_cannot_divide(train):
+    """Batches of 3 windows and of 1: a process has 2 or 1 of them, or 1 or none. The step is that of all 4."""
+    Path("text.txt").write_text("The lamp was lit, and the lamp went out; nobody on the quay had seen who did it. " * 2)
+    overrides = [
+        *("model.drop_rate=0", "data.shuffle=false", "data.drop_last=false", "data.train_ratio=0.45"),
+        *("trainer.max_steps=4", "trainer.eval_every_n_steps=2", "trainer.gradient_clip_val=null"),
+    ]
+    assert train("one", *overrides, "data.batch_size=4") == 0
+    command = [sys.executable, "-m", "firstlight", "train", *TINY, "output_dir=two", *overrides, "data.batch_size=3"]
+    devices = ["trainer.devices=2", "trainer.strategy=ddp", "trainer.accumulate_grad_batches=2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, *devices], check=True, timeout=300, env=environment)
+    for row, twin in zip(rows_of("one"), rows_of("two"), strict=True):
+        for name in ("tokens", "train/batch_loss", "grad_norm", "val/loss", "val/bits_per_byte"):
+            if row[name]:
+                assert float(twin[name]) == pytest.approx(float(row[name]), rel=2e-5)
+
+
 def test_two_processes_stop_together_and_go_on_exactly(train):
     two = ["trainer.devices=2", "trainer.strategy=ddp", "callbacks.checkpoint.every_n_steps=4"]
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])

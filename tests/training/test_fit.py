@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import yaml
 from tiny_run import TINY, rows_of, same_weights, weights_of
 
 from firstlight.cli import main
+from firstlight.training.callbacks.plots import loss_figure
 from firstlight.training.loggers.csv import read_rows
 from firstlight.weights.find import find_checkpoint
 
@@ -116,6 +118,31 @@ def test_the_length_may_be_given_in_epochs_or_tokens(train):
     assert int(float(rows_of("tokens")[-1]["tokens"])) == 1000 // 128 * 128
 
 
+@pytest.mark.parametrize(
+    ("overrides", "length"),
+    [
+        (["trainer.max_steps=9"], "(1.5 epochs)"),  # 6 batches of 8 windows
+        (["trainer.max_steps=1"], "(0.17 epochs)"),
+        (["trainer.max_steps=40", "data.stride=4"], "(1.5 epochs of windows = 5.9 passes over the text)"),
+        (["trainer.max_steps=1", "data.stride=4"], "(0.038 epochs of windows = 0.15 passes over the text)"),
+        (["trainer.max_steps=1", "data.stride=16"], "(0.17 epochs)"),
+    ],
+)
+def test_the_opening_tells_epochs_and_passes_over_the_text_where_they_differ(
+    train, capsys, monkeypatch, overrides, length
+):
+    monkeypatch.setattr("firstlight.training.trainer.Trainer.fit", lambda *_, **__: sys.exit(0))
+    with pytest.raises(SystemExit):
+        train("run", "logger=[csv]", *overrides)
+    assert length in capsys.readouterr().out
+
+
+def test_the_figure_says_that_an_epoch_of_overlapping_windows_is_several_passes():
+    curves = [0.0, 1.0], [0, 100], [3.0, 2.0], [3.0, 2.0]
+    labels = [loss_figure(*curves, passes_per_epoch=n).axes[0].get_xlabel() for n in (None, 3.98)]
+    assert labels == ["epochs", "epochs of windows (each 4.0 passes over the text)"]
+
+
 def test_early_stopping_stops_for_good(train, capsys):
     stopping = "callbacks=[default,early_stopping]"
     assert train("run", stopping, "callbacks.early_stopping.min_delta=9", "callbacks.early_stopping.patience=1") == 0
@@ -158,7 +185,54 @@ def test_another_text_can_be_measured_whole(train, capsys):
     Path("other.txt").write_text("The lamp was out. " * 10)
     capsys.readouterr()
     assert main(["evaluate", "checkpoint=run", "data=text", "data.path=other.txt", "split=all"]) == 0
-    assert json.loads(capsys.readouterr().out)["all/tokens"] == (180 - 1) // 16 * 16
+    measured = capsys.readouterr()
+    assert json.loads(measured.out)["all/tokens"] == 180 - 1 and measured.err == ""
+
+
+@pytest.mark.parametrize("batch_size", [2, 6])
+def test_training_and_evaluate_score_every_token_of_validation_once(train, capsys, batch_size):
+    assert train("run", "trainer.max_steps=8", f"data.batch_size={batch_size}", "trainer.micro_batch_size=2") == 0
+    assert "not evaluated" not in capsys.readouterr().out
+    for split, n_chars in (("val", 98), ("train", 874)):
+        assert main(["evaluate", "checkpoint=run", f"split={split}"]) == 0
+        measured = capsys.readouterr()
+        found = json.loads(measured.out)
+        assert found[f"{split}/tokens"] == n_chars - 1 and measured.err == ""
+        assert found[f"{split}/bits_per_byte"] == pytest.approx(
+            found[f"{split}/loss"] / math.log(2)
+        )  # bytes are tokens
+        if split == "val":
+            assert found["val/loss"] == float(rows_of("run")[-1]["val/loss"])
+            assert found["val/bits_per_byte"] == float(rows_of("run")[-1]["val/bits_per_byte"])
+
+
+def test_evaluate_measures_a_model_in_lower_precision(train, capsys):
+    assert train("run", "trainer.max_steps=8") == 0
+    best = min(float(row["val/loss"]) for row in rows_of("run") if row["val/loss"])
+    for precision in ("bf16-true", "bf16-mixed", "int8"):
+        capsys.readouterr()
+        assert main(["evaluate", "checkpoint=run", "accelerator=cpu", f"precision={precision}"]) == 0
+        assert json.loads(capsys.readouterr().out)["val/loss"] == pytest.approx(best, rel=0.01)
+
+
+def test_a_run_of_an_earlier_version_goes_on_and_is_evaluated_without_the_last_window(train, capsys):
+    """Its config lacks the key; what it leaves out is said."""
+    old = ["~data.eval_last_window", "callbacks.checkpoint.every_n_steps=4"]
+    assert train("whole", *old) == train("parts", *old, "trainer.max_steps=12") == 0
+    assert "6 windows of 16, 1 of 97 predictions are not evaluated" in capsys.readouterr().out
+    assert "eval_last_window" not in Path("whole/.hydra/config.yaml").read_text()
+    assert main(["train", "resume=parts", "trainer.max_steps=24"]) == 0
+    assert rows_of("whole")[-1] == rows_of("parts")[-1]
+    capsys.readouterr()
+    assert main(["evaluate", "checkpoint=whole"]) == 0
+    measured = capsys.readouterr()
+    found = json.loads(measured.out)
+    assert found["val/tokens"] == 96 and found["val/loss"] == float(rows_of("whole")[-1]["val/loss"])
+    assert "the last 1 of 97 predictions are left out" in measured.err and measured.err.count("\n") == 1
+    assert train("new", "trainer.max_steps=1") == train("plain", "trainer.max_steps=1", *old) == 0
+    new, plain = rows_of("new")[-1], rows_of("plain")[-1]
+    assert new["val/loss"] != plain["val/loss"] and new["train/loss"] == plain["train/loss"]
+    assert same_weights("new", "plain")
 
 
 def test_generate_repeats_itself_by_seed(train, capsys):

@@ -61,6 +61,30 @@ def test_a_run_in_parts_is_continued_exactly_and_the_parts_may_change(train):
     assert read_manifest(checkpoints_of(Path("parts"))[-1]).step == 9
 
 
+UNEQUAL = (
+    *("data.shuffle=false", "data.drop_last=false", "data.train_ratio=0.5", "model.drop_rate=0", "trainer.max_steps=4"),
+    *("trainer.gradient_clip_val=null", "optimizer.lr=1e-2"),
+)
+"""An epoch of this text has 30 windows: in batches of 20 they are 20 and 10."""
+
+
+@pytest.mark.parametrize("parts", [(), ("trainer.micro_batch_size=7",)], ids=["whole", "in parts"])
+def test_a_step_of_unequal_batches_is_the_mean_over_all_its_tokens(train, parts):
+    assert train("one", *UNEQUAL, "data.batch_size=30") == 0
+    assert train("two", *UNEQUAL, "data.batch_size=20", "trainer.accumulate_grad_batches=2", *parts) == 0
+    assert same_steps(rows_of("one"), rows_of("two"))
+    other = weights_of("two")
+    assert all(torch.allclose(tensor, other[key], atol=1e-5) for key, tensor in weights_of("one").items())
+
+
+def same_steps(rows, others):
+    """Do two runs have the same losses and gradients, to rounding?"""
+    names = ("train/batch_loss", "grad_norm", "train/loss", "val/loss")
+    pairs = [(row[n], other[n]) for row, other in zip(rows, others, strict=True) for n in names if row[n]]
+    assert len(pairs) > len(rows)
+    return all(float(other) == pytest.approx(float(value), rel=2e-5) for value, other in pairs)
+
+
 @pytest.fixture
 def probed(tiny_gpt, tiny_data):
     """A model, data in batches of 16 windows, and the memory that a whole step on n windows takes."""

@@ -9,7 +9,7 @@ from firstlight.training.flat_config import flatten
 
 NOT_COMPARED = (
     *("seed", "order.seed", "name", "output_dir", "resume", "logger", "callbacks", "compile", "on_nan"),
-    *("data.num_workers", "data.eval_batches", "data.untrained_eval_batches"),
+    *("data.num_workers", "data.eval_batches", "data.untrained_eval_batches", "data.eval_last_window"),
     *("trainer.eval_", "trainer.log_", "trainer.enable_"),
 )
 """Keys that change no number of training, and the seed, which repeats it."""

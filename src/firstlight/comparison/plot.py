@@ -31,6 +31,8 @@ def figure_of(found: dict[str, Any]) -> Figure:
     for n, config in enumerate(shown):
         last.errorbar(config["mean"], n, xerr=config["spread"] or 0.0, fmt="o", color=colours[n], capsize=3)
     last.set(yticks=range(len(shown)), xlabel=f"{metric}, mean and spread of the seeds")
+    if found["windows"]["are_too_few"]:
+        last.set_title(f"too few validation windows to tell: {found['windows']['measured']}", fontsize=9)
     last.set_yticklabels([_plain(config["label"]) for config in shown], fontsize=7)
     last.invert_yaxis()
     last.grid(alpha=0.3)

@@ -7,6 +7,7 @@ from firstlight.comparison.groups import NOTHING
 from firstlight.comparison.importance import importance
 from firstlight.comparison.runs import X_AXES, Run
 from firstlight.comparison.settings import Settings, sign_of
+from firstlight.comparison.statistics import FEWEST_WINDOWS
 from firstlight.comparison.verdict import Ranked
 
 
@@ -19,12 +20,24 @@ def as_data(ranked: list[Ranked], notes: list[str], settings: Settings) -> dict[
         "firstlight": __version__,
         "settings": {**vars(settings), "runs": settings.names},
         "is_measured": settings.is_measured,
+        "windows": _windows(ranked),
         "configs": [_config(config) for config in ranked],
         "runs": runs,
         "axes": [name for name in X_AXES if all(name in point for run in runs for point in run["curve"])],
         "importance": importance([config.group for config in ranked], [sign * config.mean for config in ranked]),
         "environment": _environment([run for config in ranked for run in config.group.runs]),
         "notes": notes,
+    }
+
+
+def _windows(ranked: list[Ranked]) -> dict[str, Any]:
+    """How many windows every config was measured on (null: on none), and whether they are too few for a verdict."""
+    counts = [len(config.sample.nats) for config in ranked if config.sample.nats is not None]
+    measured = min(counts) if counts else None
+    return {
+        "measured": measured,
+        "fewest": FEWEST_WINDOWS,
+        "are_too_few": measured is not None and measured < FEWEST_WINDOWS,
     }
 
 
@@ -48,6 +61,7 @@ def _run(run: Run, config: int, metric: str) -> dict[str, Any]:
         "folder": str(run.folder),
         "config": config,
         "seed": run.seed,
+        "is_finished": run.is_finished,
         "final": {**final.x, "value": final.value},
         "best": {**best.x, "value": best.value},
         "curve": [{**point.x, "value": point.value} for point in run.curve(metric)],

@@ -17,6 +17,7 @@ from firstlight.training.metrics_file import FILE_NAME, read_rows
 from firstlight.training.plain_yaml import read_plain_yaml
 from firstlight.training.run_folder import CONFIG, ENVIRONMENT
 from firstlight.weights.find import newest_run
+from firstlight.weights.manifest import WEIGHTS
 
 X_AXES = ("step", "tokens", "seconds")
 """`seconds` are those of training, without evaluations, as `tokens_per_second` tells them."""
@@ -50,6 +51,11 @@ class Run:
         """When it logged last, in seconds of the clock; 0 of a run that has logged nothing."""
         file = self.folder / FILE_NAME
         return file.stat().st_mtime if file.is_file() else 0.0
+
+    @property
+    def is_finished(self) -> bool:
+        """Has it left its weights, which is the last thing that a run does?"""
+        return (self.folder / WEIGHTS).is_file()
 
     def curve(self, metric: str) -> list[Point]:
         """The finite values of `metric`, in order; none if it was not logged."""

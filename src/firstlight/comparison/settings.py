@@ -12,6 +12,8 @@ WINDOWED = ("val/loss", "val/bits_per_byte")
 """Metrics that are measured window by window."""
 OF_TOKENS = ("loss", "perplexity")
 """Metrics, of any split, that mean something else with another text or tokenizer."""
+OF_TEXT = (*OF_TOKENS, "bits_per_byte")
+"""Metrics, of any split, that would be others on another text of the same kind."""
 HIGHER_IS_BETTER = ("tokens_per_second", "mfu")
 
 
@@ -44,6 +46,11 @@ class Settings:
     def is_measured(self) -> bool:
         """Are the weights evaluated, or is what the runs logged taken?"""
         return self.windows > 0 and self.metric in WINDOWED
+
+    @property
+    def is_of_text(self) -> bool:
+        """Does the metric vary by chance with the text, too?"""
+        return self.metric.rpartition("/")[2] in OF_TEXT
 
     @property
     def names(self) -> list[str]:

@@ -30,7 +30,8 @@ POWER = 0.8
 MOST_SEEDS = 1000
 """More are not advised."""
 FEWEST_WINDOWS = 8
-"""Fewer say nothing of another text."""
+"""Fewer say nothing of another text. From so many on, of equal configs no more than `confidence` allows are told apart
+(simulated in tests/comparison/test_statistics.py)."""
 CHUNK = 2**22
 """Numbers of a resampling that are drawn at once."""
 
@@ -74,13 +75,22 @@ class NothingKnownError(ValueError):
     """Neither seeds nor windows: nothing can be said."""
 
 
+class TooFewWindowsError(NothingKnownError):
+    """The text varies too, and so few windows do not tell by how much: nothing can be said, whatever the seeds."""
+
+    def __init__(self, n_windows: int) -> None:
+        super().__init__(f"{n_windows} windows, and at least {FEWEST_WINDOWS} are needed")
+        self.n_windows = n_windows
+
+
 def difference(
     reference: Sample, other: Sample, *, paired: bool, confidence: float, n_pairs: int, resamples: int, seed: int
 ) -> Difference:
     """How `other` differs from `reference`; `confidence` holds for all `n_pairs` differences together (Bonferroni).
 
     Raises:
-        NothingKnownError: one seed of each, and no (or hardly any) windows.
+        NothingKnownError: one seed of each, and no windows.
+        TooFewWindowsError: fewer than FEWEST_WINDOWS.
     """
     parts: list[tuple[float, float]] = []  # variance of the mean, its degrees of freedom
     value = float(other.values.mean() - reference.values.mean())
@@ -144,22 +154,25 @@ def _seed_variances(reference: Sample, other: Sample) -> tuple[list[float], list
 def _text_part(
     reference: Sample, other: Sample, *, paired: bool, resamples: int, seed: int
 ) -> tuple[float, float] | None:
-    """The variance of the difference that is due to the text, and its degrees of freedom."""
+    """The variance of the difference that is due to the text, and its degrees of freedom; None without windows.
+
+    Raises:
+        TooFewWindowsError: fewer than FEWEST_WINDOWS.
+    """
     samples = [s for s in (reference, other) if s.nats is not None and s.units is not None]
     if len(samples) < 2:
         return None
+    fewest = min(len(s.nats) for s in samples if s.nats is not None)
+    if fewest < FEWEST_WINDOWS:
+        raise TooFewWindowsError(fewest)
     if paired:
         one, two = samples
         assert one.nats is not None and one.units is not None and two.nats is not None and two.units is not None
-        if len(one.nats) < FEWEST_WINDOWS:
-            return None
         draws = resampled([(two.nats, two.units), (one.nats, one.units)], resamples=resamples, seed=seed)
         return _bootstrap_variance(draws[0] - draws[1], len(one.nats))
     parts = []
     for number, sample in enumerate(samples):
         assert sample.nats is not None and sample.units is not None
-        if len(sample.nats) < FEWEST_WINDOWS:
-            return None
         [draws] = resampled([(sample.nats, sample.units)], resamples=resamples, seed=seed + number)
         parts.append(_bootstrap_variance(draws, len(sample.nats)))
     return satterthwaite(parts)

@@ -36,22 +36,29 @@ class Ground:
 
 @dataclass(frozen=True)
 class Measured:
-    """Of each window its loss in nats, and the bytes of text it predicts: (windows,) each."""
+    """Of each window its loss in nats, and the bytes and tokens of text it predicts: (windows,) each."""
 
     nats: Floats
     n_bytes: Floats
-    n_tokens: int
+    n_tokens: Floats
     ground: Ground
 
     def units(self, metric: str) -> Floats:
         """What a window's nats are divided by: its tokens, or its bits' worth of bytes."""
         if metric.endswith("bits_per_byte"):
             return self.n_bytes * math.log(2)
-        return np.full(len(self.nats), float(self.n_tokens))
+        return self.n_tokens
 
 
-def measure(run: Run, settings: Settings) -> Measured:
+def scores_last_window(run: Run) -> bool:
+    """Does the run's own validation loss count the last, shorter window?"""
+    return bool((run.config.get("data") or {}).get("eval_last_window", False))
+
+
+def measure(run: Run, settings: Settings, *, last_window: bool) -> Measured:
     """Evaluate the weights of a run, in float32, on windows that are spread evenly over its validation split.
+
+    With `last_window` the shorter one at its end is among them, where all others are.
 
     Raises:
         ConfigError: it has no weights, or its text cannot be had any more.
@@ -67,21 +74,23 @@ def measure(run: Run, settings: Settings) -> Measured:
     device = evaluation_trainer(settings.accelerator, "32-true").strategy.root_device
     module = EvaluationModule(model, tokenizer.byte_lengths).to(device).eval()
     chosen = torch.linspace(0, len(windows) - 1, min(settings.windows, len(windows)), dtype=torch.float64).long()
-    nats, n_bytes = [], []
+    batches = list(chosen.split(max(AT_ONCE // text.context_length, 1)))
+    if last_window and len(chosen) == len(windows) and windows.n_rest > 0:
+        batches.append(windows.rest_index)
+    nats, n_bytes, n_tokens = [], [], []
     with torch.inference_mode():
-        for index in chosen.split(max(AT_ONCE // text.context_length, 1)):
+        for index in batches:
             inputs, targets = (part.to(device) for part in windows[index])  # (B, T) each
             losses = module.loss((inputs, targets), reduction="none").view(targets.shape)  # (B, T)
             nats.append(losses.cpu().double().sum(dim=1))
             n_bytes.append(module.byte_lengths[targets].sum(dim=1).cpu().double())
+            n_tokens += [float(targets.shape[1])] * len(targets)
     ground = Ground(
-        hashlib.sha256(tokenizer.decode(text.ids["val"].tolist()).encode("utf-8", "surrogatepass")).hexdigest(),
-        hashlib.sha256(
-            json.dumps(loaded.tokenizer or loaded.config.get("tokenizer"), default=str).encode()
-        ).hexdigest(),
+        _digest(tokenizer.decode(text.ids["val"].tolist())),
+        _digest(json.dumps(loaded.tokenizer or loaded.config.get("tokenizer"), default=str)),
         text.context_length,
     )
-    return Measured(torch.cat(nats).numpy(), torch.cat(n_bytes).numpy(), text.context_length, ground)
+    return Measured(torch.cat(nats).numpy(), torch.cat(n_bytes).numpy(), np.array(n_tokens), ground)
 
 
 def _digest(text: str) -> str:

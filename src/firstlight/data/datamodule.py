@@ -26,8 +26,9 @@ class TextDataModule(pl.LightningDataModule):
     """A text, split by characters into training, validation and (if asked) test parts, in windows and batches.
 
     A dataset is a subclass that says where its documents come from. `batch_size` is global: processes share it.
-    Validation and test windows do not overlap, whatever the `stride` of training: no token counts twice, and fewer
-    than a window's are left out at the end.
+    Validation and test windows do not overlap, whatever the `stride` of training: no token counts twice. What is left
+    at the end, fewer tokens than a window's, is evaluated as a shorter window with `eval_last_window`; without it (as
+    in runs whose config does not have that key), or where `eval_batches` limits an evaluation, it is left out.
 
     Raises:
         ValueError: the ratios leave no validation split, or the stride would skip tokens.
@@ -49,6 +50,7 @@ class TextDataModule(pl.LightningDataModule):
         num_workers: Annotated[int, Field(ge=0, le=64)] = 0,
         eval_batches: Steps | None = None,
         untrained_eval_batches: Steps | None = None,
+        eval_last_window: bool = False,
     ) -> None:
         super().__init__()
         if train_ratio + test_ratio >= 1:
@@ -64,6 +66,7 @@ class TextDataModule(pl.LightningDataModule):
         self.train_ratio, self.test_ratio = train_ratio, test_ratio
         self.special_tokens, self.num_workers = special_tokens, num_workers
         self.eval_batches, self.untrained_eval_batches = eval_batches, untrained_eval_batches
+        self.eval_last_window = eval_last_window
         self.ids: dict[str, Tensor] = {}
         self.windows: dict[str, Windows] = {}
         self.total_batches = 0
@@ -93,6 +96,8 @@ class TextDataModule(pl.LightningDataModule):
         splits = {"all": documents} if stage == "all" else self._split(documents, self.train_ratio)
         if not self.tokenizer.is_fitted and stage != "all":
             self.tokenizer.fit(splits["train"])
+            if self.tokenizer.note is not None:
+                self.notes.append(self.tokenizer.note)
         self.ids = {name: self._encode(texts) for name, texts in splits.items()}
         self._check_sizes(documents)
         self.windows = {
@@ -120,6 +125,19 @@ class TextDataModule(pl.LightningDataModule):
         n_windows = len(self.windows["train"])
         per_epoch = self.batches_per_epoch * self.batch_size if self.drop_last else n_windows
         return (epochs * per_epoch + rest * self.batch_size) * self.context_length
+
+    def passes_after(self, batches: int) -> float:
+        """How often the first `batches` batches of the run have predicted each token of the training text, on average.
+
+        With windows that overlap (`stride`) that is more than once an epoch.
+        """
+        return self.tokens_after(batches) / (len(self.ids["train"]) - 1)
+
+    def step_windows(self, step: int, batches_per_step: int) -> int:
+        """Training windows, over all processes, of the optimizer step that comes after `step` of them."""
+        first = step * batches_per_step
+        tokens = self.tokens_after(first + batches_per_step) - self.tokens_after(first)
+        return tokens // self.context_length
 
     def fingerprint(self) -> dict[str, int | str]:
         """What a run must find again to be continued: the tokens themselves, and how they are cut."""
@@ -149,23 +167,49 @@ class TextDataModule(pl.LightningDataModule):
             )
             return islice(endless, self.total_batches - done)
 
-        return self._loader("train", batches, self.total_batches)
+        return self._loader(self.windows["train"], batches, self.total_batches)
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
         """The two loaders of an evaluation: training windows in evaluation mode, then validation windows."""
         return [self.eval_dataloader("train", self._train_limit), self.eval_dataloader("val", self._eval_limit)]
 
-    def eval_dataloader(self, split: str, limit: Callable[[], int | None] = lambda: None) -> DataLoader[Batch]:
+    def eval_dataloader(self, split: str, limit: Callable[[], int | None] | None = None) -> DataLoader[Batch]:
         """One evaluation of `split`, on as many batches as `limit` says when it begins (None: all)."""
+        windows = self.windows[split] if limit is not None else self.eval_windows(split)
 
         def batches() -> Iterator[Tensor]:
-            n_windows = len(self.windows[split])
-            return self.order.eval_batches(n_windows, batch_size=self.batch_size, split=split, limit=limit())
+            most = limit() if limit is not None else None
+            yield from self.order.eval_batches(len(windows), batch_size=self.batch_size, split=split, limit=most)
+            if most is None and self._has_last_window(windows):
+                yield windows.rest_index
 
-        return self._loader(split, batches, self._n_eval_batches(split))
+        length = self._n_eval_batches(windows) + int(self._has_last_window(windows))
+        return self._loader(windows, batches, length)
 
-    def _n_eval_batches(self, split: str) -> int:
-        return batches_per_epoch(len(self.windows[split]), self.batch_size, drop_last=False)
+    def eval_windows(self, split: str) -> Windows:
+        """The windows of an evaluation of all of `split`.
+
+        Those of training overlap, if its stride is shorter than a window. With `eval_last_window`, which has every
+        token scored once, they are cut again.
+        """
+        windows = self.windows[split]
+        if self.eval_last_window and windows.stride < self.context_length:
+            return Windows(self.ids[split], context_length=self.context_length, stride=self.context_length)
+        return windows
+
+    def n_scored(self, split: str, limit: int | None = None) -> int:
+        """Predictions that an evaluation of `split` on at most `limit` batches (None: all) scores."""
+        windows = self.eval_windows(split) if limit is None else self.windows[split]
+        n_windows = len(windows) if limit is None else min(len(windows), limit * self.batch_size)
+        n_rest = windows.n_rest if limit is None and self.eval_last_window else 0
+        return n_windows * self.context_length + n_rest
+
+    def _has_last_window(self, windows: Windows) -> bool:
+        return self.eval_last_window and windows.n_rest > 0
+
+    def _n_eval_batches(self, windows: Windows) -> int:
+        """Batches of whole windows."""
+        return batches_per_epoch(len(windows), self.batch_size, drop_last=False)
 
     def _eval_limit(self) -> int | None:
         untrained = self.trainer is not None and self.trainer.global_step == 0
@@ -173,13 +217,13 @@ class TextDataModule(pl.LightningDataModule):
 
     def _train_limit(self) -> int:
         """Of the training split no more than of validation, unless it was limited."""
-        return self._eval_limit() or self._n_eval_batches("val")
+        return self._eval_limit() or self._n_eval_batches(self.windows["val"])
 
-    def _loader(self, split: str, batches: Callable[[], Iterator[Tensor]], length: int) -> DataLoader[Batch]:
+    def _loader(self, windows: Windows, batches: Callable[[], Iterator[Tensor]], length: int) -> DataLoader[Batch]:
         trainer = self.trainer
         rank, world_size = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
         return DataLoader(
-            self.windows[split],
+            windows,
             batch_size=None,  # the sampler yields whole batches of indices
             sampler=_Batches(batches, length, rank, world_size),
             num_workers=self.num_workers,
@@ -230,11 +274,16 @@ class TextDataModule(pl.LightningDataModule):
         return smaller[too_large - 1] / 100
 
     def summary(self) -> str:
-        """Token and window counts of every split, a line each."""
-        return "\n".join(
-            f"{name:<5} {len(ids):>9,} tokens  {len(self.windows[name]):>7,} windows of {self.context_length}"
+        """Token and window counts of every split, a line each, and what of validation is not evaluated."""
+        lines = {
+            name: f"{name:<5} {len(ids):>9,} tokens  {len(self.windows[name]):>7,} windows of {self.context_length}"
             for name, ids in self.ids.items()
-        )
+        }
+        n_predictions = len(self.ids["val"]) - 1
+        left_out = n_predictions - self.n_scored("val", self.eval_batches)
+        if left_out > 0:
+            lines["val"] += f", {left_out:,} of {n_predictions:,} predictions are not evaluated"
+        return "\n".join(lines.values())
 
 
 class _Batches(Sampler[Tensor]):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+from torch import Tensor
 
 from firstlight.model.base import LanguageModel
 
@@ -52,11 +53,14 @@ class Decoding(ABC):
         seeds: Sequence[int] | None = None,
         eos_id: int | None = None,
         stop: Stop | None = None,
+        unused: Tensor | None = None,
     ) -> list[list[Continuation]]:
         """Continue each of `prompts`, ids of any length from 1 on, by up to `max_new_tokens`: `num_samples` times each.
 
         Every row ends on its own, at `eos_id` or when `stop` says so. What is drawn for a prompt is a function of its
         seed (one of `seeds` a prompt; null: `derived_seed(0, prompt=number)`) and the number of the sample alone.
+        The mask `unused` (V,) marks the model's ids that stand for no token of its tokenizer
+        (`Tokenizer.without_token`): they are never chosen.
         """
 
 

@@ -68,8 +68,10 @@ class BeamSearch(Decoding):
         seeds: Sequence[int] | None = None,
         eos_id: int | None = None,
         stop: Stop | None = None,
+        unused: Tensor | None = None,
     ) -> list[list[Continuation]]:
-        searches = [_Search(self, max_new_tokens, eos_id, stop) for _ in prompts]
+        unused = unused.to(model.device) if unused is not None else None
+        searches = [_Search(self, max_new_tokens, eos_id, stop, unused) for _ in prompts]
         with evaluating(model):
             context = Context(model, prompts)
             logits = context.start()  # (P, V)
@@ -96,9 +98,11 @@ class BeamSearch(Decoding):
 class _Search:
     """The search for one prompt."""
 
-    def __init__(self, strategy: BeamSearch, max_new_tokens: int, eos_id: int | None, stop: Stop | None) -> None:
+    def __init__(
+        self, strategy: BeamSearch, max_new_tokens: int, eos_id: int | None, stop: Stop | None, unused: Tensor | None
+    ) -> None:
         self.strategy = strategy
-        self.max_new_tokens, self.eos_id, self.stop = max_new_tokens, eos_id, stop
+        self.max_new_tokens, self.eos_id, self.stop, self.unused = max_new_tokens, eos_id, stop, unused
         self.beams = [_Beam([], [], 0.0)] + [_DEAD] * (strategy.n_beams - 1)
         self.complete: list[Continuation] = []  # the best n_beams, best first
         self.done = False
@@ -108,7 +112,8 @@ class _Search:
         n_beams, vocab_size = logprobs.shape
         if self.done:  # carried along until the other prompts are done
             return list(range(n_beams))
-        totals = logprobs + torch.tensor([[beam.total] for beam in self.beams], device=logprobs.device)
+        possible = filters.without(logprobs, self.unused)
+        totals = possible + torch.tensor([[beam.total] for beam in self.beams], device=logprobs.device)
         # Twice as many as go on: the end of text is one token of each beam, so at least n_beams others are among them.
         flat = totals.flatten()
         places = filters.top_k(flat[None], 2 * n_beams)[0].isfinite().nonzero()[:, 0]  # of equal ones the first

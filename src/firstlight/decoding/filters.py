@@ -4,6 +4,11 @@ import torch
 from torch import Tensor
 
 
+def without(logits: Tensor, unused: Tensor | None) -> Tensor:
+    """Rule out the ids that the mask `unused` (V,) marks; None rules out nothing."""
+    return logits if unused is None else logits.masked_fill(unused, -torch.inf)
+
+
 def top_k(logits: Tensor, k: int) -> Tensor:
     """Keep exactly the `k` largest logits of each row (Fan et al. 2018); of equal ones the lower id stays.
 

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Generator, Tensor
 
+from firstlight.decoding import filters
 from firstlight.decoding.base import Continuation, Decoding, Stop, derived_seed, finish_reason
 from firstlight.decoding.context import Context, evaluating
 from firstlight.model.base import LanguageModel
@@ -44,7 +45,7 @@ class Stepwise(Decoding):
 
     @abstractmethod
     def next_token(self, logits: Tensor, rows: Sequence[Sequence[int]], generators: Sequence[Generator]) -> Tensor:
-        """Choose ids (B,) from the logits (B, V) of one position.
+        """Choose ids (B,) from the logits (B, V) of one position; an id whose logit is minus infinity is ruled out.
 
         `rows` are the ids so far, prompts included; what is drawn for a row comes from its own generator alone.
         """
@@ -59,6 +60,7 @@ class Stepwise(Decoding):
         seeds: Sequence[int] | None = None,
         eos_id: int | None = None,
         stop: Stop | None = None,
+        unused: Tensor | None = None,
     ) -> list[list[Continuation]]:
         tokens = self.stream(
             model,
@@ -68,6 +70,7 @@ class Stepwise(Decoding):
             seeds=seeds,
             eos_id=eos_id,
             stop=stop,
+            unused=unused,
         )
         return gather(tokens, len(prompts), num_samples)
 
@@ -82,6 +85,7 @@ class Stepwise(Decoding):
         seeds: Sequence[int] | None = None,
         eos_id: int | None = None,
         stop: Stop | None = None,
+        unused: Tensor | None = None,
         make_context: Callable[[LanguageModel, Sequence[Sequence[int]]], Context] = Context,
     ) -> Iterator[Token]:
         """Yield each token as it is chosen; the arguments are those of `Decoding.generate`.
@@ -89,6 +93,7 @@ class Stepwise(Decoding):
         `make_context` may be a faster `Context` with the same logits.
         """
         rows = _rows(prompts, num_samples, seeds, model.device)
+        unused = unused.to(model.device) if unused is not None else None
         with evaluating(model):
             context = make_context(model, prompts)
             logits = context.start()  # (P, V)
@@ -97,7 +102,8 @@ class Stepwise(Decoding):
                 context.select(copies)
                 logits = logits[copies]  # (B, V)
             while True:
-                chosen = self.next_token(logits, [row.ids for row in rows], [row.generator for row in rows])  # (B,)
+                possible = filters.without(logits, unused)  # (B, V)
+                chosen = self.next_token(possible, [row.ids for row in rows], [row.generator for row in rows])  # (B,)
                 columns = zip(rows, chosen.tolist(), logprobs(logits, chosen).tolist(), strict=True)
                 live = []
                 for place, (row, token, logprob) in enumerate(columns):

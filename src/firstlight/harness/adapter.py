@@ -103,6 +103,7 @@ class HarnessLM(TemplateLM):
             seeds=seeds,
             eos_id=self.eot_token_id,
             stop=stops,
+            unused=self.vocabulary.without_token(self.model.vocab_size),
         )
         return [stops.text(row.ids) for (row,) in found]
 

@@ -6,6 +6,7 @@ from contextlib import suppress
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor
 
 from firstlight.errors import shorten
 from firstlight.training.module import PretrainingModule
@@ -34,7 +35,8 @@ class Compilation(pl.Callback):
 
     Every shape of a batch gets kernels of its own: which ones a run uses then does not depend on the order in which it
     meets the shapes, which is another one when it is continued. With `fullgraph` torch refuses what it cannot compile;
-    without, parts of the run would silently not be.
+    without, parts of the run would silently not be. The last, shorter window of a text, which comes once in an
+    evaluation, is not compiled.
     """
 
     def __init__(self) -> None:
@@ -45,7 +47,13 @@ class Compilation(pl.Callback):
         assert isinstance(trainer, Trainer) and isinstance(pl_module, PretrainingModule)
         began, data = time.perf_counter(), pl_module.data
         torch.compiler.reset()  # of another run in this process, whose shapes count against a limit
-        pl_module.hidden = torch.compile(pl_module.model.hidden, fullgraph=True, dynamic=False)
+        compiled = torch.compile(pl_module.model.hidden, fullgraph=True, dynamic=False)
+
+        def hidden(ids: Tensor) -> Tensor:
+            is_whole = ids.shape[1] == data.context_length
+            return compiled(ids) if is_whole else pl_module.model.hidden(ids)
+
+        pl_module.hidden = hidden
         first = torch.arange(min(data.batch_size, len(data.windows["train"])))
         batch = data.windows["train"][first.tensor_split(trainer.world_size)[trainer.global_rank]]
         batch = pl_module.transfer_batch_to_device(batch, pl_module.device, 0)

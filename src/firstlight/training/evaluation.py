@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from firstlight.data.datamodule import Batch
@@ -47,8 +48,11 @@ class EvaluationModule(pl.LightningModule):
     def loss(self, batch: Batch, reduction: Literal["mean", "none"] = "mean") -> Tensor:
         """Cross-entropy in nats of the targets (B, T) given the inputs (B, T): a mean, or by token (B * T,)."""
         inputs, targets = batch
-        hidden = self.hidden(inputs)  # (B, T, C)
-        losses = linear_cross_entropy(hidden.flatten(0, 1), self.model.output_weight, targets.flatten())  # (B * T,)
+        hidden, weight = self.hidden(inputs).flatten(0, 1), self.model.output_weight  # (B * T, C), (V, C)
+        if weight.is_floating_point():
+            losses = linear_cross_entropy(hidden, weight, targets.flatten())  # (B * T,)
+        else:  # in 8 bits: its scales are known to the model's own projection alone
+            losses = F.cross_entropy(self.model.project(hidden).float(), targets.flatten(), reduction="none")
         return losses.mean() if reduction == "mean" else losses
 
     def parts(self, batch: Batch) -> list[Batch]:

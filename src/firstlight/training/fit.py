@@ -340,7 +340,7 @@ def _explained(trainer: Trainer, folder: Path) -> Iterator[None]:
 
 
 def _out_of_memory(trainer: Trainer, error: Exception) -> str:
-    share = trainer.data.batch_size // trainer.world_size
+    share = trainer.largest_share
     at_once = -(-share // n_parts_of(share, trainer.micro_batch_size))
     ways = ["a new run with a smaller model.context_length or model.emb_dim"]
     if at_once > 1:

@@ -61,7 +61,7 @@ def find_micro_batch_size(
         raise ConfigError(
             f"trainer.micro_batch_size: auto can ask cpu and cuda how much memory they have, not {device.type}"
         )
-    share = min(data.batch_size // trainer.world_size, len(data.windows["train"]))
+    share = min(trainer.largest_share, len(data.windows["train"]))
     with isolate_rng(), _freed(device):
         n_parts = n_parts_of(share, _Probe(model, data, make_optimizer, trainer).largest(share))
     return -(-share // n_parts)

@@ -57,6 +57,8 @@ class PretrainingModule(EvaluationModule):
         self.skipped_steps, self.skipped_in_a_row = 0, 0
         self.batches: list[Batch] = []
         self.batch_losses: list[Tensor] = []
+        self.batch_weights: list[float] = []
+        """Of this step's batches their share of its tokens, relative to that of batches of equal size."""
         self.grad_norm = torch.tensor(0.0)
         self.late_check: LateCheck | None = None
         self.evaluated_step: int | None = None
@@ -75,26 +77,51 @@ class PretrainingModule(EvaluationModule):
         self.data.order.seed_batch(batch_idx, self.trainer.global_rank, self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of a batch, weighted so that the step's gradient is the mean over all tokens of the step.
+
+        Lightning divides by the number of batches, and DDP by the number of processes, as if all were of one size. With
+        `drop_last=false` an epoch ends in a smaller batch, and a batch may not be a multiple of the processes.
+        """
+        n_windows = self.data.step_windows(batch_idx // self.accumulated, self.accumulated)
+        n_batches = self.accumulated * self.trainer.world_size
+
+        def weight_of(part: Batch) -> float:
+            return len(part[0]) * n_batches / n_windows  # exactly 1 where all batches are of one size
+
         *first, last = self.parts(batch)
-        if first and batch_idx % self.trainer.accumulate_grad_batches == 0:
+        if first and batch_idx % self.accumulated == 0:
             self.trainer.optimizers[0].zero_grad()  # where Lightning would, the gradients of these parts were lost
-        others = [self._backward(part, len(part[0]) / len(batch[0])) for part in first]
-        loss = self.loss(last)
-        if first:  # the mean over all tokens, with the gradient of the last part
-            loss = loss * (len(last[0]) / len(batch[0])) + torch.stack(others).sum()
+        others = [self._backward(part, weight_of(part)) for part in first]
+        loss = self._weighted_loss(last, weight_of(last))
+        if others:  # the mean over all tokens, with the gradient of the last part
+            loss = loss + torch.stack(others).sum()
+        weight = weight_of(batch)
         self.batches.append(batch)
-        self.batch_losses.append(loss.detach())
+        self.batch_weights.append(weight)
+        self.batch_losses.append(loss.detach() if weight in (0.0, 1.0) else loss.detach() / weight)
         return loss
+
+    @property
+    def accumulated(self) -> int:
+        """Batches of a step."""
+        return self.trainer.accumulate_grad_batches
+
+    def _weighted_loss(self, part: Batch, weight: float) -> Tensor:
+        if len(part[0]) == 0:  # a process without a window of this batch, whose gradients DDP waits for: zeros
+            stand_in = self.data.windows["train"][torch.tensor([0])]
+            return self.loss(self.transfer_batch_to_device(stand_in, self.device, 0)) * 0.0
+        loss = self.loss(part)
+        return loss if weight == 1 else loss * weight
 
     def parts(self, batch: Batch) -> list[Batch]:
         return cut(batch, self.trainer.micro_batch_size)
 
     def _backward(self, part: Batch, weight: float) -> Tensor:
         """Add the gradient of a part of a batch; its share of the mean loss. DDP adds up processes with the last."""
-        loss = self.loss(part) * weight
+        loss = self._weighted_loss(part, weight)
         profiled = self.trainer.profiler.profile("[LightningModule]PretrainingModule.backward")  # type: ignore[attr-defined]
         with torch.autocast(self.device.type, enabled=False), profiled:  # as Lightning's, which is not within autocast
-            self.trainer.strategy.backward(loss / self.trainer.accumulate_grad_batches, optimizer=None)
+            self.trainer.strategy.backward(loss / self.accumulated, optimizer=None)
         return loss.detach()
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
@@ -190,7 +217,9 @@ class PretrainingModule(EvaluationModule):
         if trainer.at_step_end:
             self.settle(all_but=0 if trainer.is_log_step else 1)  # what is evaluated has been heard of
         if trainer.is_log_step:
-            loss = trainer.strategy.reduce(torch.stack(self.batch_losses).mean(), reduce_op="mean")
+            losses = torch.stack(self.batch_losses)
+            mean = (losses * losses.new_tensor(self.batch_weights)).mean()  # over the tokens of this process's batches
+            loss = trainer.strategy.reduce(mean, reduce_op="mean")
             trainer.collect({"train/batch_loss": float(loss), "grad_norm": float(self.grad_norm)})
             if self.on_nan == "skip":
                 trainer.collect({"skipped_steps": self.skipped_steps})
@@ -199,6 +228,7 @@ class PretrainingModule(EvaluationModule):
         if trainer.at_step_end:
             self.batches.clear()
             self.batch_losses.clear()
+            self.batch_weights.clear()
             if not trainer.is_eval_step(trainer.global_step):
                 trainer.step_complete()
 

@@ -34,14 +34,27 @@ def opening(folder: Path, model: LanguageModel, data: TextDataModule, trainer: T
         + "".join(f"       {line}\n" for line in data.summary().splitlines())
         + f"train  {trainer.max_steps:,} steps of {data.batch_size} x {data.context_length} tokens"
         f"{f' x {n}' if (n := trainer.accumulate_grad_batches) > 1 else ''}"
-        f"{_in_parts(data, trainer)}"
-        f" ({trainer.max_steps * trainer.accumulate_grad_batches / data.batches_per_epoch:.1f} epochs), {device},"
+        f"{_in_parts(trainer)}"
+        f" ({_length(data, trainer.max_steps * trainer.accumulate_grad_batches)}), {device},"
         f" {trainer.precision}, CPU threads: {torch.get_num_threads()}"
     )
 
 
-def _in_parts(data: TextDataModule, trainer: Trainer) -> str:
-    n_parts = n_parts_of(data.batch_size // trainer.world_size, trainer.micro_batch_size)
+def _length(data: TextDataModule, batches: int) -> str:
+    """A number of batches in epochs and, where windows overlap, in passes over the text."""
+    epochs = _rounded(batches / data.batches_per_epoch)
+    if data.stride == data.context_length:
+        return f"{epochs} epochs"
+    return f"{epochs} epochs of windows = {_rounded(data.passes_after(batches))} passes over the text"
+
+
+def _rounded(number: float) -> str:
+    """With one decimal from 1 on; below, where that would be next to nothing, with two significant digits."""
+    return f"{number:,.1f}" if number >= 1 else f"{number:.2g}"
+
+
+def _in_parts(trainer: Trainer) -> str:
+    n_parts = n_parts_of(trainer.largest_share, trainer.micro_batch_size)
     return f" in {n_parts} parts" if n_parts > 1 else ""
 
 

@@ -83,10 +83,11 @@ class Trainer(pl.Trainer):
             )
         if taken := sorted(TAKEN & set(kwargs)):
             raise ValueError(f"{taken[0]} cannot be set: {TAKEN_BY}")
-        if devices * num_nodes > 1 and not data.drop_last:
-            raise ValueError("devices above 1 need data.drop_last=true: a ragged batch cannot be shared evenly")
-        if data.batch_size % (devices * num_nodes):
-            raise ValueError(f"devices ({devices * num_nodes} in all) must divide data.batch_size ({data.batch_size})")
+        if devices * num_nodes > data.batch_size:
+            raise ValueError(
+                f"devices ({devices * num_nodes} in all) must be at most data.batch_size ({data.batch_size}): they "
+                "share the windows of a batch"
+            )
         self.data = data
         self.log_every_n_steps: int  # set by Lightning
         self.eval_every_n_steps, self.eval_first_step = eval_every_n_steps, eval_first_step
@@ -222,13 +223,18 @@ class Trainer(pl.Trainer):
             self.training = True
 
     @property
+    def largest_share(self) -> int:
+        """Windows of a batch that one process takes at most."""
+        return -(-self.data.batch_size // self.world_size)
+
+    @property
     def tokens_seen(self) -> int:
         """Training tokens up to now."""
         return self.data.tokens_after(self.global_step * self.accumulate_grad_batches)
 
     @property
     def epochs_seen(self) -> float:
-        """Passes over the training windows up to now."""
+        """Passes over the training windows up to now; where they overlap, each is several passes over the text."""
         return self.global_step * self.accumulate_grad_batches / self.data.batches_per_epoch
 
     def collect(self, metrics: dict[str, float]) -> None:

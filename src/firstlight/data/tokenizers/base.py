@@ -30,6 +30,8 @@ class Tokenizer(ABC):
 
     vocab_size: int
     encoding: tiktoken.Encoding
+    note: str | None = None
+    """What is odd about the vocabulary that `fit` found, though a model can be trained with it."""
 
     @abstractmethod
     def build(self, documents: list[str]) -> tiktoken.Encoding:
@@ -41,6 +43,7 @@ class Tokenizer(ABC):
         Raises:
             ValueError: the vocabulary cannot be had, or is larger than `vocab_size`.
         """
+        self.note = None
         self.encoding = self.build(documents)
         for cached in ("_bytes", "byte_lengths"):
             vars(self).pop(cached, None)
@@ -84,31 +87,50 @@ class Tokenizer(ABC):
 
     def decode_bytes(self, ids: list[int]) -> bytes:
         """The bytes of `ids`, whole characters or not."""
-        return b"".join(self._bytes[i] if i < len(self._bytes) else "\ufffd".encode() for i in ids)
+        return b"".join(self._bytes.get(i, "\ufffd".encode()) for i in ids)
 
     def text_bytes(self, ids: Sequence[int]) -> bytes:
         """The bytes of `ids` without `end_of_text`, which stands for none."""
         return self.decode_bytes([i for i in ids if i != self.end_of_text])
 
     @cached_property
-    def _bytes(self) -> list[bytes]:
-        return [self.encoding.decode_single_token_bytes(i) for i in range(self.encoding.n_vocab)]
+    def _bytes(self) -> dict[int, bytes]:
+        """The bytes of every id that stands for a token: a vocabulary may have gaps."""
+        special = {i: text.encode() for text, i in self.encoding._special_tokens.items()}
+        return {i: token for token, i in self.encoding._mergeable_ranks.items()} | special
+
+    def without_token(self, n_ids: int) -> Tensor | None:
+        """Which of the `n_ids` ids of a model stand for no token, as a mask (n_ids,); None if every one has a token.
+
+        A model has such ids if its vocabulary is padded, if the text was too short to learn as many tokens, or if the
+        vocabulary has gaps.
+        """
+        unused = torch.ones(n_ids, dtype=torch.bool)
+        unused[[i for i in self._bytes if i < n_ids]] = False
+        return unused if bool(unused.any()) else None
 
     @cached_property
     def byte_lengths(self) -> Tensor:
         """Bytes of text (vocab_size,) that each id stands for; none for the special token and unused ids."""
-        lengths = [0 if i == self.end_of_text else len(b) for i, b in enumerate(self._bytes)]
-        return torch.tensor(lengths + [0] * (self.vocab_size - len(lengths)))
+        lengths = torch.zeros(self.vocab_size, dtype=torch.long)
+        lengths[list(self._bytes)] = torch.tensor([len(token) for token in self._bytes.values()])
+        lengths[self.end_of_text] = 0
+        return lengths
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a `StoredTokenizer` needs to be this one, as plain data."""
         return {
             "name": self.encoding.name,
             "pattern": self.encoding._pat_str,
-            "tokens": [b.hex() for i, b in enumerate(self._bytes) if i != self.end_of_text],
+            "tokens": self._stored_tokens(),
             "end_of_text": self.end_of_text,
             "vocab_size": self.vocab_size,
         }
+
+    def _stored_tokens(self) -> list[str]:
+        """Every token in hex, in the place of its id, up to the last; nothing in the place of an id without one."""
+        tokens = {i: token.hex() for i, token in self._bytes.items() if i != self.end_of_text}
+        return [tokens.get(i, "") for i in range(max(tokens) + 1)]
 
 
 def pieces(text: str, size: int) -> Iterator[str]:
@@ -137,15 +159,17 @@ class StoredTokenizer(Tokenizer):
         self.vocab_size = int(state["vocab_size"])
         if self.vocab_size > MAX_VOCAB:
             raise ValueError(f"vocab_size ({shorten(str(self.vocab_size))}) must be at most {MAX_VOCAB:,}")
-        if state["end_of_text"] != len(state["tokens"]):
-            raise ValueError(f"{END_OF_TEXT} must be the id after its {len(state['tokens'])} tokens")
+        end, tokens = state["end_of_text"], state["tokens"]
+        is_id = isinstance(end, int) and 0 <= end < self.vocab_size
+        if not is_id or (end < len(tokens) and tokens[end]):
+            raise ValueError(f"{END_OF_TEXT} ({shorten(str(end))}) must be an id below {self.vocab_size} of its own")
         self.fit([])
 
     def build(self, documents: list[str]) -> tiktoken.Encoding:
         encoding = tiktoken.Encoding(
             name=self.state["name"],
             pat_str=self.state["pattern"],
-            mergeable_ranks={bytes.fromhex(token): rank for rank, token in enumerate(self.state["tokens"])},
+            mergeable_ranks={bytes.fromhex(token): rank for rank, token in enumerate(self.state["tokens"]) if token},
             special_tokens={END_OF_TEXT: int(self.state["end_of_text"])},
         )
         try:

@@ -36,6 +36,13 @@ class BPETokenizer(Tokenizer):
         if ranks is None:
             ranks = _learn(documents, self.vocab_size - 1)
             _write(file, ranks)
+        n_ids = len(ranks) + 1
+        if n_ids < self.vocab_size:
+            self.note = (
+                f"the text is too short for tokenizer.vocab_size={self.vocab_size}: {n_ids:,} ids were learned, and "
+                f"the other {self.vocab_size - n_ids:,} stand for no text and are never sampled; "
+                f"tokenizer.vocab_size={n_ids} leaves them out"
+            )
         return tiktoken.Encoding(
             name="bpe", pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens={END_OF_TEXT: len(ranks)}
         )

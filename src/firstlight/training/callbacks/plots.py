@@ -35,8 +35,10 @@ class Plots(Watcher):
         if not trainer.is_global_zero:
             return
         epochs, tokens, train, val = (list(column) for column in zip(*self.points, strict=True))
+        data = trainer.data
+        passes = data.passes_after(data.batches_per_epoch) if data.stride < data.context_length else None
         figures = {
-            "loss": loss_figure(epochs, tokens, train, val),
+            "loss": loss_figure(epochs, tokens, train, val, passes_per_epoch=passes),
             "perplexity": perplexity_figure(tokens, train, val),
         }
         for name, figure in figures.items():
@@ -44,13 +46,24 @@ class Plots(Watcher):
             trainer.log_figure(name, figure)
 
 
-def loss_figure(epochs: list[float], tokens: list[float], train: list[float], val: list[float]) -> Figure:
-    """Training and validation loss over epochs; the upper axis counts the tokens seen."""
+def loss_figure(
+    epochs: list[float],
+    tokens: list[float],
+    train: list[float],
+    val: list[float],
+    *,
+    passes_per_epoch: float | None = None,
+) -> Figure:
+    """Training and validation loss over epochs; the upper axis counts the tokens seen.
+
+    Where windows overlap an epoch is several passes over the text, and the lower axis says how many.
+    """
+    overlapping = f" of windows (each {passes_per_epoch:.1f} passes over the text)" if passes_per_epoch else ""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     axes.plot(epochs, train, label="training")
     axes.plot(epochs, val, linestyle="-.", label="validation")
-    axes.set(xlabel="epochs", ylabel="loss (nats a token)")
+    axes.set(xlabel=f"epochs{overlapping}", ylabel="loss (nats a token)")
     axes.legend()
     axes.grid(alpha=0.3)
     upper = axes.twiny()

@@ -62,6 +62,7 @@ class SampleGeneration(Watcher):
                 max_new_tokens=self.max_new_tokens,
                 eos_id=tokenizer.end_of_text,
                 seeds=[self.seed],
+                unused=tokenizer.without_token(pl_module.model.vocab_size),
             )
         self.text = tokenizer.decode_document(ids + continuation.ids)
         with (Path(trainer.default_root_dir) / FILE_NAME).open("a", encoding="utf-8") as file:
