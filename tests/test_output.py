@@ -60,3 +60,16 @@ def test_an_unsupported_system_is_refused_in_one_line(monkeypatch, capsys):
     monkeypatch.setattr(sys, "platform", "win32")
     assert main(["--version"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["train", "--help"]])
+def test_help_for_which_there_is_no_room_is_one_line(arguments, monkeypatch, capsys):
+    from firstlight.cli import main
+
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    assert main(arguments) == 2
+    assert capsys.readouterr().err == "firstlight: standard output cannot be written: No space left on device\n"

@@ -58,15 +58,15 @@ def main(arguments: list[str] | None = None) -> int:
     argv = [_as_typed(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     verbs = "\n".join(f"  {verb:<10} {what}" for verb, what in VERBS.items())
     usage = USAGE.format(version=__version__, verbs=verbs)
-    if not argv or argv[0] in ("-h", "--help", "help"):
-        print(usage, end="")
-        return 0
-    if argv[0] in ("-V", "--version"):
-        print(__version__)
-        return 0
-    verb, rest = argv[0], argv[1:]
     forget_hidden()
     try:
+        if not argv or argv[0] in ("-h", "--help", "help"):
+            output.write(usage)
+            return 0
+        if argv[0] in ("-V", "--version"):
+            output.write(f"{__version__}\n")
+            return 0
+        verb, rest = argv[0], argv[1:]
         processes.begin()
         if verb not in VERBS:
             raise ConfigError(f"there is no verb '{verb}'{did_you_mean(verb, VERBS)} (verbs: {', '.join(VERBS)})")
@@ -121,7 +121,7 @@ def _run(verb: str, rest: list[str]) -> int:
     if args.help:
         from firstlight.help import help_text
 
-        print(help_text(verb, VERBS[verb], args.overrides, args.config_dir), end="")
+        output.write(help_text(verb, VERBS[verb], args.overrides, args.config_dir))
         return 0
     if verb == "train" and (note := processes.several_tasks()):
         print(f"note: {note}", file=sys.stderr)
@@ -146,7 +146,7 @@ def _run(verb: str, rest: list[str]) -> int:
         for config in trials:  # a sweep is refused whole, before its first job
             importlib.import_module(f"firstlight.{verb}").arguments(config)
     elif args.cfg:
-        print(compose.to_yaml(resumed), end="")
+        output.write(compose.to_yaml(resumed))
         return 0
 
     import hydra
