@@ -5,7 +5,6 @@ import os
 import sys
 import traceback
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 from firstlight import __version__, output, processes
@@ -153,7 +152,7 @@ def _run(verb: str, rest: list[str]) -> int:
     from hydra.errors import HydraException
 
     failure: list[Exception] = []
-    sweeps: list[Path] = []  # that are to be gone on with
+    sweeps: list[Any] = []  # that are to be resumed
     launched_with = sys.argv
 
     def task(config: Any) -> Any:

@@ -19,6 +19,7 @@ from firstlight.comparison.verdict import judge
 from firstlight.config import check_config
 from firstlight.data.files import user_path
 from firstlight.errors import RunError
+from firstlight.sweep import storage_as_typed
 from firstlight.training.run_folder import new_folder
 
 FILES = ("compare.html", "compare.png", "compare.json")
@@ -33,13 +34,13 @@ def arguments(config: DictConfig) -> dict[str, Any]:
     return check_config(config, Settings)
 
 
-def compare(settings: Settings) -> dict[str, Any]:
-    """What is found of the runs; see `comparison.result`.
+def compare(settings: Settings, storage: str | None = None) -> dict[str, Any]:
+    """What is found of the runs; see `comparison.result`. `storage` is the setting as it was typed.
 
     Raises:
         ConfigError: there are no such runs, or they cannot be compared.
     """
-    groups, twins = group_runs(find_runs(settings.names))
+    groups, twins = group_runs(find_runs(settings.names, storage))
     ranked, notes = judge(groups, settings)
     return as_data(ranked, [*twins, *notes], settings)
 
@@ -50,10 +51,11 @@ def main(config: DictConfig) -> None:
     Raises:
         ConfigError: see `compare`; or the folder cannot be written.
     """
+    storage = storage_as_typed(config)
     settings = Settings(**arguments(config))
     folder = new_folder(user_path(settings.out), "out") if settings.out is not None else None  # before what takes long
     try:
-        found = compare(settings)
+        found = compare(settings, storage)
     except BaseException:
         if folder is not None:
             folder.rmdir()

@@ -90,12 +90,21 @@ def open_to_append(file: Path, mode: str = "a", **options: Any) -> IO[Any]:
     def unfollowed(path: str, flags: int) -> int:
         return os.open(path, flags | _NO_FOLLOW, 0o666)
 
+    separate(file)
+    return open(file, mode, opener=unfollowed, **_options(mode, options))
+
+
+def separate(file: Path) -> None:
+    """Make a file of several names (a hard link) one of its own, before it is written in place.
+
+    Raises:
+        OSError: it cannot be copied.
+    """
     with suppress(FileNotFoundError):
         status = file.lstat()
         if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
             with replacing(file, "wb") as copy, file.open("rb") as original:
                 shutil.copyfileobj(original, copy)
-    return open(file, mode, opener=unfollowed, **_options(mode, options))
 
 
 @contextmanager
@@ -116,6 +125,14 @@ def replacing(file: Path, mode: str = "w", *, tag: str = "", **options: Any) -> 
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link, or a folder with all that is in it, as far as that can be done; no link is followed."""
+    with suppress(OSError):
+        path.unlink()
+        return
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def replace_text(file: Path, text: str) -> None:

@@ -11,20 +11,37 @@ every other stored text is as it is.
 import re
 import secrets
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
-from firstlight.errors import ConfigError, hide
+from firstlight.errors import ConfigError, hide, shorten
 from firstlight.processes import given
 
 ENVIRONMENT = "${oc.env:"
+_readable: set[str] | None = None
+"""Variables of the environment that may be looked up; None: all."""
 UNUSED = ("name", "output_dir", "init_from")
 """Keys that a continued run has no use for."""
 _NO_DEFAULT = object()
+
+
+@contextmanager
+def only_variables(names: Iterable[str] | None) -> Iterator[None]:
+    """Within the block, let texts look up no other variables of the environment than `names`; None: all.
+
+    For texts that the user has not typed: a file from elsewhere could have secrets sent wherever it likes.
+    """
+    global _readable
+    before, _readable = _readable, None if names is None else set(names)
+    try:
+        yield
+    finally:
+        _readable = before
 
 
 def check_kept(config: DictConfig, plain: dict[str, Any]) -> dict[str, Any]:
@@ -213,11 +230,19 @@ def _quoted(text: str, quote: str) -> str:
 
 
 def _env(key: str, default: Any = _NO_DEFAULT) -> str | None:
+    if _readable is not None and key not in _readable:
+        raise ConfigError(
+            f"a file looks up {shorten(key)} in your environment; if it is yours, allow it: {_allowed(key)}"
+        )
     value = given(key)
     if value is not None:
         hide(value, f"${{oc.env:{key}}}")
         return value
     return oc.env(key) if default is _NO_DEFAULT else oc.env(key, default)
+
+
+def _allowed(name: str) -> str:
+    return f"variables=[{','.join(shorten(known) for known in sorted({*(_readable or ()), name}))}]"
 
 
 def _text(hexadecimal: str) -> str:

@@ -4,23 +4,28 @@ import json
 import os
 import sys
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from firstlight.compose import conf_dir, quoted
 from firstlight.config import NonEmpty, check_config
 from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, one_line
+from firstlight.interpolation import as_typed, only_variables
 from firstlight.output import write
 from firstlight.processes import number
 from firstlight.sweeping import TRIAL, report
 from firstlight.sweeping.ledger import Ledger
 from firstlight.sweeping.record import RECORD, read_record
+from firstlight.sweeping.storage import TOLD
 from firstlight.weights.find import newest_file
 
 Action = Literal["status", "resume", "retry", "best"]
@@ -35,24 +40,44 @@ def arguments(config: DictConfig) -> dict[str, Any]:
     return check_config(config, _settings)
 
 
-def _settings(*, action: Action, folder: NonEmpty, format: Literal["text", "json"]) -> None:
+def _settings(
+    *,
+    action: Action,
+    folder: NonEmpty,
+    storage: NonEmpty | None,
+    variables: list[NonEmpty],
+    format: Literal["text", "json"],
+) -> None:
     """See conf/sweep.yaml."""
 
 
-def main(config: DictConfig) -> Path | None:
-    """Do what is asked; the folder of a sweep that is to be gone on with.
+@dataclass(frozen=True)
+class Planned:
+    """A sweep whose trials are to be made, and what the user's own command names of what its files name."""
+
+    folder: Path
+    storage: str | None
+    variables: list[str] | None = None
+    """Of the environment, that its texts may look up; None: all, since they are the command's own."""
+
+
+def main(config: DictConfig) -> Planned | None:
+    """Do what is asked; the sweep that is to be resumed.
 
     Raises:
-        ConfigError: there is no such sweep, or its config has changed.
+        ConfigError: there is no such sweep, its config has changed, or it names what the command does not.
     """
+    storage = storage_as_typed(config)
     plain = arguments(config)
     folder = newest_sweep() if plain["folder"] == "last" else user_path(plain["folder"])
-    if plain["action"] in ("resume", "retry"):
+    is_resumed = plain["action"] in ("resume", "retry")
+    if is_resumed:
         from firstlight import train  # late: it imports torch
         from firstlight.sweeping.plan import complete
 
-        complete(folder, train.arguments)
-    ledger = Ledger.open(folder)
+        with only_variables(plain["variables"]):
+            complete(folder, train.arguments, storage=storage, config_dir=_config_dir())
+    ledger = Ledger.open(folder, storage, read_only=not is_resumed)
     try:
         if plain["action"] == "retry":
             numbers = ledger.retry()
@@ -67,7 +92,19 @@ def main(config: DictConfig) -> Path | None:
                 report.show(ledger, best_only=plain["action"] == "best")
     finally:
         ledger.close()
-    return folder if plain["action"] in ("resume", "retry") else None
+    return Planned(folder, storage, plain["variables"]) if is_resumed else None
+
+
+def storage_as_typed(config: DictConfig) -> str | None:
+    """The key `storage` of a command, with its references to the environment as they were typed."""
+    text = OmegaConf.to_container(config, resolve=False)["storage"]  # type: ignore[call-overload,index]
+    return None if text is None else as_typed(str(text))
+
+
+def _config_dir() -> str | None:
+    """The folder of --config-dir."""
+    sources = HydraConfig.get().runtime.config_sources
+    return next((str(source.path) for source in sources if source.provider == "command-line"), None)
 
 
 def begin(args: Namespace) -> None:
@@ -82,16 +119,37 @@ def begin(args: Namespace) -> None:
 
     of_hydra = [word for word in args.overrides if word.lstrip("+~").startswith(("hydra.", "hydra/"))]
     words = [word for word in args.overrides if word not in of_hydra]
-    run(planned(words, args.config_dir, train.arguments), of_hydra)
+    folder = planned(words, args.config_dir, train.arguments)
+    run(Planned(folder, read_record(folder).storage), of_hydra)
 
 
-def run(folder: Path, of_hydra: list[str]) -> None:
+def run(sweep: Planned, of_hydra: list[str]) -> None:
     """Make the trials of a sweep that was planned, with Hydra's launcher; `of_hydra` are overrides that choose it.
 
     Raises:
         ConfigError: there is no such launcher.
         RunError: trials have failed.
     """
+    told = {} if sweep.storage is None else {TOLD: sweep.storage}
+    with _environment(told), only_variables(sweep.variables):
+        _launch(sweep.folder, of_hydra)
+
+
+@contextmanager
+def _environment(more: dict[str, str]) -> Iterator[None]:
+    """Within the block, `more` variables of the environment."""
+    before = {name: os.environ.get(name) for name in more}
+    os.environ.update(more)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _launch(folder: Path, of_hydra: list[str]) -> None:
     launched_with = sys.argv
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back as they are
     place = f"hydra.sweep.dir={quoted(str(folder.absolute()))}"

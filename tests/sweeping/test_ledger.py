@@ -148,12 +148,12 @@ def test_a_database_in_place_of_the_file_is_read_through_the_environment_each_ti
     ledger.close()
     assert (tmp_path / "se{cr}et.db").is_file()
     assert "se{cr}et" not in (tmp_path / RECORD).read_text()
-    again = Ledger.open(tmp_path)
+    again = Ledger.open(tmp_path, storage)
     assert states(again) == ["planned"] * 6
     again.close()
     monkeypatch.delenv("LEDGER")
     with pytest.raises(ConfigError, match=r"Environment variable 'LEDGER' not found"):
-        Ledger.open(tmp_path)
+        Ledger.open(tmp_path, storage)
 
 
 @pytest.mark.parametrize("name", ["a b#c", "a%41b", "a?b=c", "ä{x}"])

@@ -18,7 +18,8 @@ def as_data(ranked: list[Ranked], notes: list[str], settings: Settings) -> dict[
     runs = [_run(run, n, metric) for n, config in enumerate(ranked) for run in config.group.runs]
     return {
         "firstlight": __version__,
-        "settings": {**vars(settings), "runs": settings.names},
+        "settings": {key: value for key, value in vars(settings).items() if key != "storage"}
+        | {"runs": settings.names},
         "is_measured": settings.is_measured,
         "windows": _windows(ranked),
         "configs": [_config(config) for config in ranked],

@@ -93,8 +93,10 @@ class Run:
         return min(self.curve(metric), key=lambda point: sign * point.value)
 
 
-def find_runs(names: list[str]) -> list[Run]:
+def find_runs(names: list[str], storage: str | None = None) -> list[Run]:
     """The runs that `names` mean, each once: folders of runs, of sweeps, or "last".
+
+    `storage` is that of the ledgers of sweeps which do not have it in their folder.
 
     Raises:
         ConfigError: there is no such run, or but one in all.
@@ -102,7 +104,7 @@ def find_runs(names: list[str]) -> list[Run]:
     folders: dict[Path, None] = {}
     for name in names:
         path = newest_run() if name == "last" else user_path(name)
-        found = _trials(path) if (path / RECORD).is_file() else [path]
+        found = _trials(path, storage) if (path / RECORD).is_file() else [path]
         folders |= dict.fromkeys(folder.resolve() for folder in found)
     if len(folders) < 2:
         what = f"there is one run in {shorten(', '.join(names))}" if folders else "there is no run"
@@ -111,13 +113,13 @@ def find_runs(names: list[str]) -> list[Run]:
     return [_read(folder, short[folder]) for folder in folders]
 
 
-def _trials(sweep: Path) -> list[Path]:
-    ledger = Ledger.open(sweep)
+def _trials(sweep: Path, storage: str | None) -> list[Path]:
+    ledger = Ledger.open(sweep, storage, read_only=True)
     try:
-        rows = ledger.rows()
+        runs = [ledger.run_of(row) for row in ledger.rows() if row.state == "done"]
     finally:
         ledger.close()
-    done = [sweep / row.folder for row in rows if row.state == "done" and row.folder is not None]
+    done = [run for run in runs if run is not None]
     if not done:
         raise ConfigError(f"runs ({sweep}): no trial of this sweep is done yet (firstlight sweep status {sweep})")
     return done

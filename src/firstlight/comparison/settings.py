@@ -34,6 +34,7 @@ class Settings:
     confidence: Annotated[float, Field(ge=0.5, le=0.9999)]
     resamples: Annotated[int, Field(ge=100, le=10**6)]
     seed: Seed
+    storage: NonEmpty | None
     out: NonEmpty | None
 
     def __post_init__(self) -> None:

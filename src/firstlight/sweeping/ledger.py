@@ -6,31 +6,48 @@ checkpoint, if its worker died. After every change the file is copied, whole, to
 
 import os
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import optuna
 from filelock import Timeout
-from optuna.exceptions import UpdateFinishedTrialError
+from optuna.exceptions import OptunaError, UpdateFinishedTrialError
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from sqlalchemy.exc import SQLAlchemyError
 
-from firstlight.errors import ConfigError, RunError, shorten
-from firstlight.files import locked
+from firstlight.errors import ConfigError, RunError, one_line, shorten
+from firstlight.files import inside, locked
 from firstlight.sweeping import storage as files
 from firstlight.sweeping.record import Record, read_record
-from firstlight.sweeping.storage import DATABASE, LOCK, back_up, explained, open_storage, restore, storage_url
+from firstlight.sweeping.storage import (
+    DATABASE,
+    LOCK,
+    TOLD,
+    back_up,
+    check_exists,
+    check_told,
+    explained,
+    open_copy,
+    open_storage,
+    restore,
+    storage_url,
+)
 
 BEAT, DEAD_AFTER = 10.0, 120.0
 """Seconds: how often a worker says that it lives, and when another machine holds it for dead."""
+LOGS = "logs"
+"""Folder of the sweep: what the process of each trial has printed."""
 KEPT_BY_RETRY = ("point", "seed", "overrides", "config", "folder", "seconds")
 """What a trial that is made again has from the one that failed."""
 STATES = {
@@ -40,6 +57,25 @@ STATES = {
     TrialState.PRUNED: "pruned",
     TrialState.FAIL: "failed",
 }
+
+
+class _Attributes(BaseModel):
+    """What is kept with a row, as firstlight writes it; a ledger may be somebody else's."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    point: int
+    seed: int
+    overrides: list[str] = []
+    folder: str | None = None
+    metrics: dict[str, float] = {}
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    error: str | None = None
+    config: str | None = None
+    worker: Annotated[str, Field(max_length=1000)] | None = None
+    alive: float = 0.0
+    refused: bool = False
+    retry_of: int | None = None
 
 
 @dataclass(frozen=True)
@@ -94,19 +130,26 @@ class Ledger:
         return cls(folder, record, storage, study)
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
+    def open(cls, folder: Path, told: str | None = None, *, read_only: bool = False) -> Self:
         """The ledger in `folder`; of one that is damaged its backup, with a note.
 
+        `told` is the storage that the user's own command names, in the processes of trials the environment variable
+        `TOLD`. With `read_only` nothing is made or changed in the folder: what is shown is a copy.
+
         Raises:
-            ConfigError: there is none.
+            ConfigError: there is none, or it is in a storage that the command does not name.
             RunError: the database refuses.
         """
         record = read_record(folder)
+        check_told(folder, record.storage, told or os.environ.get(TOLD))
         url = storage_url(folder, record.storage)
-        if record.storage is None:
+        if record.storage is not None:
+            check_exists(url)
+        elif not read_only:
             restore(folder / DATABASE)
-        with explained(url):
-            storage = open_storage(folder, record.storage)
+        with explained(url), understood(folder):
+            is_copy = read_only and record.storage is None
+            storage = open_copy(folder / DATABASE) if is_copy else open_storage(folder, record.storage)
             name = str(folder.absolute()) if record.storage else "sweep"
             try:
                 study = optuna.load_study(storage=storage, study_name=name)
@@ -129,18 +172,36 @@ class Ledger:
 
     def rows(self) -> list[Row]:
         """All rows, by number."""
-        with explained(DATABASE):
+        with explained(DATABASE), understood(self.folder):
             trials = self.study.get_trials(deepcopy=False)
-        again = {t.user_attrs["retry_of"]: t.number for t in trials if "retry_of" in t.user_attrs}
-        return [self._row(trial, again.get(trial.number)) for trial in trials]
+        kept = [self._attributes(trial) for trial in trials]
+        again = {k.retry_of: t.number for k, t in zip(kept, trials, strict=True) if k.retry_of is not None}
+        return [self._row(trial, k, again.get(trial.number)) for k, trial in zip(kept, trials, strict=True)]
 
     def row(self, number: int) -> Row:
-        return self._row(self.frozen(number), None)
+        trial = self.frozen(number)
+        return self._row(trial, self._attributes(trial), None)
 
     def frozen(self, number: int) -> FrozenTrial:
         """A row as Optuna has it."""
-        with explained(DATABASE):
+        with explained(DATABASE), understood(self.folder):
             return self.storage.get_trial(self._id(number))
+
+    def run_of(self, row: Row) -> Path | None:
+        """The run folder of a row; None while it has none.
+
+        Raises:
+            ConfigError: the ledger names something that is not a folder of this sweep.
+        """
+        return None if row.folder is None else inside(self.folder, row.folder)
+
+    def log_of(self, row: Row) -> Path:
+        """Where the process of a row that has a folder prints to.
+
+        Raises:
+            ConfigError: the ledger names something that is not a folder of this sweep.
+        """
+        return inside(inside(self.folder, LOGS), f"{row.folder}.log")
 
     def take(self) -> int | None:
         """The number of the first planned row, which this worker makes from now on; None if there is none."""
@@ -219,11 +280,14 @@ class Ledger:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """One worker at a time, of all on this file system."""
-        try:
-            with locked(self.folder / LOCK, timeout=files.PATIENCE):
-                yield
-        except Timeout:
-            raise RunError(f"{self.folder / LOCK}: another process holds it for {files.PATIENCE:.0f} s") from None
+        with ExitStack() as held:
+            try:
+                held.enter_context(locked(self.folder / LOCK, timeout=files.PATIENCE))
+            except Timeout:
+                raise RunError(f"{self.folder / LOCK}: another process holds it for {files.PATIENCE:.0f} s") from None
+            except OSError as error:
+                raise RunError(f"{self.folder / LOCK}: cannot be written ({error.strerror})") from None
+            yield
 
     def back_up(self) -> None:
         """Copy the file, if it is one."""
@@ -239,39 +303,73 @@ class Ledger:
     def _free_dead(self) -> None:
         """Plan the rows again whose workers have died."""
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if not is_alive(trial.user_attrs):
+            if not is_alive(self._attributes(trial)):
                 self.storage.set_trial_state_values(trial._trial_id, state=TrialState.WAITING)
 
     def _id(self, number: int) -> int:
         return self.storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
 
-    def _row(self, trial: FrozenTrial, replaced_by: int | None) -> Row:
-        kept = trial.user_attrs
+    def _attributes(self, trial: FrozenTrial) -> _Attributes:
+        """What is kept with a row.
+
+        Raises:
+            ConfigError: it is not what firstlight writes.
+        """
+        where = f"{self.folder}: trial {trial.number} of its ledger"
+        try:
+            kept = _Attributes.model_validate(trial.user_attrs)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            key = ".".join(map(str, problem["loc"]))
+            raise ConfigError(f"{where} is not what firstlight writes: {shorten(key)}: {problem['msg']}") from None
+        if not isinstance(trial.system_attrs.get("fixed_params", {}), dict):
+            raise ConfigError(f"{where} is not what firstlight writes: fixed_params is not a mapping")
+        missing = [name for name in self.record.settings["objectives"] if name not in kept.metrics]
+        if trial.state == TrialState.COMPLETE and missing:
+            raise ConfigError(f"{where} is not what firstlight writes: it is done and has no {missing[0]}")
+        return kept
+
+    def _row(self, trial: FrozenTrial, kept: _Attributes, replaced_by: int | None) -> Row:
         return Row(
             number=trial.number,
-            state="refused" if kept.get("refused") else STATES[trial.state],
-            point=kept["point"],
-            seed=kept["seed"],
-            overrides=kept.get("overrides", []),
+            state="refused" if kept.refused else STATES[trial.state],
+            point=kept.point,
+            seed=kept.seed,
+            overrides=kept.overrides,
             params=trial.params or trial.system_attrs.get("fixed_params", {}),
-            folder=kept.get("folder"),
-            metrics=kept.get("metrics", {}),
-            seconds=kept.get("seconds", 0.0),
-            error=kept.get("error"),
-            config=kept.get("config"),
-            worker=kept.get("worker"),
+            folder=kept.folder,
+            metrics=kept.metrics,
+            seconds=kept.seconds,
+            error=kept.error,
+            config=kept.config,
+            worker=kept.worker,
             is_alive=trial.state == TrialState.RUNNING and is_alive(kept),
             replaced_by=replaced_by,
         )
 
 
-def is_alive(attributes: dict[str, Any]) -> bool:
+@contextmanager
+def understood(folder: Path) -> Iterator[None]:
+    """Say in one line that Optuna cannot make sense of a ledger.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    try:
+        yield
+    except (ConfigError, SQLAlchemyError, sqlite3.Error, OptunaError, OSError):
+        raise  # known elsewhere
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{folder}: its ledger is not what firstlight writes: {one_line(error)}") from None
+
+
+def is_alive(kept: _Attributes) -> bool:
     """Does the worker of a running row live? On this machine that is known, of others only when they last said so."""
-    host, _, process = str(attributes.get("worker")).partition(":")
+    host, _, process = str(kept.worker).partition(":")
     pid, _, started = process.partition(":")
-    if host == socket.gethostname() and pid.isdigit():
+    if host == socket.gethostname() and pid.isdecimal():
         return _started(int(pid)) == started
-    return time.time() - attributes.get("alive", 0) < DEAD_AFTER
+    return time.time() - kept.alive < DEAD_AFTER
 
 
 def _started(pid: int) -> str:

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 
 from firstlight.errors import RunError
 from firstlight.sweeping import TRIAL, report
-from firstlight.sweeping.ledger import Ledger, Row
+from firstlight.sweeping.ledger import Ledger, Row, understood
 from firstlight.sweeping.plan import Check, composed, digest, refusal
 from firstlight.sweeping.record import folder_name, space_of_record, trial_overrides
 from firstlight.sweeping.space import Parameter
@@ -70,8 +70,9 @@ class Worker:
             if (twin := self._twin(row)) is not None:
                 self.ledger.fix(row.number, twin.params)
             trial = self.ledger.trial(row.number, sampler=sampler_of(record.settings, row.point))
-            point = space.point(lambda parameter: _suggested(trial, parameter))
-        overrides = space.overrides(point)
+            with understood(self.ledger.folder):
+                point = space.point(lambda parameter: _suggested(trial, parameter))
+                overrides = space.overrides(point)
         plain, kept = composed(trial_overrides(record, overrides, row.seed), record.config_dir, self.check)
         folder = row.folder or folder_name(row.number, overrides, row.seed, record.seeds)
         self.ledger.note(row.number, overrides=overrides, folder=folder, config=digest(kept))
@@ -136,6 +137,6 @@ def work_on(folder: Path, launch: Launch, check: Check, at_once: int) -> None:
         failed = [row for row in rows if row.state == "failed"]
         if failed:
             some = f"{len(failed)} of {len(rows)} trials failed, the first: {failed[0].name}: {failed[0].error}"
-            raise RunError(f"{some}\nmake them again with: firstlight sweep retry {folder}")
+            raise RunError(f"{some}\nmake them again with: {report.again(ledger, 'retry')}")
     finally:
         ledger.close()

@@ -4,6 +4,7 @@ begins."""
 import hashlib
 import json
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,18 +22,17 @@ from firstlight.compose import compose_config, listed, parse_overrides
 from firstlight.config import blame, build, check_config
 from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, one_line, shorten, shown
+from firstlight.files import check_links
 from firstlight.interpolation import check_kept
 from firstlight.sweeping.ledger import Ledger
-from firstlight.sweeping.record import RECORD, Record, read_record, settings_of_record, split_seeds
+from firstlight.sweeping.record import OF_THE_SWEEP, RECORD, Record, read_record, settings_of_record, split_seeds
 from firstlight.sweeping.settings import MOST_TRIALS, Count, Settings, only_in_some
 from firstlight.sweeping.space import Space, parameter_of, space_of
-from firstlight.sweeping.storage import DATABASE, backup_of, hidden_password
+from firstlight.sweeping.storage import DATABASE, backup_of, check_told, hidden_password
 from firstlight.training.run_folder import new_folder
 
 Check = Callable[[DictConfig], dict[str, Any]]
 """A composed config as plain arguments, or a `ConfigError`."""
-OF_THE_SWEEP = ("sweep", "seeds", "output_dir", "resume")
-"""Sections and keys of a command line that its trials do not get."""
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,21 @@ def planned(overrides: list[str], config_dir: str | None, check: Check) -> Path:
     return folder
 
 
-def complete(folder: Path, check: Check) -> None:
+def complete(folder: Path, check: Check, *, storage: str | None, config_dir: str | None) -> None:
     """Complete the plan of the sweep in `folder`, if it was interrupted, before it is gone on with.
 
+    `storage` and `config_dir` are those that the user's own command names.
+
     Raises:
-        ConfigError: its config is another one now.
+        ConfigError: its config is another one now; or it names a storage or a config_dir that the command does not.
     """
     record = read_record(folder)
+    check_told(folder, record.storage, storage)
+    if record.config_dir is not None and record.config_dir != (config_dir and str(Path(config_dir).absolute())):
+        raise ConfigError(
+            f"{folder / RECORD}: its configs are read from another folder, too; if it is yours, give "
+            f"--config-dir {shlex.quote(record.config_dir)}"
+        )
     settings = settings_of_record(record)
     plan = make_plan(record.arguments, settings, record.seeds, record.config_dir, check=check, storage=record.storage)
     if change := changed(record, plan.record):
@@ -101,6 +109,7 @@ def complete(folder: Path, check: Check) -> None:
 
 def go_on(folder: Path, plan: Plan) -> None:
     """Put the rows into the ledger that are not there: all of them, or those that were not when planning stopped."""
+    check_links(folder)
     is_file = plan.record.storage is None and ((folder / DATABASE).exists() or backup_of(folder / DATABASE).exists())
     ledger = Ledger.open(folder) if is_file else Ledger.create(folder, plan.record, len(plan.settings.objectives))
     ledger.add(plan.rows)
@@ -248,7 +257,7 @@ def _storage_as_typed(overrides: list[str], settings: Settings) -> str | None:
 
 def changed(was: Record, now: Record) -> str | None:
     """The first difference between two sweeps; None if they are the same."""
-    for key in ("arguments", "settings", "seeds", "config"):
+    for key in ("arguments", "settings", "seeds", "config", "storage"):
         before, after = getattr(was, key), getattr(now, key)
         if before != after and key == "arguments":
             gone, new = [a for a in before if a not in after], [a for a in after if a not in before]

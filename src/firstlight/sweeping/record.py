@@ -1,21 +1,26 @@
 """`sweep.yaml`: what a sweep is, and what that makes of its trials."""
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
+from pydantic import TypeAdapter, ValidationError
 
-from firstlight.compose import slug
+from firstlight.compose import parse_overrides, slug
 from firstlight.config import check_config
 from firstlight.errors import ConfigError, one_line, shorten
 from firstlight.files import replace_text
+from firstlight.interpolation import as_data
 from firstlight.sweeping.settings import Settings
 from firstlight.sweeping.space import Space, space_of
 from firstlight.training.plain_yaml import read_plain_yaml
 
 RECORD = "sweep.yaml"
+OF_THE_SWEEP = ("sweep", "seeds", "output_dir", "resume")
+"""Sections and keys of a command line that its trials do not get."""
 FORMAT = 1
 """Of the record, and of what a row of the ledger holds."""
 
@@ -63,7 +68,29 @@ def read_record(folder: Path) -> Record:
         raise ConfigError(
             f"{folder / RECORD}: written by firstlight {shorten(str(version))}, which this one cannot go on"
         )
+    try:
+        TypeAdapter(Record).validate_json(json.dumps(content), strict=True)
+        settings_of_record(record)
+        _check_arguments(record)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(map(str, problem["loc"]))
+        raise ConfigError(f"{folder / RECORD}: damaged: {shorten(key)}: {problem['msg']}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{folder / RECORD}: damaged: {one_line(error)}") from None
     return record
+
+
+def _check_arguments(record: Record) -> None:
+    """Refuse arguments that no sweep has: a file that says them is not firstlight's.
+
+    Raises:
+        ConfigError: one is Hydra's own, or one that the sweep decides for each trial.
+    """
+    for text, override in zip(record.arguments, parse_overrides(record.arguments), strict=True):
+        section = override.key_or_group.split(".")[0].split("/")[0]
+        if section in ("hydra", *OF_THE_SWEEP):
+            raise ConfigError(f"arguments: {shorten(text)} is not an argument of a trial")
 
 
 def space_of_record(record: Record) -> Space:
@@ -72,12 +99,21 @@ def space_of_record(record: Record) -> Space:
 
 
 def settings_of_record(record: Record) -> Settings:
-    return Settings(**check_config(OmegaConf.create(record.settings), Settings, "sweep"))
+    """The section `sweep` as it was planned; its texts are data, in which nothing is looked up."""
+    return Settings(**check_config(OmegaConf.create({**as_data(record.settings)}), Settings, "sweep"))
 
 
 def trial_overrides(record: Record, overrides: list[str], seed: int) -> list[str]:
-    """All overrides of a trial, ready for Hydra's grammar; `overrides` are what distinguishes it."""
-    return [*space_of_record(record).fixed, *overrides, f"seed={seed}"]
+    """All overrides of a trial, ready for Hydra's grammar; `overrides` are what distinguishes it.
+
+    Raises:
+        ConfigError: one of them is not a value of what the sweep varies: the ledger is somebody else's.
+    """
+    space = space_of_record(record)
+    for text in overrides:
+        if not any(parameter.has(text) for parameter in space.parameters):
+            raise ConfigError(f"{shorten(text)}: in the ledger of the sweep, but not a value that {RECORD} varies")
+    return [*space.fixed, *overrides, f"seed={seed}"]
 
 
 def split_seeds(space: Space) -> tuple[Space, list[int]]:

@@ -6,15 +6,14 @@ import statistics
 import sys
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from firstlight.compose import typed
-from firstlight.errors import without_hidden
+from firstlight.compose import quoted, typed
+from firstlight.errors import ConfigError, one_line, without_hidden
 from firstlight.sweeping.ledger import STATES, Ledger, Row
 from firstlight.sweeping.record import trial_overrides
 from firstlight.training.metrics_file import FILE_NAME, read_rows
@@ -80,8 +79,9 @@ def opening(ledger: Ledger) -> str:
 
 
 def begins(row: Row, ledger: Ledger) -> str:
-    goes_on = ledger.folder / (row.folder or "") / "checkpoints"
-    return f"trial {row.number}: {row.name}{' (goes on)' if goes_on.is_dir() else ''}"
+    run = ledger.run_of(row)
+    goes_on = run is not None and (run / "checkpoints").is_dir()
+    return f"trial {row.number}: {row.name}{' (goes on)' if goes_on else ''}"
 
 
 def ends(row: Row, rows: list[Row]) -> str:
@@ -108,9 +108,15 @@ def _about(rows: list[Row]) -> str:
 def whereabouts(ledger: Ledger) -> str:
     rows = current(ledger.rows())
     done = sum(row.state in ("done", "pruned") for row in rows)
-    return (
-        f"{done} of {len(rows)} trials are done; go on with: firstlight sweep resume {shlex.quote(str(ledger.folder))}"
-    )
+    return f"{done} of {len(rows)} trials are done; go on with: {again(ledger, 'resume')}"
+
+
+def again(ledger: Ledger, action: str) -> str:
+    """The command that resumes a sweep, or retries what failed, with what only a command may name."""
+    record = ledger.record
+    storage = [f"storage={quoted(record.storage)}"] if record.storage else []
+    config_dir = ["--config-dir", record.config_dir] if record.config_dir else []
+    return shlex.join(["firstlight", "sweep", action, str(ledger.folder), *storage, *config_dir])
 
 
 def as_data(ledger: Ledger) -> dict[str, Any]:
@@ -120,7 +126,7 @@ def as_data(ledger: Ledger) -> dict[str, Any]:
     return {
         "folder": str(ledger.folder),
         "objectives": objectives,
-        "trials": [{**vars(row), "step": step_of(ledger.folder, row)} for row in rows],
+        "trials": [{**vars(row), "step": step_of(ledger, row)} for row in rows],
         "best": [{"overrides": p.overrides, "means": p.means, "spreads": p.spreads} for p in ranked],
     }
 
@@ -156,7 +162,7 @@ def _table(ledger: Ledger, rows: list[Row], objectives: list[str]) -> Table:
     for row in rows:
         values = [f"{row.metrics[name]:.4f}" if name in row.metrics else "" for name in objectives]
         state = "running" if row.is_alive else "its worker died" if row.state == "running" else row.state
-        step, time = step_of(ledger.folder, row), f"{row.seconds:.0f} s" if row.seconds else ""
+        step, time = step_of(ledger, row), f"{row.seconds:.0f} s" if row.seconds else ""
         name = " ".join(row.overrides)
         table.add_row(str(row.number), name, str(row.seed), state, str(step or ""), *values, time, row.error or "")
     return table
@@ -180,7 +186,16 @@ def _progress(rows: list[Row]) -> str:
     return f"{len(rows)} trial{'s' if len(rows) > 1 else ''}: {told}{_about(rows)}"
 
 
-def step_of(sweep: Path, row: Row) -> int | None:
-    """The last step that the run of a row has logged."""
-    logged = read_rows(sweep / row.folder / FILE_NAME) if row.folder else []
-    return int(logged[-1]["step"]) if logged else None
+def step_of(ledger: Ledger, row: Row) -> int | None:
+    """The last step that the run of a row has logged.
+
+    Raises:
+        ConfigError: what it has logged is not what firstlight writes.
+    """
+    if (run := ledger.run_of(row)) is None:
+        return None
+    try:
+        logged = read_rows(run / FILE_NAME)
+        return int(logged[-1]["step"]) if logged else None
+    except (OSError, ValueError, LookupError) as error:
+        raise ConfigError(f"{run / FILE_NAME}: not what firstlight writes ({one_line(error)})") from None

@@ -1,6 +1,7 @@
 """What the trials of a sweep differ in: keys of the config, and the values each may have."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -19,6 +20,8 @@ from firstlight.compose import parse_overrides
 from firstlight.errors import ConfigError, one_line
 from firstlight.sweeping.settings import MOST_TRIALS, Settings, conditional_keys
 
+_NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?")
+"""As `Parameter.override` writes what was drawn from an interval."""
 TAGS = {"log", "int"}
 """What an interval may be called: to be drawn from on a logarithmic scale, as whole numbers."""
 
@@ -38,6 +41,13 @@ class Parameter:
         if self.values is not None:
             return self.values[value]
         return f"{self.key}={value:.6g}" if isinstance(value, float) else f"{self.key}={value}"
+
+    def has(self, text: str) -> bool:
+        """Is `text` an override of this parameter, with one of its values?"""
+        if self.values is not None:
+            return text in self.values.values()
+        key, _, value = text.partition("=")
+        return key == self.key and _NUMBER.fullmatch(value) is not None
 
     def ends(self) -> list[Any]:
         """Values that stand for all: every choice, or of an interval the ends and what lies between."""

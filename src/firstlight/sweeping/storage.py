@@ -1,9 +1,15 @@
-"""Where a ledger is kept: `sweep.db` and its backup in the folder of the sweep, or a database elsewhere."""
+"""Where a ledger is kept: `sweep.db` and its backup in the folder of the sweep, or a database elsewhere.
 
+A database elsewhere is only opened if the user's own command names it: `sweep.yaml` may be somebody else's.
+"""
+
+import shlex
+import shutil
 import sqlite3
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -12,12 +18,20 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.pool import StaticPool
 
-from firstlight.errors import ConfigError, RunError, hide, one_line, shorten
-from firstlight.files import locked
+from firstlight.compose import quoted
+from firstlight.errors import ConfigError, RunError, hide, one_line, printable, shorten
+from firstlight.files import locked, replacing, separate
+from firstlight.interpolation import only_variables
 
 DATABASE, LOCK = "sweep.db", ".sweep.lock"
+TOLD = "FIRSTLIGHT_SWEEP_STORAGE"
+"""Environment variable: the storage that the user's own command names, for the processes of its trials."""
+BESIDE = ("-journal", "-wal", "-shm")
+"""What SQLite adds to the name of a database for the files that belong to it."""
 PATIENCE = 30.0
 """Seconds that a database may be locked by others."""
 
@@ -31,12 +45,29 @@ def storage_url(folder: Path, storage: str | None) -> str:
     if storage is None:
         return f"sqlite:///{(folder / DATABASE).absolute()}"
     try:
-        url = str(OmegaConf.create({"storage": storage}).storage)
+        with only_variables(None):  # the user's own command has named it
+            url = str(OmegaConf.create({"storage": storage}).storage)
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0].rpartition("interpolation: ")[2]
         raise ConfigError(f"sweep.storage ({storage}): {reason}") from None
     hidden_password(url)
     return url
+
+
+def check_told(folder: Path, storage: str | None, told: str | None) -> None:
+    """Refuse the `storage` that the record in `folder` names, unless the user's own command names it, too: `told`.
+
+    Nothing of it is looked up or connected to before.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if storage is not None and storage != told:
+        again = shlex.quote(f"storage={quoted(storage)}")
+        raise ConfigError(
+            f"{folder}: its sweep.yaml names a ledger elsewhere, which is only opened if your command names it, too: "
+            f"{printable(again)}"
+        )
 
 
 def backup_of(file: Path) -> Path:
@@ -52,6 +83,8 @@ def open_storage(folder: Path, storage: str | None) -> RDBStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if storage is None:  # opened by its path, which as a URL would have to be without ? and %
         file = (folder / DATABASE).absolute()
+        for part in (file, *(file.with_name(f"{file.name}{ending}") for ending in BESIDE)):
+            separate(part)
         connect = partial(sqlite3.connect, file, timeout=PATIENCE, check_same_thread=False)
         return RDBStorage(f"sqlite:///{DATABASE}", engine_kwargs={"creator": connect})
     url = storage_url(folder, storage)
@@ -65,20 +98,99 @@ def open_storage(folder: Path, storage: str | None) -> RDBStorage:
         ) from None
 
 
+def open_copy(file: Path) -> RDBStorage:
+    """Optuna's storage in a copy of the ledger `file` in memory, or of its backup: nothing is written beside them.
+
+    Raises:
+        ConfigError: neither is whole.
+        RunError: it cannot be read now.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    problem = damage(file, _read)
+    if problem is not None:
+        if damage(backup_of(file), _read) is not None:
+            raise ConfigError(f"{file}: {problem}, and so is its backup; the runs beside it are untouched")
+        print(f"note: {file}: {problem}: showing its backup, of the last trial that changed", file=sys.stderr)
+        file = backup_of(file)
+    with explained(str(file)):
+        copy = partial(_read, file)
+        return RDBStorage(f"sqlite:///{DATABASE}", engine_kwargs={"creator": copy, "poolclass": StaticPool})
+
+
+def _read(file: Path) -> sqlite3.Connection:
+    """A copy of a database in memory, made without writing: not even what a killed process left is put right in place.
+
+    Raises:
+        sqlite3.Error: it is damaged, or locked.
+        OSError: it cannot be read.
+    """
+    memory = sqlite3.connect(":memory:", check_same_thread=False)
+    try:
+        if _has_journal(file):
+            with closing(_connected(file, "ro")) as source:
+                _copy(source, memory)
+            return memory
+    except sqlite3.OperationalError as error:
+        if "readonly" not in str(error):  # it is to be put right first: a process was killed
+            raise
+    with tempfile.TemporaryDirectory(prefix="firstlight_") as place:
+        copy = Path(place, DATABASE)
+        for ending in ("", *BESIDE):
+            with suppress(FileNotFoundError):
+                shutil.copyfile(f"{file}{ending}", f"{copy}{ending}")
+        with closing(_connected(copy, "rw")) as source:
+            _copy(source, memory)
+    return memory
+
+
+def _has_journal(file: Path) -> bool:
+    """Is it a database of the usual kind? Beside one with a write-ahead log SQLite makes files even to read it."""
+    with file.open("rb") as stream:
+        return stream.read(20)[18:] == b"\1\1"
+
+
+def _copy(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
+    """Copy a database whole. It is locked for reading before: `backup` itself would wait for ever for another's lock.
+
+    Raises:
+        sqlite3.Error: it is damaged, or locked.
+    """
+    source.execute("BEGIN")
+    source.execute("SELECT count(*) FROM sqlite_master").fetchall()
+    source.backup(target)
+
+
+def _connected(file: Path, mode: str) -> sqlite3.Connection:
+    """A connection to a database that is there already."""
+    return sqlite3.connect(f"{file.absolute().as_uri()}?mode={mode}", uri=True, timeout=PATIENCE / 6)
+
+
+def check_exists(url: str) -> None:
+    """Refuse to make a database where a ledger was to be.
+
+    Raises:
+        ConfigError: `url` is a file's that is not there, or no address of a database.
+    """
+    try:
+        address = make_url(url)
+    except ArgumentError as error:
+        raise ConfigError(f"storage ({shorten(url)}): {one_line(error)}") from None
+    name = address.database
+    if address.drivername.startswith("sqlite") and (name is None or not Path(name).is_file()):
+        raise ConfigError(f"storage ({shorten(url)}): there is no such file")
+
+
 def back_up(file: Path) -> None:
     """Copy the database `file`, whole, to its backup.
 
     Raises:
         RunError: it cannot be read, or the copy not be written.
     """
-    temporary = file.with_name(f"{file.name}.tmp")
-    try:
-        with explained(str(file)), closing(sqlite3.connect(file, timeout=PATIENCE)) as source:
-            with closing(sqlite3.connect(temporary)) as copy:
-                source.backup(copy)
-            temporary.replace(backup_of(file))
-    finally:
-        temporary.unlink(missing_ok=True)
+    with explained(str(file)), closing(sqlite3.connect(":memory:")) as copy:
+        with closing(sqlite3.connect(file, timeout=PATIENCE)) as source:
+            _copy(source, copy)
+        with replacing(backup_of(file), "wb") as stream:
+            stream.write(copy.serialize())
 
 
 def restore(file: Path) -> None:
@@ -99,21 +211,22 @@ def restore(file: Path) -> None:
         for part in (file, file.with_name(f"{file.name}-journal")):
             if part.exists():
                 part.replace(part.with_name(f"{part.name}.damaged"))
-        copy = file.with_name(f"{file.name}.tmp")
-        copy.write_bytes(backup.read_bytes())
-        copy.replace(file)
+        with replacing(file, "wb") as stream:
+            stream.write(backup.read_bytes())
     print(f"note: {file}: {problem}: going on with its backup, of the last trial that changed", file=sys.stderr)
 
 
-def damage(file: Path) -> str | None:
+def _writable(file: Path) -> sqlite3.Connection:
+    """A connection that puts right what a killed process left half done."""
+    return _connected(file, "rw")
+
+
+def damage(file: Path, connect: Callable[[Path], sqlite3.Connection] = _writable) -> str | None:
     """What is wrong with a ledger; None if nothing."""
     if not file.is_file():
         return "is gone"
     try:
-        # not read-only: what a killed process left half done is put right first
-        with closing(
-            sqlite3.connect(f"{file.absolute().as_uri()}?mode=rw", uri=True, timeout=PATIENCE / 6)
-        ) as database:
+        with closing(connect(file)) as database:
             [(result,)] = database.execute("PRAGMA quick_check(1)").fetchall()
             database.execute("SELECT count(*) FROM trials").fetchall()
     except sqlite3.OperationalError as error:

@@ -20,21 +20,22 @@ from optuna.trial import TrialState
 from firstlight.compose import quoted, typed
 from firstlight.config import build
 from firstlight.errors import ConfigError, RunError, shorten
-from firstlight.files import locked
+from firstlight.files import inside, locked
 from firstlight.processes import given_environment
 from firstlight.sweeping import SWEEP, TRIAL
 from firstlight.sweeping.ledger import Ledger, Row
 from firstlight.sweeping.record import Record, settings_of_record, trial_overrides
 from firstlight.training.process import start_process, start_server
-from firstlight.training.run_folder import CONFIG, LOCK
+from firstlight.training.run_folder import CONFIG, ENVIRONMENT, LOCK
 from firstlight.training.stopping import StopSignals
 from firstlight.weights.find import best_of, checkpoints_of
 from firstlight.weights.manifest import WEIGHTS, read_manifest
 
 Train = Callable[[list[str]], int]
 """`firstlight train` with these words, in the process it is called in; its exit code."""
-LOGS = "logs"
 PRELOADED = ("firstlight.cli", "firstlight.compose", "firstlight.train", "firstlight.sweeping.pruning")
+MADE_FIRST = {CONFIG.parent.name, ENVIRONMENT, LOCK}
+"""What is in a run folder before it has a config."""
 GRACE = 60.0
 """Seconds that a trial which was asked to stop has for its step and its checkpoint."""
 
@@ -64,12 +65,12 @@ def make_trial(sweep: Path, number: int, train: Train) -> Ended:
 
 
 def _made(ledger: Ledger, row: Row, train: Train) -> Ended:
-    assert row.folder is not None
-    folder, log = ledger.folder / row.folder, ledger.folder / LOGS / f"{row.folder}.log"
+    folder, log = ledger.run_of(row), ledger.log_of(row)
+    assert folder is not None
     timeout = settings_of_record(ledger.record).timeout
     is_over = False
     try:
-        _make_way(folder, can_go_on=build(ledger.record.config["order"], "order").resumable)
+        make_way(folder, can_go_on=build(ledger.record.config["order"], "order").resumable)
         log.parent.mkdir(exist_ok=True)
         start, began = log.stat().st_size if log.exists() else 0, time.perf_counter()
         with StopSignals() as signals:
@@ -118,7 +119,7 @@ def _started(ledger: Ledger, row: Row, train: Train, log: Path) -> BaseProcess:
 def arguments(record: Record, row: Row, sweep: Path) -> list[str]:
     """The command line of a trial, after `firstlight train`, as it would be typed; the same again goes on with it."""
     words = [typed(word) for word in trial_overrides(record, row.overrides, row.seed)]
-    place = [f"output_dir={quoted(str((sweep / (row.folder or '')).absolute()))}", "resume=auto"]
+    place = [f"output_dir={quoted(str(inside(sweep, row.folder).absolute()))}", "resume=auto"]
     return [*words, *place, *(["--config-dir", record.config_dir] if record.config_dir else [])]
 
 
@@ -141,27 +142,37 @@ def _ask(process: BaseProcess, signum: int) -> None:
         os.kill(process.pid, signum)
 
 
-def _make_way(folder: Path, *, can_go_on: bool) -> None:
+def make_way(folder: Path, *, can_go_on: bool) -> None:
     """Wait until a process whose sweep has died has let go of the run, and remove what is no run yet.
 
     Raises:
-        RunError: it does not let go.
+        RunError: it does not let go; or the folder holds something that no run of a sweep leaves.
     """
     try:
         if folder.is_dir() and (folder / CONFIG).is_file():
             with locked(folder / LOCK, timeout=GRACE):
                 if can_go_on or (folder / WEIGHTS).is_file():
                     return
+        if folder.exists() and not _is_ours(folder):
+            raise RunError(f"{folder}: not a run of this sweep, and in the place of one; move it away")
         shutil.rmtree(folder, ignore_errors=True)  # killed before it was a run, or with an order without a position
     except Timeout:
         raise RunError(f"{folder}: another process is writing this run; wait for its end, or stop it") from None
+
+
+def _is_ours(folder: Path) -> bool:
+    """Is it a run, or what a run leaves that was killed while its folder was being made?"""
+    if not folder.is_dir():
+        return False
+    return (folder / CONFIG).is_file() or {path.name for path in folder.iterdir()} <= MADE_FIRST
 
 
 def _finish(
     ledger: Ledger, row: Row, exit_code: int | None, seconds: float, last_line: str, timeout: float | None
 ) -> str:
     """Write down how the trial has ended; the ledger's word for it."""
-    assert row.folder is not None
+    run = ledger.run_of(row)
+    assert run is not None
     names = ledger.record.settings["objectives"]
     if timeout is not None and exit_code != 0:
         error = f"stopped after {timeout:g} s (sweep.timeout); retry goes on with it"
@@ -169,7 +180,7 @@ def _finish(
         error = _reason(exit_code, last_line)
     else:
         try:
-            metrics = {**metrics_of(ledger.folder / row.folder), "seconds": seconds}
+            metrics = {**metrics_of(run), "seconds": seconds}
         except ConfigError as problem:
             metrics, error = {}, str(problem)
         else:
