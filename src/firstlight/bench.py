@@ -21,7 +21,7 @@ from firstlight.benchmark.settings import Settings, check_measurable, shortening
 from firstlight.config import build
 from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, RunError, shorten
-from firstlight.files import replace_text
+from firstlight.files import replace_text, replacing
 from firstlight.training.allocation import keep_freed_memory
 from firstlight.training.run_config import RunConfig
 from firstlight.training.run_folder import numbered
@@ -68,7 +68,8 @@ def main(config: DictConfig) -> None:
         data = json.dumps(as_data(machine, own, ladder, suggestion, larger), indent=2)
         try:
             replace_text(folder / DATA, f"{data}\n")
-            ladder_figure(ladder.measured, title).savefig(folder / FIGURE, dpi=150)
+            with replacing(folder / FIGURE, "wb") as file:
+                ladder_figure(ladder.measured, title).savefig(file, dpi=150, format="png")
         except OSError as error:
             raise RunError(f"what was found cannot be written to {folder}: {error.strerror}") from error
         console.print(f"{folder / DATA}\n{folder / FIGURE}", soft_wrap=True)

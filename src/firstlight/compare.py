@@ -19,6 +19,7 @@ from firstlight.comparison.verdict import judge
 from firstlight.config import check_config
 from firstlight.data.files import user_path
 from firstlight.errors import RunError
+from firstlight.files import replace_text, replacing
 from firstlight.sweep import storage_as_typed
 from firstlight.training.run_folder import new_folder
 
@@ -77,9 +78,10 @@ def write_files(found: dict[str, Any], folder: Path) -> Path:
     """
     page, picture, data = (folder / name for name in FILES)
     try:
-        data.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        figure_of(found).savefig(picture, dpi=120)
-        page.write_text(report_html(found), encoding="utf-8")
+        replace_text(data, json.dumps(found, indent=1) + "\n")
+        with replacing(picture, "wb") as file:
+            figure_of(found).savefig(file, dpi=120, format="png")
+        replace_text(page, report_html(found))
     except OSError as error:
         raise RunError(f"out ({folder}) cannot be written: {error.strerror}") from None
     return page

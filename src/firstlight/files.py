@@ -141,6 +141,25 @@ def replace_text(file: Path, text: str) -> None:
         stream.write(text)
 
 
+@contextmanager
+def replacing_by_path(file: Path) -> Iterator[Path]:
+    """As `replacing`, for libraries that open a file themselves: they are given the path of one that is there, empty.
+
+    Raises:
+        OSError: it cannot be written; the old content is left.
+    """
+    temporary = temporary_of(file)
+    try:
+        open_new(temporary, "wb").close()
+        yield temporary
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        temporary.replace(file)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
 def temporary_of(target: Path, tag: str = "") -> Path:
     """Where a file or folder is made before it takes its name: beside it, hidden."""
     return target.with_name(f".{target.name}{tag and '.'}{tag}.tmp")

@@ -20,6 +20,7 @@ from firstlight.compose import quoted
 from firstlight.config import build
 from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, VerificationError, without_hidden
+from firstlight.files import replace_text
 from firstlight.interpolation import UNUSED, from_environment
 from firstlight.training.fit import fit
 from firstlight.training.process import start_server
@@ -102,7 +103,7 @@ def _work_folder(wanted: Path, *, keep: bool) -> Iterator[Path]:
     finally:
         if keep:
             for log in work.glob("*.log"):
-                log.write_text(without_hidden(log.read_text(encoding="utf-8", errors="replace")), encoding="utf-8")
+                replace_text(log, without_hidden(log.read_text(encoding="utf-8", errors="replace")))
             print(f"the runs are kept in {work}", file=sys.stderr)
         else:
             shutil.rmtree(work, ignore_errors=True)

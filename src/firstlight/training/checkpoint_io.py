@@ -1,14 +1,13 @@
 """How a checkpoint gets to disk and back: a folder that appears whole or not at all, in which every bit is checked."""
 
 import hashlib
-import shutil
 from pathlib import Path
 from typing import IO, Any, cast
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from firstlight.files import open_new, sync, sync_folder
+from firstlight.files import open_new, remove, sync, sync_folder
 from firstlight.weights.checkpoint import load_plain
 from firstlight.weights.manifest import (
     MANIFEST,
@@ -70,14 +69,15 @@ class CheckpointFolderIO(TorchCheckpointIO):
 def clear_unfinished(folder: Path) -> None:
     """Remove what a save that was killed has left in the folder of checkpoints."""
     for litter in (*folder.glob(".step_*.tmp"), *folder.glob(".step_*.old")):
-        shutil.rmtree(litter, ignore_errors=True)
+        remove(litter)
 
 
 def discard(folder: Path) -> None:
     """Remove a checkpoint: its name first, so that what a kill leaves of it is not taken for one."""
     removed = folder.with_name(f".{folder.name}.old")
+    remove(removed)
     folder.rename(removed)
-    shutil.rmtree(removed, ignore_errors=True)
+    remove(removed)
 
 
 def _write(checkpoint: dict[str, Any], folder: Path) -> None:

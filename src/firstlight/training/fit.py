@@ -32,7 +32,7 @@ from firstlight.errors import (
     shorten,
     without_hidden,
 )
-from firstlight.files import check_file_system, existing_place
+from firstlight.files import check_file_system, existing_place, replacing, replacing_by_path
 from firstlight.model.base import LanguageModel
 from firstlight.optim.base import Schedule
 from firstlight.processes import is_further, shared_run_folder
@@ -351,21 +351,17 @@ def _out_of_memory(trainer: Trainer, error: Exception) -> str:
 
 def _keep_best(module: PretrainingModule, folder: Path) -> None:
     """Leave the best weights, or the last if no checkpoint is kept, as `model.safetensors`: the mark of a run's end."""
-    temporary = folder / f".{WEIGHTS}.tmp"
     try:
         if saved := checkpoints_of(folder):
-            shutil.copyfile(best_of(saved) / WEIGHTS, temporary)
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
+            with replacing(folder / WEIGHTS, "wb") as copy, (best_of(saved) / WEIGHTS).open("rb") as best:
+                shutil.copyfileobj(best, copy)
         else:
             weights = module.model.state_dict()
-            save_model_file(weights, temporary, config=module.config, tokenizer=module.tokenizer_state)
-        temporary.replace(folder / WEIGHTS)
+            with replacing_by_path(folder / WEIGHTS) as file:
+                save_model_file(weights, file, config=module.config, tokenizer=module.tokenizer_state)
     except OSError as error:
         reason = error.strerror or one_line(error)
         raise RunError(f"the best weights cannot be copied to {folder}: {reason}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _section(key: str, make: Callable[[], Any]) -> Any:

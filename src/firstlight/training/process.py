@@ -8,6 +8,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from firstlight.files import open_to_append
+
 
 def start_server(modules: Sequence[str]) -> None:
     """Import `modules` in the process from which the others are forked, and wait for it.
@@ -48,9 +50,9 @@ def _child(
     start_method: str,
     environment: dict[str, str],
 ) -> None:
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    for descriptor in (1, 2):
-        os.dup2(output, descriptor)
+    with open_to_append(Path(log), "ab") as output:
+        for descriptor in (1, 2):
+            os.dup2(output.fileno(), descriptor)
     set_start_method(start_method, force=True)  # of processes that gather batches: as in a run of its own
     os.environ.clear()
     os.environ.update(environment)

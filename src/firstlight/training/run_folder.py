@@ -17,7 +17,7 @@ from filelock import Timeout
 
 from firstlight import processes
 from firstlight.errors import ConfigError, one_line, shorten
-from firstlight.files import locked, replace_text
+from firstlight.files import check_links, locked, replace_text
 from firstlight.training.plain_yaml import read_plain_yaml
 
 LOCK = ".lock"
@@ -97,6 +97,7 @@ def only_writer(folder: Path) -> Iterator[None]:
         raise ConfigError(f"resume ({shorten(str(folder))}): no run folder ({error.strerror})") from None
     if not is_run:
         raise ConfigError(f"resume ({shorten(str(folder))}): no run folder, it has no {CONFIG}")
+    check_links(folder)
     with ExitStack() as held:
         try:
             held.enter_context(locked(folder / LOCK))
@@ -109,8 +110,8 @@ def only_writer(folder: Path) -> Iterator[None]:
 
 
 def _write_config(folder: Path, config: dict[str, Any], overrides: list[str]) -> None:
-    (folder / OVERRIDES).write_text(_yaml(overrides), encoding="utf-8")
-    (folder / ENVIRONMENT).write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
+    replace_text(folder / OVERRIDES, _yaml(overrides))
+    replace_text(folder / ENVIRONMENT, json.dumps(environment(), indent=2) + "\n")
     replace_text(folder / CONFIG, _yaml(config))  # last: a folder that has it has all
 
 

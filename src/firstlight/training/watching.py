@@ -14,6 +14,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.loggers.logger import Logger
 
 from firstlight.errors import one_line, without_hidden
+from firstlight.files import open_to_append
 
 ERRORS = "errors.log"
 """File of the run folder: the traceback of the first error of each."""
@@ -64,7 +65,7 @@ class Failures:
         what = f"{type(error).__name__}: {one_line(error)}"
         with suppress(OSError):  # a terminal that was closed
             print(f"note: {name} failed, training goes on ({what}; see {self.folder / ERRORS})", file=sys.stderr)
-        with suppress(OSError), (self.folder / ERRORS).open("a", encoding="utf-8") as file:  # a full disk, perhaps
+        with suppress(OSError), open_to_append(self.folder / ERRORS) as file:  # a full disk, perhaps
             file.write(without_hidden(f"{name}\n{''.join(traceback.format_exception(error))}\n"))
 
     def summary(self) -> list[str]:

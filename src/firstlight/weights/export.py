@@ -15,6 +15,7 @@ from torch import Tensor
 from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.data.tokenizers.huggingface import write_tokenizer
 from firstlight.errors import ConfigError, one_line, shorten
+from firstlight.files import replace_text
 from firstlight.model.base import LanguageModel
 from firstlight.model.gpt import GPT
 from firstlight.model.modern import ModernGPT
@@ -49,7 +50,7 @@ def export_huggingface(model: LanguageModel, tokenizer: Tokenizer, folder: Path)
         except ValueError as error:
             raise ConfigError(f"format=hf: {error}") from error
         for name, content in {"config.json": config, "generation_config.json": ends}.items():
-            (temporary / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+            replace_text(temporary / name, json.dumps(content, indent=2) + "\n")
         safetensors.torch.save_file(state, temporary / SINGLE, metadata={"format": "pt"})
         shutil.copymode(temporary / "config.json", temporary / SINGLE)  # safetensors lets nobody else read it
 

@@ -14,6 +14,7 @@ from tiktoken_ext.openai_public import r50k_pat_str
 from firstlight.data.files import read_limited
 from firstlight.data.tokenizers.base import END_OF_TEXT
 from firstlight.errors import ConfigError, shorten
+from firstlight.files import replace_text
 
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 """How ByteLevel cuts words, as a file that spells it out has it; `r50k_pat_str` cuts the same."""
@@ -102,7 +103,7 @@ def write_tokenizer(state: dict[str, Any], folder: Path, *, context_length: int)
         raise ValueError(f"{END_OF_TEXT} must be the one token after the {len(tokens)} others")
     vocab[END_OF_TEXT] = end_of_text
     _write_json(folder / "vocab.json", vocab)
-    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8", newline="\n")
+    replace_text(folder / "merges.txt", "\n".join(["#version: 0.2", *merges, ""]))
     _write_json(folder / "tokenizer.json", _tokenizer_json(vocab, merges))
     special = dict.fromkeys(("bos_token", "eos_token", "unk_token"), END_OF_TEXT)
     settings = {
@@ -259,4 +260,4 @@ def _tokenizer_json(vocab: dict[str, int], merges: list[str]) -> dict[str, Any]:
 
 
 def _write_json(file: Path, content: dict[str, Any]) -> None:
-    file.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8", newline="\n")
+    replace_text(file, json.dumps(content, ensure_ascii=False, indent=2) + "\n")

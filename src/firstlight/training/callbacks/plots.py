@@ -6,6 +6,7 @@ from typing import Any
 import lightning.pytorch as pl
 from matplotlib.figure import Figure
 
+from firstlight.files import replacing
 from firstlight.training.evaluation import perplexity
 from firstlight.training.module import PretrainingModule
 from firstlight.training.trainer import Trainer
@@ -42,7 +43,8 @@ class Plots(Watcher):
             "perplexity": perplexity_figure(tokens, train, val),
         }
         for name, figure in figures.items():
-            figure.savefig(Path(trainer.default_root_dir) / f"{name}.png", dpi=150)
+            with replacing(Path(trainer.default_root_dir) / f"{name}.png", "wb") as file:
+                figure.savefig(file, dpi=150, format="png")
             trainer.log_figure(name, figure)
 
 

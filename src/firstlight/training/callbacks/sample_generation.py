@@ -10,6 +10,7 @@ from pydantic import Field
 from firstlight.config import NewTokens, Seed
 from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.decoding.base import Decoding
+from firstlight.files import open_to_append, replace_text
 from firstlight.model.base import LanguageModel
 from firstlight.training.module import PretrainingModule
 from firstlight.training.trainer import Trainer
@@ -45,9 +46,7 @@ class SampleGeneration(Watcher):
         if trainer.is_global_zero and file.is_file():  # a run that goes on
             samples = re.split(r"^(?=--- step \d+$)", file.read_text(encoding="utf-8"), flags=re.M)
             kept = [s for s in samples if s and trainer.global_step > 0 and int(s.split()[2]) <= trainer.global_step]
-            temporary = file.with_suffix(".tmp")
-            temporary.write_text("".join(kept), encoding="utf-8")
-            temporary.replace(file)  # a run that is killed here has the old samples or the kept ones
+            replace_text(file, "".join(kept))  # a run that is killed here has the old samples or the kept ones
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(trainer, Trainer) and isinstance(pl_module, PretrainingModule)
@@ -65,6 +64,6 @@ class SampleGeneration(Watcher):
                 unused=tokenizer.without_token(pl_module.model.vocab_size),
             )
         self.text = tokenizer.decode_document(ids + continuation.ids)
-        with (Path(trainer.default_root_dir) / FILE_NAME).open("a", encoding="utf-8") as file:
+        with open_to_append(Path(trainer.default_root_dir) / FILE_NAME) as file:
             file.write(f"--- step {trainer.global_step}\n{self.text}\n")
         trainer.log_text("sample", self.text)

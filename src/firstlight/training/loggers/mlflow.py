@@ -16,7 +16,7 @@ from lightning.pytorch.loggers.logger import Logger
 from matplotlib.figure import Figure
 
 from firstlight.data.files import user_path
-from firstlight.files import locked
+from firstlight.files import locked, replace_text
 from firstlight.training.flat_config import hyperparameters
 from firstlight.training.loggers.board import require
 
@@ -108,7 +108,7 @@ class MLFlowLogger(Logger):
             experiment_id = client.create_experiment(self.experiment_name, artifact_location=place)
         name = f"{self.folder.parent.name}/{self.folder.name}"
         self.run_id = client.create_run(experiment_id, run_name=name, tags={"folder": str(self.folder)}).info.run_id
-        file.write_text(f"{self.run_id}\n")
+        replace_text(file, f"{self.run_id}\n")
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
