@@ -8,6 +8,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "firstlight"
 LAYERS = (
     {"errors"},
+    {"output", "console"},
     {"files", "processes"},
     {"interpolation"},
     {"config"},
@@ -19,7 +20,7 @@ LAYERS = (
     {"harness", "verification", "benchmark", "sweeping"},
     {"comparison"},
     {
-        *("autoresume", "help", "cli", "output", "__main__"),
+        *("autoresume", "help", "cli", "__main__"),
         *("train", "evaluate", "generate", "export", "info", "verify", "bench", "sweep", "compare"),
     },
 )

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from rich.console import Console
 
 from firstlight import train
 from firstlight.benchmark.figure import ladder_figure
@@ -19,6 +18,7 @@ from firstlight.benchmark.report import Own, as_data, ladder_table, machine_tabl
 from firstlight.benchmark.runs import FailedError, measure, peak_memory, reset_peak_memory
 from firstlight.benchmark.settings import Settings, check_measurable, shortening
 from firstlight.config import build
+from firstlight.console import SafeConsole
 from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, RunError, shorten
 from firstlight.files import replace_text, replacing
@@ -51,7 +51,7 @@ def main(config: DictConfig) -> None:
     run, settings = arguments(config)
     keep_freed_memory()  # as train does
     # Not what sys.stdout is while a run is kept quiet.
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 140, file=sys.stdout)
+    console = SafeConsole(width=None if sys.stdout.isatty() else 140, file=sys.stdout)
     with _new_folder(user_path(run.plain["output_dir"])) as folder:
         runs = tempfile.TemporaryDirectory(prefix="runs_", dir=folder, ignore_cleanup_errors=True)
         with runs as work, console.status("this config") as status:
@@ -76,7 +76,7 @@ def main(config: DictConfig) -> None:
 
 
 def _measured(
-    run: RunConfig, settings: Settings, work: Path, console: Console, tell: Callable[[str], None]
+    run: RunConfig, settings: Settings, work: Path, console: SafeConsole, tell: Callable[[str], None]
 ) -> tuple[Own, dict[str, Any], Ladder]:
     """The config as it is, first of all, while nothing else has taken memory; the machine; the ladder."""
     reset_peak_memory()

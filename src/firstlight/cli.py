@@ -17,9 +17,10 @@ from firstlight.errors import (
     has_hidden,
     message_lines,
     one_line,
-    printable,
+    printable_lines,
     without_hidden,
 )
+from firstlight.output import say
 
 VERBS = {
     "train": "train a model, or continue a run (resume=RUN)",
@@ -52,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     141 interrupted and not read to the end."""
     output.prepare()
     if problem := unsupported(sys.platform, sys.version_info[:2]):
-        print(f"firstlight: {problem}", file=sys.stderr)
+        say(f"firstlight: {problem}", stderr=True)
         return 2
     argv = [_as_typed(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     verbs = "\n".join(f"  {verb:<10} {what}" for verb, what in VERBS.items())
@@ -72,11 +73,11 @@ def main(arguments: list[str] | None = None) -> int:
         return _run(verb, rest)
     except ConfigError as error:
         for line in message_lines(error):
-            print(f"firstlight: {line}", file=sys.stderr)
+            say(f"firstlight: {line}", stderr=True)
         return 2
     except RunError as error:
-        for line in without_hidden(str(error)).splitlines():
-            print(f"firstlight: {printable(line)}", file=sys.stderr)
+        for line in str(error).splitlines():
+            say(f"firstlight: {line}", stderr=True)
         return 1
     except BrokenPipeError:  # `... | head`: nobody reads any more, which is nobody's mistake
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -122,8 +123,8 @@ def _run(verb: str, rest: list[str]) -> int:
 
         output.write(help_text(verb, VERBS[verb], args.overrides, args.config_dir))
         return 0
-    if verb == "train" and (note := processes.several_tasks()):
-        print(f"note: {note}", file=sys.stderr)
+    if verb == "train" and (warning := processes.several_tasks()):
+        note(warning)
     if verb == "train" and args.multirun:
         from firstlight import sweep
         from firstlight.sweeping.settings import only_in_some
@@ -145,7 +146,7 @@ def _run(verb: str, rest: list[str]) -> int:
         for config in trials:  # a sweep is refused whole, before its first job
             importlib.import_module(f"firstlight.{verb}").arguments(config)
     elif args.cfg:
-        output.write(compose.to_yaml(resumed))
+        output.write(printable_lines(compose.to_yaml(resumed)))
         return 0
 
     import hydra
@@ -165,7 +166,7 @@ def _run(verb: str, rest: list[str]) -> int:
             return result
         except FinishedError as error:
             if goes_on:  # the same command again, of which the run is done
-                print(f"note: {str(error).removeprefix('resume: ')}", file=sys.stderr)
+                note(str(error).removeprefix("resume: "))
             else:
                 failure.append(error)
             return None

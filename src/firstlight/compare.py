@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from rich.console import Console
 
 from firstlight.comparison.groups import group_runs
 from firstlight.comparison.plot import figure_of
@@ -17,9 +16,11 @@ from firstlight.comparison.settings import Settings
 from firstlight.comparison.table import tables
 from firstlight.comparison.verdict import judge
 from firstlight.config import check_config
+from firstlight.console import SafeConsole
 from firstlight.data.files import user_path
 from firstlight.errors import RunError
 from firstlight.files import replace_text, replacing
+from firstlight.output import note, say
 from firstlight.sweep import storage_as_typed
 from firstlight.training.run_folder import new_folder
 
@@ -61,13 +62,13 @@ def main(config: DictConfig) -> None:
         if folder is not None:
             folder.rmdir()
         raise
-    for note in found["notes"]:  # first: they say how far what follows can be trusted
-        print(f"note: {note}", file=sys.stderr, flush=True)
-    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
+    for text in found["notes"]:  # first: they say how far what follows can be trusted
+        note(text)
+    console = SafeConsole(width=None if sys.stdout.isatty() else 160)
     for table in tables(found):
         console.print(table)
     if folder is not None:
-        print(f"report: {write_files(found, folder)}")
+        say(f"report: {write_files(found, folder)}")
 
 
 def write_files(found: dict[str, Any], folder: Path) -> Path:

@@ -1,7 +1,9 @@
 """What is said to a user who made a mistake. Imports nothing heavy: `--help` and misspelt keys answer at once."""
 
 import difflib
+import re
 from collections.abc import Iterable
+from typing import Any
 
 
 class ConfigError(ValueError):
@@ -67,6 +69,26 @@ def printable(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def printable_lines(text: str) -> str:
+    """`text` as `printable` makes it, but for its newlines."""
+    return text if text.isprintable() else "\n".join(map(printable, text.split("\n")))
+
+
+def printable_data(node: Any) -> Any:
+    """Plain data with every text in it, keys included, as `printable_lines` makes it."""
+    if isinstance(node, dict):
+        return {printable_data(key): printable_data(value) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [printable_data(value) for value in node]
+    return printable_lines(node) if isinstance(node, str) else node
+
+
+def visible(text: str) -> str:
+    """`text` as a model wrote it, for a terminal: control characters but newline and tab as escapes."""
+    return _CONTROL.sub(lambda match: repr(match[0])[1:-1], text)
+
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 SECRET_LENGTH = 4
 """Characters: what is shorter is no secret, and would be found in every message."""
 _hidden: dict[str, str] = {}

@@ -1,7 +1,6 @@
 """`firstlight evaluate`: loss, perplexity and bits per byte of a checkpoint on a text, or its results on tasks."""
 
 import json
-import sys
 from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
@@ -14,7 +13,7 @@ from firstlight.data.datamodule import TextDataModule
 from firstlight.errors import ConfigError
 from firstlight.model.base import LanguageModel
 from firstlight.model.int8 import quantize_int8
-from firstlight.output import write
+from firstlight.output import note, write
 from firstlight.training.evaluation import EvaluationModule
 from firstlight.training.measuring import evaluation_trainer, text_of
 from firstlight.weights.checkpoint import Checkpoint, load_checkpoint
@@ -89,11 +88,10 @@ def _note_left_out(text: TextDataModule, split: str) -> None:
     left_out = text.eval_windows(split).n_rest
     if text.eval_last_window or left_out == 0:
         return
-    print(
-        f"note: the last {left_out:,} of {len(text.ids[split]) - 1:,} predictions are left out: they do not fill a "
+    note(
+        f"the last {left_out:,} of {len(text.ids[split]) - 1:,} predictions are left out: they do not fill a "
         f"window of {text.context_length} tokens, and data.eval_last_window is false in the config of this run "
-        "(name its text with data=... to score them too)",
-        file=sys.stderr,
+        "(name its text with data=... to score them too)"
     )
 
 

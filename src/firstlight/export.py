@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from firstlight.config import NonEmpty, build, check_config
 from firstlight.data.files import user_path
 from firstlight.errors import ConfigError
+from firstlight.output import say
 from firstlight.weights.checkpoint import load_checkpoint
 from firstlight.weights.export import check_free, export_huggingface, export_safetensors
 from firstlight.weights.find import find_checkpoint
@@ -48,6 +49,6 @@ def main(config: DictConfig) -> None:
     if plain["format"] == "hf":
         size = sum(file.stat().st_size for file in path.iterdir())
         load = f'; load it with transformers.AutoModelForCausalLM.from_pretrained("{path}")'
-        print(f"wrote the model in Hugging Face's format to {path} ({size / 1e6:,.1f} MB){load}")
+        say(f"wrote the model in Hugging Face's format to {path} ({size / 1e6:,.1f} MB){load}")
     else:
-        print(f"wrote the weights to {path} ({path.stat().st_size / 1e6:,.1f} MB); load them with checkpoint={path}")
+        say(f"wrote the weights to {path} ({path.stat().st_size / 1e6:,.1f} MB); load them with checkpoint={path}")

@@ -10,7 +10,6 @@ import mmap
 import os
 import shutil
 import stat
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +19,7 @@ from typing import IO, Any
 from filelock import FileLock, Timeout
 
 from firstlight.errors import ConfigError, shorten
+from firstlight.output import note
 
 NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOSYS, errno.EISDIR, errno.EACCES, errno.EPERM}
 """What file systems answer that cannot fsync a folder (CIFS, some of FUSE): then a rename is as safe as it gets."""
@@ -246,10 +246,9 @@ def locked(file: Path, *, timeout: float = 0) -> Iterator[None]:
 
 @functools.cache
 def _note_no_locks(folder: Path) -> None:
-    print(
-        f"note: {shorten(str(folder))}: this file system cannot lock files, so make sure that one process at a time "
-        "writes there",
-        file=sys.stderr,
+    note(
+        f"{shorten(str(folder))}: this file system cannot lock files, so make sure that one process at a time "
+        "writes there"
     )
 
 

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -22,7 +21,7 @@ from firstlight.decoding.stop import StopStrings, TextStream
 from firstlight.errors import ConfigError, shorten
 from firstlight.model.base import LanguageModel
 from firstlight.model.int8 import quantize_int8
-from firstlight.output import is_unicode, write
+from firstlight.output import is_unicode, note, write
 from firstlight.weights.checkpoint import load_checkpoint
 from firstlight.weights.find import find_checkpoint
 
@@ -176,7 +175,7 @@ def _json_line(prompt: Prompt, row: Continuation, stops: StopStrings, tokenizer:
 def _note_missing_stop(stops: StopStrings, reasons: Sequence[str | None]) -> None:
     missing = reasons.count("length")
     if stops.stops and missing:
-        print(f"note: no stop string came within max_new_tokens ({missing} of {len(reasons)} texts)", file=sys.stderr)
+        note(f"no stop string came within max_new_tokens ({missing} of {len(reasons)} texts)")
 
 
 def _check_settings(

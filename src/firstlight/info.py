@@ -8,7 +8,7 @@ from rich.filesize import decimal
 
 from firstlight.config import NonEmpty, check_config
 from firstlight.data.files import user_path
-from firstlight.errors import ConfigError
+from firstlight.errors import ConfigError, printable_lines
 from firstlight.output import write
 from firstlight.weights.describe import check as check_bytes
 from firstlight.weights.describe import describe_checkpoint, describe_run
@@ -89,4 +89,4 @@ def main(config: DictConfig) -> None:
     """Print what is inside."""
     plain = arguments(config)
     told = info(**plain)
-    write(json.dumps(told) + "\n" if plain["format"] == "json" else as_text(told))
+    write(json.dumps(told) + "\n" if plain["format"] == "json" else printable_lines(as_text(told)))

@@ -1,10 +1,10 @@
-"""Standard output and error: what a command has to say, and nothing else."""
+"""Standard output and error: the one way to them. Text may be somebody else's, and does not steer a terminal."""
 
 import io
 import os
 import sys
 
-from firstlight.errors import ConfigError
+from firstlight.errors import ConfigError, printable_lines, visible, without_hidden
 
 _closed: list[io.TextIOWrapper] = []
 """What stands in for a standard output that was closed before this process began."""
@@ -44,8 +44,22 @@ def is_unicode() -> bool:
     return (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "").startswith("utf")
 
 
+def say(text: str, *, stderr: bool = False) -> None:
+    """Print lines about something, without what must not be shown, and with nothing that a terminal would obey.
+
+    Raises:
+        OSError: nobody reads any more, or it cannot be written.
+    """
+    print(printable_lines(without_hidden(text)), file=sys.stderr if stderr else sys.stdout, flush=True)
+
+
+def note(text: str) -> None:
+    """Say on standard error what the user should know."""
+    say(f"note: {text}", stderr=True)
+
+
 def write(text: str) -> None:
-    """Write and flush `text`.
+    """Write and flush `text`, the result of a command: as it is into files and pipes, visibly on a terminal.
 
     Raises:
         BrokenPipeError: nobody reads any more.
@@ -54,7 +68,7 @@ def write(text: str) -> None:
     if any(sys.stdout is stream for stream in _closed):
         raise ConfigError("standard output is closed: there is nowhere to write to")
     try:
-        sys.stdout.write(text)
+        sys.stdout.write(visible(text) if sys.stdout.isatty() else text)
         sys.stdout.flush()
     except BrokenPipeError:
         raise

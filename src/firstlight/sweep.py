@@ -20,7 +20,7 @@ from firstlight.config import NonEmpty, check_config
 from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, one_line
 from firstlight.interpolation import as_typed, only_variables
-from firstlight.output import write
+from firstlight.output import say, write
 from firstlight.processes import number
 from firstlight.sweeping import TRIAL, report
 from firstlight.sweeping.ledger import Ledger
@@ -81,7 +81,7 @@ def main(config: DictConfig) -> Planned | None:
     try:
         if plain["action"] == "retry":
             numbers = ledger.retry()
-            report.say(f"{len(numbers)} failed trials are planned again" if numbers else "no trial has failed")
+            say(f"{len(numbers)} failed trials are planned again" if numbers else "no trial has failed")
         elif plain["action"] in ("status", "best"):
             found = report.as_data(ledger)
             if plain["action"] == "best" and not found["best"]:

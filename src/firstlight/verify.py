@@ -12,16 +12,17 @@ from typing import Any
 
 from omegaconf import DictConfig
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from firstlight import cli, train
 from firstlight.compose import quoted
 from firstlight.config import build
+from firstlight.console import SafeConsole
 from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, VerificationError, without_hidden
 from firstlight.files import replace_text
 from firstlight.interpolation import UNUSED, from_environment
+from firstlight.output import say
 from firstlight.training.fit import fit
 from firstlight.training.process import start_server
 from firstlight.training.run_config import RunConfig
@@ -55,7 +56,7 @@ def main(config: DictConfig) -> None:
     """
     run, settings = arguments(config)
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of every curve that was continued
-    console, began = Console(highlight=False, width=None if sys.stdout.isatty() else 120), time.perf_counter()
+    console, began = SafeConsole(width=None if sys.stdout.isatty() else 120), time.perf_counter()
     with _work_folder(user_path(run.plain["output_dir"]), keep=settings.keep) as work:
         run = run.changed({"output_dir": str(work / "run")})
         with console.status("training, killing, comparing"):
@@ -72,7 +73,7 @@ def begin(plain: dict[str, Any], stored: dict[str, Any]) -> int:
     try:
         fit(stored, [], **build(plain))
     except ConfigError as error:
-        print(error, file=sys.stderr)
+        say(str(error), stderr=True)
         return 2
     return 0
 
@@ -104,7 +105,7 @@ def _work_folder(wanted: Path, *, keep: bool) -> Iterator[Path]:
         if keep:
             for log in work.glob("*.log"):
                 replace_text(log, without_hidden(log.read_text(encoding="utf-8", errors="replace")))
-            print(f"the runs are kept in {work}", file=sys.stderr)
+            say(f"the runs are kept in {work}", stderr=True)
         else:
             shutil.rmtree(work, ignore_errors=True)
             with suppress(OSError):  # somebody else uses them now

@@ -9,6 +9,7 @@ from firstlight.comparison.runs import X_AXES, Run
 from firstlight.comparison.settings import Settings, sign_of
 from firstlight.comparison.statistics import FEWEST_WINDOWS
 from firstlight.comparison.verdict import Ranked
+from firstlight.errors import printable_data
 
 
 def as_data(ranked: list[Ranked], notes: list[str], settings: Settings) -> dict[str, Any]:
@@ -16,7 +17,7 @@ def as_data(ranked: list[Ranked], notes: list[str], settings: Settings) -> dict[
     metric = settings.metric
     sign = sign_of(metric)
     runs = [_run(run, n, metric) for n, config in enumerate(ranked) for run in config.group.runs]
-    return {
+    found = {
         "firstlight": __version__,
         "settings": {key: value for key, value in vars(settings).items() if key != "storage"}
         | {"runs": settings.names},
@@ -29,6 +30,7 @@ def as_data(ranked: list[Ranked], notes: list[str], settings: Settings) -> dict[
         "environment": _environment([run for config in ranked for run in config.group.runs]),
         "notes": notes,
     }
+    return printable_data(found)  # names, settings and samples are those of the runs, which may be somebody else's
 
 
 def _windows(ranked: list[Ranked]) -> dict[str, Any]:

@@ -4,13 +4,13 @@ import atexit
 import functools
 import os
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
 import pooch
 
 from firstlight.data.files import user_path
+from firstlight.output import note
 
 
 def cache_dir() -> Path:
@@ -31,5 +31,5 @@ def cache_dir() -> Path:
 def _temporary() -> Path:
     folder = tempfile.mkdtemp(prefix="firstlight_cache_")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    print("note: there is no home folder to keep caches in; set FIRSTLIGHT_CACHE_DIR to keep them", file=sys.stderr)
+    note("there is no home folder to keep caches in; set FIRSTLIGHT_CACHE_DIR to keep them")
     return Path(folder)

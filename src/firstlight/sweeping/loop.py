@@ -11,6 +11,7 @@ from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESample
 from optuna.trial import TrialState
 
 from firstlight.errors import RunError
+from firstlight.output import say
 from firstlight.sweeping import TRIAL, report
 from firstlight.sweeping.ledger import Ledger, Row, understood
 from firstlight.sweeping.plan import Check, composed, digest, refusal
@@ -39,11 +40,11 @@ class Worker:
         """
         while batch := self._take(self.at_once):
             for row in batch:
-                report.say(report.begins(row, self.ledger))
+                say(report.begins(row, self.ledger))
             ended = self.launch([self._job(row) for row in batch], batch[0].number)
             outcomes = [job.return_value for job in ended]
             for row in batch:
-                report.say(report.ends(self.ledger.row(row.number), self.ledger.rows()))
+                say(report.ends(self.ledger.row(row.number), self.ledger.rows()))
             if signums := [outcome.signal for outcome in outcomes if outcome.signal]:
                 raise Stopped(signums[0])
 
@@ -60,7 +61,7 @@ class Worker:
             if is_ready:
                 batch.append(self.ledger.row(number))
             else:
-                report.say(report.ends(self.ledger.row(number), self.ledger.rows()))
+                say(report.ends(self.ledger.row(number), self.ledger.rows()))
         return batch
 
     def _prepare(self, row: Row) -> bool:
@@ -126,11 +127,11 @@ def work_on(folder: Path, launch: Launch, check: Check, at_once: int) -> None:
     ledger = Ledger.open(folder)
     try:
         if any(row.state == "planned" for row in ledger.rows()):
-            report.say(report.opening(ledger))
+            say(report.opening(ledger))
         try:
             Worker(ledger, launch, check, at_once).work()
         except (Stopped, KeyboardInterrupt) as stop:
-            report.say(f"\nstopped\n{report.whereabouts(ledger)}")
+            say(f"\nstopped\n{report.whereabouts(ledger)}")
             raise SystemExit(stop.code if isinstance(stop, Stopped) else 130) from None
         report.show(ledger)
         rows = [row for row in ledger.rows() if row.replaced_by is None]

@@ -5,7 +5,6 @@ import hashlib
 import json
 import re
 import shlex
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -24,6 +23,7 @@ from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, one_line, shorten, shown
 from firstlight.files import check_links
 from firstlight.interpolation import check_kept
+from firstlight.output import note
 from firstlight.sweeping.ledger import Ledger
 from firstlight.sweeping.record import OF_THE_SWEEP, RECORD, Record, read_record, settings_of_record, split_seeds
 from firstlight.sweeping.settings import MOST_TRIALS, Count, Settings, only_in_some
@@ -81,7 +81,7 @@ def planned(overrides: list[str], config_dir: str | None, check: Check) -> Path:
     plan.record.write(folder)
     go_on(folder, plan)
     for line in _notes(plan):
-        print(f"note: {line}", file=sys.stderr)
+        note(line)
     return folder
 
 

@@ -1,6 +1,5 @@
 """Trials that fall behind are stopped: every evaluation is reported to the ledger, and compared with the others'."""
 
-import sys
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -8,6 +7,7 @@ import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 
 from firstlight.errors import ConfigError, RunError
+from firstlight.output import note
 from firstlight.sweeping.ledger import Ledger
 from firstlight.sweeping.storage import explained
 from firstlight.training.module import PretrainingModule
@@ -57,7 +57,7 @@ class Pruning(pl.Callback):
                     return True
         except (RunError, ConfigError) as error:
             self.has_failed = True
-            print(f"note: nothing more is reported to the sweep, training goes on ({error})", file=sys.stderr)
+            note(f"nothing more is reported to the sweep, training goes on ({error})")
         return False
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

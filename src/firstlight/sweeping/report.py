@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from firstlight.compose import quoted, typed
-from firstlight.errors import ConfigError, one_line, without_hidden
+from firstlight.console import SafeConsole
+from firstlight.errors import ConfigError, one_line
+from firstlight.output import say
 from firstlight.sweeping.ledger import STATES, Ledger, Row
 from firstlight.sweeping.record import trial_overrides
 from firstlight.training.metrics_file import FILE_NAME, read_rows
@@ -32,10 +33,6 @@ class Point:
     @property
     def is_whole(self) -> bool:
         return len(self.means) > 0 and sum(row.state == "done" for row in self.rows) == self.n_seeds
-
-
-def say(text: str) -> None:
-    print(without_hidden(text), flush=True)
 
 
 def current(rows: list[Row]) -> list[Row]:
@@ -133,7 +130,7 @@ def as_data(ledger: Ledger) -> dict[str, Any]:
 
 def show(ledger: Ledger, *, best_only: bool = False) -> None:
     """Print the table of trials, how far the sweep is, and its best point."""
-    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 140)
+    console = SafeConsole(width=None if sys.stdout.isatty() else 140)
     rows, objectives, n_seeds = ledger.rows(), ledger.record.settings["objectives"], len(ledger.record.seeds)
     if not best_only:
         console.print(_table(ledger, current(rows), objectives))

@@ -6,7 +6,6 @@ A database elsewhere is only opened if the user's own command names it: `sweep.y
 import shlex
 import shutil
 import sqlite3
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -26,6 +25,7 @@ from firstlight.compose import quoted
 from firstlight.errors import ConfigError, RunError, hide, one_line, printable, shorten
 from firstlight.files import locked, replacing, separate
 from firstlight.interpolation import only_variables
+from firstlight.output import note
 
 DATABASE, LOCK = "sweep.db", ".sweep.lock"
 TOLD = "FIRSTLIGHT_SWEEP_STORAGE"
@@ -110,7 +110,7 @@ def open_copy(file: Path) -> RDBStorage:
     if problem is not None:
         if damage(backup_of(file), _read) is not None:
             raise ConfigError(f"{file}: {problem}, and so is its backup; the runs beside it are untouched")
-        print(f"note: {file}: {problem}: showing its backup, of the last trial that changed", file=sys.stderr)
+        note(f"{file}: {problem}: showing its backup, of the last trial that changed")
         file = backup_of(file)
     with explained(str(file)):
         copy = partial(_read, file)
@@ -213,7 +213,7 @@ def restore(file: Path) -> None:
                 part.replace(part.with_name(f"{part.name}.damaged"))
         with replacing(file, "wb") as stream:
             stream.write(backup.read_bytes())
-    print(f"note: {file}: {problem}: going on with its backup, of the last trial that changed", file=sys.stderr)
+    note(f"{file}: {problem}: going on with its backup, of the last trial that changed")
 
 
 def _writable(file: Path) -> sqlite3.Connection:

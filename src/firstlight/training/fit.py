@@ -30,11 +30,11 @@ from firstlight.errors import (
     did_you_mean,
     one_line,
     shorten,
-    without_hidden,
 )
 from firstlight.files import check_file_system, existing_place, replacing, replacing_by_path
 from firstlight.model.base import LanguageModel
 from firstlight.optim.base import Schedule
+from firstlight.output import say
 from firstlight.processes import is_further, shared_run_folder
 from firstlight.training import report
 from firstlight.training.callbacks.checkpoint import Checkpoint
@@ -382,8 +382,8 @@ def _note(text: str) -> None:
 
 def _say(text: str, *, stderr: bool = False) -> None:
     """Print, if anybody still listens: a terminal that was closed must not end a run."""
-    stream = sys.stderr if stderr else sys.stdout
     try:
-        print(without_hidden(text), file=stream, flush=True)
+        say(text, stderr=stderr)
     except OSError:  # what is left in its buffer must go somewhere
+        stream = sys.stderr if stderr else sys.stdout
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,6 +1,5 @@
 """What only watches a run must not end it: callbacks and loggers whose errors are told, and cost the run nothing."""
 
-import sys
 import threading
 import traceback
 from collections import Counter
@@ -15,6 +14,7 @@ from lightning.pytorch.loggers.logger import Logger
 
 from firstlight.errors import one_line, without_hidden
 from firstlight.files import open_to_append
+from firstlight.output import note
 
 ERRORS = "errors.log"
 """File of the run folder: the traceback of the first error of each."""
@@ -64,7 +64,7 @@ class Failures:
     def _tell(self, name: str, error: Exception) -> None:
         what = f"{type(error).__name__}: {one_line(error)}"
         with suppress(OSError):  # a terminal that was closed
-            print(f"note: {name} failed, training goes on ({what}; see {self.folder / ERRORS})", file=sys.stderr)
+            note(f"{name} failed, training goes on ({what}; see {self.folder / ERRORS})")
         with suppress(OSError), open_to_append(self.folder / ERRORS) as file:  # a full disk, perhaps
             file.write(without_hidden(f"{name}\n{''.join(traceback.format_exception(error))}\n"))
 

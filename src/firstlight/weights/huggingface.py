@@ -3,7 +3,6 @@
 The config and every tensor's shape are checked before anything is allocated.
 """
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from firstlight.data.tokenizers.huggingface import TOKENIZER_FILES, read_json, read_tokenizer
 from firstlight.errors import ConfigError, one_line, shorten
+from firstlight.output import note
 from firstlight.weights.gpt2 import gpt2_tokenizer_section
 from firstlight.weights.hub import check_content
 from firstlight.weights.huggingface_gpt2 import GPT2Config
@@ -93,8 +93,8 @@ def _read_config(file: Path) -> Published:
         raise ConfigError(f"{file}: {shorten(key)}{given}: {first['msg'].replace('Input', 'it', 1)}") from None
     except ValueError as error:
         raise ConfigError(f"{file}: {error}") from None
-    if note := config.note():
-        print(f"note: {file}: {note}", file=sys.stderr)
+    if oddity := config.note():
+        note(f"{file}: {oddity}")
     return config
 
 

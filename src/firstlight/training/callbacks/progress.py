@@ -7,10 +7,10 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
+from firstlight.console import SafeConsole
 from firstlight.training.callbacks.sample_generation import SampleGeneration
 from firstlight.training.module import PretrainingModule
 from firstlight.training.trainer import Trainer
@@ -24,7 +24,7 @@ class ProgressBar(Watcher, LightningProgressBar):
 
     def __init__(self) -> None:
         super().__init__()
-        self.console = _Console(highlight=False)
+        self.console = _Console()
         self.bar: Progress | None = None
         self.drawn = 0.0
 
@@ -74,7 +74,7 @@ class ProgressBar(Watcher, LightningProgressBar):
         )
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, SampleGeneration) and callback.text is not None:
-                self.console.print(f"[dim]{escape(_clean(callback.text))}[/dim]", soft_wrap=False)
+                self.console.print(Text(_clean(callback.text), style="dim"), soft_wrap=False)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._close()
@@ -99,7 +99,7 @@ class ProgressBar(Watcher, LightningProgressBar):
             self.bar = None
 
 
-class _Console(Console):
+class _Console(SafeConsole):
     """One that a closed pipe silences: `firstlight train | head` ends what is shown, not the run."""
 
     def on_broken_pipe(self) -> None:
