@@ -20,7 +20,7 @@ from firstlight.errors import (
     printable_lines,
     without_hidden,
 )
-from firstlight.output import say
+from firstlight.output import note, say
 
 VERBS = {
     "train": "train a model, or continue a run (resume=RUN)",

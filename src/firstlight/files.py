@@ -49,8 +49,10 @@ def inside(folder: Path, name: object) -> Path:
     return path
 
 
-def check_links(folder: Path) -> None:
+def check_links(folder: Path, unwritten: str = "") -> None:
     """Refuse to write into a folder with links that lead out of it, at any depth.
+
+    `unwritten` is a pattern, as of `PurePath.match`, of what is never written to again.
 
     Raises:
         ConfigError: there is one.
@@ -59,7 +61,9 @@ def check_links(folder: Path) -> None:
     for place, folders, files in os.walk(root):  # does not follow links
         for name in (*folders, *files):
             path = Path(place, name)
-            if path.is_symlink() and not path.resolve().is_relative_to(root):
+            if not path.is_symlink() or (unwritten and path.match(unwritten)):
+                continue
+            if not path.resolve().is_relative_to(root):
                 shown = folder / path.relative_to(root)
                 raise ConfigError(f"{shown}: a link that leads out of {folder}; remove it, or copy what it links to")
 

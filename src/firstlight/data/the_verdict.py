@@ -8,6 +8,7 @@ import requests
 from firstlight.data.cache import cache_dir
 from firstlight.data.datamodule import TextDataModule
 from firstlight.data.files import read_text, user_path
+from firstlight.output import note
 
 SHA256 = "b41e41a68f0398a3154ae69e2e4c0e2694e17fe0d66730536837f1b01935b31f"
 FILE_NAME = "the-verdict.txt"
@@ -24,6 +25,8 @@ class TheVerdictData(TextDataModule):
     def documents(self) -> list[str]:
         folder = user_path(self.folder) if self.folder else cache_dir()
         file = folder / FILE_NAME
+        if file.is_file() and pooch.file_hash(str(file)) != SHA256:
+            note(f"{file} is not the text of the book (its sha256 differs): downloading it again")
         way_out = f"put the file at {file}, or use data=lamplighters or data=pydoc, which need no network"
         try:
             pooch.retrieve(

@@ -29,7 +29,7 @@ from firstlight.sweeping.record import OF_THE_SWEEP, RECORD, Record, read_record
 from firstlight.sweeping.settings import MOST_TRIALS, Count, Settings, only_in_some
 from firstlight.sweeping.space import Space, parameter_of, space_of
 from firstlight.sweeping.storage import DATABASE, backup_of, check_told, hidden_password
-from firstlight.training.run_folder import new_folder
+from firstlight.training.run_folder import LINKS_OF_WANDB, new_folder
 
 Check = Callable[[DictConfig], dict[str, Any]]
 """A composed config as plain arguments, or a `ConfigError`."""
@@ -109,7 +109,7 @@ def complete(folder: Path, check: Check, *, storage: str | None, config_dir: str
 
 def go_on(folder: Path, plan: Plan) -> None:
     """Put the rows into the ledger that are not there: all of them, or those that were not when planning stopped."""
-    check_links(folder)
+    check_links(folder, LINKS_OF_WANDB)
     is_file = plan.record.storage is None and ((folder / DATABASE).exists() or backup_of(folder / DATABASE).exists())
     ledger = Ledger.open(folder) if is_file else Ledger.create(folder, plan.record, len(plan.settings.objectives))
     ledger.add(plan.rows)

@@ -24,6 +24,8 @@ LOCK = ".lock"
 CONFIG = Path(".hydra") / "config.yaml"
 OVERRIDES = Path(".hydra") / "overrides.yaml"
 ENVIRONMENT = "environment.json"
+LINKS_OF_WANDB = "wandb/*run-*/logs/*"
+"""wandb links to a log of its own service here. A run that is resumed has another folder there."""
 
 
 def create_run_folder(wanted: Path, *, config: dict[str, Any], overrides: list[str]) -> Path:
@@ -97,7 +99,7 @@ def only_writer(folder: Path) -> Iterator[None]:
         raise ConfigError(f"resume ({shorten(str(folder))}): no run folder ({error.strerror})") from None
     if not is_run:
         raise ConfigError(f"resume ({shorten(str(folder))}): no run folder, it has no {CONFIG}")
-    check_links(folder)
+    check_links(folder, LINKS_OF_WANDB)
     with ExitStack() as held:
         try:
             held.enter_context(locked(folder / LOCK))

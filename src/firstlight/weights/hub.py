@@ -9,6 +9,7 @@ from pathlib import Path
 from firstlight.data.cache import cache_dir
 from firstlight.data.files import read_limited
 from firstlight.errors import ConfigError, shorten
+from firstlight.output import note
 
 GPT2_NAMES = {
     name: f"openai-community/{name}"  # 124M, 355M, 774M, 1558M parameters
@@ -20,6 +21,8 @@ _WANTED = (
     *("config.json", "generation_config.json", "tokenizer.json", "vocab.json", "merges.txt"),
     *("*.safetensors", "model.safetensors.index.json"),
 )  # and never what a program would have to be trusted for: .bin, .h5, .py
+_checked: dict[Path, tuple[int, int, int]] = {}
+"""Files that this process has found whole, and what they were then: gigabytes are read once."""
 _WAYS_OUT = "give a folder that has it (hf:FOLDER), or a mirror (HF_ENDPOINT=https://...)"
 
 
@@ -44,6 +47,11 @@ def download(repo: str, revision: str | None = None) -> Path:
         path = snapshot_download(
             repo, revision=revision, cache_dir=folder, allow_patterns=list(_WANTED), ignore_patterns=["*/*"]
         )
+        if damaged := sorted(file.name for file in Path(path).iterdir() if not _is_whole(file)):
+            note(f"{', '.join(damaged)} of {repo} in the cache ({path}): damaged, downloading again")
+            path = snapshot_download(
+                repo, revision=revision, cache_dir=folder, allow_patterns=damaged, force_download=True
+            )
     except (OSError, httpx2.HTTPError, HFValidationError, RuntimeError) as error:  # RuntimeError is hf_xet's
         reason = _reason(error, revision)
         raise ConfigError(f"{shorten(repo)} cannot be downloaded: {reason}; {_WAYS_OUT}") from error
@@ -57,6 +65,14 @@ def _cache_folder() -> Path:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     return cache_dir() / "huggingface" if HF_HUB_CACHE.startswith("~") else Path(HF_HUB_CACHE)
+
+
+def _is_whole(file: Path) -> bool:
+    try:
+        check_content(file)
+    except ConfigError:
+        return False
+    return True
 
 
 def _check_architecture(repo: str, config: Path) -> None:
@@ -82,6 +98,10 @@ def check_content(file: Path) -> None:
     if blob.parent.name != "blobs" or not re.fullmatch(r"[0-9a-f]{64}|[0-9a-f]{40}", blob.name):
         return
     try:
+        status = file.stat()
+        state = status.st_ino, status.st_size, status.st_mtime_ns
+        if _checked.get(file) == state:
+            return
         with file.open("rb") as content:
             if len(blob.name) == 64:
                 found = hashlib.file_digest(content, "sha256").hexdigest()
@@ -92,6 +112,7 @@ def check_content(file: Path) -> None:
         raise ConfigError(f"{file}: cannot be read ({error.strerror})") from None
     if found != blob.name:
         raise ConfigError(f"{file}: damaged, its hash is not the hub's; delete {file.resolve()} and try again")
+    _checked[file] = state
 
 
 def _reason(error: Exception, revision: str | None) -> str:

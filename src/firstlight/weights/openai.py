@@ -1,5 +1,6 @@
 """GPT-2 as OpenAI published it (Radford et al. 2019): a TensorFlow checkpoint, hyperparameters and a vocabulary."""
 
+import hashlib
 import os
 import re
 import tempfile
@@ -16,6 +17,8 @@ from firstlight.data.cache import cache_dir
 from firstlight.data.files import read_limited
 from firstlight.data.tokenizers.huggingface import state_of_vocabulary
 from firstlight.errors import ConfigError, did_you_mean, one_line, shorten
+from firstlight.files import replace_text
+from firstlight.output import note
 from firstlight.weights.gpt2 import Size, from_gpt2, gpt2_section, gpt2_tokenizer_section
 from firstlight.weights.tensorflow import TensorBundle
 
@@ -32,6 +35,8 @@ INDEX = f"{PREFIX}.index"
 DATA = f"{PREFIX}.data-00000-of-00001"
 FILES = ("checkpoint", "hparams.json", "encoder.json", "vocab.bpe", INDEX, DATA)
 """The large one last, behind the index that tells its size."""
+CHECKSUMS = "SHA256SUMS"
+"""File beside them: what they were when they were downloaded, as `sha256sum -c` reads it."""
 
 
 class HParams(BaseModel):
@@ -59,7 +64,10 @@ def download(size: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name in FILES:
-            if not _is_whole(folder / name, folder):
+            is_same = _is_same(folder / name)
+            if not is_same:
+                note(f"{folder / name}: not what was downloaded, its checksum differs: downloading it again")
+            if not is_same or not _is_whole(folder / name, folder):
                 _download_file(name, folder, [f"{url}/{size}/{name}" for url in addresses or DEFAULT_URLS])
     except OSError as error:
         raise ConfigError(
@@ -116,6 +124,7 @@ def _download_file(name: str, folder: Path, urls: list[str]) -> None:
                 failures.append(f"{url} ({_status(error)})")
                 continue
             if _is_whole(file, folder):
+                _keep_checksum(folder, name, _sha256(file))
                 file.replace(folder / name)
                 return
             failures.append(f"{url} (another file than it should be)")
@@ -123,6 +132,28 @@ def _download_file(name: str, folder: Path, urls: list[str]) -> None:
         f"cannot download {name} of GPT-2: {', '.join(failures)}; put {', '.join(FILES)} into {folder}, use a "
         "folder of your own that has them, or hf:FOLDER with the files of Hugging Face"
     )
+
+
+def _is_same(file: Path) -> bool:
+    """Is the file what was downloaded? Of one that was not, or by an earlier version, nothing is known."""
+    known = _checksums(file.parent).get(file.name)
+    return known is None or not file.is_file() or known == _sha256(file)
+
+
+def _keep_checksum(folder: Path, name: str, sha256: str) -> None:
+    replace_text(folder / CHECKSUMS, "".join(f"{s}  {n}\n" for n, s in {**_checksums(folder), name: sha256}.items()))
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 by name, of the files that were downloaded."""
+    file = folder / CHECKSUMS
+    text = read_limited(file).decode("utf-8", errors="replace") if file.is_file() else ""
+    return {name: sha256 for sha256, name in re.findall(r"^([0-9a-f]{64})  (\S+)$", text, re.MULTILINE)}
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _status(error: requests.RequestException) -> str:

@@ -16,6 +16,8 @@ from tiktoken_ext.openai_public import r50k_pat_str
 from firstlight.data.cache import cache_dir
 from firstlight.data.tokenizers.base import END_OF_TEXT, Tokenizer, pieces
 from firstlight.data.tokenizers.huggingface import byte_of_character
+from firstlight.files import replacing
+from firstlight.output import note
 
 
 class BPETokenizer(Tokenizer):
@@ -32,7 +34,11 @@ class BPETokenizer(Tokenizer):
         for document in documents:
             content.update(b"\0" + document.encode())
         file = cache_dir() / "tokenizers" / f"{content.hexdigest()}.tiktoken"
-        ranks = _read(file)
+        try:
+            ranks = _read(file)
+        except ValueError as error:
+            note(f"the vocabulary in the cache ({file}) is damaged ({error}): learning it again")
+            ranks = None
         if ranks is None:
             ranks = _learn(documents, self.vocab_size - 1)
             _write(file, ranks)
@@ -80,22 +86,31 @@ _UNBROKEN = re.compile(r"\w{200}|[^\w\s]{200}|\s{200}")
 
 
 def _read(file: Path) -> dict[bytes, int] | None:
-    """Ranks from tiktoken's file format; None if there is no file, or it is damaged (then it is written again)."""
+    """Ranks, in tiktoken's file format below the SHA-256 of what follows.
+
+    None if there is no file, or one of an earlier version, which has no checksum.
+
+    Raises:
+        ValueError: it is not what was written.
+    """
     try:
-        lines = [line.split() for line in file.read_bytes().splitlines()]
-        ranks = {base64.b64decode(token, validate=True): int(rank) for token, rank in lines}
-    except (OSError, ValueError):
+        content = file.read_bytes()
+    except OSError:  # as if it were not there: it can be learned again
         return None
-    return ranks if sorted(ranks.values()) == list(range(len(ranks))) and len(ranks) >= 256 else None
+    digest, _, lines = content.partition(b"\n")
+    if re.fullmatch(rb"[0-9a-f]{64}", digest) is None:
+        return None
+    if digest.decode() != hashlib.sha256(lines).hexdigest():
+        raise ValueError("it does not have its checksum")
+    pairs = [line.split() for line in lines.splitlines()]
+    return {base64.b64decode(token): int(rank) for token, rank in pairs}
 
 
 def _write(file: Path, ranks: dict[bytes, int]) -> None:
     """Keep `ranks`; the file appears whole, also when two runs learn the same vocabulary at once."""
-    temporary = file.with_suffix(f".{os.getpid()}.tmp")
-    try:
+    by_rank = sorted(ranks, key=ranks.__getitem__)
+    lines = b"".join(base64.b64encode(token) + b" %d\n" % ranks[token] for token in by_rank)
+    with contextlib.suppress(OSError):  # a cache that cannot be written only costs the time to learn again
         file.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(b"".join(base64.b64encode(t) + b" %d\n" % r for t, r in ranks.items()))
-        temporary.replace(file)
-    except OSError:  # a cache that cannot be written only costs the time to learn again
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        with replacing(file, "wb", tag=str(os.getpid())) as stream:
+            stream.write(hashlib.sha256(lines).hexdigest().encode() + b"\n" + lines)
