@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 from torch import Tensor
@@ -21,6 +20,7 @@ from firstlight.training.loggers.csv import read_rows
 from firstlight.training.loggers.tensorboard import EVENT_FILES
 from firstlight.training.loggers.wandb import FOLDER as WANDB
 from firstlight.weights.checkpoint import load_plain
+from firstlight.weights.limits import open_safetensors
 
 CLOCK = ("tokens_per_second", "mfu")
 """Metrics that a clock decides."""
@@ -128,7 +128,7 @@ def _read(file: Path) -> Any:
     if file.suffix in (".pt", ".ckpt"):
         return load_plain(file)
     if file.suffix == ".safetensors":
-        with safe_open(file, framework="pt") as opened:
+        with open_safetensors(file) as opened:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
             return {"metadata": opened.metadata(), "tensors": tensors}
     return file.read_bytes()

@@ -4,6 +4,7 @@ import math
 import re
 import warnings
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -153,7 +154,10 @@ def load_weights(model: LanguageModel, checkpoint: Checkpoint, *, assign: bool =
         raise ConfigError(f"{checkpoint.path}: {other} holds no floating-point numbers ({weights[other].dtype})")
     if not all(_is_finite(w) for w in weights.values()):
         raise ConfigError(f"{checkpoint.path}: some weights are not finite (nan or inf)")
-    shared = [(name, other) for name, p in own.items() for other, q in own.items() if p is q and name < other]
+    names_of: dict[int, list[str]] = {}
+    for name, parameter in own.items():
+        names_of.setdefault(id(parameter), []).append(name)
+    shared = [pair for names in names_of.values() for pair in combinations(sorted(names), 2)]
     weights = {name: weight.to(own[name].dtype) for name, weight in weights.items()}  # one dtype, whatever the file's
     model.load_state_dict(weights, assign=assign)
     for name, other in shared:  # assigning has made two parameters of one

@@ -4,11 +4,12 @@ import math
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from firstlight.errors import ConfigError, DamagedError, one_line
 from firstlight.weights.checkpoint import load_checkpoint, load_plain, read_tensors
 from firstlight.weights.find import best_of, checkpoints_of
+from firstlight.weights.limits import open_safetensors
 from firstlight.weights.manifest import (
     TRAINING_STATE,
     WEIGHTS,
@@ -84,7 +85,7 @@ def check(path: Path) -> None:
 
 def _header(path: Path) -> dict[str, Any]:
     try:
-        with safe_open(path, framework="pt") as file:
+        with open_safetensors(path) as file:
             metadata = file.metadata() or {}
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
             tensors = {name: [s.get_dtype(), s.get_shape()] for name, s in slices.items()}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from firstlight.data.tokenizers.huggingface import TOKENIZER_FILES, read_json, read_tokenizer
@@ -19,6 +19,7 @@ from firstlight.weights.gpt2 import gpt2_tokenizer_section
 from firstlight.weights.hub import check_content
 from firstlight.weights.huggingface_gpt2 import GPT2Config
 from firstlight.weights.huggingface_llama import LlamaConfig, Qwen3Config
+from firstlight.weights.limits import open_safetensors
 from firstlight.weights.published import Published
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -131,10 +132,10 @@ def _shards(index: Path) -> list[Path]:
 
 def _headers(file: Path) -> list[_StoredTensor]:
     try:
-        with safe_open(file, framework="pt") as opened:
+        with open_safetensors(file) as opened:
             slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
             return [_StoredTensor(file, n, tuple(s.get_shape()), s.get_dtype()) for n, s in slices.items()]
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise ConfigError(f"{file}: damaged, or not a safetensors file ({one_line(error)})") from None
 
 
@@ -166,9 +167,9 @@ def _reader(tensors: dict[str, _StoredTensor]) -> Callable[[str], Tensor]:
     def read(name: str) -> Tensor:
         stored = tensors[name]
         try:
-            with safe_open(stored.file, framework="pt") as opened:
+            with open_safetensors(stored.file) as opened:
                 return opened.get_tensor(stored.name)
-        except (SafetensorError, OSError) as error:
+        except (SafetensorError, OSError, ValueError) as error:
             raise ConfigError(f"{stored.file}: {stored.name} cannot be read ({one_line(error)})") from None
 
     return read

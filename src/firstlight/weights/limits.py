@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
@@ -17,6 +18,8 @@ from firstlight.errors import shorten
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 """What weights are made of here."""
+MAX_TENSORS = 2**14
+"""Of a file: GPT-2 XL has 580. Whatever is done for each of them takes seconds at most."""
 MAX_NAMES = 2
 """Of one tensor in a file: a head that is the embedding has two."""
 _PLAIN = r"collections\.(OrderedDict|defaultdict|Counter)|_codecs\.encode|(__builtin__|builtins)\.(set|complex)"
@@ -32,6 +35,21 @@ class FileError(ValueError):
 
 class CodeError(FileError):
     """A pickle names something to call: this."""
+
+
+@contextmanager
+def open_safetensors(path: Path) -> Iterator[Any]:
+    """What `safe_open` opens, for torch. The one way into a safetensors file.
+
+    Raises:
+        FileError: it has more than `MAX_TENSORS`.
+        SafetensorError: it is damaged.
+        OSError: it cannot be read.
+    """
+    with safe_open(path, framework="pt") as file:
+        if (n_tensors := len(file.keys())) > MAX_TENSORS:
+            raise FileError(f"{n_tensors:,} tensors, there may be {MAX_TENSORS:,}")
+        yield file
 
 
 def check_torch_file(path: Path) -> None:
@@ -75,6 +93,8 @@ def check_tensors(state: Mapping[Any, Any], size: int) -> None:
     Raises:
         FileError: it is such a one.
     """
+    if len(state) > MAX_TENSORS:
+        raise FileError(f"{len(state):,} tensors, there may be {MAX_TENSORS:,}")
     for name, tensor in state.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise FileError("its state dict holds something else than tensors by name")

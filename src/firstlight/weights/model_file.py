@@ -10,11 +10,12 @@ from typing import Annotated, Any
 import safetensors.torch
 import torch
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, ValidationError
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from firstlight.errors import ConfigError, DamagedError, one_line, shorten
 from firstlight.files import can_be_mapped, give_usual_mode
+from firstlight.weights.limits import open_safetensors
 
 FORMAT = 2
 """Of the record in the metadata, and of a checkpoint folder."""
@@ -60,7 +61,7 @@ def read_model_file(path: Path) -> ModelFile:
         ConfigError: it is no file of ours, or of another version.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with open_safetensors(path) as file:
             metadata = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError, ValueError) as error:

@@ -35,8 +35,6 @@ INDEX = f"{PREFIX}.index"
 DATA = f"{PREFIX}.data-00000-of-00001"
 FILES = ("checkpoint", "hparams.json", "encoder.json", "vocab.bpe", INDEX, DATA)
 """The large one last, behind the index that tells its size."""
-CHECKSUMS = "SHA256SUMS"
-"""File beside them: what they were when they were downloaded, as `sha256sum -c` reads it."""
 
 
 class HParams(BaseModel):
@@ -141,14 +139,20 @@ def _is_same(file: Path) -> bool:
 
 
 def _keep_checksum(folder: Path, name: str, sha256: str) -> None:
-    replace_text(folder / CHECKSUMS, "".join(f"{s}  {n}\n" for n, s in {**_checksums(folder), name: sha256}.items()))
+    known = {**_checksums(folder), name: sha256}
+    replace_text(_checksum_file(folder), "".join(f"{digest}  {file}\n" for file, digest in known.items()))
 
 
 def _checksums(folder: Path) -> dict[str, str]:
     """SHA-256 by name, of the files that were downloaded."""
-    file = folder / CHECKSUMS
+    file = _checksum_file(folder)
     text = read_limited(file).decode("utf-8", errors="replace") if file.is_file() else ""
     return {name: sha256 for sha256, name in re.findall(r"^([0-9a-f]{64})  (\S+)$", text, re.MULTILINE)}
+
+
+def _checksum_file(folder: Path) -> Path:
+    """Beside the folder of a model, in the form of sha256sum: what its files were when they were downloaded."""
+    return folder.with_name(f"{folder.name}.sha256")
 
 
 def _sha256(file: Path) -> str:

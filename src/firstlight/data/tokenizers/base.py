@@ -1,23 +1,32 @@
 """The contract of a tokenizer: text to ids and back, through a `tiktoken.Encoding`."""
 
 import re
+import threading
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import tiktoken
 import torch
+from tiktoken_ext.openai_public import r50k_pat_str
 from torch import Tensor
 
-from firstlight.errors import shorten
+from firstlight.errors import ConfigError, shorten
 
 END_OF_TEXT = "<|endoftext|>"
 MAX_VOCAB = 2**24
 """Ids of a stored tokenizer: a table of them is made."""
 _SAMPLE = "It's 12.5 \u00b0C,\n\tsaid Zo\u00eb \u2014 \u4f60\u597d!\r\n  " + "".join(map(chr, range(256)))
 """Of everything a little: a pattern that loses some of it is none of a tokenizer."""
+LONGEST_PATTERN = 2000
+"""Characters of a stored tokenizer's pattern; the longest of the known families has 300."""
+KNOWN_PATTERNS = (r50k_pat_str, r"[\s\S]")
+"""Those that firstlight's own tokenizers have: they take time in proportion to a text."""
+SECONDS, SECONDS_PER_CHARACTER = 1.0, 2e-5
+"""Of the processor, that another pattern may take for a text: a hundred times what GPT-2's takes."""
 PIECE = 2**16
 """Characters that are encoded at once: the BPE of a word takes 50 times its bytes, and a text may be one word."""
 
@@ -152,13 +161,20 @@ _BEFORE_A_SPACE = re.compile(r"\S(?= \S)")
 
 
 class StoredTokenizer(Tokenizer):
-    """The tokenizer that a checkpoint carries."""
+    """The tokenizer that a checkpoint carries.
+
+    Its pattern may be anybody's, and take the square of a text's length or more: what it may cost is limited.
+    """
 
     def __init__(self, state: dict[str, Any]) -> None:
         self.state = state
         self.vocab_size = int(state["vocab_size"])
         if self.vocab_size > MAX_VOCAB:
             raise ValueError(f"vocab_size ({shorten(str(self.vocab_size))}) must be at most {MAX_VOCAB:,}")
+        if len(state["pattern"]) > LONGEST_PATTERN:
+            raise ValueError(
+                f"its pattern has {len(state['pattern']):,} characters, up to {LONGEST_PATTERN:,} are read"
+            )
         end, tokens = state["end_of_text"], state["tokens"]
         is_id = isinstance(end, int) and 0 <= end < self.vocab_size
         if not is_id or (end < len(tokens) and tokens[end]):
@@ -172,12 +188,54 @@ class StoredTokenizer(Tokenizer):
             mergeable_ranks={bytes.fromhex(token): rank for rank, token in enumerate(self.state["tokens"]) if token},
             special_tokens={END_OF_TEXT: int(self.state["end_of_text"])},
         )
-        try:
-            is_lossless = encoding.decode_bytes(encoding.encode_ordinary(_SAMPLE)) == _SAMPLE.encode()
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException:  # a panic of tiktoken's Rust is no Exception
-            is_lossless = False
-        if not is_lossless:
+        if encoding.decode_bytes(self._limited(encoding.encode_ordinary, _SAMPLE)) != _SAMPLE.encode():
             raise ValueError("its pattern does not cut every text into words")
         return encoding
+
+    def encode(self, text: str, *, special_tokens: bool = False) -> list[int]:
+        return self._limited(partial(super().encode, special_tokens=special_tokens), text)
+
+    def _encode_piece(self, text: str) -> np.ndarray:
+        return self._limited(super()._encode_piece, text)
+
+    def _limited(self, encode: Callable[[str], Any], text: str) -> Any:
+        """`encode(text)`; with a pattern that is not known to be fast in a thread, which is left if it takes too long.
+
+        Raises:
+            ConfigError: it does, or the pattern cannot cut this text.
+        """
+        found: list[Any] = []
+
+        def run() -> None:
+            try:
+                found.append(encode(text))
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException:  # a panic of tiktoken's Rust is no Exception
+                return
+
+        if self.state["pattern"] in KNOWN_PATTERNS:
+            run()
+        else:
+            self._wait_for(threading.Thread(target=run, daemon=True), text)
+        if not found:
+            pattern = shorten(repr(self.state["pattern"]))
+            raise ConfigError(f"the checkpoint's tokenizer cannot encode this text; its pattern is {pattern}")
+        return found[0]
+
+    def _wait_for(self, thread: threading.Thread, text: str) -> None:
+        """Let `thread` encode `text`.
+
+        Raises:
+            ConfigError: it takes too long.
+        """
+        limit = time.process_time() + SECONDS + SECONDS_PER_CHARACTER * len(text)
+        thread.start()
+        thread.join(SECONDS / 10)
+        while thread.is_alive():
+            if time.process_time() > limit:
+                raise ConfigError(
+                    f"the checkpoint's tokenizer takes too long for a text of {len(text):,} characters: its pattern is "
+                    f"{shorten(repr(self.state['pattern']))}"
+                )
+            thread.join(SECONDS / 10)
