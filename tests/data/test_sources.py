@@ -127,6 +127,14 @@ def test_a_verdict_that_was_put_by_hand_needs_no_network(verdict, tmp_path):
     assert len(document) == 20_479
 
 
+def test_a_verdict_that_was_damaged_is_downloaded_again_and_that_is_said(server, verdict, tmp_path, capsys):
+    (tmp_path / "the-verdict.txt").write_bytes(verdict.read_bytes().replace(b"Jack", b"jack", 1))
+    url, _ = server(verdict.read_bytes())
+    (document,) = source(TheVerdictData, url=url, folder=str(tmp_path)).documents()
+    assert len(document) == 20_479 and "jack" not in document
+    assert f"note: {tmp_path / 'the-verdict.txt'} is not the text of the book" in capsys.readouterr().err
+
+
 def test_another_text_at_the_address_is_refused_and_leaves_nothing_behind(server, tmp_path):
     url, _ = server(b"<html>Sign in to this network</html>")
     with pytest.raises(ValueError, match="is not the text of the book"):

@@ -167,6 +167,33 @@ def test_a_damaged_cache_file_is_replaced(damage):
     assert sorted(file.read_bytes().splitlines()) == whole
 
 
+def test_one_wrong_bit_in_the_cache_is_noticed_said_and_learned_again(capsys):
+    tokenizer = BPETokenizer(vocab_size=290)
+    tokenizer.fit([TEXT])
+    (file,) = cached_files()
+    whole = file.read_bytes()
+    assert capsys.readouterr().err == ""
+    for place in range(0, len(whole), 97):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        again = BPETokenizer(vocab_size=290)
+        again.fit([TEXT])
+        assert again.encode(TEXT) == tokenizer.encode(TEXT)
+        assert file.read_bytes() == whole
+        said = capsys.readouterr().err
+        assert (said.startswith("note: ") and str(file) in said and said.count("\n") == 1) or (place < 65 and not said)
+
+
+def test_the_cache_of_an_earlier_version_which_has_no_checksum_is_learned_again_silently(capsys):
+    tokenizer = BPETokenizer(vocab_size=290)
+    tokenizer.fit([TEXT])
+    (file,) = cached_files()
+    whole = file.read_bytes()
+    file.write_bytes(whole.partition(b"\n")[2])
+    BPETokenizer(vocab_size=290).fit([TEXT])
+    assert file.read_bytes() == whole
+    assert capsys.readouterr().err == ""
+
+
 def test_a_cache_that_cannot_be_written_only_costs_time(tmp_path, monkeypatch):
     blocked = tmp_path / "a file"
     blocked.write_text("not a folder")

@@ -184,6 +184,18 @@ def test_content_of_another_sha256_is_refused_until_it_is_deleted(hub):
     assert file.read_bytes() == right
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "merges.txt"])
+def test_a_file_of_the_cache_that_is_damaged_is_downloaded_again_and_that_is_said(name, hub, capsys):
+    file = download(REPO) / name
+    hub.requests.clear()
+    right = FILES[name]
+    file.resolve().write_bytes(right[:-1] + bytes([right[-1] ^ 1]))
+    again = download(REPO) / name
+    assert again.read_bytes() == right
+    assert hub.downloaded() == [name]
+    assert f"note: {name} of {REPO} in the cache" in capsys.readouterr().err
+
+
 def test_files_that_no_hub_stored_are_not_compared_with_their_names(tmp_path):
     (tmp_path / "blobs").mkdir()
     named_otherwise = tmp_path / "blobs" / ("a" * 39)

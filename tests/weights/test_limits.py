@@ -1,6 +1,7 @@
 """No file makes us compute or allocate out of proportion to its size."""
 
 import collections
+import json
 import os
 import struct
 import zipfile
@@ -12,11 +13,16 @@ from foreign_models import SIZES, book_state, bytes_tokenizer, write_book
 from spoil import within
 
 from firstlight.data.files import read_limited
+from firstlight.data.tokenizers import base
 from firstlight.data.tokenizers.base import StoredTokenizer
 from firstlight.data.tokenizers.huggingface import byte_of_character, state_of_vocabulary
 from firstlight.errors import ConfigError
-from firstlight.weights.checkpoint import Checkpoint, load_checkpoint, load_plain
-from firstlight.weights.limits import FileError, check_tensors, check_torch_file
+from firstlight.verification.compare import _read
+from firstlight.weights.checkpoint import Checkpoint, load_checkpoint, load_plain, load_weights
+from firstlight.weights.describe import describe_checkpoint
+from firstlight.weights.huggingface import _headers
+from firstlight.weights.limits import MAX_TENSORS, FileError, check_tensors, check_torch_file
+from firstlight.weights.model_file import read_model_file
 
 MATRIX = torch.ones(257, 64)
 
@@ -195,6 +201,65 @@ def test_a_pattern_that_loses_text_is_refused(pattern):
     state = bytes_tokenizer().state_dict()
     with within(seconds=10), pytest.raises(ValueError, match=r"pattern|[Rr]egex|Parsing"):
         StoredTokenizer({**state, "pattern": pattern})
+
+
+SQUARE = r"(?:[a-zA-Z ]+)+(?=\x00)|[\s\S]"
+"""A pattern that looks for what is not there behind every letter, and cuts into characters all the same."""
+
+
+@pytest.mark.parametrize("encode", ["encode", "encode_documents"])
+def test_a_pattern_that_takes_the_square_of_the_length_is_left_after_a_time_in_proportion_to_it(encode, monkeypatch):
+    monkeypatch.setattr(base, "SECONDS", 0.1)
+    monkeypatch.setattr(base, "SECONDS_PER_CHARACTER", 1e-5)
+    tokenizer = StoredTokenizer({**bytes_tokenizer().state_dict(), "pattern": SQUARE})
+    assert tokenizer.encode("The lamp") == list(b"The lamp")
+    text = "ab " * 5000
+    with within(seconds=20), pytest.raises(ConfigError, match="takes too long for a text of 15,000 characters"):
+        getattr(tokenizer, encode)(text if encode == "encode" else [text])
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*"
+        r"|\s*[\r\n]|\s+(?!\S)|\s+",
+        r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+        r"\w+|\W+",
+    ],
+    ids=["GPT-4's", "GPT-2's as it was", "words"],
+)
+def test_the_pattern_of_an_honest_tokenizer_changes_no_token(pattern):
+    text = "It's 12345 caf\u00e9s \u2014 \u4f60\u597d!\r\n\n  The lamps' light. " * 500
+    tokenizer = StoredTokenizer({**bytes_tokenizer().state_dict(), "pattern": pattern})
+    assert tokenizer.encode(text) == tokenizer.encoding.encode_ordinary(text)
+    assert tokenizer.encode_documents([text]).tolist() == tokenizer.encoding.encode_ordinary(text)
+
+
+def test_a_pattern_of_many_characters_is_refused():
+    with pytest.raises(ValueError, match="up to 2,000 are read"):
+        StoredTokenizer({**bytes_tokenizer().state_dict(), "pattern": "a|" * 1000 + r"[\s\S]"})
+
+
+def many_tensors(file, n, metadata=None):
+    """A safetensors file of `n` empty tensors."""
+    header = {f"t{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(n)}
+    content = json.dumps({"__metadata__": {"format": "pt", **(metadata or {})}, **header}).encode()
+    file.write_bytes(struct.pack("<Q", len(content)) + content)
+
+
+@pytest.mark.parametrize("reader", [read_model_file, describe_checkpoint, load_checkpoint, _headers, _read])
+def test_a_file_of_hundreds_of_thousands_of_tensors_is_refused(reader, tmp_path):
+    file = tmp_path / "many.safetensors"
+    many_tensors(file, 400_000)
+    with within(seconds=20), pytest.raises(ValueError, match="400,000 tensors, there may be 16,384"):
+        reader(file)
+
+
+def test_as_many_weights_as_there_may_be_are_compared_with_a_model_in_seconds(tiny_gpt):
+    model = tiny_gpt()
+    weights = {f"w{n}": torch.empty(0) for n in range(MAX_TENSORS)}
+    with within(seconds=20), pytest.raises(ConfigError, match="the weights of another model"):
+        load_weights(model, Checkpoint(Path("x"), weights, {}, None, None))
 
 
 @pytest.mark.parametrize("changed", [{"end_of_text": 255}, {"end_of_text": 2**70}, {"vocab_size": 10**12}])

@@ -332,6 +332,23 @@ def test_files_are_downloaded_once(server, cache, monkeypatch):
     assert len(requests) == len(FILES)
 
 
+@pytest.mark.parametrize("name", ["encoder.json", "vocab.bpe", DATA])
+def test_a_file_that_is_no_more_what_was_downloaded_is_downloaded_again_and_that_is_said(
+    name, server, cache, monkeypatch, capsys
+):
+    url, requests = server()
+    monkeypatch.setenv(URLS, url)
+    download("124M")
+    requests.clear()
+    content = (cache / name).read_bytes()
+    (cache / name).write_bytes(content[:-3] + bytes([content[-3] ^ 1]) + content[-2:])
+    download("124M")
+    assert requests == [f"/124M/{name}"]
+    assert_whole(cache)
+    said = capsys.readouterr().err
+    assert f"note: {cache / name}: not what was downloaded" in said
+
+
 def test_only_files_that_are_missing_or_not_whole_are_downloaded(server, cache, monkeypatch):
     url, requests = server()
     monkeypatch.setenv(URLS, url)

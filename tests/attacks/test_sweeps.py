@@ -1,0 +1,296 @@
+"""A sweep from somebody else: its ledger and its sweep.yaml are data, and decide nothing outside of its folder."""
+
+import json
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from doors import TRAIN
+from optuna.trial import TrialState
+
+from firstlight import train
+from firstlight.cli import main
+from firstlight.comparison.runs import find_runs
+from firstlight.errors import ConfigError, RunError
+from firstlight.sweeping.ledger import Ledger
+from firstlight.sweeping.plan import complete, planned
+from firstlight.sweeping.record import RECORD, read_record, trial_overrides
+from firstlight.sweeping.storage import DATABASE, backup_of
+from firstlight.sweeping.trial import make_way
+from firstlight.training.run_folder import CONFIG, ENVIRONMENT
+
+SECRET = "open-sesame-4b1d"
+SWEEP = Path("sweep")
+COMMAND = [*TRAIN, "optimizer.lr=1e-3,2e-3", "output_dir=sweep"]
+
+
+@pytest.fixture
+def sweep(monkeypatch):
+    """The ledger of a sweep of two trials, the first of which is done, with a secret in the environment."""
+    monkeypatch.setenv("FIRSTLIGHT_TEST_SECRET", SECRET)
+    ledger = Ledger.open(planned(COMMAND, None, train.arguments))
+    ledger.note(0, folder="0_lr-1e-3", overrides=["optimizer.lr=1e-3"])
+    ledger.finish(0, TrialState.COMPLETE, [1.0], metrics={"val/loss": 1.0})
+    yield ledger
+    ledger.close()
+
+
+def change(**values):
+    """The record of the sweep with other values."""
+    content = yaml.safe_load((SWEEP / RECORD).read_text())
+    (SWEEP / RECORD).write_text(yaml.safe_dump({**content, **values}))
+
+
+def spoil(key, value):
+    """The first row of the ledger with another value of an attribute."""
+    with sqlite3.connect(SWEEP / DATABASE) as database:
+        database.execute("DELETE FROM trial_user_attributes WHERE key = ? AND trial_id = 1", (key,))
+        row = (key, value if isinstance(value, bytes) else json.dumps(value))
+        database.execute("INSERT INTO trial_user_attributes (trial_id, key, value_json) VALUES (1, ?, ?)", row)
+    database.close()
+
+
+def contents(folder="."):
+    return {path: path.is_file() and path.read_bytes() for path in sorted(Path(folder).rglob("*"))}
+
+
+@pytest.mark.parametrize("name", ["../precious", "..", ".", "", "a/b", "/tmp", "a\\b", "link"])
+def test_a_row_names_nothing_but_a_folder_of_its_sweep(name, sweep, refusal):
+    Path("precious").mkdir()
+    Path("precious/thesis.txt").write_text("thesis")
+    (SWEEP / "link").symlink_to("../precious")
+    spoil("folder", name)
+    for words in (["sweep", "status", "sweep"], ["compare", "sweep", "out=null"]):
+        refusal(words)
+    for ask in (sweep.run_of, sweep.log_of):
+        with pytest.raises(ConfigError, match=r"not the name of something|a link"):
+            ask(sweep.row(0))
+    assert Path("precious/thesis.txt").read_text() == "thesis"
+
+
+def test_a_folder_that_is_no_run_is_never_removed(sweep):
+    folder = SWEEP / "1_x"
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("thesis")
+    with pytest.raises(RunError, match="not a run of this sweep"):
+        make_way(folder, can_go_on=True)
+    assert (folder / "thesis.txt").read_text() == "thesis"
+
+
+def test_what_a_killed_run_has_left_makes_way(sweep):
+    folder = SWEEP / "1_x"
+    (folder / CONFIG).parent.mkdir(parents=True)
+    (folder / ENVIRONMENT).write_text("{}")
+    make_way(folder, can_go_on=True)
+    assert not folder.exists() or not (folder / CONFIG).exists()
+
+
+WRONG = {
+    "a point": ("point", "x"),
+    "a seed": ("seed", "1"),
+    "a seed that is none": ("seed", [1]),
+    "overrides": ("overrides", "optimizer.lr=1"),
+    "an override": ("overrides", [1]),
+    "a folder": ("folder", {"a": 1}),
+    "metrics": ("metrics", [1]),
+    "a metric": ("metrics", {"val/loss": "\x1b[31m"}),
+    "no metric of a trial that is done": ("metrics", {}),
+    "seconds": ("seconds", "1"),
+    "seconds below 0": ("seconds", -1),
+    "an error": ("error", 1),
+    "a worker": ("worker", 1),
+    "a worker without end": ("worker", "1" * 10**5),
+    "when it lived": ("alive", "now"),
+    "what it repeats": ("retry_of", {}),
+    "no JSON": ("error", b"{"),
+}
+
+
+@pytest.mark.parametrize(("key", "value"), WRONG.values(), ids=WRONG)
+def test_a_row_of_another_kind_is_one_line(key, value, sweep, refusal):
+    spoil(key, value)
+    assert "not what firstlight writes" in refusal(["sweep", "status", "sweep"])
+
+
+@pytest.mark.parametrize("text", ["output_dir=precious", "hydra.run.dir=x", "init_from=x", "optimizer.lr=3e-3", "x"])
+def test_overrides_of_a_row_are_those_of_its_sweep(text, sweep, refusal):
+    with pytest.raises(ConfigError, match="not a value that"):
+        trial_overrides(sweep.record, [text], 1)
+    spoil("overrides", [text])
+    assert "not a value that" in refusal(["sweep", "best", "sweep"])
+
+
+@pytest.mark.parametrize("text", ["output_dir=precious", "hydra.run.dir=x", "hydra/launcher=x", "resume=x", "+seeds=3"])
+def test_arguments_of_a_record_are_those_of_a_trial(text, sweep, refusal):
+    change(arguments=[*sweep.record.arguments, text])
+    assert "is not an argument of a trial" in refusal(["sweep", "status", "sweep"])
+
+
+@pytest.mark.parametrize(("key", "value"), [("seeds", "1"), ("config", []), ("config_dir", 1), ("settings", {"a": 1})])
+def test_a_record_of_another_kind_is_one_line(key, value, sweep, refusal):
+    change(**{key: value})
+    assert f"{RECORD}: damaged: " in refusal(["sweep", "status", "sweep"], several=True)
+
+
+STORAGES = [
+    "sqlite:///stolen_${oc.env:FIRSTLIGHT_TEST_SECRET}.db",
+    "sqlite:///other.db",
+    "postgresql://x:y@127.0.0.1:1/z",
+]
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("words", [["sweep", "status"], ["sweep", "best"], ["sweep", "resume"], ["compare"]], ids=str)
+def test_a_storage_is_not_opened_because_a_file_names_it(storage, words, sweep, refusal):
+    change(storage=storage)
+    line = refusal([*words, "sweep", *(["out=null"] if words == ["compare"] else [])])
+    assert "storage=" in line and SECRET not in line
+
+
+def test_a_storage_that_the_command_names_is_opened_but_not_made(sweep, refusal, capfd):
+    change(storage=STORAGES[0])
+    again = f"storage={STORAGES[0]}"
+    assert "there is no such file" in refusal(["sweep", "status", "sweep", again])
+    other = Ledger.create(SWEEP, replace(sweep.record, storage=STORAGES[0]), directions=1)
+    other.add([{"params": {}, "attributes": {"point": 0, "seed": 1}}])
+    other.close()
+    assert main(["sweep", "status", "sweep", again]) == 0
+    assert "1 trial: 1 planned" in capfd.readouterr().out
+
+
+def test_a_sweep_with_a_storage_is_resumed_by_its_command_or_with_the_storage(capfd, monkeypatch):
+    monkeypatch.setenv("LEDGER", "mine")
+    storage = "sqlite:///${oc.env:LEDGER}.db"
+    command = ["train", "-m", *COMMAND, f"sweep.storage={storage}"]
+    assert main(command) == 0
+    assert main(command) == 0
+    assert main(["sweep", "resume", "sweep", f"storage={storage}"]) == 0
+    assert main(["compare", "sweep", "windows=0", "out=null", f"storage={storage}"]) == 0
+    assert main(["train", "-m", *COMMAND]) == 2
+    assert "storage was " in capfd.readouterr().err
+
+
+def test_a_record_looks_up_no_variable_that_the_command_does_not_name(sweep):
+    text = "data.path=${oc.env:FIRSTLIGHT_TEST_SECRET}.txt"
+    Path(f"{SECRET}.txt").write_text(Path("text.txt").read_text())
+    arguments = [word for word in COMMAND if not word.startswith(("data.path=", "output_dir="))]
+    folder = planned([*arguments, text, "output_dir=other"], None, train.arguments)  # the user's own
+    assert main(["sweep", "resume", str(folder)]) == 2
+    with pytest.raises(ConfigError, match=r"variables=\[FIRSTLIGHT_TEST_SECRET\]"):
+        main_resume(folder, [])
+    main_resume(folder, ["FIRSTLIGHT_TEST_SECRET"])
+
+
+def main_resume(folder, variables):
+    from firstlight.interpolation import only_variables
+
+    with only_variables(variables):
+        complete(folder, train.arguments, storage=None, config_dir=None)
+
+
+def test_settings_of_a_record_are_not_resolved(sweep, refusal):
+    settings = {**sweep.record.settings, "objectives": ["${oc.env:FIRSTLIGHT_TEST_SECRET}"]}
+    change(settings=settings)
+    line = refusal(["sweep", "status", "sweep"])
+    assert SECRET not in line and "${oc.env:FIRSTLIGHT_TEST_SECRET}" in line
+
+
+def test_a_folder_of_configs_is_read_only_if_the_command_names_it(sweep, refusal):
+    Path("conf").mkdir()
+    change(config_dir=str(Path("conf").absolute()))
+    assert "--config-dir" in refusal(["sweep", "resume", "sweep"])
+    with pytest.raises(ConfigError, match="--config-dir"):
+        complete(SWEEP, train.arguments, storage=None, config_dir="elsewhere")
+    complete(SWEEP, train.arguments, storage=None, config_dir="conf")
+
+
+def half_written(file):
+    """Leave a database as a process leaves it that is killed within a change."""
+    import subprocess
+    import sys
+
+    write = (
+        "import os, sqlite3, sys; db = sqlite3.connect(sys.argv[1], isolation_level=None);"
+        "db.execute('PRAGMA cache_size = 1'); db.execute('PRAGMA cache_spill = 1'); db.execute('BEGIN IMMEDIATE');"
+        "db.execute('CREATE TABLE junk (a)');"
+        "db.executemany('INSERT INTO junk VALUES (?)', [('x' * 5000,)] * 200); os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", write, str(file)], check=False, timeout=60)
+
+
+def with_a_log(file):
+    database = sqlite3.connect(file)
+    database.execute("PRAGMA journal_mode = WAL")
+    database.close()
+
+
+SPOILT = {
+    "as it is": lambda file: None,
+    "half written": half_written,
+    "damaged": lambda file: file.write_bytes(b"SQLite format 3\0" + b"x" * 3000),
+    "gone": lambda file: file.unlink(),
+    "with a write-ahead log": with_a_log,
+}
+
+
+@pytest.mark.parametrize("spoil_file", SPOILT.values(), ids=SPOILT)
+def test_who_only_looks_writes_nothing(spoil_file, sweep, capfd):
+    sweep.close()
+    spoil_file(SWEEP / DATABASE)
+    (SWEEP / ".sweep.lock").unlink(missing_ok=True)
+    before = contents()
+    assert main(["sweep", "status", "sweep"]) == 0
+    assert "2 trials: 1 planned, 1 done" in capfd.readouterr().out
+    with pytest.raises(ConfigError, match="there is one run"):
+        find_runs(["sweep"])
+    assert contents() == before
+
+
+@pytest.mark.parametrize("name", [f"{DATABASE}.tmp", f".{DATABASE}.backup.tmp", f"{DATABASE}.backup"])
+def test_a_backup_is_not_written_through_a_link(name, sweep):
+    Path("precious").write_text("thesis")
+    (SWEEP / name).unlink(missing_ok=True)
+    (SWEEP / name).symlink_to("../precious")
+    sweep.back_up()
+    assert Path("precious").read_text() == "thesis"
+    assert not backup_of(SWEEP / DATABASE).is_symlink() or name == f"{DATABASE}.tmp"
+
+
+@pytest.mark.parametrize("name", ["sweep.yaml", DATABASE, f"{DATABASE}-journal", ".sweep.lock", "logs", "0_lr-1e-3"])
+def test_a_sweep_with_a_link_out_of_it_is_not_resumed(name, sweep):
+    sweep.close()
+    Path("precious").mkdir()
+    target = Path("precious", name)
+    if (SWEEP / name).exists():
+        (SWEEP / name).rename(target)
+    elif name in ("logs", "0_lr-1e-3"):
+        target.mkdir()
+    else:
+        target.write_bytes(b"thesis")
+    (SWEEP / name).symlink_to(target.absolute())
+    before = contents("precious")
+    with pytest.raises(ConfigError, match="a link that leads out"):
+        complete(SWEEP, train.arguments, storage=None, config_dir=None)
+    with pytest.raises(ConfigError, match="a link that leads out"):
+        planned(COMMAND, None, train.arguments)
+    assert contents("precious") == before
+
+
+@pytest.mark.parametrize("name", [DATABASE, f"{DATABASE}-journal", ".sweep.lock", f"{DATABASE}.backup"])
+def test_a_file_that_has_another_name_outside_keeps_what_it_has_there(name, sweep):
+    sweep.close()
+    other = Path("precious")
+    if (SWEEP / name).exists():
+        other.hardlink_to(SWEEP / name)
+    else:
+        other.write_bytes(b"thesis")
+        (SWEEP / name).hardlink_to(other)
+    before = other.read_bytes()
+    ledger = Ledger.open(SWEEP)
+    ledger.note(1, seconds=5.0)
+    ledger.back_up()
+    ledger.close()
+    assert other.read_bytes() == before
+    assert read_record(SWEEP) == sweep.record
