@@ -201,7 +201,9 @@ class Ledger:
         Raises:
             ConfigError: the ledger names something that is not a folder of this sweep.
         """
-        return inside(inside(self.folder, LOGS), f"{row.folder}.log")
+        run = self.run_of(row)
+        assert run is not None
+        return inside(inside(self.folder, LOGS), f"{run.name}.log")
 
     def take(self) -> int | None:
         """The number of the first planned row, which this worker makes from now on; None if there is none."""
