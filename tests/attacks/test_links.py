@@ -23,7 +23,7 @@ THESIS = b"thesis"
 @pytest.fixture
 def run(trained):
     """A copy of a good run."""
-    return shutil.copytree(trained, "run")
+    return Path(shutil.copytree(trained, "run"))
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ def sweep(monkeypatch):
     """The ledger of a sweep of two trials, the first of which is done, with a secret in the environment."""
     monkeypatch.setenv("FIRSTLIGHT_TEST_SECRET", SECRET)
     ledger = Ledger.open(planned(COMMAND, None, train.arguments))
-    ledger.note(0, folder="0_lr-1e-3", overrides=["optimizer.lr=1e-3"])
+    ledger.note(0, folder="0_lr-1e-3", overrides=["optimizer.lr=0.001"])
     ledger.finish(0, TrialState.COMPLETE, [1.0], metrics={"val/loss": 1.0})
     yield ledger
     ledger.close()

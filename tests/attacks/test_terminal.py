@@ -42,7 +42,7 @@ def test_a_console_shows_text_as_it_is_and_control_characters_visibly(where, tex
     shown = stream.getvalue()
     assert is_plain(shown)
     if text.isprintable():
-        assert text in shown
+        assert "".join(text.split()) in "".join(shown.split())
 
 
 @pytest.mark.parametrize("text", ESCAPES.values(), ids=ESCAPES)
@@ -74,7 +74,7 @@ def test_data_is_made_printable_with_its_keys_and_keeps_its_newlines():
 @pytest.mark.parametrize("text", [ESCAPES["a colour"], ESCAPES["markup"]])
 def test_runs_with_escapes_in_their_names_and_values_are_compared_without_them(text, trained, capfd):
     for name, value in (("one", 1e-3), (text.replace("/", "_"), text)):
-        run = shutil.copytree(trained, name)
+        run = Path(shutil.copytree(trained, name))
         config = yaml.safe_load((run / ".hydra/config.yaml").read_text())
         config["optimizer"]["lr"] = value
         (run / ".hydra/config.yaml").write_text(yaml.safe_dump(config))
@@ -100,7 +100,7 @@ def test_runs_with_escapes_in_their_names_and_values_are_compared_without_them(t
 
 
 def test_a_run_folder_named_with_escapes_is_shown_without_them(trained, capfd):
-    run = shutil.copytree(trained, "run\x1b[31m")
+    run = Path(shutil.copytree(trained, "run\x1b[31m"))
     assert main(["info", f"checkpoint='{run}'"]) == 0
     assert main(["info", f"checkpoint='{run}'", "format=json"]) == 0
     assert main(["train", f"resume='{run}'", "trainer.max_steps=3"]) == 0

@@ -66,7 +66,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def entry(self, name):
         content = self.server.files[name]
-        entry = {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+        blob = b"blob %d\0" % len(content) + content  # as git hashes a file
+        entry = {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(blob).hexdigest()}
         if name.endswith(".safetensors"):
             entry["lfs"] = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 130}
         return entry
