@@ -205,22 +205,24 @@ class StoredTokenizer(Tokenizer):
             ConfigError: it does, or the pattern cannot cut this text.
         """
         found: list[Any] = []
+        failures: list[BaseException] = []
 
         def run() -> None:
             try:
                 found.append(encode(text))
             except (KeyboardInterrupt, SystemExit):
                 raise
-            except BaseException:  # a panic of tiktoken's Rust is no Exception
-                return
+            except BaseException as error:  # a panic of tiktoken's Rust is no Exception
+                failures.append(error)
 
         if self.state["pattern"] in KNOWN_PATTERNS:
             run()
         else:
             self._wait_for(threading.Thread(target=run, daemon=True), text)
-        if not found:
+        if failures:
             pattern = shorten(repr(self.state["pattern"]))
-            raise ConfigError(f"the checkpoint's tokenizer cannot encode this text; its pattern is {pattern}")
+            problem = f"the checkpoint's tokenizer cannot encode this text; its pattern is {pattern}"
+            raise ConfigError(problem) from failures[0]
         return found[0]
 
     def _wait_for(self, thread: threading.Thread, text: str) -> None:
