@@ -130,23 +130,22 @@ def run(sweep: Planned, of_hydra: list[str]) -> None:
         ConfigError: there is no such launcher.
         RunError: trials have failed.
     """
-    told = {} if sweep.storage is None else {TOLD: sweep.storage}
-    with _environment(told), only_variables(sweep.variables):
+    with _told(sweep.storage), only_variables(sweep.variables):
         _launch(sweep.folder, of_hydra)
 
 
 @contextmanager
-def _environment(more: dict[str, str]) -> Iterator[None]:
-    """Within the block, `more` variables of the environment."""
-    before = {name: os.environ.get(name) for name in more}
-    os.environ.update(more)
+def _told(storage: str | None) -> Iterator[None]:
+    """Within the block, the processes of trials know the storage that the user's own command names."""
+    before = os.environ.get(TOLD)
+    if storage is not None:
+        os.environ[TOLD] = storage
     try:
         yield
     finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
+        os.environ.pop(TOLD, None)
+        if before is not None:
+            os.environ[TOLD] = before
 
 
 def _launch(folder: Path, of_hydra: list[str]) -> None:
