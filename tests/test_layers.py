@@ -10,6 +10,7 @@ LAYERS = (
     {"errors"},
     {"files", "processes"},
     {"interpolation"},
+    {"overrides"},
     {"config"},
     {"model"},
     {"data", "decoding", "optim"},

@@ -12,11 +12,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from firstlight.compose import conf_dir, quoted
 from firstlight.config import NonEmpty, check_config
 from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, one_line
 from firstlight.output import write
+from firstlight.overrides import conf_dir, setting
 from firstlight.processes import number
 from firstlight.sweeping import TRIAL, report
 from firstlight.sweeping.ledger import Ledger
@@ -94,7 +94,7 @@ def run(folder: Path, of_hydra: list[str]) -> None:
     """
     launched_with = sys.argv
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back as they are
-    place = f"hydra.sweep.dir={quoted(str(folder.absolute()))}"
+    place = setting("hydra.sweep.dir", str(folder.absolute()))
     config_dir = read_record(folder).config_dir
     more = ["--config-dir", config_dir] if config_dir else []
     sys.argv = ["firstlight train", "--multirun", *of_hydra, place, "hydra.sweep.subdir=.", *more]

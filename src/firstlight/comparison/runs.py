@@ -10,6 +10,7 @@ from typing import Any
 from firstlight.comparison.settings import sign_of
 from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, did_you_mean, one_line, shorten
+from firstlight.overrides import command, named
 from firstlight.sweeping.ledger import Ledger
 from firstlight.sweeping.record import RECORD
 from firstlight.training.callbacks.sample_generation import FILE_NAME as SAMPLES
@@ -119,7 +120,8 @@ def _trials(sweep: Path) -> list[Path]:
         ledger.close()
     done = [sweep / row.folder for row in rows if row.state == "done" and row.folder is not None]
     if not done:
-        raise ConfigError(f"runs ({sweep}): no trial of this sweep is done yet (firstlight sweep status {sweep})")
+        status = command("sweep", "status", named("folder", str(sweep)))
+        raise ConfigError(f"runs ({sweep}): no trial of this sweep is done yet ({status})")
     return done
 
 

@@ -35,6 +35,7 @@ class Settings:
     resamples: Annotated[int, Field(ge=100, le=10**6)]
     seed: Seed
     out: NonEmpty | None
+    data: dict[str, NonEmpty | list[NonEmpty]] | None = None
 
     def __post_init__(self) -> None:
         if self.weights == "best" and not self.is_measured:

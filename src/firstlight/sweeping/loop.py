@@ -11,6 +11,7 @@ from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESample
 from optuna.trial import TrialState
 
 from firstlight.errors import RunError
+from firstlight.overrides import command, named
 from firstlight.sweeping import TRIAL, report
 from firstlight.sweeping.ledger import Ledger, Row
 from firstlight.sweeping.plan import Check, composed, digest, refusal
@@ -136,6 +137,6 @@ def work_on(folder: Path, launch: Launch, check: Check, at_once: int) -> None:
         failed = [row for row in rows if row.state == "failed"]
         if failed:
             some = f"{len(failed)} of {len(rows)} trials failed, the first: {failed[0].name}: {failed[0].error}"
-            raise RunError(f"{some}\nmake them again with: firstlight sweep retry {folder}")
+            raise RunError(f"{some}\nmake them again with: {command('sweep', 'retry', named('folder', str(folder)))}")
     finally:
         ledger.close()
