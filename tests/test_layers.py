@@ -11,6 +11,7 @@ LAYERS = (
     {"output", "console"},
     {"files", "processes"},
     {"interpolation"},
+    {"overrides"},
     {"config"},
     {"model"},
     {"data", "decoding", "optim"},

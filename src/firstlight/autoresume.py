@@ -8,6 +8,8 @@ from firstlight.compose import compose_config, parse_overrides
 from firstlight.data.files import user_path
 from firstlight.errors import ConfigError
 from firstlight.interpolation import ENVIRONMENT as ENVIRONMENT_TEXT
+from firstlight.interpolation import as_typed
+from firstlight.overrides import setting
 from firstlight.training.run_folder import CONFIG, ENVIRONMENT, OVERRIDES, read_record, slurm_job
 
 
@@ -36,9 +38,9 @@ def autoresume(overrides: list[str], config_dir: str | None) -> list[str]:
     """
     if not is_auto(overrides):
         return overrides
-    own = [word for word in overrides if not word.startswith(("resume=", "+resume=", "++resume="))]
+    own = [word for word in overrides if word.partition("=")[0].lstrip("+") != "resume"]
     is_requeued = own == overrides
-    if not is_requeued and not any(word.startswith("output_dir=") for word in own):
+    if not is_requeued and not any(word.partition("=")[0].lstrip("+") == "output_dir" for word in own):
         raise ConfigError("resume: auto goes on with the run in output_dir, which has a new name each time: give one")
     if not processes.is_further():
         wanted = user_path(str(compose_config("train", own, config_dir).output_dir))
@@ -53,13 +55,15 @@ def autoresume(overrides: list[str], config_dir: str | None) -> list[str]:
     run = Path(found)
     began_with = read_record(run / OVERRIDES, list)
     # What comes from the environment is not kept with a run: it is to be given again, as it is here.
-    return [*(word for word in own if word not in began_with or ENVIRONMENT_TEXT in word), f"resume={run}"]
+    again = [word for word in own if as_typed(word) not in began_with or ENVIRONMENT_TEXT in word]
+    return [*again, setting("resume", str(run))]
 
 
 def _of_this_job(wanted: Path, own: list[str]) -> Path | None:
     """The run that this SLURM job began last with the command `own`; `wanted` is where it would be made today."""
     for file in sorted(wanted.parent.glob(f"*/{ENVIRONMENT}"), key=lambda f: f.stat().st_mtime, reverse=True):
         began_with = read_record(file.parent / OVERRIDES, list)
-        if read_record(file, dict).get("slurm_job") == slurm_job() and all(word in began_with for word in own):
+        is_same_command = all(as_typed(word) in began_with for word in own)
+        if read_record(file, dict).get("slurm_job") == slurm_job() and is_same_command:
             return file.parent
     return None

@@ -140,7 +140,7 @@ def _run(verb: str, rest: list[str]) -> int:
         from firstlight.autoresume import autoresume, is_auto
 
         goes_on, args.overrides = is_auto(args.overrides), autoresume(args.overrides, args.config_dir)
-    resumed = compose.resumed_config(args.overrides) if verb == "train" else None
+    resumed = compose.resumed_config(args.overrides, args.config_dir) if verb == "train" else None
     if resumed is None:
         trials = compose.check_overrides(verb, args.overrides, multirun=args.multirun, config_dir=args.config_dir)
         for config in trials:  # a sweep is refused whole, before its first job

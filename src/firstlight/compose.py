@@ -1,6 +1,7 @@
 """From a command line to a composed config, with mistakes found before Hydra writes anything."""
 
 import argparse
+import functools
 import math
 import re
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
@@ -19,19 +21,17 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from firstlight.data.files import user_path
+from firstlight.data.files import is_hidden, user_path
 from firstlight.errors import ConfigError, did_you_mean, one_line, shorten
 from firstlight.interpolation import UNUSED, as_data, as_typed, from_environment, given_again
+from firstlight.overrides import MOST_PARTS, conf_dir, is_quoted, quoted, ready, setting, text_keys
 from firstlight.processes import is_further
-
-TEXT_KEYS = ("prompt", "stop", "callbacks.sample_generation.prompt")
-"""Keys whose value is taken as it was typed: prose is full of what Hydra's grammar reads as something else."""
 
 POSITIONALS: dict[str, tuple[str, ...]] = {"sweep": ("action", "folder"), "compare": ("runs",)}
 """Keys of a verb that may be given as words alone: `firstlight sweep status DIR`, `firstlight compare RUN RUN`."""
+TEXT_MAY_HAVE_MOVED = ("evaluate", "compare")
+"""Verbs with no section `data` of their own, to which data.path=... says where the text of a run is now."""
 
-MOST_PARTS = 2000
-"""Of one setting: Hydra's parser takes the square of their number, two seconds for these."""
 LONGEST_KEY = 200
 """Bytes of a key; Hydra looks for a folder of that name, which has 255 at most."""
 MOST_VALUES = 1000
@@ -42,12 +42,6 @@ CHANGEABLE = (
     *("trainer.micro_batch_size", "callbacks.", "logger.", "on_nan"),
 )
 """What a continued run may change; the rest would change what has already happened."""
-
-
-def conf_dir() -> str:
-    """The folder of YAML files: inside the installed package, or at the top of a checkout."""
-    packaged = Path(__file__).parent / "conf"
-    return str(packaged if packaged.is_dir() else Path(__file__).parents[2] / "conf")
 
 
 def parse_arguments(verb: str, rest: list[str]) -> argparse.Namespace:
@@ -74,7 +68,7 @@ def parse_arguments(verb: str, rest: list[str]) -> argparse.Namespace:
         raise ConfigError("--run, --multirun, --cfg, --info and --shell-completion exclude each other")
     args.overrides += more  # argparse takes no overrides after an option: firstlight train a=1 -m b=2,3
     args.options = [word for word in rest if word not in args.overrides]
-    args.overrides = [listed(word, args.config_dir) for word in _named(verb, args.overrides)]
+    args.overrides = _named(verb, args.overrides)
     for word in args.overrides:
         if "=" not in word and not word.startswith("~"):
             raise ConfigError(f"'{word}' is not a setting: write key=value (firstlight {verb} --help lists the keys)")
@@ -83,7 +77,11 @@ def parse_arguments(verb: str, rest: list[str]) -> argparse.Namespace:
             raise ConfigError(f"{word}: a sweep is asked for with -m")
         if is_given and word.startswith(("hydra.run.dir=", "hydra.sweep.dir=")) and verb == "train":
             raise ConfigError(f"{word}: the folder of a run is output_dir=... here")
-    args.overrides = [_quote_text(word) for word in args.overrides]
+    prepare = functools.partial(ready, config_dir=args.config_dir, multirun=args.multirun)
+    args.overrides = [listed(prepare(word), args.config_dir) for word in args.overrides]
+    if verb in TEXT_MAY_HAVE_MOVED and not any(word.startswith("data=") for word in args.overrides):
+        texts = tuple(f"{key}=" for key in text_keys(args.config_dir) if key.startswith("data."))
+        args.overrides = [f"+{word}" if word.startswith(texts) else word for word in args.overrides]
     if args.config_dir is not None and not Path(args.config_dir).is_dir():
         raise ConfigError(f"--config-dir {args.config_dir}: there is no such folder")
     return args
@@ -102,7 +100,7 @@ def compose_config(
 
 
 def _searchpath(config_dir: str | None) -> list[str]:
-    return [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
+    return [f"hydra.searchpath=[{quoted(f'file://{Path(config_dir).resolve()}')}]"] if config_dir else []
 
 
 @contextmanager
@@ -163,7 +161,8 @@ def parse_overrides(overrides: list[str]) -> list[Override]:
     parser = OverridesParser.create()
     parsed = []
     for text in overrides:
-        if text.partition("=")[0].lstrip("+") not in TEXT_KEYS and sum(map(text.count, "[]{}(), ")) > MOST_PARTS:
+        is_long = sum(map(text.count, "[]{}(), ")) > MOST_PARTS
+        if is_long and not is_quoted(text.partition("=")[2]):
             raise ConfigError(f"{shorten(text)}: too long: more than {MOST_PARTS} brackets, commas and spaces")
         try:
             override = parser.parse_override(text)
@@ -187,7 +186,7 @@ def parse_overrides(overrides: list[str]) -> list[Override]:
     return parsed
 
 
-def resumed_config(overrides: list[str]) -> DictConfig | None:
+def resumed_config(overrides: list[str], config_dir: str | None = None) -> DictConfig | None:
     """The composed config of the run that an override `resume=RUN` names, with the other overrides; None without one.
 
     Raises:
@@ -217,16 +216,21 @@ def resumed_config(overrides: list[str]) -> DictConfig | None:
             continue
         if override.is_sweep_override():
             raise ConfigError(f"{key}: one run is continued at a time, with one value")
-        if not key.startswith(CHANGEABLE) and key not in again:
+        is_text = key.startswith("data.") and key in text_keys(config_dir)  # moved; fit checks that it is the same
+        if not key.startswith(CHANGEABLE) and key not in again and not is_text:
             allowed = ", ".join(f"{start}*" for start in CHANGEABLE)
-            raise ConfigError(f"{key}: a continued run keeps its own; only {allowed} can be changed")
+            raise ConfigError(
+                f"{key}: a continued run keeps its own; only {allowed} can be changed, "
+                "and data.path, if the text has moved"
+            )
         if key not in known and not override.is_add():
             raise ConfigError(f"{key}: the run has no such key{did_you_mean(key, known)}")
         if override.is_delete():
             parent, _, last = key.rpartition(".")
             OmegaConf.select(config, parent).pop(last)
         else:
-            OmegaConf.update(config, key, override.value(), force_add=True)
+            value = _absolute(override.value()) if is_text else override.value()
+            OmegaConf.update(config, key, value, force_add=True)
     given = [override.key_or_group for override in parsed]
     if lost := {key: again[key] for key in again if not any(f"{key}.".startswith(f"{other}.") for other in given)}:
         when = "when the run began; give it again"
@@ -234,6 +238,17 @@ def resumed_config(overrides: list[str]) -> DictConfig | None:
         raise ConfigError("\n".join(lines))
     config.resume = names[-1] if "${" in str(names[-1]) else str(folder)
     return config
+
+
+def _absolute(value: Any) -> Any:
+    """Paths from here as paths from everywhere; what is no path to something stays as it is."""
+    if isinstance(value, list):
+        return [_absolute(element) for element in value]
+    try:
+        is_path = isinstance(value, str) and "${" not in value and user_path(value).exists()
+    except (OSError, ValueError):  # no name for a file
+        return value
+    return str(user_path(value).absolute()) if is_path else value
 
 
 def _trials(overrides: list[str], multirun: bool) -> Iterator[list[str]]:
@@ -272,13 +287,26 @@ def _values(text: str, override: Override) -> list[str]:
 
 def _named(verb: str, words: list[str]) -> list[str]:
     """`words` with the keys of those that are given without one."""
-    keys = POSITIONALS.get(verb, ())
-    alone = [word for word in words if "=" not in word and not word.startswith("~")] if keys else []
+    if verb not in POSITIONALS:
+        return words
+    keys = POSITIONALS[verb]
+    alone = [word for word in words if _is_alone(verb, word)]
     rest = [word for word in words if word not in alone]
-    values = [quoted(word) for word in alone]
-    if verb == "compare" and len(values) > 1:
-        return [f"runs=[{','.join(values)}]", *rest]
-    return [*(f"{key}={value}" for key, value in zip(keys, values, strict=False)), *alone[len(keys) :], *rest]
+    if verb == "compare" and len(alone) > 1:
+        return [f"runs=[{','.join(map(quoted, alone))}]", *rest]
+    pairs = zip(keys, alone, strict=False)
+    return [*(setting(key, value) for key, value in pairs), *alone[len(keys) :], *rest]
+
+
+def _is_alone(verb: str, word: str) -> bool:
+    """Is this a word without a key? A path may have `=` in it, where there is something of that name."""
+    key, equals, _ = word.partition("=")
+    if not equals or key in yaml.safe_load(Path(conf_dir(), f"{verb}.yaml").read_text(encoding="utf-8")):
+        return not equals
+    try:
+        return user_path(word).exists()
+    except OSError:  # a name too long for a file
+        return False
 
 
 def listed(text: str, config_dir: str | None) -> str:
@@ -300,34 +328,6 @@ def listed(text: str, config_dir: str | None) -> str:
     return f"{override.get_key_element()}={','.join(names)}"
 
 
-def typed(override: str) -> str:
-    """An override that is ready for Hydra's grammar as it would be typed: what `parse_arguments` makes it from."""
-    key, _, value = override.partition("=")
-    if key.lstrip("+") not in TEXT_KEYS:
-        return override
-    if value.startswith("${text:"):
-        return as_typed(override)
-    return f"{key}={parse_overrides([override])[0].value()}" if value.startswith('"') else override
-
-
-def _quote_text(word: str) -> str:
-    key, equals, value = word.partition("=")
-    if not equals or key.lstrip("+") not in TEXT_KEYS:
-        return word
-    if key == "stop" and (value == "null" or value.startswith("[")):  # none, or a list of them
-        return word
-    if "${" in value or value == "???":  # OmegaConf would read an interpolation, or a missing value
-        return f"{key}=${{text:{value.encode().hex()}}}"
-    return f"{key}={quoted(value)}"
-
-
-def quoted(value: str) -> str:
-    """`value` as Hydra's grammar takes it for text."""
-    escaped = re.sub(r'(\\*)(")', r"\1\1\\\2", value)  # backslashes count only before a quote
-    escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
-    return f'"{escaped}"'
-
-
 def _missing_choice(error: MissingConfigException) -> str:
     group, _, choice = str(error.missing_cfg_file).rpartition("/")
     options = [str(option) for option in error.options or []]
@@ -339,7 +339,8 @@ def _missing_choice(error: MissingConfigException) -> str:
 
 def _choices(group: str, config_dir: str | None = None) -> list[str]:
     folders = [Path(folder) / group for folder in (conf_dir(), config_dir) if folder is not None]
-    return sorted({file.stem for folder in folders for file in folder.glob("*.yaml")} - {"base"})
+    files = [file for folder in folders for file in folder.glob("*.yaml") if not is_hidden(file.name)]
+    return sorted({file.stem for file in files} - {"base"})
 
 
 def _explain(verb: str, overrides: list[str], config_dir: str | None, error: Exception) -> str:
@@ -399,7 +400,8 @@ def _first_line(error: BaseException | None) -> str:
 
 def slug(text: str) -> str:
     """A folder name from the overrides of a sweep's job: lr=1e-3,seed=1 is lr-1e-3_seed-1."""
-    return re.sub(r"[^\w.+-]+", "_", text.replace("=", "-"))[:120]
+    name = re.sub(r"[^\w.+-]+", "_", text.replace("=", "-"))
+    return name.encode()[:120].decode(errors="ignore")  # a file system counts bytes
 
 
 OmegaConf.register_new_resolver("slug", slug, replace=True)

@@ -76,6 +76,8 @@ def _on_text(
     loaded: Checkpoint, model: LanguageModel, trainer: pl.Trainer, split: str, data: dict[str, Any] | None
 ) -> dict[str, float]:
     text = text_of(loaded, model, split, data)
+    for oddity in text.notes:
+        note(oddity)
     module = EvaluationModule(model, text.tokenizer.byte_lengths)
     module.splits = [split]
     trainer.validate(module, dataloaders=text.eval_dataloader(split), verbose=False)

@@ -1,5 +1,6 @@
 """`firstlight export`: a checkpoint in a format that other programs read."""
 
+import shlex
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,6 +10,7 @@ from firstlight.config import NonEmpty, build, check_config
 from firstlight.data.files import user_path
 from firstlight.errors import ConfigError
 from firstlight.output import say
+from firstlight.overrides import setting, typed
 from firstlight.weights.checkpoint import load_checkpoint
 from firstlight.weights.export import check_free, export_huggingface, export_safetensors
 from firstlight.weights.find import find_checkpoint
@@ -48,7 +50,8 @@ def main(config: DictConfig) -> None:
     path = export(**build(plain))
     if plain["format"] == "hf":
         size = sum(file.stat().st_size for file in path.iterdir())
-        load = f'; load it with transformers.AutoModelForCausalLM.from_pretrained("{path}")'
+        load = f"; load it with transformers.AutoModelForCausalLM.from_pretrained({str(path)!r})"
         say(f"wrote the model in Hugging Face's format to {path} ({size / 1e6:,.1f} MB){load}")
     else:
-        say(f"wrote the weights to {path} ({path.stat().st_size / 1e6:,.1f} MB); load them with checkpoint={path}")
+        load = shlex.quote(typed(setting("checkpoint", str(path))))
+        say(f"wrote the weights to {path} ({path.stat().st_size / 1e6:,.1f} MB); load them with {load}")

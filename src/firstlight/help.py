@@ -7,7 +7,8 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from firstlight.compose import compose_config, conf_dir
+from firstlight.compose import compose_config
+from firstlight.overrides import commented, conf_dir
 
 LIST_GROUPS = ("callbacks", "logger")
 """Groups of which several are chosen, each with a section of its name: Hydra does not record those choices."""
@@ -33,6 +34,7 @@ def help_text(verb: str, purpose: str, overrides: list[str], config_dir: str | N
     if groups:
         heading = "Groups: choose one with group=choice (callbacks and logger take a list: callbacks=[default,x])"
         lines += [heading, "", *groups, ""]
+    lines += ["Values: a text is taken as it is typed, or what is in Hydra's quotes; prose every character of it", ""]
     lines += ["Keys: set one with key=value; the value shown is the default of this composition", ""]
     lines += [f"  {line}" for line in _key_lines(plain, "", comments)]
     return "\n".join(lines) + "\n"
@@ -100,27 +102,4 @@ def _with_bases(relative: Path, package: str, folders: list[Path]) -> Iterator[t
 
 def _comments(file: Path) -> dict[str, str]:
     """Dotted key -> the comment at the end of its line, with the lines of comment right below it."""
-    text = file.read_text(encoding="utf-8")
-    lines = text.splitlines()
-    found: dict[str, str] = {}
-
-    def visit(node: yaml.Node, path: str) -> None:
-        if not isinstance(node, yaml.MappingNode):
-            return
-        for key, value in node.value:
-            name = f"{path}{key.value}"
-            line = value.end_mark.line if isinstance(value, yaml.ScalarNode) else key.start_mark.line
-            _, _, comment = lines[line][key.end_mark.column :].partition(" # ")
-            words = [comment.strip()]
-            for below in lines[line + 1 :]:
-                if not below.strip().startswith("#") or not below.startswith(" "):
-                    break
-                words.append(below.strip().lstrip("# "))
-            if any(words):
-                found[name] = " ".join(w for w in words if w)
-            visit(value, f"{name}.")
-
-    root = yaml.compose(text)
-    if root is not None:
-        visit(root, "")
-    return found
+    return {name: comment for name, _, comment in commented(file.read_text(encoding="utf-8"))}

@@ -15,12 +15,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from firstlight.compose import conf_dir, quoted
 from firstlight.config import NonEmpty, check_config
 from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, one_line
 from firstlight.interpolation import as_typed, only_variables
 from firstlight.output import say, write
+from firstlight.overrides import conf_dir, setting
 from firstlight.processes import number
 from firstlight.sweeping import TRIAL, report
 from firstlight.sweeping.ledger import Ledger
@@ -151,7 +151,7 @@ def _told(storage: str | None) -> Iterator[None]:
 def _launch(folder: Path, of_hydra: list[str]) -> None:
     launched_with = sys.argv
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back as they are
-    place = f"hydra.sweep.dir={quoted(str(folder.absolute()))}"
+    place = setting("hydra.sweep.dir", str(folder.absolute()))
     config_dir = read_record(folder).config_dir
     more = ["--config-dir", config_dir] if config_dir else []
     sys.argv = ["firstlight train", "--multirun", *of_hydra, place, "hydra.sweep.subdir=.", *more]

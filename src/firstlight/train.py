@@ -1,21 +1,26 @@
 """`firstlight train`: check the config, build it, fit."""
 
 import os
+import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from firstlight.config import build, check_config
-from firstlight.errors import ConfigError, shown
+from firstlight.errors import ConfigError, FinishedError, shown
 from firstlight.interpolation import as_typed, check_kept
+from firstlight.overrides import text_keys
 from firstlight.processes import number
 from firstlight.sweeping import SWEEP, TRIAL
 from firstlight.training.allocation import keep_freed_memory
 from firstlight.training.fit import fit
+from firstlight.training.places import with_files
 from firstlight.training.run_config import RunConfig
+from firstlight.training.run_folder import note_data
 
 SET_BY_FIT = {
     "data": "the data of a run are its section data",
@@ -66,17 +71,29 @@ def arguments_with(config: DictConfig, name: str, entry: Callable[..., Any]) -> 
     return RunConfig(plain, check_kept(config, plain)), values
 
 
-def main(config: DictConfig, changes: list[str] | None = None) -> float:
-    """Train; return the validation loss, for sweepers to minimise. `changes` are the overrides of a continued run."""
+def main(config: DictConfig, changes: list[str] | None = None) -> float | None:
+    """Train; return the validation loss, for sweepers to minimise. `changes` are the overrides of a continued run.
+
+    Of a run that is finished nothing but where its text is can be changed; then there is no loss to return.
+    """
     plain = arguments(config)
     stored = check_kept(config, plain)
     given = changes if changes is not None else OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
     keep_freed_memory()
-    built = build(plain)
+    resumed = Path(plain["resume"]) if plain["resume"] is not None else None
+    built = build(with_files(plain, resumed))  # what is stored keeps its paths as they were given
     if SWEEP in os.environ:
         from firstlight.sweeping.pruning import Pruning  # late: only trials need Optuna
 
         pruning = Pruning(sweep=os.environ[SWEEP], number=number(TRIAL, 0))
         built["callbacks"] = {**(built["callbacks"] or {}), "pruning": pruning}
-    fitted = fit(stored, [as_typed(str(override)) for override in given or ()], **built)
+    try:
+        fitted = fit(stored, [as_typed(str(override)) for override in given or ()], **built)
+    except FinishedError as error:  # raised when the text had been found to be the same
+        given_keys = {word.partition("=")[0].lstrip("+") for word in changes or ()}
+        if resumed is None or not any(key.startswith("data.") for key in given_keys & text_keys().keys()):
+            raise
+        note_data(resumed, stored["data"])
+        print(f"note: {str(error).removeprefix('resume: ')}; where its text is has been noted", file=sys.stderr)
+        return None
     return fitted.metrics["val/loss"]

@@ -15,7 +15,6 @@ from rich import box
 from rich.table import Table
 
 from firstlight import cli, train
-from firstlight.compose import quoted
 from firstlight.config import build
 from firstlight.console import SafeConsole
 from firstlight.data.files import user_path
@@ -23,6 +22,7 @@ from firstlight.errors import ConfigError, VerificationError, without_hidden
 from firstlight.files import replace_text
 from firstlight.interpolation import UNUSED, from_environment
 from firstlight.output import say
+from firstlight.overrides import setting
 from firstlight.training.fit import fit
 from firstlight.training.process import start_server
 from firstlight.training.run_config import RunConfig
@@ -81,7 +81,7 @@ def begin(plain: dict[str, Any], stored: dict[str, Any]) -> int:
 def go_on(folder: str, stored: dict[str, Any]) -> int:
     """In a process of its own: continue the run in `folder` as a user would; return the exit code."""
     again = [f"{key}={text}" for key, text in from_environment(stored) if key not in UNUSED]
-    return cli.main(["train", f"resume={quoted(folder)}", *again])
+    return cli.main(["train", setting("resume", folder), *again])
 
 
 @contextmanager

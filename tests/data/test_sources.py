@@ -1,9 +1,14 @@
+import bz2
+import gzip
+import lzma
+import os
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
+from firstlight.data.files import read_text
 from firstlight.data.lamplighters import LamplightersData
 from firstlight.data.order import SeededOrder
 from firstlight.data.pydoc import PydocData
@@ -158,3 +163,142 @@ def test_a_failed_download_says_in_one_line_where_to_put_the_file(answer, server
     assert str(tmp_path / "the-verdict.txt") in str(caught.value)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def text_data(path, **settings):
+    data = source(TextData, path=str(path), **settings)
+    data.setup()
+    return data
+
+
+STORY = "The lamp was lit, and nobody on the quay had seen who did it. " * 4
+
+
+def test_hidden_files_and_backups_are_left_out_at_any_depth_and_it_is_said(tmp_path):
+    for name in ("a.txt", ".a.txt", ".ipynb_checkpoints/a-checkpoint.txt", "deep/.git/x.md", "deep/b~/b.txt", "c.txt~"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(STORY + name)
+    (tmp_path / "code.py").write_text("x")
+    data = text_data(tmp_path)
+    assert data.documents() == [STORY + "a.txt"]
+    assert data.summary().startswith("1 file; left out: 5 hidden, 1 not .txt or .md\ntrain ")
+
+
+def test_what_is_named_itself_is_read_even_if_it_is_hidden(tmp_path):
+    (tmp_path / ".notes").mkdir()
+    for name in (".notes/a.txt", ".b.txt", "c~"):
+        (tmp_path / name).write_text(name)
+    assert read([str(tmp_path / name) for name in (".notes", ".b.txt", "c~")]) == [".notes/a.txt", ".b.txt", "c~"]
+
+
+def test_a_folder_with_hidden_texts_alone_says_so(tmp_path):
+    (tmp_path / ".a.txt").write_text(STORY)
+    with pytest.raises(ValueError, match=r"without \.txt or \.md files \(1 hidden ones? .* left out\)"):
+        read(tmp_path)
+
+
+def test_the_order_of_files_depends_neither_on_the_file_system_nor_on_how_it_writes_letters(tmp_path, monkeypatch):
+    names = [
+        "a.txt",
+        "cafe\u0301.txt",
+        "caff.txt",
+        "caf\u00ea.txt",
+        "z/a.txt",
+        "b/z.txt",
+    ]  # é as two characters, ê as one
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    wanted = ["a.txt", "b/z.txt", "caff.txt", "cafe\u0301.txt", "caf\u00ea.txt", "z/a.txt"]
+    assert read(tmp_path) == wanted
+    walk = os.walk
+
+    def backwards(*args, **kwargs):
+        for place, folders, files in walk(*args, **kwargs):
+            folders.reverse()
+            yield place, folders, sorted(files, reverse=True)
+
+    monkeypatch.setattr(os, "walk", backwards)
+    assert read(tmp_path) == wanted
+
+
+def test_what_is_odd_about_the_files_is_noted(tmp_path):
+    (tmp_path / "a.txt").write_text(STORY)
+    (tmp_path / "b.txt").symlink_to("a.txt")
+    (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "circle").symlink_to(tmp_path)
+    (tmp_path / "broken.txt").symlink_to("nowhere")
+    empty, twice, links = text_data(tmp_path).notes
+    assert "empty.txt has no text" in empty
+    assert "b.txt has the same text as" in twice and "training and validation may share it" in twice
+    assert "circle: a link to a folder, which is not followed" in links
+
+
+def test_one_file_that_is_named_twice_is_noted(tmp_path):
+    (tmp_path / "a.txt").write_text(STORY)
+    data = source(TextData, path=[str(tmp_path), str(tmp_path / "a.txt")])
+    data.setup()
+    assert "has the same text as" in data.notes[0]
+
+
+def test_a_folder_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text(STORY)
+    (tmp_path / "secret").mkdir()
+    scandir = os.scandir
+
+    def deny(path):
+        if str(path).endswith("secret"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", deny)
+    with pytest.raises(ValueError, match=r"path \(.*secret\) cannot be read: Permission denied"):
+        read(tmp_path)
+
+
+KINDS = {
+    "UTF-16": (STORY.encode("utf-16"), "iconv -f utf-16 "),
+    "UTF-16 of the other order": (b"\xfe\xff" + STORY.encode("utf-16-be"), "iconv -f utf-16 "),
+    "UTF-16 without a mark": (STORY.encode("utf-16-le"), "iconv -f utf-16-le "),
+    "UTF-16, big end first, without a mark": (STORY.encode("utf-16-be"), "iconv -f utf-16-be "),
+    "UTF-16 of Russian without a mark": (("Лампа горела. " * 20).encode("utf-16-le"), "iconv -f utf-16-le "),
+    "UTF-32": (STORY.encode("utf-32"), "iconv -f utf-32 "),
+    "UTF-32 without a mark": (STORY.encode("utf-32-be"), "iconv -f utf-32-be "),
+    "gzip": (gzip.compress(STORY.encode()), "gunzip -c"),
+    "bzip2": (bz2.compress(STORY.encode()), "bzip2 -dc"),
+    "xz": (lzma.compress(STORY.encode()), "xz -dc"),
+    "zstd": (b"\x28\xb5\x2f\xfd\x04\x00abc", "zstd -dc"),
+    "zip": (b"PK\x03\x04\x0a\0\0\0\0\0a.txt" + STORY.encode(), "unzip"),
+    "docx": (b"PK\x03\x04\x14\0\x06\0[Content_Types].xml PK\x03\x04 word/document.xml" + b"x" * 40, "Word's .docx"),
+    "tar": (b"a.txt".ljust(257, b"\0") + b"ustar\x0000" + b"\0" * 200 + STORY.encode(), "tar -xf"),
+    "PDF": (b"%PDF-1.4\n1 0 obj <<>> endobj\n", "pdftotext"),
+    "RTF": (rb"{\rtf1\ansi The lamp}", "RTF"),
+    "PNG": (b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR", "a PNG picture"),
+    "SQLite": (b"SQLite format 3\0\x10\0\x01\x01", "an SQLite database"),
+    "parquet": (b"PAR1\x15\x04\x15" + b"abc" * 20 + b"PAR1", "parquet"),
+    "something binary": (bytes(range(32)) * 10, "binary data"),
+    "latin1": ("né à Paris, été".encode("latin-1"), "it looks like latin1; convert it: iconv -f latin1 -t utf-8"),
+    "cp1252": ("“né” à Paris, été".encode("cp1252"), "it looks like cp1252"),
+    "cp1251": (("Лампа горела всю ночь " * 5).encode("cp1251"), "find its encoding"),
+    "Shift-JIS": (("灯りがともった" * 5).encode("shift_jis"), "find its encoding"),
+    "UTF-8, damaged": (("né à Paris, été " * 4).encode() + b"\xc3", "it is UTF-8 but for 1 place"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_that_is_not_utf8_text_is_named_for_what_it_is(tmp_path, kind):
+    content, words = KINDS[kind]
+    (tmp_path / "a.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=r"is not (UTF-8 text|text in UTF-8)") as caught:
+        read_text(tmp_path / "a.txt")
+    assert words in str(caught.value)
+    assert ("latin1" in str(caught.value)) == (kind == "latin1")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [STORY, "PK is a name", "a\0b" + STORY, "\x1b[1mbold\x1b[0m", "ЛАМПА", "灯", "", "\n", "%", "BZh9 is a rank"],
+)
+def test_text_in_utf8_is_read_whatever_it_begins_with(tmp_path, text):
+    (tmp_path / "a.txt").write_text(text, encoding="utf-8")
+    assert read_text(tmp_path / "a.txt") == text

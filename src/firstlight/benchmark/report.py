@@ -1,5 +1,6 @@
 """What was measured, as tables and as plain data."""
 
+import shlex
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -134,13 +135,13 @@ def words(suggestion: Suggestion, larger: Suggestion | None, tolerance: float) -
     else:
         lines = [
             f"{within}: {suggestion.rung.name}, {suggestion.times:.2f} x this config",
-            f"  {' '.join(suggestion.overrides)}",
+            f"  {shlex.join(suggestion.overrides)}",
         ]
     if larger is not None:
         lines += [
             f"faster still, {larger.times:.2f} x this config, but another training, of more tokens a step "
             "(the learning rate may want to follow):",
-            f"  {' '.join(larger.overrides)}",
+            f"  {shlex.join(larger.overrides)}",
         ]
     return "\n".join(lines)
 

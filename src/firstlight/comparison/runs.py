@@ -10,6 +10,7 @@ from typing import Any
 from firstlight.comparison.settings import sign_of
 from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, did_you_mean, one_line, shorten
+from firstlight.overrides import command, named
 from firstlight.sweeping.ledger import Ledger
 from firstlight.sweeping.record import RECORD
 from firstlight.training.callbacks.sample_generation import FILE_NAME as SAMPLES
@@ -121,7 +122,8 @@ def _trials(sweep: Path, storage: str | None) -> list[Path]:
         ledger.close()
     done = [run for run in runs if run is not None]
     if not done:
-        raise ConfigError(f"runs ({sweep}): no trial of this sweep is done yet (firstlight sweep status {sweep})")
+        status = command("sweep", "status", named("folder", str(sweep)))
+        raise ConfigError(f"runs ({sweep}): no trial of this sweep is done yet ({status})")
     return done
 
 

@@ -36,6 +36,7 @@ class Settings:
     seed: Seed
     storage: NonEmpty | None
     out: NonEmpty | None
+    data: dict[str, NonEmpty | list[NonEmpty]] | None = None
 
     def __post_init__(self) -> None:
         if self.weights == "best" and not self.is_measured:

@@ -67,7 +67,7 @@ def measure(run: Run, settings: Settings, *, last_window: bool) -> Measured:
     loaded = load_checkpoint(checkpoint)
     model = loaded.build_model()
     try:
-        text = text_of(loaded, model, "val")
+        text = text_of(loaded, model, "val", settings.data)
     except ConfigError as error:
         raise ConfigError(f"{run.name}: {error}; without its text: windows=0") from error
     windows, tokenizer = text.windows["val"], text.tokenizer

@@ -82,6 +82,10 @@ class TextDataModule(pl.LightningDataModule):
             ValueError: they cannot be had; the message says what was wanted and what to do.
         """
 
+    def source(self) -> str:
+        """Where the documents came from, in a line, once they have been read; "" if there is nothing to tell."""
+        return ""
+
     def setup(self, stage: str | None = None) -> None:
         """Read, split, tokenise and cut into windows, once; `stage="all"` leaves the text whole, as one split.
 
@@ -92,7 +96,7 @@ class TextDataModule(pl.LightningDataModule):
             return
         documents = self.documents()
         if n_nul := sum(document.count("\0") for document in documents):
-            self.notes = [f"the text has {n_nul:,} NUL characters in it; is it text, in UTF-8?"]
+            self.notes.append(f"the text has {n_nul:,} NUL characters in it; is it text, in UTF-8?")
         splits = {"all": documents} if stage == "all" else self._split(documents, self.train_ratio)
         if not self.tokenizer.is_fitted and stage != "all":
             self.tokenizer.fit(splits["train"])
@@ -274,7 +278,7 @@ class TextDataModule(pl.LightningDataModule):
         return smaller[too_large - 1] / 100
 
     def summary(self) -> str:
-        """Token and window counts of every split, a line each, and what of validation is not evaluated."""
+        """Where the text is from, token and window counts of every split, and what of validation is not evaluated."""
         lines = {
             name: f"{name:<5} {len(ids):>9,} tokens  {len(self.windows[name]):>7,} windows of {self.context_length}"
             for name, ids in self.ids.items()
@@ -283,7 +287,7 @@ class TextDataModule(pl.LightningDataModule):
         left_out = n_predictions - self.n_scored("val", self.eval_batches)
         if left_out > 0:
             lines["val"] += f", {left_out:,} of {n_predictions:,} predictions are not evaluated"
-        return "\n".join(lines.values())
+        return "\n".join([*filter(None, [self.source()]), *lines.values()])
 
 
 class _Batches(Sampler[Tensor]):

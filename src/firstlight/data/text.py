@@ -1,42 +1,85 @@
 """Text files of the user's: one, several, or a folder of them."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from firstlight.config import NonEmpty
 from firstlight.data.datamodule import TextDataModule
-from firstlight.data.files import read_text, user_path
+from firstlight.data.files import Folder, list_folder, read_text, user_path
 
 
 class TextData(TextDataModule):
     """UTF-8 text files, each a document; of a folder every `*.txt` and `*.md` below it, in the order of their names.
 
+    Hidden files and folders in it, and editors' backups, are left out; a file that is named itself is always read.
     Line ends are read as newlines and a byte-order mark is dropped.
     """
 
     def __init__(self, *, path: NonEmpty | list[NonEmpty], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.path = path
+        self._source = ""
 
     def documents(self) -> list[str]:
         paths = [self.path] if isinstance(self.path, str) else self.path
         if not paths:
             raise ValueError("path is empty; give data.path=FILE, [FILE,FILE] or FOLDER")
-        documents = [read_text(file) for path in paths for file in _files(user_path(path))]
+        parts = [_files(user_path(path)) for path in paths]
+        files = [file for part in parts for file in part.files]
+        documents = [read_text(file) for file in files]
         if not any(document.strip() for document in documents):
             raise ValueError(f"path ({self.path}) has no text in it")
+        left_out = {
+            "hidden": sum(part.hidden for part in parts),
+            f"not {' or '.join(SUFFIXES)}": sum(part.others for part in parts),
+        }
+        told = ", ".join(f"{n:,} {what}" for what, n in left_out.items() if n)
+        self._source = f"{len(files):,} file{'s' if len(files) > 1 else ''}{told and f'; left out: {told}'}"
+        self.notes += _notes(files, documents, [link for part in parts for link in part.links])
         return documents
+
+    def source(self) -> str:
+        return self._source
 
 
 SUFFIXES = (".txt", ".md")
 
 
-def _files(path: Path) -> list[Path]:
+def _files(path: Path) -> Folder:
     if not path.is_dir():
         if path.exists() and not path.is_file():
             raise ValueError(f"path ({path}) is no file: a device or a pipe cannot be read again to continue the run")
-        return [path]
-    files = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
-    if not files:
-        raise ValueError(f"path ({path}) is a folder without {' or '.join(SUFFIXES)} files")
-    return files
+        return Folder([path], 0, 0, [])
+    try:
+        found = list_folder(path, SUFFIXES)
+    except OSError as error:
+        raise ValueError(f"path ({error.filename}) cannot be read: {error.strerror}") from None
+    if not found.files:
+        hidden = f" ({found.hidden:,} hidden ones are left out)" if found.hidden else ""
+        raise ValueError(f"path ({path}) is a folder without {' or '.join(SUFFIXES)} files{hidden}")
+    return found
+
+
+def _notes(files: list[Path], documents: list[str], links: list[Path]) -> Iterator[str]:
+    """What is odd about the files."""
+    if empty := [file for file, document in zip(files, documents, strict=True) if not document.strip()]:
+        yield f"{_some(empty)} {'has' if len(empty) == 1 else 'have'} no text"
+    first: dict[str, Path] = {}
+    twice: list[tuple[Path, Path]] = []
+    for file, document in zip(files, documents, strict=True):
+        if document.strip() and (twin := first.setdefault(document, file)) is not file:
+            twice.append((twin, file))
+    if twice:
+        others = f" (and {len(twice) - 1:,} more)" if len(twice) > 1 else ""
+        yield (
+            f"{twice[0][1]} has the same text as {twice[0][0]}{others}: training and validation may share it; "
+            "leave one of them out"
+        )
+    if links:
+        yield f"{_some(links)}: a link to a folder, which is not followed; name that folder to read it"
+
+
+def _some(files: list[Path]) -> str:
+    """The first of the files, and how many more there are."""
+    return str(files[0]) + (f" (and {len(files) - 1:,} more)" if len(files) > 1 else "")

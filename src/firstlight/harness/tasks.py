@@ -18,7 +18,7 @@ from lm_eval.evaluator import evaluate  # pyright: ignore[reportMissingImports]
 from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
 from lm_eval.tasks._yaml_loader import load_yaml  # pyright: ignore[reportMissingImports]
 
-from firstlight.data.files import user_path
+from firstlight.data.files import is_hidden, read_text, user_path
 from firstlight.errors import ConfigError, did_you_mean, one_line
 from firstlight.harness.adapter import decoding_of
 from firstlight.training.plain_yaml import yaml_problem
@@ -139,7 +139,7 @@ def _files(path: str) -> list[str]:
     place = user_path(path)
     if place.is_file():
         return [str(place.resolve())]
-    files = sorted(str(file.resolve()) for file in place.glob("*.yaml"))
+    files = sorted(str(file.resolve()) for file in place.glob("*.yaml") if not is_hidden(file.name))
     if not files:
         raise ConfigError(f"tasks ({path}): there is no such {'YAML file in the folder' if place.is_dir() else 'file'}")
     return files
@@ -147,6 +147,10 @@ def _files(path: str) -> list[str]:
 
 def _group(file: str) -> str | None:
     """The name of the group of tasks that a YAML file describes, if it does. Nothing that the file names is run."""
+    try:
+        read_text(Path(file))  # lm-eval would read another encoding as it likes
+    except ValueError as error:
+        raise ConfigError(f"tasks ({file}): damaged, or no task: {error}") from None
     try:
         return load_yaml(file, resolve_func=False).get("group")
     except Exception as error:  # whatever it raises of what it cannot read

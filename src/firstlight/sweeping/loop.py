@@ -138,6 +138,6 @@ def work_on(folder: Path, launch: Launch, check: Check, at_once: int) -> None:
         failed = [row for row in rows if row.state == "failed"]
         if failed:
             some = f"{len(failed)} of {len(rows)} trials failed, the first: {failed[0].name}: {failed[0].error}"
-            raise RunError(f"{some}\nmake them again with: {report.again(ledger, 'retry')}")
+            raise RunError(f"{some}\nmake them again with: {report.resuming(ledger, 'retry')}")
     finally:
         ledger.close()

@@ -29,7 +29,7 @@ from firstlight.sweeping.record import OF_THE_SWEEP, RECORD, Record, read_record
 from firstlight.sweeping.settings import MOST_TRIALS, Count, Settings, only_in_some
 from firstlight.sweeping.space import Space, parameter_of, space_of
 from firstlight.sweeping.storage import DATABASE, backup_of, check_told, hidden_password
-from firstlight.training.run_folder import LINKS_OF_WANDB, new_folder
+from firstlight.training.run_folder import LINKS_OF_WANDB, new_folder, working_folder
 
 Check = Callable[[DictConfig], dict[str, Any]]
 """A composed config as plain arguments, or a `ConfigError`."""
@@ -124,7 +124,7 @@ def make_plan(
     Raises:
         ConfigError: see `planned`.
     """
-    space, swept_seeds = split_seeds(space_of(own, settings))
+    space, swept_seeds = split_seeds(space_of(own, settings, config_dir))
     seeds = swept_seeds or seeds
     is_grid = settings.sampler == "grid" or (settings.sampler is None and space.is_discrete)
     if is_grid and not space.is_discrete:
@@ -152,6 +152,7 @@ def make_plan(
         seeds=seeds,
         version=__version__,
         storage=storage,
+        working_folder=working_folder(),
     )
     return Plan(record, settings, rows, refused if is_grid else [])
 
@@ -243,8 +244,8 @@ def _row(space: Space, point: dict[str, Any] | None, number: int, seed: int) -> 
 def _storage_as_typed(overrides: list[str], settings: Settings) -> str | None:
     if settings.storage is None:
         return None
-    typed = [o.partition("=")[2].strip("'\"") for o in overrides if o.startswith("sweep.storage=")]
-    text = typed[-1] if typed else settings.storage
+    typed = [o.value() for o in parse_overrides(overrides) if o.key_or_group == "sweep.storage"]
+    text = str(typed[-1]) if typed else settings.storage
     try:
         url = make_url(text)
     except ArgumentError as error:

@@ -41,6 +41,8 @@ class Record:
     digests: list[str] = field(default_factory=list)
     """Of the configs of the points that were checked at planning, in their order."""
     format: int = FORMAT
+    working_folder: str | None = None
+    """The folder that relative paths in `arguments` are from; None: not known (of an earlier version)."""
 
     def write(self, folder: Path) -> None:
         replace_text(folder / RECORD, yaml.safe_dump(vars(self), sort_keys=False, allow_unicode=True))
@@ -95,7 +97,7 @@ def _check_arguments(record: Record) -> None:
 
 def space_of_record(record: Record) -> Space:
     """The space of a sweep that was planned, without its seeds."""
-    return split_seeds(space_of(record.arguments, settings_of_record(record)))[0]
+    return split_seeds(space_of(record.arguments, settings_of_record(record), record.config_dir))[0]
 
 
 def settings_of_record(record: Record) -> Settings:

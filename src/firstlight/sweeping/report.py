@@ -1,7 +1,6 @@
 """What a sweep says: a line a trial, a table, and which point is best."""
 
 import math
-import shlex
 import statistics
 import sys
 from collections import Counter
@@ -11,10 +10,10 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from firstlight.compose import quoted, typed
 from firstlight.console import SafeConsole
 from firstlight.errors import ConfigError, one_line
 from firstlight.output import say
+from firstlight.overrides import command, named, setting
 from firstlight.sweeping.ledger import STATES, Ledger, Row
 from firstlight.sweeping.record import trial_overrides
 from firstlight.training.metrics_file import FILE_NAME, read_rows
@@ -105,15 +104,14 @@ def _about(rows: list[Row]) -> str:
 def whereabouts(ledger: Ledger) -> str:
     rows = current(ledger.rows())
     done = sum(row.state in ("done", "pruned") for row in rows)
-    return f"{done} of {len(rows)} trials are done; go on with: {again(ledger, 'resume')}"
+    return f"{done} of {len(rows)} trials are done; go on with: {resuming(ledger, 'resume')}"
 
 
-def again(ledger: Ledger, action: str) -> str:
+def resuming(ledger: Ledger, action: str) -> str:
     """The command that resumes a sweep, or retries what failed, with what only a command may name."""
     record = ledger.record
-    storage = [f"storage={quoted(record.storage)}"] if record.storage else []
-    config_dir = ["--config-dir", record.config_dir] if record.config_dir else []
-    return shlex.join(["firstlight", "sweep", action, str(ledger.folder), *storage, *config_dir])
+    storage = [setting("storage", record.storage)] if record.storage else []
+    return command("sweep", action, named("folder", str(ledger.folder)), *storage, config_dir=record.config_dir)
 
 
 def as_data(ledger: Ledger) -> dict[str, Any]:
@@ -142,14 +140,13 @@ def show(ledger: Ledger, *, best_only: bool = False) -> None:
             f"{name} {mean:.4f}" + (f" +- {spread:.4f} over {n_seeds} seeds" if spread is not None else "")
             for name, mean, spread in zip(objectives, point.means, point.spreads, strict=True)
         )
-        say(f"best: {result}\n  {command(ledger, point)}")
+        say(f"best: {result}\n  {again(ledger, point)}")
 
 
-def command(ledger: Ledger, point: Point) -> str:
+def again(ledger: Ledger, point: Point) -> str:
     """The command that trains a point again."""
-    words = [typed(word) for word in trial_overrides(ledger.record, point.overrides, point.rows[0].seed)]
-    config_dir = ["--config-dir", ledger.record.config_dir] if ledger.record.config_dir else []
-    return f"firstlight train {shlex.join([*words, *config_dir])}"
+    words = trial_overrides(ledger.record, point.overrides, point.rows[0].seed)
+    return command("train", *words, config_dir=ledger.record.config_dir)
 
 
 def _table(ledger: Ledger, rows: list[Row], objectives: list[str]) -> Table:

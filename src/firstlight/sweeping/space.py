@@ -18,6 +18,7 @@ from optuna.distributions import (
 
 from firstlight.compose import parse_overrides
 from firstlight.errors import ConfigError, one_line
+from firstlight.overrides import ready
 from firstlight.sweeping.settings import MOST_TRIALS, Settings, conditional_keys
 
 _NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?")
@@ -107,20 +108,21 @@ class Space:
         return parameter.condition is None or parameter.condition in (*self.fixed, *self.overrides(chosen))
 
 
-def space_of(overrides: list[str], settings: Settings) -> Space:
+def space_of(overrides: list[str], settings: Settings, config_dir: str | None = None) -> Space:
     """The space of `sweep.params` and the overrides of a command line, which come before those of the same key.
 
     Raises:
         ConfigError: values that cannot be listed, or a condition on what is not swept over.
     """
     given = {_key(override) for override in parse_overrides(overrides)}
-    params = [f"{key}={_text(value)}" for key, value in settings.params.items()]
+    typed = [f"{key}={_text(value)}" for key, value in settings.params.items()]
+    params = [ready(word, config_dir, multirun=True) for word in typed]
     own = [text for text, o in zip(params, parse_overrides(params), strict=True) if _key(o) not in given]
     texts = [*own, *overrides]
     parsed = {_key(o): (text, o) for text, o in zip(texts, parse_overrides(texts), strict=True)}  # the last counts
     swept = [parameter_of(text, override) for text, override in parsed.values() if override.is_sweep_override()]
     fixed = [(text, override) for text, override in parsed.values() if not override.is_sweep_override()]
-    conditions = dict(_condition(rule, swept, fixed) for rule in settings.only_if)
+    conditions = dict(_condition(rule, swept, fixed, config_dir) for rule in settings.only_if)
     parameters = [replace(parameter, condition=conditions.get(parameter.key)) for parameter in swept]
     return Space([text for text, _ in fixed], parameters)
 
@@ -130,13 +132,16 @@ def _key(override: Override) -> str:
     return f"{override.key_or_group}@{override.package}" if override.package else override.key_or_group
 
 
-def _condition(rule: str, swept: list[Parameter], fixed: list[tuple[str, Override]]) -> tuple[str, str]:
+def _condition(
+    rule: str, swept: list[Parameter], fixed: list[tuple[str, Override]], config_dir: str | None
+) -> tuple[str, str]:
     """The key of a rule, and its condition as the overrides of a trial have it.
 
     Raises:
         ConfigError: there is no such key, or it can never hold.
     """
-    [key], condition, keys = conditional_keys([rule]), rule.partition(" if ")[2].strip(), [p.key for p in swept]
+    [key], keys = conditional_keys([rule]), [p.key for p in swept]
+    condition = ready(rule.partition(" if ")[2].strip(), config_dir)
     if "=" not in condition:
         raise ConfigError(f"sweep.only_if ({rule}): write 'KEY if OTHER=VALUE'")
     if key not in keys:

@@ -21,11 +21,11 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
-from firstlight.compose import quoted
 from firstlight.errors import ConfigError, RunError, hide, one_line, printable, shorten
 from firstlight.files import locked, replacing, separate
 from firstlight.interpolation import only_variables
 from firstlight.output import note
+from firstlight.overrides import setting
 
 DATABASE, LOCK = "sweep.db", ".sweep.lock"
 TOLD = "FIRSTLIGHT_SWEEP_STORAGE"
@@ -63,7 +63,7 @@ def check_told(folder: Path, storage: str | None, told: str | None) -> None:
         ConfigError: it does not.
     """
     if storage is not None and storage != told:
-        again = shlex.quote(f"storage={quoted(storage)}")
+        again = shlex.quote(setting("storage", storage))
         raise ConfigError(
             f"{folder}: its sweep.yaml names a ledger elsewhere, which is only opened if your command names it, too: "
             f"{printable(again)}"

@@ -17,16 +17,16 @@ from pathlib import Path
 from filelock import Timeout
 from optuna.trial import TrialState
 
-from firstlight.compose import quoted, typed
 from firstlight.config import build
 from firstlight.errors import ConfigError, RunError, shorten
 from firstlight.files import inside, locked
+from firstlight.overrides import setting, typed
 from firstlight.processes import given_environment
 from firstlight.sweeping import SWEEP, TRIAL
 from firstlight.sweeping.ledger import Ledger, Row
 from firstlight.sweeping.record import Record, settings_of_record, trial_overrides
 from firstlight.training.process import start_process, start_server
-from firstlight.training.run_folder import CONFIG, ENVIRONMENT, LOCK
+from firstlight.training.run_folder import BEGUN_IN, CONFIG, ENVIRONMENT, LOCK
 from firstlight.training.stopping import StopSignals
 from firstlight.weights.find import best_of, checkpoints_of
 from firstlight.weights.manifest import WEIGHTS, read_manifest
@@ -113,13 +113,15 @@ def _run(process: BaseProcess, signals: StopSignals, timeout: float | None) -> t
 def _started(ledger: Ledger, row: Row, train: Train, log: Path) -> BaseProcess:
     start_server(PRELOADED)
     environment = {**given_environment(), SWEEP: str(ledger.folder.absolute()), TRIAL: str(row.number)}
+    if ledger.record.working_folder is not None:
+        environment[BEGUN_IN] = ledger.record.working_folder
     return start_process(train, arguments(ledger.record, row, ledger.folder), log=log, environment=environment)
 
 
 def arguments(record: Record, row: Row, sweep: Path) -> list[str]:
     """The command line of a trial, after `firstlight train`, as it would be typed; the same again goes on with it."""
-    words = [typed(word) for word in trial_overrides(record, row.overrides, row.seed)]
-    place = [f"output_dir={quoted(str(inside(sweep, row.folder).absolute()))}", "resume=auto"]
+    words = [typed(word, record.config_dir) for word in trial_overrides(record, row.overrides, row.seed)]
+    place = [setting("output_dir", str(inside(sweep, row.folder).absolute())), "resume=auto"]
     return [*words, *place, *(["--config-dir", record.config_dir] if record.config_dir else [])]
 
 

@@ -19,7 +19,7 @@ from lightning.pytorch.loggers.logger import Logger
 
 from firstlight.config import NonEmpty, Seed, blame, build
 from firstlight.data.datamodule import TextDataModule
-from firstlight.data.files import user_path
+from firstlight.data.files import MissingFileError, user_path
 from firstlight.data.order import Order
 from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.errors import (
@@ -45,6 +45,7 @@ from firstlight.training.evaluation import METRICS
 from firstlight.training.memory import check_memory, is_out_of_memory
 from firstlight.training.micro_batches import find_micro_batch_size, n_parts_of
 from firstlight.training.module import OnNan, OptimizerFactory, PretrainingModule
+from firstlight.training.places import MOVED
 from firstlight.training.precision import precision_notes, resolve_precision
 from firstlight.training.resume import Resumed, change_of_rate, check_resumable, find_resumed, keep_patience, why_ended
 from firstlight.training.run_folder import (
@@ -128,7 +129,7 @@ def fit(
             adoption = adopted(config, started, start)
             config, model = started, build(started["model"])
         text = _section("data", lambda: data(tokenizer=tokenizer, order=order))
-        _section("data", text.setup)
+        _read(text, is_resumed=resume is not None)
         moments = _section("model", lambda: check_memory(model, text, optimizer, config["trainer"]))
         network = _network(model, text, seed, start)
         if start is not None and is_first:  # once, and not if the start was refused
@@ -167,6 +168,15 @@ def fit(
         is_over = resumed is not None and why_ended(resumed, planned, all_callbacks) is not None
         _run(runner, module, moments, folder, resumed, is_over=is_over)
         return Fitted(folder, module.metrics, runner.global_step)
+
+
+def _read(text: TextDataModule, *, is_resumed: bool) -> None:
+    try:
+        _section("data", text.setup)
+    except ConfigError as error:
+        if is_resumed and isinstance(error.__cause__, MissingFileError):
+            raise ConfigError(f"{error}{MOVED}") from error
+        raise
 
 
 def _with_trainer(

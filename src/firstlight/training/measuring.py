@@ -7,37 +7,70 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from firstlight.config import blame, build, check_node
 from firstlight.data.datamodule import TextDataModule
+from firstlight.data.files import MissingFileError
 from firstlight.data.order import SeededOrder
 from firstlight.errors import ConfigError, one_line
 from firstlight.interpolation import as_values, from_environment, given_again
 from firstlight.model.base import LanguageModel
 from firstlight.training.cluster import OwnProcesses
+from firstlight.training.places import MOVED, data_with_files, is_there, run_of
+from firstlight.training.run_folder import read_config
 from firstlight.training.trainer import quiet, refusal
 from firstlight.weights.checkpoint import Checkpoint
+from firstlight.weights.find import checkpoints_of
+from firstlight.weights.manifest import MANIFEST, read_manifest
 
 
 def text_of(loaded: Checkpoint, model: LanguageModel, split: str, data: dict[str, Any] | None = None) -> TextDataModule:
     """The text to measure `model` on, in windows: that of the section `data`, or null its own; of "all" uncut.
 
+    A section without a `_target_` says where its own text is now: then that is checked to be the same.
+
     Raises:
-        ConfigError: it cannot be had, has no such split, or its windows are too long.
+        ConfigError: it is not available, is another one, has no such split, or its windows are too long.
     """
-    section = {"context_length": model.context_length, **(data or own_data(loaded))}
+    has_moved = data is not None and "_target_" not in data
+    section = own_data(loaded) | (data or {}) if data is None or has_moved else data
+    section = {"context_length": model.context_length, **section}
     check_node("data", section, TextDataModule)
     try:
         text: TextDataModule = build(section, "data")(tokenizer=loaded.build_tokenizer(), order=SeededOrder(seed=0))
+        if has_moved:
+            _check_same(loaded, section)
         text.setup("all" if split == "all" else None)
         if split not in text.windows:
             raise ValueError("there is no test split: train with data.test_ratio=0.1, or give it with data=...")
         if text.context_length > model.context_length:
             raise ValueError(f"context_length must not be above the model's ({model.context_length})")
+    except MissingFileError as error:
+        raise ConfigError(f"data: {error}{MOVED if data is None else ''}") from error
     except (ValueError, TypeError, OSError) as error:
         raise blame("data", error) from error
     return text
 
 
+def _check_same(loaded: Checkpoint, section: dict[str, Any]) -> None:
+    """Refuse a text that is not the one `loaded` was trained on, as far as a checkpoint of its run tells.
+
+    Raises:
+        ConfigError: it is another one.
+    """
+    run = run_of(loaded.path)
+    manifests = [loaded.path, *(reversed(checkpoints_of(run)) if run is not None else [])]
+    known = next((read_manifest(folder) for folder in manifests if (folder / MANIFEST).is_file()), None)
+    if known is None:
+        return
+    text: TextDataModule = build(section, "data")(tokenizer=loaded.build_tokenizer(), order=SeededOrder(seed=0))
+    text.setup()
+    if text.fingerprint()["sha256"] != known.fingerprint.get("sha256"):
+        raise ConfigError(
+            f"data: this is another text than {loaded.path} was trained on (its sha256 differs); to measure on another "
+            "one choose it: data=text data.path=..."
+        )
+
+
 def own_data(loaded: Checkpoint) -> dict[str, Any]:
-    """The data section of the config it was trained with."""
+    """The data section of the config it was trained with, with its files where they are now."""
     section = loaded.config.get("data")
     if not isinstance(section, dict):
         raise ConfigError(f"checkpoint ({loaded.path}) does not say what it was trained on; choose one with data=...")
@@ -46,7 +79,16 @@ def own_data(loaded: Checkpoint) -> dict[str, Any]:
             f"{key}: came from the environment ({text}) when {loaded.path} was trained; choose the text with data=..., "
             f"e.g. data=text {given_again('data.path', text)}"
         )
-    return as_values(section)
+    run = run_of(loaded.path)
+    if run is None:
+        return as_values(section)
+    found = data_with_files(as_values(section), run)
+    paths = {key: value for key, value in found.items() if isinstance(value, str | list) and not key.startswith("_")}
+    gone = [key for key, value in paths.items() if not is_there(value)]
+    # The config of the run is newer than its checkpoints: since then it may have been resumed with data.path=...
+    newer = read_config(run).get("data") if gone else None
+    told = newer if isinstance(newer, dict) else {}
+    return found | {key: told[key] for key in gone if isinstance(told.get(key), str | list)}
 
 
 def evaluation_trainer(accelerator: str, precision: str) -> pl.Trainer:

@@ -1,9 +1,6 @@
 """What a run says of itself when it begins, when it is interrupted, and when it is done."""
 
-import os
 import shlex
-import shutil
-import sys
 from pathlib import Path
 
 import torch
@@ -11,15 +8,11 @@ from rich.filesize import decimal
 
 from firstlight.data.datamodule import TextDataModule
 from firstlight.model.base import LanguageModel
+from firstlight.overrides import command, program, setting
 from firstlight.training.micro_batches import n_parts_of
 from firstlight.training.module import PretrainingModule
 from firstlight.training.trainer import Trainer
 from firstlight.weights.find import checkpoints_of
-
-
-def _command(name: str) -> str:
-    """How this shell finds the program `name`: as it is, or in an environment that is not activated."""
-    return name if shutil.which(name) else shlex.quote(os.path.relpath(Path(sys.executable).parent / name))
 
 
 def opening(folder: Path, model: LanguageModel, data: TextDataModule, trainer: Trainer, moments: int) -> str:
@@ -64,19 +57,17 @@ def whereabouts(folder: Path) -> str:
     if not saved:
         return f"there is no checkpoint yet in {folder}"
     step = int(saved[-1].name.removeprefix("step_"))
-    return (
-        f"the newest checkpoint is that of step {step}; go on with:\n"
-        f"{_command('firstlight')} train resume={shlex.quote(str(folder))}"
-    )
+    again = command("train", setting("resume", str(folder)))
+    return f"the newest checkpoint is that of step {step}; go on with:\n{again}"
 
 
 def closing(folder: Path, module: PretrainingModule, trainer: Trainer) -> str:
     """The last losses, and what to do with the run."""
-    m, where = module.metrics, shlex.quote(str(folder))
+    m, sample = module.metrics, command("generate", setting("checkpoint", str(folder)))
     return (
         f"\ndone: {trainer.global_step} steps, training loss {m['train/loss']:.3f}, "
         f"validation loss {m['val/loss']:.3f}, perplexity {m['val/perplexity']:,.1f}\n"
         f"run folder:   {folder}\n"
-        f"sample:       {_command('firstlight')} generate checkpoint={where} prompt='...'\n"
-        f"TensorBoard:  {_command('tensorboard')} --logdir {where}"
+        f"sample:       {sample} prompt='...'\n"
+        f"TensorBoard:  {program('tensorboard')} --logdir {shlex.quote(str(folder))}"
     )

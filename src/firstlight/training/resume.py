@@ -110,7 +110,8 @@ def check_resumable(resumed: Resumed, data: TextDataModule) -> None:
     for key, was in resumed.manifest.fingerprint.items():
         if now.get(key) != was:
             change = f"{key} was {str(was)[:12]}, is {str(now.get(key))[:12]}"
-            raise ConfigError(f"resume: the data has changed since {resumed.checkpoint} was saved: {change}")
+            is_text = "; this is another text than it was trained on" if key == "sha256" else ""
+            raise ConfigError(f"resume: the data has changed since {resumed.checkpoint} was saved: {change}{is_text}")
 
 
 def why_ended(resumed: Resumed, planned: Trainer, callbacks: list[Callback]) -> str | None:

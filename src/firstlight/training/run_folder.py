@@ -26,6 +26,10 @@ OVERRIDES = Path(".hydra") / "overrides.yaml"
 ENVIRONMENT = "environment.json"
 LINKS_OF_WANDB = "wandb/*run-*/logs/*"
 """wandb links to a log of its own service here. A run that is resumed has another folder there."""
+WORKING_FOLDER = "working_folder"
+"""In ENVIRONMENT: the folder that relative paths in CONFIG are from."""
+BEGUN_IN = "FIRSTLIGHT_BEGUN_IN"
+"""Environment variable: that folder, for the trials of a sweep, which may be resumed from another one."""
 
 
 def create_run_folder(wanted: Path, *, config: dict[str, Any], overrides: list[str]) -> Path:
@@ -137,6 +141,19 @@ def update_run_folder(folder: Path, *, config: dict[str, Any], overrides: list[s
     return {name: (shorten(str(was[name])), str(now[name])) for name in names if name in was and was[name] != now[name]}
 
 
+def note_data(folder: Path, data: dict[str, Any]) -> None:
+    """Keep `data` as the section of that name in the config of a run: its text has moved.
+
+    Raises:
+        ConfigError: another process is writing the run, or it cannot be written.
+    """
+    with only_writer(folder):
+        try:
+            replace_text(folder / CONFIG, _yaml(read_config(folder) | {"data": data}))
+        except OSError as error:
+            raise ConfigError(f"resume ({folder}): cannot be written ({error.strerror})") from None
+
+
 def read_record(file: Path, kind: type[Any]) -> Any:
     """What is kept in a file of a run (JSON is YAML, too); nothing if there is none.
 
@@ -190,7 +207,16 @@ def environment() -> dict[str, Any]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cuda_device": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "git_commit": _git_commit(),
+        WORKING_FOLDER: os.environ.get(BEGUN_IN) or working_folder(),
     }
+
+
+def working_folder() -> str | None:
+    """The folder that this process works in; None if it has been removed."""
+    try:
+        return str(Path.cwd())
+    except OSError:
+        return None
 
 
 def slurm_job() -> str | None:

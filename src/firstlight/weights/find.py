@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from firstlight.data.files import user_path
+from firstlight.data.files import is_hidden, user_path
 from firstlight.errors import ConfigError
 from firstlight.weights import hub, openai
 from firstlight.weights.hub import GPT2_NAMES
@@ -117,5 +117,9 @@ def newest_run(root: str = "outputs") -> Path:
 
 
 def newest_file(folder: Path, pattern: str) -> Path | None:
-    """The file in `folder` that was written last, of those that fit `pattern`; None if none does."""
-    return max(folder.glob(pattern), key=lambda file: file.stat().st_mtime, default=None)
+    """The file in `folder` that was written last, of those that fit `pattern`; None if none does.
+
+    What is in a hidden folder is left out: it is not made yet, or was put aside.
+    """
+    files = [file for file in folder.glob(pattern) if not any(map(is_hidden, file.relative_to(folder).parts[:-1]))]
+    return max(files, key=lambda file: file.stat().st_mtime, default=None)
