@@ -9,6 +9,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "firstlight"
 LAYERS = (
     {"errors"},
     {"files"},
+    {"lock"},
     {"interpolation"},
     {"config"},
     {"model"},

@@ -15,6 +15,7 @@ from firstlight.sweeping import SWEEP, TRIAL
 from firstlight.training.allocation import keep_freed_memory
 from firstlight.training.fit import fit
 from firstlight.training.run_config import RunConfig
+from firstlight.training.run_folder import AUTO
 
 SET_BY_FIT = {
     "data": "the data of a run are its section data",
@@ -77,5 +78,6 @@ def main(config: DictConfig, changes: list[str] | None = None) -> float:
 
         pruning = Pruning(sweep=os.environ[SWEEP], number=int(os.environ[TRIAL]))
         built["callbacks"] = {**(built["callbacks"] or {}), "pruning": pruning}
-    fitted = fit(stored, [as_typed(str(override)) for override in given or ()], **built)
+    kept = [str(override) for override in given or () if str(override) != f"resume={AUTO}"]
+    fitted = fit(stored, [as_typed(override) for override in kept], **built)
     return fitted.metrics["val/loss"]

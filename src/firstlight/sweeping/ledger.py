@@ -24,6 +24,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from firstlight.errors import ConfigError, RunError, shorten
+from firstlight.lock import started
 from firstlight.sweeping import storage as files
 from firstlight.sweeping.record import Record, read_record
 from firstlight.sweeping.storage import DATABASE, LOCK, back_up, explained, open_storage, restore, storage_url
@@ -75,7 +76,7 @@ class Ledger:
     record: Record
     storage: RDBStorage
     study: optuna.Study
-    worker: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}:{_started(os.getpid())}")
+    worker: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}:{started()}")
 
     @classmethod
     def create(cls, folder: Path, record: Record, directions: int) -> Self:
@@ -267,23 +268,7 @@ class Ledger:
 def is_alive(attributes: dict[str, Any]) -> bool:
     """Does the worker of a running row live? On this machine that is known, of others only when they last said so."""
     host, _, process = str(attributes.get("worker")).partition(":")
-    pid, _, started = process.partition(":")
+    pid, _, begun = process.partition(":")
     if host == socket.gethostname() and pid.isdigit():
-        return _started(int(pid)) == started
+        return started(int(pid)) == begun
     return time.time() - attributes.get("alive", 0) < DEAD_AFTER
-
-
-def _started(pid: int) -> str:
-    """When a process was started, by the clock of the system; "" if there is none (or no /proc, as on macOS)."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        if Path("/proc/self/stat").exists():
-            return ""
-        try:
-            os.kill(pid, 0)
-        except OSError:
-            return ""
-        return "running"
-    state, *rest = text.rpartition(")")[2].split()
-    return "" if state in "ZX" else rest[18]

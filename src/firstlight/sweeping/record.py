@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import OmegaConf
 
 from firstlight.compose import slug
@@ -13,7 +12,7 @@ from firstlight.errors import ConfigError, one_line, shorten
 from firstlight.files import replace_text
 from firstlight.sweeping.settings import Settings
 from firstlight.sweeping.space import Space, space_of
-from firstlight.training.plain_yaml import read_plain_yaml
+from firstlight.training.plain_yaml import dump_plain_yaml, read_plain_yaml
 
 RECORD = "sweep.yaml"
 FORMAT = 1
@@ -38,7 +37,7 @@ class Record:
     format: int = FORMAT
 
     def write(self, folder: Path) -> None:
-        replace_text(folder / RECORD, yaml.safe_dump(vars(self), sort_keys=False, allow_unicode=True))
+        replace_text(folder / RECORD, dump_plain_yaml(vars(self)))
 
 
 def read_record(folder: Path) -> Record:

@@ -140,17 +140,19 @@ def _ask(process: BaseProcess, signum: int) -> None:
 
 
 def _make_way(folder: Path, *, can_go_on: bool) -> None:
-    """Wait until a process whose sweep has died has let go of the run, and remove what is no run yet.
+    """Wait until a process whose sweep has died has let go of the run, and remove one that cannot be resumed.
+
+    A folder that is no run yet stays: the command of the trial begins it again.
 
     Raises:
-        RunError: it does not let go.
+        RunError: the process does not let go.
     """
     try:
-        if folder.is_dir() and (folder / CONFIG).is_file():
+        if (folder / LOCK).exists() or (folder / CONFIG).is_file():
             with FileLock(folder / LOCK, timeout=GRACE):
-                if can_go_on or (folder / WEIGHTS).is_file():
-                    return
-        shutil.rmtree(folder, ignore_errors=True)  # killed before it was a run, or with an order without a position
+                is_run, is_over = (folder / CONFIG).is_file(), (folder / WEIGHTS).is_file()
+                if is_run and not is_over and not can_go_on:  # of an order without a position
+                    shutil.rmtree(folder, ignore_errors=True)
     except Timeout:
         raise RunError(f"{folder}: another process is writing this run; wait for its end, or stop it") from None
 

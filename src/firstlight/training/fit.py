@@ -45,7 +45,8 @@ from firstlight.training.module import OnNan, OptimizerFactory, PretrainingModul
 from firstlight.training.precision import precision_notes, resolve_precision
 from firstlight.training.resume import Resumed, change_of_rate, check_resumable, find_resumed, keep_patience, why_ended
 from firstlight.training.run_folder import (
-    create_run_folder,
+    AUTO,
+    new_run_folder,
     only_writer,
     read_config,
     shared_run_folder,
@@ -95,7 +96,8 @@ def fit(
     """Train as `conf/_run.yaml`, whose keys are these arguments, says.
 
     `config` and `overrides` are kept with the run, and in its checkpoints. With `resume` the run in that folder goes
-    on where its newest whole checkpoint is; otherwise `output_dir` becomes the folder (with a number if it is taken).
+    on where its newest whole checkpoint is; otherwise `output_dir` becomes the folder (with a number if it is taken,
+    unless `resume` is "auto", by which the same command is to find it again).
 
     Raises:
         ConfigError: something the user can put right; nothing has been written then.
@@ -104,6 +106,7 @@ def fit(
         SystemExit: a signal has stopped the run; code 128 + its number.
     """
     quiet()
+    is_auto, resume = resume == AUTO, None if resume == AUTO else resume
     config = config | {"resume": None}  # of this command, not of the run: its checkpoints are the same without
     if config["trainer"].get("precision") == "auto":  # stored as what it is here: elsewhere it may be another
         precision = resolve_precision("auto", config["trainer"].get("accelerator", "auto"))
@@ -146,8 +149,8 @@ def fit(
         folder = shared_run_folder() or (Path(resume) if resume is not None else None)
         if folder is None:
             _check_space(Path(output_dir), network.n_parameters, moments, all_callbacks)
-            folder = create_run_folder(Path(output_dir), config=config, overrides=overrides)
-            held.enter_context(only_writer(folder))
+            begun = new_run_folder(Path(output_dir), config=config, overrides=overrides, is_fixed=is_auto)
+            folder = held.enter_context(begun)
         elif resume is not None and is_first:
             _note_changes(resumed, rate, update_run_folder(folder, config=config, overrides=overrides))
         purge = {"purge_step": resumed.step + 1 if resumed is not None else 0} if resume is not None else {}

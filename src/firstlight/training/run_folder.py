@@ -8,23 +8,21 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-from filelock import FileLock, Timeout
-
 from firstlight.errors import ConfigError, one_line, shorten
-from firstlight.files import replace_text
-from firstlight.training.plain_yaml import read_plain_yaml
+from firstlight.files import replace_text, sync_folder, temporary_of
+from firstlight.lock import HeldError, files_of, only_process
+from firstlight.training.plain_yaml import dump_plain_yaml, read_plain_yaml
 
 LOCK = ".lock"
 CONFIG = Path(".hydra") / "config.yaml"
 OVERRIDES = Path(".hydra") / "overrides.yaml"
 ENVIRONMENT = "environment.json"
-
-
+AUTO = "auto"
+"""As `resume`: the same command begins the run in `output_dir`, and resumes it when it is given again."""
 SHARED = "FIRSTLIGHT_RUN_FOLDER"
 """Environment variable: the folder that the first process of a multi-device run made for all of them."""
 
@@ -41,29 +39,74 @@ def shared_run_folder() -> Path | None:
     return Path(os.environ[SHARED]) if is_further and SHARED in os.environ else None
 
 
-def create_run_folder(wanted: Path, *, config: dict[str, Any], overrides: list[str]) -> Path:
-    """Take the folder `wanted`, or `wanted_2`, `wanted_3`, ...: the first that is new, or empty (a sweep makes those).
+@contextmanager
+def new_run_folder(
+    wanted: Path, *, config: dict[str, Any], overrides: list[str], is_fixed: bool = False
+) -> Iterator[Path]:
+    """Make a run folder, with the composed config, the overrides and the environment in it, and hold it as its writer.
 
-    The composed config, the overrides and the environment are kept in it, under Hydra's usual names.
+    It is `wanted`, or `wanted_2`, `wanted_3`, ...: the first that is new, empty (a sweep makes those), or holds nothing
+    but the beginnings of a run that was killed while its folder was made. With `is_fixed` it is `wanted` or none.
 
     Raises:
-        ConfigError: it cannot be made or written.
+        ConfigError: it cannot be made or written; or, with `is_fixed`, another process has it, or it is not free.
     """
-    for folder in numbered(wanted):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if not any(folder.iterdir()):
-                (folder / CONFIG).parent.mkdir(exist_ok=False)  # of two runs that find it empty, one gets it
-                _write_config(folder, config, overrides)
-                return folder
-        except FileExistsError:
-            if folder.is_file():
-                raise ConfigError(f"output_dir ({shorten(str(wanted))}) is a file; give output_dir=...") from None
-        except OSError as error:
-            raise ConfigError(
-                f"output_dir ({shorten(str(wanted))}) cannot be made: {error.strerror}; give output_dir=..."
-            ) from None
-    raise AssertionError
+    described = environment()  # it takes long (git), and nothing has been made so far
+    for folder in [wanted] if is_fixed else numbered(wanted):
+        with ExitStack() as held:
+            if _begin(folder, held, config, overrides, described, is_fixed=is_fixed):
+                yield folder
+                return
+    raise ConfigError(f"output_dir ({shorten(str(wanted))}): another process began a run there; give the command again")
+
+
+def _begin(
+    folder: Path,
+    held: ExitStack,
+    config: dict[str, Any],
+    overrides: list[str],
+    described: dict[str, Any],
+    *,
+    is_fixed: bool,
+) -> bool:
+    """Make a run folder of `folder`, and hold it in `held`; False if it is not free."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not _is_free(folder):  # nothing, not even a lock, is made in a folder of something else
+            return False
+        held.enter_context(only_process(folder / LOCK))
+        if not _is_free(folder):  # another process has begun a run here since
+            return False
+        _write_records(folder, config, overrides, described)
+    except HeldError as error:
+        if is_fixed:
+            raise _is_written(folder, error) from None
+        return False
+    except FileExistsError:
+        raise ConfigError(f"output_dir ({shorten(str(folder))}) is a file; give output_dir=...") from None
+    except OSError as error:
+        shown = shorten(str(folder))
+        raise ConfigError(f"output_dir ({shown}) cannot be made: {error.strerror}; give output_dir=...") from None
+    held.enter_context(_shared(folder))
+    return True
+
+
+def is_unfinished_start(folder: Path) -> bool:
+    """Does a folder hold nothing but what is left of a run folder when its process is killed while it makes it?
+
+    So does an empty one. (`config.tmp` is of earlier versions.)
+    """
+    known = files_of(folder / LOCK) | {ENVIRONMENT, temporary_of(folder / ENVIRONMENT).name}
+    in_hydra = {CONFIG.name, temporary_of(CONFIG).name, OVERRIDES.name, temporary_of(OVERRIDES).name, "config.tmp"}
+    hydra = folder / CONFIG.parent
+    names = {path.name for path in folder.iterdir()} - {hydra.name}
+    if not hydra.exists():
+        return names <= known
+    return names <= known and hydra.is_dir() and {path.name for path in hydra.iterdir()} <= in_hydra
+
+
+def _is_free(folder: Path) -> bool:
+    return not (folder / CONFIG).exists() and is_unfinished_start(folder)
 
 
 def numbered(wanted: Path) -> Iterator[Path]:
@@ -112,29 +155,38 @@ def only_writer(folder: Path) -> Iterator[None]:
         raise ConfigError(f"resume ({shorten(str(folder))}): no run folder ({error.strerror})") from None
     if not is_run:
         raise ConfigError(f"resume ({shorten(str(folder))}): no run folder, it has no {CONFIG}")
-    lock = FileLock(folder / LOCK)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise ConfigError(f"{folder}: another process is writing this run; wait for its end, or stop it") from None
-    except OSError as error:
-        raise ConfigError(f"{folder}: cannot be written ({error.strerror})") from None
+    with ExitStack() as held:
+        try:
+            held.enter_context(only_process(folder / LOCK))
+        except HeldError as error:
+            raise _is_written(folder, error) from None
+        except OSError as error:
+            raise ConfigError(f"{folder}: cannot be written ({error.strerror})") from None
+        held.enter_context(_shared(folder))
+        yield
+
+
+def _is_written(folder: Path, error: HeldError) -> ConfigError:
+    return ConfigError(f"{shorten(str(folder))}: {error} is writing this run; wait for its end, or stop it")
+
+
+@contextmanager
+def _shared(folder: Path) -> Iterator[None]:
+    """Tell the further processes of this run its folder."""
     os.environ[SHARED] = str(folder.absolute())
     try:
         yield
     finally:
-        del os.environ[SHARED]
-        lock.release()
+        os.environ.pop(SHARED, None)
 
 
-def _write_config(folder: Path, config: dict[str, Any], overrides: list[str]) -> None:
-    (folder / OVERRIDES).write_text(_yaml(overrides), encoding="utf-8")
-    (folder / ENVIRONMENT).write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
-    replace_text(folder / CONFIG, _yaml(config))  # last: a folder that has it has all
-
-
-def _yaml(node: Any) -> str:
-    return yaml.safe_dump(node, sort_keys=False, allow_unicode=True)
+def _write_records(folder: Path, config: dict[str, Any], overrides: list[str], described: dict[str, Any]) -> None:
+    (folder / CONFIG.parent).mkdir(exist_ok=True)
+    replace_text(folder / OVERRIDES, dump_plain_yaml(overrides))
+    replace_text(folder / ENVIRONMENT, json.dumps(described, indent=2) + "\n")
+    replace_text(folder / CONFIG, dump_plain_yaml(config))  # last: a folder that has it has all
+    for place in (folder / CONFIG.parent, folder, folder.absolute().parent):
+        sync_folder(place)
 
 
 def update_run_folder(folder: Path, *, config: dict[str, Any], overrides: list[str]) -> dict[str, tuple[str, str]]:
@@ -145,8 +197,8 @@ def update_run_folder(folder: Path, *, config: dict[str, Any], overrides: list[s
     """
     kept, was, now = read_record(folder / OVERRIDES, list), read_record(folder / ENVIRONMENT, dict), environment()
     try:
-        replace_text(folder / CONFIG, _yaml(config))
-        replace_text(folder / OVERRIDES, _yaml([*kept, *overrides]))
+        replace_text(folder / CONFIG, dump_plain_yaml(config))
+        replace_text(folder / OVERRIDES, dump_plain_yaml([*kept, *overrides]))
     except OSError as error:
         raise ConfigError(f"resume ({folder}): cannot be written ({error.strerror})") from None
     names = ("python", "firstlight", "torch", "lightning", "cpu_threads", "cpu_capability", "cuda_device")
