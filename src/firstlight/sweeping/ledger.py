@@ -5,10 +5,11 @@ checkpoint, if its worker died. After every change the file is copied, whole, to
 """
 
 import os
+import shlex
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,14 +24,31 @@ from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from firstlight import lock
 from firstlight.errors import ConfigError, RunError, shorten
+from firstlight.files import temporary_of
 from firstlight.lock import started
 from firstlight.sweeping import storage as files
-from firstlight.sweeping.record import Record, read_record
-from firstlight.sweeping.storage import DATABASE, LOCK, back_up, explained, open_storage, restore, storage_url
+from firstlight.sweeping.record import RECORD, Record, read_record
+from firstlight.sweeping.storage import (
+    DATABASE,
+    LOCK,
+    appearing,
+    back_up,
+    close,
+    damage,
+    explained,
+    files_of,
+    open_file,
+    open_storage,
+    restore,
+    storage_url,
+)
 
 BEAT, DEAD_AFTER = 10.0, 120.0
 """Seconds: how often a worker says that it lives, and when another machine holds it for dead."""
+STUDY, PLANNING = "sweep", ".planning.lock"
+"""The study's name in a file of its own, and the lock of the process that plans the sweep."""
 KEPT_BY_RETRY = ("point", "seed", "overrides", "config", "folder", "seconds")
 """What a trial that is made again has from the one that failed."""
 STATES = {
@@ -79,52 +97,64 @@ class Ledger:
     worker: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}:{started()}")
 
     @classmethod
-    def create(cls, folder: Path, record: Record, directions: int) -> Self:
-        """A new ledger in `folder`, without rows.
+    def create(cls, folder: Path, record: Record, directions: int, rows: Sequence[dict[str, Any]] = ()) -> Self:
+        """A new ledger in `folder`, with `rows` as those of `add`. A file of that name is replaced, by a whole one.
 
         Raises:
-            RunError: the database refuses.
+            RunError: the database refuses, or the disk is full.
         """
+        minimised = [StudyDirection.MINIMIZE] * directions
         with explained(storage_url(folder, record.storage)):
+            if record.storage is None:
+                with appearing(folder / DATABASE) as file:
+                    storage = open_file(file)
+                    try:
+                        study = optuna.create_study(storage=storage, study_name=STUDY, directions=minimised)
+                        _plan(study, rows)
+                    finally:
+                        close(storage)
             storage = open_storage(folder, record.storage)
-            name = str(folder.absolute()) if record.storage else "sweep"
             study = optuna.create_study(
-                storage=storage, study_name=name, directions=[StudyDirection.MINIMIZE] * directions, load_if_exists=True
+                storage=storage, study_name=study_name(folder, record), directions=minimised, load_if_exists=True
             )
-        return cls(folder, record, storage, study)
+        ledger = cls(folder, record, storage, study)
+        ledger.add(rows)
+        return ledger
 
     @classmethod
     def open(cls, folder: Path) -> Self:
         """The ledger in `folder`; of one that is damaged its backup, with a note.
 
         Raises:
-            ConfigError: there is none.
+            ConfigError: there is none, or none yet: its process was killed while it planned the sweep.
             RunError: the database refuses.
         """
         record = read_record(folder)
         url = storage_url(folder, record.storage)
+        unplanned = ConfigError(
+            f"{shorten(str(folder))}: this sweep was stopped while it was planned, before its first trial; give its "
+            f"command again, or: firstlight sweep resume {shlex.quote(str(folder))}"
+        )
         if record.storage is None:
+            if is_unplanned(folder) and damage(folder / DATABASE) is not None:
+                raise unplanned
             restore(folder / DATABASE)
         with explained(url):
             storage = open_storage(folder, record.storage)
-            name = str(folder.absolute()) if record.storage else "sweep"
+            name = study_name(folder, record)
             try:
                 study = optuna.load_study(storage=storage, study_name=name)
             except KeyError:
+                close(storage)
+                if record.storage is None and is_unplanned(folder):
+                    raise unplanned from None
                 raise ConfigError(f"{shorten(url)}: there is no study '{name}' in it") from None
         return cls(folder, record, storage, study)
 
-    def add(self, rows: list[dict[str, Any]]) -> None:
+    def add(self, rows: Sequence[dict[str, Any]]) -> None:
         """Plan those of `rows` (`params`, `attributes`) that are not there yet: planning may have been interrupted."""
         with explained(DATABASE), self.locked():
-            for row in rows[len(self.study.trials) :]:
-                self.study.add_trial(
-                    create_trial(
-                        state=TrialState.WAITING,
-                        system_attrs={"fixed_params": row["params"]},
-                        user_attrs=row["attributes"],
-                    )
-                )
+            _plan(self.study, rows[len(self.study.trials) :])
         self.back_up()
 
     def rows(self) -> list[Row]:
@@ -233,8 +263,7 @@ class Ledger:
 
     def close(self) -> None:
         """Let go of the database."""
-        self.storage.remove_session()
-        self.storage.engine.dispose()
+        close(self.storage)
 
     def _free_dead(self) -> None:
         """Plan the rows again whose workers have died."""
@@ -263,6 +292,27 @@ class Ledger:
             is_alive=trial.state == TrialState.RUNNING and is_alive(kept),
             replaced_by=replaced_by,
         )
+
+
+def is_unplanned(folder: Path) -> bool:
+    """Does a folder hold nothing but what is left of a sweep whose process is killed before it is planned?
+
+    No trial of such a sweep has ever been taken: there is a backup before the first one is.
+    """
+    record = folder / RECORD
+    known = {record.name, temporary_of(record).name, *files_of(folder / DATABASE), *lock.files_of(folder / PLANNING)}
+    return {path.name for path in folder.iterdir()} <= known
+
+
+def study_name(folder: Path, record: Record) -> str:
+    """The study's name: that of its folder where the database has others, too."""
+    return str(folder.absolute()) if record.storage else STUDY
+
+
+def _plan(study: optuna.Study, rows: Sequence[dict[str, Any]]) -> None:
+    for row in rows:
+        fixed, attributes = {"fixed_params": row["params"]}, row["attributes"]
+        study.add_trial(create_trial(state=TrialState.WAITING, system_attrs=fixed, user_attrs=attributes))
 
 
 def is_alive(attributes: dict[str, Any]) -> bool:

@@ -1,9 +1,10 @@
 """Where a ledger is kept: `sweep.db` and its backup in the folder of the sweep, or a database elsewhere."""
 
+import shutil
 import sqlite3
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from optuna.storages import RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
 from firstlight.errors import ConfigError, RunError, hide, one_line, shorten
+from firstlight.files import replacing, sync_folder, temporary_of
 
 DATABASE, LOCK = "sweep.db", ".sweep.lock"
 PATIENCE = 30.0
@@ -43,17 +45,61 @@ def backup_of(file: Path) -> Path:
     return file.with_name(f"{file.name}.backup")
 
 
+def open_file(file: Path) -> RDBStorage:
+    """Optuna's storage in the SQLite database `file`, which is made if it is not there."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # by its path, which as a URL would have to be without ? and %
+    connect = partial(sqlite3.connect, file.absolute(), timeout=PATIENCE, check_same_thread=False)
+    return RDBStorage(f"sqlite:///{DATABASE}", engine_kwargs={"creator": connect})
+
+
+def close(storage: RDBStorage) -> None:
+    """Let go of a database."""
+    storage.remove_session()
+    storage.engine.dispose()
+
+
+@contextmanager
+def appearing(file: Path) -> Iterator[Path]:
+    """Where the block makes a database and closes it, which then takes the place of `file`: whole, or not at all.
+
+    What a process that was killed has left there is removed first: its journal would be played back into the new one.
+    """
+    temporary = temporary_of(file)
+    parts = [temporary, journal_of(temporary)]
+    try:
+        for part in parts:
+            part.unlink(missing_ok=True)
+        yield temporary
+        journal_of(file).unlink(missing_ok=True)  # of what stood in its place
+        temporary.replace(file)
+        sync_folder(file.parent)
+    finally:
+        for part in parts:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+
+
+def journal_of(file: Path) -> Path:
+    """What SQLite keeps beside a database that it is changing."""
+    return file.with_name(f"{file.name}-journal")
+
+
+def files_of(file: Path) -> set[str]:
+    """The names that making, changing and backing up the database `file` leaves, or may leave when it is killed."""
+    kept = [file, temporary_of(file), temporary_of(backup_of(file)), file.with_name(f"{file.name}.tmp")]
+    return {part.name for database in kept for part in (database, journal_of(database))} | {LOCK}
+
+
 def open_storage(folder: Path, storage: str | None) -> RDBStorage:
     """Optuna's storage in `folder`, or in the database `storage`.
 
     Raises:
         ConfigError: it needs a driver.
     """
+    if storage is None:
+        return open_file(folder / DATABASE)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    if storage is None:  # opened by its path, which as a URL would have to be without ? and %
-        file = (folder / DATABASE).absolute()
-        connect = partial(sqlite3.connect, file, timeout=PATIENCE, check_same_thread=False)
-        return RDBStorage(f"sqlite:///{DATABASE}", engine_kwargs={"creator": connect})
     url = storage_url(folder, storage)
     options = {"connect_args": {"timeout": PATIENCE}} if url.startswith("sqlite") else {"pool_pre_ping": True}
     try:
@@ -71,14 +117,13 @@ def back_up(file: Path) -> None:
     Raises:
         RunError: it cannot be read, or the copy not be written.
     """
-    temporary = file.with_name(f"{file.name}.tmp")
-    try:
-        with explained(str(file)), closing(sqlite3.connect(file, timeout=PATIENCE)) as source:
-            with closing(sqlite3.connect(temporary)) as copy:
-                source.backup(copy)
-            temporary.replace(backup_of(file))
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        explained(str(file)),
+        appearing(backup_of(file)) as temporary,
+        closing(sqlite3.connect(file, timeout=PATIENCE)) as source,
+        closing(sqlite3.connect(temporary)) as copy,
+    ):
+        source.backup(copy)
 
 
 def restore(file: Path) -> None:
@@ -96,12 +141,11 @@ def restore(file: Path) -> None:
         backup = backup_of(file)
         if damage(backup) is not None:
             raise ConfigError(f"{file}: {problem}, and so is its backup; the runs beside it are untouched")
-        for part in (file, file.with_name(f"{file.name}-journal")):
+        for part in (file, journal_of(file)):
             if part.exists():
                 part.replace(part.with_name(f"{part.name}.damaged"))
-        copy = file.with_name(f"{file.name}.tmp")
-        copy.write_bytes(backup.read_bytes())
-        copy.replace(file)
+        with replacing(file, "wb") as copy, backup.open("rb") as original:
+            shutil.copyfileobj(original, copy)
     print(f"note: {file}: {problem}: going on with its backup, of the last trial that changed", file=sys.stderr)
 
 

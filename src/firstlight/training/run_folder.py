@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def new_run_folder(
         ConfigError: it cannot be made or written; or, with `is_fixed`, another process has it, or it is not free.
     """
     described = environment()  # it takes long (git), and nothing has been made so far
-    for folder in [wanted] if is_fixed else numbered(wanted):
+    for folder in islice(numbered(wanted), 1 if is_fixed else None):
         with ExitStack() as held:
             if _begin(folder, held, config, overrides, described, is_fixed=is_fixed):
                 yield folder
@@ -70,8 +71,8 @@ def _begin(
     is_fixed: bool,
 ) -> bool:
     """Make a run folder of `folder`, and hold it in `held`; False if it is not free."""
+    make_folder(folder, "output_dir")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         if not _is_free(folder):  # nothing, not even a lock, is made in a folder of something else
             return False
         held.enter_context(only_process(folder / LOCK))
@@ -82,11 +83,9 @@ def _begin(
         if is_fixed:
             raise _is_written(folder, error) from None
         return False
-    except FileExistsError:
-        raise ConfigError(f"output_dir ({shorten(str(folder))}) is a file; give output_dir=...") from None
     except OSError as error:
         shown = shorten(str(folder))
-        raise ConfigError(f"output_dir ({shown}) cannot be made: {error.strerror}; give output_dir=...") from None
+        raise ConfigError(f"output_dir ({shown}) cannot be written: {error.strerror}; give output_dir=...") from None
     held.enter_context(_shared(folder))
     return True
 
@@ -129,17 +128,25 @@ def new_folder(wanted: Path, key: str) -> Path:
         ConfigError: it cannot be made.
     """
     for folder in numbered(wanted):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if not any(folder.iterdir()):
-                return folder
-        except FileExistsError:
-            raise ConfigError(f"{key} ({shorten(str(wanted))}) is a file; give {key}=...") from None
-        except OSError as error:
-            raise ConfigError(
-                f"{key} ({shorten(str(wanted))}) cannot be made: {error.strerror}; give {key}=..."
-            ) from None
+        make_folder(folder, key)
+        if not any(folder.iterdir()):
+            return folder
     raise AssertionError  # numbers do not end
+
+
+def make_folder(folder: Path, key: str) -> None:
+    """Make `folder` if it is not there. `key` is the setting that names it.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    shown = shorten(str(folder))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise ConfigError(f"{key} ({shown}) is a file; give {key}=...") from None
+    except OSError as error:
+        raise ConfigError(f"{key} ({shown}) cannot be made: {error.strerror}; give {key}=...") from None
 
 
 @contextmanager
