@@ -10,18 +10,18 @@ OPERATIONS = ("open", "os.mkdir", "os.rename", "os.remove", "os.truncate", "sqli
 DONE, FAILED, KILLED = 0, 1, 9
 
 
-def ends_of(work: Callable[[], object], below: str, how: str) -> Iterator[int]:
-    """Do `work` in a forked process that is killed, or finds the disk full, at its k-th operation; k = 1, 2, 3, ...
+def ends_of(work: Callable[[], object], below: str, how: str, stride: int = 1) -> Iterator[int]:
+    """Do `work` in a forked process that is killed, or finds the disk full, at its k-th operation.
 
-    Counted are operations on paths with `below` in them.
+    k is 1, 1 + `stride`, 1 + 2 `stride`, ... Counted are operations on paths with `below` in them.
 
     Yields how the process ended (FAILED if the full disk was an error), each time for the caller to look at what it has
     left; the last time it is DONE: nothing was disturbed.
     """
-    k, code = 0, KILLED
+    k, code = 1, KILLED
     while code != DONE:
-        k += 1
         code = _in_child(work, below, k, how)
+        k += stride
         yield code
 
 

@@ -206,11 +206,12 @@ def assert_is_planned(folder):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("how", ["kill", "full disk"])
-def test_what_a_kill_or_a_full_disk_leaves_of_a_sweep_is_planned_by_the_same_command(tmp_path, how):
+def test_what_a_kill_or_a_full_disk_leaves_of_a_sweep_is_planned_by_the_same_command(tmp_path, how, stride):
     folder, ends = tmp_path / "sweep", 0
-    for end in ends_of(lambda: plan(folder), str(folder), how):
-        ends += 1
+    for end in ends_of(lambda: plan(folder), str(folder), how, stride):
+        ends += stride
         is_planned = (folder / DATABASE).exists()
         if (folder / RECORD).is_file() and not is_planned:
             with pytest.raises(ConfigError, match="stopped while it was planned, before its first trial") as caught:
@@ -224,7 +225,7 @@ def test_what_a_kill_or_a_full_disk_leaves_of_a_sweep_is_planned_by_the_same_com
         assert_is_planned(folder)
         if end != DONE:
             shutil.rmtree(folder)
-    assert ends > 10
+    assert ends > 20
 
 
 def unfinished(folder, content):

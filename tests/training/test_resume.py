@@ -5,15 +5,19 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from at_each_operation import ends_of
 from stop_at import Crash, StopAt
 from tiny_run import TINY, rows_of, same_weights
+from torch.utils.tensorboard import SummaryWriter
 
 from firstlight.cli import main
 from firstlight.decoding.greedy import Greedy
 from firstlight.training.callbacks.sample_generation import SampleGeneration
+from firstlight.training.loggers.tensorboard import TensorBoardLogger, hide_from
 from firstlight.verification.compare import curves_of
 
 SAVE_ALWAYS = "callbacks.checkpoint.every_n_steps=1"
+NEVER = "callbacks.checkpoint.every_n_steps=1000"
 STOP = ["+callbacks.stop._target_=stop_at.StopAt", "+callbacks.stop.batch=13"]
 COSINE = ["scheduler=warmup_cosine", "scheduler.warmup_steps=3"]
 STABLE = ["scheduler=warmup_stable_decay", "scheduler.warmup_steps=3"]
@@ -85,21 +89,84 @@ def test_tensorboard_shows_one_curve_of_a_continued_run(train, batch):
     assert not [path for path in Path("run").iterdir() if path.is_dir() and path.name not in (".hydra", "checkpoints")]
 
 
-def test_curves_over_tokens_outlive_a_kill_between_their_purge_and_their_return(train, monkeypatch):
-    from firstlight.training.loggers.tensorboard import TensorBoardLogger
+def shown_by_the_data_server(folder):
+    """Steps of every curve, as TensorBoard's data server, which reads event files itself, has them."""
+    from tensorboard import context
+    from tensorboard.data import server_ingester
+    from tensorboard.data.grpc_provider import GrpcDataProvider
+    from tensorboard.util.grpc_util import ChannelCredsType
 
-    def killed(self, *_):
-        assert self.experiment  # it has written the purge
-        raise Crash
+    try:
+        binary = server_ingester.get_server_binary()
+    except server_ingester.NoDataServerError:
+        pytest.skip("TensorBoard has no data server on this machine")
+    ingester = server_ingester.SubprocessServerDataIngester(
+        server_binary=binary,
+        logdir=str(Path(folder).absolute()),
+        reload_interval=1000,
+        channel_creds_type=ChannelCredsType.LOCAL,
+    )
+    ingester.start()
+    provider, nobody = ingester.data_provider, context.RequestContext()
+    assert isinstance(provider, GrpcDataProvider)
+    found = provider.read_scalars(nobody, experiment_id="", plugin_name="scalars", downsample=10**6)
+    return {tag: [point.step for point in points] for run in found.values() for tag, points in run.items()}
 
-    stop_and_resume(train, "run", [9])
-    with monkeypatch.context() as patch:
-        patch.setattr(TensorBoardLogger, "_go_on", killed)
-        patch.setattr("firstlight.training.watching.Failures.attempt", lambda self, name, f, *a, **k: f(*a, **k))
-        with pytest.raises(Crash):
-            main(["train", "resume=run", "trainer.max_steps=32"])
-    assert main(["train", "resume=run", "trainer.max_steps=32"]) == 0
-    assert [step for step, _ in curves_of(Path("run"))["over_tokens/val/loss"]] == [0, 1024, 2048, 3072, 4096]
+
+def test_a_resumed_run_hides_no_point_of_tensorboard_that_it_does_not_log_again(train):
+    """In every order: killed after its last step (with nothing left to log), resumed twice, then trained longer."""
+    assert train("run", SAVE_ALWAYS) == 0
+    shown = curves_of(Path("run"))
+    for _ in range(2):
+        Path("run/model.safetensors").unlink()
+        assert main(["train", "resume=run"]) == 0
+        assert curves_of(Path("run")) == shown
+    with pytest.raises(Crash):
+        main(["train", "resume=run", "trainer.max_steps=32", STOP[0], "+callbacks.stop.batch=28", NEVER])
+    assert main(["train", "resume=run", "~callbacks.stop"]) == 0
+    assert train("whole", "trainer.max_steps=32", SAVE_ALWAYS) == 0
+    whole = curves_of(Path("whole"))
+    assert {tag: [step for step, _ in points] for tag, points in curves_of(Path("run")).items()} == {
+        tag: [step for step, _ in points] for tag, points in whole.items()
+    }
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of the server, which ends with stdin
+def test_the_data_server_of_tensorboard_shows_the_same_curves(train):
+    assert train("whole") == 0
+    stop_and_resume(train, "run", [13, 20])
+    shown = {tag: [step for step, _ in points] for tag, points in curves_of(Path("whole")).items()}
+    assert shown_by_the_data_server("run") == shown_by_the_data_server("whole") == shown
+
+
+def logged(logger, steps):
+    for step in steps:
+        logger.log_metrics({"tokens": 100 * step, "train/loss": 1.0, "val/loss": 9.0 - step}, step)
+    logger.finalize("success")
+
+
+@pytest.mark.parametrize("how", ["kill", "full disk"])
+def test_nothing_vanishes_from_tensorboard_whatever_ends_a_run_as_it_hides_what_it_logs_again(tmp_path, how):
+    logged(TensorBoardLogger(save_dir=str(tmp_path)), range(8))
+    ends = 0
+    for _ in ends_of(lambda: hide_from(tmp_path, 5), str(tmp_path), how):
+        ends += 1
+        steps = [step for step, _ in curves_of(tmp_path)["over_tokens/val/loss"]]
+        assert steps in ([0, 100, 200, 300, 400, 500, 600, 700], [0, 100, 200, 300, 400])
+    assert ends > 2
+    assert hide_from(tmp_path, 5) == 5.0
+    logged(TensorBoardLogger(save_dir=str(tmp_path), purge_step=5), range(5, 8))
+    assert [step for step, _ in curves_of(tmp_path)["over_tokens/val/loss"]] == list(range(0, 800, 100))
+    assert [value for _, value in curves_of(tmp_path)["Result/best_val_loss"]] == [9.0 - step for step in range(8)]
+
+
+def test_what_earlier_versions_hid_from_tensorboard_by_mistake_is_shown_again(tmp_path):
+    logged(TensorBoardLogger(save_dir=str(tmp_path)), range(8))
+    with SummaryWriter(tmp_path, purge_step=8):  # a run that was resumed at its end
+        pass
+    assert [step for step, _ in curves_of(tmp_path)["over_tokens/val/loss"]] == [0]
+    logged(TensorBoardLogger(save_dir=str(tmp_path), purge_step=8), [])
+    assert [step for step, _ in curves_of(tmp_path)["over_tokens/val/loss"]] == list(range(0, 800, 100))
 
 
 def test_a_run_killed_after_its_last_save_is_tidied_when_it_is_continued(train):
