@@ -8,7 +8,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "firstlight"
 LAYERS = (
     {"errors"},
-    {"files"},
+    {"files", "processes"},
     {"lock"},
     {"interpolation"},
     {"config"},

@@ -1,6 +1,7 @@
 """`firstlight evaluate`: loss, perplexity and bits per byte of a checkpoint on a text, or its results on tasks."""
 
 import json
+import sys
 from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
@@ -78,6 +79,8 @@ def _on_text(
     module = EvaluationModule(model, text.tokenizer.byte_lengths)
     module.splits = [split]
     trainer.validate(module, dataloaders=text.eval_dataloader(split), verbose=False)
+    if text.worker_failure is not None:
+        print(f"note: {text.worker_failure}; nothing of the text was left out", file=sys.stderr)
     return {**module.metrics, f"{split}/tokens": len(text.windows[split]) * text.context_length}
 
 

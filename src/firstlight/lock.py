@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from firstlight.errors import shorten
 from firstlight.files import replace_text, temporary_of
+from firstlight.processes import started
 
 WRITER = ".writer"
 """File beside a lock: the process that holds it."""
@@ -73,23 +74,3 @@ def _told(writer: Path) -> str | None:
         return None
     is_here = host == socket.gethostname()
     return None if is_here and started(pid) != begun else f"process {pid} on {shorten(host)}"
-
-
-def started(pid: int | None = None) -> str:
-    """When a process (without a number this one) was started, by the clock of the system; "" if there is none.
-
-    Without /proc, as on macOS, "running" if there is one.
-    """
-    pid = os.getpid() if pid is None else pid
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        if Path("/proc/self/stat").exists():
-            return ""
-        try:
-            os.kill(pid, 0)
-        except OSError:
-            return ""
-        return "running"
-    state, *rest = text.rpartition(")")[2].split()
-    return "" if state in "ZX" else rest[18]

@@ -27,7 +27,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from firstlight import lock
 from firstlight.errors import ConfigError, RunError, shorten
 from firstlight.files import temporary_of
-from firstlight.lock import started
+from firstlight.processes import started
 from firstlight.sweeping import storage as files
 from firstlight.sweeping.record import RECORD, Record, read_record
 from firstlight.sweeping.storage import (

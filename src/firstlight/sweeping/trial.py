@@ -5,11 +5,9 @@ import os
 import re
 import shutil
 import signal
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing import parent_process
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -20,6 +18,7 @@ from optuna.trial import TrialState
 from firstlight.compose import quoted, typed
 from firstlight.config import build
 from firstlight.errors import ConfigError, RunError, shorten
+from firstlight.processes import name_of
 from firstlight.sweeping import SWEEP, TRIAL
 from firstlight.sweeping.ledger import Ledger, Row
 from firstlight.sweeping.record import Record, settings_of_record, trial_overrides
@@ -120,20 +119,6 @@ def arguments(record: Record, row: Row, sweep: Path) -> list[str]:
     return [*words, *place, *(["--config-dir", record.config_dir] if record.config_dir else [])]
 
 
-def end_with_parent() -> None:
-    """In the process of a trial: end in good order if nobody waits for it any more; Ctrl-C is passed on to it."""
-    if hasattr(os, "setsid"):
-        os.setsid()
-    parent = parent_process()
-    assert parent is not None
-
-    def stop_with_parent() -> None:
-        wait([parent.sentinel])
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=stop_with_parent, daemon=True).start()
-
-
 def _ask(process: BaseProcess, signum: int) -> None:
     if process.pid is not None and process.is_alive():
         os.kill(process.pid, signum)
@@ -205,16 +190,12 @@ def metrics_of(run: Path) -> dict[str, float]:
 
 def _reason(exit_code: int | None, last_line: str) -> str:
     if exit_code is not None and exit_code < 0:
-        name = _name_of(-exit_code)
+        name = name_of(-exit_code)
         hint = ", perhaps because memory ran out" if name == "SIGKILL" else ""
         return f"ended by {name}{hint}"
     if exit_code is not None and exit_code > 128:
-        return f"stopped by {_name_of(exit_code - 128)}; retry goes on with it"
+        return f"stopped by {name_of(exit_code - 128)}; retry goes on with it"
     return last_line or f"ended with exit code {exit_code}"
-
-
-def _name_of(signum: int) -> str:
-    return signal.Signals(signum).name if signum in set(signal.Signals) else f"signal {signum}"
 
 
 def _last_line(log: Path, start: int) -> str:

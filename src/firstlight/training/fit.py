@@ -19,6 +19,7 @@ from lightning.pytorch.loggers.logger import Logger
 
 from firstlight.config import NonEmpty, Seed, blame, build
 from firstlight.data.datamodule import TextDataModule
+from firstlight.data.loader import end_workers
 from firstlight.data.order import Order
 from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.errors import (
@@ -33,6 +34,7 @@ from firstlight.errors import (
 )
 from firstlight.model.base import LanguageModel
 from firstlight.optim.base import Schedule
+from firstlight.processes import end_with
 from firstlight.training import report
 from firstlight.training.callbacks.checkpoint import Checkpoint
 from firstlight.training.callbacks.sample_generation import SampleGeneration
@@ -115,6 +117,8 @@ def fit(
         _section(f"logger.{key}", lambda make=make: make(save_dir=output_dir))
     with ExitStack() as held:  # the run folder, until all is done
         is_first = shared_run_folder() is None  # of the processes of this run
+        if not is_first:
+            end_with(os.getppid())
         if resume is not None and is_first:
             held.enter_context(only_writer(Path(resume)))
         resumed = find_resumed(Path(resume)) if resume is not None else None
@@ -290,7 +294,10 @@ def _run(
     with _explained(trainer, folder):
         with trainer.stop_signals, trainer.failures.of_threads():
             checkpoint = resumed.checkpoint if resumed is not None else None
-            trainer.fit(module, datamodule=module.data, ckpt_path=checkpoint, weights_only=True)
+            try:
+                trainer.fit(module, datamodule=module.data, ckpt_path=checkpoint, weights_only=True)
+            finally:
+                end_workers()
         if trainer.failure is not None:
             raise trainer.failure
         if not math.isfinite(module.metrics.get("val/loss", math.nan)) or trainer.global_step == 0:
