@@ -11,9 +11,12 @@ from tiny_run import TINY, rows_of, same_weights
 from torch.utils.tensorboard import SummaryWriter
 
 from firstlight.cli import main
+from firstlight.compose import quoted
 from firstlight.decoding.greedy import Greedy
 from firstlight.training.callbacks.sample_generation import SampleGeneration
+from firstlight.training.loggers.csv import CSVLogger, read_rows
 from firstlight.training.loggers.tensorboard import TensorBoardLogger, hide_from
+from firstlight.training.samples_file import read_samples
 from firstlight.verification.compare import curves_of
 
 SAVE_ALWAYS = "callbacks.checkpoint.every_n_steps=1"
@@ -177,22 +180,50 @@ def test_a_run_killed_after_its_last_save_is_tidied_when_it_is_continued(train):
     assert Path("run/model.safetensors").is_file()
 
 
-def test_samples_are_not_lost_when_a_run_is_killed_as_it_goes_on(tmp_path, monkeypatch):
-    samples = "--- step 0\nThe lamp\n--- step 8\nThe quay\n--- step 16\nThe har"
-    Path("samples.txt").write_text(samples)
+def test_samples_of_a_checkpoint_of_an_earlier_version_are_cut_at_the_mark_of_the_next_step(tmp_path):
+    samples = b"--- step 0\nThe lamp\r\n--- step 8\n\xffThe\x85quay\n--- step 16\nThe har"
+    Path("samples.txt").write_bytes(samples)
     callback = SampleGeneration(prompt="The", decoding=Greedy())
-    trainer = SimpleNamespace(default_root_dir=str(tmp_path), global_step=8, is_global_zero=True)
+    callback.on_train_start(SimpleNamespace(default_root_dir=str(tmp_path), global_step=8, is_global_zero=True), None)
+    assert Path("samples.txt").read_bytes() == b"--- step 0\nThe lamp\r\n--- step 8\n\xffThe\x85quay\n"
 
-    def killed(*_):
-        raise Crash
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", killed)
-        with pytest.raises(Crash):
-            callback.on_train_start(trainer, None)
-    assert Path("samples.txt").read_text() == samples
-    callback.on_train_start(trainer, None)
-    assert Path("samples.txt").read_text() == "--- step 0\nThe lamp\n--- step 8\nThe quay\n"
+@pytest.mark.parametrize("prompt", ["a\rb\n--- step 99\nc", "\r\n--- step 1\n\x85\u2028", "--- step 17"], ids=repr)
+def test_what_was_sampled_before_stays_byte_for_byte(train, prompt):
+    sampled = [f"callbacks.sample_generation.prompt={quoted(prompt)}", "callbacks.sample_generation.max_new_tokens=1"]
+    assert train("whole", *sampled) == 0
+    before = Path("whole/samples.txt").read_bytes()
+    assert before.count(prompt.encode()) == 4
+    stop_and_resume(train, "parts", [13, 20], *sampled)
+    assert Path("parts/samples.txt").read_bytes() == before
+    assert main(["train", "resume=whole", "trainer.max_steps=32"]) == 0
+    assert Path("whole/samples.txt").read_bytes().startswith(before)
+    assert read_samples(Path("whole/samples.txt"), range(0, 33, 8)).keys() == {0, 8, 16, 24, 32}
+
+
+def test_two_callbacks_that_sample_do_not_cut_off_each_others(train):
+    other = ["_target_=firstlight.training.callbacks.sample_generation.SampleGeneration", "prompt=quay"]
+    other += ["decoding=${callbacks.sample_generation.decoding}", "max_new_tokens=2"]
+    both = [f"+callbacks.other.{setting}" for setting in other]
+    assert train("whole", *both) == 0
+    stop_and_resume(train, "parts", [13], *both)
+    assert Path("parts/samples.txt").read_bytes() == Path("whole/samples.txt").read_bytes()
+
+
+NAMES = ["a,b", 'a"b', "a\nb", "a\r\nb", "a\x85b", "a\u2028b", "a\x1cb", " a", "step"]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=repr)
+def test_rows_are_read_as_they_were_written_whatever_a_metric_is_called(tmp_path, name):
+    for purge_step, steps in ((None, range(3)), (2, range(2, 5))):
+        logger = CSVLogger(save_dir=str(tmp_path), purge_step=purge_step)
+        for step in steps:
+            logger.log_metrics({"tokens": step, name: 0.5}, step)
+        with (tmp_path / "metrics.csv").open("a") as file:
+            file.write("9,17")  # half a row
+    rows = read_rows(tmp_path / "metrics.csv")
+    assert [(row["step"], row["tokens"]) for row in rows] == [(str(step), str(step)) for step in range(5)]
+    assert name == "step" or [row[name] for row in rows] == ["0.5"] * 5
 
 
 def test_a_continued_run_remembers_what_it_was_continued_with(train):

@@ -3,6 +3,7 @@
 import atexit
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -10,6 +11,7 @@ from functools import partial
 from multiprocessing import active_children
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
+from types import TracebackType
 from typing import Any
 from weakref import WeakSet
 
@@ -149,6 +151,13 @@ def _reason(exit_codes: list[int], error: Exception) -> str:
 def _begin(parent: int, _: int) -> None:
     """In a worker, when it begins."""
     end_with(parent)
+    sys.excepthook = _tell_unless_left
+
+
+def _tell_unless_left(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """Of a thread in a worker: that the process which trains has turned away in the middle of a batch is no news."""
+    if not issubclass(kind, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, traceback)
 
 
 def _into_shared_memory(batch: Any) -> Any:

@@ -16,6 +16,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers.logger import Logger
 from matplotlib.figure import Figure
 
+from firstlight.files import replace_text
 from firstlight.training.flat_config import hyperparameters
 from firstlight.training.loggers.board import require
 
@@ -107,7 +108,7 @@ class MLFlowLogger(Logger):
             experiment_id = client.create_experiment(self.experiment_name, artifact_location=place)
         name = f"{self.folder.parent.name}/{self.folder.name}"
         self.run_id = client.create_run(experiment_id, run_name=name, tags={"folder": str(self.folder)}).info.run_id
-        file.write_text(f"{self.run_id}\n")
+        replace_text(file, f"{self.run_id}\n")
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:

@@ -10,6 +10,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
 from matplotlib.figure import Figure
 
+from firstlight.files import replace_text
 from firstlight.training.loggers.board import require
 from firstlight.training.metrics_file import FILE_NAME, read_rows
 
@@ -71,7 +72,7 @@ class WandbLogger(LightningWandbLogger):
         if self.failure is None:
             try:
                 if self._experiment is None and super().experiment and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-                    self.id_file.write_text(f"{self.version}\n")
+                    replace_text(self.id_file, f"{self.version}\n")
                 return super().experiment
             except Exception as error:
                 self.failure = error
