@@ -70,7 +70,7 @@ class TextDataModule(pl.LightningDataModule):
         """Training batches of the whole run, over all epochs: set by whoever knows its length."""
         self.notes: list[str] = []
         """What is odd about the text, though it can be trained on."""
-        self.worker_failure: str | None = None
+        self.worker_failures: list[str] = []
         """What has happened to a process that gathered batches; they are gathered in this one since."""
 
     @abstractmethod
@@ -182,7 +182,7 @@ class TextDataModule(pl.LightningDataModule):
         rank, world_size = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
         sampler = _Batches(batches, length, rank, world_size)
         if self.num_workers > 0:
-            return WorkerLoader(self.windows[split], sampler, length, self.num_workers, self._note_failure)
+            return WorkerLoader(self.windows[split], sampler, length, self.num_workers, self.worker_failures)
         return DataLoader(
             self.windows[split],
             batch_size=None,  # the sampler yields whole batches of indices
@@ -190,10 +190,12 @@ class TextDataModule(pl.LightningDataModule):
             generator=torch.Generator(),  # else iterating would draw from the global one
         )
 
-    def _note_failure(self, reason: str) -> None:
-        self.worker_failure = self.worker_failure or (
-            f"a process that gathers batches {reason}; with data.num_workers=0 there are none"
-        )
+    @property
+    def worker_failure(self) -> str | None:
+        """What has happened to a process that gathered batches, and the way out; None if nothing has."""
+        if not self.worker_failures:
+            return None
+        return f"a process that gathers batches {self.worker_failures[0]}; with data.num_workers=0 there are none"
 
     def _batches_done(self) -> int:
         trainer = self.trainer

@@ -6,9 +6,9 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
-from multiprocessing import active_children
+from multiprocessing import Lock, active_children
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from types import TracebackType
@@ -31,8 +31,8 @@ HINTS = {"SIGKILL": ", perhaps because memory ran out", "SIGBUS": ", perhaps bec
 class WorkerLoader:
     """The batches whose indices `order` yields, gathered by `num_workers` processes of their own.
 
-    When one of these fails, `on_failure` is told why, once, and the rest of the batches are gathered in this process:
-    the same ones, so that a run can finish its step, be saved, and end.
+    When one of these fails, the reason is added to `failures`, no more are started, and the rest of the batches are
+    gathered in this process: the same ones, so that a run can finish its step, be saved, and end.
     """
 
     def __init__(
@@ -41,10 +41,10 @@ class WorkerLoader:
         order: Iterable[Tensor],
         length: int,
         num_workers: int,
-        on_failure: Callable[[str], None],
+        failures: list[str],
     ) -> None:
         self.windows, self.order, self.length = windows, order, length
-        self.num_workers, self.on_failure = num_workers, on_failure
+        self.num_workers, self.failures = num_workers, failures
 
     def __len__(self) -> int:
         return self.length
@@ -62,7 +62,8 @@ class _Batches(Iterator[Batch]):
         self.batches: Iterator[Batch] | None = None
         _passes.add(self)
         try:
-            self._start()
+            if not loader.failures:
+                self._start()
         except Exception as error:
             self._take_over(error)
 
@@ -93,6 +94,9 @@ class _Batches(Iterator[Batch]):
         others, is_main = set(active_children()), threading.current_thread() is threading.main_thread()
         before = signal.getsignal(signal.SIGCHLD)
         with signals_held():
+            # of what torch's iterator needs from /dev/shm: where that is full, half of one is made, and fails as it goes
+            probe = [Lock() for _ in range(4 + 4 * self.loader.num_workers)]
+            del probe
             try:
                 self.batches = iter(
                     DataLoader(
@@ -116,7 +120,7 @@ class _Batches(Iterator[Batch]):
         wait([worker.sentinel for worker in self.workers], timeout=1)  # for one that is just dying
         died = [worker.exitcode for worker in self.workers if worker.exitcode]
         self.close()
-        self.loader.on_failure(_reason(died, error))
+        self.loader.failures.append(_reason(died, error))
 
 
 class _HandedOut:
