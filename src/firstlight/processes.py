@@ -17,13 +17,13 @@ _PR_SET_PDEATHSIG = 1
 
 
 @contextmanager
-def signals_held() -> Iterator[None]:
-    """Within the block, SIGNALS and the deaths of children wait; processes that are started in it never get them.
+def signals_held(*others: int) -> Iterator[None]:
+    """Within the block, SIGNALS and `others` wait; processes that are started in it never get them.
 
     `scancel`, `systemctl stop`, `timeout` and Ctrl-C send their signal to every process of a group. The one that trains
     stops in good order, for which it may need its helpers a little longer.
     """
-    held = {*SIGNALS, signal.SIGCHLD}
+    held = {*SIGNALS, *others}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
     try:
         resource_tracker.ensure_running()  # once it has started its own helper, it lets some of the signals through
@@ -35,7 +35,7 @@ def signals_held() -> Iterator[None]:
 
 def let_signals_through() -> None:
     """In a process that was started with `signals_held`, and takes care of its signals itself."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {*SIGNALS, signal.SIGCHLD})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def end_with(parent: int) -> None:
