@@ -94,7 +94,7 @@ class _Batches(Iterator[Batch]):
         others, is_main = set(active_children()), threading.current_thread() is threading.main_thread()
         before = signal.getsignal(signal.SIGCHLD)
         with signals_held(signal.SIGCHLD):
-            # of what torch's iterator needs from /dev/shm: where that is full, half of one is made, and fails as it goes
+            # what torch's iterator needs from /dev/shm: where that is full, half of one is made, and fails at its end
             probe = [Lock() for _ in range(4 + 4 * self.loader.num_workers)]
             del probe
             try:
