@@ -235,13 +235,15 @@ def test_two_runs_in_one_second_get_two_folders(place, tiny):
 
 
 def test_runs_that_begin_together_get_a_folder_each(place):
-    from firstlight.training.run_folder import create_run_folder
+    from firstlight.training.run_folder import new_run_folder
 
-    made, together = [], threading.Barrier(8)
+    made, together, all_made = [], threading.Barrier(8), threading.Barrier(8)
 
     def begin():
         together.wait()
-        made.append(create_run_folder(place / "outputs" / "name" / "now", config={}, overrides=[]))
+        with new_run_folder(place / "outputs" / "name" / "now", config={}, overrides=[]) as folder:
+            made.append(folder)
+            all_made.wait(60)
 
     threads = [threading.Thread(target=begin) for _ in range(8)]
     for thread in threads:

@@ -9,7 +9,8 @@ SOURCE = Path(__file__).parents[1] / "src" / "firstlight"
 LAYERS = (
     {"errors"},
     {"output", "console"},
-    {"files", "processes"},
+    {"files", "processes", "process_group"},
+    {"lock"},
     {"interpolation"},
     {"overrides"},
     {"config"},

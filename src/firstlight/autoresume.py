@@ -10,13 +10,21 @@ from firstlight.errors import ConfigError
 from firstlight.interpolation import ENVIRONMENT as ENVIRONMENT_TEXT
 from firstlight.interpolation import as_typed
 from firstlight.overrides import setting
-from firstlight.training.run_folder import CONFIG, ENVIRONMENT, OVERRIDES, read_record, slurm_job
+from firstlight.training.run_folder import (
+    AUTO,
+    CONFIG,
+    ENVIRONMENT,
+    OVERRIDES,
+    is_unfinished_start,
+    read_record,
+    slurm_job,
+)
 
 
 def is_auto(overrides: list[str]) -> bool:
     """Is this a command that is given again and again, until its run has ended?"""
     names = {o.key_or_group: o.value() for o in parse_overrides(overrides) if o.key_or_group == "resume"}
-    return names.get("resume") == "auto" or (_is_requeued() and not names)
+    return names.get("resume") == AUTO or (_is_requeued() and not names)
 
 
 def _is_requeued() -> bool:
@@ -31,6 +39,7 @@ def _is_requeued() -> bool:
 def autoresume(overrides: list[str], config_dir: str | None) -> list[str]:
     """`overrides` with `resume=` the run they began, if there is one, and without those that it has already.
 
+    Without one `resume=auto` stays: the run is to begin in `output_dir`, and in no other folder.
     With `resume=auto` that is the run in `output_dir`; in a SLURM job that runs again, the one that the job began.
 
     Raises:
@@ -46,12 +55,12 @@ def autoresume(overrides: list[str], config_dir: str | None) -> list[str]:
         wanted = user_path(str(compose_config("train", own, config_dir).output_dir))
         run = _of_this_job(wanted, own) if is_requeued else wanted
         is_run = run is not None and (run / CONFIG).is_file()
-        if not is_requeued and not is_run and wanted.is_dir() and any(wanted.iterdir()):
+        if not is_requeued and not is_run and wanted.is_dir() and not is_unfinished_start(wanted):
             raise ConfigError(f"output_dir ({wanted}): resume=auto needs a folder of its own, and this is no run")
         os.environ[processes.FOUND_RUN] = str(run) if is_run else ""
     found = os.environ.get(processes.FOUND_RUN)
     if not found:
-        return own
+        return own if is_requeued else [*own, f"resume={AUTO}"]
     run = Path(found)
     began_with = read_record(run / OVERRIDES, list)
     # What comes from the environment is not kept with a run: it is to be given again, as it is here.
@@ -62,6 +71,8 @@ def autoresume(overrides: list[str], config_dir: str | None) -> list[str]:
 def _of_this_job(wanted: Path, own: list[str]) -> Path | None:
     """The run that this SLURM job began last with the command `own`; `wanted` is where it would be made today."""
     for file in sorted(wanted.parent.glob(f"*/{ENVIRONMENT}"), key=lambda f: f.stat().st_mtime, reverse=True):
+        if not (file.parent / CONFIG).is_file():  # killed while its folder was made
+            continue
         began_with = read_record(file.parent / OVERRIDES, list)
         is_same_command = all(as_typed(word) in began_with for word in own)
         if read_record(file, dict).get("slurm_job") == slurm_job() and is_same_command:

@@ -189,16 +189,19 @@ def parse_overrides(overrides: list[str]) -> list[Override]:
 def resumed_config(overrides: list[str], config_dir: str | None = None) -> DictConfig | None:
     """The composed config of the run that an override `resume=RUN` names, with the other overrides; None without one.
 
+    `resume=auto`, which is still there where there is no run yet, names none.
+
     Raises:
         ConfigError: there is no such run, or an override would change what has already happened.
     """
     parsed = parse_overrides(overrides)
     names = [override.value() for override in parsed if override.key_or_group == "resume" and not override.is_delete()]
-    if not names or names[-1] is None:
+    from firstlight.training.run_folder import AUTO, read_config
+
+    if not names or names[-1] in (None, AUTO):
         return None
     if not isinstance(names[-1], str) or not names[-1]:
         raise ConfigError(f"resume: expected the folder of one run, or last, got {shorten(repr(names[-1]))}")
-    from firstlight.training.run_folder import read_config
     from firstlight.weights.find import checkpoints_of, newest_run
 
     with explained("train", overrides):

@@ -81,6 +81,8 @@ def _on_text(
     module = EvaluationModule(model, text.tokenizer.byte_lengths)
     module.splits = [split]
     trainer.validate(module, dataloaders=text.eval_dataloader(split), verbose=False)
+    if text.worker_failure is not None:
+        note(f"{text.worker_failure}; nothing of the text was left out")
     _note_left_out(text, split)
     return {**module.metrics, f"{split}/tokens": text.n_scored(split)}
 

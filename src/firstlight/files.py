@@ -111,6 +111,24 @@ def separate(file: Path) -> None:
                 shutil.copyfileobj(original, copy)
 
 
+def append(file: Path, content: bytes) -> None:
+    """Add `content` to the end of `file`, on disk; nothing of it is left if that fails.
+
+    Raises:
+        OSError: it cannot be written, or the file is a symbolic link.
+    """
+    with open_to_append(file, "ab", buffering=0) as stream:
+        end, left = stream.tell(), memoryview(content)
+        try:
+            while left:
+                left = left[stream.write(left) :]
+            sync(stream)
+        except OSError:
+            with suppress(OSError):
+                stream.truncate(end)
+            raise
+
+
 @contextmanager
 def replacing(file: Path, mode: str = "w", *, tag: str = "", **options: Any) -> Iterator[IO[Any]]:
     """Write `file` anew: it holds its old content until the block ends, then all of the new one, on disk.

@@ -186,9 +186,8 @@ def work(folder: Path, launch: Any, at_once: int) -> None:
 def train_trial(words: list[str]) -> int:
     """In the process of a trial: `firstlight train` with `words`; its exit code."""
     from firstlight import cli
-    from firstlight.sweeping.trial import end_with_parent
 
-    end_with_parent()
+    os.setsid()  # Ctrl-C is passed on to it by the sweep
     script = Path(sys.executable).with_name("firstlight")
     program = script if script.is_file() else Path(cli.__file__).with_name("__main__.py")
     sys.argv = [str(program), "train", *words]  # from which Lightning starts the processes of several devices

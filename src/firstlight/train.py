@@ -1,7 +1,6 @@
 """`firstlight train`: check the config, build it, fit."""
 
 import os
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from firstlight.config import build, check_config
 from firstlight.errors import ConfigError, FinishedError, shown
 from firstlight.interpolation import as_typed, check_kept
+from firstlight.output import note
 from firstlight.overrides import text_keys
 from firstlight.processes import number
 from firstlight.sweeping import SWEEP, TRIAL
@@ -20,7 +20,7 @@ from firstlight.training.allocation import keep_freed_memory
 from firstlight.training.fit import fit
 from firstlight.training.places import with_files
 from firstlight.training.run_config import RunConfig
-from firstlight.training.run_folder import note_data
+from firstlight.training.run_folder import AUTO, note_data
 
 SET_BY_FIT = {
     "data": "the data of a run are its section data",
@@ -87,13 +87,14 @@ def main(config: DictConfig, changes: list[str] | None = None) -> float | None:
 
         pruning = Pruning(sweep=os.environ[SWEEP], number=number(TRIAL, 0))
         built["callbacks"] = {**(built["callbacks"] or {}), "pruning": pruning}
+    kept = [as_typed(str(override)) for override in given or () if str(override) != f"resume={AUTO}"]
     try:
-        fitted = fit(stored, [as_typed(str(override)) for override in given or ()], **built)
+        fitted = fit(stored, kept, **built)
     except FinishedError as error:  # raised when the text had been found to be the same
         given_keys = {word.partition("=")[0].lstrip("+") for word in changes or ()}
         if resumed is None or not any(key.startswith("data.") for key in given_keys & text_keys().keys()):
             raise
         note_data(resumed, stored["data"])
-        print(f"note: {str(error).removeprefix('resume: ')}; where its text is has been noted", file=sys.stderr)
+        note(f"{str(error).removeprefix('resume: ')}; where its text is has been noted")
         return None
     return fitted.metrics["val/loss"]

@@ -58,7 +58,7 @@ def arm_at(k, kind):
 
 def loop(kind, stride, of_resumed):
     assert in_child(["train", *SETTINGS, "output_dir=whole"], "whole.log")[0] == 0
-    begin, go_on = ["train", *SETTINGS, "output_dir=run"], ["train", "resume=run"]
+    begin, go_on = ["train", *SETTINGS, "output_dir=run", "resume=auto"], ["train", "resume=run"]
     if of_resumed:  # the operations of a run that goes on after half of it
         _, n = in_child(begin, "run.log", arm_at(10**9, "SIGKILL"))
         shutil.rmtree("run")
@@ -77,16 +77,14 @@ def loop(kind, stride, of_resumed):
         finished = Path("run/model.safetensors").is_file()
         outcomes[f"exit {code}, {'finished' if finished else 'begun' if begun else 'no checkpoint yet'}"] += 1
         if not finished:
-            if not begun:
-                shutil.rmtree("run", ignore_errors=True)
-            code, _ = in_child(go_on if begun else begin, "again.log")
+            code, _ = in_child(begin, "again.log")  # the same command, whatever is left of the run
             assert code == 0, f"{kind} at {k}: {Path('again.log').read_text()}"
         assert rows_of("run") == rows_of("whole"), f"{kind} at {k}: rows differ"
         assert same_weights("run", "whole") and same_weights("run", "whole", best=True), f"{kind} at {k}: weights"
         if kind == "SIGKILL":
             same = Path("run/samples.txt").read_bytes() == Path("whole/samples.txt").read_bytes()
             assert same, f"{kind} at {k}: samples differ"
-        assert not list(Path("run/checkpoints").glob(".*"))
+        assert not list(Path("run/checkpoints").glob(".*")) and not Path("run_2").exists()
         if 0 < seen < k:
             return {"operations": seen, "trials": sum(outcomes.values()), **outcomes}
         k += stride

@@ -1,14 +1,18 @@
 """The ledger: a row is made by one worker, never lost, and never made again once it is done."""
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 
+import optuna
 import pytest
+from at_each_operation import DONE, ends_of
 from no_settings import NO_SETTINGS
 from optuna.trial import TrialState
 
@@ -16,25 +20,22 @@ from firstlight.errors import ConfigError, RunError, message_lines
 from firstlight.sweeping import ledger as module
 from firstlight.sweeping import storage
 from firstlight.sweeping.ledger import Ledger
+from firstlight.sweeping.plan import Plan, _held_folder, go_on
 from firstlight.sweeping.record import RECORD, Record, read_record
-from firstlight.sweeping.storage import DATABASE, backup_of
+from firstlight.sweeping.storage import DATABASE, backup_of, close, open_file
 
 ROWS = [{"params": {}, "attributes": {"point": n, "seed": 1, "overrides": [f"a={n}"]}} for n in range(6)]
 
 
+RECORD_OF_SIX = Record(
+    arguments=[], config_dir=None, config={}, settings=vars(NO_SETTINGS), n_trials=6, seeds=[1], version="0"
+)
+
+
 @pytest.fixture
 def ledger(tmp_path):
-    record = Record(
-        arguments=[],
-        config_dir=None,
-        config={},
-        settings=vars(NO_SETTINGS),
-        n_trials=6,
-        seeds=[1],
-        version="0",
-    )
-    record.write(tmp_path)
-    ledger = Ledger.create(tmp_path, record, directions=1)
+    RECORD_OF_SIX.write(tmp_path)
+    ledger = Ledger.create(tmp_path, RECORD_OF_SIX, directions=1)
     ledger.add(ROWS)
     yield ledger
     ledger.close()
@@ -138,9 +139,7 @@ def test_a_ledger_that_is_damaged_or_gone_is_its_backup_and_that_is_said(ledger,
 def test_a_database_in_place_of_the_file_is_read_through_the_environment_each_time(tmp_path, monkeypatch):
     """As a password is, which stands nowhere in the folder."""
     storage = f"sqlite:///{tmp_path}/${{oc.env:LEDGER}}.db"
-    record = Record(
-        arguments=[], config_dir=None, config={}, settings=vars(NO_SETTINGS), n_trials=6, seeds=[1], version="0"
-    )
+    record = RECORD_OF_SIX
     replace(record, storage=storage).write(tmp_path)
     monkeypatch.setenv("LEDGER", "se{cr}et")
     ledger = Ledger.create(tmp_path, replace(record, storage=storage), directions=1)
@@ -185,6 +184,81 @@ def test_what_a_killed_process_left_half_written_is_put_right_and_not_taken_for_
     assert states(again) == ["done", *["planned"] * 5]
     again.close()
     assert capsys.readouterr().err == ""
+
+
+def plan(folder):
+    """As the command of a sweep plans it, again and again."""
+    planned = Plan(RECORD_OF_SIX, replace(NO_SETTINGS, objectives=["val/loss"]), ROWS, [])
+    with ExitStack() as held:
+        assert _held_folder(folder, held, is_fixed=True) == folder
+        if not (folder / RECORD).is_file():
+            RECORD_OF_SIX.write(folder)
+        go_on(folder, planned)
+
+
+def assert_is_planned(folder):
+    again = Ledger.open(folder)
+    assert [row.overrides for row in again.rows()] == [[f"a={n}"] for n in range(6)]
+    assert states(again) == ["planned"] * 6
+    again.close()
+    assert {file.name for file in folder.iterdir()} == {
+        DATABASE, f"{DATABASE}.backup", RECORD, ".sweep.lock", ".planning.lock"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("how", ["kill", "full disk"])
+def test_what_a_kill_or_a_full_disk_leaves_of_a_sweep_is_planned_by_the_same_command(tmp_path, how, stride):
+    folder, ends = tmp_path / "sweep", 0
+    for end in ends_of(lambda: plan(folder), str(folder), how, stride):
+        ends += stride
+        is_planned = (folder / DATABASE).exists()
+        if (folder / RECORD).is_file() and not is_planned:
+            with pytest.raises(ConfigError, match="stopped while it was planned, before its first trial") as caught:
+                Ledger.open(folder)
+            assert len(message_lines(caught.value)) == 1
+        if is_planned:  # what there is of a ledger is whole
+            assert_rows = Ledger.open(folder)
+            assert states(assert_rows) == ["planned"] * 6
+            assert_rows.close()
+        plan(folder)
+        assert_is_planned(folder)
+        if end != DONE:
+            shutil.rmtree(folder)
+    assert ends > 20
+
+
+def unfinished(folder, content):
+    RECORD_OF_SIX.write(folder)
+    if content == "tables without a study":
+        close(open_file(folder / DATABASE))
+    elif content == "a study without rows":
+        storage = open_file(folder / DATABASE)
+        optuna.create_study(storage=storage, study_name="sweep")
+        close(storage)
+    else:
+        (folder / DATABASE).write_bytes(content)
+        (folder / f"{DATABASE}-journal").write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"SQLite format 3\0half", "tables without a study", "a study without rows"], ids=str
+)
+def test_what_earlier_versions_left_of_a_ledger_that_was_being_made_is_made_again(tmp_path, content):
+    unfinished(tmp_path, content)
+    plan(tmp_path)
+    assert_is_planned(tmp_path)
+
+
+def test_of_two_processes_that_plan_a_sweep_one_is_told_of_the_other(tmp_path, monkeypatch):
+    folder = tmp_path / "sweep"
+    with ExitStack() as held:
+        _held_folder(folder, held, is_fixed=True)
+        with ExitStack() as other, pytest.raises(ConfigError, match=rf"process {os.getpid()} on .* is planning this"):
+            _held_folder(folder, other, is_fixed=True)
+        with ExitStack() as other:
+            assert _held_folder(folder, other, is_fixed=False) == tmp_path / "sweep_2"
+    assert not (tmp_path / "sweep_3").exists()
 
 
 def test_without_a_whole_backup_a_damaged_ledger_is_refused(ledger):

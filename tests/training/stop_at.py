@@ -1,6 +1,7 @@
 """Callbacks that end or disturb a run in the middle, named by the tests' configs."""
 
 import errno
+import multiprocessing
 import os
 import signal
 from typing import Any, ClassVar
@@ -63,6 +64,21 @@ class FailAt(pl.Callback):
 
 class WatchingFailAt(FailAt, Watcher):
     """The same, of a callback that only watches."""
+
+
+class KillWorkerAt(pl.Callback):
+    """Kills a process that gathers batches, as the kernel does when memory runs out."""
+
+    def __init__(self, *, batch: int, hook: str = "on_train_batch_start") -> None:
+        self.batch = batch
+        setattr(self, hook, self.kill)
+
+    def kill(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any) -> None:
+        now = rest[1] if len(rest) == 2 else trainer.global_step * trainer.accumulate_grad_batches
+        if now == self.batch:
+            self.batch = -1  # once
+            for child in multiprocessing.active_children():
+                os.kill(child.pid or 0, signal.SIGKILL)
 
 
 class FullDiskAt(pl.Callback):

@@ -5,15 +5,22 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from at_each_operation import ends_of
 from stop_at import Crash, StopAt
 from tiny_run import TINY, rows_of, same_weights
+from torch.utils.tensorboard import SummaryWriter
 
 from firstlight.cli import main
+from firstlight.compose import quoted
 from firstlight.decoding.greedy import Greedy
 from firstlight.training.callbacks.sample_generation import SampleGeneration
+from firstlight.training.loggers.csv import CSVLogger, read_rows
+from firstlight.training.loggers.tensorboard import TensorBoardLogger, hide_from
+from firstlight.training.samples_file import read_samples
 from firstlight.verification.compare import curves_of
 
 SAVE_ALWAYS = "callbacks.checkpoint.every_n_steps=1"
+NEVER = "callbacks.checkpoint.every_n_steps=1000"
 STOP = ["+callbacks.stop._target_=stop_at.StopAt", "+callbacks.stop.batch=13"]
 COSINE = ["scheduler=warmup_cosine", "scheduler.warmup_steps=3"]
 STABLE = ["scheduler=warmup_stable_decay", "scheduler.warmup_steps=3"]
@@ -85,21 +92,84 @@ def test_tensorboard_shows_one_curve_of_a_continued_run(train, batch):
     assert not [path for path in Path("run").iterdir() if path.is_dir() and path.name not in (".hydra", "checkpoints")]
 
 
-def test_curves_over_tokens_outlive_a_kill_between_their_purge_and_their_return(train, monkeypatch):
-    from firstlight.training.loggers.tensorboard import TensorBoardLogger
+def shown_by_the_data_server(folder):
+    """Steps of every curve, as TensorBoard's data server, which reads event files itself, has them."""
+    from tensorboard import context
+    from tensorboard.data import server_ingester
+    from tensorboard.data.grpc_provider import GrpcDataProvider
+    from tensorboard.util.grpc_util import ChannelCredsType
 
-    def killed(self, *_):
-        assert self.experiment  # it has written the purge
-        raise Crash
+    try:
+        binary = server_ingester.get_server_binary()
+    except server_ingester.NoDataServerError:
+        pytest.skip("TensorBoard has no data server on this machine")
+    ingester = server_ingester.SubprocessServerDataIngester(
+        server_binary=binary,
+        logdir=str(Path(folder).absolute()),
+        reload_interval=1000,
+        channel_creds_type=ChannelCredsType.LOCAL,
+    )
+    ingester.start()
+    provider, nobody = ingester.data_provider, context.RequestContext()
+    assert isinstance(provider, GrpcDataProvider)
+    found = provider.read_scalars(nobody, experiment_id="", plugin_name="scalars", downsample=10**6)
+    return {tag: [point.step for point in points] for run in found.values() for tag, points in run.items()}
 
-    stop_and_resume(train, "run", [9])
-    with monkeypatch.context() as patch:
-        patch.setattr(TensorBoardLogger, "_go_on", killed)
-        patch.setattr("firstlight.training.watching.Failures.attempt", lambda self, name, f, *a, **k: f(*a, **k))
-        with pytest.raises(Crash):
-            main(["train", "resume=run", "trainer.max_steps=32"])
-    assert main(["train", "resume=run", "trainer.max_steps=32"]) == 0
-    assert [step for step, _ in curves_of(Path("run"))["over_tokens/val/loss"]] == [0, 1024, 2048, 3072, 4096]
+
+def test_a_resumed_run_hides_no_point_of_tensorboard_that_it_does_not_log_again(train):
+    """In every order: killed after its last step (with nothing left to log), resumed twice, then trained longer."""
+    assert train("run", SAVE_ALWAYS) == 0
+    shown = curves_of(Path("run"))
+    for _ in range(2):
+        Path("run/model.safetensors").unlink()
+        assert main(["train", "resume=run"]) == 0
+        assert curves_of(Path("run")) == shown
+    with pytest.raises(Crash):
+        main(["train", "resume=run", "trainer.max_steps=32", STOP[0], "+callbacks.stop.batch=28", NEVER])
+    assert main(["train", "resume=run", "~callbacks.stop"]) == 0
+    assert train("whole", "trainer.max_steps=32", SAVE_ALWAYS) == 0
+    whole = curves_of(Path("whole"))
+    assert {tag: [step for step, _ in points] for tag, points in curves_of(Path("run")).items()} == {
+        tag: [step for step, _ in points] for tag, points in whole.items()
+    }
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of the server, which ends with stdin
+def test_the_data_server_of_tensorboard_shows_the_same_curves(train):
+    assert train("whole") == 0
+    stop_and_resume(train, "run", [13, 20])
+    shown = {tag: [step for step, _ in points] for tag, points in curves_of(Path("whole")).items()}
+    assert shown_by_the_data_server("run") == shown_by_the_data_server("whole") == shown
+
+
+def logged(logger, steps):
+    for step in steps:
+        logger.log_metrics({"tokens": 100 * step, "train/loss": 1.0, "val/loss": 9.0 - step}, step)
+    logger.finalize("success")
+
+
+@pytest.mark.parametrize("how", ["kill", "full disk"])
+def test_nothing_vanishes_from_tensorboard_whatever_ends_a_run_as_it_hides_what_it_logs_again(tmp_path, how):
+    logged(TensorBoardLogger(save_dir=str(tmp_path)), range(8))
+    ends = 0
+    for _ in ends_of(lambda: hide_from(tmp_path, 5), str(tmp_path), how):
+        ends += 1
+        steps = [step for step, _ in curves_of(tmp_path)["over_tokens/val/loss"]]
+        assert steps in ([0, 100, 200, 300, 400, 500, 600, 700], [0, 100, 200, 300, 400])
+    assert ends > 2
+    assert hide_from(tmp_path, 5) == 5.0
+    logged(TensorBoardLogger(save_dir=str(tmp_path), purge_step=5), range(5, 8))
+    assert [step for step, _ in curves_of(tmp_path)["over_tokens/val/loss"]] == list(range(0, 800, 100))
+    assert [value for _, value in curves_of(tmp_path)["Result/best_val_loss"]] == [9.0 - step for step in range(8)]
+
+
+def test_what_earlier_versions_hid_from_tensorboard_by_mistake_is_shown_again(tmp_path):
+    logged(TensorBoardLogger(save_dir=str(tmp_path)), range(8))
+    with SummaryWriter(tmp_path, purge_step=8):  # a run that was resumed at its end
+        pass
+    assert [step for step, _ in curves_of(tmp_path)["over_tokens/val/loss"]] == [0]
+    logged(TensorBoardLogger(save_dir=str(tmp_path), purge_step=8), [])
+    assert [step for step, _ in curves_of(tmp_path)["over_tokens/val/loss"]] == list(range(0, 800, 100))
 
 
 def test_a_run_killed_after_its_last_save_is_tidied_when_it_is_continued(train):
@@ -110,22 +180,50 @@ def test_a_run_killed_after_its_last_save_is_tidied_when_it_is_continued(train):
     assert Path("run/model.safetensors").is_file()
 
 
-def test_samples_are_not_lost_when_a_run_is_killed_as_it_goes_on(tmp_path, monkeypatch):
-    samples = "--- step 0\nThe lamp\n--- step 8\nThe quay\n--- step 16\nThe har"
-    Path("samples.txt").write_text(samples)
+def test_samples_of_a_checkpoint_of_an_earlier_version_are_cut_at_the_mark_of_the_next_step(tmp_path):
+    samples = b"--- step 0\nThe lamp\r\n--- step 8\n\xffThe\x85quay\n--- step 16\nThe har"
+    Path("samples.txt").write_bytes(samples)
     callback = SampleGeneration(prompt="The", decoding=Greedy())
-    trainer = SimpleNamespace(default_root_dir=str(tmp_path), global_step=8, is_global_zero=True)
+    callback.on_train_start(SimpleNamespace(default_root_dir=str(tmp_path), global_step=8, is_global_zero=True), None)
+    assert Path("samples.txt").read_bytes() == b"--- step 0\nThe lamp\r\n--- step 8\n\xffThe\x85quay\n"
 
-    def killed(*_):
-        raise Crash
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", killed)
-        with pytest.raises(Crash):
-            callback.on_train_start(trainer, None)
-    assert Path("samples.txt").read_text() == samples
-    callback.on_train_start(trainer, None)
-    assert Path("samples.txt").read_text() == "--- step 0\nThe lamp\n--- step 8\nThe quay\n"
+@pytest.mark.parametrize("prompt", ["a\rb\n--- step 99\nc", "\r\n--- step 1\n\x85\u2028", "--- step 17"], ids=repr)
+def test_what_was_sampled_before_stays_byte_for_byte(train, prompt):
+    sampled = [f"callbacks.sample_generation.prompt={quoted(prompt)}", "callbacks.sample_generation.max_new_tokens=1"]
+    assert train("whole", *sampled) == 0
+    before = Path("whole/samples.txt").read_bytes()
+    assert before.count(prompt.encode()) == 4
+    stop_and_resume(train, "parts", [13, 20], *sampled)
+    assert Path("parts/samples.txt").read_bytes() == before
+    assert main(["train", "resume=whole", "trainer.max_steps=32"]) == 0
+    assert Path("whole/samples.txt").read_bytes().startswith(before)
+    assert read_samples(Path("whole/samples.txt"), range(0, 33, 8)).keys() == {0, 8, 16, 24, 32}
+
+
+def test_two_callbacks_that_sample_do_not_cut_off_each_others(train):
+    other = ["_target_=firstlight.training.callbacks.sample_generation.SampleGeneration", "prompt=quay"]
+    other += ["decoding=${callbacks.sample_generation.decoding}", "max_new_tokens=2"]
+    both = [f"+callbacks.other.{setting}" for setting in other]
+    assert train("whole", *both) == 0
+    stop_and_resume(train, "parts", [13], *both)
+    assert Path("parts/samples.txt").read_bytes() == Path("whole/samples.txt").read_bytes()
+
+
+NAMES = ["a,b", 'a"b', "a\nb", "a\r\nb", "a\x85b", "a\u2028b", "a\x1cb", " a", "step"]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=repr)
+def test_rows_are_read_as_they_were_written_whatever_a_metric_is_called(tmp_path, name):
+    for purge_step, steps in ((None, range(3)), (2, range(2, 5))):
+        logger = CSVLogger(save_dir=str(tmp_path), purge_step=purge_step)
+        for step in steps:
+            logger.log_metrics({"tokens": step, name: 0.5}, step)
+        with (tmp_path / "metrics.csv").open("a") as file:
+            file.write("9,17")  # half a row
+    rows = read_rows(tmp_path / "metrics.csv")
+    assert [(row["step"], row["tokens"]) for row in rows] == [(str(step), str(step)) for step in range(5)]
+    assert name == "step" or [row[name] for row in rows] == ["0.5"] * 5
 
 
 def test_a_continued_run_remembers_what_it_was_continued_with(train):

@@ -1,7 +1,6 @@
 """What a run folder holds, for whoever compares it with others."""
 
 import math
-import re
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -13,10 +12,11 @@ from firstlight.errors import ConfigError, did_you_mean, one_line, shorten
 from firstlight.overrides import command, named
 from firstlight.sweeping.ledger import Ledger
 from firstlight.sweeping.record import RECORD
-from firstlight.training.callbacks.sample_generation import FILE_NAME as SAMPLES
 from firstlight.training.metrics_file import FILE_NAME, read_rows
 from firstlight.training.plain_yaml import read_plain_yaml
 from firstlight.training.run_folder import CONFIG, ENVIRONMENT
+from firstlight.training.samples_file import FILE_NAME as SAMPLES
+from firstlight.training.samples_file import read_samples
 from firstlight.weights.find import newest_run
 from firstlight.weights.manifest import WEIGHTS
 
@@ -151,7 +151,8 @@ def _read(folder: Path, name: str) -> Run:
         _add_seconds(rows)
     except (ValueError, KeyError, OSError) as error:
         raise ConfigError(f"runs ({folder / FILE_NAME}): not what firstlight writes ({one_line(error)})") from None
-    return Run(folder, name, config, rows, _samples(folder / SAMPLES), environment)
+    samples = read_samples(folder / SAMPLES, {int(row["step"]) for row in rows if row.get("val/loss") is not None})
+    return Run(folder, name, config, rows, samples, environment)
 
 
 def _numbers(row: dict[str, str]) -> dict[str, Any]:
@@ -171,10 +172,3 @@ def _add_seconds(rows: list[dict[str, Any]]) -> None:
             if x0 <= row["tokens"] <= x1:
                 row["seconds"] = y0 + (y1 - y0) * (row["tokens"] - x0) / (x1 - x0) if x1 > x0 else y1
                 break
-
-
-def _samples(file: Path) -> dict[int, str]:
-    if not file.is_file():
-        return {}
-    parts = re.split(r"^--- step (\d+)\n", file.read_text(encoding="utf-8", errors="replace"), flags=re.M)
-    return {int(step): text.removesuffix("\n") for step, text in zip(parts[1::2], parts[2::2], strict=True)}

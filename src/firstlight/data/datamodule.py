@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from firstlight.config import BatchSize, ContextLength, PositiveRatio, Ratio, Steps
+from firstlight.data.loader import Batch, WorkerLoader
 from firstlight.data.order import Order, batches_per_epoch
 from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.data.windows import Windows
 
-Batch = tuple[Tensor, Tensor]
-"""Inputs and targets, (B, T) each."""
+Loader = DataLoader[Batch] | WorkerLoader
 
 
 class TextDataModule(pl.LightningDataModule):
@@ -73,6 +73,8 @@ class TextDataModule(pl.LightningDataModule):
         """Training batches of the whole run, over all epochs: set by whoever knows its length."""
         self.notes: list[str] = []
         """What is odd about the text, though it can be trained on."""
+        self.worker_failures: list[str] = []
+        """What has happened to a process that gathered batches; they are gathered in this one since."""
 
     @abstractmethod
     def documents(self) -> list[str]:
@@ -157,7 +159,7 @@ class TextDataModule(pl.LightningDataModule):
             "train_windows": len(self.windows["train"]),
         }
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> Loader:
         """The batches of the whole run from the trainer's position on: one long pass, whatever the epochs."""
 
         def batches() -> Iterator[Tensor]:
@@ -173,11 +175,11 @@ class TextDataModule(pl.LightningDataModule):
 
         return self._loader(self.windows["train"], batches, self.total_batches)
 
-    def val_dataloader(self) -> list[DataLoader[Batch]]:
+    def val_dataloader(self) -> list[Loader]:
         """The two loaders of an evaluation: training windows in evaluation mode, then validation windows."""
         return [self.eval_dataloader("train", self._train_limit), self.eval_dataloader("val", self._eval_limit)]
 
-    def eval_dataloader(self, split: str, limit: Callable[[], int | None] | None = None) -> DataLoader[Batch]:
+    def eval_dataloader(self, split: str, limit: Callable[[], int | None] | None = None) -> Loader:
         """One evaluation of `split`, on as many batches as `limit` says when it begins (None: all)."""
         windows = self.windows[split] if limit is not None else self.eval_windows(split)
 
@@ -223,16 +225,25 @@ class TextDataModule(pl.LightningDataModule):
         """Of the training split no more than of validation, unless it was limited."""
         return self._eval_limit() or self._n_eval_batches(self.windows["val"])
 
-    def _loader(self, windows: Windows, batches: Callable[[], Iterator[Tensor]], length: int) -> DataLoader[Batch]:
+    def _loader(self, windows: Windows, batches: Callable[[], Iterator[Tensor]], length: int) -> Loader:
         trainer = self.trainer
         rank, world_size = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+        sampler = _Batches(batches, length, rank, world_size)
+        if self.num_workers > 0:
+            return WorkerLoader(windows, sampler, length, self.num_workers, self.worker_failures)
         return DataLoader(
             windows,
             batch_size=None,  # the sampler yields whole batches of indices
-            sampler=_Batches(batches, length, rank, world_size),
-            num_workers=self.num_workers,
+            sampler=sampler,
             generator=torch.Generator(),  # else iterating would draw from the global one
         )
+
+    @property
+    def worker_failure(self) -> str | None:
+        """What has happened to a process that gathered batches, and the way out; None if nothing has."""
+        if not self.worker_failures:
+            return None
+        return f"a process that gathers batches {self.worker_failures[0]}; with data.num_workers=0 there are none"
 
     def _batches_done(self) -> int:
         trainer = self.trainer

@@ -9,7 +9,7 @@ import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,19 +26,27 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
+from firstlight import lock
 from firstlight.errors import ConfigError, RunError, one_line, shorten
-from firstlight.files import inside, locked
+from firstlight.files import inside, locked, temporary_of
+from firstlight.overrides import command, named
+from firstlight.process_group import started
 from firstlight.sweeping import storage as files
-from firstlight.sweeping.record import Record, read_record
+from firstlight.sweeping.record import RECORD, Record, read_record
 from firstlight.sweeping.storage import (
     DATABASE,
     LOCK,
     TOLD,
+    appearing,
     back_up,
     check_exists,
     check_told,
+    close,
+    damage,
     explained,
+    files_of,
     open_copy,
+    open_file,
     open_storage,
     restore,
     storage_url,
@@ -48,6 +56,8 @@ BEAT, DEAD_AFTER = 10.0, 120.0
 """Seconds: how often a worker says that it lives, and when another machine holds it for dead."""
 LOGS = "logs"
 """Folder of the sweep: what the process of each trial has printed."""
+STUDY, PLANNING = "sweep", ".planning.lock"
+"""The study's name in a file of its own, and the lock of the process that plans the sweep."""
 KEPT_BY_RETRY = ("point", "seed", "overrides", "config", "folder", "seconds")
 """What a trial that is made again has from the one that failed."""
 STATES = {
@@ -112,22 +122,32 @@ class Ledger:
     record: Record
     storage: RDBStorage
     study: optuna.Study
-    worker: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}:{_started(os.getpid())}")
+    worker: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}:{started()}")
 
     @classmethod
-    def create(cls, folder: Path, record: Record, directions: int) -> Self:
-        """A new ledger in `folder`, without rows.
+    def create(cls, folder: Path, record: Record, directions: int, rows: Sequence[dict[str, Any]] = ()) -> Self:
+        """A new ledger in `folder`, with `rows` as those of `add`. A file of that name is replaced, by a whole one.
 
         Raises:
-            RunError: the database refuses.
+            RunError: the database refuses, or the disk is full.
         """
+        minimised = [StudyDirection.MINIMIZE] * directions
         with explained(storage_url(folder, record.storage)):
+            if record.storage is None:
+                with appearing(folder / DATABASE) as file:
+                    storage = open_file(file)
+                    try:
+                        study = optuna.create_study(storage=storage, study_name=STUDY, directions=minimised)
+                        _plan(study, rows)
+                    finally:
+                        close(storage)
             storage = open_storage(folder, record.storage)
-            name = str(folder.absolute()) if record.storage else "sweep"
             study = optuna.create_study(
-                storage=storage, study_name=name, directions=[StudyDirection.MINIMIZE] * directions, load_if_exists=True
+                storage=storage, study_name=study_name(folder, record), directions=minimised, load_if_exists=True
             )
-        return cls(folder, record, storage, study)
+        ledger = cls(folder, record, storage, study)
+        ledger.add(rows)
+        return ledger
 
     @classmethod
     def open(cls, folder: Path, told: str | None = None, *, read_only: bool = False) -> Self:
@@ -137,7 +157,8 @@ class Ledger:
         `TOLD`. With `read_only` nothing is made or changed in the folder: what is shown is a copy.
 
         Raises:
-            ConfigError: there is none, or it is in a storage that the command does not name.
+            ConfigError: there is none, or none yet: its process was killed while it planned the sweep; or it is in a
+                storage that the command does not name.
             RunError: the database refuses.
         """
         record = read_record(folder)
@@ -145,29 +166,27 @@ class Ledger:
         url = storage_url(folder, record.storage)
         if record.storage is not None:
             check_exists(url)
+        elif is_unplanned(folder) and damage(folder / DATABASE, read_only=read_only) is not None:
+            raise _unplanned(folder)
         elif not read_only:
             restore(folder / DATABASE)
         with explained(url), understood(folder):
             is_copy = read_only and record.storage is None
             storage = open_copy(folder / DATABASE) if is_copy else open_storage(folder, record.storage)
-            name = str(folder.absolute()) if record.storage else "sweep"
+            name = study_name(folder, record)
             try:
                 study = optuna.load_study(storage=storage, study_name=name)
             except KeyError:
+                close(storage)
+                if record.storage is None and is_unplanned(folder):
+                    raise _unplanned(folder) from None
                 raise ConfigError(f"{shorten(url)}: there is no study '{name}' in it") from None
         return cls(folder, record, storage, study)
 
-    def add(self, rows: list[dict[str, Any]]) -> None:
+    def add(self, rows: Sequence[dict[str, Any]]) -> None:
         """Plan those of `rows` (`params`, `attributes`) that are not there yet: planning may have been interrupted."""
         with explained(DATABASE), self.locked():
-            for row in rows[len(self.study.trials) :]:
-                self.study.add_trial(
-                    create_trial(
-                        state=TrialState.WAITING,
-                        system_attrs={"fixed_params": row["params"]},
-                        user_attrs=row["attributes"],
-                    )
-                )
+            _plan(self.study, rows[len(self.study.trials) :])
         self.back_up()
 
     def rows(self) -> list[Row]:
@@ -299,8 +318,7 @@ class Ledger:
 
     def close(self) -> None:
         """Let go of the database."""
-        self.storage.remove_session()
-        self.storage.engine.dispose()
+        close(self.storage)
 
     def _free_dead(self) -> None:
         """Plan the rows again whose workers have died."""
@@ -365,26 +383,38 @@ def understood(folder: Path) -> Iterator[None]:
         raise ConfigError(f"{folder}: its ledger is not what firstlight writes: {one_line(error)}") from None
 
 
+def is_unplanned(folder: Path) -> bool:
+    """Does a folder hold nothing but what is left of a sweep whose process is killed before it is planned?
+
+    No trial of such a sweep has ever been taken: there is a backup before the first one is.
+    """
+    record = folder / RECORD
+    known = {record.name, temporary_of(record).name, *files_of(folder / DATABASE), *lock.files_of(folder / PLANNING)}
+    return {path.name for path in folder.iterdir()} <= known
+
+
+def _unplanned(folder: Path) -> ConfigError:
+    return ConfigError(
+        f"{shorten(str(folder))}: this sweep was stopped while it was planned, before its first trial; give its "
+        f"command again, or: {command('sweep', 'resume', named('folder', str(folder)))}"
+    )
+
+
+def study_name(folder: Path, record: Record) -> str:
+    """The study's name: that of its folder where the database has others, too."""
+    return str(folder.absolute()) if record.storage else STUDY
+
+
+def _plan(study: optuna.Study, rows: Sequence[dict[str, Any]]) -> None:
+    for row in rows:
+        fixed, attributes = {"fixed_params": row["params"]}, row["attributes"]
+        study.add_trial(create_trial(state=TrialState.WAITING, system_attrs=fixed, user_attrs=attributes))
+
+
 def is_alive(kept: _Attributes) -> bool:
     """Does the worker of a running row live? On this machine that is known, of others only when they last said so."""
     host, _, process = str(kept.worker).partition(":")
-    pid, _, started = process.partition(":")
+    pid, _, begun = process.partition(":")
     if host == socket.gethostname() and pid.isdecimal():
-        return _started(int(pid)) == started
+        return started(int(pid)) == begun
     return time.time() - kept.alive < DEAD_AFTER
-
-
-def _started(pid: int) -> str:
-    """When a process was started, by the clock of the system; "" if there is none (or no /proc, as on macOS)."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        if Path("/proc/self/stat").exists():
-            return ""
-        try:
-            os.kill(pid, 0)
-        except OSError:
-            return ""
-        return "running"
-    state, *rest = text.rpartition(")")[2].split()
-    return "" if state in "ZX" else rest[18]

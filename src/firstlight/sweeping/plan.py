@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -23,13 +24,14 @@ from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, one_line, shorten, shown
 from firstlight.files import check_links
 from firstlight.interpolation import check_kept
+from firstlight.lock import HeldError, only_process
 from firstlight.output import note
-from firstlight.sweeping.ledger import Ledger
+from firstlight.sweeping.ledger import PLANNING, Ledger, is_unplanned
 from firstlight.sweeping.record import OF_THE_SWEEP, RECORD, Record, read_record, settings_of_record, split_seeds
 from firstlight.sweeping.settings import MOST_TRIALS, Count, Settings, only_in_some
 from firstlight.sweeping.space import Space, parameter_of, space_of
-from firstlight.sweeping.storage import DATABASE, backup_of, check_told, hidden_password
-from firstlight.training.run_folder import LINKS_OF_WANDB, new_folder, working_folder
+from firstlight.sweeping.storage import check_told, hidden_password
+from firstlight.training.run_folder import LINKS_OF_WANDB, make_folder, numbered, working_folder
 
 Check = Callable[[DictConfig], dict[str, Any]]
 """A composed config as plain arguments, or a `ConfigError`."""
@@ -67,22 +69,68 @@ def planned(overrides: list[str], config_dir: str | None, check: Check) -> Path:
         raise ConfigError("seeds: the seeds are listed already (seed=...); give one of the two")
     seeds = [int(example.seed) + n for n in range(n_seeds)]
     plan = make_plan(own, settings, seeds, config_dir, check=check, storage=_storage_as_typed(overrides, settings))
-    wanted = user_path(str(example.output_dir))
-    if "output_dir" in given and (wanted / RECORD).is_file():
-        was = read_record(wanted)
-        if change := changed(was, plan.record):
-            raise ConfigError(f"output_dir ({shorten(str(wanted))}) holds another sweep: {change}; give another one")
-        go_on(wanted, plan)
-        return wanted
-    if "output_dir" in given and wanted.is_dir() and any(wanted.iterdir()):
-        raise ConfigError(f"output_dir ({shorten(str(wanted))}) holds something else already; give another one")
-    wanted = wanted if "output_dir" in given else wanted.with_name(f"{wanted.name}_sweep")
-    folder = new_folder(wanted, "output_dir")
-    plan.record.write(folder)
-    go_on(folder, plan)
-    for line in _notes(plan):
+    wanted, is_fixed = user_path(str(example.output_dir)), "output_dir" in given
+    wanted = wanted if is_fixed else wanted.with_name(f"{wanted.name}_sweep")
+    with ExitStack() as held:
+        folder = _held_folder(wanted, held, is_fixed=is_fixed)
+        is_new = not (folder / RECORD).is_file()
+        if is_new:
+            plan.record.write(folder)
+        elif change := changed(read_record(folder), plan.record):
+            raise ConfigError(f"output_dir ({shorten(str(folder))}) holds another sweep: {change}; give another one")
+        go_on(folder, plan)
+    for line in _notes(plan) if is_new else ():
         note(line)
     return folder
+
+
+def _held_folder(wanted: Path, held: ExitStack, *, is_fixed: bool) -> Path:
+    """The folder of a sweep, which this process plans as long as `held` is open.
+
+    It is `wanted`, new, the beginning of a sweep, or one that is planned; unless `is_fixed`, the first of `wanted`,
+    `wanted_2`, ... that is not planned.
+
+    Raises:
+        ConfigError: it cannot be made, holds something else, or another process is planning the sweep.
+    """
+    for folder in numbered(wanted):
+        make_folder(folder, "output_dir")
+        is_planned = (folder / RECORD).is_file()
+        if not is_fixed and (is_planned or not is_unplanned(folder)):
+            continue
+        if not is_planned and not is_unplanned(folder):
+            raise ConfigError(f"output_dir ({shorten(str(folder))}) holds something else already; give another one")
+        attempt = held.enter_context(ExitStack())
+        try:
+            attempt.enter_context(_planning(folder))
+        except ConfigError:
+            if is_fixed:
+                raise
+            continue
+        if is_fixed or not (folder / RECORD).is_file():
+            return folder
+        attempt.close()  # another process has planned its sweep here since
+    raise AssertionError  # numbers do not end
+
+
+@contextmanager
+def _planning(folder: Path) -> Iterator[None]:
+    """Hold the sweep in `folder` while it is planned.
+
+    Raises:
+        ConfigError: another process is planning it, nothing can be written there, or links lead out of it.
+    """
+    shown = shorten(str(folder))
+    check_links(folder, LINKS_OF_WANDB)
+    try:
+        with only_process(folder / PLANNING):
+            yield
+    except HeldError as error:
+        raise ConfigError(
+            f"{shown}: {error} is planning this sweep; when it has, give the command again to work on it as well"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"{shown}: cannot be written ({error.strerror})") from None
 
 
 def complete(folder: Path, check: Check, *, storage: str | None, config_dir: str | None) -> None:
@@ -104,15 +152,20 @@ def complete(folder: Path, check: Check, *, storage: str | None, config_dir: str
     plan = make_plan(record.arguments, settings, record.seeds, record.config_dir, check=check, storage=record.storage)
     if change := changed(record, plan.record):
         raise ConfigError(f"the sweep was planned with another config: {change}; put it back, or begin a new sweep")
-    go_on(folder, plan)
+    with _planning(folder):
+        go_on(folder, plan)
 
 
 def go_on(folder: Path, plan: Plan) -> None:
-    """Put the rows into the ledger that are not there: all of them, or those that were not when planning stopped."""
-    check_links(folder, LINKS_OF_WANDB)
-    is_file = plan.record.storage is None and ((folder / DATABASE).exists() or backup_of(folder / DATABASE).exists())
-    ledger = Ledger.open(folder) if is_file else Ledger.create(folder, plan.record, len(plan.settings.objectives))
-    ledger.add(plan.rows)
+    """Put the rows into the ledger that are not there: all of them, or those that were not when planning stopped.
+
+    What a process that was killed while it planned has left is made again.
+    """
+    if plan.record.storage is not None or is_unplanned(folder):
+        ledger = Ledger.create(folder, plan.record, len(plan.settings.objectives), plan.rows)
+    else:
+        ledger = Ledger.open(folder)
+        ledger.add(plan.rows)
     ledger.close()
 
 

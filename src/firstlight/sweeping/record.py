@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
@@ -16,7 +15,7 @@ from firstlight.files import replace_text
 from firstlight.interpolation import as_data
 from firstlight.sweeping.settings import Settings
 from firstlight.sweeping.space import Space, space_of
-from firstlight.training.plain_yaml import read_plain_yaml
+from firstlight.training.plain_yaml import dump_plain_yaml, read_plain_yaml
 
 RECORD = "sweep.yaml"
 OF_THE_SWEEP = ("sweep", "seeds", "output_dir", "resume")
@@ -45,7 +44,7 @@ class Record:
     """The folder that relative paths in `arguments` are from; None: not known (of an earlier version)."""
 
     def write(self, folder: Path) -> None:
-        replace_text(folder / RECORD, yaml.safe_dump(vars(self), sort_keys=False, allow_unicode=True))
+        replace_text(folder / RECORD, dump_plain_yaml(vars(self)))
 
 
 def read_record(folder: Path) -> Record:

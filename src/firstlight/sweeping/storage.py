@@ -7,7 +7,7 @@ import shlex
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 from firstlight.errors import ConfigError, RunError, hide, one_line, printable, shorten
-from firstlight.files import locked, replacing, separate
+from firstlight.files import locked, replacing, separate, sync_folder, temporary_of
 from firstlight.interpolation import only_variables
 from firstlight.output import note
 from firstlight.overrides import setting
@@ -74,19 +74,67 @@ def backup_of(file: Path) -> Path:
     return file.with_name(f"{file.name}.backup")
 
 
+def open_file(file: Path) -> RDBStorage:
+    """Optuna's storage in the SQLite database `file`, which is made if it is not there."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    for part in _parts(file):
+        separate(part)
+    # by its path, which as a URL would have to be without ? and %
+    connect = partial(sqlite3.connect, file.absolute(), timeout=PATIENCE, check_same_thread=False)
+    return RDBStorage(f"sqlite:///{DATABASE}", engine_kwargs={"creator": connect})
+
+
+def close(storage: RDBStorage) -> None:
+    """Let go of a database."""
+    storage.remove_session()
+    storage.engine.dispose()
+
+
+@contextmanager
+def appearing(file: Path) -> Iterator[Path]:
+    """Where the block makes a database and closes it, which then takes the place of `file`: whole, or not at all.
+
+    What a process that was killed has left there is removed first: its journal would be played back into the new one.
+    """
+    temporary = temporary_of(file)
+    try:
+        for part in _parts(temporary):
+            part.unlink(missing_ok=True)
+        yield temporary
+        for part in _parts(file)[1:]:  # of what stood in its place
+            part.unlink(missing_ok=True)
+        temporary.replace(file)
+        sync_folder(file.parent)
+    finally:
+        for part in _parts(temporary):
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+
+
+def _parts(file: Path) -> list[Path]:
+    """A database, and what SQLite may keep beside it."""
+    return [file, *(file.with_name(f"{file.name}{ending}") for ending in BESIDE)]
+
+
+def files_of(file: Path) -> set[str]:
+    """The names that making, changing and backing up the database `file` leaves, or may leave when it is killed."""
+    earlier = file.with_name(f"{file.name}.tmp")  # as earlier versions made it
+    databases = [file, temporary_of(file), temporary_of(backup_of(file)), earlier]
+    names = {LOCK}
+    for database in databases:
+        names.update(part.name for part in _parts(database))
+    return names
+
+
 def open_storage(folder: Path, storage: str | None) -> RDBStorage:
     """Optuna's storage in `folder`, or in the database `storage`.
 
     Raises:
         ConfigError: it needs a driver.
     """
+    if storage is None:
+        return open_file(folder / DATABASE)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    if storage is None:  # opened by its path, which as a URL would have to be without ? and %
-        file = (folder / DATABASE).absolute()
-        for part in (file, *(file.with_name(f"{file.name}{ending}") for ending in BESIDE)):
-            separate(part)
-        connect = partial(sqlite3.connect, file, timeout=PATIENCE, check_same_thread=False)
-        return RDBStorage(f"sqlite:///{DATABASE}", engine_kwargs={"creator": connect})
     url = storage_url(folder, storage)
     options = {"connect_args": {"timeout": PATIENCE}} if url.startswith("sqlite") else {"pool_pre_ping": True}
     try:
@@ -106,9 +154,9 @@ def open_copy(file: Path) -> RDBStorage:
         RunError: it cannot be read now.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    problem = damage(file, _read)
+    problem = damage(file, read_only=True)
     if problem is not None:
-        if damage(backup_of(file), _read) is not None:
+        if damage(backup_of(file), read_only=True) is not None:
             raise ConfigError(f"{file}: {problem}, and so is its backup; the runs beside it are untouched")
         note(f"{file}: {problem}: showing its backup, of the last trial that changed")
         file = backup_of(file)
@@ -208,11 +256,11 @@ def restore(file: Path) -> None:
         backup = backup_of(file)
         if damage(backup) is not None:
             raise ConfigError(f"{file}: {problem}, and so is its backup; the runs beside it are untouched")
-        for part in (file, file.with_name(f"{file.name}-journal")):
+        for part in _parts(file):
             if part.exists():
                 part.replace(part.with_name(f"{part.name}.damaged"))
-        with replacing(file, "wb") as stream:
-            stream.write(backup.read_bytes())
+        with replacing(file, "wb") as copy, backup.open("rb") as original:
+            shutil.copyfileobj(original, copy)
     note(f"{file}: {problem}: going on with its backup, of the last trial that changed")
 
 
@@ -221,8 +269,9 @@ def _writable(file: Path) -> sqlite3.Connection:
     return _connected(file, "rw")
 
 
-def damage(file: Path, connect: Callable[[Path], sqlite3.Connection] = _writable) -> str | None:
-    """What is wrong with a ledger; None if nothing."""
+def damage(file: Path, *, read_only: bool = False) -> str | None:
+    """What is wrong with a ledger; None if nothing. With `read_only` nothing is written beside it."""
+    connect = _read if read_only else _writable
     if not file.is_file():
         return "is gone"
     try:

@@ -5,11 +5,9 @@ import os
 import re
 import shutil
 import signal
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing import parent_process
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -21,12 +19,13 @@ from firstlight.config import build
 from firstlight.errors import ConfigError, RunError, shorten
 from firstlight.files import inside, locked
 from firstlight.overrides import setting, typed
+from firstlight.process_group import name_of
 from firstlight.processes import given_environment
 from firstlight.sweeping import SWEEP, TRIAL
 from firstlight.sweeping.ledger import Ledger, Row
 from firstlight.sweeping.record import Record, settings_of_record, trial_overrides
 from firstlight.training.process import start_process, start_server
-from firstlight.training.run_folder import BEGUN_IN, CONFIG, ENVIRONMENT, LOCK
+from firstlight.training.run_folder import BEGUN_IN, CONFIG, LOCK, is_unfinished_start
 from firstlight.training.stopping import StopSignals
 from firstlight.weights.find import best_of, checkpoints_of
 from firstlight.weights.manifest import WEIGHTS, read_manifest
@@ -34,8 +33,6 @@ from firstlight.weights.manifest import WEIGHTS, read_manifest
 Train = Callable[[list[str]], int]
 """`firstlight train` with these words, in the process it is called in; its exit code."""
 PRELOADED = ("firstlight.cli", "firstlight.compose", "firstlight.train", "firstlight.sweeping.pruning")
-MADE_FIRST = {CONFIG.parent.name, ENVIRONMENT, LOCK}
-"""What is in a run folder before it has a config."""
 GRACE = 60.0
 """Seconds that a trial which was asked to stop has for its step and its checkpoint."""
 
@@ -125,39 +122,27 @@ def arguments(record: Record, row: Row, sweep: Path) -> list[str]:
     return [*words, *place, *(["--config-dir", record.config_dir] if record.config_dir else [])]
 
 
-def end_with_parent() -> None:
-    """In the process of a trial: end in good order if nobody waits for it any more; Ctrl-C is passed on to it."""
-    if hasattr(os, "setsid"):
-        os.setsid()
-    parent = parent_process()
-    assert parent is not None
-
-    def stop_with_parent() -> None:
-        wait([parent.sentinel])
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=stop_with_parent, daemon=True).start()
-
-
 def _ask(process: BaseProcess, signum: int) -> None:
     if process.pid is not None and process.is_alive():
         os.kill(process.pid, signum)
 
 
 def make_way(folder: Path, *, can_go_on: bool) -> None:
-    """Wait until a process whose sweep has died has let go of the run, and remove what is no run yet.
+    """Wait until a process whose sweep has died has let go of the run, and remove one that cannot be resumed.
+
+    A folder that is not a run yet stays: the command of the trial begins it again.
 
     Raises:
         RunError: it does not let go; or the folder holds something that no run of a sweep leaves.
     """
     try:
-        if folder.is_dir() and (folder / CONFIG).is_file():
-            with locked(folder / LOCK, timeout=GRACE):
-                if can_go_on or (folder / WEIGHTS).is_file():
-                    return
         if folder.exists() and not _is_ours(folder):
             raise RunError(f"{folder}: not a run of this sweep, and in the place of one; move it away")
-        shutil.rmtree(folder, ignore_errors=True)  # killed before it was a run, or with an order without a position
+        if (folder / LOCK).exists() or (folder / CONFIG).is_file():
+            with locked(folder / LOCK, timeout=GRACE):
+                is_run, is_over = (folder / CONFIG).is_file(), (folder / WEIGHTS).is_file()
+                if is_run and not is_over and not can_go_on:  # of an order without a position
+                    shutil.rmtree(folder, ignore_errors=True)
     except Timeout:
         raise RunError(f"{folder}: another process is writing this run; wait for its end, or stop it") from None
 
@@ -166,7 +151,7 @@ def _is_ours(folder: Path) -> bool:
     """Is it a run, or what a run leaves that was killed while its folder was being made?"""
     if not folder.is_dir():
         return False
-    return (folder / CONFIG).is_file() or {path.name for path in folder.iterdir()} <= MADE_FIRST
+    return (folder / CONFIG).is_file() or is_unfinished_start(folder)
 
 
 def _finish(
@@ -218,16 +203,12 @@ def metrics_of(run: Path) -> dict[str, float]:
 
 def _reason(exit_code: int | None, last_line: str) -> str:
     if exit_code is not None and exit_code < 0:
-        name = _name_of(-exit_code)
+        name = name_of(-exit_code)
         hint = ", perhaps because memory ran out" if name == "SIGKILL" else ""
         return f"ended by {name}{hint}"
     if exit_code is not None and exit_code > 128:
-        return f"stopped by {_name_of(exit_code - 128)}; retry goes on with it"
+        return f"stopped by {name_of(exit_code - 128)}; retry goes on with it"
     return last_line or f"ended with exit code {exit_code}"
-
-
-def _name_of(signum: int) -> str:
-    return signal.Signals(signum).name if signum in set(signal.Signals) else f"signal {signum}"
 
 
 def _last_line(log: Path, start: int) -> str:

@@ -20,6 +20,7 @@ from lightning.pytorch.loggers.logger import Logger
 from firstlight.config import NonEmpty, Seed, blame, build
 from firstlight.data.datamodule import TextDataModule
 from firstlight.data.files import MissingFileError, user_path
+from firstlight.data.loader import end_workers
 from firstlight.data.order import Order
 from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.errors import (
@@ -35,6 +36,7 @@ from firstlight.files import check_file_system, existing_place, replacing, repla
 from firstlight.model.base import LanguageModel
 from firstlight.optim.base import Schedule
 from firstlight.output import say
+from firstlight.process_group import end_with
 from firstlight.processes import is_further, shared_run_folder
 from firstlight.training import report
 from firstlight.training.callbacks.checkpoint import Checkpoint
@@ -49,7 +51,8 @@ from firstlight.training.places import MOVED
 from firstlight.training.precision import precision_notes, resolve_precision
 from firstlight.training.resume import Resumed, change_of_rate, check_resumable, find_resumed, keep_patience, why_ended
 from firstlight.training.run_folder import (
-    create_run_folder,
+    AUTO,
+    new_run_folder,
     only_writer,
     read_config,
     update_run_folder,
@@ -98,7 +101,8 @@ def fit(
     """Train as `conf/_run.yaml`, whose keys are these arguments, says.
 
     `config` and `overrides` are kept with the run, and in its checkpoints. With `resume` the run in that folder goes
-    on where its newest whole checkpoint is; otherwise `output_dir` becomes the folder (with a number if it is taken).
+    on where its newest whole checkpoint is; otherwise `output_dir` becomes the folder (with a number if it is taken,
+    unless `resume` is "auto", by which the same command is to find it again).
 
     Raises:
         ConfigError: something the user can put right; nothing has been written then.
@@ -108,6 +112,7 @@ def fit(
     """
     quiet()
     output_dir = str(user_path(output_dir))
+    is_auto, resume = resume == AUTO, None if resume == AUTO else resume
     config = config | {"resume": None}  # of this command, not of the run: its checkpoints are the same without
     if config["trainer"].get("precision") == "auto":  # stored as what it is here: elsewhere it may be another
         precision = resolve_precision("auto", config["trainer"].get("accelerator", "auto"))
@@ -116,6 +121,8 @@ def fit(
         _section(f"logger.{key}", lambda make=make: make(save_dir=output_dir))
     with ExitStack() as held:  # the run folder, until all is done
         is_first = not is_further()  # of the processes of this run
+        if not is_first:
+            end_with(os.getppid())
         if resume is not None and is_first:
             held.enter_context(only_writer(Path(resume)))
             check_file_system(Path(resume), f"resume ({shorten(resume)})", "copy the run to another one")
@@ -151,8 +158,8 @@ def fit(
         folder = shared_run_folder() or (Path(resume) if resume is not None else None)
         if folder is None:
             _check_place(Path(output_dir), network.n_parameters, moments, all_callbacks)
-            folder = create_run_folder(Path(output_dir), config=config, overrides=overrides)
-            held.enter_context(only_writer(folder))
+            begun = new_run_folder(Path(output_dir), config=config, overrides=overrides, is_fixed=is_auto)
+            folder = held.enter_context(begun)
         elif resume is not None and is_first:
             _note_changes(resumed, rate, update_run_folder(folder, config=config, overrides=overrides))
         purge = {"purge_step": resumed.step + 1 if resumed is not None else 0} if resume is not None else {}
@@ -306,7 +313,10 @@ def _run(
     with _explained(trainer, folder):
         with trainer.stop_signals, trainer.failures.of_threads():
             checkpoint = resumed.checkpoint if resumed is not None else None
-            trainer.fit(module, datamodule=module.data, ckpt_path=checkpoint, weights_only=True)
+            try:
+                trainer.fit(module, datamodule=module.data, ckpt_path=checkpoint, weights_only=True)
+            finally:
+                end_workers()
         if trainer.failure is not None:
             raise trainer.failure
         if not math.isfinite(module.metrics.get("val/loss", math.nan)) or trainer.global_step == 0:

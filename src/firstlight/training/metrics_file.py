@@ -1,14 +1,24 @@
 """Reading `metrics.csv`, without waiting for Lightning."""
 
 import csv
+import io
 from pathlib import Path
 
 FILE_NAME = "metrics.csv"
 
 
 def read_rows(file: Path) -> list[dict[str, str]]:
-    """The rows of a `metrics.csv`, in order; none if there is no such file. A row that was cut short is left out."""
+    """The rows of a `metrics.csv`, in order; none if there is no such file. A row that was cut short is left out.
+
+    Raises:
+        ValueError: it is not what firstlight writes.
+    """
     if not file.is_file():
         return []
-    whole = [line for line in file.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
-    return [row for row in csv.DictReader(whole) if None not in row and None not in row.values()]
+    content = file.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1].decode("utf-8")
+    rows = csv.DictReader(io.StringIO(whole, newline=""))  # which knows a newline in a name from the end of a row
+    try:
+        return [row for row in rows if None not in row and None not in row.values()]
+    except csv.Error as error:
+        raise ValueError(str(error)) from None

@@ -1,4 +1,4 @@
-"""YAML from elsewhere, read as the plain data that firstlight writes, and nothing else."""
+"""YAML that holds plain data and nothing else: what firstlight writes, and what is read of files from elsewhere."""
 
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,22 @@ def yaml_problem(error: yaml.MarkedYAMLError) -> str:
     """What `error` says, without the name of the file, which it repeats."""
     line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
     return f"{error.problem}{line}"
+
+
+def dump_plain_yaml(node: Any) -> str:
+    """`node`, plain data, as a YAML text from which `read_plain_yaml` reads the same data."""
+    return yaml.dump(node, Dumper=_PlainDumper, sort_keys=False, allow_unicode=True)
+
+
+class _PlainDumper(yaml.SafeDumper):
+    """PyYAML's, which writes U+0085 (next line) as it is and reads it back as a newline; here it is escaped."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if "\x85" in text else None)
+
+
+_PlainDumper.add_representer(str, _represent_text)
 
 
 class _PlainLoader(yaml.SafeLoader):

@@ -1,14 +1,18 @@
 """A training as a process of its own, forked from one that has imported everything: without, a start takes seconds."""
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from multiprocessing import get_all_start_methods, get_context, get_start_method, set_start_method
+from multiprocessing import get_all_start_methods, get_context, get_start_method, parent_process, set_start_method
+from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from firstlight.files import open_to_append
+from firstlight.process_group import let_signals_through, signals_held
 
 
 def start_server(modules: Sequence[str]) -> None:
@@ -21,7 +25,8 @@ def start_server(modules: Sequence[str]) -> None:
     context = get_context("forkserver")
     context.set_forkserver_preload(list(modules))
     first = context.Process(target=int)
-    first.start()
+    with signals_held():  # else a signal to the group ends the server, and what is forked from it is taken for dead
+        first.start()
     first.join()
 
 
@@ -39,7 +44,8 @@ def start_process(
     context = get_context("spawn") if new_interpreter else get_context("forkserver")
     passed = (target, arguments, str(log), get_start_method(), dict(environment))
     process = context.Process(target=_child, args=passed)
-    process.start()
+    with signals_held():
+        process.start()
     return process
 
 
@@ -50,6 +56,8 @@ def _child(
     start_method: str,
     environment: dict[str, str],
 ) -> None:
+    let_signals_through()
+    _stop_with_parent()
     with open_to_append(Path(log), "ab") as output:
         for descriptor in (1, 2):
             os.dup2(output.fileno(), descriptor)
@@ -57,3 +65,15 @@ def _child(
     os.environ.clear()
     os.environ.update(environment)
     sys.exit(target(*arguments))
+
+
+def _stop_with_parent() -> None:
+    """End in good order, as SIGTERM does it, as soon as nobody waits for this process any more."""
+    parent = parent_process()
+    assert parent is not None
+
+    def stop() -> None:
+        wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop, daemon=True).start()

@@ -9,16 +9,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import yaml
-from filelock import Timeout
-
 from firstlight import processes
 from firstlight.errors import ConfigError, one_line, shorten
-from firstlight.files import check_links, locked, replace_text
-from firstlight.training.plain_yaml import read_plain_yaml
+from firstlight.files import PROBE, check_links, replace_text, sync_folder, temporary_of
+from firstlight.lock import HeldError, files_of, only_process
+from firstlight.training.plain_yaml import dump_plain_yaml, read_plain_yaml
 
 LOCK = ".lock"
 CONFIG = Path(".hydra") / "config.yaml"
@@ -30,31 +29,80 @@ WORKING_FOLDER = "working_folder"
 """In ENVIRONMENT: the folder that relative paths in CONFIG are from."""
 BEGUN_IN = "FIRSTLIGHT_BEGUN_IN"
 """Environment variable: that folder, for the trials of a sweep, which may be resumed from another one."""
+AUTO = "auto"
+"""As `resume`: the same command begins the run in `output_dir`, and resumes it when it is given again."""
 
 
-def create_run_folder(wanted: Path, *, config: dict[str, Any], overrides: list[str]) -> Path:
-    """Take the folder `wanted`, or `wanted_2`, `wanted_3`, ...: the first that is new, or empty (a sweep makes those).
+@contextmanager
+def new_run_folder(
+    wanted: Path, *, config: dict[str, Any], overrides: list[str], is_fixed: bool = False
+) -> Iterator[Path]:
+    """Make a run folder, with the composed config, the overrides and the environment in it, and hold it as its writer.
 
-    The composed config, the overrides and the environment are kept in it, under Hydra's usual names.
+    It is `wanted`, or `wanted_2`, `wanted_3`, ...: the first that is new, empty (a sweep makes those), or holds nothing
+    but the beginnings of a run that was killed while its folder was made. With `is_fixed` it is `wanted` or none.
 
     Raises:
-        ConfigError: it cannot be made or written.
+        ConfigError: it cannot be made or written; or, with `is_fixed`, another process has it, or it is not free.
     """
-    for folder in numbered(wanted):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if not any(folder.iterdir()):
-                (folder / CONFIG).parent.mkdir(exist_ok=False)  # of two runs that find it empty, one gets it
-                _write_config(folder, config, overrides)
-                return folder
-        except FileExistsError:
-            if folder.is_file():
-                raise ConfigError(f"output_dir ({shorten(str(wanted))}) is a file; give output_dir=...") from None
-        except OSError as error:
-            raise ConfigError(
-                f"output_dir ({shorten(str(wanted))}) cannot be made: {error.strerror}; give output_dir=..."
-            ) from None
-    raise AssertionError
+    described = environment()  # it takes long (git), and nothing has been made so far
+    for folder in islice(numbered(wanted), 1 if is_fixed else None):
+        with ExitStack() as held:
+            if _begin(folder, held, config, overrides, described, is_fixed=is_fixed):
+                yield folder
+                return
+    raise ConfigError(f"output_dir ({shorten(str(wanted))}): another process began a run there; give the command again")
+
+
+def _begin(
+    folder: Path,
+    held: ExitStack,
+    config: dict[str, Any],
+    overrides: list[str],
+    described: dict[str, Any],
+    *,
+    is_fixed: bool,
+) -> bool:
+    """Make a run folder of `folder`, and hold it in `held`; False if it is not free."""
+    make_folder(folder, "output_dir")
+    try:
+        if not _is_free(folder):  # nothing, not even a lock, is made in a folder of something else
+            return False
+        held.enter_context(only_process(folder / LOCK))
+        if not _is_free(folder):  # another process has begun a run here since
+            return False
+        _write_records(folder, config, overrides, described)
+    except HeldError as error:
+        if is_fixed:
+            raise _is_written(folder, error) from None
+        return False
+    except OSError as error:
+        shown = shorten(str(folder))
+        raise ConfigError(f"output_dir ({shown}) cannot be written: {error.strerror}; give output_dir=...") from None
+    held.enter_context(processes.sharing(folder))
+    return True
+
+
+def is_unfinished_start(folder: Path) -> bool:
+    """Does a folder hold nothing but what is left of a run folder when its process is killed while it makes it?
+
+    So does an empty one. (`config.tmp` is of earlier versions.)
+    """
+    known = files_of(folder / LOCK) | {ENVIRONMENT, temporary_of(folder / ENVIRONMENT).name}
+    in_hydra = {CONFIG.name, temporary_of(CONFIG).name, OVERRIDES.name, temporary_of(OVERRIDES).name, "config.tmp"}
+    hydra = folder / CONFIG.parent
+    for path in folder.iterdir():
+        if path.is_symlink():  # nothing that is made here is one
+            return False
+        if path.name not in known and path != hydra and not path.name.startswith(PROBE):
+            return False
+    if not hydra.exists():
+        return True
+    return hydra.is_dir() and all(path.name in in_hydra and not path.is_symlink() for path in hydra.iterdir())
+
+
+def _is_free(folder: Path) -> bool:
+    return not (folder / CONFIG).exists() and is_unfinished_start(folder)
 
 
 def numbered(wanted: Path) -> Iterator[Path]:
@@ -77,17 +125,25 @@ def new_folder(wanted: Path, key: str) -> Path:
         ConfigError: it cannot be made.
     """
     for folder in numbered(wanted):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if not any(folder.iterdir()):
-                return folder
-        except FileExistsError:
-            raise ConfigError(f"{key} ({shorten(str(wanted))}) is a file; give {key}=...") from None
-        except OSError as error:
-            raise ConfigError(
-                f"{key} ({shorten(str(wanted))}) cannot be made: {error.strerror}; give {key}=..."
-            ) from None
+        make_folder(folder, key)
+        if not any(folder.iterdir()):
+            return folder
     raise AssertionError  # numbers do not end
+
+
+def make_folder(folder: Path, key: str) -> None:
+    """Make `folder` if it is not there. `key` is the setting that names it.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    shown = shorten(str(folder))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise ConfigError(f"{key} ({shown}) is a file; give {key}=...") from None
+    except OSError as error:
+        raise ConfigError(f"{key} ({shown}) cannot be made: {error.strerror}; give {key}=...") from None
 
 
 @contextmanager
@@ -106,23 +162,26 @@ def only_writer(folder: Path) -> Iterator[None]:
     check_links(folder, LINKS_OF_WANDB)
     with ExitStack() as held:
         try:
-            held.enter_context(locked(folder / LOCK))
-        except Timeout:
-            raise ConfigError(f"{folder}: another process is writing this run; wait for its end, or stop it") from None
+            held.enter_context(only_process(folder / LOCK))
+        except HeldError as error:
+            raise _is_written(folder, error) from None
         except OSError as error:
             raise ConfigError(f"{folder}: cannot be written ({error.strerror})") from None
         held.enter_context(processes.sharing(folder))
         yield
 
 
-def _write_config(folder: Path, config: dict[str, Any], overrides: list[str]) -> None:
-    replace_text(folder / OVERRIDES, _yaml(overrides))
-    replace_text(folder / ENVIRONMENT, json.dumps(environment(), indent=2) + "\n")
-    replace_text(folder / CONFIG, _yaml(config))  # last: a folder that has it has all
+def _is_written(folder: Path, error: HeldError) -> ConfigError:
+    return ConfigError(f"{shorten(str(folder))}: {error} is writing this run; wait for its end, or stop it")
 
 
-def _yaml(node: Any) -> str:
-    return yaml.safe_dump(node, sort_keys=False, allow_unicode=True)
+def _write_records(folder: Path, config: dict[str, Any], overrides: list[str], described: dict[str, Any]) -> None:
+    (folder / CONFIG.parent).mkdir(exist_ok=True)
+    replace_text(folder / OVERRIDES, dump_plain_yaml(overrides))
+    replace_text(folder / ENVIRONMENT, json.dumps(described, indent=2) + "\n")
+    replace_text(folder / CONFIG, dump_plain_yaml(config))  # last: a folder that has it has all
+    for place in (folder / CONFIG.parent, folder, folder.absolute().parent):
+        sync_folder(place)
 
 
 def update_run_folder(folder: Path, *, config: dict[str, Any], overrides: list[str]) -> dict[str, tuple[str, str]]:
@@ -133,8 +192,8 @@ def update_run_folder(folder: Path, *, config: dict[str, Any], overrides: list[s
     """
     kept, was, now = read_record(folder / OVERRIDES, list), read_record(folder / ENVIRONMENT, dict), environment()
     try:
-        replace_text(folder / CONFIG, _yaml(config))
-        replace_text(folder / OVERRIDES, _yaml([*kept, *overrides]))
+        replace_text(folder / CONFIG, dump_plain_yaml(config))
+        replace_text(folder / OVERRIDES, dump_plain_yaml([*kept, *overrides]))
     except OSError as error:
         raise ConfigError(f"resume ({folder}): cannot be written ({error.strerror})") from None
     names = ("python", "firstlight", "torch", "lightning", "cpu_threads", "cpu_capability", "cuda_device")
@@ -149,7 +208,7 @@ def note_data(folder: Path, data: dict[str, Any]) -> None:
     """
     with only_writer(folder):
         try:
-            replace_text(folder / CONFIG, _yaml(read_config(folder) | {"data": data}))
+            replace_text(folder / CONFIG, dump_plain_yaml(read_config(folder) | {"data": data}))
         except OSError as error:
             raise ConfigError(f"resume ({folder}): cannot be written ({error.strerror})") from None
 

@@ -10,12 +10,8 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 from firstlight.errors import RunError, one_line
+from firstlight.process_group import SIGNALS
 from firstlight.training.run_folder import slurm_job
-
-SIGNALS = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)
-)  # Windows has two of them
-
 
 REQUEUE_SIGNAL = getattr(signal, "SIGUSR1", 0)
 """What `#SBATCH --signal=USR1@90` sends before the time of a job is over."""
@@ -58,7 +54,7 @@ class StopSignals:
     def _receive(self, signum: int, frame: FrameType | None) -> None:
         if signum == signal.SIGINT and self.received == signal.SIGINT:
             raise KeyboardInterrupt
-        if os.getpid() != self.pid:  # a worker of the data loader, which inherited this
+        if os.getpid() != self.pid:  # a process that was forked, and inherited this
             return
         self.received = self.received or signum
         again = "; Ctrl-C again leaves at once" if signum == signal.SIGINT else ""

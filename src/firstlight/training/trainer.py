@@ -123,7 +123,7 @@ class Trainer(pl.Trainer):
         self.saved_step = 0
         """The last step of which nothing is lost."""
         self.failure: Exception | None = None
-        """What a callback raised, until the step is finished and saved."""
+        """What a callback raised, or a process that gathers batches, until the step is finished and saved."""
         self.failures = Failures(Path(self.default_root_dir))
         self._signal_connector.register_signal_handlers = lambda: None  # SIGTERM's would leave with 0, unsaved
         # Lightning counts validation in batches while checkpoints and logs count steps (its issues 12205, 17207), has
@@ -169,6 +169,8 @@ class Trainer(pl.Trainer):
         for callback in self.callbacks:  # type: ignore[attr-defined]
             if hook := getattr(callback, "on_step_complete", None):
                 hook(self)
+        if self.data.worker_failure is not None:
+            self.failure = self.failure or RunError(self.data.worker_failure)
         failed, signum = self.agreed(int(self.failure is not None)), self.agreed(self.stop_signals.received)
         if failed or signum:
             self.save_step()

@@ -14,11 +14,11 @@ from tensorboard.util.tensor_util import make_ndarray
 from torch import Tensor
 
 from firstlight.errors import shorten
-from firstlight.training.callbacks.sample_generation import FILE_NAME as SAMPLES
 from firstlight.training.loggers.csv import FILE_NAME as METRICS
 from firstlight.training.loggers.csv import read_rows
 from firstlight.training.loggers.tensorboard import EVENT_FILES
 from firstlight.training.loggers.wandb import FOLDER as WANDB
+from firstlight.training.samples_file import FILE_NAME as SAMPLES
 from firstlight.weights.checkpoint import load_plain
 from firstlight.weights.limits import open_safetensors
 

@@ -1,13 +1,13 @@
 """What the files of a run tell, in whatever state a kill has left them."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from firstlight.errors import ConfigError
-from firstlight.training.callbacks.sample_generation import FILE_NAME as SAMPLES
 from firstlight.training.loggers.csv import FILE_NAME as METRICS
 from firstlight.training.loggers.csv import read_rows
+from firstlight.training.samples_file import FILE_NAME as SAMPLES
+from firstlight.training.samples_file import read_samples
 from firstlight.weights.checkpoint import load_checkpoint
 from firstlight.weights.find import CHECKPOINTS, find_checkpoint
 
@@ -32,8 +32,7 @@ def read_state(run: Path) -> RunState:
     if not run.is_dir():
         return RunState(exists=False)
     rows = read_rows(run / METRICS)
-    text = (run / SAMPLES).read_text(encoding="utf-8", errors="replace") if (run / SAMPLES).is_file() else ""
-    samples = re.findall(r"^--- step (\d+)$", text, flags=re.M)
+    samples = read_samples(run / SAMPLES, range(10**18))
     step, damaged = None, None
     try:
         path = find_checkpoint(str(run), best=False)
@@ -47,7 +46,7 @@ def read_state(run: Path) -> RunState:
     return RunState(
         exists=True,
         row=int(rows[-1]["step"]) if rows else None,
-        sample=int(samples[-1]) if samples else None,
+        sample=max(samples, default=None),
         checkpoint=step,
         damaged=damaged,
         is_saving=bool(unfinished(run)),

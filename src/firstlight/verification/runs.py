@@ -1,6 +1,5 @@
 """Whole runs of one config: straight, or killed and continued until they are done."""
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,8 +73,6 @@ class Runs:
             continues, point = (self.folder / CONFIG).is_file(), None
             if len(result.kills) < n_kills:
                 point = points.draw(share=1 - (state.checkpoint or 0) / self.steps, continues=continues)
-            if not continues:
-                shutil.rmtree(self.folder, ignore_errors=True)
             life = (self._go_on if continues else self._begin)(kill=point)
             points.learn(life, continues=continues)
             result.processes += 1

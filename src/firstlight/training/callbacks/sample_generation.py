@@ -1,8 +1,7 @@
 """A text by the model after each evaluation, so that one can watch it learn."""
 
-import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import lightning.pytorch as pl
 from pydantic import Field
@@ -10,13 +9,12 @@ from pydantic import Field
 from firstlight.config import NewTokens, Seed
 from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.decoding.base import Decoding
-from firstlight.files import open_to_append, replace_text
+from firstlight.files import append, open_to_append, sync
 from firstlight.model.base import LanguageModel
 from firstlight.training.module import PretrainingModule
+from firstlight.training.samples_file import FILE_NAME, end_of_samples, mark
 from firstlight.training.trainer import Trainer
 from firstlight.training.watching import Watcher
-
-FILE_NAME = "samples.txt"
 
 
 class SampleGeneration(Watcher):
@@ -36,17 +34,39 @@ class SampleGeneration(Watcher):
         self.prompt, self.decoding = prompt, decoding
         self.max_new_tokens, self.seed = max_new_tokens, seed
         self.text: str | None = None
+        self.file: Path | None = None
+        self.bytes: int | None = None
+        """Of the file of samples when the checkpoint was saved; None if it does not say."""
 
     def check(self, model: LanguageModel) -> None:
         """Refuse a model that cannot be sampled from as asked (ValueError)."""
         self.decoding.check(model)
 
+    @property
+    def state_key(self) -> str:
+        """Of its state in a checkpoint: there may be several, with a prompt each."""
+        return self._generate_state_key(prompt=self.prompt)
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far the file of samples is written: at this moment they are those up to the step of the checkpoint."""
+        return {"bytes": self.file.stat().st_size if self.file is not None and self.file.is_file() else 0}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.bytes = int(state_dict["bytes"])
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        file = Path(trainer.default_root_dir) / FILE_NAME
-        if trainer.is_global_zero and file.is_file():  # a run that goes on
-            samples = re.split(r"^(?=--- step \d+$)", file.read_text(encoding="utf-8"), flags=re.M)
-            kept = [s for s in samples if s and trainer.global_step > 0 and int(s.split()[2]) <= trainer.global_step]
-            replace_text(file, "".join(kept))  # a run that is killed here has the old samples or the kept ones
+        """Cut off what was sampled after the checkpoint that the run is resumed from."""
+        self.file = file = Path(trainer.default_root_dir) / FILE_NAME
+        if not trainer.is_global_zero or not file.is_file():
+            return
+        if trainer.global_step == 0:
+            self.bytes = 0
+        elif self.bytes is None:  # the checkpoint is of an earlier version
+            self.bytes = end_of_samples(file.read_bytes(), trainer.global_step)
+        if file.stat().st_size > self.bytes:
+            with open_to_append(file, "ab") as stream:
+                stream.truncate(self.bytes)
+                sync(stream)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(trainer, Trainer) and isinstance(pl_module, PretrainingModule)
@@ -64,6 +84,6 @@ class SampleGeneration(Watcher):
                 unused=tokenizer.without_token(pl_module.model.vocab_size),
             )
         self.text = tokenizer.decode_document(ids + continuation.ids)
-        with open_to_append(Path(trainer.default_root_dir) / FILE_NAME) as file:
-            file.write(f"--- step {trainer.global_step}\n{self.text}\n")
+        file = Path(trainer.default_root_dir) / FILE_NAME
+        append(file, f"{mark(trainer.global_step)}{self.text}\n".encode())
         trainer.log_text("sample", self.text)

@@ -1,6 +1,7 @@
 """One `metrics.csv` in the run folder: a row a logged step, a column a metric."""
 
 import csv
+import io
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers.logger import Logger
 
-from firstlight.files import open_to_append, replacing
+from firstlight.files import append, replacing
 from firstlight.training.metrics_file import FILE_NAME, read_rows
 
 FIRST_COLUMNS = ("step", "tokens", "epoch", "train/loss", "val/loss")
@@ -38,7 +39,7 @@ class CSVLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        row = {"step": str(step), **{name: repr(value) for name, value in metrics.items()}}
+        row = {name: repr(value) for name, value in metrics.items()} | {"step": str(step)}
         self.unwritten.append(row)
         if len(self.unwritten) == 1 and set(row) <= set(self.columns):
             self._append(row)
@@ -62,8 +63,9 @@ class CSVLogger(Logger):
         return [row for row in read_rows(self.file) if int(row["step"]) < limit]
 
     def _append(self, row: dict[str, str]) -> None:
-        with open_to_append(self.file) as file:
-            csv.DictWriter(file, self.columns, restval="").writerow(row)
+        line = io.StringIO(newline="")
+        csv.DictWriter(line, self.columns, restval="").writerow(row)
+        append(self.file, line.getvalue().encode())
 
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
         columns = list(dict.fromkeys([*FIRST_COLUMNS, *self.columns, *(name for row in rows for name in row)]))

@@ -1,20 +1,29 @@
 """TensorBoard: one entry a run: curves over steps and over tokens, charts of several curves, a table of runs."""
 
 import textwrap
+import time
 from argparse import Namespace
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import TensorBoardLogger as LightningTensorBoardLogger
 from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboard.plugins.hparams.summary_v2 import hparams_pb
+from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import scalar
 
+from firstlight.files import replacing, sync_folder
 from firstlight.training.flat_config import hyperparameters
 
 EVENT_FILES = "events.out.tfevents.*"
+OVER = "over_tokens/"
 OVER_TOKENS = ("train/loss", "val/loss", "val/perplexity", "val/bits_per_byte", "lr", "grad_norm", "tokens_per_second")
 LAYOUT = {
     "firstlight": {
@@ -39,18 +48,27 @@ NOT_COMPARED = ("trainer.enable_", "trainer.log_", "trainer.accelerator", "data.
 class TensorBoardLogger(LightningTensorBoardLogger):
     """Lightning's, with event files in the run folder itself, whose name TensorBoard shows.
 
-    `purge_step`: what a run that is continued had logged from this step on is hidden.
+    `purge_step`: what a resumed run had logged from this step on is hidden, and nothing else is.
     """
 
     def __init__(self, *, save_dir: str, purge_step: int | None = None) -> None:
         # TensorBoard takes the first mark of a purge for the run's beginning, so a new run has one as well
-        super().__init__(save_dir, name="", version="", default_hp_metric=False, purge_step=purge_step or 0)
-        self.purge_step, self.has_begun = purge_step, False
+        super().__init__(save_dir, name="", version="", default_hp_metric=False, purge_step=None if purge_step else 0)
+        self.purge_step, self.has_layout = purge_step or 0, bool(purge_step)
         self.best = float("inf")
 
     @property
     def log_dir(self) -> str:
         return str(self.save_dir)
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> SummaryWriter:
+        """TensorBoard's writer; before it writes anything, what the run had logged after its checkpoint is hidden."""
+        if self.purge_step:
+            self.best = hide_from(Path(self.log_dir), self.purge_step)
+            self.purge_step = 0
+        return super().experiment
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -66,37 +84,18 @@ class TensorBoardLogger(LightningTensorBoardLogger):
 
     def _add_scalars(self, metrics: Mapping[str, float], step: int | None) -> None:
         tokens = int(metrics["tokens"])
-        if not self.has_begun:
-            if self.purge_step:
-                self._go_on(self.purge_step, tokens)
-            else:
-                self.experiment.add_custom_scalars(LAYOUT)
-            self.has_begun = True
+        if not self.has_layout:
+            self.experiment.add_custom_scalars(LAYOUT)
+            self.has_layout = True
         for name, value in metrics.items():
             self.experiment.add_scalar(name, value, step)
             if name in OVER_TOKENS:
-                self.experiment.add_scalar(f"over_tokens/{name}", value, tokens)
+                self.experiment.add_scalar(f"{OVER}{name}", value, tokens)
             if name in RESULTS:
                 self.experiment.add_scalar(RESULTS[name], value, step)
         if "val/loss" in metrics:
             self.best = min(self.best, metrics["val/loss"])
             self.experiment.add_scalar(BEST, self.best, step)
-
-    def _go_on(self, purge_step: int, purge_tokens: int) -> None:
-        """Take up what was logged before.
-
-        A purge hides every point from `purge_step` on; those over tokens, which count higher, are written again.
-        """
-        over_tokens: dict[tuple[str, int], tuple[float, float]] = {}
-        for file in sorted(Path(self.log_dir).glob(EVENT_FILES)):
-            for event in LegacyEventFileLoader(str(file)).Load():
-                for value in event.summary.value:
-                    if value.tag.startswith("over_tokens/") and purge_step <= event.step < purge_tokens:
-                        over_tokens[value.tag, event.step] = value.simple_value, event.wall_time
-                    elif value.tag == BEST and event.step < purge_step:
-                        self.best = min(self.best, value.simple_value)
-        for (tag, tokens), (value, wall_time) in sorted(over_tokens.items()):
-            self.experiment.add_scalar(tag, value, tokens, walltime=wall_time)
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
@@ -121,3 +120,88 @@ class TensorBoardLogger(LightningTensorBoardLogger):
 
     def show_figure(self, tag: str, figure: Figure, step: int) -> None:
         self.experiment.add_figure(tag, figure, step, close=False)
+
+
+@dataclass
+class _Logged:
+    """What the event files of a run hold, but for what was hidden because it was logged again.
+
+    A point over tokens is told by its tag and its tokens.
+    """
+
+    over_tokens: dict[tuple[str, int], tuple[float, float]] = field(default_factory=dict)
+    """Value and time of the points over tokens."""
+    shown: set[tuple[str, int]] = field(default_factory=set)
+    """Those of them that TensorBoard shows: earlier versions hid some by mistake."""
+    steps: dict[int, int] = field(default_factory=dict)
+    """The step after which the run had seen so many tokens."""
+    best: dict[int, float] = field(default_factory=dict)
+    newest_step: int = -1
+    last_step: int = -1
+    """Of the point that was read last: each is followed by its twin over tokens."""
+
+    def add(self, event: Event) -> None:
+        """Take in the next event of the files."""
+        if event.session_log.status == SessionLog.START:
+            self._hide(event.step)
+        for value in event.summary.value:
+            if value.tag.startswith(OVER):
+                point = value.tag, event.step
+                self.over_tokens[point] = value.simple_value, event.wall_time
+                self.shown.add(point)
+                self.steps.setdefault(event.step, self.last_step)
+            else:
+                self.last_step = event.step
+                self.newest_step = max(self.newest_step, event.step)
+                if value.tag == BEST:
+                    self.best[event.step] = value.simple_value
+
+    def _hide(self, step: int) -> None:
+        """What TensorBoard's mark of a purge does: it hides what counts at least as high, be it steps or tokens."""
+        self.newest_step = min(self.newest_step, step - 1)
+        self.best = {at: value for at, value in self.best.items() if at < step}
+        self.over_tokens = self.before(step)
+        self.shown = {point for point in self.shown if point in self.over_tokens and point[1] < step}
+
+    def before(self, step: int) -> dict[tuple[str, int], tuple[float, float]]:
+        """The points over tokens that were logged before `step`, in their order."""
+        return {point: self.over_tokens[point] for point in sorted(self.over_tokens) if self.steps[point[1]] < step}
+
+
+def hide_from(folder: Path, step: int) -> float:
+    """Hide what the event files of `folder` hold from `step` on; the best validation loss before it.
+
+    TensorBoard's mark of a purge hides every point that counts at least as high, and tokens count higher than steps. So
+    the mark, and the points over tokens that it must not hide, are a file that appears whole: at no moment is anything
+    missing. Where nothing is to be hidden, there is no mark.
+
+    Raises:
+        OSError: the files cannot be read or written.
+    """
+    logged, files = _Logged(), sorted(folder.glob(EVENT_FILES))
+    for file in files:
+        for event in LegacyEventFileLoader(str(file)).Load():
+            logged.add(event)
+    kept = logged.before(step)
+    if files and (logged.newest_step >= step or kept.keys() != logged.shown):
+        _write_mark(files[-1], step, kept)
+    return min((value for at, value in logged.best.items() if at < step), default=float("inf"))
+
+
+def _write_mark(newest: Path, step: int, points: dict[tuple[str, int], tuple[float, float]]) -> None:
+    """Write the mark and `points` into a file that TensorBoard reads after `newest`."""
+    hidden = newest.with_name(
+        ".mark"
+    )  # TensorBoard reads every file that has "tfevents" in its name, unfinished or not
+    with replacing(hidden, "wb") as stream:
+        records, now = RecordWriter(stream), time.time()
+        records.write(Event(wall_time=now, step=step, file_version="brain.Event:2").SerializeToString())
+        start = SessionLog(status=SessionLog.START)
+        records.write(Event(wall_time=now, step=step, session_log=start).SerializeToString())
+        for (tag, tokens), (value, wall_time) in points.items():
+            if tokens < step:  # not hidden
+                continue
+            summary = scalar(tag, value)
+            records.write(Event(wall_time=wall_time, step=tokens, summary=summary).SerializeToString())
+    hidden.replace(newest.with_name(f"{newest.name}.resumed"))
+    sync_folder(newest.parent)
