@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import sysconfig
 import tarfile
 import venv
 import zipfile
@@ -48,7 +47,8 @@ def test_installed_elsewhere_it_trains(dist, tmp_path):
     run(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", wheel, cwd=tmp_path)
     site = next((tmp_path / "venv").glob("lib/python*/site-packages"))
     # torch and the rest from here; .pth files found through a .pth file are not read, so our checkout stays out
-    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    packages = [folder for folder in sys.path if Path(folder).name in ("site-packages", "dist-packages")]
+    (site / "dependencies.pth").write_text("\n".join(packages), encoding="utf-8")
     where = run(python, "-c", "import firstlight; print(firstlight.__file__)", cwd=tmp_path)
     assert str(site) in where
     command = tmp_path / "venv" / "bin" / "firstlight"
