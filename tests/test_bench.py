@@ -18,6 +18,8 @@ from firstlight.cli import main
 from firstlight.compose import compose_config
 from firstlight.training.module import PretrainingModule
 
+pytestmark = pytest.mark.cpu
+
 TEXT = "The lamp was lit, and the lamp went out; nobody on the quay had seen who did it. " * 12
 TINY = (
     "data=text", "data.path=text.txt", "tokenizer=bytes", "model.context_length=16", "model.emb_dim=16",

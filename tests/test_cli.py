@@ -285,6 +285,7 @@ def test_a_sweep_makes_one_folder_with_a_folder_for_each_trial(place, tiny, caps
     assert f"optimizer.lr={(1e-3, 1e-4)[losses.index(min(losses))]}" in said.splitlines()[-1]
 
 
+@pytest.mark.long
 def test_a_trial_that_fails_does_not_stop_the_others(place, tiny, capsys):
     Path("there.txt").write_text(SENTENCE * 20)
     assert main(["train", "-m", *tiny, "data.path=nowhere.txt,there.txt"]) == 1

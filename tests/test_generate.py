@@ -21,6 +21,8 @@ from firstlight.model.gpt import GPT
 from firstlight.weights.checkpoint import load_checkpoint
 from firstlight.weights.model_file import save_model_file
 
+pytestmark = pytest.mark.cpu
+
 TEXT = "abcdefghi\njklmnopqrstuvwxyzé"
 """What the model knows: each byte is followed by the next one, the last by the end of text."""
 END_OF_TEXT = 256

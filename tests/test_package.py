@@ -52,6 +52,7 @@ def test_installed_elsewhere_it_trains(dist, tmp_path):
     where = run(python, "-c", "import firstlight; print(firstlight.__file__)", cwd=tmp_path)
     assert str(site) in where
     command = tmp_path / "venv" / "bin" / "firstlight"
-    out = run(command, "train", "trainer.max_steps=2", "scheduler.warmup_steps=1", cwd=tmp_path)
+    small = ("tokenizer=bytes", "model.emb_dim=16", "model.n_layers=1", "model.n_heads=2", "data.eval_batches=1")
+    out = run(command, "train", "trainer.max_steps=2", "scheduler.warmup_steps=1", *small, cwd=tmp_path)
     assert "done: 2 steps" in out
     assert len(list(tmp_path.glob("outputs/quickstart/*/model.safetensors"))) == 1

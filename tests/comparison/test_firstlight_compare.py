@@ -14,6 +14,8 @@ from firstlight.cli import main
 from firstlight.comparison.plot import figure_of
 from firstlight.comparison.table import tables
 
+pytestmark = pytest.mark.cpu
+
 TINY = [
     *("model.emb_dim=16", "model.n_layers=1", "model.n_heads=2", "model.context_length=16", "model.drop_rate=0"),
     *("tokenizer=bytes", "data=text", "data.batch_size=4", "data.eval_batches=4", "trainer.max_steps=12"),

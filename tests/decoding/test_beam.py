@@ -9,6 +9,8 @@ from firstlight.decoding.beam import BeamSearch
 from firstlight.decoding.greedy import Greedy
 from firstlight.weights.gpt2 import to_gpt2
 
+pytestmark = pytest.mark.cpu
+
 ROUNDING = {"rel": 1e-5, "abs": 1e-5}
 """float32 sums of a dozen terms, in another order."""
 

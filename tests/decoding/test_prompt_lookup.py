@@ -9,6 +9,8 @@ from firstlight.decoding.prompt_lookup import NGrams, PromptLookup
 from firstlight.decoding.sample import Sample
 from firstlight.decoding.stepwise import gather
 
+pytestmark = pytest.mark.cpu
+
 REPETITIVE = [1, 2, 3, 4, 5, 1, 2, 3, 4, 5, 1, 2]
 SAMPLE = Sample(temperature=1.0)
 

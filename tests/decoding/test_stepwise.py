@@ -10,6 +10,8 @@ from firstlight.decoding.greedy import Greedy
 from firstlight.decoding.sample import Sample
 from firstlight.decoding.stepwise import gather
 
+pytestmark = pytest.mark.cpu
+
 ROUNDING = {"rel": 1e-5, "abs": 1e-5}
 """float32 sums of a dozen terms, in another order."""
 

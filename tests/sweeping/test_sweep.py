@@ -80,13 +80,15 @@ def test_a_sweep_leaves_out_what_cannot_be_trained_outlives_what_fails_and_makes
     assert best["overrides"][1] in command and "output_dir" not in command
 
 
+@pytest.mark.cpu
 def test_the_trials_of_a_sweep_are_the_runs_of_its_command_line(place, status, capsys):
-    assert main(["train", "-m", *TINY, "data.path=a.txt", "optimizer.lr=1e-2", "seed=5,6"]) == 0
+    assert main(["train", "-m", *TINY, "data.path=a.txt", "optimizer.lr=1e-2", "seed=6"]) == 0
     assert main(["train", *TINY[:-1], "data.path=a.txt", "optimizer.lr=1e-2", "seed=6", "output_dir=alone"]) == 0
-    [trial] = [trial for trial in status()["trials"] if trial["seed"] == 6]
+    [trial] = status()["trials"]
     assert Path("sweep", trial["folder"], "metrics.csv").read_bytes() == Path("alone/metrics.csv").read_bytes()
 
 
+@pytest.mark.long
 def test_joblib_makes_two_trials_at_once_from_one_command(place, status):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
@@ -102,6 +104,7 @@ def test_a_trial_that_falls_behind_is_pruned(place, status, capsys):
     assert found["trials"][-1]["step"] == 3
 
 
+@pytest.mark.long
 def test_a_key_of_one_choice_is_swept_over_where_that_is_chosen_for_two_objectives(place, status, capsys):
     rule = 'sweep.only_if=["optimizer.momentum if optimizer=muon"]'
     search = ["optimizer=adamw,muon", "optimizer.momentum=0.9,0.95", rule, "sweep.objectives=[val/loss,tokens]"]
@@ -116,6 +119,7 @@ def test_a_key_of_one_choice_is_swept_over_where_that_is_chosen_for_two_objectiv
     assert len(found["best"]) == 1  # all see as many tokens
 
 
+@pytest.mark.long
 def test_a_sweep_draws_the_same_points_again(place, status):
     search = [*TINY, "data.path=a.txt", "optimizer.lr=tag(log, interval(1e-4, 1e-1))", "sweep.trials=2"]
     assert main(["train", "-m", *search]) == 0

@@ -24,9 +24,9 @@ FILES = (MANIFEST, WEIGHTS, TRAINING_STATE)
 
 
 @pytest.fixture
-def run(train):
+def run(trained):
     """A run of 16 steps with its two newest checkpoints."""
-    assert train("run", "trainer.max_steps=16") == 0
+    trained("run", "trainer.max_steps=16")
     return Path("run")
 
 
@@ -76,8 +76,8 @@ def test_every_cut_is_noticed(run, name):
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
-def test_a_damaged_newest_checkpoint_is_passed_over_and_named(train, run, capsys, name, damage):
-    assert train("whole") == 0
+def test_a_damaged_newest_checkpoint_is_passed_over_and_named(trained, run, capsys, name, damage):
+    trained("whole")
     newest = checkpoints_of(run)[-1]
     if damage == "flip":
         flip(newest / name, 5000)

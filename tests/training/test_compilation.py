@@ -9,11 +9,14 @@ import torch
 from test_resume import assert_same_run, stop_and_resume
 from tiny_run import TINY, rows_of, same_weights, weights_of
 
-pytestmark = pytest.mark.filterwarnings(
-    r"ignore:`torch.jit.script_method` is deprecated",  # torch 2.13's own, while its compiler is imported
-    r"ignore:`torch.jit.script` is deprecated",
-    r"ignore:.*autograd.function.Function.* should not be instantiated",  # and while it reads one
-)
+pytestmark = [
+    pytest.mark.cpu,
+    pytest.mark.filterwarnings(
+        r"ignore:`torch.jit.script_method` is deprecated",  # torch 2.13's own, while its compiler is imported
+        r"ignore:`torch.jit.script` is deprecated",
+        r"ignore:.*autograd.function.Function.* should not be instantiated",  # and while it reads one
+    ),
+]
 RAGGED = ["data.drop_last=false", "trainer.eval_every_n_steps=5", "model.dropout=torch"]
 
 

@@ -19,6 +19,8 @@ from firstlight.training.trainer import Trainer
 from firstlight.weights.find import checkpoints_of
 from firstlight.weights.manifest import read_manifest
 
+pytestmark = pytest.mark.cpu
+
 RAGGED = ("trainer.accumulate_grad_batches=2", "data.drop_last=false", "trainer.max_steps=8", "data.eval_batches=2")
 IN_PARTS = "trainer.micro_batch_size=3"
 

@@ -11,6 +11,8 @@ from firstlight.cli import main
 from firstlight.training.precision import resolve_precision
 from firstlight.training.run_folder import CONFIG
 
+pytestmark = pytest.mark.cpu
+
 
 @pytest.fixture
 def capable(monkeypatch):

@@ -13,6 +13,8 @@ from firstlight.decoding.greedy import Greedy
 from firstlight.training.callbacks.sample_generation import SampleGeneration
 from firstlight.verification.compare import curves_of
 
+pytestmark = pytest.mark.cpu
+
 SAVE_ALWAYS = "callbacks.checkpoint.every_n_steps=1"
 STOP = ["+callbacks.stop._target_=stop_at.StopAt", "+callbacks.stop.batch=13"]
 COSINE = ["scheduler=warmup_cosine", "scheduler.warmup_steps=3"]
@@ -52,23 +54,23 @@ def assert_same_run(one, other):
         ),
     ],
 )
-def test_a_stopped_and_resumed_run_equals_the_uninterrupted_one(train, stops, overrides):
-    assert train("whole", *overrides) == 0
+def test_a_stopped_and_resumed_run_equals_the_uninterrupted_one(train, trained, stops, overrides):
+    trained("whole", *overrides)
     stop_and_resume(train, "parts", stops, *overrides)
     assert_same_run("whole", "parts")
 
 
-def test_a_finished_run_can_be_trained_longer(train):
-    assert train("whole") == 0
+def test_a_finished_run_can_be_trained_longer(train, trained):
+    trained("whole")
     assert train("parts", "trainer.max_steps=16") == 0
     assert main(["train", "resume=parts", "trainer.max_steps=24"]) == 0
     assert_same_run("whole", "parts")
 
 
 @pytest.mark.parametrize("batch", [5, 13], ids=["before the first checkpoint", "after it"])
-def test_tensorboard_shows_one_curve_of_a_continued_run(train, batch):
+def test_tensorboard_shows_one_curve_of_a_continued_run(train, trained, batch):
     """In one folder: steps are purged as steps, and nothing of what is counted in tokens is lost with them."""
-    assert train("whole") == 0
+    trained("whole")
     stop_and_resume(train, "run", [batch])
     whole, parts = curves_of(Path("whole")), curves_of(Path("run"))
     curves = {
@@ -128,8 +130,8 @@ def test_samples_are_not_lost_when_a_run_is_killed_as_it_goes_on(tmp_path, monke
     assert Path("samples.txt").read_text() == "--- step 0\nThe lamp\n--- step 8\nThe quay\n"
 
 
-def test_a_continued_run_remembers_what_it_was_continued_with(train):
-    assert train("run", "trainer.max_steps=8") == 0
+def test_a_continued_run_remembers_what_it_was_continued_with(trained):
+    trained("run", "trainer.max_steps=8")
     with pytest.raises(Crash):
         main(["train", "resume=run", "trainer.max_steps=24", "+callbacks.stop._target_=stop_at.StopAt",
               "+callbacks.stop.batch=12"])  # fmt: skip
@@ -137,8 +139,8 @@ def test_a_continued_run_remembers_what_it_was_continued_with(train):
     assert int(rows_of("run")[-1]["step"]) == 24
 
 
-def test_a_run_that_has_not_begun_to_decay_can_be_trained_longer_as_if_begun_so(train, capsys):
-    assert train("whole", *STABLE) == 0
+def test_a_run_that_has_not_begun_to_decay_can_be_trained_longer_as_if_begun_so(train, trained, capsys):
+    trained("whole", *STABLE)
     with pytest.raises(Crash):
         train("parts", *STABLE, *STOP, "trainer.max_steps=16", "callbacks.stop.batch=10")
     assert main(["train", "resume=parts", "~callbacks.stop", "trainer.max_steps=24"]) == 0
@@ -155,14 +157,14 @@ def test_another_length_under_a_schedule_is_said(train, capsys):
 @pytest.mark.parametrize(
     "override", ["trainer.accumulate_grad_batches=2", "trainer.precision=bf16-mixed", "data.batch_size=4", "seed=1"]
 )
-def test_what_would_change_the_past_is_refused(train, capsys, override):
-    assert train("run", "trainer.max_steps=2") == 0
+def test_what_would_change_the_past_is_refused(trained, capsys, override):
+    trained("run", "trainer.max_steps=2")
     assert main(["train", "resume=run", "trainer.max_steps=4", override]) == 2
     assert "a continued run keeps its own" in capsys.readouterr().err
 
 
-def test_what_was_written_after_the_last_checkpoint_is_written_once(train):
-    assert train("whole") == 0
+def test_what_was_written_after_the_last_checkpoint_is_written_once(train, trained):
+    trained("whole")
     stop_and_resume_after_a_torn_write(train)
     assert_same_run("whole", "parts")
 
@@ -177,8 +179,8 @@ def stop_and_resume_after_a_torn_write(train):
     assert main(["train", "resume=parts", "~callbacks.stop"]) == 0
 
 
-def test_every_checkpoint_is_plain_data_without_an_allow_list(train):
-    assert train("run", "trainer.max_steps=2") == 0
+def test_every_checkpoint_is_plain_data_without_an_allow_list(trained):
+    trained("run", "trainer.max_steps=2")
     torch.load("run/checkpoints/step_00000002/training_state.pt", weights_only=True)
 
 
@@ -190,8 +192,8 @@ def test_other_data_is_refused_when_a_run_goes_on(train, capsys):
     assert "the data has changed" in capsys.readouterr().err
 
 
-def test_auto_begins_a_run_and_the_same_command_goes_on_with_it(train, capsys, monkeypatch):
-    assert train("whole") == 0
+def test_auto_begins_a_run_and_the_same_command_goes_on_with_it(train, trained, capsys, monkeypatch):
+    trained("whole")
     with pytest.raises(Crash):
         train("parts", "resume=auto", *STOP)
     monkeypatch.setattr(StopAt, "on_train_batch_start", lambda *_: None)
@@ -208,15 +210,15 @@ def test_a_run_cannot_go_on_to_a_step_it_has_passed(train, capsys):
     assert "is finished (8 of 2 steps)" in capsys.readouterr().err
 
 
-def test_auto_keeps_the_past_as_any_resume_does(train, capsys):
-    assert train("run", "trainer.max_steps=2") == 0
+def test_auto_keeps_the_past_as_any_resume_does(train, trained, capsys):
+    trained("run", "trainer.max_steps=2")
     assert train("run", "trainer.max_steps=4", "resume=auto", "optimizer.lr=1") == 2
     assert "optimizer.lr: a continued run keeps its own" in capsys.readouterr().err
 
 
-def test_a_slurm_job_that_runs_again_goes_on_with_the_run_it_began(train, monkeypatch):
+def test_a_slurm_job_that_runs_again_goes_on_with_the_run_it_began(train, trained, monkeypatch):
     command = ["train", *TINY, "name=lamps", *STOP]
-    assert train("whole") == 0
+    trained("whole")
     monkeypatch.setenv("SLURM_JOB_NAME", "bash")  # not for Lightning, which would look for srun
     monkeypatch.setenv("SLURM_JOB_ID", "42")
     with pytest.raises(Crash):
@@ -232,8 +234,8 @@ def test_a_slurm_job_that_runs_again_goes_on_with_the_run_it_began(train, monkey
     assert len(list(Path("outputs/lamps").iterdir())) == 2
 
 
-def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again_in_its_folder(train, capsys):
-    assert train("whole") == 0
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again_in_its_folder(train, trained, capsys):
+    trained("whole")
     with pytest.raises(Crash):
         train("parts", "+callbacks.stop._target_=stop_at.StopAt", "+callbacks.stop.batch=5")
     assert main(["train", "resume=parts", "~callbacks.stop"]) == 0
@@ -259,8 +261,8 @@ def test_early_stopping_goes_on_with_more_patience(train):
     assert int(rows_of("run")[-1]["step"]) == 16
 
 
-def test_a_run_that_is_no_longer_at_its_end_has_no_best_weights_yet(train):
-    assert train("run", "trainer.max_steps=8") == 0
+def test_a_run_that_is_no_longer_at_its_end_has_no_best_weights_yet(trained):
+    trained("run", "trainer.max_steps=8")
     with pytest.raises(Crash):
         main(["train", "resume=run", "trainer.max_steps=24", *STOP])
     assert not Path("run/model.safetensors").exists()

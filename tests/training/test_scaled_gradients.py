@@ -7,6 +7,8 @@ from lightning.pytorch.trainer.connectors import accelerator_connector
 from test_stopping import with_callback
 from tiny_run import rows_of, weights_of
 
+pytestmark = pytest.mark.cpu
+
 FLOAT16 = "trainer.precision=bf16-mixed"  # Lightning has no 16-mixed on a CPU: the fixture puts it in the place
 
 

@@ -16,6 +16,8 @@ from firstlight.errors import ConfigError
 from firstlight.weights.checkpoint import Checkpoint
 from firstlight.weights.huggingface import is_huggingface_folder, read_huggingface
 
+pytestmark = pytest.mark.cpu
+
 SIZES = {"vocab_size": 300, "n_positions": 16, "n_embd": 24, "n_layer": 2, "n_head": 3}
 LAYOUTS = {"gpt2": (12, 12), "gpt2-medium": (24, 16), "gpt2-large": (36, 20), "gpt2-xl": (48, 25)}
 IDS = torch.randint(300, (2, 16), generator=torch.Generator().manual_seed(1))
