@@ -202,9 +202,16 @@ def snapshot(folder):
     return {file: (file.stat().st_size, file.stat().st_mtime_ns) for file in folder.rglob("*")}
 
 
-def table(*rows):
-    """Parameters (arguments, words) from rows (id, arguments, words); arguments and words are split at spaces."""
-    return pytest.mark.parametrize(("arguments", "words"), [pytest.param(a.split(), w, id=i) for i, a, w in rows])
+def table(*rows, short=None):
+    """Parameters (arguments, words) from rows (id, arguments, words); arguments are split at spaces.
+
+    Every `short`th row stands for the others, which are long tests.
+    """
+    cases = []
+    for number, (name, arguments, words) in enumerate(rows):
+        marks = [] if short is None or number % short == 0 else [pytest.mark.long]
+        cases.append(pytest.param(arguments.split(), words, id=name, marks=marks))
+    return pytest.mark.parametrize(("arguments", "words"), cases)
 
 
 # ---- the command line itself
@@ -267,6 +274,7 @@ def test_a_command_line_that_is_no_command_is_refused(refused, arguments, words)
     ("interpolation of nothing", "name=${nope}", ["name", "nope"]),
     ("interpolation of no variable", "name=${oc.env:FIRSTLIGHT_NO_SUCH}", ["name", "FIRSTLIGHT_NO_SUCH"]),
     ("interpolation without a resolver", "name=${frob:1}", ["name", "frob"]),
+    short=3,
 )
 def test_overrides_that_do_not_compose_are_refused(refused, texts, arguments, words):
     refused(tiny(texts, *arguments), *words)

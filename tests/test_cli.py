@@ -126,7 +126,7 @@ def defaults_of(name):
 
 
 def options():
-    """(verb, override) for every option of every group that the verb has."""
+    """Parameters (verb, override) for every option of every group that the verb has."""
     folder = Path(conf_dir())
     found = []
     for verb in VERBS:
@@ -137,7 +137,8 @@ def options():
             for file in sorted((folder / group).glob("*.yaml")):
                 value = f"[{file.stem}]" if isinstance(default, list) else file.stem
                 if file.stem != "base" and default != file.stem and value != "[default,default]":
-                    found.append((verb, f"{group}={value}"))
+                    marks = [pytest.mark.long] if verb in ("train", "verify", "bench") else []
+                    found.append(pytest.param(verb, f"{group}={value}", marks=marks))
     return found
 
 
@@ -262,6 +263,7 @@ def test_the_console_script_is_installed():
 # ---- sweeps
 
 
+@pytest.mark.long
 def test_a_sweep_makes_one_folder_with_a_folder_for_each_trial(place, tiny, capsys):
     assert main(["train", "-m", *tiny, "optimizer.lr=1e-3,1e-4"]) == 0
     (sweep,) = (place / "outputs" / "tiny").iterdir()

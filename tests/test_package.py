@@ -40,6 +40,7 @@ def test_the_sdist_has_no_runs_in_it(dist):
     assert not [name for name in names if "outputs" in name or ".venv" in name or "__pycache__" in name]
 
 
+@pytest.mark.long
 def test_installed_elsewhere_it_trains(dist, tmp_path):
     venv.create(tmp_path / "venv", with_pip=False)
     python = tmp_path / "venv" / "bin" / "python"

@@ -34,6 +34,7 @@ def test_a_killed_run_is_the_run_that_was_never_killed(place, monkeypatch, capsy
     assert [file.name for file in place.iterdir()] == ["text.txt"]
 
 
+@pytest.mark.long
 def test_what_is_not_exact_is_named_and_kept(place, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(HERE))
     monkeypatch.setenv("FIRSTLIGHT_ALLOW_TARGETS", "drift")

@@ -23,7 +23,7 @@ def ids_of(found):
 # ---- the same tokens as without a cache
 
 
-@pytest.mark.parametrize("num_samples", [1, 3])
+@pytest.mark.parametrize("num_samples", [pytest.param(1, marks=pytest.mark.long), 3])
 @pytest.mark.parametrize("lengths", [(1,), (3, 1, 5), (8, 2), (11, 4, 9)], ids=lambda lengths: f"prompts of {lengths}")
 def test_batches_are_the_uncached_loop_over_each_row_alone(
     tiny_model, uncached, random_ids, strategy, lengths, num_samples

@@ -75,7 +75,9 @@ def test_every_cut_is_noticed(run, name):
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
+@pytest.mark.parametrize(
+    "damage", ["flip", pytest.param("cut", marks=pytest.mark.long), pytest.param("gone", marks=pytest.mark.long)]
+)
 def test_a_damaged_newest_checkpoint_is_passed_over_and_named(trained, run, capsys, name, damage):
     trained("whole")
     newest = checkpoints_of(run)[-1]

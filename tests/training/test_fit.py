@@ -38,13 +38,13 @@ def test_another_seed_gives_other_numbers(trained):
     "override",
     [
         "~callbacks.sample_generation",
-        "~callbacks.throughput",
-        "~callbacks.checkpoint",
         "trainer.eval_every_n_steps=5",
         "data.num_workers=2",
-        "data.eval_batches=1",
-        "~logger.tensorboard",
-        "callbacks.throughput.peak_flops=null",
+        pytest.param("~callbacks.throughput", marks=pytest.mark.long),
+        pytest.param("~callbacks.checkpoint", marks=pytest.mark.long),
+        pytest.param("data.eval_batches=1", marks=pytest.mark.long),
+        pytest.param("~logger.tensorboard", marks=pytest.mark.long),
+        pytest.param("callbacks.throughput.peak_flops=null", marks=pytest.mark.long),
     ],
 )
 def test_what_is_watched_does_not_change_the_training(train, trained, override):

@@ -27,7 +27,9 @@ def test_a_step_reads_no_number_of_the_device(train, late):
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
-@pytest.mark.parametrize("step", [9, 12, 16])
+@pytest.mark.parametrize(
+    "step", [pytest.param(9, marks=pytest.mark.long), 12, pytest.param(16, marks=pytest.mark.long)]
+)
 def test_a_run_stops_at_the_same_step_with_the_same_words(train, trained, late, capsys, what, step):
     fail = with_callback("NanAt", steps=f"[{step}]", what=what)
     seldom = "trainer.log_every_n_steps=8"

@@ -14,6 +14,7 @@ from firstlight.training.callbacks.sample_generation import SampleGeneration
 from firstlight.verification.compare import curves_of
 
 pytestmark = pytest.mark.cpu
+LONG = pytest.mark.long
 
 SAVE_ALWAYS = "callbacks.checkpoint.every_n_steps=1"
 STOP = ["+callbacks.stop._target_=stop_at.StopAt", "+callbacks.stop.batch=13"]
@@ -42,13 +43,15 @@ def assert_same_run(one, other):
 @pytest.mark.parametrize(
     ("stops", "overrides"),
     [
-        pytest.param([13], COSINE, id="after an evaluation"),
+        pytest.param([13], COSINE, id="after an evaluation", marks=LONG),
         pytest.param([13], [*COSINE, SAVE_ALWAYS], id="in the middle of an epoch"),
-        pytest.param([6], ["callbacks.checkpoint.every_n_steps=2"], id="at the end of an epoch"),
-        pytest.param([3, 5, 17], [SAVE_ALWAYS], id="three times, twice in one epoch"),
+        pytest.param([6], ["callbacks.checkpoint.every_n_steps=2"], id="at the end of an epoch", marks=LONG),
+        pytest.param([3, 5, 17], [SAVE_ALWAYS], id="three times, twice in one epoch", marks=LONG),
         pytest.param([20], ["trainer.accumulate_grad_batches=3", SAVE_ALWAYS], id="within an accumulation"),
-        pytest.param([10], ["data.drop_last=false", "data.num_workers=2"], id="with workers and ragged batches"),
-        pytest.param([10], ["trainer.precision=bf16-mixed"], id="in bf16"),
+        pytest.param(
+            [10], ["data.drop_last=false", "data.num_workers=2"], id="with workers and ragged batches", marks=LONG
+        ),
+        pytest.param([10], ["trainer.precision=bf16-mixed"], id="in bf16", marks=LONG),
         pytest.param(
             [13, 21], ["optimizer=muon", *STABLE, SAVE_ALWAYS], id="with Muon, twice, once as the rate decays"
         ),
@@ -67,7 +70,7 @@ def test_a_finished_run_can_be_trained_longer(train, trained):
     assert_same_run("whole", "parts")
 
 
-@pytest.mark.parametrize("batch", [5, 13], ids=["before the first checkpoint", "after it"])
+@pytest.mark.parametrize("batch", [pytest.param(5, id="before the first checkpoint", marks=LONG), 13])
 def test_tensorboard_shows_one_curve_of_a_continued_run(train, trained, batch):
     """In one folder: steps are purged as steps, and nothing of what is counted in tokens is lost with them."""
     trained("whole")

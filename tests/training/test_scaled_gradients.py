@@ -20,7 +20,7 @@ def scaled(monkeypatch):
     monkeypatch.setattr(accelerator_connector, "MixedPrecision", make)
 
 
-@pytest.mark.parametrize("fused", ["true", "false"])
+@pytest.mark.parametrize("fused", ["true", pytest.param("false", marks=pytest.mark.long)])
 def test_gradients_are_clipped_as_in_float32(train, scaled, fused):
     settings = (f"optimizer.fused={fused}", "trainer.gradient_clip_val=0.1", "model.drop_rate=0")
     assert train("float32", *settings) == 0

@@ -137,6 +137,7 @@ def test_weights_to_start_from_may_be_where_the_environment_says(train, shown):
     assert places(Path(SECRET, "run")) == []
 
 
+@pytest.mark.long
 def test_a_sweep_keeps_no_secrets(train, shown):
     assert main(["train", "-m", *TINY, PATH, *TOKEN, "trainer.max_steps=2", "seed=1,2", "hydra.sweep.dir=sweep"]) == 2
     sweep = ["train", "-m", *TINY, f"{PATH},{SECRET}/text.txt", "trainer.max_steps=2", "name=sweep"]

@@ -65,7 +65,7 @@ def test_a_shorter_context_takes_the_first_positions(train):
     torch.testing.assert_close(model_of("second")(IDS), model_of("first")(IDS), atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("context_length", [8, 32])
+@pytest.mark.parametrize("context_length", [pytest.param(8, marks=pytest.mark.long), 32])
 def test_a_modern_model_takes_any_context_and_the_sizes_that_the_weights_have(train, context_length, capsys):
     modern = ["model=modern_nano", "trainer.max_steps=1", "optimizer.lr=1e-30"]
     assert train("first", *modern, "model.n_kv_heads=1", "model.ff_dim=24", "model.qk_norm=false") == 0

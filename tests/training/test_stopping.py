@@ -33,7 +33,15 @@ def assert_same_run(one, other):
     assert Path(one, "samples.txt").read_text() == Path(other, "samples.txt").read_text()
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGUSR1", 138), ("SIGHUP", 129)])
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("SIGINT", 130),
+        ("SIGTERM", 143),
+        pytest.param("SIGUSR1", 138, marks=pytest.mark.long),
+        pytest.param("SIGHUP", 129, marks=pytest.mark.long),
+    ],
+)
 def test_a_signal_stops_the_run_after_the_step_and_saved(train, trained, capsys, name, code):
     trained("whole")
     with pytest.raises(SystemExit) as left:
@@ -49,10 +57,10 @@ def test_a_signal_stops_the_run_after_the_step_and_saved(train, trained, capsys,
 @pytest.mark.parametrize(
     ("batch", "hook", "saved"),
     [
-        pytest.param(7, "on_train_batch_start", 8, id="in the step of an evaluation"),
+        pytest.param(7, "on_train_batch_start", 8, id="in the step of an evaluation", marks=pytest.mark.long),
         pytest.param(8, "on_validation_start", 8, id="in an evaluation"),
         pytest.param(0, "on_train_start", 1, id="before the first step"),
-        pytest.param(23, "on_train_batch_start", 24, id="in the last step"),
+        pytest.param(23, "on_train_batch_start", 24, id="in the last step", marks=pytest.mark.long),
     ],
 )
 def test_a_signal_at_any_place_loses_nothing(train, trained, batch, hook, saved):
@@ -192,7 +200,7 @@ def test_a_folder_without_room_is_refused_before_the_run(train, capsys, monkeypa
     assert train("run", "callbacks.checkpoint.keep_last=1") == 0
 
 
-@pytest.mark.parametrize("what", ["loss", "gradient"])
+@pytest.mark.parametrize("what", [pytest.param("loss", marks=pytest.mark.long), "gradient"])
 def test_nan_stops_the_run_before_the_update(train, trained, capsys, what):
     trained("whole")
     assert train("parts", *with_callback("NanAt", steps="[13]", what=what)) == 1
@@ -211,7 +219,7 @@ def test_nan_can_be_skipped_and_is_counted(train):
     assert [float(row["skipped_steps"]) for row in rows_of("run")[1:]] == [0] * 2 + [1] * 10 + [2] * 12
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", [pytest.param("adamw", marks=pytest.mark.long), "muon"])
 def test_a_skipped_step_changes_no_weight(train, optimizer):
     skip = ["on_nan=skip", f"optimizer={optimizer}"]
     assert train("one", *skip, "trainer.max_steps=8") == 0
