@@ -299,7 +299,8 @@ def test_the_command_line_samples_with_every_filter(run, prompts):
     assert run(f"prompts={prompts}", *words) == run(f"prompts={prompts}", *words, "prompt_lookup=4")
 
 
-@pytest.mark.parametrize("words", ["format=jsonl", pytest.param("stream=true", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("words", ["format=jsonl", "stream=true"])
 def test_a_reader_that_leaves_is_nobodys_mistake(alphabet, words):
     command = f"{sys.executable} -m firstlight generate checkpoint={alphabet} prompt=a max_new_tokens=3 {words}"
     shell = f"{command} | true; exit ${{PIPESTATUS[0]}}"
