@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,19 @@ def _composed_once():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Hydra, "get_mode", mode)
         yield
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m takes away the long ones
+def pytest_collection_modifyitems(items):
+    """Of a test with `one_in(n)` the first of every n cases is as it is, and the others are long."""
+    seen = Counter()
+    for item in items:
+        mark = item.get_closest_marker("one_in")
+        if mark is not None:
+            test = item.nodeid.partition("[")[0]
+            if seen[test] % mark.args[0]:
+                item.add_marker(pytest.mark.long)
+            seen[test] += 1
 
 
 def pytest_collection_finish():

@@ -80,6 +80,7 @@ def in_process_of_its_own(code):
     ],
     ids=lambda a: " ".join(a),
 )
+@pytest.mark.one_in(3)
 def test_help_and_misspelt_keys_answer_at_once_without_torch(place, arguments):
     words = arguments if len(arguments) == 2 else [*arguments, "--help"]
     code = (

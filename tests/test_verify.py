@@ -68,6 +68,7 @@ def test_what_is_not_exact_is_named_and_kept(place, monkeypatch, capsys):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
+@pytest.mark.one_in(4)
 def test_what_cannot_be_verified_is_refused_before_anything_runs(place, monkeypatch, capsys, overrides, said):
     def started(*_):
         raise AssertionError("it began")

@@ -97,6 +97,7 @@ def twins(tiny_gpt, transformers):
 
 @pytest.mark.parametrize("length_penalty", [-1.0, 0.0, 1.0, 2.0])
 @pytest.mark.parametrize(("early_stopping", "their_name"), [(True, True), (False, "never")], ids=["early", "late"])
+@pytest.mark.one_in(2)
 def test_texts_and_scores_are_those_of_transformers(
     twins, random_ids, common_ids, early_stopping, their_name, length_penalty
 ):

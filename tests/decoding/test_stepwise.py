@@ -25,6 +25,7 @@ def ids_of(found):
 
 @pytest.mark.parametrize("num_samples", [pytest.param(1, marks=pytest.mark.long), 3])
 @pytest.mark.parametrize("lengths", [(1,), (3, 1, 5), (8, 2), (11, 4, 9)], ids=lambda lengths: f"prompts of {lengths}")
+@pytest.mark.one_in(2)
 def test_batches_are_the_uncached_loop_over_each_row_alone(
     tiny_model, uncached, random_ids, strategy, lengths, num_samples
 ):
@@ -40,6 +41,7 @@ def test_batches_are_the_uncached_loop_over_each_row_alone(
             assert sample.finish_reason == "length"
 
 
+@pytest.mark.one_in(2)
 def test_rows_that_end_leave_the_others_as_they_were(tiny_model, uncached, random_ids, strategy):
     model, prompts = tiny_model(context_length=8), random_ids(*[4] * 12)
     everything = [uncached(model, strategy, prompt, 10, seed=n)[0] for n, prompt in enumerate(prompts)]

@@ -42,12 +42,6 @@ def test_a_save_whose_kth_operation_fails_leaves_a_whole_checkpoint(preloaded, t
         assert ends["old"] > 5 and ends["new"] > 1, (kind, ends)
 
 
-def test_a_run_of_which_some_operation_fails_goes_on_exactly(preloaded, tmp_path):
-    """The start, the middle and the end of a run; more of it in the long tests, all of it in the slow ones."""
-    found = preloaded("run_loop.py", tmp_path, "SIGKILL", 400)
-    assert found["operations"] > 300 and found["trials"] > 2
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("kind", ["SIGKILL", "ENOSPC"])
 def test_a_run_whose_kth_operation_fails_goes_on_exactly(preloaded, tmp_path, kind):

@@ -15,7 +15,7 @@ from firstlight.cli import main
 from firstlight.compose import compose_config, conf_dir
 
 CASES = pytest.mark.parametrize(
-    "n", [15, pytest.param(60, marks=pytest.mark.long), pytest.param(1000, marks=pytest.mark.slow)]
+    "n", [12, pytest.param(60, marks=pytest.mark.long), pytest.param(1000, marks=pytest.mark.slow)]
 )
 GROUPS = {
     folder.name: sorted(file.stem for file in folder.glob("*.yaml"))

@@ -193,6 +193,7 @@ def test_a_sweep_whose_config_has_changed_is_not_gone_on_with(begun, status, cap
         (["train", "-m", *TINY, "seed=1,2", "seeds=2"], "give one of the two"),
     ],
 )
+@pytest.mark.one_in(2)
 def test_a_mistake_is_one_line_and_makes_nothing(place, capsys, words, message):
     words = [*words, "data.path=a.txt"] if words[0] == "train" else words
     assert main(words) == 2

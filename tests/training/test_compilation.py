@@ -39,6 +39,7 @@ def test_compiling_changes_no_number_by_itself_and_no_name_in_a_checkpoint(train
     assert same_weights("plain", "compiled") and weights_of("plain").keys() == weights_of("compiled").keys()
 
 
+@pytest.mark.long
 def test_each_shape_is_compiled_once_and_decoding_never(train, counter):
     sampled = "callbacks.sample_generation.max_new_tokens=20"
     assert train("run", *RAGGED, sampled, "compile=true") == 0

@@ -46,6 +46,7 @@ def test_a_run_stops_at_the_same_step_with_the_same_words(train, trained, late, 
     assert_same_run("whole", "parts")
 
 
+@pytest.mark.long
 def test_steps_are_skipped_and_counted_as_if_they_were_read(train, late, capsys):
     skip = ("on_nan=skip", *with_callback("NanAt", steps="[1,3,13,14]"))
     assert train("read", *skip) == 0

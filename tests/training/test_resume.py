@@ -90,6 +90,7 @@ def test_tensorboard_shows_one_curve_of_a_continued_run(train, trained, batch):
     assert not [path for path in Path("run").iterdir() if path.is_dir() and path.name not in (".hydra", "checkpoints")]
 
 
+@pytest.mark.long
 def test_curves_over_tokens_outlive_a_kill_between_their_purge_and_their_return(train, monkeypatch):
     from firstlight.training.loggers.tensorboard import TensorBoardLogger
 
@@ -107,6 +108,7 @@ def test_curves_over_tokens_outlive_a_kill_between_their_purge_and_their_return(
     assert [step for step, _ in curves_of(Path("run"))["over_tokens/val/loss"]] == [0, 1024, 2048, 3072, 4096]
 
 
+@pytest.mark.long
 def test_a_run_killed_after_its_last_save_is_tidied_when_it_is_continued(train):
     assert train("run", SAVE_ALWAYS, "callbacks.checkpoint.keep_last=4") == 0
     Path("run/model.safetensors").unlink()  # written after the checkpoints of an earlier step are removed
@@ -133,6 +135,7 @@ def test_samples_are_not_lost_when_a_run_is_killed_as_it_goes_on(tmp_path, monke
     assert Path("samples.txt").read_text() == "--- step 0\nThe lamp\n--- step 8\nThe quay\n"
 
 
+@pytest.mark.long
 def test_a_continued_run_remembers_what_it_was_continued_with(trained):
     trained("run", "trainer.max_steps=8")
     with pytest.raises(Crash):
@@ -142,6 +145,7 @@ def test_a_continued_run_remembers_what_it_was_continued_with(trained):
     assert int(rows_of("run")[-1]["step"]) == 24
 
 
+@pytest.mark.long
 def test_a_run_that_has_not_begun_to_decay_can_be_trained_longer_as_if_begun_so(train, trained, capsys):
     trained("whole", *STABLE)
     with pytest.raises(Crash):
@@ -151,6 +155,7 @@ def test_a_run_that_has_not_begun_to_decay_can_be_trained_longer_as_if_begun_so(
     assert_same_run("whole", "parts")
 
 
+@pytest.mark.long
 def test_another_length_under_a_schedule_is_said(train, capsys):
     assert train("run", *COSINE, "trainer.max_steps=8") == 0
     assert main(["train", "resume=run", "trainer.max_steps=24"]) == 0
@@ -256,6 +261,7 @@ def test_auto_needs_a_folder_that_stays_the_same(train, capsys):
     assert "needs a folder of its own" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_early_stopping_goes_on_with_more_patience(train):
     stopping = ["callbacks=[default,early_stopping]", "callbacks.early_stopping.min_delta=9"]
     assert train("run", *stopping, "callbacks.early_stopping.patience=1") == 0

@@ -126,6 +126,7 @@ def test_a_checkpoint_can_be_measured_on_a_text_that_is_given_again(train, shown
     assert SECRET not in shown()
 
 
+@pytest.mark.long
 def test_weights_to_start_from_may_be_where_the_environment_says(train, shown):
     Path("text.txt").write_text(Path(SECRET, "text.txt").read_text())
     assert train("run", "trainer.max_steps=2") == 0
@@ -166,6 +167,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("overrides", MISTAKES.values(), ids=MISTAKES)
+@pytest.mark.one_in(3)
 def test_no_message_shows_a_secret(train, overrides, shown):
     arguments = overrides if overrides[0].startswith("resume") else [*TINY, "output_dir=run", *overrides]
     assert main(["train", *arguments]) == 2
@@ -183,6 +185,7 @@ def test_a_number_that_is_out_of_range_is_named_by_its_key(train, shown, monkeyp
     assert "31415" not in printed
 
 
+@pytest.mark.long
 def test_numbers_are_kept_since_the_run_shows_them(train):
     """The seed of an array job: without it the run could not be continued."""
     assert train("run", PATH, 'seed="${oc.decode:${oc.env:FIRSTLIGHT_TEST_SEED,77}}"', "trainer.max_steps=2") == 0

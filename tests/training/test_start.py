@@ -51,12 +51,14 @@ def test_biases_come_with_the_weights(train, first, capsys):
 
 
 @pytest.mark.parametrize("override", ["model.qkv_bias=true", "model.vocab_size=300", "tokenizer.vocab_size=300"])
+@pytest.mark.one_in(3)
 def test_what_was_asked_for_is_never_changed_in_silence(train, first, override, capsys):
     assert train("second", override, "init_from=first", "model.tie_weights=false") == 2
     assert "the weights in first" in capsys.readouterr().err
     assert not Path("second").exists()
 
 
+@pytest.mark.long
 def test_a_shorter_context_takes_the_first_positions(train):
     assert train("first", "trainer.max_steps=1") == 0
     shorter = ["model.context_length=8", "data.stride=8"]

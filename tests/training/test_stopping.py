@@ -73,6 +73,7 @@ def test_a_signal_at_any_place_loses_nothing(train, trained, batch, hook, saved)
     assert_same_run("whole", "parts")
 
 
+@pytest.mark.long
 def test_a_signal_in_the_middle_of_an_accumulation_waits_for_the_step(train, trained):
     accumulating = "trainer.accumulate_grad_batches=3"
     trained("whole", accumulating)
@@ -227,6 +228,7 @@ def test_a_skipped_step_changes_no_weight(train, optimizer):
     assert same_weights("one", "other")
 
 
+@pytest.mark.long
 def test_nan_in_every_step_is_not_skipped_for_ever(train, capsys):
     assert train("run", "on_nan=skip", *with_callback("NanAt", steps=str(list(range(9, 25))).replace(" ", ""))) == 1
     assert "the loss of step 19 is not finite" in capsys.readouterr().err
@@ -259,6 +261,7 @@ def test_a_failing_watcher_costs_the_run_nothing(train, trained, capsys):
     assert_same_run("whole", "parts")
 
 
+@pytest.mark.long
 def test_a_failing_sample_changes_no_number(train, trained, monkeypatch, capsys):
     from firstlight.decoding.sample import Sample
 
@@ -289,6 +292,7 @@ def test_rows_that_a_full_disk_refused_are_written_later(train, trained, monkeyp
     assert rows_of("whole") == rows_of("parts")
 
 
+@pytest.mark.long
 def test_tensorboard_comes_back_when_its_files_have_vanished(train, monkeypatch, capsys):
     from firstlight.training.callbacks.throughput import Throughput
 
@@ -320,6 +324,7 @@ def test_a_run_killed_after_its_last_checkpoint_is_finished_by_resume(train, tra
     assert "is finished (24 of 24 steps)" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_rows_that_were_refused_are_on_disk_before_the_checkpoint_that_counts_them(train, trained, monkeypatch):
     from firstlight.training.loggers.csv import CSVLogger
 
