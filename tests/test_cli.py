@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -325,7 +326,7 @@ def test_the_command_line_of_the_process_is_left_as_it_was(capsys):
 
 @pytest.mark.skipif(os.name == "nt", reason="no such shell")
 def test_the_program_in_a_pipe_that_closes_does_not_trace_back(place):
-    command = f"{sys.executable} -m firstlight train --help | head -1"
+    command = f"{shlex.quote(sys.executable)} -m firstlight train --help | head -1"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
     assert result.stdout.startswith("firstlight train")
     assert "Traceback" not in result.stderr

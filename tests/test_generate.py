@@ -1,6 +1,7 @@
 """`firstlight generate`, on a model that has learned one thing: the alphabet."""
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -302,8 +303,8 @@ def test_the_command_line_samples_with_every_filter(run, prompts):
 @pytest.mark.long
 @pytest.mark.parametrize("words", ["format=jsonl", "stream=true"])
 def test_a_reader_that_leaves_is_nobodys_mistake(alphabet, words):
-    command = f"{sys.executable} -m firstlight generate checkpoint={alphabet} prompt=a max_new_tokens=3 {words}"
-    shell = f"{command} | true; exit ${{PIPESTATUS[0]}}"
+    command = [sys.executable, "-m", "firstlight", "generate", f"checkpoint={alphabet}", "prompt=a", words]
+    shell = f"{shlex.join(command)} max_new_tokens=3 | true; exit ${{PIPESTATUS[0]}}"
     result = subprocess.run(["bash", "-c", shell], capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (141, "")
 
