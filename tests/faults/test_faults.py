@@ -19,6 +19,8 @@ def preloaded(tmp_path_factory):
     if compiler is None or sys.platform != "linux":
         pytest.skip("faults are injected by a preloaded library: that takes Linux and a C compiler")
     folder = tmp_path_factory.mktemp("faults")
+    if set(" :") & set(str(folder)):
+        pytest.skip(f"LD_PRELOAD takes no path with a space or a colon ({folder}): that takes another TMPDIR")
 
     def run(script, *arguments, source="faults.c"):
         library = folder / f"{source}.so"

@@ -144,7 +144,7 @@ def wait_for(condition, seconds=60):
 def test_a_requeued_slurm_job_is_put_back_into_the_queue(process, tmp_path):
     (tmp_path / "bin").mkdir()
     scontrol = tmp_path / "bin" / "scontrol"
-    scontrol.write_text(f"#!/bin/sh\necho $@ > {tmp_path / 'asked'}\n")
+    scontrol.write_text(f"#!/bin/sh\necho $@ > '{tmp_path / 'asked'}'\n")
     scontrol.chmod(0o755)
     slurm = {
         "PATH": f"{scontrol.parent}:{os.environ['PATH']}", "SLURM_JOB_ID": "42", "SLURM_NTASKS": "1",
