@@ -65,6 +65,7 @@ def test_a_run_whose_any_operation_fails_goes_on_exactly(preloaded, tmp_path, ki
     assert found["trials"] > 30
 
 
+@pytest.mark.long
 def test_a_file_system_that_lacks_something_serves_or_is_refused_before_the_first_step(preloaded, tmp_path):
     """What is a nicety is not missed; what is needed is named in one line, and nothing is left behind or damaged."""
     found = preloaded("lacks_loop.py", tmp_path, source="lacks.c")
