@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 OTHERS = (
-    *("FIRSTLIGHT_", "HF_", "TRANSFORMERS_", "WANDB_", "MLFLOW_", "OPTUNA_", "HYDRA_", "XDG_", "TORCH", "LC_"),
+    *("FIRSTLIGHT_", "HF_", "TRANSFORMERS_", "WANDB_", "MLFLOW_", "OPTUNA_", "HYDRA_", "XDG_", "TORCH", "LC_", "PL_"),
     *("SLURM_", "SRUN_", "LSB_", "JSM_", "PMI_", "PMIX_", "OMPI_", "PBS_", "KUBERNETES_", "NCCL_", "GLOO_"),
 )
 """Beginnings of variables with which a user, a scheduler or a launcher tells programs what to do: not the tests."""
