@@ -28,10 +28,10 @@ train: setup ## train the default experiment (ARGS="key=value ..." to change it)
 	@$(BIN)/firstlight train $(ARGS)
 
 test: setup ## run the tests: offline, under five minutes on two cores
-	@$(BIN)/python -m pytest --numprocesses auto $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
 
 test-all: setup ## run the long tests, too: more cases of the same kinds, as CI does
-	@$(BIN)/python -m pytest --numprocesses auto -m 'not slow' $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m 'not slow' $(ARGS)
 
 test-slow: setup ## run the slow tests: the book's whole run, thousands of fuzzed cases
 	@$(BIN)/python -m pytest -m slow $(ARGS)

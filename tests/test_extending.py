@@ -20,21 +20,19 @@ for line in sys.stdin.read().splitlines():
 """
 
 
-@pytest.mark.parametrize(
-    "sections", [SECTIONS[:1], pytest.param(SECTIONS, marks=pytest.mark.long)], ids=["first", "all"]
-)
-def test_every_walk_through_works(tmp_path, sections):
+@pytest.mark.long
+def test_every_walk_through_works(tmp_path):
     for folder in ("src", "conf"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     commands = []
-    for section in sections:
+    for section in SECTIONS:
         files = re.findall(r"^`((?:src|conf)/\S+)`\n\n```\w+\n(.*?)^```", section, flags=re.M | re.S)
         assert len(files) == 2, f"one .py and one .yaml: {section.splitlines()[0]}"
         for name, text in files:
             assert not (tmp_path / name).exists(), f"{name} is there already: choose another example"
             (tmp_path / name).write_text(text, encoding="utf-8")
         commands += re.findall(r"^```sh\n(.*?)\n```", section, flags=re.M | re.S)
-    assert len(commands) == len(sections) and len(SECTIONS) == 6
+    assert len(commands) == len(SECTIONS) == 6
     environment = os.environ | {
         "PYTHONPATH": str(tmp_path / "src"),
         "FIRSTLIGHT_CACHE_DIR": str(tmp_path / "cache"),

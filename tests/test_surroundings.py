@@ -32,8 +32,7 @@ def test_the_tests_and_the_processes_that_they_start_have_one_thread():
 
 
 def test_nothing_that_a_scheduler_or_a_user_has_set_is_left():
-    beginnings = ("SLURM_", "FORCE_COLOR", "COLUMNS", "HF_", "FIRSTLIGHT_ALLOW_TARGETS", "HTTPS_PROXY")
-    assert [name for name in os.environ if name.startswith(beginnings) or name.endswith("RANK")] == []
+    assert [name for name, value in SURROUNDINGS.items() if os.environ.get(name) == value] == []
     assert Path.home().is_dir() and list(Path.home().glob("*.txt")) == []
 
 

@@ -39,7 +39,7 @@ def test_another_seed_gives_other_numbers(trained):
     [
         "~callbacks.sample_generation",
         "trainer.eval_every_n_steps=5",
-        "data.num_workers=2",
+        pytest.param("data.num_workers=2", marks=pytest.mark.long),
         pytest.param("~callbacks.throughput", marks=pytest.mark.long),
         pytest.param("~callbacks.checkpoint", marks=pytest.mark.long),
         pytest.param("data.eval_batches=1", marks=pytest.mark.long),
@@ -115,6 +115,7 @@ def test_a_taken_folder_is_not_written_to(train):
     assert Path("run_2/metrics.csv").is_file()
 
 
+@pytest.mark.long
 def test_the_length_may_be_given_in_epochs_or_tokens(train):
     assert train("epochs", "trainer.max_steps=null", "trainer.max_epochs=2") == 0
     assert int(rows_of("epochs")[-1]["step"]) == 2 * 6
@@ -194,6 +195,7 @@ def test_another_text_can_be_measured_whole(trained, capsys):
 
 
 @pytest.mark.parametrize("batch_size", [2, 6])
+@pytest.mark.one_in(2)
 def test_training_and_evaluate_score_every_token_of_validation_once(train, capsys, batch_size):
     assert train("run", "trainer.max_steps=8", f"data.batch_size={batch_size}", "trainer.micro_batch_size=2") == 0
     assert "not evaluated" not in capsys.readouterr().out
@@ -206,8 +208,8 @@ def test_training_and_evaluate_score_every_token_of_validation_once(train, capsy
             found[f"{split}/loss"] / math.log(2)
         )  # bytes are tokens
         if split == "val":
-            assert found["val/loss"] == float(rows_of("run")[-1]["val/loss"])
-            assert found["val/bits_per_byte"] == float(rows_of("run")[-1]["val/bits_per_byte"])
+            for name in ("val/loss", "val/bits_per_byte"):  # float32 sums in parts of another size
+                assert found[name] == pytest.approx(float(rows_of("run")[-1][name]), rel=1e-6)
 
 
 def test_evaluate_measures_a_model_in_lower_precision(train, capsys):

@@ -53,7 +53,10 @@ def assert_same_run(one, other):
         ),
         pytest.param([10], ["trainer.precision=bf16-mixed"], id="in bf16", marks=LONG),
         pytest.param(
-            [13, 21], ["optimizer=muon", *STABLE, SAVE_ALWAYS], id="with Muon, twice, once as the rate decays"
+            [13, 21],
+            ["optimizer=muon", *STABLE, SAVE_ALWAYS],
+            id="with Muon, twice, once as the rate decays",
+            marks=LONG,
         ),
     ],
 )
@@ -270,6 +273,7 @@ def test_early_stopping_goes_on_with_more_patience(train):
     assert int(rows_of("run")[-1]["step"]) == 16
 
 
+@pytest.mark.long
 def test_a_run_that_is_no_longer_at_its_end_has_no_best_weights_yet(trained):
     trained("run", "trainer.max_steps=8")
     with pytest.raises(Crash):

@@ -38,6 +38,7 @@ def test_a_gradient_that_overflows_now_and_then_is_left_out_by_the_scaler(train,
     assert len(rows_of("run")) == 25
 
 
+@pytest.mark.long
 def test_a_loss_that_is_nan_ends_the_run_or_is_skipped_and_counted(train, scaled, capsys):
     nan = with_callback("NanAt", steps="[12]")
     assert train("stops", FLOAT16, *nan) == 1

@@ -107,12 +107,14 @@ def test_the_data_of_a_continued_run_are_still_compared(train, shown):
     assert "the data has changed" in shown()
 
 
+@pytest.mark.long
 def test_where_a_run_was_kept_is_not_asked_for_again(train):
     assert train("run", "data.path=" + SECRET + "/text.txt", "trainer.max_steps=2", "name=${oc.env:HOME}") == 0
     assert main(["train", "resume=run", "trainer.max_steps=3"]) == 0
     assert stored("run")["name"] == "${oc.env:HOME}"
 
 
+@pytest.mark.long
 def test_a_checkpoint_can_be_measured_on_a_text_that_is_given_again(train, shown):
     assert train("run", PATH, "trainer.max_steps=2") == 0
     assert main(["evaluate", "checkpoint=run", "accelerator=cpu"]) == 2

@@ -84,6 +84,7 @@ def test_a_modern_model_takes_any_context_and_the_sizes_that_the_weights_have(tr
     assert "they need model.rope_theta=10000.0" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_tied_head_becomes_one_of_its_own(train):
     assert train("first", "trainer.max_steps=1", "model.tie_weights=true") == 0
     untied = ["model.tie_weights=false", "optimizer.lr=1e-30"]
@@ -99,6 +100,7 @@ def test_a_head_of_its_own_cannot_be_tied(train, first, capsys):
     assert not Path("second").exists()
 
 
+@pytest.mark.long
 def test_a_started_run_is_resumed_as_what_it_is(train, first):
     changes = ["trainer.max_steps=4", "model.tie_weights=false", f"init_from={first}"]
     assert train("whole", *changes) == 0

@@ -114,6 +114,7 @@ def test_transformers_loads_a_modern_model_as_its_own(
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.one_in(2)
 def test_the_published_layouts_give_transformers_logits_in_both_directions(tiny_gpt, tokenizer, tmp_path, layout):
     n_layers, n_heads = LAYOUTS[layout]
     model = tiny_gpt(**SIZES | {"n_layers": n_layers, "n_heads": n_heads, "emb_dim": 2 * n_heads}, qkv_bias=True)

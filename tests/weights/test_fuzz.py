@@ -132,6 +132,7 @@ def test_hostile_values_in_the_header_of_safetensors_are_refused_or_harmless(tmp
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "vocab.json", "merges.txt"])
+@pytest.mark.one_in(3)
 def test_a_spoilt_tokenizer_of_hugging_face_is_refused_or_read_whole(tmp_path, name):
     folder = write_huggingface(tmp_path / "hf")
     if name != "tokenizer.json":

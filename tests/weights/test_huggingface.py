@@ -89,6 +89,7 @@ def change_tensors(folder, change):
 
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.one_in(2)
 def test_logits_are_those_of_transformers(tmp_path, layout, tied):
     n_layer, n_head = LAYOUTS[layout]
     theirs = their_gpt2(n_layer=n_layer, n_head=n_head, n_embd=2 * n_head, tie_word_embeddings=tied)
