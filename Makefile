@@ -6,7 +6,7 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.13 python3.11; do \
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-extras train test test-slow check format lint types layers board package clean
+.PHONY: help setup setup-extras train test test-all test-slow check format lint types layers board package clean
 
 help: ## list every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,10 +27,13 @@ setup-extras: setup ## add every extra and what its tests need (lm-eval, wandb, 
 train: setup ## train the default experiment (ARGS="key=value ..." to change it)
 	@$(BIN)/firstlight train $(ARGS)
 
-test: setup ## run the tests: offline, about ten minutes on two cores
-	@$(BIN)/python -m pytest --numprocesses auto $(ARGS)
+test: setup ## run the tests: offline, about five minutes on two cores
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
 
-test-slow: setup ## run the slow tests: the book's whole run
+test-all: setup ## run the long tests, too: more cases of the same kinds, as CI does
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m 'not slow' $(ARGS)
+
+test-slow: setup ## run the slow tests: the book's whole run, thousands of fuzzed cases
 	@$(BIN)/python -m pytest -m slow $(ARGS)
 
 check: format lint types layers test ## format, lint, types, layers, tests

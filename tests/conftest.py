@@ -1,11 +1,54 @@
 """What several test files share: tiny models, a tiny data module, and data that only some machines have."""
 
+import gc
+import locale
 import os
+import signal
 import tempfile
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
+
+OTHERS = (
+    *("FIRSTLIGHT_", "HF_", "TRANSFORMERS_", "WANDB_", "MLFLOW_", "OPTUNA_", "HYDRA_", "XDG_", "TORCH", "LC_", "PL_"),
+    *("SLURM_", "SRUN_", "LSB_", "JSM_", "PMI_", "PMIX_", "OMPI_", "PBS_", "KUBERNETES_", "NCCL_", "GLOO_"),
+)
+"""Beginnings of variables with which a user, a scheduler or a launcher tells programs what to do: not the tests."""
+OTHER = (
+    *("RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
+    *("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE"),
+    *("TTY_INTERACTIVE", "http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"),
+    *("LANG", "LANGUAGE", "PYTHONUTF8", "PYTHONIOENCODING", "PYTHONCOERCECLOCALE"),
+)
+"""Such variables by their whole names."""
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+"""With another number of threads the last digits of a sum are others: 1 here, and 1 in the processes of the tests."""
+LOCALE = "C.UTF-8"
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+"""What nohup, or a shell that starts a job in the background, has a process ignore: a stopped run would not stop."""
+
+
+def same_surroundings() -> None:
+    """Make the environment of the tests, and of the processes that they start, the same on every machine.
+
+    What a CPU can do is left as it is.
+    """
+    for name in list(os.environ):
+        if name.startswith(OTHERS) or name in OTHER:
+            del os.environ[name]
+    os.environ.update(dict.fromkeys(THREADS, "1"), LC_ALL=LOCALE)
+    with suppress(locale.Error):  # not on every macOS, where all is UTF-8
+        locale.setlocale(locale.LC_ALL, LOCALE)
+    for number in STOPPING:
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
+same_surroundings()  # before Lightning is imported, which reads the rank of this process then
 
 import pytest
 import torch
+from hydra._internal.hydra import Hydra
 
 from firstlight.data.order import SeededOrder
 from firstlight.data.text import TextData
@@ -22,13 +65,44 @@ torch.set_num_threads(1)  # at these sizes threads cost more than they give
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _own_environment(tmp_path_factory):
-    """Nothing is read from, or written to, the user's cache; nothing of the user's settings leaks in."""
+def _own_folders(tmp_path_factory):
+    """Nothing is read from, or written to, the user's home and cache."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         patch.setenv("FIRSTLIGHT_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-        for name in ("FIRSTLIGHT_ALLOW_TARGETS", "FIRSTLIGHT_OPENAI_URLS"):
-            patch.delenv(name, raising=False)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _composed_once():
+    """Hydra composes the config of a command twice, at first only to read `hydra.mode`: without, a third is saved."""
+    get_mode = Hydra.get_mode
+
+    def mode(self, config_name, overrides):
+        return get_mode(self, config_name, overrides) if any("hydra" in word for word in overrides) else None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Hydra, "get_mode", mode)
+        yield
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m takes away the long ones
+def pytest_collection_modifyitems(items):
+    """Of a test with `one_in(n)` the first of every n cases is as it is, and the others are long."""
+    seen = Counter()
+    for item in items:
+        mark = item.get_closest_marker("one_in")
+        if mark is not None:
+            test = item.nodeid.partition("[")[0]
+            if seen[test] % mark.args[0]:
+                item.add_marker(pytest.mark.long)
+            seen[test] += 1
+
+
+def pytest_collection_finish():
+    """What was imported stays: the garbage collector need not look through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ import pytest
 from firstlight.cli import main
 from firstlight.training.loggers.csv import read_rows
 
+pytestmark = pytest.mark.cpu
+
 UNTRAINED = (10.98758347829183, 10.98110580444336)
 EVALUATIONS = {  # step of the book, which counts from 0: training loss, validation loss
     0: (9.781, 9.933), 5: (8.111, 8.339), 10: (6.661, 7.048), 15: (5.961, 6.616), 20: (5.726, 6.600),
@@ -34,6 +36,7 @@ def run_the_book(verdict: Path, folder: Path, *overrides: str) -> tuple[dict[int
     return losses, [sample.partition("\n")[2].rstrip("\n") for sample in samples]
 
 
+@pytest.mark.long
 def test_the_book_begins_with_the_printed_numbers(gpt2_vocabulary, verdict, tmp_path, capsys):
     losses, samples = run_the_book(
         verdict, tmp_path / "run", "trainer.max_epochs=null", "trainer.max_steps=6",

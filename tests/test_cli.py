@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -80,6 +81,7 @@ def in_process_of_its_own(code):
     ],
     ids=lambda a: " ".join(a),
 )
+@pytest.mark.one_in(3)
 def test_help_and_misspelt_keys_answer_at_once_without_torch(place, arguments):
     words = arguments if len(arguments) == 2 else [*arguments, "--help"]
     code = (
@@ -126,7 +128,7 @@ def defaults_of(name):
 
 
 def options():
-    """(verb, override) for every option of every group that the verb has."""
+    """Parameters (verb, override) for every option of every group that the verb has."""
     folder = Path(conf_dir())
     found = []
     for verb in VERBS:
@@ -137,7 +139,8 @@ def options():
             for file in sorted((folder / group).glob("*.yaml")):
                 value = f"[{file.stem}]" if isinstance(default, list) else file.stem
                 if file.stem != "base" and default != file.stem and value != "[default,default]":
-                    found.append((verb, f"{group}={value}"))
+                    marks = [pytest.mark.long] if verb in ("train", "verify", "bench") else []
+                    found.append(pytest.param(verb, f"{group}={value}", marks=marks))
     return found
 
 
@@ -264,6 +267,7 @@ def test_the_console_script_is_installed():
 # ---- sweeps
 
 
+@pytest.mark.long
 def test_a_sweep_makes_one_folder_with_a_folder_for_each_trial(place, tiny, capsys):
     assert main(["train", "-m", *tiny, "optimizer.lr=1e-3,1e-4"]) == 0
     (sweep,) = (place / "outputs" / "tiny").iterdir()
@@ -287,6 +291,7 @@ def test_a_sweep_makes_one_folder_with_a_folder_for_each_trial(place, tiny, caps
     assert f"optimizer.lr={(1e-3, 1e-4)[losses.index(min(losses))]}" in said.splitlines()[-1]
 
 
+@pytest.mark.long
 def test_a_trial_that_fails_does_not_stop_the_others(place, tiny, capsys):
     Path("there.txt").write_text(SENTENCE * 20)
     assert main(["train", "-m", *tiny, "data.path=nowhere.txt,there.txt"]) == 1
@@ -323,7 +328,7 @@ def test_the_command_line_of_the_process_is_left_as_it_was(capsys):
 
 @pytest.mark.skipif(os.name == "nt", reason="no such shell")
 def test_the_program_in_a_pipe_that_closes_does_not_trace_back(place):
-    command = f"{sys.executable} -m firstlight train --help | head -1"
+    command = f"{shlex.quote(sys.executable)} -m firstlight train --help | head -1"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
     assert result.stdout.startswith("firstlight train")
     assert "Traceback" not in result.stderr

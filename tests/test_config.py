@@ -249,6 +249,7 @@ def options():
 
 
 @pytest.mark.parametrize("overrides", list(options()))
+@pytest.mark.one_in(3)
 def test_every_option_of_the_configuration_is_a_valid_call(overrides):
     config = compose_config("train", overrides)
     check_config(config["sweep"], Settings, "sweep")

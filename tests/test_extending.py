@@ -20,6 +20,7 @@ for line in sys.stdin.read().splitlines():
 """
 
 
+@pytest.mark.long
 def test_every_walk_through_works(tmp_path):
     for folder in ("src", "conf"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))

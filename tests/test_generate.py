@@ -1,6 +1,7 @@
 """`firstlight generate`, on a model that has learned one thing: the alphabet."""
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,8 @@ from firstlight.generate import RULE, generate
 from firstlight.model.gpt import GPT
 from firstlight.weights.checkpoint import load_checkpoint
 from firstlight.weights.model_file import save_model_file
+
+pytestmark = pytest.mark.cpu
 
 TEXT = "abcdefghi\njklmnopqrstuvwxyzé"
 """What the model knows: each byte is followed by the next one, the last by the end of text."""
@@ -297,10 +300,11 @@ def test_the_command_line_samples_with_every_filter(run, prompts):
     assert run(f"prompts={prompts}", *words) == run(f"prompts={prompts}", *words, "prompt_lookup=4")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("words", ["format=jsonl", "stream=true"])
 def test_a_reader_that_leaves_is_nobodys_mistake(alphabet, words):
-    command = f"{sys.executable} -m firstlight generate checkpoint={alphabet} prompt=a max_new_tokens=3 {words}"
-    shell = f"{command} | true; exit ${{PIPESTATUS[0]}}"
+    command = [sys.executable, "-m", "firstlight", "generate", f"checkpoint={alphabet}", "prompt=a", words]
+    shell = f"{shlex.join(command)} max_new_tokens=3 | true; exit ${{PIPESTATUS[0]}}"
     result = subprocess.run(["bash", "-c", shell], capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (141, "")
 

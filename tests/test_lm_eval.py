@@ -16,6 +16,8 @@ from firstlight.errors import ConfigError
 from firstlight.harness.adapter import HarnessLM, decoding_of, windows
 from firstlight.weights.gpt2 import to_gpt2
 
+pytestmark = pytest.mark.cpu
+
 CONTEXT = 16
 END = 256
 PAIRS = [

@@ -134,6 +134,7 @@ def test_several_machines_need_to_be_told_their_place(monkeypatch):
         _ = two.main_port
 
 
+@pytest.mark.long
 def test_a_run_is_whole_whatever_is_left_in_the_environment_and_where_its_output_goes(tmp_path):
     """The variables are also read when Lightning is imported: this takes a process of its own."""
     (tmp_path / "text.txt").write_text("The lamp was lit, and the lamp went out. " * 40)

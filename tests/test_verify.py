@@ -27,13 +27,14 @@ def place(tmp_path, monkeypatch):
 def test_a_killed_run_is_the_run_that_was_never_killed(place, monkeypatch, capsys):
     monkeypatch.setenv("FIRSTLIGHT_TEST_TEXT", "text.txt")
     words = [*TINY, *SHORT, "data.path=${oc.env:FIRSTLIGHT_TEST_TEXT}", "scheduler.warmup_steps=6"]
-    assert main(["verify", *words, "verify.checks=[kills]", "verify.kills=2"]) == 0
+    assert main(["verify", *words, "verify.checks=[kills]", "verify.kills=1"]) == 0
     out, err = capsys.readouterr()
-    assert "2 kills" in out and "equal" in out and "yes" in out and "verified in" in out
+    assert "1 kill" in out and "equal" in out and "yes" in out and "verified in" in out
     assert err == ""
     assert [file.name for file in place.iterdir()] == ["text.txt"]
 
 
+@pytest.mark.long
 def test_what_is_not_exact_is_named_and_kept(place, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(HERE))
     monkeypatch.setenv("FIRSTLIGHT_ALLOW_TARGETS", "drift")
@@ -67,6 +68,7 @@ def test_what_is_not_exact_is_named_and_kept(place, monkeypatch, capsys):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
+@pytest.mark.one_in(4)
 def test_what_cannot_be_verified_is_refused_before_anything_runs(place, monkeypatch, capsys, overrides, said):
     def started(*_):
         raise AssertionError("it began")

@@ -11,6 +11,17 @@ from firstlight.cli import main
 
 TEXT = "The lamp was lit, and the lamp went out; nobody on the quay had seen who did it. " * 12
 
+OTHER_DOORS = ("evaluate", "export", "info")
+"""For which generate, train and resume stand: an attack is tried at them in the long tests."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    own = [item for item in items if isinstance(item, pytest.Function) and Path(__file__).parent in item.path.parents]
+    for item in own:
+        if hasattr(item, "callspec") and item.callspec.params.get("door") in OTHER_DOORS:
+            item.add_marker(pytest.mark.long)
+
 
 @pytest.fixture(autouse=True)
 def in_a_folder_with_a_text(tmp_path, monkeypatch):

@@ -57,6 +57,7 @@ def test_weights_that_are_a_bare_pickle_are_refused(trained, refusal):
 @pytest.mark.parametrize(
     "key", ["global_step", "epoch", "loops", "callbacks", "optimizer_states", "lr_schedulers", "firstlight"]
 )
+@pytest.mark.one_in(3)
 def test_a_training_state_of_another_shape_is_refused(key, trained, refusal):
     state = copy.deepcopy(load_plain(checkpoints_of(trained)[-1] / TRAINING_STATE))
     content = io.BytesIO()
@@ -142,6 +143,7 @@ def test_a_hostile_record_beside_the_weights_is_refused(record, trained):
 
 @pytest.mark.parametrize("door", COMMANDS)
 @pytest.mark.parametrize("name", ["nested without end", "a vocabulary without end", "a call"])
+@pytest.mark.one_in(3)
 def test_a_hostile_record_is_refused_at_every_door_or_not_used(name, door, trained, refusal):
     with_record(trained, RECORDS[name])
     if isinstance(RECORDS[name], dict) and door in ("info", "resume"):

@@ -109,6 +109,7 @@ def _print() -> int:
     return 0
 
 
+@pytest.mark.long
 def test_what_a_process_prints_is_not_added_to_what_a_link_leads_to(precious):
     Path("log").symlink_to(precious)
     process = start_process(_print, log=Path("log"), environment=os.environ, new_interpreter=True)

@@ -181,6 +181,7 @@ FILES = {
 
 
 @pytest.mark.parametrize(("content", "reason"), FILES.values(), ids=FILES)
+@pytest.mark.one_in(3)
 def test_a_file_that_is_no_plain_config_is_refused_at_once(content, reason, run, refusal):
     CONFIG.write_bytes(content if isinstance(content, bytes) else content.encode())
     with within(seconds=20):
@@ -192,6 +193,7 @@ def test_a_file_that_is_no_plain_config_is_refused_at_once(content, reason, run,
 
 @pytest.mark.parametrize("name", [".hydra/config.yaml", ".hydra/overrides.yaml", "environment.json"])
 @pytest.mark.parametrize("kind", ["a device", "a pipe", "a hole", "a folder"])
+@pytest.mark.one_in(3)
 def test_a_record_that_is_no_file_is_refused(name, kind, run, refusal):
     file = Path(run, name)
     file.unlink()
@@ -212,6 +214,7 @@ def test_a_record_that_is_no_file_is_refused(name, kind, run, refusal):
 
 @pytest.mark.parametrize("name", [".hydra/overrides.yaml", "environment.json"])
 @pytest.mark.parametrize("content", [laughs(), "[" * 100_000, "a: !!python/name:os.system", "3"])
+@pytest.mark.one_in(3)
 def test_hostile_records_are_refused(name, content, run, refusal):
     Path(run, name).write_text(content)
     with within(seconds=20):

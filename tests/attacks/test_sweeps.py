@@ -57,6 +57,7 @@ def contents(folder="."):
 
 
 @pytest.mark.parametrize("name", ["../precious", "..", ".", "", "a/b", "/tmp", "a\\b", "link"])
+@pytest.mark.one_in(4)
 def test_a_row_names_nothing_but_a_folder_of_its_sweep(name, sweep, refusal):
     Path("precious").mkdir()
     Path("precious/thesis.txt").write_text("thesis")
@@ -109,12 +110,14 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("key", "value"), WRONG.values(), ids=WRONG)
+@pytest.mark.one_in(4)
 def test_a_row_of_another_kind_is_one_line(key, value, sweep, refusal):
     spoil(key, value)
     assert "not what firstlight writes" in refusal(["sweep", "status", "sweep"])
 
 
 @pytest.mark.parametrize("text", ["output_dir=precious", "hydra.run.dir=x", "init_from=x", "optimizer.lr=3e-3", "x"])
+@pytest.mark.one_in(4)
 def test_overrides_of_a_row_are_those_of_its_sweep(text, sweep, refusal):
     with pytest.raises(ConfigError, match="not a value that"):
         trial_overrides(sweep.record, [text], 1)
@@ -123,12 +126,14 @@ def test_overrides_of_a_row_are_those_of_its_sweep(text, sweep, refusal):
 
 
 @pytest.mark.parametrize("text", ["output_dir=precious", "hydra.run.dir=x", "hydra/launcher=x", "resume=x", "+seeds=3"])
+@pytest.mark.one_in(4)
 def test_arguments_of_a_record_are_those_of_a_trial(text, sweep, refusal):
     change(arguments=[*sweep.record.arguments, text])
     assert "is not an argument of a trial" in refusal(["sweep", "status", "sweep"])
 
 
 @pytest.mark.parametrize(("key", "value"), [("seeds", "1"), ("config", []), ("config_dir", 1), ("settings", {"a": 1})])
+@pytest.mark.one_in(4)
 def test_a_record_of_another_kind_is_one_line(key, value, sweep, refusal):
     change(**{key: value})
     assert f"{RECORD}: damaged: " in refusal(["sweep", "status", "sweep"], several=True)
@@ -143,6 +148,7 @@ STORAGES = [
 
 @pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize("words", [["sweep", "status"], ["sweep", "best"], ["sweep", "resume"], ["compare"]], ids=str)
+@pytest.mark.one_in(4)
 def test_a_storage_is_not_opened_because_a_file_names_it(storage, words, sweep, refusal):
     change(storage=storage)
     line = refusal([*words, "sweep", *(["out=null"] if words == ["compare"] else [])])
@@ -160,6 +166,7 @@ def test_a_storage_that_the_command_names_is_opened_but_not_made(sweep, refusal,
     assert "1 trial: 1 planned" in capfd.readouterr().out
 
 
+@pytest.mark.long
 def test_a_sweep_with_a_storage_is_resumed_by_its_command_or_with_the_storage(capfd, monkeypatch):
     monkeypatch.setenv("LEDGER", "mine")
     storage = "sqlite:///${oc.env:LEDGER}.db"
@@ -236,6 +243,7 @@ SPOILT = {
 
 
 @pytest.mark.parametrize("spoil_file", SPOILT.values(), ids=SPOILT)
+@pytest.mark.one_in(4)
 def test_who_only_looks_writes_nothing(spoil_file, sweep, capfd):
     sweep.close()
     spoil_file(SWEEP / DATABASE)
@@ -259,6 +267,7 @@ def test_a_backup_is_not_written_through_a_link(name, sweep):
 
 
 @pytest.mark.parametrize("name", ["sweep.yaml", DATABASE, f"{DATABASE}-journal", ".sweep.lock", "logs", "0_lr-1e-3"])
+@pytest.mark.one_in(4)
 def test_a_sweep_with_a_link_out_of_it_is_not_resumed(name, sweep):
     sweep.close()
     Path("precious").mkdir()

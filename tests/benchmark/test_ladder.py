@@ -10,6 +10,8 @@ from firstlight.benchmark.runs import FailedError, Measured
 from firstlight.benchmark.stopwatch import Timing
 from firstlight.compose import compose_config
 
+pytestmark = pytest.mark.cpu
+
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 

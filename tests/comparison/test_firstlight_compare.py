@@ -14,12 +14,14 @@ from firstlight.cli import main
 from firstlight.comparison.plot import figure_of
 from firstlight.comparison.table import tables
 
+pytestmark = pytest.mark.cpu
+
 TINY = [
     *("model.emb_dim=16", "model.n_layers=1", "model.n_heads=2", "model.context_length=16", "model.drop_rate=0"),
     *("tokenizer=bytes", "data=text", "data.batch_size=4", "data.eval_batches=4", "trainer.max_steps=12"),
     *("trainer.eval_every_n_steps=6", "trainer.log_every_n_steps=3", "scheduler.warmup_steps=2", "logger=[csv]"),
     *("callbacks=[checkpoint,throughput,sample_generation]", "callbacks.sample_generation.max_new_tokens=4"),
-    "callbacks.sample_generation.prompt=</script><b>lamp",
+    *("callbacks.sample_generation.prompt=</script><b>lamp", "callbacks.throughput.peak_flops=1e9"),
 ]
 RUNS = {
     "a": ["data.path=one.txt", "optimizer.lr=1e-2"],

@@ -9,6 +9,8 @@ from firstlight.decoding.beam import BeamSearch
 from firstlight.decoding.greedy import Greedy
 from firstlight.weights.gpt2 import to_gpt2
 
+pytestmark = pytest.mark.cpu
+
 ROUNDING = {"rel": 1e-5, "abs": 1e-5}
 """float32 sums of a dozen terms, in another order."""
 
@@ -95,6 +97,7 @@ def twins(tiny_gpt, transformers):
 
 @pytest.mark.parametrize("length_penalty", [-1.0, 0.0, 1.0, 2.0])
 @pytest.mark.parametrize(("early_stopping", "their_name"), [(True, True), (False, "never")], ids=["early", "late"])
+@pytest.mark.one_in(2)
 def test_texts_and_scores_are_those_of_transformers(
     twins, random_ids, common_ids, early_stopping, their_name, length_penalty
 ):

@@ -5,6 +5,8 @@ import torch
 
 from firstlight.decoding.context import Context, evaluating
 
+pytestmark = pytest.mark.cpu
+
 
 @pytest.fixture
 def uncached_logits():

@@ -3,6 +3,8 @@ import torch
 
 from firstlight.decoding import filters
 
+pytestmark = pytest.mark.cpu
+
 GPT2_VOCABULARY = 50_257
 
 

@@ -5,6 +5,8 @@ from firstlight.decoding.greedy import Greedy
 from firstlight.decoding.sample import Sample, seen
 from firstlight.decoding.stepwise import draw
 
+pytestmark = pytest.mark.cpu
+
 BOOK_LOGITS = torch.tensor([[4.51, 0.89, -1.90, 6.75, 1.63, -1.62, -1.89, 6.28, 1.79]])
 
 

@@ -10,6 +10,8 @@ from firstlight.decoding.greedy import Greedy
 from firstlight.decoding.sample import Sample
 from firstlight.decoding.stepwise import gather
 
+pytestmark = pytest.mark.cpu
+
 ROUNDING = {"rel": 1e-5, "abs": 1e-5}
 """float32 sums of a dozen terms, in another order."""
 
@@ -21,8 +23,9 @@ def ids_of(found):
 # ---- the same tokens as without a cache
 
 
-@pytest.mark.parametrize("num_samples", [1, 3])
+@pytest.mark.parametrize("num_samples", [pytest.param(1, marks=pytest.mark.long), 3])
 @pytest.mark.parametrize("lengths", [(1,), (3, 1, 5), (8, 2), (11, 4, 9)], ids=lambda lengths: f"prompts of {lengths}")
+@pytest.mark.one_in(2)
 def test_batches_are_the_uncached_loop_over_each_row_alone(
     tiny_model, uncached, random_ids, strategy, lengths, num_samples
 ):
@@ -38,6 +41,7 @@ def test_batches_are_the_uncached_loop_over_each_row_alone(
             assert sample.finish_reason == "length"
 
 
+@pytest.mark.one_in(2)
 def test_rows_that_end_leave_the_others_as_they_were(tiny_model, uncached, random_ids, strategy):
     model, prompts = tiny_model(context_length=8), random_ids(*[4] * 12)
     everything = [uncached(model, strategy, prompt, 10, seed=n)[0] for n, prompt in enumerate(prompts)]

@@ -19,6 +19,8 @@ def preloaded(tmp_path_factory):
     if compiler is None or sys.platform != "linux":
         pytest.skip("faults are injected by a preloaded library: that takes Linux and a C compiler")
     folder = tmp_path_factory.mktemp("faults")
+    if set(" :") & set(str(folder)):
+        pytest.skip(f"LD_PRELOAD takes no path with a space or a colon ({folder}): that takes another TMPDIR")
 
     def run(script, *arguments, source="faults.c"):
         library = folder / f"{source}.so"
@@ -42,12 +44,14 @@ def test_a_save_whose_kth_operation_fails_leaves_a_whole_checkpoint(preloaded, t
         assert ends["old"] > 5 and ends["new"] > 1, (kind, ends)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["SIGKILL", "ENOSPC"])
 def test_a_run_whose_kth_operation_fails_goes_on_exactly(preloaded, tmp_path, kind):
     found = preloaded("run_loop.py", tmp_path, kind, 150)
     assert found["operations"] > 300 and found["trials"] > 3
 
 
+@pytest.mark.long
 def test_a_resumed_run_whose_kth_operation_fails_goes_on_exactly(preloaded, tmp_path):
     found = preloaded("run_loop.py", tmp_path, "SIGKILL", 60, "resumed")
     assert found["operations"] > 100 and found["trials"] > 2
@@ -61,6 +65,7 @@ def test_a_run_whose_any_operation_fails_goes_on_exactly(preloaded, tmp_path, ki
     assert found["trials"] > 30
 
 
+@pytest.mark.long
 def test_a_file_system_that_lacks_something_serves_or_is_refused_before_the_first_step(preloaded, tmp_path):
     """What is a nicety is not missed; what is needed is named in one line, and nothing is left behind or damaged."""
     found = preloaded("lacks_loop.py", tmp_path, source="lacks.c")

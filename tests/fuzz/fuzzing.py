@@ -71,7 +71,8 @@ def fuzz(cases: SearchStrategy[Any], run: Callable[[Any], list[str] | None], *, 
         f"{time.process_time() - seconds:.0f} s of CPU, {(peak_memory() - memory) / 1e6:.0f} MB more at the peak"
     )
     assert ends.total() >= n
-    assert min(ends["began"], ends["refused"]) > n / 10  # else the cases are no longer what they should be
+    if n >= 100:  # of fewer nearly all may end in one way
+        assert min(ends["began"], ends["refused"]) > n / 20  # else the cases are no longer what they should be
     return ends
 
 

@@ -14,7 +14,9 @@ from mutations import mutations, settings_of
 from firstlight.cli import main
 from firstlight.compose import compose_config, conf_dir
 
-CASES = pytest.mark.parametrize("n", [60, pytest.param(1000, marks=pytest.mark.slow)])
+CASES = pytest.mark.parametrize(
+    "n", [12, pytest.param(60, marks=pytest.mark.long), pytest.param(1000, marks=pytest.mark.slow)]
+)
 GROUPS = {
     folder.name: sorted(file.stem for file in folder.glob("*.yaml"))
     for folder in Path(conf_dir()).iterdir()

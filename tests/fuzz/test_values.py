@@ -36,7 +36,9 @@ GENERATIONS = {
     "greedy": ["decoding=greedy", "stream=true"],
     "beam": ["decoding=beam", "format=jsonl", "logprobs=true"],
 }
-CASES = pytest.mark.parametrize("n", [500, pytest.param(2500, marks=pytest.mark.slow)])
+CASES = pytest.mark.parametrize(
+    "n", [60, pytest.param(500, marks=pytest.mark.long), pytest.param(2500, marks=pytest.mark.slow)]
+)
 
 
 def changed(config: DictConfig, verb: str, overrides: list[str]) -> DictConfig:

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from firstlight.model.attention import SHORT, _PlainAttention, causal_attention
 from firstlight.model.dropout import draw_mask, scale_of
 
+pytestmark = pytest.mark.cpu
+
 SHAPE = (2, 3, 17, 8)  # (B, H, T, D)
 
 

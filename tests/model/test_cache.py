@@ -3,6 +3,8 @@ import torch
 
 from firstlight.model.cache import KVCache
 
+pytestmark = pytest.mark.cpu
+
 ROUNDING = {"atol": 1e-5, "rtol": 0}
 """float32 sums of a dozen terms, in another order."""
 

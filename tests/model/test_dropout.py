@@ -6,6 +6,8 @@ from torch import nn
 
 from firstlight.model.dropout import FastDropout, apply_mask, draw_mask, make_dropout, scale_of
 
+pytestmark = pytest.mark.cpu
+
 DTYPES = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
 
 

@@ -6,6 +6,8 @@ from torch import nn
 
 from firstlight.model.few_rows import MOST, FewRowsLinear, joined
 
+pytestmark = pytest.mark.cpu
+
 ROUNDING = {"rtol": 0, "atol": 1e-5}
 """Sums of numbers of about 1 in another order, in float32."""
 

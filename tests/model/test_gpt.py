@@ -10,6 +10,8 @@ from firstlight.config import build, to_plain
 from firstlight.model.gpt import GPT
 from firstlight.weights.book import from_book
 
+pytestmark = pytest.mark.cpu
+
 
 class BookNorm(nn.Module):
     def __init__(self, dim):

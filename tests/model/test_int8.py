@@ -9,6 +9,8 @@ from firstlight.model.base import LanguageModel
 from firstlight.model.cache import KVCache
 from firstlight.model.int8 import Int8Linear, quantize_int8
 
+pytestmark = pytest.mark.cpu
+
 BF16 = 2**-8
 """The largest relative error of a number rounded to bfloat16 (8 bits of mantissa), and of one rounded twice, 2 ** -9
 each."""

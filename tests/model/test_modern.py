@@ -11,6 +11,8 @@ from firstlight.config import build, to_plain
 from firstlight.model.modern import ModernGPT, rotated, rotation
 from firstlight.training.callbacks.throughput import training_flops_per_token
 
+pytestmark = pytest.mark.cpu
+
 ARCHITECTURES = {
     "Qwen3": (transformers.Qwen3Config, transformers.Qwen3ForCausalLM, {"qk_norm": True}),
     "Llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM, {"qk_norm": False}),

@@ -4,6 +4,8 @@ import torch.nn.functional as F
 
 from firstlight.optim.adamw import adamw
 
+pytestmark = pytest.mark.cpu
+
 
 def what_decays(model, decay):
     """Names of the parameters that a step without a gradient shrinks."""

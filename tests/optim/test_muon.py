@@ -9,6 +9,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from firstlight.model.base import LanguageModel
 from firstlight.optim.muon import hidden_matrices, muon
 
+pytestmark = pytest.mark.cpu
+
 IDS = torch.randint(31, (4, 9), generator=torch.Generator().manual_seed(1))
 HIDDEN = {"att.W_query", "att.W_key", "att.W_value", "att.out_proj", "ff.layers.0", "ff.layers.2"}
 

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,7 @@ def written(folder: str) -> dict[Path, int]:
     return {file: file.stat().st_mtime_ns for file in Path(folder).glob("*/model.safetensors")}
 
 
+@pytest.mark.long
 def test_a_sweep_leaves_out_what_cannot_be_trained_outlives_what_fails_and_makes_nothing_twice(place, status, capsys):
     assert main(COMMAND) == 1  # b.txt is not there, and 16 cannot be shared by 3 heads
     out, err = capsys.readouterr()
@@ -80,13 +83,45 @@ def test_a_sweep_leaves_out_what_cannot_be_trained_outlives_what_fails_and_makes
     assert best["overrides"][1] in command and "output_dir" not in command
 
 
-def test_the_trials_of_a_sweep_are_the_runs_of_its_command_line(place, status, capsys):
-    assert main(["train", "-m", *TINY, "data.path=a.txt", "optimizer.lr=1e-2", "seed=5,6"]) == 0
+SMALL = ["train", "-m", *TINY, "data.path=a.txt,b.txt", "optimizer.lr=1e-2", "seed=6"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The working directory of a sweep of two trials, one of which has failed, as its text is not there."""
+    folder = tmp_path_factory.mktemp("made")
+    (folder / "a.txt").write_text(TEXT)
+    with chdir(folder):
+        assert main(SMALL) == 1
+    return folder
+
+
+@pytest.fixture
+def begun(made, place):
+    """An empty working directory, but for a text and that sweep."""
+    shutil.copytree(made / "sweep", place / "sweep")
+    return place
+
+
+def test_what_failed_is_made_again_and_nothing_is_made_twice(begun, status):
+    before, runs = status(), written("sweep")
+    assert states(before) == ["done", "failed"] and len(runs) == 1
+    assert main(SMALL) == 1  # the same again: nothing is left to be made
+    assert written("sweep") == runs and status()["trials"] == before["trials"]
+    Path("b.txt").write_text(TEXT.upper())
+    assert main(["sweep", "retry", "sweep"]) == 0
+    assert runs.items() <= written("sweep").items() and len(written("sweep")) == 2
+    assert states(status()) == ["done", "failed", "done"]
+
+
+@pytest.mark.cpu
+def test_the_trials_of_a_sweep_are_the_runs_of_its_command_line(begun, status):
     assert main(["train", *TINY[:-1], "data.path=a.txt", "optimizer.lr=1e-2", "seed=6", "output_dir=alone"]) == 0
-    [trial] = [trial for trial in status()["trials"] if trial["seed"] == 6]
+    trial = status()["trials"][0]
     assert Path("sweep", trial["folder"], "metrics.csv").read_bytes() == Path("alone/metrics.csv").read_bytes()
 
 
+@pytest.mark.long
 def test_joblib_makes_two_trials_at_once_from_one_command(place, status):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
@@ -94,6 +129,7 @@ def test_joblib_makes_two_trials_at_once_from_one_command(place, status):
     assert states(status()) == ["done", "done"]
 
 
+@pytest.mark.long
 def test_a_trial_that_falls_behind_is_pruned(place, status, capsys):
     search = ["optimizer.lr=1e-2,2e-2,3e-2,1e-9", "scheduler.initial_lr=0", "scheduler.min_lr=0", "sweep.pruner=median"]
     assert main(["train", "-m", *TINY, "data.path=a.txt", *search]) == 0
@@ -102,6 +138,7 @@ def test_a_trial_that_falls_behind_is_pruned(place, status, capsys):
     assert found["trials"][-1]["step"] == 3
 
 
+@pytest.mark.long
 def test_a_key_of_one_choice_is_swept_over_where_that_is_chosen_for_two_objectives(place, status, capsys):
     rule = 'sweep.only_if=["optimizer.momentum if optimizer=muon"]'
     search = ["optimizer=adamw,muon", "optimizer.momentum=0.9,0.95", rule, "sweep.objectives=[val/loss,tokens]"]
@@ -116,6 +153,7 @@ def test_a_key_of_one_choice_is_swept_over_where_that_is_chosen_for_two_objectiv
     assert len(found["best"]) == 1  # all see as many tokens
 
 
+@pytest.mark.long
 def test_a_sweep_draws_the_same_points_again(place, status):
     search = [*TINY, "data.path=a.txt", "optimizer.lr=tag(log, interval(1e-4, 1e-1))", "sweep.trials=2"]
     assert main(["train", "-m", *search]) == 0
@@ -126,9 +164,8 @@ def test_a_sweep_draws_the_same_points_again(place, status):
     assert [(trial["overrides"], trial["metrics"]["val/loss"]) for trial in status()["trials"]] == drawn
 
 
-def test_a_sweep_whose_config_has_changed_is_not_gone_on_with(place, status, capsys):
-    assert main(["train", "-m", *TINY, "data.path=a.txt", "seed=5,6"]) == 0
-    assert main(["train", "-m", *TINY, "data.path=a.txt", "seed=5,7"]) == 2
+def test_a_sweep_whose_config_has_changed_is_not_gone_on_with(begun, status, capsys):
+    assert main([*SMALL[:-1], "seed=7"]) == 2
     assert "holds another sweep: " in capsys.readouterr().err
     record = Path("sweep/sweep.yaml")
     kept = yaml.safe_load(record.read_text())
@@ -137,7 +174,7 @@ def test_a_sweep_whose_config_has_changed_is_not_gone_on_with(place, status, cap
     assert main(["sweep", "resume", "sweep"]) == 2
     err = capsys.readouterr().err
     assert "optimizer.betas was [0.9, 0.9], is " in err and err.count("\n") == 1
-    assert states(status()) == ["done", "done"]
+    assert states(status()) == ["done", "failed"]
 
 
 @pytest.mark.parametrize(
@@ -156,6 +193,7 @@ def test_a_sweep_whose_config_has_changed_is_not_gone_on_with(place, status, cap
         (["train", "-m", *TINY, "seed=1,2", "seeds=2"], "give one of the two"),
     ],
 )
+@pytest.mark.one_in(2)
 def test_a_mistake_is_one_line_and_makes_nothing(place, capsys, words, message):
     words = [*words, "data.path=a.txt"] if words[0] == "train" else words
     assert main(words) == 2

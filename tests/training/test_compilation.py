@@ -9,11 +9,14 @@ import torch
 from test_resume import assert_same_run, stop_and_resume
 from tiny_run import TINY, rows_of, same_weights, weights_of
 
-pytestmark = pytest.mark.filterwarnings(
-    r"ignore:`torch.jit.script_method` is deprecated",  # torch 2.13's own, while its compiler is imported
-    r"ignore:`torch.jit.script` is deprecated",
-    r"ignore:.*autograd.function.Function.* should not be instantiated",  # and while it reads one
-)
+pytestmark = [
+    pytest.mark.cpu,
+    pytest.mark.filterwarnings(
+        r"ignore:`torch.jit.script_method` is deprecated",  # torch 2.13's own, while its compiler is imported
+        r"ignore:`torch.jit.script` is deprecated",
+        r"ignore:.*autograd.function.Function.* should not be instantiated",  # and while it reads one
+    ),
+]
 RAGGED = ["data.drop_last=false", "trainer.eval_every_n_steps=5", "model.dropout=torch"]
 
 
@@ -36,6 +39,7 @@ def test_compiling_changes_no_number_by_itself_and_no_name_in_a_checkpoint(train
     assert same_weights("plain", "compiled") and weights_of("plain").keys() == weights_of("compiled").keys()
 
 
+@pytest.mark.long
 def test_each_shape_is_compiled_once_and_decoding_never(train, counter):
     sampled = "callbacks.sample_generation.max_new_tokens=20"
     assert train("run", *RAGGED, sampled, "compile=true") == 0

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from firstlight.training import cross_entropy
 from firstlight.training.cross_entropy import linear_cross_entropy
 
+pytestmark = pytest.mark.cpu
+
 N, C, V = 37, 16, 101
 
 

@@ -10,6 +10,8 @@ from tiny_run import TINY, rows_of, same_weights
 
 from firstlight.training.loggers.csv import read_rows
 
+pytestmark = pytest.mark.cpu
+
 
 def test_two_processes_train_what_one_trains(train):
     overrides = ["model.drop_rate=0", "trainer.max_steps=10"]  # dropout draws by process: masks would differ
@@ -29,6 +31,7 @@ def test_two_processes_train_what_one_trains(train):
     assert len(read_rows(Path("two/metrics.csv"))) == 11
 
 
+@pytest.mark.long
 def test_two_processes_share_a_batch_that_they_cannot_divide(train):
     """Batches of 3 windows and of 1: a process has 2 or 1 of them, or 1 or none. The step is that of all 4."""
     Path("text.txt").write_text("The lamp was lit, and the lamp went out; nobody on the quay had seen who did it. " * 2)
@@ -47,6 +50,7 @@ def test_two_processes_share_a_batch_that_they_cannot_divide(train):
                 assert float(twin[name]) == pytest.approx(float(row[name]), rel=2e-5)
 
 
+@pytest.mark.long
 def test_two_processes_stop_together_and_go_on_exactly(train):
     two = ["trainer.devices=2", "trainer.strategy=ddp", "callbacks.checkpoint.every_n_steps=4"]
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])

@@ -15,6 +15,8 @@ from firstlight.training.callbacks.plots import loss_figure
 from firstlight.training.loggers.csv import read_rows
 from firstlight.weights.find import find_checkpoint
 
+pytestmark = pytest.mark.cpu
+
 
 def losses_of(folder):
     return [row["train/batch_loss"] for row in rows_of(folder) if row["train/batch_loss"]]
@@ -26,8 +28,9 @@ def test_the_same_config_gives_the_same_numbers(train):
     assert same_weights("one", "other")
 
 
-def test_another_seed_gives_other_numbers(train):
-    assert train("one") == train("other", "seed=7") == 0
+def test_another_seed_gives_other_numbers(trained):
+    trained("one")
+    trained("other", "seed=7")
     assert not same_weights("one", "other")
 
 
@@ -35,17 +38,18 @@ def test_another_seed_gives_other_numbers(train):
     "override",
     [
         "~callbacks.sample_generation",
-        "~callbacks.throughput",
-        "~callbacks.checkpoint",
         "trainer.eval_every_n_steps=5",
-        "data.num_workers=2",
-        "data.eval_batches=1",
-        "~logger.tensorboard",
-        "callbacks.throughput.peak_flops=null",
+        pytest.param("data.num_workers=2", marks=pytest.mark.long),
+        pytest.param("~callbacks.throughput", marks=pytest.mark.long),
+        pytest.param("~callbacks.checkpoint", marks=pytest.mark.long),
+        pytest.param("data.eval_batches=1", marks=pytest.mark.long),
+        pytest.param("~logger.tensorboard", marks=pytest.mark.long),
+        pytest.param("callbacks.throughput.peak_flops=null", marks=pytest.mark.long),
     ],
 )
-def test_what_is_watched_does_not_change_the_training(train, override):
-    assert train("plain") == train("other", override) == 0
+def test_what_is_watched_does_not_change_the_training(train, trained, override):
+    trained("plain")
+    assert train("other", override) == 0
     assert losses_of("plain") == losses_of("other")
     assert len(losses_of("plain")) == 24
 
@@ -66,8 +70,8 @@ def test_the_untrained_model_is_step_0_and_the_last_step_is_evaluated(train):
     assert untrained == pytest.approx(math.log(257), abs=0.1)
 
 
-def test_rows_have_the_columns_that_readers_expect(train):
-    assert train("run", "trainer.max_steps=8") == 0
+def test_rows_have_the_columns_that_readers_expect(trained):
+    trained("run", "trainer.max_steps=8")
     rows = read_rows(Path("run/metrics.csv"))
     assert list(rows[0])[:5] == ["step", "tokens", "epoch", "train/loss", "val/loss"]
     last = rows[-1]
@@ -89,8 +93,8 @@ def test_the_logged_learning_rate_is_the_one_of_the_step(train):
     assert rates[5:] == pytest.approx([2e-3 * (1 + math.cos(math.pi * k / 4)) for k in (1, 2, 3)])
 
 
-def test_a_run_folder_says_what_the_run_was(train):
-    assert train("run", "trainer.max_steps=2") == 0
+def test_a_run_folder_says_what_the_run_was(trained):
+    trained("run", "trainer.max_steps=2")
     assert {file.name for file in Path("run").iterdir()} >= {
         ".hydra", "environment.json", "metrics.csv", "samples.txt", "checkpoints", "model.safetensors",
     }  # fmt: skip
@@ -99,8 +103,8 @@ def test_a_run_folder_says_what_the_run_was(train):
     assert json.loads(Path("run/environment.json").read_text())["torch"] == torch.__version__
 
 
-def test_plots_are_drawn_of_the_whole_run_and_change_nothing(train):
-    assert train("plain") == 0
+def test_plots_are_drawn_of_the_whole_run_and_change_nothing(trained):
+    trained("plain")
     assert main(["train", *(o for o in TINY if o != "~callbacks.plots"), "output_dir=plotted"]) == 0
     assert same_weights("plain", "plotted")
     assert all(Path("plotted", f"{name}.png").read_bytes()[1:4] == b"PNG" for name in ("loss", "perplexity"))
@@ -111,6 +115,7 @@ def test_a_taken_folder_is_not_written_to(train):
     assert Path("run_2/metrics.csv").is_file()
 
 
+@pytest.mark.long
 def test_the_length_may_be_given_in_epochs_or_tokens(train):
     assert train("epochs", "trainer.max_steps=null", "trainer.max_epochs=2") == 0
     assert int(rows_of("epochs")[-1]["step"]) == 2 * 6
@@ -162,8 +167,8 @@ def test_a_gradient_that_is_not_finite_ends_the_run_before_the_update(train, cap
     assert "a lower optimizer.lr" in "".join(lines)
 
 
-def test_training_starts_from_given_weights(train):
-    assert train("first", "trainer.max_steps=16") == 0
+def test_training_starts_from_given_weights(train, trained):
+    trained("first", "trainer.max_steps=16")
     assert train("second", "trainer.max_steps=1", "init_from=first") == 0
     best = min(float(row["val/loss"]) for row in rows_of("first") if row["val/loss"])
     assert float(rows_of("second")[0]["val/loss"]) == best
@@ -180,8 +185,8 @@ def test_evaluate_measures_what_training_measured(train, capsys):
     assert json.loads(capsys.readouterr().out)["test/loss"] != best
 
 
-def test_another_text_can_be_measured_whole(train, capsys):
-    assert train("run", "trainer.max_steps=2") == 0
+def test_another_text_can_be_measured_whole(trained, capsys):
+    trained("run", "trainer.max_steps=2")
     Path("other.txt").write_text("The lamp was out. " * 10)
     capsys.readouterr()
     assert main(["evaluate", "checkpoint=run", "data=text", "data.path=other.txt", "split=all"]) == 0
@@ -190,6 +195,7 @@ def test_another_text_can_be_measured_whole(train, capsys):
 
 
 @pytest.mark.parametrize("batch_size", [2, 6])
+@pytest.mark.one_in(2)
 def test_training_and_evaluate_score_every_token_of_validation_once(train, capsys, batch_size):
     assert train("run", "trainer.max_steps=8", f"data.batch_size={batch_size}", "trainer.micro_batch_size=2") == 0
     assert "not evaluated" not in capsys.readouterr().out
@@ -202,8 +208,8 @@ def test_training_and_evaluate_score_every_token_of_validation_once(train, capsy
             found[f"{split}/loss"] / math.log(2)
         )  # bytes are tokens
         if split == "val":
-            assert found["val/loss"] == float(rows_of("run")[-1]["val/loss"])
-            assert found["val/bits_per_byte"] == float(rows_of("run")[-1]["val/bits_per_byte"])
+            for name in ("val/loss", "val/bits_per_byte"):  # float32 sums in parts of another size
+                assert found[name] == pytest.approx(float(rows_of("run")[-1][name]), rel=1e-6)
 
 
 def test_evaluate_measures_a_model_in_lower_precision(train, capsys):
@@ -235,8 +241,8 @@ def test_a_run_of_an_earlier_version_goes_on_and_is_evaluated_without_the_last_w
     assert same_weights("new", "plain")
 
 
-def test_generate_repeats_itself_by_seed(train, capsys):
-    assert train("run", "trainer.max_steps=2") == 0
+def test_generate_repeats_itself_by_seed(trained, capsys):
+    trained("run", "trainer.max_steps=2")
     texts = []
     for seed in (1, 1, 2):
         capsys.readouterr()

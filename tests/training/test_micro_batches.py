@@ -19,6 +19,8 @@ from firstlight.training.trainer import Trainer
 from firstlight.weights.find import checkpoints_of
 from firstlight.weights.manifest import read_manifest
 
+pytestmark = pytest.mark.cpu
+
 RAGGED = ("trainer.accumulate_grad_batches=2", "data.drop_last=false", "trainer.max_steps=8", "data.eval_batches=2")
 IN_PARTS = "trainer.micro_batch_size=3"
 
@@ -69,6 +71,7 @@ UNEQUAL = (
 
 
 @pytest.mark.parametrize("parts", [(), ("trainer.micro_batch_size=7",)], ids=["whole", "in parts"])
+@pytest.mark.one_in(2)
 def test_a_step_of_unequal_batches_is_the_mean_over_all_its_tokens(train, parts):
     assert train("one", *UNEQUAL, "data.batch_size=30") == 0
     assert train("two", *UNEQUAL, "data.batch_size=20", "trainer.accumulate_grad_batches=2", *parts) == 0

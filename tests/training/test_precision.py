@@ -11,6 +11,8 @@ from firstlight.cli import main
 from firstlight.training.precision import resolve_precision
 from firstlight.training.run_folder import CONFIG
 
+pytestmark = pytest.mark.cpu
+
 
 @pytest.fixture
 def capable(monkeypatch):
@@ -58,6 +60,7 @@ def test_a_run_keeps_the_precision_that_it_began_with(train, capable):
     assert rows_of("chosen") == rows_of("bf16") and same_weights("chosen", "bf16")
 
 
+@pytest.mark.long
 def test_the_same_command_goes_on_with_it(train, capable):
     capable(avx512_bf16=True)
     for steps in (8, 16):

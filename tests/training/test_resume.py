@@ -11,13 +11,16 @@ from tiny_run import TINY, rows_of, same_weights
 from torch.utils.tensorboard import SummaryWriter
 
 from firstlight.cli import main
-from firstlight.compose import quoted
 from firstlight.decoding.greedy import Greedy
+from firstlight.overrides import quoted
 from firstlight.training.callbacks.sample_generation import SampleGeneration
 from firstlight.training.loggers.csv import CSVLogger, read_rows
 from firstlight.training.loggers.tensorboard import TensorBoardLogger, hide_from
 from firstlight.training.samples_file import read_samples
 from firstlight.verification.compare import curves_of
+
+pytestmark = pytest.mark.cpu
+LONG = pytest.mark.long
 
 SAVE_ALWAYS = "callbacks.checkpoint.every_n_steps=1"
 NEVER = "callbacks.checkpoint.every_n_steps=1000"
@@ -47,35 +50,40 @@ def assert_same_run(one, other):
 @pytest.mark.parametrize(
     ("stops", "overrides"),
     [
-        pytest.param([13], COSINE, id="after an evaluation"),
+        pytest.param([13], COSINE, id="after an evaluation", marks=LONG),
         pytest.param([13], [*COSINE, SAVE_ALWAYS], id="in the middle of an epoch"),
-        pytest.param([6], ["callbacks.checkpoint.every_n_steps=2"], id="at the end of an epoch"),
-        pytest.param([3, 5, 17], [SAVE_ALWAYS], id="three times, twice in one epoch"),
+        pytest.param([6], ["callbacks.checkpoint.every_n_steps=2"], id="at the end of an epoch", marks=LONG),
+        pytest.param([3, 5, 17], [SAVE_ALWAYS], id="three times, twice in one epoch", marks=LONG),
         pytest.param([20], ["trainer.accumulate_grad_batches=3", SAVE_ALWAYS], id="within an accumulation"),
-        pytest.param([10], ["data.drop_last=false", "data.num_workers=2"], id="with workers and ragged batches"),
-        pytest.param([10], ["trainer.precision=bf16-mixed"], id="in bf16"),
         pytest.param(
-            [13, 21], ["optimizer=muon", *STABLE, SAVE_ALWAYS], id="with Muon, twice, once as the rate decays"
+            [10], ["data.drop_last=false", "data.num_workers=2"], id="with workers and ragged batches", marks=LONG
+        ),
+        pytest.param([10], ["trainer.precision=bf16-mixed"], id="in bf16", marks=LONG),
+        pytest.param(
+            [13, 21],
+            ["optimizer=muon", *STABLE, SAVE_ALWAYS],
+            id="with Muon, twice, once as the rate decays",
+            marks=LONG,
         ),
     ],
 )
-def test_a_stopped_and_resumed_run_equals_the_uninterrupted_one(train, stops, overrides):
-    assert train("whole", *overrides) == 0
+def test_a_stopped_and_resumed_run_equals_the_uninterrupted_one(train, trained, stops, overrides):
+    trained("whole", *overrides)
     stop_and_resume(train, "parts", stops, *overrides)
     assert_same_run("whole", "parts")
 
 
-def test_a_finished_run_can_be_trained_longer(train):
-    assert train("whole") == 0
+def test_a_finished_run_can_be_trained_longer(train, trained):
+    trained("whole")
     assert train("parts", "trainer.max_steps=16") == 0
     assert main(["train", "resume=parts", "trainer.max_steps=24"]) == 0
     assert_same_run("whole", "parts")
 
 
-@pytest.mark.parametrize("batch", [5, 13], ids=["before the first checkpoint", "after it"])
-def test_tensorboard_shows_one_curve_of_a_continued_run(train, batch):
+@pytest.mark.parametrize("batch", [pytest.param(5, id="before the first checkpoint", marks=LONG), 13])
+def test_tensorboard_shows_one_curve_of_a_continued_run(train, trained, batch):
     """In one folder: steps are purged as steps, and nothing of what is counted in tokens is lost with them."""
-    assert train("whole") == 0
+    trained("whole")
     stop_and_resume(train, "run", [batch])
     whole, parts = curves_of(Path("whole")), curves_of(Path("run"))
     curves = {
@@ -172,6 +180,7 @@ def test_what_earlier_versions_hid_from_tensorboard_by_mistake_is_shown_again(tm
     assert [step for step, _ in curves_of(tmp_path)["over_tokens/val/loss"]] == list(range(0, 800, 100))
 
 
+@pytest.mark.long
 def test_a_run_killed_after_its_last_save_is_tidied_when_it_is_continued(train):
     assert train("run", SAVE_ALWAYS, "callbacks.checkpoint.keep_last=4") == 0
     Path("run/model.safetensors").unlink()  # written after the checkpoints of an earlier step are removed
@@ -226,8 +235,9 @@ def test_rows_are_read_as_they_were_written_whatever_a_metric_is_called(tmp_path
     assert name == "step" or [row[name] for row in rows] == ["0.5"] * 5
 
 
-def test_a_continued_run_remembers_what_it_was_continued_with(train):
-    assert train("run", "trainer.max_steps=8") == 0
+@pytest.mark.long
+def test_a_continued_run_remembers_what_it_was_continued_with(trained):
+    trained("run", "trainer.max_steps=8")
     with pytest.raises(Crash):
         main(["train", "resume=run", "trainer.max_steps=24", "+callbacks.stop._target_=stop_at.StopAt",
               "+callbacks.stop.batch=12"])  # fmt: skip
@@ -235,8 +245,9 @@ def test_a_continued_run_remembers_what_it_was_continued_with(train):
     assert int(rows_of("run")[-1]["step"]) == 24
 
 
-def test_a_run_that_has_not_begun_to_decay_can_be_trained_longer_as_if_begun_so(train, capsys):
-    assert train("whole", *STABLE) == 0
+@pytest.mark.long
+def test_a_run_that_has_not_begun_to_decay_can_be_trained_longer_as_if_begun_so(train, trained, capsys):
+    trained("whole", *STABLE)
     with pytest.raises(Crash):
         train("parts", *STABLE, *STOP, "trainer.max_steps=16", "callbacks.stop.batch=10")
     assert main(["train", "resume=parts", "~callbacks.stop", "trainer.max_steps=24"]) == 0
@@ -244,6 +255,7 @@ def test_a_run_that_has_not_begun_to_decay_can_be_trained_longer_as_if_begun_so(
     assert_same_run("whole", "parts")
 
 
+@pytest.mark.long
 def test_another_length_under_a_schedule_is_said(train, capsys):
     assert train("run", *COSINE, "trainer.max_steps=8") == 0
     assert main(["train", "resume=run", "trainer.max_steps=24"]) == 0
@@ -253,14 +265,14 @@ def test_another_length_under_a_schedule_is_said(train, capsys):
 @pytest.mark.parametrize(
     "override", ["trainer.accumulate_grad_batches=2", "trainer.precision=bf16-mixed", "data.batch_size=4", "seed=1"]
 )
-def test_what_would_change_the_past_is_refused(train, capsys, override):
-    assert train("run", "trainer.max_steps=2") == 0
+def test_what_would_change_the_past_is_refused(trained, capsys, override):
+    trained("run", "trainer.max_steps=2")
     assert main(["train", "resume=run", "trainer.max_steps=4", override]) == 2
     assert "a continued run keeps its own" in capsys.readouterr().err
 
 
-def test_what_was_written_after_the_last_checkpoint_is_written_once(train):
-    assert train("whole") == 0
+def test_what_was_written_after_the_last_checkpoint_is_written_once(train, trained):
+    trained("whole")
     stop_and_resume_after_a_torn_write(train)
     assert_same_run("whole", "parts")
 
@@ -275,8 +287,8 @@ def stop_and_resume_after_a_torn_write(train):
     assert main(["train", "resume=parts", "~callbacks.stop"]) == 0
 
 
-def test_every_checkpoint_is_plain_data_without_an_allow_list(train):
-    assert train("run", "trainer.max_steps=2") == 0
+def test_every_checkpoint_is_plain_data_without_an_allow_list(trained):
+    trained("run", "trainer.max_steps=2")
     torch.load("run/checkpoints/step_00000002/training_state.pt", weights_only=True)
 
 
@@ -288,8 +300,8 @@ def test_other_data_is_refused_when_a_run_goes_on(train, capsys):
     assert "the data has changed" in capsys.readouterr().err
 
 
-def test_auto_begins_a_run_and_the_same_command_goes_on_with_it(train, capsys, monkeypatch):
-    assert train("whole") == 0
+def test_auto_begins_a_run_and_the_same_command_goes_on_with_it(train, trained, capsys, monkeypatch):
+    trained("whole")
     with pytest.raises(Crash):
         train("parts", "resume=auto", *STOP)
     monkeypatch.setattr(StopAt, "on_train_batch_start", lambda *_: None)
@@ -306,15 +318,15 @@ def test_a_run_cannot_go_on_to_a_step_it_has_passed(train, capsys):
     assert "is finished (8 of 2 steps)" in capsys.readouterr().err
 
 
-def test_auto_keeps_the_past_as_any_resume_does(train, capsys):
-    assert train("run", "trainer.max_steps=2") == 0
+def test_auto_keeps_the_past_as_any_resume_does(train, trained, capsys):
+    trained("run", "trainer.max_steps=2")
     assert train("run", "trainer.max_steps=4", "resume=auto", "optimizer.lr=1") == 2
     assert "optimizer.lr: a continued run keeps its own" in capsys.readouterr().err
 
 
-def test_a_slurm_job_that_runs_again_goes_on_with_the_run_it_began(train, monkeypatch):
+def test_a_slurm_job_that_runs_again_goes_on_with_the_run_it_began(train, trained, monkeypatch):
     command = ["train", *TINY, "name=lamps", *STOP]
-    assert train("whole") == 0
+    trained("whole")
     monkeypatch.setenv("SLURM_JOB_NAME", "bash")  # not for Lightning, which would look for srun
     monkeypatch.setenv("SLURM_JOB_ID", "42")
     with pytest.raises(Crash):
@@ -330,8 +342,8 @@ def test_a_slurm_job_that_runs_again_goes_on_with_the_run_it_began(train, monkey
     assert len(list(Path("outputs/lamps").iterdir())) == 2
 
 
-def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again_in_its_folder(train, capsys):
-    assert train("whole") == 0
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again_in_its_folder(train, trained, capsys):
+    trained("whole")
     with pytest.raises(Crash):
         train("parts", "+callbacks.stop._target_=stop_at.StopAt", "+callbacks.stop.batch=5")
     assert main(["train", "resume=parts", "~callbacks.stop"]) == 0
@@ -349,6 +361,7 @@ def test_auto_needs_a_folder_that_stays_the_same(train, capsys):
     assert "needs a folder of its own" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_early_stopping_goes_on_with_more_patience(train):
     stopping = ["callbacks=[default,early_stopping]", "callbacks.early_stopping.min_delta=9"]
     assert train("run", *stopping, "callbacks.early_stopping.patience=1") == 0
@@ -357,8 +370,9 @@ def test_early_stopping_goes_on_with_more_patience(train):
     assert int(rows_of("run")[-1]["step"]) == 16
 
 
-def test_a_run_that_is_no_longer_at_its_end_has_no_best_weights_yet(train):
-    assert train("run", "trainer.max_steps=8") == 0
+@pytest.mark.long
+def test_a_run_that_is_no_longer_at_its_end_has_no_best_weights_yet(trained):
+    trained("run", "trainer.max_steps=8")
     with pytest.raises(Crash):
         main(["train", "resume=run", "trainer.max_steps=24", *STOP])
     assert not Path("run/model.safetensors").exists()

@@ -7,6 +7,8 @@ from lightning.pytorch.trainer.connectors import accelerator_connector
 from test_stopping import with_callback
 from tiny_run import rows_of, weights_of
 
+pytestmark = pytest.mark.cpu
+
 FLOAT16 = "trainer.precision=bf16-mixed"  # Lightning has no 16-mixed on a CPU: the fixture puts it in the place
 
 
@@ -18,7 +20,7 @@ def scaled(monkeypatch):
     monkeypatch.setattr(accelerator_connector, "MixedPrecision", make)
 
 
-@pytest.mark.parametrize("fused", ["true", "false"])
+@pytest.mark.parametrize("fused", ["true", pytest.param("false", marks=pytest.mark.long)])
 def test_gradients_are_clipped_as_in_float32(train, scaled, fused):
     settings = (f"optimizer.fused={fused}", "trainer.gradient_clip_val=0.1", "model.drop_rate=0")
     assert train("float32", *settings) == 0
@@ -36,6 +38,7 @@ def test_a_gradient_that_overflows_now_and_then_is_left_out_by_the_scaler(train,
     assert len(rows_of("run")) == 25
 
 
+@pytest.mark.long
 def test_a_loss_that_is_nan_ends_the_run_or_is_skipped_and_counted(train, scaled, capsys):
     nan = with_callback("NanAt", steps="[12]")
     assert train("stops", FLOAT16, *nan) == 1

@@ -107,12 +107,14 @@ def test_the_data_of_a_continued_run_are_still_compared(train, shown):
     assert "the data has changed" in shown()
 
 
+@pytest.mark.long
 def test_where_a_run_was_kept_is_not_asked_for_again(train):
     assert train("run", "data.path=" + SECRET + "/text.txt", "trainer.max_steps=2", "name=${oc.env:HOME}") == 0
     assert main(["train", "resume=run", "trainer.max_steps=3"]) == 0
     assert stored("run")["name"] == "${oc.env:HOME}"
 
 
+@pytest.mark.long
 def test_a_checkpoint_can_be_measured_on_a_text_that_is_given_again(train, shown):
     assert train("run", PATH, "trainer.max_steps=2") == 0
     assert main(["evaluate", "checkpoint=run", "accelerator=cpu"]) == 2
@@ -126,6 +128,7 @@ def test_a_checkpoint_can_be_measured_on_a_text_that_is_given_again(train, shown
     assert SECRET not in shown()
 
 
+@pytest.mark.long
 def test_weights_to_start_from_may_be_where_the_environment_says(train, shown):
     Path("text.txt").write_text(Path(SECRET, "text.txt").read_text())
     assert train("run", "trainer.max_steps=2") == 0
@@ -137,6 +140,7 @@ def test_weights_to_start_from_may_be_where_the_environment_says(train, shown):
     assert places(Path(SECRET, "run")) == []
 
 
+@pytest.mark.long
 def test_a_sweep_keeps_no_secrets(train, shown):
     assert main(["train", "-m", *TINY, PATH, *TOKEN, "trainer.max_steps=2", "seed=1,2", "hydra.sweep.dir=sweep"]) == 2
     sweep = ["train", "-m", *TINY, f"{PATH},{SECRET}/text.txt", "trainer.max_steps=2", "name=sweep"]
@@ -165,6 +169,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("overrides", MISTAKES.values(), ids=MISTAKES)
+@pytest.mark.one_in(3)
 def test_no_message_shows_a_secret(train, overrides, shown):
     arguments = overrides if overrides[0].startswith("resume") else [*TINY, "output_dir=run", *overrides]
     assert main(["train", *arguments]) == 2
@@ -182,6 +187,7 @@ def test_a_number_that_is_out_of_range_is_named_by_its_key(train, shown, monkeyp
     assert "31415" not in printed
 
 
+@pytest.mark.long
 def test_numbers_are_kept_since_the_run_shows_them(train):
     """The seed of an array job: without it the run could not be continued."""
     assert train("run", PATH, 'seed="${oc.decode:${oc.env:FIRSTLIGHT_TEST_SEED,77}}"', "trainer.max_steps=2") == 0

@@ -51,12 +51,14 @@ def test_biases_come_with_the_weights(train, first, capsys):
 
 
 @pytest.mark.parametrize("override", ["model.qkv_bias=true", "model.vocab_size=300", "tokenizer.vocab_size=300"])
+@pytest.mark.one_in(3)
 def test_what_was_asked_for_is_never_changed_in_silence(train, first, override, capsys):
     assert train("second", override, "init_from=first", "model.tie_weights=false") == 2
     assert "the weights in first" in capsys.readouterr().err
     assert not Path("second").exists()
 
 
+@pytest.mark.long
 def test_a_shorter_context_takes_the_first_positions(train):
     assert train("first", "trainer.max_steps=1") == 0
     shorter = ["model.context_length=8", "data.stride=8"]
@@ -65,7 +67,7 @@ def test_a_shorter_context_takes_the_first_positions(train):
     torch.testing.assert_close(model_of("second")(IDS), model_of("first")(IDS), atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("context_length", [8, 32])
+@pytest.mark.parametrize("context_length", [pytest.param(8, marks=pytest.mark.long), 32])
 def test_a_modern_model_takes_any_context_and_the_sizes_that_the_weights_have(train, context_length, capsys):
     modern = ["model=modern_nano", "trainer.max_steps=1", "optimizer.lr=1e-30"]
     assert train("first", *modern, "model.n_kv_heads=1", "model.ff_dim=24", "model.qk_norm=false") == 0
@@ -82,6 +84,7 @@ def test_a_modern_model_takes_any_context_and_the_sizes_that_the_weights_have(tr
     assert "they need model.rope_theta=10000.0" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_tied_head_becomes_one_of_its_own(train):
     assert train("first", "trainer.max_steps=1", "model.tie_weights=true") == 0
     untied = ["model.tie_weights=false", "optimizer.lr=1e-30"]
@@ -97,6 +100,7 @@ def test_a_head_of_its_own_cannot_be_tied(train, first, capsys):
     assert not Path("second").exists()
 
 
+@pytest.mark.long
 def test_a_started_run_is_resumed_as_what_it_is(train, first):
     changes = ["trainer.max_steps=4", "model.tie_weights=false", f"init_from={first}"]
     assert train("whole", *changes) == 0

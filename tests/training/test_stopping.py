@@ -3,8 +3,6 @@
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,6 +11,8 @@ from stop_at import Crash
 from tiny_run import TINY, rows_of, same_weights
 
 from firstlight.cli import main
+from firstlight.sweeping.trial import PRELOADED
+from firstlight.training.process import start_process, start_server
 from firstlight.training.stopping import StopSignals
 from firstlight.verification.compare import curves_of
 from firstlight.weights.find import checkpoints_of
@@ -33,9 +33,17 @@ def assert_same_run(one, other):
     assert Path(one, "samples.txt").read_text() == Path(other, "samples.txt").read_text()
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGUSR1", 138), ("SIGHUP", 129)])
-def test_a_signal_stops_the_run_after_the_step_and_saved(train, capsys, name, code):
-    assert train("whole") == 0
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("SIGINT", 130),
+        ("SIGTERM", 143),
+        pytest.param("SIGUSR1", 138, marks=pytest.mark.long),
+        pytest.param("SIGHUP", 129, marks=pytest.mark.long),
+    ],
+)
+def test_a_signal_stops_the_run_after_the_step_and_saved(train, trained, capsys, name, code):
+    trained("whole")
     with pytest.raises(SystemExit) as left:
         train("parts", *with_callback("SignalAt", batch=13, names=f"[{name}]"))
     assert left.value.code == code
@@ -49,14 +57,14 @@ def test_a_signal_stops_the_run_after_the_step_and_saved(train, capsys, name, co
 @pytest.mark.parametrize(
     ("batch", "hook", "saved"),
     [
-        pytest.param(7, "on_train_batch_start", 8, id="in the step of an evaluation"),
+        pytest.param(7, "on_train_batch_start", 8, id="in the step of an evaluation", marks=pytest.mark.long),
         pytest.param(8, "on_validation_start", 8, id="in an evaluation"),
         pytest.param(0, "on_train_start", 1, id="before the first step"),
-        pytest.param(23, "on_train_batch_start", 24, id="in the last step"),
+        pytest.param(23, "on_train_batch_start", 24, id="in the last step", marks=pytest.mark.long),
     ],
 )
-def test_a_signal_at_any_place_loses_nothing(train, batch, hook, saved):
-    assert train("whole") == 0
+def test_a_signal_at_any_place_loses_nothing(train, trained, batch, hook, saved):
+    trained("whole")
     with pytest.raises(SystemExit) as left:
         train("parts", *with_callback("SignalAt", batch=batch, names="[SIGTERM]", hook=hook))
     assert left.value.code == 143
@@ -65,9 +73,10 @@ def test_a_signal_at_any_place_loses_nothing(train, batch, hook, saved):
     assert_same_run("whole", "parts")
 
 
-def test_a_signal_in_the_middle_of_an_accumulation_waits_for_the_step(train):
+@pytest.mark.long
+def test_a_signal_in_the_middle_of_an_accumulation_waits_for_the_step(train, trained):
     accumulating = "trainer.accumulate_grad_batches=3"
-    assert train("whole", accumulating) == 0
+    trained("whole", accumulating)
     with pytest.raises(SystemExit):
         train("parts", accumulating, *with_callback("SignalAt", batch=31, names="[SIGTERM]"))
     assert steps_of("parts")[-1] == 11
@@ -75,8 +84,8 @@ def test_a_signal_in_the_middle_of_an_accumulation_waits_for_the_step(train):
     assert_same_run("whole", "parts")
 
 
-def test_a_second_ctrl_c_leaves_at_once(train):
-    assert train("whole") == 0
+def test_a_second_ctrl_c_leaves_at_once(train, trained):
+    trained("whole")
     with pytest.raises(SystemExit) as left:
         train("parts", *with_callback("SignalAt", batch=13, names="[SIGINT,SIGINT]"))
     assert left.value.code == 130
@@ -107,19 +116,19 @@ def test_handlers_are_as_before_after_a_run(train):
 
 @pytest.fixture
 def process():
-    """`firstlight train` of the tiny run, without an end, as a process; killed afterwards."""
+    """`firstlight train` of the tiny run, without an end, as a process whose words are in `log`; killed afterwards."""
     begun = []
+    start_server(PRELOADED)
 
     def start(*arguments, **environment):
-        command = [sys.executable, "-m", "firstlight", "train", *arguments]
-        settings = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-        begun.append(subprocess.Popen(command, env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        words = ["train", *arguments]
+        begun.append(start_process(main, words, log=Path("log"), environment={**os.environ, **environment}))
         return begun[-1]
 
     yield start
     for running in begun:
         running.kill()
-        running.communicate()
+        running.join()
 
 
 ENDLESS = ("trainer.max_steps=100000", "trainer.eval_every_n_steps=100000", "output_dir=run")
@@ -135,7 +144,7 @@ def wait_for(condition, seconds=60):
 def test_a_requeued_slurm_job_is_put_back_into_the_queue(process, tmp_path):
     (tmp_path / "bin").mkdir()
     scontrol = tmp_path / "bin" / "scontrol"
-    scontrol.write_text(f"#!/bin/sh\necho $@ > {tmp_path / 'asked'}\n")
+    scontrol.write_text(f"#!/bin/sh\necho $@ > '{tmp_path / 'asked'}'\n")
     scontrol.chmod(0o755)
     slurm = {
         "PATH": f"{scontrol.parent}:{os.environ['PATH']}", "SLURM_JOB_ID": "42", "SLURM_NTASKS": "1",
@@ -143,10 +152,11 @@ def test_a_requeued_slurm_job_is_put_back_into_the_queue(process, tmp_path):
     }  # fmt: skip
     running = process(*TINY, *ENDLESS, **slurm)
     wait_for(lambda: len(rows_of("run")) > 3)
-    running.send_signal(signal.SIGUSR1)
-    out, err = running.communicate(timeout=60)
-    assert running.returncode == 138, out + err
-    assert "SIGUSR1: stopping after this step" in err and "train resume=run" in out
+    os.kill(running.pid, signal.SIGUSR1)
+    running.join(timeout=60)
+    said = Path("log").read_text()
+    assert running.exitcode == 138, said
+    assert "SIGUSR1: stopping after this step" in said and "train resume=run" in said
     assert Path("asked").read_text() == "requeue 42\n"
     assert steps_of("run")[-1] == int(rows_of("run")[-1]["step"])
 
@@ -157,13 +167,13 @@ def test_of_two_writers_of_a_run_one_is_refused_until_the_other_dies(process, tr
     assert main(["train", "resume=run"]) == 2
     assert "another process is writing this run" in capsys.readouterr().err
     running.kill()  # its worker, which was forked with the lock, lives a while longer
-    running.wait()
+    running.join()
     more = f"trainer.max_steps={steps_of('run')[-1] + 1}"
     assert main(["train", "resume=run", more, "trainer.eval_every_n_steps=100000"]) == 0
 
 
-def test_a_full_disk_stops_the_run_with_one_line_and_the_old_checkpoint(train, capsys):
-    assert train("whole") == 0
+def test_a_full_disk_stops_the_run_with_one_line_and_the_old_checkpoint(train, trained, capsys):
+    trained("whole")
     assert train("parts", *with_callback("FullDiskAt", step=15)) == 1
     said = capsys.readouterr().err
     assert "firstlight: the checkpoint of step 16 cannot be written: No space left on device" in said
@@ -191,9 +201,9 @@ def test_a_folder_without_room_is_refused_before_the_run(train, capsys, monkeypa
     assert train("run", "callbacks.checkpoint.keep_last=1") == 0
 
 
-@pytest.mark.parametrize("what", ["loss", "gradient"])
-def test_nan_stops_the_run_before_the_update(train, capsys, what):
-    assert train("whole") == 0
+@pytest.mark.parametrize("what", [pytest.param("loss", marks=pytest.mark.long), "gradient"])
+def test_nan_stops_the_run_before_the_update(train, trained, capsys, what):
+    trained("whole")
     assert train("parts", *with_callback("NanAt", steps="[13]", what=what)) == 1
     said = capsys.readouterr().err
     assert f"the {what} of step 13 is not finite" in said and "Traceback" not in said
@@ -210,7 +220,7 @@ def test_nan_can_be_skipped_and_is_counted(train):
     assert [float(row["skipped_steps"]) for row in rows_of("run")[1:]] == [0] * 2 + [1] * 10 + [2] * 12
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", [pytest.param("adamw", marks=pytest.mark.long), "muon"])
 def test_a_skipped_step_changes_no_weight(train, optimizer):
     skip = ["on_nan=skip", f"optimizer={optimizer}"]
     assert train("one", *skip, "trainer.max_steps=8") == 0
@@ -218,6 +228,7 @@ def test_a_skipped_step_changes_no_weight(train, optimizer):
     assert same_weights("one", "other")
 
 
+@pytest.mark.long
 def test_nan_in_every_step_is_not_skipped_for_ever(train, capsys):
     assert train("run", "on_nan=skip", *with_callback("NanAt", steps=str(list(range(9, 25))).replace(" ", ""))) == 1
     assert "the loss of step 19 is not finite" in capsys.readouterr().err
@@ -231,8 +242,8 @@ def test_weights_that_are_not_finite_are_never_saved(train, capsys):
     assert steps_of("run") == []
 
 
-def test_a_failing_callback_ends_the_run_only_when_the_step_is_saved(train, capsys):
-    assert train("whole") == 0
+def test_a_failing_callback_ends_the_run_only_when_the_step_is_saved(train, trained, capsys):
+    trained("whole")
     with pytest.raises(LookupError, match="of the user's"):
         train("parts", *with_callback("FailAt", step=13))
     assert "the newest checkpoint is that of step 13" in capsys.readouterr().err
@@ -240,8 +251,8 @@ def test_a_failing_callback_ends_the_run_only_when_the_step_is_saved(train, caps
     assert_same_run("whole", "parts")
 
 
-def test_a_failing_watcher_costs_the_run_nothing(train, capsys):
-    assert train("whole") == 0
+def test_a_failing_watcher_costs_the_run_nothing(train, trained, capsys):
+    trained("whole")
     assert train("parts", *with_callback("WatchingFailAt", step=13)) == 0
     said = capsys.readouterr().err
     assert "note: WatchingFailAt failed, training goes on (LookupError: a callback of the user's has failed" in said
@@ -250,20 +261,21 @@ def test_a_failing_watcher_costs_the_run_nothing(train, capsys):
     assert_same_run("whole", "parts")
 
 
-def test_a_failing_sample_changes_no_number(train, monkeypatch, capsys):
+@pytest.mark.long
+def test_a_failing_sample_changes_no_number(train, trained, monkeypatch, capsys):
     from firstlight.decoding.sample import Sample
 
-    assert train("whole") == 0
+    trained("whole")
     monkeypatch.setattr(Sample, "generate", lambda *_, **__: 1 / 0)
     assert train("parts") == 0
     assert "SampleGeneration failed" in capsys.readouterr().err
     assert rows_of("whole") == rows_of("parts") and same_weights("whole", "parts")
 
 
-def test_rows_that_a_full_disk_refused_are_written_later(train, monkeypatch, capsys):
+def test_rows_that_a_full_disk_refused_are_written_later(train, trained, monkeypatch, capsys):
     from firstlight.training.loggers.csv import CSVLogger
 
-    assert train("whole") == 0
+    trained("whole")
     real, calls = CSVLogger._append, []
 
     def full_at_first(self, row):
@@ -280,6 +292,7 @@ def test_rows_that_a_full_disk_refused_are_written_later(train, monkeypatch, cap
     assert rows_of("whole") == rows_of("parts")
 
 
+@pytest.mark.long
 def test_tensorboard_comes_back_when_its_files_have_vanished(train, monkeypatch, capsys):
     from firstlight.training.callbacks.throughput import Throughput
 
@@ -295,10 +308,10 @@ def test_tensorboard_comes_back_when_its_files_have_vanished(train, monkeypatch,
     assert [step for step, _ in curves_of(Path("run"))["train/batch_loss"]][-15:] == list(range(10, 25))
 
 
-def test_a_run_killed_after_its_last_checkpoint_is_finished_by_resume(train, monkeypatch, capsys):
+def test_a_run_killed_after_its_last_checkpoint_is_finished_by_resume(train, trained, monkeypatch, capsys):
     from firstlight.training import fit
 
-    assert train("whole", "callbacks=[default]") == 0
+    trained("whole", "callbacks=[default]")
     with monkeypatch.context() as patch:
         patch.setattr(fit, "_keep_best", lambda *_, **__: (_ for _ in ()).throw(Crash))
         with pytest.raises(Crash):
@@ -311,10 +324,11 @@ def test_a_run_killed_after_its_last_checkpoint_is_finished_by_resume(train, mon
     assert "is finished (24 of 24 steps)" in capsys.readouterr().err
 
 
-def test_rows_that_were_refused_are_on_disk_before_the_checkpoint_that_counts_them(train, monkeypatch):
+@pytest.mark.long
+def test_rows_that_were_refused_are_on_disk_before_the_checkpoint_that_counts_them(train, trained, monkeypatch):
     from firstlight.training.loggers.csv import CSVLogger
 
-    assert train("whole") == 0
+    trained("whole")
     real = CSVLogger._append
 
     def full(self, row):

@@ -3,27 +3,14 @@
 In new interpreters: the server that `firstlight verify` forks from is started once, with what the first call imports.
 """
 
-import os
-import sys
 import time
-from pathlib import Path
 
 import pytest
+from rows import write_rows
 
 from firstlight.verification.process import KillPoint, run
 
 FOREVER = 600.0
-
-
-def write_rows(folder: str, n: int) -> int:
-    print("hello from", os.environ["FIRSTLIGHT_TEST"])
-    print("trouble", file=sys.stderr)
-    Path(folder).mkdir(exist_ok=True)
-    for step in range(n):
-        with Path(folder, "metrics.csv").open("a") as file:
-            file.write(f"{step}\n")
-        time.sleep(0.02)
-    return 3
 
 
 @pytest.fixture(autouse=True)

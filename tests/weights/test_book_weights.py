@@ -5,6 +5,8 @@ from firstlight.data.tokenizers.gpt2 import GPT2Tokenizer
 from firstlight.weights.book import from_book
 from firstlight.weights.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.cpu
+
 NORMS = ("norm1", "norm2", "final_norm")
 RENAMED = {
     f"{norm}.{ours}": f"{norm}.{book}" for norm in NORMS for ours, book in {"weight": "scale", "bias": "shift"}.items()

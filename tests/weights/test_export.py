@@ -21,6 +21,8 @@ from firstlight.weights.export import export_huggingface, export_safetensors
 from firstlight.weights.huggingface import read_huggingface
 from firstlight.weights.model_file import save_model_file
 
+pytestmark = pytest.mark.cpu
+
 SIZES = {"vocab_size": 300, "context_length": 8, "emb_dim": 12, "n_heads": 3, "n_layers": 2, "drop_rate": 0.1}
 LAYOUTS = {"gpt2": (12, 12), "gpt2-medium": (24, 16), "gpt2-large": (36, 20), "gpt2-xl": (48, 25)}
 IDS = torch.randint(300, (2, 8), generator=torch.Generator().manual_seed(1))
@@ -112,6 +114,7 @@ def test_transformers_loads_a_modern_model_as_its_own(
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.one_in(2)
 def test_the_published_layouts_give_transformers_logits_in_both_directions(tiny_gpt, tokenizer, tmp_path, layout):
     n_layers, n_heads = LAYOUTS[layout]
     model = tiny_gpt(**SIZES | {"n_layers": n_layers, "n_heads": n_heads, "emb_dim": 2 * n_heads}, qkv_bias=True)

@@ -132,6 +132,7 @@ def test_hostile_values_in_the_header_of_safetensors_are_refused_or_harmless(tmp
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "vocab.json", "merges.txt"])
+@pytest.mark.one_in(3)
 def test_a_spoilt_tokenizer_of_hugging_face_is_refused_or_read_whole(tmp_path, name):
     folder = write_huggingface(tmp_path / "hf")
     if name != "tokenizer.json":
@@ -156,6 +157,7 @@ def test_a_spoilt_tokenizer_of_hugging_face_is_refused_or_read_whole(tmp_path, n
     "name",
     ["checkpoint", "hparams.json", "encoder.json", "vocab.bpe", "model.ckpt.index", "model.ckpt.data-00000-of-00001"],
 )
+@pytest.mark.one_in(3)
 def test_a_spoilt_file_of_openai_is_refused_or_read_with_the_same_weights(tmp_path, name):
     folder = write_openai(tmp_path / "124M")
     expected = read_openai(folder)[0]

@@ -16,6 +16,8 @@ from firstlight.errors import ConfigError
 from firstlight.weights.checkpoint import Checkpoint
 from firstlight.weights.huggingface import is_huggingface_folder, read_huggingface
 
+pytestmark = pytest.mark.cpu
+
 SIZES = {"vocab_size": 300, "n_positions": 16, "n_embd": 24, "n_layer": 2, "n_head": 3}
 LAYOUTS = {"gpt2": (12, 12), "gpt2-medium": (24, 16), "gpt2-large": (36, 20), "gpt2-xl": (48, 25)}
 IDS = torch.randint(300, (2, 16), generator=torch.Generator().manual_seed(1))
@@ -87,6 +89,7 @@ def change_tensors(folder, change):
 
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.one_in(2)
 def test_logits_are_those_of_transformers(tmp_path, layout, tied):
     n_layer, n_head = LAYOUTS[layout]
     theirs = their_gpt2(n_layer=n_layer, n_head=n_head, n_embd=2 * n_head, tie_word_embeddings=tied)

@@ -14,6 +14,8 @@ from firstlight.weights.checkpoint import Checkpoint, load_checkpoint
 from firstlight.weights.export import export_huggingface
 from firstlight.weights.huggingface import read_huggingface
 
+pytestmark = pytest.mark.cpu
+
 IDS = torch.randint(300, (2, 8), generator=torch.Generator().manual_seed(1))
 VARIANTS = {
     f"{'Qwen3' if qk_norm else 'Llama'}, {'tied' if tie_weights else 'untied'}": {

@@ -14,6 +14,9 @@ from firstlight.training.module import PretrainingModule
 from firstlight.training.trainer import Trainer
 from firstlight.training.watching import Watcher
 
+CPU_MATRIX, GPU_MATRIX = 1024, 4096
+"""Rows and columns of the matrices whose product is timed: large enough for a device to reach its rate."""
+
 
 class Throughput(Watcher):
     """Logs `tokens_per_second` and `mfu`, over the training time since the last logged step.
@@ -83,7 +86,7 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
 
 def measured_flops(device: torch.device, dtype: torch.dtype) -> float:
     """Operations a second of one large matrix product in `dtype`, the best of eight."""
-    n = 1024 if device.type == "cpu" else 4096
+    n = CPU_MATRIX if device.type == "cpu" else GPU_MATRIX
     generator = torch.Generator().manual_seed(0)
     a = torch.randn(n, n, generator=generator).to(device, dtype)
     best = float("inf")
