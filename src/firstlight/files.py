@@ -112,7 +112,9 @@ def separate(file: Path) -> None:
 
 
 def append(file: Path, content: bytes) -> None:
-    """Add `content` to the end of `file`, on disk; nothing of it is left if that fails.
+    """Add `content` to the end of `file`; nothing of it is left if that fails.
+
+    It is the system's then, and outlives this process, but is not on disk yet: fsync takes longer than a small step.
 
     Raises:
         OSError: it cannot be written, or the file is a symbolic link.
@@ -122,7 +124,6 @@ def append(file: Path, content: bytes) -> None:
         try:
             while left:
                 left = left[stream.write(left) :]
-            sync(stream)
         except OSError:
             with suppress(OSError):
                 stream.truncate(end)

@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import Timeout
 
 from firstlight.errors import shorten
-from firstlight.files import locked, replace_text, temporary_of
+from firstlight.files import locked, open_new
 from firstlight.process_group import started
 
 WRITER = ".writer"
@@ -42,7 +42,8 @@ def only_process(lock: Path) -> Iterator[None]:
         except Timeout:
             raise HeldError(_holder(writer)) from None
         try:
-            replace_text(writer, json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "started": started()}))
+            with open_new(writer) as stream:
+                json.dump({"host": socket.gethostname(), "pid": os.getpid(), "started": started()}, stream)
             yield
         finally:
             with suppress(OSError):  # of a run folder that was moved or removed
@@ -52,7 +53,7 @@ def only_process(lock: Path) -> Iterator[None]:
 def files_of(lock: Path) -> set[str]:
     """The names of the files that holding `lock` leaves, or may leave when the process is killed."""
     writer = lock.with_name(WRITER)
-    return {lock.name, writer.name, temporary_of(writer).name}
+    return {lock.name, writer.name}
 
 
 def _holder(writer: Path) -> str:

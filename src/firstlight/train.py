@@ -80,7 +80,7 @@ def main(config: DictConfig, changes: list[str] | None = None) -> float | None:
     stored = check_kept(config, plain)
     given = changes if changes is not None else OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
     keep_freed_memory()
-    resumed = Path(plain["resume"]) if plain["resume"] is not None else None
+    resumed = Path(plain["resume"]) if plain["resume"] not in (None, AUTO) else None
     built = build(with_files(plain, resumed))  # what is stored keeps its paths as they were given
     if SWEEP in os.environ:
         from firstlight.sweeping.pruning import Pruning  # late: only trials need Optuna

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from at_each_operation import DONE, ends_of
 
+from firstlight import processes
 from firstlight.errors import ConfigError
 from firstlight.lock import WRITER
 from firstlight.training import run_folder
@@ -118,4 +119,4 @@ def test_what_is_kept_of_a_command_is_read_as_it_was(text):
 
 def test_the_variable_of_the_run_folder_is_gone_after_the_run():
     make(is_fixed=True)
-    assert run_folder.SHARED not in os.environ
+    assert processes.RUN_FOLDER not in os.environ

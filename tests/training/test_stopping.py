@@ -165,7 +165,7 @@ def test_of_two_writers_of_a_run_one_is_refused_until_the_other_dies(process, tr
     running = process(*TINY, *ENDLESS, "callbacks.checkpoint.every_n_steps=2", "data.num_workers=1")
     wait_for(lambda: len(steps_of("run")) > 1)
     assert main(["train", "resume=run"]) == 2
-    assert "another process is writing this run" in capsys.readouterr().err
+    assert f"process {running.pid} on" in capsys.readouterr().err
     running.kill()  # its worker, which was forked with the lock, lives a while longer
     running.join()
     more = f"trainer.max_steps={steps_of('run')[-1] + 1}"

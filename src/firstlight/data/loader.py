@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any
 from weakref import WeakSet
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -132,11 +133,11 @@ class _HandedOut:
         """Of the batches that the workers have not delivered yet, in their order."""
         self.error: Exception | None = None
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[np.ndarray]:
         try:
             for index in self.all:
                 self.open.append(index)
-                yield index
+                yield index.numpy()  # a tensor would be sent by a thread, which shows a traceback when its worker dies
         except Exception as error:
             self.error = error
             raise

@@ -1,5 +1,6 @@
 """Windows of a token sequence, cut as views and gathered a batch at a time."""
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -25,8 +26,8 @@ class Windows(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.windows)
 
-    def __getitem__(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        is_rest = len(index) == 1 and int(index) == len(self)
+    def __getitem__(self, index: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
+        is_rest = len(index) == 1 and index.item() == len(self)
         chunk = (self.rest[None] if is_rest else self.windows[index]).long()  # (B, T + 1)
         return chunk[:, :-1], chunk[:, 1:]
 
