@@ -2,31 +2,29 @@
 
 import atexit
 import os
-import signal
-import sys
-import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
-from functools import partial
-from multiprocessing import Lock, active_children
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
-from types import TracebackType
-from typing import Any
 from weakref import WeakSet
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from firstlight.data.windows import Windows
-from firstlight.errors import shorten
+from firstlight.errors import one_line, shorten
 from firstlight.process_group import end_with, name_of, signals_held
 
 Batch = tuple[Tensor, Tensor]
 """Inputs and targets, (B, T) each."""
-HINTS = {"SIGKILL": ", perhaps because memory ran out", "SIGBUS": ", perhaps because /dev/shm is full"}
+_Gathered = tuple[np.ndarray, np.ndarray]
+"""The same, as a worker sends them."""
+HINTS = {"SIGKILL": ", perhaps because memory ran out"}
+AHEAD = 2
+"""Batches that each worker is given before they are needed."""
 
 
 class WorkerLoader:
@@ -58,118 +56,108 @@ class _Batches(Iterator[Batch]):
     """One pass over the batches of a `WorkerLoader`."""
 
     def __init__(self, loader: WorkerLoader) -> None:
-        self.loader, self.indices, self.process = loader, _HandedOut(iter(loader.order)), os.getpid()
-        self.workers: list[BaseProcess] = []
-        self.batches: Iterator[Batch] | None = None
+        self.loader, self.indices, self.process = loader, iter(loader.order), os.getpid()
+        self.pool: ProcessPoolExecutor | None = None
+        self.open: deque[tuple[Tensor, Future[_Gathered] | None]] = deque()
+        """The batches that come next, in their order: indices (B,), and the work on them where a worker has it."""
         _passes.add(self)
-        try:
-            if not loader.failures:
-                self._start()
-        except Exception as error:
-            self._take_over(error)
+        if not loader.failures:
+            self._start()
 
     def __next__(self) -> Batch:
-        if self.batches is not None:
+        self._hand_out()
+        if not self.open:
+            self.close()
+            raise StopIteration
+        index, work = self.open.popleft()
+        if work is not None and self.pool is not None:
             try:
-                batch = next(self.batches)
-            except StopIteration:
-                self.close()
-                raise
-            except Exception as error:  # a worker's, or of the way from it to here
+                inputs, targets = work.result()
+            except Exception as error:  # of the worker, or of the way from it to here
                 self._take_over(error)
             else:
-                self.indices.open.popleft()
-                return batch
-        return self.loader.windows[self.indices.open.popleft() if self.indices.open else next(self.indices.all)]
+                return torch.from_numpy(inputs), torch.from_numpy(targets)
+        return self.loader.windows[index]
 
     def __del__(self) -> None:
         self.close()
 
     def close(self) -> None:
         """End the workers."""
-        for worker in self.workers if os.getpid() == self.process else ():  # not in a process that was forked from it
-            worker.kill()  # they ignore what else would end them, and have nothing to lose
-        self.workers, self.batches = [], None
+        if self.pool is None or os.getpid() != self.process:  # in a process that was forked from it
+            return
+        for worker in self._workers():  # they ignore what else would end them, and have nothing to lose
+            worker.kill()
+        self.pool.shutdown(cancel_futures=True)
+        self.pool = None
+
+    def _workers(self) -> list[BaseProcess]:
+        """Python 3.14 has kill_workers(), for which this private attribute is read."""
+        processes = self.pool._processes if self.pool is not None else None
+        return list(processes.values()) if processes is not None else []
 
     def _start(self) -> None:
-        others, is_main = set(active_children()), threading.current_thread() is threading.main_thread()
-        before = signal.getsignal(signal.SIGCHLD)
-        with signals_held(signal.SIGCHLD):
-            # what torch's iterator needs from /dev/shm: where that is full, half of one is made, and fails at its end
-            probe = [Lock() for _ in range(4 + 4 * self.loader.num_workers)]
-            del probe
+        n_workers = self.loader.num_workers
+        with signals_held():  # they are started when work is handed out
             try:
-                self.batches = iter(
-                    DataLoader(
-                        self.loader.windows,
-                        batch_size=None,  # the sampler yields whole batches of indices
-                        sampler=self.indices,
-                        num_workers=self.loader.num_workers,
-                        collate_fn=_into_shared_memory,
-                        worker_init_fn=partial(_begin, os.getpid()),
-                        generator=torch.Generator(),  # else iterating would draw from the global one
-                    )
+                self.pool = ProcessPoolExecutor(
+                    n_workers, initializer=_begin, initargs=(os.getpid(), self.loader.windows)
                 )
-            finally:
-                self.workers = [child for child in active_children() if child not in others]
-                if is_main:  # torch's raises wherever the main thread is: in the middle of a step, or of a save
-                    signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
+            except OSError as error:
+                self._take_over(error)
+            else:
+                self._hand_out()
+
+    def _hand_out(self) -> None:
+        """Keep the workers busy with the batches that come next."""
+        most = AHEAD * self.loader.num_workers if self.pool is not None else 1
+        while len(self.open) < most:
+            index = next(self.indices, None)
+            if index is None:
+                return
+            work = None
+            if self.pool is not None:
+                try:
+                    work = self.pool.submit(_gather, index.numpy())  # a tensor would be sent by a thread of torch's
+                except (OSError, BrokenProcessPool) as error:
+                    self._take_over(error)
+            self.open.append((index, work))
 
     def _take_over(self, error: Exception) -> None:
-        if self.indices.error is not None:  # which was this process's own
-            raise error
-        wait([worker.sentinel for worker in self.workers], timeout=1)  # for one that is just dying
-        died = [worker.exitcode for worker in self.workers if worker.exitcode]
+        """Gather the batches in this process from now on."""
+        ended = wait([worker.sentinel for worker in self._workers()], timeout=1)  # or is just about to
+        died = [worker for worker in self._workers() if worker.sentinel in ended]
         self.close()
-        self.loader.failures.append(_reason(died, error))
-
-
-class _HandedOut:
-    """Indices of batches, on their way to the workers. (It knows no pass: as a cycle, one would outlive its use.)"""
-
-    def __init__(self, all: Iterator[Tensor]) -> None:
-        self.all = all
-        self.open: deque[Tensor] = deque()
-        """Of the batches that the workers have not delivered yet, in their order."""
-        self.error: Exception | None = None
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        try:
-            for index in self.all:
-                self.open.append(index)
-                yield index.numpy()  # a tensor would be sent by a thread, which shows a traceback when its worker dies
-        except Exception as error:
-            self.error = error
-            raise
+        self.loader.failures.append(_reason([worker.exitcode or 0 for worker in died], error))
 
 
 def _reason(exit_codes: list[int], error: Exception) -> str:
-    if exit_codes and exit_codes[0] < 0:
-        name = name_of(-exit_codes[0])
+    if not isinstance(error, BrokenProcessPool):
+        return f"failed ({type(error).__name__}: {shorten(one_line(error), 160)})"
+    exit_code = min(exit_codes, default=0)
+    if exit_code < 0:
+        name = name_of(-exit_code)
         return f"was ended by {name}{HINTS.get(name, '')}"
-    if exit_codes:
-        return f"ended with exit code {exit_codes[0]}"
-    said = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return f"failed ({shorten(said[-1].strip(), 160)})"  # of an error in a worker the last line, after its traceback
+    return f"ended with exit code {exit_code}"
 
 
-def _begin(parent: int, _: int) -> None:
+_windows: Windows | None = None
+"""In a worker: what it gathers from."""
+
+
+def _begin(parent: int, windows: Windows) -> None:
     """In a worker, when it begins."""
+    global _windows
     end_with(parent)
-    sys.excepthook = _tell_unless_left
+    torch.set_num_threads(1)  # after a fork more of them may wait for each other for ever
+    _windows = windows
 
 
-def _tell_unless_left(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    """Of a thread in a worker: that the process which trains has turned away in the middle of a batch is no news."""
-    if not issubclass(kind, ConnectionError | EOFError):
-        sys.__excepthook__(kind, error, traceback)
-
-
-def _into_shared_memory(batch: Any) -> Any:
-    """In a worker: a full /dev/shm is an error here; where torch does this, in a thread, it would be lost."""
-    for tensor in batch:
-        tensor.share_memory_()
-    return batch
+def _gather(index: np.ndarray) -> _Gathered:
+    """In a worker: as arrays, which are sent whole; tensors would need room in /dev/shm."""
+    assert _windows is not None
+    inputs, targets = _windows[index]
+    return inputs.numpy(), targets.numpy()
 
 
 _passes: WeakSet[_Batches] = WeakSet()
