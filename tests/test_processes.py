@@ -36,6 +36,7 @@ def started_by(monkeypatch):
     """As if this process had been started by the process `pid`, as number `rank` on its machine."""
 
     def start(pid, rank="1"):
+        monkeypatch.setattr(processes, "_was_started", False)
         for name, value in {"RUN_FOLDER": "/runs/a", "FIRST_PROCESS": str(pid)}.items():
             monkeypatch.setenv(getattr(processes, name), value)
         monkeypatch.setenv("LOCAL_RANK", rank)
@@ -77,6 +78,13 @@ def test_only_a_child_of_the_first_process_is_a_further_one(started_by):
     assert os.environ["LOCAL_RANK"] == "1"
     started_by(os.getppid() + 1)  # inherited, by way of a command that a callback has started
     assert not processes.is_further() and processes.shared_run_folder() is None
+
+
+def test_a_further_process_stays_one_when_the_first_has_died(started_by, monkeypatch):
+    started_by(os.getppid())
+    processes.begin()
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    assert processes.is_further() and processes.local_rank() == 1
 
 
 @pytest.mark.parametrize("rank", ["0", "", "abc", "-1", "1.0"])

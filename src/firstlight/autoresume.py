@@ -53,10 +53,14 @@ def autoresume(overrides: list[str], config_dir: str | None) -> list[str]:
         raise ConfigError("resume: auto goes on with the run in output_dir, which has a new name each time: give one")
     if not processes.is_further():
         wanted = user_path(str(compose_config("train", own, config_dir).output_dir))
-        run = _of_this_job(wanted, own) if is_requeued else wanted
-        is_run = run is not None and (run / CONFIG).is_file()
-        if not is_requeued and not is_run and wanted.is_dir() and not is_unfinished_start(wanted):
-            raise ConfigError(f"output_dir ({wanted}): resume=auto needs a folder of its own, and this is no run")
+        try:
+            run = _of_this_job(wanted, own) if is_requeued else wanted
+            is_run = run is not None and (run / CONFIG).is_file()
+            is_taken = not is_run and wanted.is_dir() and not is_unfinished_start(wanted)
+        except OSError as error:
+            raise ConfigError(f"output_dir ({wanted}): cannot be looked into: {error.strerror}") from None
+        if is_taken and not is_requeued:
+            raise ConfigError(f"output_dir ({wanted}): resume=auto needs a folder of its own, and this is not a run")
         os.environ[processes.FOUND_RUN] = str(run) if is_run else ""
     found = os.environ.get(processes.FOUND_RUN)
     if not found:

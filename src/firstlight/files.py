@@ -29,6 +29,8 @@ NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.E
 """What file systems that cannot lock answer to flock (NFS without its lock service, Lustre, some of FUSE)."""
 NO_MAPS = {errno.ENODEV, errno.ENOSYS, errno.ENOTSUP}
 """What file systems that cannot map files answer to mmap (some of FUSE)."""
+LONGEST_NAME = 255
+"""Bytes of the name of a file or folder, on the usual file systems."""
 PROBE = ".firstlight_probe_"
 """How the name of a folder begins in which a file system is tried; see `check_file_system`."""
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
@@ -40,13 +42,21 @@ def inside(folder: Path, name: object) -> Path:
     Raises:
         ConfigError: it is not one plain name (`..`, `a/b`, an absolute path), or there is a link of that name.
     """
-    is_plain = isinstance(name, str) and name not in ("", ".", "..") and not set(name) & set("/\\\0")
-    if not is_plain:
+    if not _is_plain_name(name):
         raise ConfigError(f"{folder}: {shorten(repr(name))} is not the name of something in this folder")
     path = folder / str(name)
     if path.is_symlink():
         raise ConfigError(f"{path}: a link, where firstlight only makes files and folders; remove it")
     return path
+
+
+def _is_plain_name(name: object) -> bool:
+    if not isinstance(name, str) or name in ("", ".", "..") or set(name) & set("/\\\0"):
+        return False
+    try:
+        return len(name.encode()) <= LONGEST_NAME
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
 
 
 def check_links(folder: Path, unwritten: str = "") -> None:
@@ -63,7 +73,11 @@ def check_links(folder: Path, unwritten: str = "") -> None:
             path = Path(place, name)
             if not path.is_symlink() or (unwritten and path.match(unwritten)):
                 continue
-            if not path.resolve().is_relative_to(root):
+            try:
+                leads_out = not path.resolve().is_relative_to(root)
+            except (OSError, RuntimeError):  # to itself
+                leads_out = True
+            if leads_out:
                 shown = folder / path.relative_to(root)
                 raise ConfigError(f"{shown}: a link that leads out of {folder}; remove it, or copy what it links to")
 

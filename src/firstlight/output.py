@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+from contextlib import suppress
 
 from firstlight.errors import ConfigError, printable_lines, visible, without_hidden
 
@@ -54,8 +55,9 @@ def say(text: str, *, stderr: bool = False) -> None:
 
 
 def note(text: str) -> None:
-    """Say on standard error what the user should know."""
-    say(f"note: {text}", stderr=True)
+    """Say on standard error what the user should know. That nobody can read it any more is no reason to end."""
+    with suppress(OSError):
+        say(f"note: {text}", stderr=True)
 
 
 def write(text: str) -> None:

@@ -39,6 +39,8 @@ DECIDING = re.compile(
 TASKS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "JSM_NAMESPACE_SIZE")
 """Variables in which srun, mpirun and jsrun say how many processes they have started."""
 
+_was_started = False
+"""Was this process a further one when it began?"""
 _taken: dict[str, str] = {}
 """The variables that were taken out of the environment."""
 
@@ -49,6 +51,8 @@ def begin() -> None:
     Raises:
         ConfigError: torchrun has started several processes, each of which would train the whole run.
     """
+    global _was_started
+    _was_started = _is_started()
     if not is_further():
         n_processes = _number_or_one(os.environ.get("WORLD_SIZE", ""))
         if "TORCHELASTIC_RUN_ID" in os.environ and n_processes > 1:
@@ -89,10 +93,20 @@ def number(name: str, default: int) -> int:
 def is_further() -> bool:
     """Was this process started by the first process of a run, to train with it?
 
-    The variables alone prove nothing: any command that is called from within a run inherits them.
+    It stays so when that process has died, and with it the proof.
     """
+    return _was_started or _is_started()
+
+
+def _is_started() -> bool:
+    """The variables alone prove nothing: any command that is called from within a run inherits them."""
     is_child = os.environ.get(FIRST_PROCESS) == str(os.getppid()) and RUN_FOLDER in os.environ
     return is_child and re.fullmatch("[1-9][0-9]{0,8}", os.environ.get("LOCAL_RANK", "")) is not None
+
+
+def first_process() -> int:
+    """The id of the first process of the run, if this is a further one."""
+    return int(os.environ[FIRST_PROCESS])
 
 
 def local_rank() -> int:

@@ -256,6 +256,40 @@ def test_who_only_looks_writes_nothing(spoil_file, sweep, capfd):
     assert contents() == before
 
 
+@pytest.mark.parametrize("words", [["sweep", "status"], ["sweep", "resume"], ["compare"]], ids=str)
+def test_a_journal_that_names_another_file_does_not_have_it_deleted(words, sweep):
+    """SQLite deletes the "super-journal" that a journal names at its end, once it has played the journal back."""
+    sweep.close()
+    precious = Path("precious").absolute()
+    precious.write_text("thesis")
+    half_written(SWEEP / DATABASE)
+    journal, name = SWEEP / f"{DATABASE}-journal", str(precious).encode()
+    page, magic = (0xFFFFFFFF).to_bytes(4, "big"), bytes.fromhex("d9d505f920a163d7")
+    size, checksum = len(name).to_bytes(4, "big"), (sum(name) % 2**32).to_bytes(4, "big")
+    with journal.open("ab") as stream:
+        stream.write(page + name + size + checksum + magic)
+    main([*words, str(SWEEP)])
+    assert precious.read_text() == "thesis"
+
+
+def test_a_view_in_the_place_of_a_table_is_not_asked(sweep, refusal):
+    sweep.close()
+    backup_of(SWEEP / DATABASE).unlink()
+    (SWEEP / "logs").mkdir()  # trials have been made
+    with sqlite3.connect(SWEEP / DATABASE) as database:
+        database.execute("ALTER TABLE trials RENAME TO others")
+        endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x FROM n"
+        database.execute(f"CREATE VIEW trials AS {endless}")
+    database.close()
+    assert "views or triggers" in refusal(["sweep", "status", "sweep"])
+
+
+def test_a_folder_of_configs_of_another_sweep_is_not_read_by_the_same_command(tmp_path, sweep, refusal):
+    sweep.close()
+    change(config_dir=str(tmp_path))
+    assert "holds another sweep: config_dir" in refusal(["train", "-m", *COMMAND])
+
+
 @pytest.mark.parametrize("name", [f"{DATABASE}.tmp", f".{DATABASE}.backup.tmp", f"{DATABASE}.backup"])
 def test_a_backup_is_not_written_through_a_link(name, sweep):
     Path("precious").write_text("thesis")

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from firstlight.data.order import SeededOrder
+from firstlight.data.order import BookOrder, SeededOrder
 from firstlight.data.text import TextData
 from firstlight.data.tokenizers.bpe import BPETokenizer
 
@@ -263,3 +263,8 @@ def test_the_windows_of_a_step_are_known_from_its_number(tiny_data, drop_last, b
     for step in range(8):
         n_windows = sum(len(batch) for batch in islice(batches, batches_per_step))
         assert data.step_windows(step, batches_per_step) == n_windows
+
+
+def test_an_order_without_a_position_is_not_gathered_ahead(tiny_data):
+    with pytest.raises(ValueError, match=r"num_workers \(2\) must be 0 with this order"):
+        tiny_data(order=BookOrder(), num_workers=2)

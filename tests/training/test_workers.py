@@ -155,7 +155,7 @@ def test_a_signal_to_the_whole_group_loses_nothing_and_leaves_nothing(group, nam
     if name == "SIGTERM":
         assert b"stopped after step" in out and b"Traceback" not in err
         assert steps_of("run")[-1] == int(rows_of("run")[-1]["step"])
-    wait_for(lambda: not any(map(lives, helpers)), seconds=10)
+    wait_for(lambda: not any(map(lives, helpers)))
 
 
 def test_a_signal_to_the_group_does_not_end_the_server_from_which_trials_are_forked(group):

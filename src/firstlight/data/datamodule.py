@@ -60,6 +60,11 @@ class TextDataModule(pl.LightningDataModule):
             )
         if stride is not None and stride > context_length:
             raise ValueError(f"stride ({stride}) must not be above context_length ({context_length}): it skips tokens")
+        if num_workers > 0 and not order.resumable:
+            raise ValueError(
+                f"num_workers ({num_workers}) must be 0 with this order: it draws from torch's global generator, and "
+                "processes that gather batches ahead would draw too early"
+            )
         self.tokenizer, self.order = tokenizer, order
         self.context_length, self.stride = context_length, stride or context_length
         self.batch_size, self.shuffle, self.drop_last = batch_size, shuffle, drop_last

@@ -416,5 +416,5 @@ def is_alive(kept: _Attributes) -> bool:
     host, _, process = str(kept.worker).partition(":")
     pid, _, begun = process.partition(":")
     if host == socket.gethostname() and pid.isdecimal():
-        return started(int(pid)) == begun
+        return begun != "" and started(int(pid)) == begun
     return time.time() - kept.alive < DEAD_AFTER

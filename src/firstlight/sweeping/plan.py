@@ -311,7 +311,7 @@ def _storage_as_typed(overrides: list[str], settings: Settings) -> str | None:
 
 def changed(was: Record, now: Record) -> str | None:
     """The first difference between two sweeps; None if they are the same."""
-    for key in ("arguments", "settings", "seeds", "config", "storage"):
+    for key in ("arguments", "settings", "seeds", "config", "storage", "config_dir"):
         before, after = getattr(was, key), getattr(now, key)
         if before != after and key == "arguments":
             gone, new = [a for a in before if a not in after], [a for a in after if a not in before]

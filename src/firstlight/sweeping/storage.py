@@ -3,6 +3,7 @@
 A database elsewhere is only opened if the user's own command names it: `sweep.yaml` may be somebody else's.
 """
 
+import os
 import shlex
 import shutil
 import sqlite3
@@ -30,6 +31,8 @@ from firstlight.overrides import setting
 DATABASE, LOCK = "sweep.db", ".sweep.lock"
 TOLD = "FIRSTLIGHT_SWEEP_STORAGE"
 """Environment variable: the storage that the user's own command names, for the processes of its trials."""
+OF_SEVERAL = bytes.fromhex("d9d505f920a163d7")
+"""The last bytes of a journal of a transaction over several databases."""
 BESIDE = ("-journal", "-wal", "-shm")
 """What SQLite adds to the name of a database for the files that belong to it."""
 PATIENCE = 30.0
@@ -79,8 +82,7 @@ def open_file(file: Path) -> RDBStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     for part in _parts(file):
         separate(part)
-    # by its path, which as a URL would have to be without ? and %
-    connect = partial(sqlite3.connect, file.absolute(), timeout=PATIENCE, check_same_thread=False)
+    connect = partial(_connected, file, "rwc", timeout=PATIENCE)
     return RDBStorage(f"sqlite:///{DATABASE}", engine_kwargs={"creator": connect})
 
 
@@ -172,6 +174,7 @@ def _read(file: Path) -> sqlite3.Connection:
         sqlite3.Error: it is damaged, or locked.
         OSError: it cannot be read.
     """
+    _check_journal(file)  # before it is copied
     memory = sqlite3.connect(":memory:", check_same_thread=False)
     try:
         if _has_journal(file):
@@ -208,9 +211,28 @@ def _copy(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
     source.backup(target)
 
 
-def _connected(file: Path, mode: str) -> sqlite3.Connection:
-    """A connection to a database that is there already."""
-    return sqlite3.connect(f"{file.absolute().as_uri()}?mode={mode}", uri=True, timeout=PATIENCE / 6)
+def _connected(file: Path, mode: str, timeout: float = PATIENCE / 6) -> sqlite3.Connection:
+    """The one way to a database: `mode` is ro, rw, or rwc, which makes one that is not there.
+
+    Raises:
+        sqlite3.DatabaseError: its journal is not one that firstlight leaves.
+    """
+    _check_journal(file)
+    url = f"{file.absolute().as_uri()}?mode={mode}"  # in which ? and % of the path are escaped
+    return sqlite3.connect(url, uri=True, timeout=timeout, check_same_thread=False)
+
+
+def _check_journal(file: Path) -> None:
+    """Refuse a journal that names another file at its end: SQLite deletes that file when it has played it back.
+
+    Only a transaction over several databases leaves such a journal, and there are none here.
+    """
+    for part in _parts(file)[1:]:
+        with suppress(FileNotFoundError), part.open("rb") as stream:
+            if stream.seek(0, os.SEEK_END) >= len(OF_SEVERAL):
+                stream.seek(-len(OF_SEVERAL), os.SEEK_END)
+                if stream.read() == OF_SEVERAL:
+                    raise sqlite3.DatabaseError(f"{part.name} names another file, which SQLite would delete")
 
 
 def check_exists(url: str) -> None:
@@ -235,7 +257,7 @@ def back_up(file: Path) -> None:
         RunError: it cannot be read, or the copy not be written.
     """
     with explained(str(file)), closing(sqlite3.connect(":memory:")) as copy:
-        with closing(sqlite3.connect(file, timeout=PATIENCE)) as source:
+        with closing(_connected(file, "rw", timeout=PATIENCE)) as source:
             _copy(source, copy)
         with replacing(backup_of(file), "wb") as stream:
             stream.write(copy.serialize())
@@ -276,6 +298,11 @@ def damage(file: Path, *, read_only: bool = False) -> str | None:
         return "is gone"
     try:
         with closing(connect(file)) as database:
+            # Before anything else is asked: a view in the place of a table may never end, a trigger do anything.
+            query = "SELECT count(*) FROM sqlite_master WHERE type NOT IN ('table', 'index')"
+            [(n_others,)] = database.execute(query).fetchall()
+            if n_others:
+                return "is damaged (it has views or triggers, which firstlight never makes)"
             [(result,)] = database.execute("PRAGMA quick_check(1)").fetchall()
             database.execute("SELECT count(*) FROM trials").fetchall()
     except sqlite3.OperationalError as error:

@@ -68,7 +68,7 @@ def _made(ledger: Ledger, row: Row, train: Train) -> Ended:
     is_over = False
     try:
         make_way(folder, can_go_on=build(ledger.record.config["order"], "order").resumable)
-        log.parent.mkdir(exist_ok=True)
+        _make_folder_of(log)
         start, began = log.stat().st_size if log.exists() else 0, time.perf_counter()
         with StopSignals() as signals:
             exit_code, is_late = _run(_started(ledger, row, train, log), signals, timeout)
@@ -85,6 +85,13 @@ def _made(ledger: Ledger, row: Row, train: Train) -> Ended:
     finally:
         if not is_over:
             ledger.free(row.number)
+
+
+def _make_folder_of(log: Path) -> None:
+    try:
+        log.parent.mkdir(exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{log.parent}: cannot be made: {error.strerror}") from None
 
 
 def _run(process: BaseProcess, signals: StopSignals, timeout: float | None) -> tuple[int | None, bool]:
@@ -145,6 +152,8 @@ def make_way(folder: Path, *, can_go_on: bool) -> None:
                     shutil.rmtree(folder, ignore_errors=True)
     except Timeout:
         raise RunError(f"{folder}: another process is writing this run; wait for its end, or stop it") from None
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be used: {error.strerror}") from None
 
 
 def _is_ours(folder: Path) -> bool:

@@ -37,7 +37,7 @@ from firstlight.model.base import LanguageModel
 from firstlight.optim.base import Schedule
 from firstlight.output import say
 from firstlight.process_group import end_with
-from firstlight.processes import is_further, shared_run_folder
+from firstlight.processes import first_process, is_further, shared_run_folder
 from firstlight.training import report
 from firstlight.training.callbacks.checkpoint import Checkpoint
 from firstlight.training.callbacks.sample_generation import SampleGeneration
@@ -122,7 +122,7 @@ def fit(
     with ExitStack() as held:  # the run folder, until all is done
         is_first = not is_further()  # of the processes of this run
         if not is_first:
-            end_with(os.getppid())
+            end_with(first_process())
         if resume is not None and is_first:
             held.enter_context(only_writer(Path(resume)))
             check_file_system(Path(resume), f"resume ({shorten(resume)})", "copy the run to another one")

@@ -111,6 +111,8 @@ def check_resumable(resumed: Resumed, data: TextDataModule) -> None:
         if now.get(key) != was:
             change = f"{key} was {str(was)[:12]}, is {str(now.get(key))[:12]}"
             is_text = "; this is another text than it was trained on" if key == "sha256" else ""
+            if is_text and resumed.manifest.fingerprint.get("train_windows") != now.get("train_windows"):
+                is_text += " (earlier versions read a folder's hidden files, too: list them in data.path)"
             raise ConfigError(f"resume: the data has changed since {resumed.checkpoint} was saved: {change}{is_text}")
 
 

@@ -17,7 +17,7 @@ from firstlight.data.cache import cache_dir
 from firstlight.data.files import read_limited
 from firstlight.data.tokenizers.huggingface import state_of_vocabulary
 from firstlight.errors import ConfigError, did_you_mean, one_line, shorten
-from firstlight.files import replace_text
+from firstlight.files import locked, replace_text
 from firstlight.output import note
 from firstlight.weights.gpt2 import Size, from_gpt2, gpt2_section, gpt2_tokenizer_section
 from firstlight.weights.tensorflow import TensorBundle
@@ -139,8 +139,10 @@ def _is_same(file: Path) -> bool:
 
 
 def _keep_checksum(folder: Path, name: str, sha256: str) -> None:
-    known = {**_checksums(folder), name: sha256}
-    replace_text(_checksum_file(folder), "".join(f"{digest}  {file}\n" for file, digest in known.items()))
+    file = _checksum_file(folder)
+    with locked(file.with_name(f"{file.name}.lock"), timeout=-1):  # several trials of a sweep may download at once
+        known = {**_checksums(folder), name: sha256}
+        replace_text(file, "".join(f"{digest}  {name}\n" for name, digest in known.items()))
 
 
 def _checksums(folder: Path) -> dict[str, str]:
