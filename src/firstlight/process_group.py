@@ -17,17 +17,16 @@ _PR_SET_PDEATHSIG = 1
 
 
 @contextmanager
-def signals_held(*others: int) -> Iterator[None]:
-    """Within the block, SIGNALS and `others` wait; processes that are started in it never get them.
+def signals_held() -> Iterator[None]:
+    """Within the block, SIGNALS wait; processes that are started in it never get them.
 
     `scancel`, `systemctl stop`, `timeout` and Ctrl-C send their signal to every process of a group. The one that trains
     stops in good order, for which it may need its helpers a little longer.
     """
-    held = {*SIGNALS, *others}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         resource_tracker.ensure_running()  # once it has started its own helper, it lets some of the signals through
-        signal.pthread_sigmask(signal.SIG_BLOCK, held)
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -69,3 +68,9 @@ def started(pid: int | None = None) -> str:
 def name_of(signum: int) -> str:
     """SIGKILL for 9."""
     return signal.Signals(signum).name if signum in set(signal.Signals) else f"signal {signum}"
+
+
+def ended_by(signum: int) -> str:
+    """What is said of a process that a signal has ended."""
+    hint = ", perhaps because memory ran out" if signum == signal.SIGKILL else ""
+    return f"ended by {name_of(signum)}{hint}"

@@ -16,13 +16,12 @@ from torch import Tensor
 
 from firstlight.data.windows import Windows
 from firstlight.errors import one_line, shorten
-from firstlight.process_group import end_with, name_of, signals_held
+from firstlight.process_group import end_with, ended_by, signals_held
 
 Batch = tuple[Tensor, Tensor]
 """Inputs and targets, (B, T) each."""
 _Gathered = tuple[np.ndarray, np.ndarray]
 """The same, as a worker sends them."""
-HINTS = {"SIGKILL": ", perhaps because memory ran out"}
 AHEAD = 2
 """Batches that each worker is given before they are needed."""
 
@@ -136,8 +135,7 @@ def _reason(exit_codes: list[int], error: Exception) -> str:
         return f"failed ({type(error).__name__}: {shorten(one_line(error), 160)})"
     exit_code = min(exit_codes, default=0)
     if exit_code < 0:
-        name = name_of(-exit_code)
-        return f"was ended by {name}{HINTS.get(name, '')}"
+        return f"was {ended_by(-exit_code)}"
     return f"ended with exit code {exit_code}"
 
 

@@ -19,7 +19,7 @@ from firstlight.config import build
 from firstlight.errors import ConfigError, RunError, shorten
 from firstlight.files import inside, locked
 from firstlight.overrides import setting, typed
-from firstlight.process_group import name_of
+from firstlight.process_group import ended_by, name_of
 from firstlight.processes import given_environment
 from firstlight.sweeping import SWEEP, TRIAL
 from firstlight.sweeping.ledger import Ledger, Row
@@ -212,9 +212,7 @@ def metrics_of(run: Path) -> dict[str, float]:
 
 def _reason(exit_code: int | None, last_line: str) -> str:
     if exit_code is not None and exit_code < 0:
-        name = name_of(-exit_code)
-        hint = ", perhaps because memory ran out" if name == "SIGKILL" else ""
-        return f"ended by {name}{hint}"
+        return ended_by(-exit_code)
     if exit_code is not None and exit_code > 128:
         return f"stopped by {name_of(exit_code - 128)}; retry goes on with it"
     return last_line or f"ended with exit code {exit_code}"
