@@ -16,8 +16,9 @@ pytestmark = pytest.mark.cpu
 
 @pytest.fixture
 def capable(monkeypatch):
-    def set_capabilities(**capabilities: bool) -> None:
+    def set_capabilities(level: str = "AVX512", **capabilities: bool) -> None:
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: level)
 
     return set_capabilities
 
@@ -35,6 +36,12 @@ def capable(monkeypatch):
 def test_a_cpu_gets_what_it_multiplies_in(capable, capabilities, precision):
     capable(**capabilities)
     assert resolve_precision("auto", "cpu") == precision
+
+
+@pytest.mark.parametrize("level", ["DEFAULT", "AVX2"])
+def test_a_cpu_of_which_torch_may_not_use_all_trains_in_float32(capable, level):
+    capable(level, amx_bf16=True, avx512_bf16=True)
+    assert resolve_precision("auto", "cpu") == "32-true"
 
 
 def test_what_is_asked_for_is_what_one_gets(capable):

@@ -6,8 +6,9 @@ import torch
 
 Precision = Literal["auto", "32-true", "64-true", "16-true", "16-mixed", "bf16-true", "bf16-mixed"]
 
-BF16_PRODUCTS = ("amx_bf16", "avx512_bf16", "bf16")
-"""What a CPU that multiplies in bfloat16 says of itself (x86, x86, ARM)."""
+BF16_PRODUCTS_OF_X86 = ("amx_bf16", "avx512_bf16")
+BF16_PRODUCTS_OF_ARM = "bf16"
+"""What a CPU that multiplies in bfloat16 says of itself."""
 
 
 def resolve_precision(precision: str, accelerator: str) -> str:
@@ -25,7 +26,10 @@ def resolve_precision(precision: str, accelerator: str) -> str:
         fast = False
     else:
         capabilities = torch.cpu.get_capabilities()
-        fast = any(capabilities.get(name, False) for name in BF16_PRODUCTS)
+        fast = capabilities.get(BF16_PRODUCTS_OF_ARM, False)
+        # torch may be told to use less than the CPU has (ATEN_CPU_CAPABILITY); then some operations fail.
+        if torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
+            fast = fast or any(capabilities.get(name, False) for name in BF16_PRODUCTS_OF_X86)
     return "bf16-mixed" if fast else "32-true"
 
 
