@@ -3,6 +3,7 @@
 Each kind of run is trained to its end, for the rows it must come to, and once more, killed after step 8.
 """
 
+import contextlib
 import shutil
 import sys
 from pathlib import Path
@@ -42,10 +43,8 @@ def main(name: str) -> None:
         folder = Path(f"{name}-{kind}")
         assert firstlight(["train", *TINY, *overrides, "output_dir=whole"]) == 0
         Trainer.step_complete = step_complete
-        try:
+        with contextlib.suppress(Killed):
             firstlight(["train", *TINY, *overrides, f"output_dir={folder}"])
-        except Killed:
-            pass
         Trainer.step_complete = real
         shutil.copy("whole/metrics.csv", folder / "whole.csv")
         shutil.rmtree("whole")
