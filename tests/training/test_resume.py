@@ -14,11 +14,11 @@ from torch.utils.tensorboard import SummaryWriter
 from firstlight.cli import main
 from firstlight.decoding.greedy import Greedy
 from firstlight.overrides import quoted
+from firstlight.runs.samples_file import read_samples
 from firstlight.training.callbacks.sample_generation import SampleGeneration
 from firstlight.training.loggers.csv import CSVLogger, read_rows
 from firstlight.training.loggers.tensorboard import TensorBoardLogger, hide_from
-from firstlight.training.samples_file import read_samples
-from firstlight.verification.compare import curves_of
+from firstlight.verify.differences import curves_of
 
 pytestmark = pytest.mark.cpu
 LONG = pytest.mark.long

@@ -20,7 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import scalar
 
 from firstlight.files import replacing, sync_folder
-from firstlight.training.flat_config import hyperparameters
+from firstlight.runs.flat_config import hyperparameters
 
 EVENT_FILES = "events.out.tfevents.*"
 OVER = "over_tokens/"
