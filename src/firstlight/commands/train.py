@@ -84,7 +84,7 @@ def main(
     keep_freed_memory()
     resumed = Path(plain["resume"]) if plain["resume"] not in (None, AUTO) else None
     built = build(with_files(plain, resumed))  # what is stored keeps its paths as they were given
-    built["callbacks"] = {**(built["callbacks"] or {}), **(callbacks or {})}
+    built["callbacks"] = {**(built.get("callbacks") or {}), **(callbacks or {})}
     kept = [as_typed(str(override)) for override in given or () if str(override) != f"resume={AUTO}"]
     try:
         fitted = fit(stored, kept, **built)
