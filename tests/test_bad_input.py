@@ -142,11 +142,12 @@ def composed(texts):
 def refused_values(capsys, composed, place, no_training):
     """Fit `tiny` with overrides that compose, but are a mistake; check the lines that `main` would show."""
     from firstlight.config import build, check_config
+    from firstlight.training.experiment import Experiment
     from firstlight.training.fit import fit
 
     def run(config):
-        plain = check_config(config, fit)
-        fit(plain, [], **build(plain))
+        plain = check_config(config, Experiment)
+        fit(Experiment(**build(plain)), plain, [])
 
     def check(overrides, *words, lines=1):
         config = copy.deepcopy(composed)

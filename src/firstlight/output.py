@@ -60,6 +60,14 @@ def note(text: str) -> None:
         say(f"note: {text}", stderr=True)
 
 
+def say_if_heard(text: str) -> None:
+    """Say it, if anybody still reads: a terminal that was closed must not end a run."""
+    try:
+        say(text)
+    except OSError:  # what is left in its buffer must go somewhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def write(text: str) -> None:
     """Write and flush `text`, the result of a command: as it is into files and pipes, visibly on a terminal.
 

@@ -203,7 +203,7 @@ def test_samples_of_a_checkpoint_of_an_earlier_version_are_cut_at_the_mark_of_th
     samples = b"--- step 0\nThe lamp\r\n--- step 8\n\xffThe\x85quay\n--- step 16\nThe har"
     Path("samples.txt").write_bytes(samples)
     callback = SampleGeneration(prompt="The", decoding=Greedy())
-    callback.on_train_start(SimpleNamespace(default_root_dir=str(tmp_path), global_step=8, is_global_zero=True), None)
+    callback.on_train_start(SimpleNamespace(folder=tmp_path, global_step=8, is_global_zero=True), None)
     assert Path("samples.txt").read_bytes() == b"--- step 0\nThe lamp\r\n--- step 8\n\xffThe\x85quay\n"
 
 
@@ -357,7 +357,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again_in_its_f
     with pytest.raises(Crash):
         train("parts", "+callbacks.stop._target_=stop_at.StopAt", "+callbacks.stop.batch=5")
     assert main(["train", "resume=parts", "~callbacks.stop"]) == 0
-    assert "it begins again" in capsys.readouterr().err
+    assert "no checkpoint was saved; restarting from step 0" in capsys.readouterr().err
     assert_same_run("whole", "parts")
     assert [step for step, _ in curves_of(Path("parts"))["train/batch_loss"]] == list(range(1, 25))
 

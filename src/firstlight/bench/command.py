@@ -24,7 +24,7 @@ from firstlight.errors import ConfigError, RunError, shorten
 from firstlight.files import replace_text, replacing
 from firstlight.runs.run_config import RunConfig
 from firstlight.runs.run_folder import numbered
-from firstlight.training.allocation import keep_freed_memory
+from firstlight.training.memory.allocation import keep_freed_memory
 
 DATA, FIGURE = "bench.json", "bench.png"
 

@@ -80,7 +80,7 @@ def _on_text(
         note(oddity)
     module = EvaluationModule(model, text.tokenizer.byte_lengths)
     module.splits = [split]
-    trainer.validate(module, dataloaders=text.eval_dataloader(split), verbose=False)
+    trainer.validate(module, dataloaders=text.eval_batches_of(split), verbose=False)
     if text.worker_failure is not None:
         note(f"{text.worker_failure}; nothing of the text was left out")
     _note_left_out(text, split)

@@ -17,8 +17,9 @@ from firstlight.overrides import text_keys
 from firstlight.runs.places import with_files
 from firstlight.runs.run_config import RunConfig
 from firstlight.runs.run_folder import AUTO, note_data
-from firstlight.training.allocation import keep_freed_memory
+from firstlight.training.experiment import Experiment
 from firstlight.training.fit import fit
+from firstlight.training.memory.allocation import keep_freed_memory
 
 SET_BY_FIT = {
     "data": "the data of a run are its section data",
@@ -41,7 +42,7 @@ def arguments(config: DictConfig) -> dict[str, Any]:
         section, seeds = config.pop("sweep", None), config.pop("seeds", 1)
     if isinstance(section, DictConfig) and (section.get("params") or seeds != 1):
         raise ConfigError("sweep, seeds: several runs make a sweep; add -m")
-    plain = check_config(config, fit)
+    plain = check_config(config, Experiment)
     if given := next((key for key in SET_BY_FIT if key in plain["trainer"]), None):
         raise ConfigError(f"trainer.{given}: {SET_BY_FIT[given]}")
     return plain
@@ -87,7 +88,7 @@ def main(
     built["callbacks"] = {**(built.get("callbacks") or {}), **(callbacks or {})}
     kept = [as_typed(str(override)) for override in given or () if str(override) != f"resume={AUTO}"]
     try:
-        fitted = fit(stored, kept, **built)
+        fitted = fit(Experiment(**built), stored, kept)
     except FinishedError as error:  # raised when the text had been found to be the same
         given_keys = {word.partition("=")[0].lstrip("+") for word in changes or ()}
         if resumed is None or not any(key.startswith("data.") for key in given_keys & text_keys().keys()):

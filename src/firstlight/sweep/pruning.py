@@ -72,6 +72,6 @@ def pruner_of(settings: dict[str, object], trainer: Trainer) -> BasePruner:
     if settings["pruner"] == "median":
         return MedianPruner(n_startup_trials=2, n_warmup_steps=wait)
     if settings["pruner"] == "hyperband":
-        least = max(wait, trainer.eval_every_n_steps)
+        least = max(wait, trainer.clock.eval_every_n_steps)
         return HyperbandPruner(min_resource=min(least, trainer.max_steps), max_resource=trainer.max_steps)
     return NopPruner()

@@ -8,27 +8,28 @@ from rich.filesize import decimal
 
 from firstlight.checkpoints.find import checkpoints_of
 from firstlight.data.datamodule import TextDataModule
-from firstlight.model.base import LanguageModel
 from firstlight.overrides import command, program, setting
-from firstlight.training.micro_batches import n_parts_of
+from firstlight.training.memory.micro_batches import n_parts_of
 from firstlight.training.module import PretrainingModule
+from firstlight.training.plan import Plan
 from firstlight.training.trainer import Trainer
 
 
-def opening(folder: Path, model: LanguageModel, data: TextDataModule, trainer: Trainer, moments: int) -> str:
-    """The run's folder, model, data and length; the optimizer keeps `moments` numbers."""
-    # Weights, gradients and moments, in float32; activations come on top.
-    memory = decimal(4 * (2 * model.n_parameters + moments))
+def opening(plan: Plan) -> str:
+    """The run's folder, model, data and length."""
+    model, data, trainer = plan.network, plan.data, plan.trainer
+    # Weights, gradients and the optimizer's state, in float32; activations come on top.
+    memory = decimal(4 * (2 * model.n_parameters + plan.sizes.n_optimizer))
     device, encoding = trainer.strategy.root_device, data.tokenizer.encoding
     return (
-        f"run    {folder}\n"
+        f"run    {trainer.folder}\n"
         f"model  {type(model).__name__}, {model.n_parameters:,} parameters ({memory} to train, activations apart)\n"
         f"data   {type(data).__name__}, {encoding.name} tokenizer, {encoding.n_vocab:,} ids\n"
         + "".join(f"       {line}\n" for line in data.summary().splitlines())
         + f"train  {trainer.max_steps:,} steps of {data.batch_size} x {data.context_length} tokens"
         f"{f' x {n}' if (n := trainer.accumulate_grad_batches) > 1 else ''}"
         f"{_in_parts(trainer)}"
-        f" ({_length(data, trainer.max_steps * trainer.accumulate_grad_batches)}), {device},"
+        f" ({_length(data, trainer.clock.total_batches)}), {device},"
         f" {trainer.precision}, CPU threads: {torch.get_num_threads()}"
     )
 

@@ -24,6 +24,7 @@ from firstlight.interpolation import UNUSED, from_environment
 from firstlight.output import say
 from firstlight.overrides import setting
 from firstlight.runs.run_config import RunConfig
+from firstlight.training.experiment import Experiment
 from firstlight.training.fit import fit
 from firstlight.training.process import run_command, start_server
 from firstlight.verify.checks import Result, Verification
@@ -71,7 +72,7 @@ def main(config: DictConfig) -> None:
 def begin(plain: dict[str, Any], stored: dict[str, Any]) -> int:
     """In a process of its own: train; return the exit code."""
     try:
-        fit(stored, [], **build(plain))
+        fit(Experiment(**build(plain)), stored, [])
     except ConfigError as error:
         say(str(error), stderr=True)
         return 2

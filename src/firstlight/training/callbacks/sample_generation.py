@@ -3,18 +3,17 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-import lightning.pytorch as pl
 from pydantic import Field
 
 from firstlight.config import NewTokens, Seed
 from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.decoding.base import Decoding
 from firstlight.files import append, open_to_append, sync
-from firstlight.model.base import LanguageModel
 from firstlight.runs.samples_file import FILE_NAME, end_of_samples, mark
+from firstlight.training.callbacks.base import Watcher
 from firstlight.training.module import PretrainingModule
+from firstlight.training.plan import Plan
 from firstlight.training.trainer import Trainer
-from firstlight.training.watching import Watcher
 
 
 class SampleGeneration(Watcher):
@@ -38,9 +37,8 @@ class SampleGeneration(Watcher):
         self.bytes: int | None = None
         """Of the file of samples when the checkpoint was saved; None if it does not say."""
 
-    def check(self, model: LanguageModel) -> None:
-        """Refuse a model that cannot be sampled from as asked (ValueError)."""
-        self.decoding.check(model)
+    def check(self, plan: Plan) -> None:
+        self.decoding.check(plan.network)
 
     @property
     def state_key(self) -> str:
@@ -54,9 +52,9 @@ class SampleGeneration(Watcher):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.bytes = int(state_dict["bytes"])
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: PretrainingModule) -> None:
         """Cut off what was sampled after the checkpoint that the run is resumed from."""
-        self.file = file = Path(trainer.default_root_dir) / FILE_NAME
+        self.file = file = trainer.folder / FILE_NAME
         if not trainer.is_global_zero or not file.is_file():
             return
         if trainer.global_step == 0:
@@ -68,8 +66,7 @@ class SampleGeneration(Watcher):
                 stream.truncate(self.bytes)
                 sync(stream)
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(trainer, Trainer) and isinstance(pl_module, PretrainingModule)
+    def on_validation_end(self, trainer: Trainer, pl_module: PretrainingModule) -> None:
         if not trainer.is_global_zero:
             return
         tokenizer: Tokenizer = pl_module.data.tokenizer
@@ -84,6 +81,6 @@ class SampleGeneration(Watcher):
                 unused=tokenizer.without_token(pl_module.model.vocab_size),
             )
         self.text = tokenizer.decode_document(ids + continuation.ids)
-        file = Path(trainer.default_root_dir) / FILE_NAME
+        file = trainer.folder / FILE_NAME
         append(file, f"{mark(trainer.global_step)}{self.text}\n".encode())
         trainer.log_text("sample", self.text)
