@@ -210,6 +210,15 @@ def test_the_composed_config_is_printed_and_nothing_is_written(capsys, place, ve
     assert list(place.iterdir()) == []
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_working_folder_that_was_removed_is_one_line(capsys, place, verb):
+    place.rmdir()
+    assert main([verb]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("firstlight: the working folder is not available") and err.count("\n") == 1
+    assert main(["--help"]) == 0
+
+
 # ---- runs
 
 

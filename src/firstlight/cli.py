@@ -114,7 +114,10 @@ def _as_typed(word: str) -> str:
 
 def _run(verb: str, rest: list[str]) -> int:
     from firstlight import compose
+    from firstlight.training.run_folder import working_folder
 
+    if working_folder() is None:  # Hydra asks for it, whatever the verb
+        raise ConfigError("the working folder is not available (was it removed?); change to another one with cd")
     args = compose.parse_arguments(verb, rest)
     if args.multirun and verb not in ("train", "evaluate"):
         raise ConfigError(f"{verb}: -m is for sweeps of train and evaluate; call {verb} once for each value")
