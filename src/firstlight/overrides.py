@@ -15,10 +15,10 @@ YAML file, at the beginning of its comment:
 import functools
 import os
 import re
-import shlex
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from firstlight.errors import shell_word
 from firstlight.interpolation import as_typed
 
 MOST_PARTS = 2000
@@ -242,10 +243,10 @@ def typed(override: str, config_dir: str | None = None) -> str:
 
 
 def command(verb: str, *overrides: str, config_dir: str | None = None) -> str:
-    """A command to paste into a POSIX shell; `overrides` are ready for Hydra's grammar, or words without a key."""
+    """A command to paste into a shell; `overrides` are ready for Hydra's grammar, or words without a key."""
     words = [typed(word, config_dir) for word in overrides]
     options = ["--config-dir", config_dir] if config_dir is not None else []
-    return f"{program('firstlight')} {shlex.join([verb, *words, *options])}"
+    return " ".join([program("firstlight"), *map(shell_word, [verb, *words, *options])])
 
 
 def is_quoted(value: str) -> bool:
@@ -262,5 +263,7 @@ def program(name: str) -> str:
     """How this shell finds the program `name`: as it is, or in an environment that is not activated."""
     if shutil.which(name):
         return name
-    path = os.path.relpath(Path(sys.executable).parent / name)
-    return shlex.quote(path if os.sep in path else f"{os.curdir}{os.sep}{path}")
+    path = str(Path(sys.executable).parent / name)
+    with suppress(OSError):  # the working folder may have been removed since
+        path = os.path.relpath(path)
+    return shell_word(path if os.sep in path else f"{os.curdir}{os.sep}{path}")

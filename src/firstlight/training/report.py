@@ -1,12 +1,12 @@
 """What a run says of itself when it begins, when it is interrupted, and when it is done."""
 
-import shlex
 from pathlib import Path
 
 import torch
 from rich.filesize import decimal
 
 from firstlight.data.datamodule import TextDataModule
+from firstlight.errors import printable, shell_word
 from firstlight.model.base import LanguageModel
 from firstlight.overrides import command, program, setting
 from firstlight.training.micro_batches import n_parts_of
@@ -21,7 +21,7 @@ def opening(folder: Path, model: LanguageModel, data: TextDataModule, trainer: T
     memory = decimal(4 * (2 * model.n_parameters + moments))
     device, encoding = trainer.strategy.root_device, data.tokenizer.encoding
     return (
-        f"run    {folder}\n"
+        f"run    {printable(str(folder))}\n"
         f"model  {type(model).__name__}, {model.n_parameters:,} parameters ({memory} to train, activations apart)\n"
         f"data   {type(data).__name__}, {encoding.name} tokenizer, {encoding.n_vocab:,} ids\n"
         + "".join(f"       {line}\n" for line in data.summary().splitlines())
@@ -55,7 +55,7 @@ def whereabouts(folder: Path) -> str:
     """From where a run that did not get to its end can go on, and how."""
     saved = checkpoints_of(folder)
     if not saved:
-        return f"there is no checkpoint yet in {folder}"
+        return f"there is no checkpoint yet in {printable(str(folder))}"
     step = int(saved[-1].name.removeprefix("step_"))
     again = command("train", setting("resume", str(folder)))
     return f"the newest checkpoint is that of step {step}; go on with:\n{again}"
@@ -67,7 +67,7 @@ def closing(folder: Path, module: PretrainingModule, trainer: Trainer) -> str:
     return (
         f"\ndone: {trainer.global_step} steps, training loss {m['train/loss']:.3f}, "
         f"validation loss {m['val/loss']:.3f}, perplexity {m['val/perplexity']:,.1f}\n"
-        f"run folder:   {folder}\n"
+        f"run folder:   {printable(str(folder))}\n"
         f"sample:       {sample} prompt='...'\n"
-        f"TensorBoard:  {program('tensorboard')} --logdir {shlex.quote(str(folder))}"
+        f"TensorBoard:  {program('tensorboard')} {shell_word(f'--logdir={folder}')}"
     )
