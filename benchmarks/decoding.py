@@ -20,9 +20,9 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.utils import logging
 
 from firstlight.decoding.greedy import Greedy
+from firstlight.foreign.gpt2 import to_gpt2
 from firstlight.model.gpt import GPT
 from firstlight.model.int8 import quantize_int8
-from firstlight.weights.gpt2 import to_gpt2
 
 SIZES = {"vocab_size": 50257, "context_length": 1024, "emb_dim": 768, "n_heads": 12, "n_layers": 12}
 PROMPT = 4

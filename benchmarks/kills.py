@@ -22,14 +22,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from firstlight.compose import compose_config
+from firstlight.compose.compose import compose_config
 from firstlight.config import to_plain
+from firstlight.runs.run_config import RunConfig
 from firstlight.training.process import start_server
-from firstlight.training.run_config import RunConfig
-from firstlight.verification.checks import Campaign, kill_and_continue
-from firstlight.verification.run_state import PHASES
-from firstlight.verification.runs import Runs
-from firstlight.verify import TRAINING, begin, go_on, modules
+from firstlight.verify.checks import Campaign, kill_and_continue
+from firstlight.verify.command import TRAINING, begin, go_on, modules
+from firstlight.verify.run_state import PHASES
+from firstlight.verify.runs import Runs
 
 TEXT = "The lamp was lit, and the lamp went out; nobody on the quay had seen who did it. " * 12
 TINY = (

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from firstlight.weights.huggingface import SINGLE
-from firstlight.weights.huggingface_gpt2 import GPT2Config
+from firstlight.foreign.huggingface import SINGLE
+from firstlight.foreign.huggingface_gpt2 import GPT2Config
 
 SIZES = {"gpt2": (12, 768), "gpt2-medium": (24, 1024), "gpt2-large": (36, 1280), "gpt2-xl": (48, 1600)}
 DTYPES = {"float32": "F32", "float16": "F16"}
@@ -26,7 +26,7 @@ DTYPES = {"float32": "F32", "float16": "F16"}
 READ = """
 import json, sys, time
 from pathlib import Path
-from firstlight.weights.huggingface import read_huggingface
+from firstlight.foreign.huggingface import read_huggingface
 
 def memory(field):
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -25,14 +25,13 @@ from options import described, positive
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from firstlight.compose import compose_config
+from firstlight.commands.train import arguments
+from firstlight.compose.compose import compose_config
 from firstlight.config import build
 from firstlight.data.datamodule import TextDataModule
-from firstlight.train import arguments
+from firstlight.sources import find_checkpoint, load_checkpoint
 from firstlight.training.evaluation import EvaluationModule
 from firstlight.training.fit import fit
-from firstlight.weights.checkpoint import load_checkpoint
-from firstlight.weights.find import find_checkpoint
 
 WARM_UP = 20
 BASE = (

@@ -25,8 +25,7 @@ from firstlight.decoding.sample import Sample
 from firstlight.decoding.stepwise import Stepwise
 from firstlight.model.base import LanguageModel
 from firstlight.model.gpt import GPT
-from firstlight.weights.checkpoint import load_checkpoint
-from firstlight.weights.find import find_checkpoint
+from firstlight.sources import find_checkpoint, load_checkpoint
 
 PAGES = 6_000
 """Characters that are learned by heart."""

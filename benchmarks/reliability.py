@@ -21,9 +21,9 @@ from options import described, positive
 from rich.console import Console
 from rich.table import Table
 
+from firstlight.checkpoints.folder_io import CheckpointFolderIO
 from firstlight.cli import main
 from firstlight.data.order import SeededOrder
-from firstlight.training.checkpoint_io import CheckpointFolderIO
 from firstlight.training.module import PretrainingModule
 from firstlight.training.trainer import Trainer
 

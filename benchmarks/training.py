@@ -151,10 +151,12 @@ def firstlight(args: argparse.Namespace, precision: str, *without: str) -> list[
         times.append(time.perf_counter())
         began(self, *arguments)
 
+    is_without = "kept memory" in without
+    allocation = mock.patch("firstlight.commands.train.keep_freed_memory") if is_without else contextlib.nullcontext()
     with (
         tempfile.TemporaryDirectory() as folder,
         mock.patch.object(PretrainingModule, "on_train_batch_start", marked),
-        mock.patch("firstlight.train.keep_freed_memory") if "kept memory" in without else contextlib.nullcontext(),
+        allocation,
         contextlib.redirect_stdout(io.StringIO()),
     ):
         settings = [

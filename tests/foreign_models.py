@@ -7,10 +7,10 @@ import torch
 from bundle_writer import write_bundle
 
 from firstlight.data.tokenizers.bytes import BytesTokenizer
+from firstlight.foreign.export import export_huggingface
+from firstlight.foreign.gpt2 import to_gpt2
 from firstlight.model.gpt import GPT
 from firstlight.model.modern import ModernGPT
-from firstlight.weights.export import export_huggingface
-from firstlight.weights.gpt2 import to_gpt2
 
 SIZES = {"vocab_size": 257, "context_length": 8, "emb_dim": 12, "n_heads": 3, "n_layers": 1}
 HPARAMS = {"n_vocab": 257, "n_ctx": 8, "n_embd": 12, "n_head": 3, "n_layer": 1}

@@ -14,7 +14,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from firstlight.cli import main
-from firstlight.compose import check_overrides, compose_config, parse_arguments, parse_overrides
+from firstlight.compose.compose import check_overrides, compose_config, parse_arguments, parse_overrides
 from firstlight.errors import ConfigError
 
 SENTENCE = "The lamp was lit by the keeper every night, and the ships came home. "
@@ -170,10 +170,10 @@ def refused_values(capsys, composed, place, no_training):
 @pytest.fixture
 def refused_call(capsys, place):
     """Call what `verb` calls with overrides that are a mistake; check the lines that `main` would show."""
+    from firstlight.commands.evaluate import arguments as evaluation_arguments
+    from firstlight.commands.evaluate import evaluate
+    from firstlight.commands.generate import generate
     from firstlight.config import build, check_config
-    from firstlight.evaluate import arguments as evaluation_arguments
-    from firstlight.evaluate import evaluate
-    from firstlight.generate import generate
 
     def call(verb, words):
         overrides = parse_arguments(verb, words).overrides
@@ -656,7 +656,7 @@ def test_the_weights_of_another_model_are_refused(refused_values, run, override,
 
 
 def test_weights_that_are_not_finite_are_refused(refused_checkpoint, run, tmp_path):
-    from firstlight.weights.model_file import read_model_file, save_model_file
+    from firstlight.checkpoints.model_file import read_model_file, save_model_file
 
     file, stored = tmp_path / "nan.safetensors", read_model_file(run / "model.safetensors")
     weights = {name: weight.clone() for name, weight in stored.weights.items()}
@@ -699,7 +699,7 @@ TARGETS_OF_ATTACKS = [
     "builtins.eval",
     "subprocess.run",
     "firstlight.cli.os.system",  # what a module of ours imports is not ours
-    "firstlight.training.run_folder.subprocess.run",
+    "firstlight.runs.run_folder.subprocess.run",
     "lightning.pytorch.trainer.trainer.os.system",
     "torch.optim.optimizer.torch.hub.load",
     "firstlightly.model.GPT",
@@ -722,7 +722,7 @@ def test_a_target_of_the_command_line_is_refused(refused, texts, target):
 
 def forge(run, file, section, node):
     """A copy of the weights of `run` whose config has `node` as its `section`."""
-    from firstlight.weights.model_file import read_model_file, save_model_file
+    from firstlight.checkpoints.model_file import read_model_file, save_model_file
 
     stored = read_model_file(run / "model.safetensors")
     tokenizer = None if section == "tokenizer" else stored.tokenizer  # if there is none, the config is to build it
@@ -999,8 +999,8 @@ PROMPTS = [
 @pytest.mark.parametrize("prompt", PROMPTS)
 @pytest.mark.one_in(3)
 def test_a_prompt_is_taken_as_it_is_typed(prompt):
+    from firstlight.commands.generate import generate
     from firstlight.config import build, check_config
-    from firstlight.generate import generate
 
     words = ["checkpoint=run", f"prompt={prompt}", "decoding=greedy"]
     config = compose_config("generate", parse_arguments("generate", words).overrides)
@@ -1076,7 +1076,7 @@ def test_an_evaluation_of_another_text_works_and_writes_nothing(capsys, run, tex
 
 
 def test_tasks_without_lm_eval_are_refused(refused_call, monkeypatch):
-    monkeypatch.setattr("firstlight.evaluate.find_spec", lambda _name: None)
+    monkeypatch.setattr("firstlight.commands.evaluate.find_spec", lambda _name: None)
     refused_call(["evaluate", "checkpoint=last", "tasks=lambada_openai"], "pip install 'firstlight[lm-eval]'")
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from firstlight.bench import arguments
-from firstlight.benchmark import runs
-from firstlight.benchmark.stopwatch import Stopwatch
+from firstlight.bench import runs
+from firstlight.bench.command import arguments
+from firstlight.bench.stopwatch import Stopwatch
 from firstlight.cli import main
-from firstlight.compose import compose_config
+from firstlight.compose.compose import compose_config
 from firstlight.training.module import PretrainingModule
 
 pytestmark = pytest.mark.cpu
@@ -30,7 +30,7 @@ NO_CPU_MEMORY = "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can'
 
 
 SMALL_MACHINE = {
-    "firstlight.benchmark.machine.COPIED": 2**16,
+    "firstlight.bench.machine.COPIED": 2**16,
     "firstlight.training.callbacks.throughput.CPU_MATRIX": 64,
 }
 """What the machine is measured with: a CPU without bfloat16 takes seconds for a product of large matrices of it."""

@@ -14,7 +14,7 @@ import yaml
 
 from firstlight import __version__
 from firstlight.cli import VERBS, main
-from firstlight.compose import conf_dir
+from firstlight.compose.compose import conf_dir
 
 SENTENCE = "The lamp was lit by the keeper every night, and the ships came home. "
 SECONDS = 3.0
@@ -247,7 +247,7 @@ def test_two_runs_in_one_second_get_two_folders(place, tiny):
 
 
 def test_runs_that_begin_together_get_a_folder_each(place):
-    from firstlight.training.run_folder import new_run_folder
+    from firstlight.runs.run_folder import new_run_folder
 
     made, together, all_made = [], threading.Barrier(8), threading.Barrier(8)
 
@@ -319,12 +319,12 @@ def test_a_sweep_with_a_misspelt_word_makes_no_folder(place, tiny, capsys, sweep
 
 
 def test_an_interrupted_command_ends_with_130(place, monkeypatch, capsys):
-    import firstlight.generate
+    import firstlight.commands.generate
 
     def interrupt(config):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(firstlight.generate, "main", interrupt)
+    monkeypatch.setattr(firstlight.commands.generate, "main", interrupt)
     assert main(["generate", "checkpoint=x", "prompt=x"]) == 130
     assert capsys.readouterr().err == "firstlight: interrupted\n"
 

@@ -5,14 +5,14 @@ import pytest
 from omegaconf import OmegaConf
 from pydantic import Field, PositiveInt
 
-from firstlight.compose import compose_config, conf_dir
+from firstlight.commands.generate import generate
+from firstlight.compose.compose import compose_config, conf_dir
 from firstlight.config import FiniteNonNegative, Ratio, Seed, build, check_config, check_node
 from firstlight.data.text import TextData
 from firstlight.errors import ConfigError
-from firstlight.generate import generate
 from firstlight.model.base import LanguageModel
 from firstlight.model.gpt import GPT
-from firstlight.sweeping.settings import Settings
+from firstlight.sweep.settings import Settings
 from firstlight.training.fit import fit
 
 MODEL = {
@@ -199,7 +199,7 @@ def test_a_target_outside_the_known_packages_is_refused(target):
 
 @pytest.mark.parametrize(
     "target",
-    ["firstlight.config.os.system", "firstlight.weights.checkpoint.torch.hub.load", "torch.optim.adam.torch.load"],
+    ["firstlight.config.os.system", "firstlight.checkpoints.checkpoint.torch.hub.load", "torch.optim.adam.torch.load"],
 )
 def test_a_known_package_is_no_way_to_what_it_has_imported(target):
     (line,) = problems(data={"_target_": target, "_partial_": True})

@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from firstlight.checkpoints.model_file import save_model_file
 from firstlight.cli import main
-from firstlight.compose import compose_config, parse_arguments
+from firstlight.commands.generate import RULE, generate
+from firstlight.compose.compose import compose_config, parse_arguments
 from firstlight.config import check_config
 from firstlight.data.tokenizers.bytes import BytesTokenizer
 from firstlight.decoding.beam import BeamSearch
 from firstlight.decoding.greedy import Greedy
 from firstlight.decoding.sample import Sample
 from firstlight.errors import ConfigError
-from firstlight.generate import RULE, generate
 from firstlight.model.gpt import GPT
-from firstlight.weights.checkpoint import load_checkpoint
-from firstlight.weights.model_file import save_model_file
+from firstlight.sources import load_checkpoint
 
 pytestmark = pytest.mark.cpu
 
@@ -332,6 +332,6 @@ def test_stop_strings_may_be_several_or_none():
 
 def test_lines_of_json_are_the_same_text_where_the_output_is_ascii(output, monkeypatch):
     as_unicode = json.loads(output(prompt="xyzé", format="jsonl", max_new_tokens=2))
-    monkeypatch.setattr("firstlight.generate.is_unicode", lambda: False)
+    monkeypatch.setattr("firstlight.commands.generate.is_unicode", lambda: False)
     line = output(prompt="xyzé", format="jsonl", max_new_tokens=2)
     assert line.isascii() and json.loads(line) == as_unicode

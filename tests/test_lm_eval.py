@@ -13,8 +13,8 @@ from firstlight.data.tokenizers.bytes import BytesTokenizer
 from firstlight.decoding.greedy import Greedy
 from firstlight.decoding.sample import Sample
 from firstlight.errors import ConfigError
-from firstlight.harness.adapter import HarnessLM, decoding_of, windows
-from firstlight.weights.gpt2 import to_gpt2
+from firstlight.foreign.gpt2 import to_gpt2
+from firstlight.lm_eval.adapter import HarnessLM, decoding_of, windows
 
 pytestmark = pytest.mark.cpu
 

@@ -11,11 +11,11 @@ pytest.importorskip("lm_eval")
 
 from lm_eval.tasks import TaskManager
 
+from firstlight.checkpoints.model_file import save_model_file
 from firstlight.cli import main
 from firstlight.data.tokenizers.bytes import BytesTokenizer
-from firstlight.harness.adapter import HarnessLM
-from firstlight.harness.tasks import flatten
-from firstlight.weights.model_file import save_model_file
+from firstlight.lm_eval.adapter import HarnessLM
+from firstlight.lm_eval.tasks import flatten
 
 SIZES = {"vocab_size": 257, "context_length": 32, "emb_dim": 12, "n_heads": 3, "n_layers": 2, "drop_rate": 0.0}
 QUESTIONS = [
@@ -231,7 +231,7 @@ def small_index(place, monkeypatch):
         assert include_defaults
         return TaskManager(include_path=place, include_defaults=False)
 
-    monkeypatch.setattr("firstlight.harness.tasks.TaskManager", manager)
+    monkeypatch.setattr("firstlight.lm_eval.tasks.TaskManager", manager)
 
 
 @pytest.mark.usefixtures("small_index")

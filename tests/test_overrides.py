@@ -13,12 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from firstlight import evaluate, export, generate, info, sweep
-from firstlight.comparison.settings import Settings as OfCompare
-from firstlight.compose import compose_config, parse_arguments, parse_overrides, slug
+from firstlight.commands import evaluate, export, generate, info
+from firstlight.compare.settings import Settings as OfCompare
+from firstlight.compose.compose import compose_config, parse_arguments, parse_overrides, slug
 from firstlight.config import _locate, _signature
 from firstlight.overrides import command, conf_dir, named, ready, setting, text_keys, typed
-from firstlight.sweeping.settings import Settings as OfSweep
+from firstlight.sweep import command as sweep
+from firstlight.sweep.settings import Settings as OfSweep
 from firstlight.training.fit import fit
 
 NAMES = [

@@ -12,8 +12,8 @@ import firstlight.interpolation  # noqa: F401 (its resolvers)
 from firstlight import processes
 from firstlight.cli import main
 from firstlight.errors import ConfigError
+from firstlight.runs.run_folder import slurm_job
 from firstlight.training.cluster import OwnProcesses
-from firstlight.training.run_folder import slurm_job
 from firstlight.training.stopping import in_slurm_job
 
 LEFT_OVER = {

@@ -20,7 +20,7 @@ TOUCHED = (
     "tests/test_surroundings.py",
     "tests/training/test_fit.py::test_a_run_folder_says_what_the_run_was",
     "tests/training/test_stopping.py::test_a_signal_stops_the_run_after_the_step_and_saved",
-    "tests/sweeping/test_sweep.py::test_the_trials_of_a_sweep_are_the_runs_of_its_command_line",
+    "tests/sweep/test_sweep.py::test_the_trials_of_a_sweep_are_the_runs_of_its_command_line",
 )
 """Tests that one of them has changed."""
 

@@ -73,7 +73,7 @@ def test_what_cannot_be_verified_is_refused_before_anything_runs(place, monkeypa
     def started(*_):
         raise AssertionError("it began")
 
-    monkeypatch.setattr("firstlight.verify.start_server", started)
+    monkeypatch.setattr("firstlight.verify.command.start_server", started)
     assert main(["verify", *TINY, *overrides]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.startswith(f"firstlight: {said}") and err.count("\n") == 1

@@ -5,6 +5,7 @@ import os
 import sys
 import traceback
 from contextlib import nullcontext
+from types import ModuleType
 from typing import Any
 
 from firstlight import __version__, output, processes
@@ -33,6 +34,9 @@ VERBS = {
     "info": "what a run or a checkpoint holds, without loading it; whether it is whole",
     "export": "write a checkpoint for other programs: Hugging Face's format, or safetensors",
 }
+
+PACKAGES = ("verify", "sweep", "compare", "bench")
+"""Verbs that are packages of their own; the others are modules of `commands`."""
 
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 11), (3, 13)
 
@@ -92,6 +96,15 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
+def _callbacks_of_trial() -> dict[str, Any]:
+    """The callbacks that a run has beside its own because it is a trial of a sweep; none if it is not."""
+    if processes.SWEEP not in os.environ:
+        return {}
+    from firstlight.sweep.pruning import Pruning  # late: only trials need Optuna
+
+    return {"pruning": Pruning(sweep=os.environ[processes.SWEEP], number=processes.number(processes.TRIAL, 0))}
+
+
 def unsupported(system: str, python: tuple[int, ...]) -> str | None:
     """Why firstlight does not run on this `system` (sys.platform), or this version of Python; None if it does."""
     if system not in ("linux", "darwin"):
@@ -112,9 +125,14 @@ def _as_typed(word: str) -> str:
         return word
 
 
+def _command(verb: str) -> ModuleType:
+    """The module of a verb, with its `arguments` and its `main`; imported late, as most of them need torch."""
+    return importlib.import_module(f"firstlight.{verb}.command" if verb in PACKAGES else f"firstlight.commands.{verb}")
+
+
 def _run(verb: str, rest: list[str]) -> int:
-    from firstlight import compose
-    from firstlight.training.run_folder import working_folder
+    from firstlight.compose import compose
+    from firstlight.runs.run_folder import working_folder
 
     if working_folder() is None:  # Hydra asks for it, whatever the verb
         raise ConfigError("the working folder is not available (was it removed?); change to another one with cd")
@@ -122,15 +140,15 @@ def _run(verb: str, rest: list[str]) -> int:
     if args.multirun and verb not in ("train", "evaluate"):
         raise ConfigError(f"{verb}: -m is for sweeps of train and evaluate; call {verb} once for each value")
     if args.help:
-        from firstlight.help import help_text
+        from firstlight.compose.help import help_text
 
         output.write(help_text(verb, VERBS[verb], args.overrides, args.config_dir))
         return 0
     if verb == "train" and (warning := processes.several_tasks()):
         note(warning)
     if verb == "train" and args.multirun:
-        from firstlight import sweep
-        from firstlight.sweeping.settings import only_in_some
+        from firstlight.sweep import command as sweep
+        from firstlight.sweep.settings import only_in_some
 
         some = tuple(f"{key}=" for key in only_in_some(args.overrides, args.config_dir))
         in_all = [word for word in args.overrides if not word.startswith(some)]
@@ -140,14 +158,14 @@ def _run(verb: str, rest: list[str]) -> int:
         return 0
     goes_on = False
     if verb == "train":
-        from firstlight.autoresume import autoresume, is_auto
+        from firstlight.compose.autoresume import autoresume, is_auto
 
         goes_on, args.overrides = is_auto(args.overrides), autoresume(args.overrides, args.config_dir)
     resumed = compose.resumed_config(args.overrides, args.config_dir) if verb == "train" else None
     if resumed is None:
         trials = compose.check_overrides(verb, args.overrides, multirun=args.multirun, config_dir=args.config_dir)
         for config in trials:  # a sweep is refused whole, before its first job
-            importlib.import_module(f"firstlight.{verb}").arguments(config)
+            _command(verb).arguments(config)
     elif args.cfg:
         output.write(printable_lines(compose.to_yaml(resumed)))
         return 0
@@ -162,9 +180,13 @@ def _run(verb: str, rest: list[str]) -> int:
     def task(config: Any) -> Any:
         # Lightning starts the processes of a multi-device run from sys.argv: they need the verb, too.
         sys.argv = launched_with
-        entry = importlib.import_module(f"firstlight.{verb}")
+        entry = _command(verb)
         try:
-            result = entry.main(config) if resumed is None else entry.main(resumed, args.overrides)
+            if verb == "train":
+                changes = args.overrides if resumed is not None else None
+                result = entry.main(config if resumed is None else resumed, changes, _callbacks_of_trial())
+            else:
+                result = entry.main(config)
             sweeps.extend([result] if verb == "sweep" and result is not None else [])
             return result
         except FinishedError as error:
@@ -196,7 +218,7 @@ def _run(verb: str, rest: list[str]) -> int:
     finally:
         sys.argv = launched_with
     if sweeps:
-        from firstlight import sweep
+        from firstlight.sweep import command as sweep
 
         sweep.run(sweeps[0], [word for word in args.overrides if word.startswith(("hydra.", "hydra/"))])
     if failure:

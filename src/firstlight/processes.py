@@ -20,6 +20,8 @@ FIRST_PROCESS = "FIRSTLIGHT_FIRST_PROCESS"
 """Environment variable: the id of that process. It is the parent of the further ones, and of nothing else."""
 FOUND_RUN = "FIRSTLIGHT_FOUND_RUN"
 """Environment variable: the run that `resume=auto` has found in the first process, for the further ones; or empty."""
+SWEEP, TRIAL = "FIRSTLIGHT_SWEEP", "FIRSTLIGHT_TRIAL"
+"""Environment variables of a trial's processes: the folder of the sweep, and the number of the row."""
 
 LAUNCHED_WITH = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """What Lightning's launcher gives to the processes that it starts."""

@@ -41,7 +41,7 @@ class FirstlightSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        from firstlight.sweep import work
+        from firstlight.sweep.command import work
 
         assert self.config is not None and self.launcher is not None
         at_once = OmegaConf.select(self.config, "hydra.launcher.n_jobs", default=1) or 1  # joblib's

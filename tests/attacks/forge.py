@@ -9,9 +9,9 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from firstlight.weights.find import checkpoints_of
-from firstlight.weights.manifest import MANIFEST, TRAINING_STATE, WEIGHTS, read_manifest
-from firstlight.weights.model_file import DIGEST, FORMAT, RECORD, _digest
+from firstlight.checkpoints.find import checkpoints_of
+from firstlight.checkpoints.manifest import MANIFEST, TRAINING_STATE, WEIGHTS, read_manifest
+from firstlight.checkpoints.model_file import DIGEST, FORMAT, RECORD, _digest
 
 
 def hostile_run(trained: Path, folder: Path, content: bytes, name: str = TRAINING_STATE) -> Path:

@@ -12,8 +12,8 @@ from foreign_models import HPARAMS, write_openai
 from spoil import within
 
 from firstlight.errors import ConfigError
-from firstlight.weights.checkpoint import load_checkpoint
-from firstlight.weights.tensorflow import TensorBundle
+from firstlight.foreign.tensorflow import TensorBundle
+from firstlight.sources import load_checkpoint
 
 HUGE = 2**62
 

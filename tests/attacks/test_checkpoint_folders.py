@@ -12,13 +12,14 @@ from forge import hostile_run, hostile_weights, resealed_manifest
 from pickles import FORMATS, bare, old_file, own_zip, zip_file
 from spoil import DEEP, hostile_json, within
 
+from firstlight.checkpoints.checkpoint import load_plain
+from firstlight.checkpoints.find import checkpoints_of
+from firstlight.checkpoints.manifest import MANIFEST, TRAINING_STATE, WEIGHTS
+from firstlight.checkpoints.model_file import FORMAT, read_model_file
 from firstlight.cli import main
 from firstlight.errors import ConfigError
+from firstlight.sources import find_checkpoint, load_checkpoint
 from firstlight.training.resume import find_resumed
-from firstlight.weights.checkpoint import load_checkpoint, load_plain
-from firstlight.weights.find import checkpoints_of, find_checkpoint
-from firstlight.weights.manifest import MANIFEST, TRAINING_STATE, WEIGHTS
-from firstlight.weights.model_file import FORMAT, read_model_file
 
 GO_ON = ["train", "resume=run", *RESUME]
 COMMANDS = {**{door: command("run") for door, command in DOORS.items()}, "info": INFO("run"), "resume": GO_ON}

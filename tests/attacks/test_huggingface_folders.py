@@ -12,7 +12,7 @@ from foreign_models import write_huggingface
 from spoil import within
 
 from firstlight.errors import ConfigError
-from firstlight.weights.checkpoint import load_checkpoint
+from firstlight.sources import load_checkpoint
 
 WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 

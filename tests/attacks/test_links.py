@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from doors import RESUME
 
+from firstlight.checkpoints.find import checkpoints_of
+from firstlight.checkpoints.folder_io import clear_unfinished, discard
 from firstlight.cli import main
 from firstlight.errors import ConfigError
-from firstlight.training.checkpoint_io import clear_unfinished, discard
+from firstlight.runs.run_folder import only_writer
 from firstlight.training.process import start_process
-from firstlight.training.run_folder import only_writer
 from firstlight.training.watching import Failures
-from firstlight.weights.find import checkpoints_of
 
 GO_ON = ["train", "resume=run", *RESUME]
 THESIS = b"thesis"
@@ -167,4 +167,4 @@ def test_nothing_else_in_this_program_opens_a_file_for_writing():
         for line in file.read_text(encoding="utf-8").splitlines()
         if re.search(writes, line)
     ]
-    assert found == ['sweeping/storage.py: shutil.copyfile(f"{file}{ending}", f"{copy}{ending}")']
+    assert found == ['sweep/storage.py: shutil.copyfile(f"{file}{ending}", f"{copy}{ending}")']

@@ -12,8 +12,8 @@ from doors import CODE, DOORS, INFO, MARKER, RESUME, Call
 from forge import hostile_run
 from pickles import FORMATS, IN_TENSORS, PAYLOADS, old_file, own_zip, zip_file
 
+from firstlight.checkpoints.checkpoint import load_plain
 from firstlight.errors import ConfigError
-from firstlight.weights.checkpoint import load_plain
 
 FILE = Path("model.pth")
 

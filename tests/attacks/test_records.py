@@ -6,10 +6,10 @@ import pytest
 from doors import DOORS, MARKER
 from forge import forged_config
 
+from firstlight.checkpoints.model_file import read_model_file
 from firstlight.cli import main
 from firstlight.errors import ConfigError
-from firstlight.weights.checkpoint import load_checkpoint
-from firstlight.weights.model_file import read_model_file
+from firstlight.sources import load_checkpoint
 
 TOUCH = {"_target_": "pathlib.Path.touch", "self": {"_target_": "pathlib.Path", "_args_": ["marker"]}}
 SYSTEM = {"_target_": "os.system", "command": "touch marker"}
@@ -20,7 +20,7 @@ ATTACKS = {
     "our own builder": {"_target_": "firstlight.config.build", "node": SYSTEM},
     "a builder of what a folder says": {
         "_target_": "firstlight.config.build",
-        "node": {"_target_": "firstlight.training.run_folder.read_config", "folder": "evil"},
+        "node": {"_target_": "firstlight.runs.run_folder.read_config", "folder": "evil"},
     },
     "an argument that is a call": {"_target_": "firstlight.model.gpt.GPT", "_partial_": True, "vocab_size": SYSTEM},
     "an argument in a list": {"_target_": "firstlight.model.gpt.GPT", "_partial_": True, "vocab_size": [SYSTEM]},

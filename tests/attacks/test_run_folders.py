@@ -11,10 +11,10 @@ from doors import MARKER, RESUME, TOUCH
 from spoil import hostile_json, within
 
 from firstlight.cli import main
-from firstlight.compose import resumed_config
+from firstlight.commands.train import arguments
+from firstlight.compose.compose import resumed_config
 from firstlight.errors import ConfigError
-from firstlight.train import arguments
-from firstlight.training.run_folder import read_config
+from firstlight.runs.run_folder import read_config
 
 GO_ON = ["train", "resume=run", *RESUME]
 SECRET = "open-sesame-4b1d"

@@ -10,16 +10,16 @@ import yaml
 from doors import TRAIN
 from optuna.trial import TrialState
 
-from firstlight import train
 from firstlight.cli import main
-from firstlight.comparison.runs import find_runs
+from firstlight.commands import train
+from firstlight.compare.runs import find_runs
 from firstlight.errors import ConfigError, RunError
-from firstlight.sweeping.ledger import Ledger
-from firstlight.sweeping.plan import complete, planned
-from firstlight.sweeping.record import RECORD, read_record, trial_overrides
-from firstlight.sweeping.storage import DATABASE, backup_of
-from firstlight.sweeping.trial import make_way
-from firstlight.training.run_folder import CONFIG, ENVIRONMENT
+from firstlight.runs.run_folder import CONFIG, ENVIRONMENT
+from firstlight.sweep.ledger import Ledger
+from firstlight.sweep.plan import complete, planned
+from firstlight.sweep.record import RECORD, read_record, trial_overrides
+from firstlight.sweep.storage import DATABASE, backup_of
+from firstlight.sweep.trial import make_way
 
 SECRET = "open-sesame-4b1d"
 SWEEP = Path("sweep")

@@ -78,9 +78,9 @@ def test_runs_with_escapes_in_their_names_and_values_are_compared_without_them(t
         config = yaml.safe_load((run / ".hydra/config.yaml").read_text())
         config["optimizer"]["lr"] = value
         (run / ".hydra/config.yaml").write_text(yaml.safe_dump(config))
-    from firstlight.compare import compare, write_files
-    from firstlight.comparison.settings import Settings
-    from firstlight.comparison.table import tables
+    from firstlight.compare.command import compare, write_files
+    from firstlight.compare.settings import Settings
+    from firstlight.compare.table import tables
 
     settings = Settings(
         runs=["one", text.replace("/", "_")], metric="val/loss", weights="last", windows=0, accelerator="cpu",

@@ -7,7 +7,7 @@ import torch
 from firstlight.decoding.base import Continuation
 from firstlight.decoding.beam import BeamSearch
 from firstlight.decoding.greedy import Greedy
-from firstlight.weights.gpt2 import to_gpt2
+from firstlight.foreign.gpt2 import to_gpt2
 
 pytestmark = pytest.mark.cpu
 

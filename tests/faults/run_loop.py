@@ -17,8 +17,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 from tiny_run import TINY, rows_of, same_weights
 
+from firstlight.checkpoints.find import checkpoints_of
 from firstlight.cli import main
-from firstlight.weights.find import checkpoints_of
 
 faults = ctypes.CDLL(None)
 KINDS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO, "SIGKILL": -signal.SIGKILL}

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import torch
 
+from firstlight.checkpoints.find import checkpoints_of
+from firstlight.checkpoints.folder_io import RECORD, CheckpointFolderIO
+from firstlight.sources import load_checkpoint
 from firstlight.training.callbacks.checkpoint import Checkpoint
-from firstlight.training.checkpoint_io import RECORD, CheckpointFolderIO
 from firstlight.training.resume import find_resumed
-from firstlight.weights.checkpoint import load_checkpoint
-from firstlight.weights.find import checkpoints_of
 
 faults = ctypes.CDLL(None)
 KINDS = {

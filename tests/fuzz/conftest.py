@@ -31,8 +31,9 @@ def stops_at_work(monkeypatch):
 
     from firstlight.decoding.beam import BeamSearch
     from firstlight.decoding.stepwise import Stepwise
-    from firstlight.sweeping import loop
-    from firstlight.training import memory, run_folder
+    from firstlight.runs import run_folder
+    from firstlight.sweep import loop
+    from firstlight.training import memory
 
     def fit(trainer, *_, **__):
         for logger in trainer.loggers:

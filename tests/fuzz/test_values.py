@@ -11,14 +11,14 @@ from mutations import mutations, settings_of
 from omegaconf import DictConfig, OmegaConf
 
 from firstlight.cli import main
-from firstlight.compose import compose_config, explained, parse_arguments, parse_overrides
+from firstlight.commands.evaluate import arguments as evaluation_arguments
+from firstlight.commands.evaluate import evaluate
+from firstlight.commands.export import export
+from firstlight.commands.generate import generate
+from firstlight.commands.train import arguments as training_arguments
+from firstlight.compose.compose import compose_config, explained, parse_arguments, parse_overrides
 from firstlight.config import build, check_config
 from firstlight.errors import ConfigError, message_lines
-from firstlight.evaluate import arguments as evaluation_arguments
-from firstlight.evaluate import evaluate
-from firstlight.export import export
-from firstlight.generate import generate
-from firstlight.train import arguments as training_arguments
 from firstlight.training.fit import fit
 
 pytestmark = [

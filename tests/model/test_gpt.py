@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from firstlight.compose import compose_config
+from firstlight.compose.compose import compose_config
 from firstlight.config import build, to_plain
+from firstlight.foreign.book import from_book
 from firstlight.model.gpt import GPT
-from firstlight.weights.book import from_book
 
 pytestmark = pytest.mark.cpu
 

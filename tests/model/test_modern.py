@@ -6,7 +6,7 @@ import torch.nn.functional as F
 import transformers
 from torch import nn
 
-from firstlight.compose import compose_config
+from firstlight.compose.compose import compose_config
 from firstlight.config import build, to_plain
 from firstlight.model.modern import ModernGPT, rotated, rotation
 from firstlight.training.callbacks.throughput import training_flops_per_token

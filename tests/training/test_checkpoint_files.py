@@ -10,15 +10,15 @@ import pytest
 import torch
 from tiny_run import rows_of, same_weights
 
+from firstlight.checkpoints.find import best_of, checkpoints_of
+from firstlight.checkpoints.folder_io import CheckpointFolderIO
+from firstlight.checkpoints.manifest import MANIFEST, TRAINING_STATE, WEIGHTS, Manifest, StoredFile, read_manifest
 from firstlight.cli import main
+from firstlight.commands.description import check
 from firstlight.errors import ConfigError
+from firstlight.sources import load_checkpoint
 from firstlight.training.callbacks.checkpoint import Checkpoint
-from firstlight.training.checkpoint_io import CheckpointFolderIO
 from firstlight.training.resume import find_resumed
-from firstlight.weights.checkpoint import load_checkpoint
-from firstlight.weights.describe import check
-from firstlight.weights.find import best_of, checkpoints_of
-from firstlight.weights.manifest import MANIFEST, TRAINING_STATE, WEIGHTS, Manifest, StoredFile, read_manifest
 
 FILES = (MANIFEST, WEIGHTS, TRAINING_STATE)
 

@@ -13,9 +13,9 @@ import yaml
 from tiny_run import TINY, rows_of, same_weights, weights_of
 
 from firstlight.cli import main
+from firstlight.sources import find_checkpoint
 from firstlight.training.callbacks.plots import loss_figure
 from firstlight.training.loggers.csv import read_rows
-from firstlight.weights.find import find_checkpoint
 
 pytestmark = pytest.mark.cpu
 

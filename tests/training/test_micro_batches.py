@@ -8,16 +8,16 @@ import torch
 from stop_at import Crash
 from tiny_run import rows_of, same_weights, weights_of
 
+from firstlight.checkpoints.find import checkpoints_of
+from firstlight.checkpoints.manifest import read_manifest
 from firstlight.cli import main
 from firstlight.optim.adamw import adamw
+from firstlight.runs.run_folder import read_config
 from firstlight.training import fit, memory_limit, micro_batches
 from firstlight.training.evaluation import EvaluationModule
 from firstlight.training.memory_limit import Memory, host_memory
 from firstlight.training.micro_batches import cut, find_micro_batch_size, peak_memory
-from firstlight.training.run_folder import read_config
 from firstlight.training.trainer import Trainer
-from firstlight.weights.find import checkpoints_of
-from firstlight.weights.manifest import read_manifest
 
 pytestmark = pytest.mark.cpu
 

@@ -9,9 +9,9 @@ import yaml
 from stop_at import Crash
 from tiny_run import TINY, rows_of, same_weights
 
-from firstlight import train as train_module
 from firstlight.cli import main
-from firstlight.sweeping.plan import planned
+from firstlight.commands import train as train_module
+from firstlight.sweep.plan import planned
 
 STOP = ("+callbacks.stop._target_=stop_at.StopAt", "+callbacks.stop.batch=10")
 EVALUATION = ("evaluate", "accelerator=cpu")

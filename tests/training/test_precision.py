@@ -8,8 +8,8 @@ import yaml
 from tiny_run import rows_of, same_weights
 
 from firstlight.cli import main
+from firstlight.runs.run_folder import CONFIG
 from firstlight.training.precision import resolve_precision
-from firstlight.training.run_folder import CONFIG
 
 pytestmark = pytest.mark.cpu
 

@@ -1,5 +1,6 @@
 """A run that was stopped and continued is the run that was never stopped: bit for bit."""
 
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,11 +14,11 @@ from torch.utils.tensorboard import SummaryWriter
 from firstlight.cli import main
 from firstlight.decoding.greedy import Greedy
 from firstlight.overrides import quoted
+from firstlight.runs.samples_file import read_samples
 from firstlight.training.callbacks.sample_generation import SampleGeneration
 from firstlight.training.loggers.csv import CSVLogger, read_rows
 from firstlight.training.loggers.tensorboard import TensorBoardLogger, hide_from
-from firstlight.training.samples_file import read_samples
-from firstlight.verification.compare import curves_of
+from firstlight.verify.differences import curves_of
 
 pytestmark = pytest.mark.cpu
 LONG = pytest.mark.long
@@ -169,6 +170,15 @@ def test_nothing_vanishes_from_tensorboard_whatever_ends_a_run_as_it_hides_what_
     logged(TensorBoardLogger(save_dir=str(tmp_path), purge_step=5), range(5, 8))
     assert [step for step, _ in curves_of(tmp_path)["over_tokens/val/loss"]] == list(range(0, 800, 100))
     assert [value for _, value in curves_of(tmp_path)["Result/best_val_loss"]] == [9.0 - step for step in range(8)]
+
+
+def test_what_is_logged_again_within_the_same_second_is_read_after_what_it_hides(tmp_path):
+    """TensorBoard reads event files by name: the second, the host, then the process, where 10 comes before 9."""
+    logged(TensorBoardLogger(save_dir=str(tmp_path)), range(8))
+    [file] = tmp_path.glob("events.*")
+    file.rename(tmp_path / f"events.out.tfevents.{int(time.time())}.~.9.0")
+    logged(TensorBoardLogger(save_dir=str(tmp_path), purge_step=5), range(5, 10))
+    assert [step for step, _ in curves_of(tmp_path)["val/loss"]] == list(range(10))
 
 
 def test_what_earlier_versions_hid_from_tensorboard_by_mistake_is_shown_again(tmp_path):

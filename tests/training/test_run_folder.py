@@ -13,9 +13,9 @@ from at_each_operation import DONE, ends_of
 from firstlight import processes
 from firstlight.errors import ConfigError
 from firstlight.lock import WRITER
-from firstlight.training import run_folder
-from firstlight.training.plain_yaml import dump_plain_yaml, read_plain_yaml
-from firstlight.training.run_folder import CONFIG, OVERRIDES, new_run_folder, only_writer, read_config, read_record
+from firstlight.runs import run_folder
+from firstlight.runs.plain_yaml import dump_plain_yaml, read_plain_yaml
+from firstlight.runs.run_folder import CONFIG, OVERRIDES, new_run_folder, only_writer, read_config, read_record
 
 RECORDS = {"config": {"seed": 1}, "overrides": ["seed=1"]}
 
@@ -69,7 +69,7 @@ def test_a_folder_with_anything_else_in_it_is_left_alone(name):
 HOLD = """
 import sys
 from pathlib import Path
-from firstlight.training import run_folder
+from firstlight.runs import run_folder
 run_folder.environment = dict
 with run_folder.new_run_folder(Path("run"), config={}, overrides=[], is_fixed=True):
     print("held", flush=True)

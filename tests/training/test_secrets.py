@@ -12,7 +12,7 @@ import yaml
 from tiny_run import TINY, rows_of
 
 from firstlight.cli import main
-from firstlight.compose import resumed_config
+from firstlight.compose.compose import resumed_config
 from firstlight.processes import FIRST_PROCESS, RUN_FOLDER
 
 SECRET = "open-sesame-7f3a9c"
@@ -204,7 +204,7 @@ def test_a_traceback_of_a_defect_shows_no_secret(train, shown):
 
 def test_the_environment_itself_is_never_written():
     """`environment.json` is versions: whoever adds to it finds this test."""
-    from firstlight.training.run_folder import environment
+    from firstlight.runs.run_folder import environment
 
     kept = environment()
     assert SECRET not in str(kept)

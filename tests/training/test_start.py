@@ -6,10 +6,9 @@ import pytest
 import torch
 from tiny_run import TINY, rows_of, same_weights
 
+from firstlight.checkpoints.model_file import read_model_file, save_model_file
 from firstlight.cli import main
-from firstlight.weights.checkpoint import load_checkpoint
-from firstlight.weights.find import find_checkpoint
-from firstlight.weights.model_file import read_model_file, save_model_file
+from firstlight.sources import find_checkpoint, load_checkpoint
 
 IDS = torch.arange(8)[None]
 

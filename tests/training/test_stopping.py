@@ -10,12 +10,12 @@ import pytest
 from stop_at import Crash
 from tiny_run import TINY, rows_of, same_weights
 
+from firstlight.checkpoints.find import checkpoints_of
 from firstlight.cli import main
-from firstlight.sweeping.trial import PRELOADED
+from firstlight.sweep.trial import PRELOADED
 from firstlight.training.process import start_process, start_server
 from firstlight.training.stopping import StopSignals
-from firstlight.verification.compare import curves_of
-from firstlight.weights.find import checkpoints_of
+from firstlight.verify.differences import curves_of
 
 
 def with_callback(kind, **arguments):

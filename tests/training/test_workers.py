@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from tiny_run import TINY, rows_of, same_weights
 
+from firstlight.checkpoints.find import checkpoints_of
 from firstlight.cli import main
 from firstlight.data.windows import Windows
 from firstlight.process_group import started
-from firstlight.weights.find import checkpoints_of
 
 WORKERS = ["data.num_workers=2", "trainer.accumulate_grad_batches=3"]
 

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import torch
 
+from firstlight.sources import find_checkpoint, load_checkpoint
 from firstlight.training.loggers.csv import read_rows
-from firstlight.weights.checkpoint import load_checkpoint
-from firstlight.weights.find import find_checkpoint
 
 TINY = (
     "data=text", "data.path=text.txt", "tokenizer=bytes", "model.context_length=16", "model.emb_dim=16",

@@ -17,6 +17,11 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ProgressBar
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 from lightning.pytorch.loggers.logger import Logger
 
+from firstlight.checkpoints.checkpoint import Checkpoint as StoredCheckpoint
+from firstlight.checkpoints.find import CHECKPOINTS, best_of, checkpoints_of
+from firstlight.checkpoints.folder_io import clear_unfinished
+from firstlight.checkpoints.manifest import WEIGHTS
+from firstlight.checkpoints.model_file import save_model_file
 from firstlight.config import NonEmpty, Seed, blame, build
 from firstlight.data.datamodule import TextDataModule
 from firstlight.data.files import MissingFileError, user_path
@@ -38,33 +43,28 @@ from firstlight.optim.base import Schedule
 from firstlight.output import say
 from firstlight.process_group import end_with
 from firstlight.processes import first_process, is_further, shared_run_folder
-from firstlight.training import report
-from firstlight.training.callbacks.checkpoint import Checkpoint
-from firstlight.training.callbacks.sample_generation import SampleGeneration
-from firstlight.training.checkpoint_io import clear_unfinished
-from firstlight.training.compilation import Compilation, check_compiler
-from firstlight.training.evaluation import METRICS
-from firstlight.training.memory import check_memory, is_out_of_memory
-from firstlight.training.micro_batches import find_micro_batch_size, n_parts_of
-from firstlight.training.module import OnNan, OptimizerFactory, PretrainingModule
-from firstlight.training.places import MOVED
-from firstlight.training.precision import precision_notes, resolve_precision
-from firstlight.training.resume import Resumed, change_of_rate, check_resumable, find_resumed, keep_patience, why_ended
-from firstlight.training.run_folder import (
+from firstlight.runs.places import MOVED
+from firstlight.runs.run_folder import (
     AUTO,
     new_run_folder,
     only_writer,
     read_config,
     update_run_folder,
 )
+from firstlight.sources import find_checkpoint, load_checkpoint
+from firstlight.training import report
+from firstlight.training.callbacks.checkpoint import Checkpoint
+from firstlight.training.callbacks.sample_generation import SampleGeneration
+from firstlight.training.compilation import Compilation, check_compiler
+from firstlight.training.evaluation import METRICS
+from firstlight.training.memory import check_memory, is_out_of_memory
+from firstlight.training.micro_batches import find_micro_batch_size, n_parts_of
+from firstlight.training.module import OnNan, OptimizerFactory, PretrainingModule
+from firstlight.training.precision import precision_notes, resolve_precision
+from firstlight.training.resume import Resumed, change_of_rate, check_resumable, find_resumed, keep_patience, why_ended
 from firstlight.training.start import adopted, load_start, started_config
 from firstlight.training.stopping import REQUEUE_SIGNAL, Stopped, in_slurm_job, requeue_slurm_job
 from firstlight.training.trainer import Trainer, quiet, refusal
-from firstlight.weights.checkpoint import Checkpoint as StoredCheckpoint
-from firstlight.weights.checkpoint import load_checkpoint
-from firstlight.weights.find import CHECKPOINTS, best_of, checkpoints_of, find_checkpoint
-from firstlight.weights.manifest import WEIGHTS
-from firstlight.weights.model_file import save_model_file
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,9 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from firstlight.checkpoints.checkpoint import Checkpoint
+from firstlight.checkpoints.find import checkpoints_of
+from firstlight.checkpoints.manifest import MANIFEST, read_manifest
 from firstlight.config import blame, build, check_node
 from firstlight.data.datamodule import TextDataModule
 from firstlight.data.files import MissingFileError
@@ -12,13 +15,10 @@ from firstlight.data.order import SeededOrder
 from firstlight.errors import ConfigError, one_line
 from firstlight.interpolation import as_values, from_environment, given_again
 from firstlight.model.base import LanguageModel
+from firstlight.runs.places import MOVED, data_with_files, is_there, run_of
+from firstlight.runs.run_folder import read_config
 from firstlight.training.cluster import OwnProcesses
-from firstlight.training.places import MOVED, data_with_files, is_there, run_of
-from firstlight.training.run_folder import read_config
 from firstlight.training.trainer import quiet, refusal
-from firstlight.weights.checkpoint import Checkpoint
-from firstlight.weights.find import checkpoints_of
-from firstlight.weights.manifest import MANIFEST, read_manifest
 
 
 def text_of(loaded: Checkpoint, model: LanguageModel, split: str, data: dict[str, Any] | None = None) -> TextDataModule:

@@ -11,17 +11,17 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from firstlight.checkpoints.checkpoint import with_tied_names
+from firstlight.checkpoints.folder_io import RECORD
 from firstlight.data.datamodule import Batch, TextDataModule
 from firstlight.errors import DivergedError
 from firstlight.model.base import LanguageModel
 from firstlight.optim.base import Schedule
-from firstlight.training.checkpoint_io import RECORD
 from firstlight.training.evaluation import EvaluationModule
 from firstlight.training.late_check import LateCheck, StepRecord, handles_scaling
 from firstlight.training.micro_batches import cut
 from firstlight.training.nonfinite import MOST_SKIPPED, describe, largest, worst_windows
 from firstlight.training.trainer import Trainer
-from firstlight.weights.checkpoint import with_tied_names
 
 OptimizerFactory = Callable[[LanguageModel], Optimizer]
 OnNan = Literal["stop", "skip"]

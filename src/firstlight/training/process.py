@@ -4,11 +4,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from multiprocessing import get_all_start_methods, get_context, get_start_method, set_start_method
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import firstlight
 from firstlight.files import open_to_append
 from firstlight.process_group import end_with, let_signals_through, signals_held
 
@@ -45,6 +47,18 @@ def start_process(
     with signals_held():
         process.start()
     return process
+
+
+def run_command(words: Sequence[str]) -> int:
+    """`firstlight` with `words`, in this process, as a user would type it; the exit code.
+
+    The command line is looked up by name: it stands above everything that starts a process of its own with it.
+    """
+    main = import_module("firstlight.cli").main
+    script = Path(sys.executable).with_name("firstlight")
+    program = script if script.is_file() else Path(firstlight.__file__).with_name("__main__.py")
+    sys.argv = [str(program), *words]  # from which Lightning starts the processes of several devices
+    return main(list(words))
 
 
 def _child(

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from rich.filesize import decimal
 
+from firstlight.checkpoints.find import checkpoints_of
 from firstlight.data.datamodule import TextDataModule
 from firstlight.errors import printable, shell_word
 from firstlight.model.base import LanguageModel
@@ -12,7 +13,6 @@ from firstlight.overrides import command, program, setting
 from firstlight.training.micro_batches import n_parts_of
 from firstlight.training.module import PretrainingModule
 from firstlight.training.trainer import Trainer
-from firstlight.weights.find import checkpoints_of
 
 
 def opening(folder: Path, model: LanguageModel, data: TextDataModule, trainer: Trainer, moments: int) -> str:

@@ -8,15 +8,16 @@ from typing import Any
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
+from firstlight.checkpoints.checkpoint import load_plain
+from firstlight.checkpoints.find import CHECKPOINTS, checkpoints_of
+from firstlight.checkpoints.folder_io import RECORD
+from firstlight.checkpoints.manifest import TRAINING_STATE, WEIGHTS, Manifest, check_training_state, read_manifest
 from firstlight.data.datamodule import TextDataModule
 from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.errors import ConfigError, DamagedError, FinishedError
-from firstlight.training.checkpoint_io import RECORD
+from firstlight.sources import load_checkpoint
 from firstlight.training.loggers.csv import FILE_NAME as METRICS
 from firstlight.training.trainer import Trainer
-from firstlight.weights.checkpoint import load_checkpoint, load_plain
-from firstlight.weights.find import CHECKPOINTS, checkpoints_of
-from firstlight.weights.manifest import TRAINING_STATE, WEIGHTS, Manifest, check_training_state, read_manifest
 
 STATE_KEYS = {
     "global_step": int,

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
+from firstlight.checkpoints.checkpoint import Checkpoint, load_weights
 from firstlight.config import blame, build, check_node
 from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.errors import ConfigError
 from firstlight.model.base import LanguageModel
-from firstlight.weights.checkpoint import Checkpoint, load_weights
 
 
 def started_config(config: dict[str, Any], start: Checkpoint, overrides: Sequence[str]) -> dict[str, Any]:

@@ -16,16 +16,16 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from matplotlib.figure import Figure
 from pydantic import Field
 
+from firstlight.checkpoints.find import CHECKPOINTS, checkpoint_name
+from firstlight.checkpoints.folder_io import CheckpointFolderIO
 from firstlight.config import BatchSize, FinitePositive, Steps
 from firstlight.data.datamodule import TextDataModule
 from firstlight.errors import DivergedError, RunError, one_line
-from firstlight.training.checkpoint_io import CheckpointFolderIO
 from firstlight.training.cluster import OwnProcesses
 from firstlight.training.loggers.board import Board
 from firstlight.training.precision import Precision, resolve_precision
 from firstlight.training.stopping import Stopped, StopSignals
 from firstlight.training.watching import Failures, watch_callback, watch_logger
-from firstlight.weights.find import CHECKPOINTS, checkpoint_name
 
 TAKEN = {
     "check_val_every_n_epoch", "fast_dev_run", "limit_train_batches", "limit_val_batches", "max_time", "min_epochs",

@@ -6,12 +6,12 @@ from typing import Literal
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 from pydantic import NonNegativeInt, PositiveInt
 
+from firstlight.checkpoints.find import checkpoint_name, checkpoints_of, read_scores
+from firstlight.checkpoints.folder_io import discard
+from firstlight.checkpoints.manifest import TRAINING_STATE, read_manifest
 from firstlight.config import FinitePositive, Steps
 from firstlight.errors import ConfigError
-from firstlight.training.checkpoint_io import discard
 from firstlight.training.trainer import Trainer
-from firstlight.weights.find import checkpoint_name, checkpoints_of, read_scores
-from firstlight.weights.manifest import TRAINING_STATE, read_manifest
 
 Monitor = Literal["val/loss", "val/bits_per_byte", "val/perplexity", "train/loss"]
 

@@ -11,8 +11,8 @@ from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.decoding.base import Decoding
 from firstlight.files import append, open_to_append, sync
 from firstlight.model.base import LanguageModel
+from firstlight.runs.samples_file import FILE_NAME, end_of_samples, mark
 from firstlight.training.module import PretrainingModule
-from firstlight.training.samples_file import FILE_NAME, end_of_samples, mark
 from firstlight.training.trainer import Trainer
 from firstlight.training.watching import Watcher
 

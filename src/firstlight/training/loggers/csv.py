@@ -10,7 +10,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers.logger import Logger
 
 from firstlight.files import append, replacing
-from firstlight.training.metrics_file import FILE_NAME, read_rows
+from firstlight.runs.metrics_file import FILE_NAME, read_rows
 
 FIRST_COLUMNS = ("step", "tokens", "epoch", "train/loss", "val/loss")
 

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from firstlight.data.files import user_path
 from firstlight.files import locked, replace_text
-from firstlight.training.flat_config import hyperparameters
+from firstlight.runs.flat_config import hyperparameters
 from firstlight.training.loggers.board import require
 
 RUN_ID = ".mlflow_run"

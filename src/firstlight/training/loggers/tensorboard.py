@@ -20,7 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import scalar
 
 from firstlight.files import replacing, sync_folder
-from firstlight.training.flat_config import hyperparameters
+from firstlight.runs.flat_config import hyperparameters
 
 EVENT_FILES = "events.out.tfevents.*"
 OVER = "over_tokens/"
@@ -68,6 +68,8 @@ class TensorBoardLogger(LightningTensorBoardLogger):
         if self.purge_step:
             self.best = hide_from(Path(self.log_dir), self.purge_step)
             self.purge_step = 0
+        if self._experiment is None:
+            wait_for_the_next_name(Path(self.log_dir))
         return super().experiment
 
     @rank_zero_only
@@ -166,6 +168,21 @@ class _Logged:
     def before(self, step: int) -> dict[tuple[str, int], tuple[float, float]]:
         """The points over tokens that were logged before `step`, in their order."""
         return {point: self.over_tokens[point] for point in sorted(self.over_tokens) if self.steps[point[1]] < step}
+
+
+def wait_for_the_next_name(folder: Path) -> None:
+    """Wait until a new event file in `folder` sorts after those in it: TensorBoard reads them in the order of names.
+
+    A name begins with the second in which the file was made. Within one second the process's number decides, so what a
+    quickly resumed run logs could be read before what it hides, and be hidden itself.
+    """
+    newest = 0
+    for file in folder.glob(EVENT_FILES):
+        second = file.name.removeprefix("events.out.tfevents.").split(".")[0]
+        if second.isdecimal():
+            newest = max(newest, int(second))
+    while newest == int(time.time()):
+        time.sleep(0.02)
 
 
 def hide_from(folder: Path, step: int) -> float:

@@ -11,8 +11,8 @@ from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
 from matplotlib.figure import Figure
 
 from firstlight.files import replace_text
+from firstlight.runs.metrics_file import FILE_NAME, read_rows
 from firstlight.training.loggers.board import require
-from firstlight.training.metrics_file import FILE_NAME, read_rows
 
 RUN_ID = ".wandb_run"
 """File of the run folder: the id of its run at Weights & Biases."""

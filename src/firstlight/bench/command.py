@@ -1,0 +1,135 @@
+"""`firstlight bench`: how fast this config trains on this machine, where the time goes, and what would be faster."""
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from firstlight.bench.figure import ladder_figure
+from firstlight.bench.ladder import Ladder, suggestions
+from firstlight.bench.machine import describe_machine
+from firstlight.bench.report import Own, as_data, ladder_table, machine_table, own_table, words
+from firstlight.bench.runs import FailedError, measure, peak_memory, reset_peak_memory
+from firstlight.bench.settings import Settings, check_measurable, shortening
+from firstlight.commands import train
+from firstlight.config import build
+from firstlight.console import SafeConsole
+from firstlight.data.files import user_path
+from firstlight.errors import ConfigError, RunError, shorten
+from firstlight.files import replace_text, replacing
+from firstlight.runs.run_config import RunConfig
+from firstlight.runs.run_folder import numbered
+from firstlight.training.allocation import keep_freed_memory
+
+DATA, FIGURE = "bench.json", "bench.png"
+
+
+def arguments(config: DictConfig) -> tuple[RunConfig, Settings]:
+    """The composed config as the config of a short run, and the settings.
+
+    Raises:
+        ConfigError: it is not valid, or its runs cannot be measured.
+    """
+    run, values = train.arguments_with(config, "bench", Settings)
+    settings = Settings(**values)
+    check_measurable(run.plain)
+    build(run.plain)  # what constructors refuse
+    return run.changed(shortening(run.plain, settings)), settings
+
+
+def main(config: DictConfig) -> None:
+    """Measure; print and write what was found.
+
+    Raises:
+        RunError: the config itself cannot be measured.
+    """
+    run, settings = arguments(config)
+    keep_freed_memory()  # as train does
+    # Not what sys.stdout is while a run is kept quiet.
+    console = SafeConsole(width=None if sys.stdout.isatty() else 140, file=sys.stdout)
+    with _new_folder(user_path(run.plain["output_dir"])) as folder:
+        runs = tempfile.TemporaryDirectory(prefix="runs_", dir=folder, ignore_cleanup_errors=True)
+        with runs as work, console.status("this config") as status:
+            own, machine, ladder = _measured(run, settings, Path(work), console, status.update)
+        suggestion, larger = suggestions(ladder)
+        console.print(ladder_table(ladder))
+        for rung in ladder.rungs:
+            if rung.problem:
+                console.print(f"not measured: {rung.name} ({rung.problem})", soft_wrap=True)
+        for step in ladder.left_out:
+            console.print(f"left out: {step.name} ({step.left_out})")
+        console.print(f"\n{words(suggestion, larger, settings.tolerance)}\n", soft_wrap=True)
+        title = f"{own.name}: training on {machine['device']}, {machine['threads']} threads"
+        data = json.dumps(as_data(machine, own, ladder, suggestion, larger), indent=2)
+        try:
+            replace_text(folder / DATA, f"{data}\n")
+            with replacing(folder / FIGURE, "wb") as file:
+                ladder_figure(ladder.measured, title).savefig(file, dpi=150, format="png")
+        except OSError as error:
+            raise RunError(f"what was found cannot be written to {folder}: {error.strerror}") from error
+        console.print(f"{folder / DATA}\n{folder / FIGURE}", soft_wrap=True)
+
+
+def _measured(
+    run: RunConfig, settings: Settings, work: Path, console: SafeConsole, tell: Callable[[str], None]
+) -> tuple[Own, dict[str, Any], Ladder]:
+    """The config as it is, first of all, while nothing else has taken memory; the machine; the ladder."""
+    reset_peak_memory()
+    try:
+        first = measure(run, settings.warmup_steps, work / "own")
+        peak = peak_memory(first.timing.device)
+        parts = measure(run, settings.warmup_steps, work / "parts", in_parts=True).timing.breakdown()
+    except FailedError as error:
+        raise FailedError(f"this config cannot be measured: {error}") from None
+    timing = first.timing
+    tell("the machine")
+    machine = describe_machine(timing.device, timing.dtype)
+    rate = machine["flops_per_second"][machine["training_dtype"]]
+    own = Own(
+        name=run.plain["name"],
+        precision=timing.precision,
+        tokens_per_step=timing.tokens_per_step,
+        tokens_per_second=timing.tokens_per_second,
+        mfu=timing.tokens_per_second * timing.flops_per_token / rate if rate else None,
+        loss=first.loss,
+        peak=peak,
+        peak_is_of="of the GPU's" if timing.device.type == "cuda" else "of the process, with Python and torch",
+        parts=parts,
+    )
+    console.print(machine_table(machine))
+    console.print(own_table(own))
+    ladder = Ladder(run, settings, device=timing.device, peak=peak, work=work, tell=tell)
+    ladder.climb()
+    return own, machine, ladder
+
+
+@contextmanager
+def _new_folder(wanted: Path) -> Iterator[Path]:
+    """The folder `wanted`, or `wanted_2`, ...: the first that is new. It goes again if nothing is in it at the end."""
+    new = [folder for folder in wanted.absolute().parents if not folder.exists()]
+    try:
+        wanted.parent.mkdir(parents=True, exist_ok=True)
+        folder = next(folder for folder in numbered(wanted) if _is_made(folder))
+    except OSError as error:
+        shown = shorten(str(wanted))
+        raise ConfigError(f"output_dir ({shown}) cannot be made: {error.strerror}; give output_dir=...") from None
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):  # something is in it, or somebody else uses them now
+            for made in [folder, *new]:
+                made.rmdir()
+
+
+def _is_made(folder: Path) -> bool:
+    """Make `folder`, unless it is there."""
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return False
+    return True

@@ -1,0 +1,105 @@
+"""checkpoint.json: what a checkpoint folder holds, to be read without its tensors, and whether it is still whole."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, field_validator
+
+from firstlight.checkpoints.model_file import FORMAT
+from firstlight.data.files import read_limited
+from firstlight.errors import ConfigError, DamagedError, shorten
+
+MANIFEST, WEIGHTS, TRAINING_STATE = "checkpoint.json", "model.safetensors", "training_state.pt"
+
+MAX_BYTES = 2**20
+"""Of a manifest, which has some 1 kB."""
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class StoredFile(BaseModel):
+    """A file of a checkpoint. `sha256` is of its bytes; of the weights the one that they carry with them."""
+
+    bytes: NonNegativeInt
+    sha256: Digest
+
+
+class Manifest(BaseModel):
+    """`metrics` are of this step, none if the model was not evaluated then; the best has the lowest `monitor`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: int
+    step: NonNegativeInt
+    tokens: NonNegativeInt
+    monitor: str
+    metrics: dict[str, float]
+    fingerprint: dict[str, int | str]
+    files: dict[str, StoredFile]
+
+    @field_validator("files")
+    @classmethod
+    def _are_of_a_checkpoint(cls, files: dict[str, StoredFile]) -> dict[str, StoredFile]:
+        if WEIGHTS not in files or not files.keys() <= {WEIGHTS, TRAINING_STATE}:
+            raise ValueError("not the files of a checkpoint")
+        return files
+
+    def to_json(self) -> bytes:
+        """The file's content, which ends with the checksum of the rest."""
+        content = self.model_dump()
+        return json.dumps({**content, "sha256": _digest(content)}, indent=2).encode() + b"\n"
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def is_checkpoint_folder(folder: Path) -> bool:
+    """Is it one of ours, whole or not?"""
+    return (folder / MANIFEST).is_file() or re.fullmatch(r"step_\d{8,}", folder.name) is not None
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a checkpoint folder.
+
+    Raises:
+        DamagedError: it is missing or not whole.
+        ConfigError: of another version.
+    """
+    file = folder / MANIFEST
+    try:
+        content = read_limited(file, MAX_BYTES)
+        document: Any = json.loads(content)
+        if not isinstance(document, dict) or document.pop("sha256", None) != _digest(document):
+            raise DamagedError(f"{folder}: damaged ({MANIFEST} does not have its checksum)")
+        if document.get("format") != FORMAT:
+            version = shorten(repr(document.get("format")))
+            raise ConfigError(f"{folder}: written in format {version}; this firstlight reads {FORMAT}")
+        manifest = Manifest.model_validate(document)
+    except ConfigError:
+        raise
+    except OSError as error:
+        raise DamagedError(f"{folder}: damaged, or not a checkpoint ({MANIFEST}: {error.strerror})") from None
+    except (ValidationError, ValueError, RecursionError):
+        raise DamagedError(f"{folder}: damaged ({MANIFEST} is not what firstlight writes)") from None
+    if manifest.to_json() != content:  # the same values, other bytes
+        raise DamagedError(f"{folder}: damaged ({MANIFEST} is not what firstlight writes)")
+    return manifest
+
+
+def check_training_state(folder: Path, manifest: Manifest) -> None:
+    """Raises DamagedError unless the optimizer's part of the checkpoint is there and bit for bit what was written."""
+    file, stored = folder / TRAINING_STATE, manifest.files.get(TRAINING_STATE)
+    if stored is None:
+        raise DamagedError(f"{folder}: damaged ({MANIFEST} tells of no {TRAINING_STATE})")
+    try:
+        with file.open("rb") as stream:
+            size, sha256 = file.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise DamagedError(f"{file}: cannot be read ({error.strerror})") from None
+    if size != stored.bytes:
+        raise DamagedError(f"{file}: damaged ({size:,} of {stored.bytes:,} bytes)")
+    if sha256 != stored.sha256:
+        raise DamagedError(f"{file}: damaged: it does not have the checksum it was saved with")

@@ -1,0 +1,120 @@
+"""`firstlight evaluate`: loss, perplexity and bits per byte of a checkpoint on a text, or its results on tasks."""
+
+import json
+from importlib.util import find_spec
+from typing import Annotated, Any, Literal
+
+import lightning.pytorch as pl
+from omegaconf import DictConfig, OmegaConf, open_dict
+from pydantic import Field
+
+from firstlight.checkpoints.checkpoint import Checkpoint
+from firstlight.config import BatchSize, NonEmpty, Steps, check_config
+from firstlight.data.datamodule import TextDataModule
+from firstlight.errors import ConfigError
+from firstlight.model.base import LanguageModel
+from firstlight.model.int8 import quantize_int8
+from firstlight.output import note, write
+from firstlight.sources import find_checkpoint, load_checkpoint
+from firstlight.training.evaluation import EvaluationModule
+from firstlight.training.measuring import evaluation_trainer, text_of
+
+
+def evaluate(
+    *,
+    checkpoint: str,
+    split: Literal["train", "val", "test", "all"] = "val",
+    accelerator: str = "auto",
+    precision: Literal["32-true", "bf16-mixed", "bf16-true", "int8"] = "32-true",
+    data: dict[str, Any] | None = None,
+    tasks: NonEmpty | Annotated[list[NonEmpty], Field(min_length=1)] | None = None,
+    num_fewshot: Annotated[int, Field(ge=0, le=1024)] | None = None,
+    limit: Steps | None = None,
+    batch_size: BatchSize = 8,
+) -> dict[str, float]:
+    """Measure a checkpoint on all of `split`; `data` is a section of the config, null the checkpoint's own.
+
+    A text is split as in training, so `split` is a part of it; "all" is the whole text. With `tasks` it is measured on
+    those of lm-eval instead, `batch_size` examples at a time, and the keys are `task/metric`.
+
+    Raises:
+        ConfigError: no such checkpoint, split, text, task or device; settings that contradict each other.
+    """
+    names = [tasks] if isinstance(tasks, str) else tasks
+    _check_settings(names, split, data, num_fewshot, limit)
+    loaded = load_checkpoint(find_checkpoint(checkpoint))
+    trainer = evaluation_trainer(accelerator, precision)
+    if names is None:
+        return _on_text(loaded, _model(loaded, precision), trainer, split, data)
+    from firstlight.lm_eval.adapter import HarnessLM
+    from firstlight.lm_eval.tasks import run_tasks
+
+    model = _model(loaded, precision).to(trainer.strategy.root_device)
+    trainer.precision_plugin.convert_module(model)
+    lm = HarnessLM(model, loaded.build_tokenizer(), batch_size=batch_size)
+    with trainer.precision_plugin.forward_context():
+        return run_tasks(lm, names, num_fewshot=num_fewshot, limit=limit)
+
+
+def _check_settings(
+    tasks: list[str] | None, split: str, data: dict[str, Any] | None, num_fewshot: int | None, limit: int | None
+) -> None:
+    if tasks is None and (num_fewshot, limit) != (None, None):
+        raise ConfigError("num_fewshot and limit are about tasks: give tasks=[...] with them")
+    if tasks is not None and (data is not None or split != "val"):
+        raise ConfigError("tasks bring their own data: give tasks, or data and split, not both")
+    if tasks is not None and find_spec("lm_eval") is None:
+        raise ConfigError("tasks need lm-eval: pip install 'firstlight[lm-eval]'")
+
+
+def _model(loaded: Checkpoint, precision: str) -> LanguageModel:
+    model = loaded.build_model()
+    return quantize_int8(model.fused()) if precision == "int8" else model
+
+
+def _on_text(
+    loaded: Checkpoint, model: LanguageModel, trainer: pl.Trainer, split: str, data: dict[str, Any] | None
+) -> dict[str, float]:
+    text = text_of(loaded, model, split, data)
+    for oddity in text.notes:
+        note(oddity)
+    module = EvaluationModule(model, text.tokenizer.byte_lengths)
+    module.splits = [split]
+    trainer.validate(module, dataloaders=text.eval_dataloader(split), verbose=False)
+    if text.worker_failure is not None:
+        note(f"{text.worker_failure}; nothing of the text was left out")
+    _note_left_out(text, split)
+    return {**module.metrics, f"{split}/tokens": text.n_scored(split)}
+
+
+def _note_left_out(text: TextDataModule, split: str) -> None:
+    """Say which predictions of `split` were not scored, if its end was left out."""
+    left_out = text.eval_windows(split).n_rest
+    if text.eval_last_window or left_out == 0:
+        return
+    note(
+        f"the last {left_out:,} of {len(text.ids[split]) - 1:,} predictions are left out: they do not fill a "
+        f"window of {text.context_length} tokens, and data.eval_last_window is false in the config of this run "
+        "(name its text with data=... to score them too)"
+    )
+
+
+def arguments(config: DictConfig) -> dict[str, Any]:
+    """The composed config as arguments of `evaluate`; without a data section it is the checkpoint's.
+
+    Raises:
+        ConfigError: it is not valid.
+    """
+    with open_dict(config):
+        section = config.setdefault("data", None)
+        if isinstance(section, DictConfig) and OmegaConf.is_interpolation(section, "context_length"):
+            del section["context_length"]  # the model's, which only the checkpoint knows
+    return check_config(config, evaluate)
+
+
+def main(config: DictConfig) -> float | None:
+    """Print the metrics as one JSON object; return the loss, if it is a text that was measured on."""
+    plain = arguments(config)
+    metrics = evaluate(**plain)
+    write(json.dumps(metrics) + "\n")
+    return metrics.get(f"{plain['split']}/loss")

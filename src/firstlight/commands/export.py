@@ -1,0 +1,55 @@
+"""`firstlight export`: a checkpoint in a format that other programs read."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import DictConfig
+
+from firstlight.config import NonEmpty, build, check_config
+from firstlight.data.files import user_path
+from firstlight.errors import ConfigError, shell_word
+from firstlight.foreign.export import check_free, export_huggingface, export_safetensors
+from firstlight.output import say
+from firstlight.overrides import setting, typed
+from firstlight.sources import find_checkpoint, load_checkpoint
+
+
+def export(*, checkpoint: NonEmpty, out: NonEmpty, format: Literal["hf", "safetensors"] = "hf") -> Path:
+    """Write the model of `checkpoint` to `out`, which appears whole or not at all; return its path.
+
+    Raises:
+        ConfigError: no such checkpoint, a model that `format` has no place for, or `out` is there or not writable.
+    """
+    path = user_path(out)
+    if format == "safetensors" and path.suffix != ".safetensors":
+        raise ConfigError(f"out ({out}): with format=safetensors a file is written, give out=FILE.safetensors")
+    check_free(path)
+    loaded = load_checkpoint(find_checkpoint(checkpoint))
+    model, tokenizer = loaded.build_model(), loaded.build_tokenizer()
+    if format == "hf":
+        export_huggingface(model, tokenizer, path)
+    else:
+        export_safetensors(model, tokenizer, path, config=loaded.config)
+    return path
+
+
+def arguments(config: DictConfig) -> dict[str, Any]:
+    """The composed config as plain arguments of `export`.
+
+    Raises:
+        ConfigError: it is not valid.
+    """
+    return check_config(config, export)
+
+
+def main(config: DictConfig) -> None:
+    """Print what was written, where, and how large it is."""
+    plain = arguments(config)
+    path = export(**build(plain))
+    if plain["format"] == "hf":
+        size = sum(file.stat().st_size for file in path.iterdir())
+        load = f"; load it with transformers.AutoModelForCausalLM.from_pretrained({str(path)!r})"
+        say(f"wrote the model in Hugging Face's format to {path} ({size / 1e6:,.1f} MB){load}")
+    else:
+        load = shell_word(typed(setting("checkpoint", str(path))))
+        say(f"wrote the weights to {path} ({path.stat().st_size / 1e6:,.1f} MB); load them with {load}")

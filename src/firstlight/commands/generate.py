@@ -1,0 +1,282 @@
+"""`firstlight generate`: continue prompts with a checkpoint."""
+
+import functools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import torch
+from omegaconf import DictConfig
+from pydantic import Field
+
+from firstlight.config import BatchSize, NewTokens, NonEmpty, Seed, blame, build, check_config
+from firstlight.data.files import read_text, user_path
+from firstlight.data.tokenizers.base import END_OF_TEXT, Tokenizer
+from firstlight.decoding.base import Continuation, Decoding, derived_seed
+from firstlight.decoding.context import Context
+from firstlight.decoding.prompt_lookup import NGrams, PromptLookup
+from firstlight.decoding.stepwise import Stepwise, Token, gather
+from firstlight.decoding.stop import StopStrings, TextStream
+from firstlight.errors import ConfigError, shorten
+from firstlight.model.base import LanguageModel
+from firstlight.model.int8 import quantize_int8
+from firstlight.output import is_unicode, note, write
+from firstlight.sources import find_checkpoint, load_checkpoint
+
+RULE = "-" * 80 + "\n"
+"""Between two texts."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What is to be continued; the draws for it are a function of `seed` alone."""
+
+    text: str
+    ids: list[int]
+    seed: int
+
+
+def generate(
+    *,
+    checkpoint: NonEmpty,
+    decoding: Decoding,
+    prompt: str | None = None,
+    prompts: NonEmpty | None = None,
+    special_tokens: bool | None = None,
+    max_new_tokens: NewTokens = 200,
+    num_samples: Annotated[int, Field(gt=0, le=4096)] = 1,
+    stop: NonEmpty | list[NonEmpty] | None = None,
+    seed: Seed = 123,
+    stream: bool = False,
+    format: Literal["text", "jsonl"] = "text",
+    logprobs: bool = False,
+    batch_size: BatchSize = 8,
+    prompt_lookup: Annotated[int, Field(ge=2, le=1024)] | None = None,
+    lookup_text: NonEmpty | None = None,
+    accelerator: str = "auto",
+    precision: Literal["32-true", "bf16-true", "int8"] = "32-true",
+) -> Iterator[str]:
+    """Continue prompts as `conf/generate.yaml`, whose keys are these arguments, says; return the output in pieces.
+
+    Raises:
+        ConfigError: no such checkpoint, file or device; a prompt that is empty, has special tokens, or is longer than
+            the model's context; settings that contradict each other.
+    """
+    _check_settings(decoding, stream, format, logprobs, prompt_lookup, lookup_text)
+    texts = _texts(prompt, prompts)
+    device = _device(accelerator, precision)
+    lookup = _read("lookup_text", lookup_text) if lookup_text else ""
+    model, tokenizer = _load(checkpoint)
+    ids = [_encode(text, tokenizer, special_tokens, model.context_length) for text in texts]
+    try:
+        decoding.check(model, num_samples)
+    except ValueError as error:
+        raise blame("decoding", error) from error
+    seeds = [derived_seed(seed, prompt=number) for number in range(len(texts))]
+    todo = [Prompt(*each) for each in zip(texts, ids, seeds, strict=True)]
+    stops = StopStrings(_stop_strings(stop), tokenizer.text_bytes)
+    model = _placed(model, device, precision)
+    settings = {
+        "max_new_tokens": max_new_tokens,
+        "eos_id": tokenizer.end_of_text,
+        "stop": stops if stop else None,
+        "unused": tokenizer.without_token(model.vocab_size),
+    }
+    if stream or prompt_lookup:
+        assert isinstance(decoding, Stepwise)
+        text = NGrams(tokenizer.encode(lookup))
+        context = functools.partial(PromptLookup, max_guesses=prompt_lookup, text=text) if prompt_lookup else Context
+        decode = functools.partial(decoding.stream, model, make_context=context, **settings)
+        rows = _one_by_one(todo, num_samples, decode)
+        if stream:
+            return _streamed(rows, stops)
+        found = ((prompt, gather(tokens, 1, 1)[0][0]) for prompt, tokens in rows)
+    else:
+        decode = functools.partial(decoding.generate, model, **settings)
+        room = model.context_length - max_new_tokens
+        found = _in_batches(todo, num_samples, batch_size, room, decode)
+    if format == "jsonl":
+        return (_json_line(prompt, row, stops, tokenizer, logprobs) for prompt, row in found)
+    return _as_text(found, stops)
+
+
+def _load(checkpoint: str) -> tuple[LanguageModel, Tokenizer]:
+    """Model and tokenizer; nothing else keeps the weights alive."""
+    loaded = load_checkpoint(find_checkpoint(checkpoint))
+    return loaded.build_model(), loaded.build_tokenizer()
+
+
+def _in_batches(
+    prompts: list[Prompt], num_samples: int, batch_size: int, room: int, decode: Callable[..., Any]
+) -> Iterator[tuple[Prompt, Continuation]]:
+    """Continue the prompts, about `batch_size` continuations at a time.
+
+    Of a batch, prompts of more than `room` tokens go by themselves: past the context everything is computed again for
+    each token, and the others need not wait for that.
+    """
+    size = max(1, batch_size // num_samples)
+    for first in range(0, len(prompts), size):
+        batch = prompts[first : first + size]
+        found: dict[int, list[Continuation]] = {}
+        for is_long in (False, True):
+            numbers = [n for n, prompt in enumerate(batch) if (len(prompt.ids) > room) is is_long]
+            if numbers:
+                ids, seeds = [batch[n].ids for n in numbers], [batch[n].seed for n in numbers]
+                found |= zip(numbers, decode(ids, num_samples=num_samples, seeds=seeds), strict=True)
+        for number, prompt in enumerate(batch):
+            yield from ((prompt, continuation) for continuation in found[number])
+
+
+def _one_by_one(
+    prompts: list[Prompt], num_samples: int, decode: Callable[..., Iterator[Token]]
+) -> Iterator[tuple[Prompt, Iterator[Token]]]:
+    """Each continuation of each prompt as a stream of its tokens, which are those of a batch."""
+    for prompt in prompts:
+        for sample in range(num_samples):
+            yield prompt, decode([prompt.ids], seeds=[derived_seed(prompt.seed, sample=sample)])
+
+
+def _streamed(rows: Iterator[tuple[Prompt, Iterator[Token]]], stops: StopStrings) -> Iterator[str]:
+    reasons = []
+    for number, (prompt, tokens) in enumerate(rows):
+        yield (RULE if number else "") + prompt.text
+        text, reason = TextStream(stops), None
+        for token in tokens:
+            reason = token.finish_reason
+            yield text.feed([token.id], last=reason is not None)
+        reasons.append(reason)
+        yield "\n"
+    _note_missing_stop(stops, reasons)
+
+
+def _as_text(found: Iterator[tuple[Prompt, Continuation]], stops: StopStrings) -> Iterator[str]:
+    reasons = []
+    for number, (prompt, row) in enumerate(found):
+        reasons.append(row.finish_reason)
+        yield f"{RULE if number else ''}{prompt.text}{stops.text(row.ids)}\n"
+    _note_missing_stop(stops, reasons)
+
+
+def _json_line(prompt: Prompt, row: Continuation, stops: StopStrings, tokenizer: Tokenizer, logprobs: bool) -> str:
+    record: dict[str, Any] = {
+        "prompt": prompt.text,
+        "text": stops.text(row.ids),
+        "finish_reason": row.finish_reason,
+    }
+    if row.score is not None:
+        record["score"] = row.score
+    if logprobs:
+        record |= {"ids": row.ids, "tokens": [tokenizer.decode([i]) for i in row.ids], "logprobs": row.logprobs}
+    return json.dumps(record, ensure_ascii=not is_unicode()) + "\n"
+
+
+def _note_missing_stop(stops: StopStrings, reasons: Sequence[str | None]) -> None:
+    missing = reasons.count("length")
+    if stops.stops and missing:
+        note(f"no stop string came within max_new_tokens ({missing} of {len(reasons)} texts)")
+
+
+def _check_settings(
+    decoding: Decoding, stream: bool, format: str, logprobs: bool, prompt_lookup: int | None, lookup_text: str | None
+) -> None:
+    stepwise = isinstance(decoding, Stepwise)
+    if stream and format == "jsonl":
+        raise ConfigError("stream=true shows text as it comes, format=jsonl writes whole lines: choose one of them")
+    if logprobs and format != "jsonl":
+        raise ConfigError("logprobs=true needs format=jsonl")
+    if stream and not stepwise:
+        raise ConfigError("stream=true needs a decoding that settles one token after another; beam search does not")
+    if prompt_lookup and not stepwise:
+        raise ConfigError("prompt_lookup serves decodings that settle one token after another; beam search does not")
+    if lookup_text and not prompt_lookup:
+        raise ConfigError("lookup_text is where prompt_lookup looks, too: give prompt_lookup=7 with it")
+
+
+def _texts(prompt: str | None, file: str | None) -> list[str]:
+    """The prompts: the one on the command line, or the lines of a file that are not blank."""
+    if (prompt is None) == (file is None):
+        raise ConfigError('give one of prompt="some words to continue" and prompts=FILE, with a prompt a line')
+    if file is None:
+        return [prompt or ""]
+    lines = [line for line in _read("prompts", file).split("\n") if line.strip()]
+    if not lines:
+        raise ConfigError(f"prompts ({file}) has no prompt in it: write one a line")
+    return lines
+
+
+def _read(key: str, file: str) -> str:
+    try:
+        return read_text(user_path(file))
+    except ValueError as error:
+        raise ConfigError(f"{key}: {error}") from None
+
+
+def _encode(text: str, tokenizer: Tokenizer, special_tokens: bool | None, context_length: int) -> list[int]:
+    """Ids of a prompt.
+
+    Raises:
+        ConfigError: it cannot be continued as it is.
+    """
+    shown = shorten(repr(text))
+    if special_tokens is None and END_OF_TEXT in text:
+        raise ConfigError(
+            f"prompt ({shown}) has {END_OF_TEXT} in it: say special_tokens=true for the token that ends a document, "
+            "false for these characters"
+        )
+    ids = tokenizer.encode(text, special_tokens=bool(special_tokens))
+    if not ids:
+        raise ConfigError('prompt is empty; give prompt="some words to continue"')
+    if len(ids) > context_length:
+        raise ConfigError(
+            f"prompt ({shown}) has {len(ids)} tokens, more than the model's context of {context_length}: shorten it"
+        )
+    return ids
+
+
+def _stop_strings(stop: str | list[str] | None) -> list[str]:
+    strings = [stop] if isinstance(stop, str) else stop or []
+    return [string.replace("\\n", "\n") for string in strings]
+
+
+def _placed(model: LanguageModel, device: torch.device, precision: str) -> LanguageModel:
+    if precision == "int8":
+        return quantize_int8(model.fused())
+    return model.to(device, torch.bfloat16 if precision == "bf16-true" else torch.float32).fused()
+
+
+def arguments(config: DictConfig) -> dict[str, Any]:
+    """The composed config as plain arguments of `generate`.
+
+    Raises:
+        ConfigError: it is not valid.
+    """
+    return check_config(config, generate)
+
+
+def main(config: DictConfig) -> None:
+    """Print the texts as they come."""
+    for piece in generate(**build(arguments(config))):
+        write(piece)
+
+
+def _device(accelerator: str, precision: str) -> torch.device:
+    """The device to generate on; "auto" takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        ConfigError: it is not to be had here.
+    """
+    best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    name = {"auto": best, "gpu": best if best != "cpu" else "cuda"}.get(accelerator, accelerator)
+    try:
+        device = torch.device(name)
+        float(torch.zeros(1, device=device))
+        torch.Generator(device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = shorten((str(error).splitlines() or [""])[0])
+        raise ConfigError(
+            f"accelerator ({accelerator}) is not to be had here: {reason} (accelerator=cpu always works)"
+        ) from None
+    if precision == "int8" and device.type != "cpu":
+        raise ConfigError(f"precision=int8 is for the CPU, not {device}: give accelerator=cpu, or precision=bf16-true")
+    return device

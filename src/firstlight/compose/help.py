@@ -1,0 +1,105 @@
+"""`firstlight VERB --help`: every key of the composed config with the comment that its YAML file gives it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+
+from firstlight.compose.compose import compose_config
+from firstlight.overrides import commented, conf_dir
+
+LIST_GROUPS = ("callbacks", "logger")
+"""Groups of which several are chosen, each with a section of its name: Hydra does not record those choices."""
+
+
+def help_text(verb: str, purpose: str, overrides: list[str], config_dir: str | None) -> str:
+    """The page that `--help` prints for `verb`, composed with `overrides`."""
+    config = compose_config(verb, overrides, config_dir, with_hydra=True)
+    folders = [Path(d) for d in ([config_dir] if config_dir else [])] + [Path(conf_dir())]
+    choices = {g: c for g, c in config.hydra.runtime.choices.items() if c is not None and not g.startswith("hydra/")}
+    choices |= {group: list(config[group]) for group in LIST_GROUPS if config.get(group)}
+    comments = _all_comments(verb, choices, folders)
+    with_choice = OmegaConf.masked_copy(config, [str(k) for k in config if k != "hydra"])
+    plain = OmegaConf.to_container(with_choice, resolve=False)
+
+    lines = [f"firstlight {verb}: {purpose}", "", f"usage: firstlight {verb} [key=value ...]", ""]
+    groups, of_verb = [], _groups(verb, folders)
+    for group in sorted(p.name for p in folders[-1].iterdir() if p.is_dir()):
+        if group in choices or group in of_verb:
+            options = sorted({f.stem for d in folders if (d / group).is_dir() for f in (d / group).glob("*.yaml")})
+            chosen = choices.get(group, "none")
+            groups.append(f"  {group}={_show_choice(chosen)}  of: {', '.join(o for o in options if o != 'base')}")
+    if groups:
+        heading = "Groups: choose one with group=choice (callbacks and logger take a list: callbacks=[default,x])"
+        lines += [heading, "", *groups, ""]
+    lines += ["Values: a text is taken as it is typed, or what is in Hydra's quotes; prose every character of it", ""]
+    lines += ["Keys: set one with key=value; the value shown is the default of this composition", ""]
+    lines += [f"  {line}" for line in _key_lines(plain, "", comments)]
+    return "\n".join(lines) + "\n"
+
+
+def _show_choice(chosen: Any) -> str:
+    return f"[{','.join(chosen)}]" if isinstance(chosen, list) else str(chosen)
+
+
+def _groups(verb: str, folders: list[Path]) -> set[str]:
+    """The groups of which the primary config of `verb`, or a file it is based on, makes a choice."""
+    files = [file.read_text(encoding="utf-8") for file, _ in _with_bases(Path(f"{verb}.yaml"), "", folders)]
+    defaults = [item for text in files for item in yaml.safe_load(text).get("defaults", [])]
+    return {str(key).split()[-1].lstrip("/") for item in defaults if isinstance(item, dict) for key in item}
+
+
+def _key_lines(node: Any, path: str, comments: dict[str, str]) -> Iterator[str]:
+    for key, value in node.items():
+        name = f"{path}{key}"
+        if str(key).startswith("_"):
+            continue
+        if isinstance(value, dict) and (not comments.get(name) or any(k.startswith(f"{name}.") for k in comments)):
+            yield from _key_lines(value, f"{name}.", comments)
+            continue
+        setting = f"{name}={_show(value)}"
+        comment = comments.get(name, "")
+        yield f"{setting:<52} # {comment}" if comment else setting
+
+
+def _show(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value).replace("'", "") if isinstance(value, list | dict) else str(value)
+
+
+def _all_comments(verb: str, choices: dict[str, Any], folders: list[Path]) -> dict[str, str]:
+    """Dotted key -> comment, read from the primary config and every chosen file; later files win."""
+    comments: dict[str, str] = {}
+    files = [(Path(f"{verb}.yaml"), "")]
+    for key, chosen in choices.items():
+        group, _, package = str(key).partition("@")  # decoding@callbacks.sample_generation.decoding
+        names = [chosen] if isinstance(chosen, str) else list(chosen)
+        files += [(Path(group) / f"{name}.yaml", package or group) for name in names]
+    for relative, group in files:
+        for file, package in _with_bases(relative, group, folders):
+            comments |= {f"{package}.{k}".lstrip("."): c for k, c in _comments(file).items()}
+    return comments
+
+
+def _with_bases(relative: Path, package: str, folders: list[Path]) -> Iterator[tuple[Path, str]]:
+    """`relative`, after the files of its own group that its defaults list names."""
+    file = next((d / relative for d in folders if (d / relative).is_file()), None)
+    if file is None:
+        return
+    text = file.read_text(encoding="utf-8")
+    for line in text.splitlines():
+        if line.startswith("# @package "):
+            name = line.removeprefix("# @package ").strip()
+            package = "" if name == "_global_" else name
+    for item in yaml.safe_load(text).get("defaults", []) if ":" in text else []:
+        if isinstance(item, str) and item != "_self_":
+            yield from _with_bases(relative.parent / f"{item}.yaml", package, folders)
+    yield file, package
+
+
+def _comments(file: Path) -> dict[str, str]:
+    """Dotted key -> the comment at the end of its line, with the lines of comment right below it."""
+    return {name: comment for name, _, comment in commented(file.read_text(encoding="utf-8"))}

@@ -1,0 +1,158 @@
+"""Run tasks of lm-eval: find and load them, measure, and give the results as one flat dict."""
+
+import contextlib
+import os
+import random
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from lightning.pytorch.utilities.seed import isolate_rng
+from lm_eval.api.model import LM  # pyright: ignore[reportMissingImports]
+from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED  # pyright: ignore[reportMissingImports]
+from lm_eval.evaluator import evaluate  # pyright: ignore[reportMissingImports]
+from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
+from lm_eval.tasks._yaml_loader import load_yaml  # pyright: ignore[reportMissingImports]
+
+from firstlight.data.files import is_hidden, read_text, user_path
+from firstlight.errors import ConfigError, did_you_mean, one_line
+from firstlight.lm_eval.adapter import decoding_of
+from firstlight.runs.plain_yaml import yaml_problem
+
+BOOTSTRAP = 1000
+"""Resamples behind the standard error of a perplexity or an F1 score: lm-eval's 100,000 take minutes."""
+
+
+def run_tasks(lm: LM, tasks: Sequence[str], *, num_fewshot: int | None, limit: int | None) -> dict[str, float]:
+    """Measure `lm` on tasks, each the name of one (or of a group or tag), a YAML file or a folder of them.
+
+    Seeds and examples are those of lm-eval's own `simple_evaluate`, which would also spend seconds on what is known
+    of the machine. A YAML file can name Python functions (`!function`) beside it, which are run: who gives a file
+    trusts it. Data sets with code of their own, and tasks that run what the model writes, are refused.
+
+    Raises:
+        ConfigError: a task that there is not, is damaged, is not for a model of text, or whose data cannot be had.
+    """
+    # No processes: few resamples need none, and a fork of a process with torch's threads may hang.
+    os.environ.setdefault("DISABLE_MULTIPROC", "1")
+    with contextlib.redirect_stdout(sys.stderr), isolate_rng():  # stdout is for the result
+        random.seed(DEFAULT_RANDOM_SEED)
+        np.random.seed(DEFAULT_OTHER_SEED)
+        torch.manual_seed(DEFAULT_OTHER_SEED)
+        loaded = _load(tasks)
+        for name, task in loaded["tasks"].items():
+            _set_fewshot(name, task, num_fewshot)
+        found: Any = evaluate(lm, loaded, limit=limit, bootstrap_iters=BOOTSTRAP, log_samples=False)
+    return flatten(found["results"])
+
+
+def flatten(results: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """`{"task": {"acc,none": 0.5}}` as `{"task/acc": 0.5}`; a filter that is not "none" stays in the name.
+
+    `task/examples` is how many were measured. What is no number (a standard error that there is not) is left out.
+    """
+    flat: dict[str, float] = {}
+    for task, values in results.items():
+        for key, value in values.items():
+            if "," in key and isinstance(value, int | float):
+                flat[f"{task}/{key.removesuffix(',none')}"] = float(value)
+        if values.get("sample_len"):
+            flat[f"{task}/examples"] = values["sample_len"]
+    return flat
+
+
+def _load(tasks: Sequence[str]) -> Any:
+    """What `evaluate` takes; all that is wrong with a task is found here, before anything is measured."""
+    specs = [file for task in tasks for file in (_files(task) if _is_path(task) else [task])]
+    groups = {spec: name for spec in specs if _is_path(spec) and (name := _group(spec))}
+    # The index of lm-eval's own tasks takes many seconds: a file needs it only if it names others.
+    manager = TaskManager(
+        include_path=[Path(file).parent for file in groups],
+        include_defaults=bool(groups) or not all(map(_is_path, specs)),
+    )
+    loaded: dict[str, dict[str, Any]] = {"tasks": {}, "groups": {}, "group_map": {}}
+    for spec in specs:
+        part = _load_one(manager, spec, groups.get(spec, spec))
+        for name, task in part["tasks"].items():
+            if name in loaded["tasks"]:
+                raise ConfigError(f"tasks ({spec}): '{name}' is among the others already")
+            _check_task(spec, name, task)
+        for kind, found in loaded.items():
+            found |= part[kind]
+    return loaded
+
+
+def _load_one(manager: TaskManager, spec: str, name: str) -> Any:
+    """Load the task, file or group `name`, which `spec` stands for."""
+    if not _is_path(name) and name not in manager.task_index:
+        folder = f" (the folder is ./{name})" if Path(name).is_dir() else ""
+        raise ConfigError(f"tasks: lm-eval has no task '{name}'{did_you_mean(name, manager.all_tasks)}{folder}")
+    try:
+        return manager.load([name])
+    except ConnectionError as error:
+        raise ConfigError(f"tasks ({spec}): its data has to be downloaded, once: {one_line(error)}") from error
+    except Exception as error:  # whatever the file, the functions that it names, and the data raise
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise ConfigError(f"tasks ({spec}): lm-eval cannot load it: {reason}") from error
+
+
+def _set_fewshot(name: str, task: Any, num_fewshot: int | None) -> None:
+    own = task.get_config("num_fewshot")
+    if own is None or (own != 0 and num_fewshot is not None):  # a task that says 0 means it: its text has the examples
+        task.set_config("num_fewshot", num_fewshot or 0)
+    task.set_fewshot_seed(DEFAULT_OTHER_SEED)
+    try:
+        task.build_all_requests(limit=1)  # a trial: examples that there are not are found before an hour has gone by
+    except Exception as error:  # whatever the functions of the task raise
+        shots = task.get_config("num_fewshot")
+        raise ConfigError(
+            f"tasks: {name}, with num_fewshot {shots}: {type(error).__name__}: {one_line(error)}"
+        ) from error
+    task.set_fewshot_seed(DEFAULT_OTHER_SEED)
+
+
+def _check_task(spec: str, name: str, task: Any) -> None:
+    if getattr(task, "UNSAFE_CODE", False):
+        raise ConfigError(f"tasks ({spec}): {name} runs the code that a model writes; firstlight does not")
+    if getattr(task, "MULTIMODAL", False):
+        raise ConfigError(f"tasks ({spec}): {name} is not for a model of text alone")
+    try:
+        decoding_of(task.get_config("generation_kwargs") or {})
+    except ConfigError as error:
+        raise ConfigError(f"tasks ({spec}): {error}") from None
+
+
+def _is_path(task: str) -> bool:
+    return "/" in task or task.endswith((".yaml", ".yml"))
+
+
+def _files(path: str) -> list[str]:
+    """The file `path`, or the YAML files in the folder.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    place = user_path(path)
+    if place.is_file():
+        return [str(place.resolve())]
+    files = sorted(str(file.resolve()) for file in place.glob("*.yaml") if not is_hidden(file.name))
+    if not files:
+        raise ConfigError(f"tasks ({path}): there is no such {'YAML file in the folder' if place.is_dir() else 'file'}")
+    return files
+
+
+def _group(file: str) -> str | None:
+    """The name of the group of tasks that a YAML file describes, if it does. Nothing that the file names is run."""
+    try:
+        read_text(Path(file))  # lm-eval would read another encoding as it likes
+    except ValueError as error:
+        raise ConfigError(f"tasks ({file}): damaged, or no task: {error}") from None
+    try:
+        return load_yaml(file, resolve_func=False).get("group")
+    except Exception as error:  # whatever it raises of what it cannot read
+        reason = yaml_problem(error) if isinstance(error, yaml.MarkedYAMLError) else one_line(error)
+        raise ConfigError(f"tasks ({file}): damaged, or no task: {reason}") from error

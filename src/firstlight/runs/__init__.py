@@ -1,0 +1,1 @@
+"""Run folders: made, found, read. Nothing here needs torch."""

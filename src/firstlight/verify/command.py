@@ -1,0 +1,135 @@
+"""`firstlight verify`: does a run of this config survive being killed, and is it the same run afterwards?"""
+
+import logging
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from rich import box
+from rich.table import Table
+
+from firstlight.commands import train
+from firstlight.config import build
+from firstlight.console import SafeConsole
+from firstlight.data.files import user_path
+from firstlight.errors import ConfigError, VerificationError, without_hidden
+from firstlight.files import replace_text
+from firstlight.interpolation import UNUSED, from_environment
+from firstlight.output import say
+from firstlight.overrides import setting
+from firstlight.runs.run_config import RunConfig
+from firstlight.training.fit import fit
+from firstlight.training.process import run_command, start_server
+from firstlight.verify.checks import Result, Verification
+from firstlight.verify.settings import Settings, check_verifiable, shortening
+
+TRAINING = ("firstlight.cli", "firstlight.compose.compose", "firstlight.commands.train")
+COMPILER = ("torch._dynamo", "torch._inductor.compile_fx")
+"""Modules that take seconds to import."""
+HELD = {True: "yes", False: "NO", None: "-"}
+
+
+def arguments(config: DictConfig) -> tuple[RunConfig, Settings]:
+    """The composed config as the config of a short run, and the settings.
+
+    Raises:
+        ConfigError: it is not valid, or its runs cannot be verified.
+    """
+    run, values = train.arguments_with(config, "verify", Settings)
+    settings = Settings(**values)
+    check_verifiable(run.plain)
+    build(run.plain)  # what constructors refuse
+    return run.changed(shortening(run.plain, settings)), settings
+
+
+def main(config: DictConfig) -> None:
+    """Make the checks; print what was found.
+
+    Raises:
+        VerificationError: a check did not hold; the runs are kept.
+    """
+    run, settings = arguments(config)
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of every curve that was continued
+    console, began = SafeConsole(width=None if sys.stdout.isatty() else 120), time.perf_counter()
+    with _work_folder(user_path(run.plain["output_dir"]), keep=settings.keep) as work:
+        run = run.changed({"output_dir": str(work / "run")})
+        with console.status("training, killing, comparing"):
+            start_server([*TRAINING, *modules(run.plain), *(COMPILER if run.plain["compile"] else ())])
+            results = list(Verification(run, settings, work=work, begin=begin, go_on=go_on).results())
+        console.print(_table(run.plain["name"], settings, results))
+        if wrong := [f"{result.check}: {result.found}" for result in results if result.held is False]:
+            raise VerificationError("\n".join(["this config does not hold what was checked", *wrong]))
+    console.print(f"verified in {time.perf_counter() - began:.0f} s")
+
+
+def begin(plain: dict[str, Any], stored: dict[str, Any]) -> int:
+    """In a process of its own: train; return the exit code."""
+    try:
+        fit(stored, [], **build(plain))
+    except ConfigError as error:
+        say(str(error), stderr=True)
+        return 2
+    return 0
+
+
+def go_on(folder: str, stored: dict[str, Any]) -> int:
+    """In a process of its own: continue the run in `folder` as a user would; return the exit code."""
+    again = [f"{key}={text}" for key, text in from_environment(stored) if key not in UNUSED]
+    return run_command(["train", setting("resume", folder), *again])
+
+
+@contextmanager
+def _work_folder(wanted: Path, *, keep: bool) -> Iterator[Path]:
+    """A new folder beside the run folder `wanted`, on the disk of the user's runs; kept if something fails in it."""
+    new = [folder for folder in wanted.absolute().parents if not folder.exists()]
+    try:
+        wanted.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix="verify_", dir=wanted.parent)).absolute()
+    except OSError as error:
+        raise ConfigError(f"output_dir ({wanted}) cannot be made: {error.strerror}; give output_dir=...") from None
+    try:
+        yield work
+    except (ConfigError, KeyboardInterrupt):
+        keep = False
+        raise
+    except Exception:
+        keep = True
+        raise
+    finally:
+        if keep:
+            for log in work.glob("*.log"):
+                replace_text(log, without_hidden(log.read_text(encoding="utf-8", errors="replace")))
+            say(f"the runs are kept in {work}", stderr=True)
+        else:
+            shutil.rmtree(work, ignore_errors=True)
+            with suppress(OSError):  # somebody else uses them now
+                for folder in new:
+                    folder.rmdir()
+
+
+def modules(node: Any) -> Iterator[str]:
+    """The modules of all that a config names."""
+    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    if isinstance(node, dict) and "_target_" in node:
+        yield node["_target_"].rpartition(".")[0]
+    for child in children:
+        yield from modules(child)
+
+
+def _table(name: str, settings: Settings, results: list[Result]) -> Table:
+    title = (
+        f"{name}: runs of {settings.steps} steps, evaluated every {settings.eval_every_n_steps}, "
+        f"saved every {settings.save_every_n_steps}"
+    )
+    table = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD)
+    for column in ("check", "what was done", "holds", "what was found"):
+        table.add_column(column)
+    for result in results:
+        table.add_row(result.check, result.done, HELD[result.held], result.found)
+    return table

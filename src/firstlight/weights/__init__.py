@@ -1,1 +1,0 @@
-"""Weights from files and into files, nothing of which is ever executed."""

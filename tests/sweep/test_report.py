@@ -1,0 +1,50 @@
+"""Which point is best: by the mean of its seeds, of whole points only."""
+
+import pytest
+
+from firstlight.sweep.ledger import Row
+from firstlight.sweep.report import best_points, points
+
+
+def row(number: int, point: int, state: str, **metrics: float) -> Row:
+    return Row(
+        number=number,
+        state=state,
+        point=point,
+        seed=number,
+        overrides=[f"a={point}"],
+        params={"a": point},
+        folder=None,
+        metrics={"val/loss": metrics["loss"], "seconds": metrics.get("seconds", 1.0)} if metrics else {},
+        seconds=1.0,
+        error=None,
+        config=None,
+        worker=None,
+        is_alive=False,
+    )
+
+
+def test_the_best_point_has_the_lowest_mean_and_pruned_failed_and_unfinished_ones_are_never_best():
+    rows = [
+        *(row(0, 0, "done", loss=2.0), row(1, 0, "done", loss=4.0)),
+        *(row(2, 1, "done", loss=2.9), row(3, 1, "done", loss=2.9)),
+        *(row(4, 2, "pruned", loss=0.1), row(5, 2, "done", loss=0.1)),
+        *(row(6, 3, "done", loss=0.2), row(7, 3, "planned")),
+        *(row(8, 4, "failed"), row(9, 4, "failed")),
+    ]
+    [best] = best_points(rows, ["val/loss"], 2)
+    assert best.overrides == ["a=1"]
+    assert best.means == [2.9] and best.spreads == [0.0]
+    assert [point.overrides for point in points(rows, ["val/loss"], 2)][:2] == [["a=1"], ["a=0"]]
+
+
+def test_of_two_objectives_all_points_are_best_that_no_other_beats_in_both():
+    rows = [
+        row(0, 0, "done", loss=1.0, seconds=9.0),
+        row(1, 1, "done", loss=2.0, seconds=5.0),
+        row(2, 2, "done", loss=2.5, seconds=5.0),
+        row(3, 3, "done", loss=3.0, seconds=1.0),
+    ]
+    front = best_points(rows, ["val/loss", "seconds"], 1)
+    assert [point.overrides for point in front] == [["a=0"], ["a=1"], ["a=3"]]
+    assert front[0].means == pytest.approx([1.0, 9.0])
