@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
@@ -80,6 +81,12 @@ def text_keys(config_dir: str | None = None) -> dict[str, TextKey]:
                 name = f"{package}.{key}".lstrip(".")
                 found[name] = kind.joined(found.get(name, kind))
     return found
+
+
+def config_dir() -> str | None:
+    """The folder of --config-dir, in a command that Hydra runs."""
+    sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else []
+    return next((str(source.path) for source in sources if source.provider == "command-line"), None)
 
 
 def _package(text: str, group: str) -> str:

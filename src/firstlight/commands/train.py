@@ -13,7 +13,7 @@ from firstlight.config import build, check_config
 from firstlight.errors import ConfigError, FinishedError, shown
 from firstlight.interpolation import as_typed, check_kept
 from firstlight.output import note
-from firstlight.overrides import text_keys
+from firstlight.overrides import config_dir, text_keys
 from firstlight.runs.places import with_files
 from firstlight.runs.run_config import RunConfig
 from firstlight.runs.run_folder import AUTO, note_data
@@ -84,13 +84,13 @@ def main(
     keep_freed_memory()
     resumed = Path(plain["resume"]) if plain["resume"] not in (None, AUTO) else None
     built = build(with_files(plain, resumed))  # what is stored keeps its paths as they were given
-    built["callbacks"] = {**(built["callbacks"] or {}), **(callbacks or {})}
+    built["callbacks"] = {**(built.get("callbacks") or {}), **(callbacks or {})}
     kept = [as_typed(str(override)) for override in given or () if str(override) != f"resume={AUTO}"]
     try:
         fitted = fit(stored, kept, **built)
     except FinishedError as error:  # raised when the text had been found to be the same
         given_keys = {word.partition("=")[0].lstrip("+") for word in changes or ()}
-        if resumed is None or not any(key.startswith("data.") for key in given_keys & text_keys().keys()):
+        if resumed is None or not any(key.startswith("data.") for key in given_keys & text_keys(config_dir()).keys()):
             raise
         note_data(resumed, stored["data"])
         note(f"{str(error).removeprefix('resume: ')}; where its text is has been noted")

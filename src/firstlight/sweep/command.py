@@ -21,7 +21,7 @@ from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, one_line
 from firstlight.interpolation import as_typed, only_variables
 from firstlight.output import say, write
-from firstlight.overrides import conf_dir, setting
+from firstlight.overrides import conf_dir, config_dir, setting
 from firstlight.processes import TRIAL, number
 from firstlight.sweep import report
 from firstlight.sweep.ledger import Ledger
@@ -77,7 +77,7 @@ def main(config: DictConfig) -> Planned | None:
         from firstlight.sweep.plan import complete
 
         with only_variables(plain["variables"]):
-            complete(folder, train.arguments, storage=storage, config_dir=_config_dir())
+            complete(folder, train.arguments, storage=storage, config_dir=config_dir())
     ledger = Ledger.open(folder, storage, read_only=not is_resumed)
     try:
         if plain["action"] == "retry":
@@ -100,12 +100,6 @@ def storage_as_typed(config: DictConfig) -> str | None:
     """The key `storage` of a command, with its references to the environment as they were typed."""
     text = OmegaConf.to_container(config, resolve=False)["storage"]  # type: ignore[call-overload,index]
     return None if text is None else as_typed(str(text))
-
-
-def _config_dir() -> str | None:
-    """The folder of --config-dir."""
-    sources = HydraConfig.get().runtime.config_sources
-    return next((str(source.path) for source in sources if source.provider == "command-line"), None)
 
 
 def begin(args: Namespace) -> None:
