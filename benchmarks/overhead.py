@@ -85,7 +85,7 @@ def by_loop(plain: dict[str, Any]) -> tuple[float, dict[str, torch.Tensor]]:
     for step, indices in zip(range(steps), order, strict=False):
         batch = data.windows["train"][indices]
         data.order.seed_batch(step, 0, torch.device("cpu"))
-        loss = module.loss(batch)
+        loss = module.cross_entropy(batch).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(parameters, clip)

@@ -15,7 +15,7 @@ LAYERS = (
     {"overrides"},
     {"config"},
     {"model"},
-    {"data", "decoding", "optim"},
+    {"data", "decoding", "loss", "optim"},
     {"runs"},
     {"checkpoints"},
     {"foreign"},

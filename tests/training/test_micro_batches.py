@@ -11,6 +11,7 @@ from tiny_run import rows_of, same_weights, weights_of
 from firstlight.checkpoints.find import checkpoints_of
 from firstlight.checkpoints.manifest import read_manifest
 from firstlight.cli import main
+from firstlight.loss.cross_entropy import CrossEntropy
 from firstlight.optim.adamw import adamw
 from firstlight.runs.run_folder import read_config
 from firstlight.training import fit, memory_limit, micro_batches
@@ -98,7 +99,7 @@ def probed(tiny_gpt, tiny_data):
     optimizer = adamw(model, lr=1e-3)
 
     def step(n):
-        module.loss(data.windows["train"][torch.arange(n)]).backward()
+        module.cross_entropy(data.windows["train"][torch.arange(n)]).mean().backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -116,7 +117,7 @@ def test_the_largest_part_that_fits_is_found(probed, monkeypatch, fits, expected
     monkeypatch.setitem(micro_batches.USED, "cpu", 1.0)
     monkeypatch.setattr(micro_batches, "free_memory", lambda _: max(free, 3 * weights))
     before, drawn = {key: t.clone() for key, t in model.state_dict().items()}, torch.get_rng_state()
-    assert find_micro_batch_size(model, data, partial(adamw, lr=1e-3), trainer) == expected
+    assert find_micro_batch_size(model, data, CrossEntropy(), partial(adamw, lr=1e-3), trainer) == expected
     assert torch.equal(drawn, torch.get_rng_state())
     assert all(torch.equal(t, before[key]) and t.grad is None for key, t in model.state_dict().items())
 

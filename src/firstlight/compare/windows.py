@@ -80,7 +80,7 @@ def measure(run: Run, settings: Settings, *, last_window: bool) -> Measured:
     with torch.inference_mode():
         for index in batches:
             inputs, targets = (part.to(device) for part in windows[index])  # (B, T) each
-            losses = module.loss((inputs, targets), reduction="none").view(targets.shape)  # (B, T)
+            losses = module.cross_entropy((inputs, targets)).view(targets.shape)  # (B, T)
             nats.append(losses.cpu().double().sum(dim=1))
             n_bytes.append(module.byte_lengths[targets].sum(dim=1).cpu().double())
             n_tokens += [float(targets.shape[1])] * len(targets)

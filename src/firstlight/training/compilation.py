@@ -59,7 +59,7 @@ class Compilation(pl.Callback):
         batch = pl_module.transfer_batch_to_device(batch, pl_module.device, 0)
         with isolate_rng(), trainer.precision_plugin.forward_context():  # dropout draws as if this had not been
             for part in pl_module.parts(batch):  # of one shape or two
-                pl_module.loss(part).backward()
+                pl_module.mean_loss(part).backward()
         pl_module.zero_grad(set_to_none=True)
         self.seconds = time.perf_counter() - began
         if trainer.is_global_zero:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from firstlight.data.datamodule import Batch
+from firstlight.loss.fused import linear_cross_entropy
 from firstlight.model.base import LanguageModel
-from firstlight.training.cross_entropy import linear_cross_entropy
 
 METRICS = [f"{split}/{name}" for split in ("train", "val") for name in ("loss", "perplexity", "bits_per_byte")]
 """What an evaluation measures."""
@@ -45,15 +45,14 @@ class EvaluationModule(pl.LightningModule):
         self.metrics: dict[str, float] = {}
         """The result of the last evaluation, by name: `val/loss`, `val/perplexity`, ..."""
 
-    def loss(self, batch: Batch, reduction: Literal["mean", "none"] = "mean") -> Tensor:
-        """Cross-entropy in nats of the targets (B, T) given the inputs (B, T): a mean, or by token (B * T,)."""
+    def cross_entropy(self, batch: Batch) -> Tensor:
+        """-log p in nats of each target (B * T,), given inputs (B, T) and targets (B, T)."""
         inputs, targets = batch
         hidden, weight = self.hidden(inputs).flatten(0, 1), self.model.output_weight  # (B * T, C), (V, C)
         if weight.is_floating_point():
-            losses = linear_cross_entropy(hidden, weight, targets.flatten())  # (B * T,)
-        else:  # in 8 bits: its scales are known to the model's own projection alone
-            losses = F.cross_entropy(self.model.project(hidden).float(), targets.flatten(), reduction="none")
-        return losses.mean() if reduction == "mean" else losses
+            return linear_cross_entropy(hidden, weight, targets.flatten())  # (B * T,)
+        # In 8 bits: its scales are known to the model's own projection alone.
+        return F.cross_entropy(self.model.project(hidden).float(), targets.flatten(), reduction="none")
 
     def parts(self, batch: Batch) -> list[Batch]:
         """What goes through the model at once, one after the other."""
@@ -69,7 +68,7 @@ class EvaluationModule(pl.LightningModule):
         for part in self.parts(batch):
             targets = part[1]
             n_bytes = self.byte_lengths.to(targets.device)[targets].sum()
-            row = [self.loss(part, reduction="none").cpu().double().sum(), targets.numel(), n_bytes]
+            row = [self.cross_entropy(part).cpu().double().sum(), targets.numel(), n_bytes]
             self.sums[dataloader_idx] += torch.tensor([float(x) for x in row], dtype=torch.float64)
 
     def on_validation_epoch_end(self) -> None:

@@ -38,6 +38,8 @@ from firstlight.errors import (
     shorten,
 )
 from firstlight.files import check_file_system, existing_place, replacing, replacing_by_path
+from firstlight.loss.base import Loss
+from firstlight.loss.cross_entropy import CrossEntropy
 from firstlight.model.base import LanguageModel
 from firstlight.optim.base import Schedule
 from firstlight.output import say
@@ -91,6 +93,7 @@ def fit(
     optimizer: OptimizerFactory,
     scheduler: Schedule,
     trainer: Callable[..., Trainer],
+    loss: Loss | None = None,
     callbacks: dict[str, Callback] | None = None,
     logger: dict[str, Callable[..., Logger]] | None = None,
     on_nan: OnNan = "stop",
@@ -111,6 +114,7 @@ def fit(
         SystemExit: a signal has stopped the run; code 128 + its number.
     """
     quiet()
+    loss = loss or CrossEntropy()  # of runs that earlier versions began, whose config has no such key
     output_dir = str(user_path(output_dir))
     is_auto, resume = resume == AUTO, None if resume == AUTO else resume
     config = config | {"resume": None}  # of this command, not of the run: its checkpoints are the same without
@@ -150,7 +154,7 @@ def fit(
         )
         planned, rate = _check_run(network, text, optimizer, moments, scheduler, trainer, all_callbacks, resumed)
         if config["trainer"].get("micro_batch_size") == "auto":  # stored as the number that was found
-            found = _micro_batch_size(network, text, optimizer, planned)
+            found = _micro_batch_size(network, text, loss, optimizer, planned)
             config, trainer = _with_trainer(config, trainer, micro_batch_size=found)
         for oddity in [*text.notes, *precision_notes(config["trainer"].get("precision"))] if is_first else ():
             _note(oddity)
@@ -170,7 +174,13 @@ def fit(
             default_root_dir=str(folder),
         )
         module = PretrainingModule(
-            model=network, data=text, optimizer=optimizer, scheduler=scheduler, config=config, on_nan=on_nan
+            model=network,
+            data=text,
+            loss=loss,
+            optimizer=optimizer,
+            scheduler=scheduler,
+            config=config,
+            on_nan=on_nan,
         )
         is_over = resumed is not None and why_ended(resumed, planned, all_callbacks) is not None
         _run(runner, module, moments, folder, resumed, is_over=is_over)
@@ -193,11 +203,13 @@ def _with_trainer(
     return config | {"trainer": config["trainer"] | found}, functools.partial(trainer, **found)
 
 
-def _micro_batch_size(model: LanguageModel, data: TextDataModule, optimizer: OptimizerFactory, planned: Trainer) -> int:
+def _micro_batch_size(
+    model: LanguageModel, data: TextDataModule, loss: Loss, optimizer: OptimizerFactory, planned: Trainer
+) -> int:
     """What the first process of this run finds, and the others read in its folder."""
     if (folder := shared_run_folder()) is not None:
         return int(read_config(folder)["trainer"]["micro_batch_size"])
-    return find_micro_batch_size(model, data, optimizer, planned)
+    return find_micro_batch_size(model, data, loss, optimizer, planned)
 
 
 def _network(

@@ -19,8 +19,8 @@ from torch.utils._pytree import tree_leaves
 
 from firstlight.data.datamodule import Batch, TextDataModule
 from firstlight.errors import ConfigError
+from firstlight.loss.base import Loss
 from firstlight.model.base import LanguageModel
-from firstlight.training.evaluation import EvaluationModule
 from firstlight.training.memory import is_out_of_memory
 from firstlight.training.memory_limit import free_memory
 from firstlight.training.trainer import Trainer
@@ -46,7 +46,7 @@ def n_parts_of(n_windows: int, most: int | None) -> int:
 
 
 def find_micro_batch_size(
-    model: LanguageModel, data: TextDataModule, make_optimizer: OptimizerFactory, trainer: Trainer
+    model: LanguageModel, data: TextDataModule, loss: Loss, make_optimizer: OptimizerFactory, trainer: Trainer
 ) -> int:
     """The windows that a device of `trainer` can train on at once, at most its share of a batch.
 
@@ -63,7 +63,7 @@ def find_micro_batch_size(
         )
     share = min(trainer.largest_share, len(data.windows["train"]))
     with isolate_rng(), _freed(device):
-        n_parts = n_parts_of(share, _Probe(model, data, make_optimizer, trainer).largest(share))
+        n_parts = n_parts_of(share, _Probe(model, data, loss, make_optimizer, trainer).largest(share))
     return -(-share // n_parts)
 
 
@@ -71,20 +71,19 @@ class _Probe:
     """Steps of a copy of `model` on the first windows, with an optimizer of its own."""
 
     def __init__(
-        self, model: LanguageModel, data: TextDataModule, make_optimizer: OptimizerFactory, trainer: Trainer
+        self, model: LanguageModel, data: TextDataModule, loss: Loss, make_optimizer: OptimizerFactory, trainer: Trainer
     ) -> None:
-        self.data, self.trainer = data, trainer
+        self.data, self.loss, self.trainer = data, loss, trainer
         self.device = trainer.strategy.root_device
         processes = trainer.num_devices if self.device.type == "cpu" else 1  # which share the computer's memory
         self.may_use = lambda: int(USED[self.device.type] * free_memory(self.device)) // processes
         self.weights = sum(p.numel() * p.element_size() for p in model.parameters())
         if self.device.type == "cpu" and 3 * self.weights > self.may_use():  # the copy, gradients, moments
             raise ConfigError(self._refusal(3 * self.weights))
-        module = EvaluationModule(copy.deepcopy(model), data.tokenizer.byte_lengths).to(self.device)
-        converted = trainer.precision_plugin.convert_module(module).train()
-        assert isinstance(converted, EvaluationModule)
-        self.module: EvaluationModule = converted
-        self.optimizer = make_optimizer(self.module.model)
+        converted = trainer.precision_plugin.convert_module(copy.deepcopy(model).to(self.device)).train()
+        assert isinstance(converted, LanguageModel)
+        self.model: LanguageModel = converted
+        self.optimizer = make_optimizer(self.model)
 
     def largest(self, share: int) -> int:
         """Windows that fit, up to `share`: a step of so many has been made.
@@ -125,12 +124,12 @@ class _Probe:
         return None
 
     def _step(self, n_windows: int) -> None:
-        batch = self.module.transfer_batch_to_device(
-            self.data.windows["train"][torch.arange(n_windows)], self.device, 0
-        )
+        first = self.data.windows["train"][torch.arange(n_windows)]
+        inputs, targets = (part.to(self.device) for part in first)  # (B, T) each
         with self.trainer.precision_plugin.forward_context():
-            loss = self.module.loss(batch)
-        loss.backward()
+            hidden = self.model.hidden(inputs).flatten(0, 1)  # (B * T, C)
+            losses = self.loss(hidden, self.model.output_weight, targets.flatten())
+        losses.mean().backward()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 

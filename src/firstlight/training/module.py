@@ -15,6 +15,7 @@ from firstlight.checkpoints.checkpoint import with_tied_names
 from firstlight.checkpoints.folder_io import RECORD
 from firstlight.data.datamodule import Batch, TextDataModule
 from firstlight.errors import DivergedError
+from firstlight.loss.base import Loss
 from firstlight.model.base import LanguageModel
 from firstlight.optim.base import Schedule
 from firstlight.training.evaluation import EvaluationModule
@@ -28,7 +29,7 @@ OnNan = Literal["stop", "skip"]
 
 
 class PretrainingModule(EvaluationModule):
-    """Next-token pre-training of `model`: cross-entropy, an optimizer, a schedule by step, clipping by norm.
+    """Next-token pre-training of `model`: a loss, an optimizer, a schedule by step, clipping by norm.
 
     Logs `train/batch_loss` (in training mode, of the step's batches) and `grad_norm` (before clipping) every
     `log_every_n_steps`, and `train/...` and `val/...` (in evaluation mode) at every evaluation.
@@ -44,6 +45,7 @@ class PretrainingModule(EvaluationModule):
         *,
         model: LanguageModel,
         data: TextDataModule,
+        loss: Loss,
         optimizer: OptimizerFactory,
         scheduler: Schedule,
         config: dict[str, Any],
@@ -52,6 +54,7 @@ class PretrainingModule(EvaluationModule):
         super().__init__(model, data.tokenizer.byte_lengths)
         self.splits = ["train", "val"]
         self.data, self.config = data, config
+        self.loss = loss
         self.optimizer_factory, self.schedule = optimizer, scheduler
         self.on_nan: OnNan = on_nan
         self.skipped_steps, self.skipped_in_a_row = 0, 0
@@ -75,6 +78,15 @@ class PretrainingModule(EvaluationModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         self.data.order.seed_batch(batch_idx, self.trainer.global_rank, self.device)
+
+    def token_losses(self, batch: Batch) -> Tensor:
+        """The loss of each target (B * T,), given inputs (B, T) and targets (B, T)."""
+        inputs, targets = batch
+        return self.loss(self.hidden(inputs).flatten(0, 1), self.model.output_weight, targets.flatten())
+
+    def mean_loss(self, batch: Batch) -> Tensor:
+        """What training lowers: the mean loss of the tokens of a batch."""
+        return self.token_losses(batch).mean()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch, weighted so that the step's gradient is the mean over all tokens of the step.
@@ -109,8 +121,8 @@ class PretrainingModule(EvaluationModule):
     def _weighted_loss(self, part: Batch, weight: float) -> Tensor:
         if len(part[0]) == 0:  # a process without a window of this batch, whose gradients DDP waits for: zeros
             stand_in = self.data.windows["train"][torch.tensor([0])]
-            return self.loss(self.transfer_batch_to_device(stand_in, self.device, 0)) * 0.0
-        loss = self.loss(part)
+            return self.mean_loss(self.transfer_batch_to_device(stand_in, self.device, 0)) * 0.0
+        loss = self.mean_loss(part)
         return loss if weight == 1 else loss * weight
 
     def parts(self, batch: Batch) -> list[Batch]:
@@ -194,7 +206,7 @@ class PretrainingModule(EvaluationModule):
     def _describe(self, record: StepRecord) -> str:
         def token_losses(batch: Batch) -> Tensor:
             with torch.no_grad(), self.trainer.precision_plugin.forward_context():
-                return self.loss(batch, reduction="none")
+                return self.token_losses(batch)
 
         self.eval()  # without dropout; this is the end of the run
         names = {p: name for name, p in self.model.named_parameters()}

@@ -4,8 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from firstlight.training import cross_entropy
-from firstlight.training.cross_entropy import linear_cross_entropy
+from firstlight.loss import fused
+from firstlight.loss.cross_entropy import CrossEntropy
+from firstlight.loss.fused import linear_cross_entropy
 
 pytestmark = pytest.mark.cpu
 
@@ -15,9 +16,9 @@ N, C, V = 37, 16, 101
 @pytest.fixture(params=["small chunks", "one chunk"])
 def chunks(request, monkeypatch):
     if request.param == "small chunks":
-        monkeypatch.setitem(cross_entropy.CHUNK, "cpu", 5 * V)
-        monkeypatch.setitem(cross_entropy.IDS, "cpu", 7)
-        monkeypatch.setattr(cross_entropy, "ROWS", 5)
+        monkeypatch.setitem(fused.CHUNK, "cpu", 5 * V)
+        monkeypatch.setitem(fused.IDS, "cpu", 7)
+        monkeypatch.setattr(fused, "ROWS", 5)
 
 
 def inputs(dtype=torch.float32):
@@ -137,3 +138,34 @@ def test_nan_stays_nan():
     hidden, weight, targets = inputs()
     losses = linear_cross_entropy(torch.where(torch.arange(N)[:, None] == 3, torch.nan, hidden), weight, targets)
     assert losses.isnan().nonzero().tolist() == [[3]]
+
+
+ADDED = [{"z_loss": 0.01}, {"label_smoothing": 0.1}, {"z_loss": 0.01, "label_smoothing": 0.1}]
+
+
+def plain_with(z_loss=0.0, label_smoothing=0.0):
+    def loss(hidden, weight, targets):
+        logits = hidden @ weight.T
+        smoothed = F.cross_entropy(logits, targets, reduction="none", label_smoothing=label_smoothing)
+        return smoothed + z_loss * logits.logsumexp(dim=1).square()
+
+    return loss
+
+
+@pytest.mark.parametrize("added", ADDED, ids=str)
+def test_z_loss_and_label_smoothing_are_those_of_their_formulas(chunks, added):
+    pairs = zip(
+        outcome(CrossEntropy(**added), torch.mean, torch.float64),
+        outcome(plain_with(**added), torch.mean, torch.float64),
+        strict=True,
+    )
+    for mine, theirs in pairs:
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("added", ADDED, ids=str)
+def test_without_gradients_what_is_added_is_the_same(chunks, added):
+    hidden, weight, targets = inputs(torch.float64)
+    with torch.no_grad():
+        losses = CrossEntropy(**added)(hidden, weight, targets)
+    torch.testing.assert_close(losses, plain_with(**added)(hidden, weight, targets).detach())

@@ -23,21 +23,28 @@ ROWS = 2**10
 """Rows that are projected at a time where no gradient is wanted."""
 
 
-def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+def linear_cross_entropy(
+    hidden: Tensor, weight: Tensor, targets: Tensor, *, z_loss: float = 0.0, label_smoothing: float = 0.0
+) -> Tensor:
     """Negative log-likelihoods (N,) of the ids `targets` (N,), given hidden states (N, C) and the output matrix (V, C).
 
     In nats, and in float32 (float64 for float64). Under autocast the product is taken in its precision, as by
-    F.linear; the losses then are those of F.cross_entropy of the logits as float32.
+    F.linear; the losses then are those of F.cross_entropy of the logits as float32. With `z_loss` that much of the
+    squared logarithm of the softmax's denominator is added; `label_smoothing` is that of F.cross_entropy.
     """
     device = hidden.device.type
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         hidden, weight = hidden.to(dtype), weight.to(dtype)
     if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
-        return _LinearCrossEntropy.apply(hidden, weight, targets)
-    parts = zip(hidden.split(ROWS), targets.split(ROWS), strict=True)
+        return _LinearCrossEntropy.apply(hidden, weight, targets, z_loss, label_smoothing)
+    losses = []
     with torch.autocast(device, enabled=False):
-        return torch.cat([F.cross_entropy(_wide(h @ weight.T), t, reduction="none") for h, t in parts])
+        for rows, ids in zip(hidden.split(ROWS), targets.split(ROWS), strict=True):
+            logits = _wide(rows @ weight.T)  # (ROWS, V)
+            loss = F.cross_entropy(logits, ids, reduction="none", label_smoothing=label_smoothing)
+            losses.append(loss + z_loss * logits.logsumexp(dim=1).square() if z_loss else loss)
+    return torch.cat(losses)
 
 
 def _wide(logits: Tensor) -> Tensor:
@@ -46,29 +53,42 @@ def _wide(logits: Tensor) -> Tensor:
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float, label_smoothing: float
+    ) -> Tensor:
         with torch.autocast(hidden.device.type, enabled=False):
             logits = hidden @ weight.T  # (N, V)
         losses = []
         n_rows = max(CHUNK.get(hidden.device.type, LARGE_CHUNK) // len(weight), 1)
         for rows, ids in zip(logits.split(n_rows), targets.split(n_rows), strict=True):
             wide = _wide(rows)
-            lead = wide.amax(dim=1) - wide.gather(1, ids[:, None])[:, 0]  # of the likeliest id over the target
+            largest, of_targets = wide.amax(dim=1), wide.gather(1, ids[:, None])[:, 0]
+            lead = largest - of_targets  # of the likeliest id over the target
             probs = wide.softmax(dim=-1)
-            losses.append(lead - probs.amax(dim=1).log())  # one exponential less than with log_softmax
-            rows.copy_(probs.scatter_add_(1, ids[:, None], probs.new_full((len(ids), 1), -1.0)))  # d loss / d logits
+            log_largest = probs.amax(dim=1).log()
+            loss = lead - log_largest  # one exponential less than with log_softmax
+            if label_smoothing:
+                loss = loss + label_smoothing * (of_targets - wide.mean(dim=1))
+            if z_loss:
+                log_z = largest - log_largest
+                loss = loss + z_loss * log_z.square()
+                probs = probs * (1 + 2 * z_loss * log_z)[:, None]
+            losses.append(loss)
+            # d loss / d logits, in the place of the logits
+            grad = probs.scatter_add_(1, ids[:, None], probs.new_full((len(ids), 1), label_smoothing - 1.0))
+            rows.copy_(grad - label_smoothing / len(weight) if label_smoothing else grad)
         ctx.save_for_backward(hidden, weight, logits)
         return torch.cat(losses)  # (N,)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # type: ignore[override]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         hidden, weight, grad_logits = ctx.saved_tensors
         factor = gradients[0][:, None]  # (N, 1), in float32: 1 / N is not to be rounded to 8 bits
         with torch.autocast(hidden.device.type, enabled=False):
             grad_hidden = ((grad_logits @ weight) * factor).to(hidden.dtype) if ctx.needs_input_grad[0] else None
             grad_weight = _grad_weight(grad_logits, hidden * factor) if ctx.needs_input_grad[1] else None
-        return grad_hidden, grad_weight, None
+        return grad_hidden, grad_weight, None, None, None
 
 
 def _grad_weight(grad_logits: Tensor, hidden: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""What training lowers, token by token. Evaluation always measures the plain cross-entropy beside it."""

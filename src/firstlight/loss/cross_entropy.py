@@ -1,0 +1,28 @@
+"""Cross-entropy of the next token, with the two additions that are in use: z-loss and label smoothing."""
+
+from typing import Annotated
+
+from pydantic import Field
+from torch import Tensor
+
+from firstlight.config import Ratio
+from firstlight.loss.base import Loss
+from firstlight.loss.fused import linear_cross_entropy
+
+
+class CrossEntropy(Loss):
+    """-log p(target) in nats, and what is added to it.
+
+    `z_loss`: weight of (log Z)^2, where Z is the sum of the exponentials of the logits: it keeps logits from drifting
+    (PaLM, Chowdhery et al. 2022, section 5: 1e-4).
+    `label_smoothing`: share of the target's probability that is spread over all ids, as in
+    torch.nn.functional.cross_entropy (Szegedy et al. 2016, section 7).
+    """
+
+    def __init__(self, *, z_loss: Annotated[float, Field(ge=0, le=1)] = 0.0, label_smoothing: Ratio = 0.0) -> None:
+        self.z_loss, self.label_smoothing = z_loss, label_smoothing
+
+    def __call__(self, hidden: Tensor, output_weight: Tensor, targets: Tensor) -> Tensor:
+        return linear_cross_entropy(
+            hidden, output_weight, targets, z_loss=self.z_loss, label_smoothing=self.label_smoothing
+        )
