@@ -145,15 +145,18 @@ def append(file: Path, content: bytes) -> None:
 
 
 @contextmanager
-def replacing(file: Path, mode: str = "w", *, tag: str = "", **options: Any) -> Iterator[IO[Any]]:
+def replacing(
+    file: Path, mode: str = "w", *, tag: str = "", through: Path | None = None, **options: Any
+) -> Iterator[IO[Any]]:
     """Write `file` anew: it holds its old content until the block ends, then all of the new one, on disk.
 
-    With several writers at a time each needs a `tag` of its own.
+    With several writers at a time each needs a `tag` of its own. `through` is the file that is written first, if it
+    must not be called after `file`.
 
     Raises:
         OSError: it cannot be written; the old content is left.
     """
-    temporary = temporary_of(file, tag)
+    temporary = through or temporary_of(file, tag)
     try:
         with open_new(temporary, mode, **options) as stream:
             yield stream
