@@ -3,7 +3,9 @@
 import argparse
 import functools
 import math
+import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -130,6 +132,22 @@ def explained(verb: str, overrides: list[str], config_dir: str | None = None) ->
         raise ConfigError("this cannot be composed: a config that contains itself, or is nested too deeply") from None
     except ValueError as error:  # what Hydra itself does not expect: model=3, =3
         raise ConfigError(f"this cannot be composed: {one_line(error)}") from None
+
+
+@contextmanager
+def command_line(words: list[str]) -> Iterator[None]:
+    """Within the block `words` are the command line that Hydra reads.
+
+    Errors come back from it, for `main` to know a user's mistake from a defect: Hydra would print both its own way.
+    """
+    before, sys.argv = sys.argv, words
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    except HydraException as error:  # a sweeper or launcher that cannot be had
+        raise ConfigError(one_line(error)) from None
+    finally:
+        sys.argv = before
 
 
 def check_overrides(verb: str, overrides: list[str], *, multirun: bool, config_dir: str | None) -> list[DictConfig]:

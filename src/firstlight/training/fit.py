@@ -2,9 +2,7 @@
 
 import functools
 import math
-import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -42,7 +40,7 @@ from firstlight.loss.base import Loss
 from firstlight.loss.cross_entropy import CrossEntropy
 from firstlight.model.base import LanguageModel
 from firstlight.optim.base import Schedule
-from firstlight.output import say
+from firstlight.output import note, tell
 from firstlight.process_group import end_with
 from firstlight.processes import first_process, is_further, shared_run_folder
 from firstlight.runs.places import MOVED
@@ -144,7 +142,7 @@ def fit(
         moments = _section("model", lambda: check_memory(model, text, optimizer, config["trainer"]))
         network = _network(model, text, seed, start)
         if start is not None and is_first:  # once, and not if the start was refused
-            _note(adoption)
+            note(adoption)
         del start  # its weights are the network's now
         all_callbacks = [*([Compilation()] if compile else []), *(callbacks or {}).values()]
         trainer = functools.partial(
@@ -157,7 +155,7 @@ def fit(
             found = _micro_batch_size(network, text, loss, optimizer, planned)
             config, trainer = _with_trainer(config, trainer, micro_batch_size=found)
         for oddity in [*text.notes, *precision_notes(config["trainer"].get("precision"))] if is_first else ():
-            _note(oddity)
+            note(oddity)
 
         folder = shared_run_folder() or (Path(resume) if resume is not None else None)
         if folder is None:
@@ -288,14 +286,14 @@ def _check_place(wanted: Path, n_parameters: int, moments: int, callbacks: list[
 
 def _note_changes(resumed: Resumed | None, rate: float, environment: dict[str, tuple[str, str]]) -> None:
     if resumed is None:
-        _note("the run had not got to its first checkpoint: it begins again")
+        note("the run had not got to its first checkpoint: it begins again")
         return
     for problem in resumed.damaged:
-        _note(f"{problem}; going on from step {resumed.step}")
+        note(f"{problem}; going on from step {resumed.step}")
     if change := change_of_rate(resumed, rate):
-        _note(change)
+        note(change)
     for name, (was, now) in environment.items():
-        _note(f"{name} was {was} when the run began and is {now} now: its numbers may differ in the last bits")
+        note(f"{name} was {was} when the run began and is {now} now: its numbers may differ in the last bits")
 
 
 def _run(
@@ -312,7 +310,7 @@ def _run(
     if trainer.is_global_zero:
         (folder / CHECKPOINTS).mkdir(exist_ok=True)
         clear_unfinished(folder / CHECKPOINTS)
-        _say(report.opening(folder, module.model, module.data, trainer, moments))
+        tell(report.opening(folder, module.model, module.data, trainer, moments))
         for logger in trainer.loggers if resumed is None else ():
             logger.log_hyperparams(module.config)
     if resumed is not None:
@@ -340,7 +338,7 @@ def _run(
                     if isinstance(callback, Checkpoint):
                         callback.remove_others(folder, trainer.global_step)
             _keep_best(module, folder)
-            _say(report.closing(folder, module, trainer))
+            tell(report.closing(folder, module, trainer))
 
 
 @contextmanager
@@ -354,7 +352,7 @@ def _explained(trainer: Trainer, folder: Path) -> Iterator[None]:
             raise
         if not trainer.is_global_zero:  # Lightning kills a run of which one process fails, before the first can speak
             raise SystemExit(0) from None
-        _say(f"\nstopped after step {trainer.global_step}\n{report.whereabouts(folder)}")
+        tell(f"\nstopped after step {trainer.global_step}\n{report.whereabouts(folder)}")
         if isinstance(stop, Stopped) and stop.signum == REQUEUE_SIGNAL and in_slurm_job():
             requeue_slurm_job()
         raise SystemExit(130 if interrupted else stop.code) from None
@@ -364,11 +362,11 @@ def _explained(trainer: Trainer, folder: Path) -> Iterator[None]:
         if is_out_of_memory(error):
             raise RunError(f"{_out_of_memory(trainer, error)}\n{report.whereabouts(folder)}") from error
         if trainer.is_global_zero:
-            _note(report.whereabouts(folder))
+            note(report.whereabouts(folder))
         raise
     finally:
         for line in trainer.failures.summary() if trainer.is_global_zero else ():
-            _note(line)
+            note(line)
 
 
 def _out_of_memory(trainer: Trainer, error: Exception) -> str:
@@ -406,16 +404,3 @@ def _section(key: str, make: Callable[[], Any]) -> Any:
         if isinstance(error, ValueError | TypeError | OSError):
             raise blame(key, error) from error
         raise
-
-
-def _note(text: str) -> None:
-    _say(f"note: {text}", stderr=True)
-
-
-def _say(text: str, *, stderr: bool = False) -> None:
-    """Print, if anybody still listens: a terminal that was closed must not end a run."""
-    try:
-        say(text, stderr=stderr)
-    except OSError:  # what is left in its buffer must go somewhere
-        stream = sys.stderr if stderr else sys.stdout
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
