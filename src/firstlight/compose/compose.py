@@ -43,7 +43,7 @@ CHANGEABLE = (
     *("trainer.max_", "trainer.eval_", "trainer.log_", "trainer.accelerator", "trainer.devices", "data.num_workers"),
     *("trainer.micro_batch_size", "callbacks.", "logger.", "on_nan"),
 )
-"""What a continued run may change; the rest would change what has already happened."""
+"""What may be changed when a run is resumed; the rest would change what has already happened."""
 
 
 def parse_arguments(verb: str, rest: list[str]) -> argparse.Namespace:
@@ -236,13 +236,12 @@ def resumed_config(overrides: list[str], config_dir: str | None = None) -> DictC
         if is_further() and key not in again:  # the first process has put the others into the config
             continue
         if override.is_sweep_override():
-            raise ConfigError(f"{key}: one run is continued at a time, with one value")
+            raise ConfigError(f"{key}: one run is resumed at a time, with one value")
         is_text = key.startswith("data.") and key in text_keys(config_dir)  # moved; fit checks that it is the same
         if not key.startswith(CHANGEABLE) and key not in again and not is_text:
-            allowed = ", ".join(f"{start}*" for start in CHANGEABLE)
+            allowed = ", ".join(f"{start}*" if start[-1] in "._" else start for start in CHANGEABLE)
             raise ConfigError(
-                f"{key}: a continued run keeps its own; only {allowed} can be changed, "
-                "and data.path, if the text has moved"
+                f"{key}: cannot be changed when resuming; only {allowed} can, and data.path, if the text has moved"
             )
         if key not in known and not override.is_add():
             raise ConfigError(f"{key}: the run has no such key{did_you_mean(key, known)}")
