@@ -812,7 +812,7 @@ def test_a_run_is_not_resumed_for_fewer_steps(refused_resume, run):
 )
 def test_a_resumed_run_keeps_its_past(refused_resume, run, override):
     key = override.partition("=")[0]
-    refused_resume(run, ["trainer.max_steps=4", override], key, "continued run", "trainer.max_")
+    refused_resume(run, ["trainer.max_steps=4", override], key, "cannot be changed when resuming", "trainer.max_*")
 
 
 @pytest.mark.parametrize(

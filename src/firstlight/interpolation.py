@@ -10,7 +10,6 @@ every other stored text is as it is.
 
 import re
 import secrets
-import shlex
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
-from firstlight.errors import ConfigError, hide, shorten
+from firstlight.errors import ConfigError, hide, shell_word, shorten
 from firstlight.processes import given
 
 ENVIRONMENT = "${oc.env:"
@@ -85,7 +84,7 @@ def from_environment(stored: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 def given_again(key: str, text: str) -> str:
     """How a value from the environment is given on the command line."""
-    return f"{key}={shlex.quote(text)}"
+    return f"{key}={shell_word(text)}"
 
 
 def as_data(stored: Any) -> Any:

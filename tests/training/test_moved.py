@@ -118,6 +118,39 @@ def test_evaluate_and_compare_find_the_text_of_a_run_from_another_working_folder
         assert "this is another text than" in capsys.readouterr().err
 
 
+OWN_DATA = """
+from typing import Any
+
+from firstlight.data.text import TextData
+
+class Told(TextData):
+    def __init__(self, *, file: str, dialect: str, **kwargs: Any):
+        if dialect != "old":
+            raise ValueError(f"dialect ({dialect}): there is only 'old'")
+        super().__init__(path=file, **kwargs)
+"""
+
+
+def test_only_keys_that_are_texts_are_taken_for_paths_of_the_folder_where_a_run_was_begun(train, tmp_path, monkeypatch):
+    Path("own_data.py").write_text(OWN_DATA)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("FIRSTLIGHT_ALLOW_TARGETS", "own_data,stop_at")
+    Path("conf/data").mkdir(parents=True)
+    Path("conf/data/told.yaml").write_text(
+        "defaults:\n  - base\n  - _self_\n\n_target_: own_data.Told\nfile: ??? # text: where\ndialect: old # ...\n"
+    )
+    Path("old").mkdir()  # of the same name as the dialect
+    own = ["--config-dir", str(Path("conf").absolute())]
+    words = [word for word in TINY if not word.startswith("data")]
+    assert (
+        main(["train", *words, "data=told", "data.file=text.txt", "output_dir=run", "trainer.max_steps=2", *own]) == 0
+    )
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert main(["train", "resume=../run", "trainer.max_steps=3", *own]) == 0
+    assert main([*EVALUATION, "checkpoint=../run", *own]) == 0
+
+
 def test_a_sweep_is_resumed_from_another_working_folder(tmp_path, monkeypatch, capsys):
     words = [*TINY, "trainer.max_steps=2", f"output_dir={tmp_path / 'sweep'}"]
     folder = planned(words, None, train_module.arguments)

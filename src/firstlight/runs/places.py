@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from firstlight.data.files import user_path
+from firstlight.overrides import config_dir, text_keys
 from firstlight.runs.run_folder import BEGUN_IN, CONFIG, ENVIRONMENT, WORKING_FOLDER, read_record
 
 MOVED = "; if the text has moved, say where it is: data.path=..."
@@ -38,14 +39,15 @@ def with_files(config: dict[str, Any], run: Path | None) -> dict[str, Any]:
 
 
 def data_with_files(section: dict[str, Any], run: Path | None) -> dict[str, Any]:
-    """The section `data` of the config of a run; see `with_files`."""
+    """The section `data` of the config of a run; see `with_files`. Its paths are those keys that are texts."""
+    texts = text_keys(config_dir())
 
     def found(value: Any) -> Any:
         if isinstance(value, list):
             return [found(element) for element in value]
         return _from(value, run) if isinstance(value, str) else value
 
-    return {key: value if key.startswith("_") else found(value) for key, value in section.items()}
+    return {key: found(value) if f"data.{key}" in texts else value for key, value in section.items()}
 
 
 def is_there(value: Any) -> bool:

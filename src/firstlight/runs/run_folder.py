@@ -8,7 +8,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -105,30 +105,64 @@ def _is_free(folder: Path) -> bool:
     return not (folder / CONFIG).exists() and is_unfinished_start(folder)
 
 
-def numbered(wanted: Path) -> Iterator[Path]:
+def numbered(wanted: Path, key: str = "output_dir") -> Iterator[Path]:
     """`wanted`, `wanted_2`, `wanted_3`, ...: where a new folder may be made, if those before are taken.
 
     Raises:
-        ConfigError: `wanted` is no name for a folder.
+        ConfigError: `wanted`, the value of `key`, is no name for a folder.
     """
     if wanted.name in ("", ".."):
-        raise ConfigError(f"output_dir ({wanted}) must name a folder that can be made")
+        raise ConfigError(f"{key} ({wanted}) must name a folder that can be made")
     yield wanted
     for number in itertools.count(2):
         yield wanted.with_name(f"{wanted.name}_{number}")
 
 
-def new_folder(wanted: Path, key: str) -> Path:
-    """The folder `wanted`, or `wanted_2`, ...: the first that is new or empty, made. `key` is the setting it is from.
+@contextmanager
+def new_folder(wanted: Path, key: str) -> Iterator[Path]:
+    """Make the folder `wanted`, or `wanted_2`, ...: the first that is not there. It goes again if it stays empty.
 
     Raises:
-        ConfigError: it cannot be made.
+        ConfigError: it cannot be made; `key` is the setting that names it.
     """
-    for folder in numbered(wanted):
-        make_folder(folder, key)
-        if not any(folder.iterdir()):
-            return folder
-    raise AssertionError  # numbers do not end
+    with made_above(wanted, key):
+        folder = next(folder for folder in numbered(wanted, key) if _is_made(folder, key))
+        try:
+            yield folder
+        finally:
+            with suppress(OSError):  # something is in it
+                folder.rmdir()
+
+
+@contextmanager
+def made_above(wanted: Path, key: str) -> Iterator[None]:
+    """Make the folders above `wanted`. Those that are new go again if nothing is in them at the end.
+
+    Raises:
+        ConfigError: they cannot be made; `key` is the setting that names `wanted`.
+    """
+    new = [folder for folder in wanted.absolute().parents if not folder.exists()]
+    try:
+        wanted.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_be_made(wanted, key, error) from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # something is in them, or somebody else uses them now
+            for folder in new:
+                folder.rmdir()
+
+
+def _is_made(folder: Path, key: str) -> bool:
+    """Make `folder`, unless something of that name is there."""
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise _cannot_be_made(folder, key, error) from None
+    return True
 
 
 def make_folder(folder: Path, key: str) -> None:
@@ -137,13 +171,16 @@ def make_folder(folder: Path, key: str) -> None:
     Raises:
         ConfigError: it cannot be made.
     """
-    shown = shorten(str(folder))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
-        raise ConfigError(f"{key} ({shown}) is a file; give {key}=...") from None
+        raise ConfigError(f"{key} ({shorten(str(folder))}) is a file; give {key}=...") from None
     except OSError as error:
-        raise ConfigError(f"{key} ({shown}) cannot be made: {error.strerror}; give {key}=...") from None
+        raise _cannot_be_made(folder, key, error) from None
+
+
+def _cannot_be_made(folder: Path, key: str, error: OSError) -> ConfigError:
+    return ConfigError(f"{key} ({shorten(str(folder))}) cannot be made: {error.strerror}; give {key}=...")
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """`compile: true`: torch.compile of the model, for the passes of training and of evaluation."""
 
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import torch
@@ -9,6 +8,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from firstlight.errors import shorten
+from firstlight.output import tell
 from firstlight.training.callbacks.base import Callback
 from firstlight.training.module import PretrainingModule
 from firstlight.training.trainer import Trainer
@@ -69,5 +69,4 @@ class Compilation(Callback):
         pl_module.zero_grad(set_to_none=True)
         self.seconds = time.perf_counter() - began
         if trainer.is_global_zero:
-            with suppress(OSError):  # a closed pipe
-                print(f"compiled in {self.seconds:.1f} s", flush=True)
+            tell(f"compiled in {self.seconds:.1f} s")

@@ -11,7 +11,7 @@ from firstlight.checkpoints.manifest import WEIGHTS
 from firstlight.checkpoints.model_file import save_model_file
 from firstlight.errors import DivergedError, RunError, one_line, shorten
 from firstlight.files import replacing, replacing_by_path
-from firstlight.output import note, say_if_heard
+from firstlight.output import note, tell
 from firstlight.training import report
 from firstlight.training.memory.estimate import is_out_of_memory
 from firstlight.training.memory.micro_batches import n_parts_of
@@ -32,7 +32,7 @@ def explained_end(trainer: Trainer) -> Iterator[None]:
             raise
         if not trainer.is_global_zero:  # Lightning kills a run of which one process fails, before the first can speak
             raise SystemExit(0) from None
-        say_if_heard(f"\nstopped after step {trainer.global_step}\n{report.whereabouts(folder)}")
+        tell(f"\nstopped after step {trainer.global_step}\n{report.whereabouts(folder)}")
         if isinstance(stop, Stopped) and stop.signum == REQUEUE_SIGNAL and in_slurm_job():
             requeue_slurm_job()
         raise SystemExit(130 if interrupted else stop.code) from None

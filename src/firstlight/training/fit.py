@@ -10,7 +10,7 @@ from firstlight.checkpoints.folder_io import clear_unfinished
 from firstlight.checkpoints.manifest import WEIGHTS
 from firstlight.data.files import user_path
 from firstlight.data.loader import end_workers
-from firstlight.output import note, say_if_heard
+from firstlight.output import note, tell
 from firstlight.processes import is_further, shared_run_folder
 from firstlight.runs.run_folder import AUTO, new_run_folder, update_run_folder
 from firstlight.training import report
@@ -59,7 +59,7 @@ def fit(experiment: Experiment, config: dict[str, Any], overrides: list[str]) ->
             check_trained(plan.trainer, module)
             if plan.trainer.is_global_zero:
                 keep_best(module, folder)
-                say_if_heard(report.closing(folder, module, plan.trainer))
+                tell(report.closing(folder, module, plan.trainer))
         return Fitted(folder, module.metrics, plan.trainer.global_step)
 
 
@@ -116,7 +116,7 @@ def _train(plan: Plan, origin: Origin, module: PretrainingModule) -> None:
     if trainer.is_global_zero:
         (trainer.folder / CHECKPOINTS).mkdir(exist_ok=True)
         clear_unfinished(trainer.folder / CHECKPOINTS)
-        say_if_heard(report.opening(plan))
+        tell(report.opening(plan))
         for logger in trainer.loggers if origin.resumed is None else ():
             logger.log_hyperparams(module.config)
     if origin.resumed is not None:

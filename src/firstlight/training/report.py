@@ -1,6 +1,5 @@
 """What a run says of itself when it begins, when it is interrupted, and when it is done."""
 
-import shlex
 from pathlib import Path
 
 import torch
@@ -8,6 +7,7 @@ from rich.filesize import decimal
 
 from firstlight.checkpoints.find import checkpoints_of
 from firstlight.data.datamodule import TextDataModule
+from firstlight.errors import printable, shell_word
 from firstlight.overrides import command, program, setting
 from firstlight.training.memory.micro_batches import n_parts_of
 from firstlight.training.module import PretrainingModule
@@ -22,7 +22,7 @@ def opening(plan: Plan) -> str:
     memory = decimal(4 * (2 * model.n_parameters + plan.sizes.n_optimizer))
     device, encoding = trainer.strategy.root_device, data.tokenizer.encoding
     return (
-        f"run    {trainer.folder}\n"
+        f"run    {printable(str(trainer.folder))}\n"
         f"model  {type(model).__name__}, {model.n_parameters:,} parameters ({memory} to train, activations apart)\n"
         f"data   {type(data).__name__}, {encoding.name} tokenizer, {encoding.n_vocab:,} ids\n"
         + "".join(f"       {line}\n" for line in data.summary().splitlines())
@@ -56,7 +56,7 @@ def whereabouts(folder: Path) -> str:
     """From where a run that did not get to its end can go on, and how."""
     saved = checkpoints_of(folder)
     if not saved:
-        return f"there is no checkpoint yet in {folder}"
+        return f"there is no checkpoint yet in {printable(str(folder))}"
     step = int(saved[-1].name.removeprefix("step_"))
     again = command("train", setting("resume", str(folder)))
     return f"the newest checkpoint is that of step {step}; go on with:\n{again}"
@@ -68,7 +68,7 @@ def closing(folder: Path, module: PretrainingModule, trainer: Trainer) -> str:
     return (
         f"\ndone: {trainer.global_step} steps, training loss {m['train/loss']:.3f}, "
         f"validation loss {m['val/loss']:.3f}, perplexity {m['val/perplexity']:,.1f}\n"
-        f"run folder:   {folder}\n"
+        f"run folder:   {printable(str(folder))}\n"
         f"sample:       {sample} prompt='...'\n"
-        f"TensorBoard:  {program('tensorboard')} --logdir {shlex.quote(str(folder))}"
+        f"TensorBoard:  {program('tensorboard')} {shell_word(f'--logdir={folder}')}"
     )

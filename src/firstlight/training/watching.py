@@ -57,8 +57,7 @@ class Failures:
 
     def _tell(self, name: str, error: Exception) -> None:
         what = f"{type(error).__name__}: {one_line(error)}"
-        with suppress(OSError):  # a terminal that was closed
-            note(f"{name} failed, training goes on ({what}; see {self.folder / ERRORS})")
+        note(f"{name} failed, training goes on ({what}; see {self.folder / ERRORS})")
         with suppress(OSError), open_to_append(self.folder / ERRORS) as file:  # a full disk, perhaps
             file.write(without_hidden(f"{name}\n{''.join(traceback.format_exception(error))}\n"))
 

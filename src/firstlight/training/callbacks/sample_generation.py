@@ -1,4 +1,4 @@
-"""A text by the model after each evaluation, so that one can watch it learn."""
+"""Generates a sample from the model after each evaluation, to show how it is learning."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,9 +17,9 @@ from firstlight.training.trainer import Trainer
 
 
 class SampleGeneration(Watcher):
-    """Continues `prompt` by `max_new_tokens`, with a generator of its own that starts from `seed` every time.
+    """Continues `prompt` by `max_new_tokens` tokens, with its own random generator, seeded with `seed` each time.
 
-    Samples go to TensorBoard, to `samples.txt` in the run folder, and are kept as `text` for whoever shows them.
+    Samples are written to TensorBoard and to `samples.txt` in the run folder. `text` is the latest one.
     """
 
     def __init__(
@@ -35,31 +35,31 @@ class SampleGeneration(Watcher):
         self.text: str | None = None
         self.file: Path | None = None
         self.bytes: int | None = None
-        """Of the file of samples when the checkpoint was saved; None if it does not say."""
+        """Size of the samples file when the checkpoint was saved; None if the checkpoint does not record it."""
 
     def check(self, plan: Plan) -> None:
         self.decoding.check(plan.network)
 
     @property
     def state_key(self) -> str:
-        """Of its state in a checkpoint: there may be several, with a prompt each."""
+        """Key of its state in a checkpoint. It contains the prompt: a run may have several of these callbacks."""
         return self._generate_state_key(prompt=self.prompt)
 
     def state_dict(self) -> dict[str, Any]:
-        """How far the file of samples is written: at this moment they are those up to the step of the checkpoint."""
+        """The size of the samples file, which now holds the samples up to the step of the checkpoint."""
         return {"bytes": self.file.stat().st_size if self.file is not None and self.file.is_file() else 0}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.bytes = int(state_dict["bytes"])
 
     def on_train_start(self, trainer: Trainer, pl_module: PretrainingModule) -> None:
-        """Cut off what was sampled after the checkpoint that the run is resumed from."""
+        """Remove the samples that were written after the checkpoint from which the run is resumed."""
         self.file = file = trainer.folder / FILE_NAME
         if not trainer.is_global_zero or not file.is_file():
             return
         if trainer.global_step == 0:
             self.bytes = 0
-        elif self.bytes is None:  # the checkpoint is of an earlier version
+        elif self.bytes is None:  # a checkpoint of an earlier version of firstlight
             self.bytes = end_of_samples(file.read_bytes(), trainer.global_step)
         if file.stat().st_size > self.bytes:
             with open_to_append(file, "ab") as stream:
