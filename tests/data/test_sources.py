@@ -272,7 +272,10 @@ KINDS = {
     "docx": (b"PK\x03\x04\x14\0\x06\0[Content_Types].xml PK\x03\x04 word/document.xml" + b"x" * 40, "Word's .docx"),
     "tar": (b"a.txt".ljust(257, b"\0") + b"ustar\x0000" + b"\0" * 200 + STORY.encode(), "tar -xf"),
     "PDF": (b"%PDF-1.4\n1 0 obj <<>> endobj\n", "pdftotext"),
+    "PDF with compressed parts": (b"%PDF-1.4 \xe2\xe3 stream " + gzip.compress(STORY.encode()), "pdftotext"),
+    "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", "ps2ascii"),
     "RTF": (rb"{\rtf1\ansi The lamp}", "RTF"),
+    "GIF": (b"GIF89a\x10\0\x10\0\xf0\0\0", "a GIF picture"),
     "PNG": (b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR", "a PNG picture"),
     "SQLite": (b"SQLite format 3\0\x10\0\x01\x01", "an SQLite database"),
     "parquet": (b"PAR1\x15\x04\x15" + b"abc" * 20 + b"PAR1", "parquet"),
@@ -297,7 +300,11 @@ def test_a_file_that_is_not_utf8_text_is_named_for_what_it_is(tmp_path, kind):
 
 @pytest.mark.parametrize(
     "text",
-    [STORY, "PK is a name", "a\0b" + STORY, "\x1b[1mbold\x1b[0m", "ЛАМПА", "灯", "", "\n", "%", "BZh9 is a rank"],
+    [
+        *(STORY, "PK is a name", "a\0b" + STORY, "\x1b[1mbold\x1b[0m", "ЛАМПА", "灯", "", "\n", "%", "BZh9 is a rank"),
+        *("GIF89a is a format — née 1989", "PAR1 began late", "%PDF-1.7 is a header", "BZh91AY&SY begins a block"),
+        *("%!PS-Adobe-3.0 is one, too", "{\\rtf1 is a third", "x" * 257 + "ustar is a mark"),
+    ],
 )
 def test_text_in_utf8_is_read_whatever_it_begins_with(tmp_path, text):
     (tmp_path / "a.txt").write_text(text, encoding="utf-8")
