@@ -184,6 +184,21 @@ def test_hidden_files_and_backups_are_left_out_at_any_depth_and_it_is_said(tmp_p
     assert data.summary().startswith("1 file; left out: 5 hidden, 1 not .txt or .md\ntrain ")
 
 
+def test_what_runs_write_is_left_out_of_a_folder_unless_it_is_named_itself(tmp_path):
+    mine = ("a.txt", "notes/.hydra/config.yaml", "notes/b.txt", "0" * 32 + "/c.txt")  # another program's, a name
+    runs = ("outputs/x/.hydra/config.yaml", "outputs/x/environment.json", "outputs/x/samples.txt")
+    of_mlflow = (f"outputs/mlflow/{'a1' * 16}/artifacts/sample/step_8.txt",)
+    for name in (*mine, *runs, *of_mlflow):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(STORY + name)
+    data = text_data(tmp_path)
+    assert sorted(data.documents()) == sorted(STORY + name for name in mine if name.endswith(".txt"))
+    assert data.summary().startswith("3 files; left out: 1 hidden, 2 run folders\ntrain ")
+    with pytest.raises(ValueError, match=r"without \.txt or \.md files \(left out: 1 run folder\)"):
+        read(tmp_path / "outputs" / "mlflow")
+    assert read(tmp_path / "outputs" / "x") == [STORY + "outputs/x/samples.txt"]
+
+
 def test_what_is_named_itself_is_read_even_if_it_is_hidden(tmp_path):
     (tmp_path / ".notes").mkdir()
     for name in (".notes/a.txt", ".b.txt", "c~"):
@@ -193,7 +208,7 @@ def test_what_is_named_itself_is_read_even_if_it_is_hidden(tmp_path):
 
 def test_a_folder_with_hidden_texts_alone_says_so(tmp_path):
     (tmp_path / ".a.txt").write_text(STORY)
-    with pytest.raises(ValueError, match=r"without \.txt or \.md files \(1 hidden ones? .* left out\)"):
+    with pytest.raises(ValueError, match=r"without \.txt or \.md files \(left out: 1 hidden\)"):
         read(tmp_path)
 
 

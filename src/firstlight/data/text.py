@@ -12,7 +12,7 @@ from firstlight.data.files import Folder, list_folder, read_text, user_path
 class TextData(TextDataModule):
     """UTF-8 text files, each a document; of a folder every `*.txt` and `*.md` below it, in the order of their names.
 
-    Hidden files and folders in it, and editors' backups, are left out; a file that is named itself is always read.
+    Hidden files and folders in it, editors' backups, and run folders are left out; what is named itself is always read.
     Line ends are read as newlines and a byte-order mark is dropped.
     """
 
@@ -30,11 +30,7 @@ class TextData(TextDataModule):
         documents = [read_text(file) for file in files]
         if not any(document.strip() for document in documents):
             raise ValueError(f"path ({self.path}) has no text in it")
-        left_out = {
-            "hidden": sum(part.hidden for part in parts),
-            f"not {' or '.join(SUFFIXES)}": sum(part.others for part in parts),
-        }
-        told = ", ".join(f"{n:,} {what}" for what, n in left_out.items() if n)
+        told = _left_out(parts)
         self._source = f"{len(files):,} file{'s' if len(files) > 1 else ''}{told and f'; left out: {told}'}"
         self.notes += _notes(files, documents, [link for part in parts for link in part.links])
         return documents
@@ -50,15 +46,28 @@ def _files(path: Path) -> Folder:
     if not path.is_dir():
         if path.exists() and not path.is_file():
             raise ValueError(f"path ({path}) is no file: a device or a pipe cannot be read again to continue the run")
-        return Folder([path], 0, 0, [])
+        return Folder([path])
     try:
         found = list_folder(path, SUFFIXES)
     except OSError as error:
         raise ValueError(f"path ({error.filename}) cannot be read: {error.strerror}") from None
     if not found.files:
-        hidden = f" ({found.hidden:,} hidden ones are left out)" if found.hidden else ""
-        raise ValueError(f"path ({path}) is a folder without {' or '.join(SUFFIXES)} files{hidden}")
+        told = _left_out([found])
+        raise ValueError(
+            f"path ({path}) is a folder without {' or '.join(SUFFIXES)} files{told and f' (left out: {told})'}"
+        )
     return found
+
+
+def _left_out(parts: list[Folder]) -> str:
+    """How many files and folders are not read, and why; "" if all are."""
+    n_runs = sum(len(part.runs) for part in parts)
+    counts = {
+        "hidden": sum(part.hidden for part in parts),
+        f"not {' or '.join(SUFFIXES)}": sum(part.others for part in parts),
+        "run folder" if n_runs == 1 else "run folders": n_runs,
+    }
+    return ", ".join(f"{n:,} {what}" for what, n in counts.items() if n)
 
 
 def _notes(files: list[Path], documents: list[str], links: list[Path]) -> Iterator[str]:

@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from firstlight import processes
+from firstlight.data.files import CONFIG, ENVIRONMENT
 from firstlight.errors import ConfigError, one_line, shorten
 from firstlight.files import PROBE, check_links, replace_text, sync_folder, temporary_of
 from firstlight.lock import HeldError, files_of, only_process
 from firstlight.training.plain_yaml import dump_plain_yaml, read_plain_yaml
 
 LOCK = ".lock"
-CONFIG = Path(".hydra") / "config.yaml"
 OVERRIDES = Path(".hydra") / "overrides.yaml"
-ENVIRONMENT = "environment.json"
 LINKS_OF_WANDB = "wandb/*run-*/logs/*"
 """wandb links to a log of its own service here. A run that is resumed has another folder there."""
 WORKING_FOLDER = "working_folder"
