@@ -20,7 +20,7 @@ from firstlight.training.allocation import keep_freed_memory
 from firstlight.training.fit import fit
 from firstlight.training.places import with_files
 from firstlight.training.run_config import RunConfig
-from firstlight.training.run_folder import AUTO, note_data
+from firstlight.training.run_folder import AUTO, CONFIG, note_data
 
 SET_BY_FIT = {
     "data": "the data of a run are its section data",
@@ -82,14 +82,16 @@ def main(config: DictConfig, changes: list[str] | None = None) -> float | None:
     keep_freed_memory()
     resumed = Path(plain["resume"]) if plain["resume"] not in (None, AUTO) else None
     built = build(with_files(plain, resumed))  # what is stored keeps its paths as they were given
+    others: list[Path] = []
     if SWEEP in os.environ:
+        others = [file.parents[1] for file in sorted(Path(os.environ[SWEEP]).glob(f"*/{CONFIG}"))]
         from firstlight.sweeping.pruning import Pruning  # late: only trials need Optuna
 
         pruning = Pruning(sweep=os.environ[SWEEP], number=number(TRIAL, 0))
         built["callbacks"] = {**(built["callbacks"] or {}), "pruning": pruning}
     kept = [as_typed(str(override)) for override in given or () if str(override) != f"resume={AUTO}"]
     try:
-        fitted = fit(stored, kept, **built)
+        fitted = fit(stored, kept, others, **built)
     except FinishedError as error:  # raised when the text had been found to be the same
         given_keys = {word.partition("=")[0].lstrip("+") for word in changes or ()}
         if resumed is None or not any(key.startswith("data.") for key in given_keys & text_keys().keys()):

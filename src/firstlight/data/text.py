@@ -7,6 +7,7 @@ from typing import Any
 from firstlight.config import NonEmpty
 from firstlight.data.datamodule import TextDataModule
 from firstlight.data.files import Folder, list_folder, read_text, user_path
+from firstlight.errors import shorten
 
 
 class TextData(TextDataModule):
@@ -32,8 +33,12 @@ class TextData(TextDataModule):
             raise ValueError(f"path ({self.path}) has no text in it")
         told = _left_out(parts)
         self._source = f"{len(files):,} file{'s' if len(files) > 1 else ''}{told and f'; left out: {told}'}"
+        self.left_out = _left_out(parts, other_kinds=False)
         self.notes += _notes(files, documents, [link for part in parts for link in part.links])
         return documents
+
+    def setting(self) -> str:
+        return f"data.path ({shorten(str(self.path))})"
 
     def source(self) -> str:
         return self._source
@@ -59,12 +64,12 @@ def _files(path: Path) -> Folder:
     return found
 
 
-def _left_out(parts: list[Folder]) -> str:
+def _left_out(parts: list[Folder], *, other_kinds: bool = True) -> str:
     """How many files and folders are not read, and why; "" if all are."""
     n_runs = sum(len(part.runs) for part in parts)
     counts = {
         "hidden": sum(part.hidden for part in parts),
-        f"not {' or '.join(SUFFIXES)}": sum(part.others for part in parts),
+        f"not {' or '.join(SUFFIXES)}": sum(part.others for part in parts) if other_kinds else 0,
         "run folder" if n_runs == 1 else "run folders": n_runs,
     }
     return ", ".join(f"{n:,} {what}" for what, n in counts.items() if n)

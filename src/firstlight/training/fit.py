@@ -5,7 +5,7 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +57,7 @@ from firstlight.training.run_folder import (
     read_config,
     update_run_folder,
 )
+from firstlight.training.same_text import check_text_of_sweep
 from firstlight.training.start import adopted, load_start, started_config
 from firstlight.training.stopping import REQUEUE_SIGNAL, Stopped, in_slurm_job, requeue_slurm_job
 from firstlight.training.trainer import Trainer, quiet, refusal
@@ -79,6 +80,7 @@ class Fitted:
 def fit(
     config: dict[str, Any],
     overrides: list[str],
+    others: Sequence[Path] = (),
     /,
     *,
     name: NonEmpty,
@@ -100,9 +102,9 @@ def fit(
 ) -> Fitted:
     """Train as `conf/_run.yaml`, whose keys are these arguments, says.
 
-    `config` and `overrides` are kept with the run, and in its checkpoints. With `resume` the run in that folder goes
-    on where its newest whole checkpoint is; otherwise `output_dir` becomes the folder (with a number if it is taken,
-    unless `resume` is "auto", by which the same command is to find it again).
+    `config` and `overrides` are kept with the run, and in its checkpoints; `others` are runs of the same sweep. With
+    `resume` the run in that folder goes on where its newest whole checkpoint is; otherwise `output_dir` becomes the
+    folder (with a number if it is taken, unless `resume` is "auto", by which the same command is to find it again).
 
     Raises:
         ConfigError: something the user can put right; nothing has been written then.
@@ -137,6 +139,8 @@ def fit(
             config, model = started, build(started["model"])
         text = _section("data", lambda: data(tokenizer=tokenizer, order=order))
         _read(text, is_resumed=resume is not None)
+        if resumed is None:
+            check_text_of_sweep(text, config, others)
         moments = _section("model", lambda: check_memory(model, text, optimizer, config["trainer"]))
         network = _network(model, text, seed, start)
         if start is not None and is_first:  # once, and not if the start was refused
