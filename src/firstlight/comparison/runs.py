@@ -1,6 +1,8 @@
 """What a run folder holds, for whoever compares it with others."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -146,13 +148,23 @@ def _read(folder: Path, name: str) -> Run:
         raise ConfigError(f"runs ({shorten(str(folder))}): no run of firstlight's ({CONFIG}: {reason}){hint}") from None
     if not isinstance(config, dict) or not isinstance(environment, dict) or not isinstance(config.get("seed"), int):
         raise ConfigError(f"runs ({shorten(str(folder))}): its {CONFIG} is not what firstlight writes")
-    try:
+    with _understood(folder / FILE_NAME):
         rows = [_numbers(row) for row in read_rows(folder / FILE_NAME)]
         _add_seconds(rows)
-    except (ValueError, KeyError, OSError) as error:
-        raise ConfigError(f"runs ({folder / FILE_NAME}): not what firstlight writes ({one_line(error)})") from None
-    samples = read_samples(folder / SAMPLES, {int(row["step"]) for row in rows if row.get("val/loss") is not None})
+        evaluated = {int(row["step"]) for row in rows if row.get("val/loss") is not None}
+    with _understood(folder / SAMPLES):
+        samples = read_samples(folder / SAMPLES, evaluated)
     return Run(folder, name, config, rows, samples, environment)
+
+
+@contextmanager
+def _understood(file: Path) -> Iterator[None]:
+    """Name the `file` in whose content is what the block fails at."""
+    try:
+        yield
+    except (ValueError, KeyError, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) else one_line(error)
+        raise ConfigError(f"runs ({file}): not what firstlight writes ({reason}); leave the run out") from None
 
 
 def _numbers(row: dict[str, str]) -> dict[str, Any]:

@@ -169,7 +169,10 @@ def fit(
         purge = {"purge_step": resumed.step + 1 if resumed is not None else 0} if resume is not None else {}
         runner = trainer(
             data=text,
-            logger=[make(save_dir=str(folder), **purge) for make in (logger or {}).values()],
+            logger=[
+                _section(f"logger.{key}", functools.partial(make, save_dir=str(folder), **purge))
+                for key, make in (logger or {}).items()
+            ],
             callbacks=all_callbacks,
             default_root_dir=str(folder),
         )

@@ -7,14 +7,20 @@ import lightning.pytorch as pl
 from pydantic import Field
 
 from firstlight.config import NewTokens, Seed
+from firstlight.data.files import read_limited
 from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.decoding.base import Decoding
 from firstlight.files import append, open_to_append, sync
 from firstlight.model.base import LanguageModel
 from firstlight.training.module import PretrainingModule
-from firstlight.training.samples_file import FILE_NAME, end_of_samples, mark
+from firstlight.training.samples_file import FILE_NAME, end_of_samples, entry
 from firstlight.training.trainer import Trainer
 from firstlight.training.watching import Watcher
+
+BYTES = "samples_bytes"
+"""Key of a checkpoint: see `SampleGeneration.on_save_checkpoint`."""
+STATE_OF_EARLIER = "SampleGeneration{"
+"""How earlier versions named the state of each callback that kept it."""
 
 
 class SampleGeneration(Watcher):
@@ -42,17 +48,21 @@ class SampleGeneration(Watcher):
         """Refuse a model that cannot be sampled from as asked (ValueError)."""
         self.decoding.check(model)
 
-    @property
-    def state_key(self) -> str:
-        """Of its state in a checkpoint: there may be several, with a prompt each."""
-        return self._generate_state_key(prompt=self.prompt)
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Keep how far the file of samples is written: at this moment they are those up to the step of the checkpoint.
 
-    def state_dict(self) -> dict[str, Any]:
-        """How far the file of samples is written: at this moment they are those up to the step of the checkpoint."""
-        return {"bytes": self.file.stat().st_size if self.file is not None and self.file.is_file() else 0}
+        It is no state of this callback: all that sample share the file, and the prompt may be another one later.
+        """
+        checkpoint[BYTES] = self.file.stat().st_size if self.file is not None and self.file.is_file() else 0
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.bytes = int(state_dict["bytes"])
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        states = checkpoint["callbacks"].items()
+        earlier = [state["bytes"] for key, state in states if str(key).startswith(STATE_OF_EARLIER)]
+        self.bytes = checkpoint.get(BYTES, earlier[0] if earlier else None)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Cut off what was sampled after the checkpoint that the run is resumed from."""
@@ -62,7 +72,7 @@ class SampleGeneration(Watcher):
         if trainer.global_step == 0:
             self.bytes = 0
         elif self.bytes is None:  # the checkpoint is of an earlier version
-            self.bytes = end_of_samples(file.read_bytes(), trainer.global_step)
+            self.bytes = end_of_samples(read_limited(file), trainer.global_step)
         if file.stat().st_size > self.bytes:
             with open_to_append(file, "ab") as stream:
                 stream.truncate(self.bytes)
@@ -85,5 +95,5 @@ class SampleGeneration(Watcher):
             )
         self.text = tokenizer.decode_document(ids + continuation.ids)
         file = Path(trainer.default_root_dir) / FILE_NAME
-        append(file, f"{mark(trainer.global_step)}{self.text}\n".encode())
+        append(file, entry(trainer.global_step, self.text).encode())
         trainer.log_text("sample", self.text)
