@@ -16,7 +16,7 @@ from firstlight.sweeping.ledger import Ledger
 from firstlight.sweeping.record import RECORD
 from firstlight.training.metrics_file import FILE_NAME, read_rows
 from firstlight.training.plain_yaml import read_plain_yaml
-from firstlight.training.run_folder import CONFIG, ENVIRONMENT
+from firstlight.training.run_folder import CONFIG, ENVIRONMENT, read_record
 from firstlight.training.samples_file import FILE_NAME as SAMPLES
 from firstlight.training.samples_file import read_samples
 from firstlight.weights.find import newest_run
@@ -139,14 +139,15 @@ def _short_names(folders: list[Path]) -> dict[Path, str]:
 
 
 def _read(folder: Path, name: str) -> Run:
+    environment = read_record(folder / ENVIRONMENT, dict)
     try:
-        config, environment = read_plain_yaml(folder / CONFIG), read_plain_yaml(folder / ENVIRONMENT)
+        config = read_plain_yaml(folder / CONFIG)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
         inside = sorted(file.parents[1].name for file in folder.glob(f"*/{CONFIG}"))
         hint = f"; name the runs in it, e.g. {folder / inside[0]}" if inside else ""
         raise ConfigError(f"runs ({shorten(str(folder))}): no run of firstlight's ({CONFIG}: {reason}){hint}") from None
-    if not isinstance(config, dict) or not isinstance(environment, dict) or not isinstance(config.get("seed"), int):
+    if not isinstance(config, dict) or not isinstance(config.get("seed"), int):
         raise ConfigError(f"runs ({shorten(str(folder))}): its {CONFIG} is not what firstlight writes")
     with _understood(folder / FILE_NAME):
         rows = [_numbers(row) for row in read_rows(folder / FILE_NAME)]

@@ -223,10 +223,19 @@ def read_record(file: Path, kind: type[Any]) -> Any:
     try:
         content = read_plain_yaml(file)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"resume: {file} is damaged: {one_line(error)}") from None
+        reason = error.strerror if isinstance(error, OSError) else one_line(error)
+        raise _damaged(file, kind, str(reason)) from None
     if not isinstance(content, kind):
-        raise ConfigError(f"resume: {file} is damaged: it holds no {kind.__name__}")
+        raise _damaged(file, kind, "")
     return content
+
+
+def _damaged(file: Path, kind: type[Any], reason: str) -> ConfigError:
+    expected = "a list of overrides" if kind is list else "versions and settings by name"
+    return ConfigError(
+        f"{file} is damaged{reason and f' ({reason})'}: it should hold {expected}; put a copy of it back, "
+        "or remove it: the run goes on without"
+    )
 
 
 def read_config(folder: Path) -> dict[str, Any]:
