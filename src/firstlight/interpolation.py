@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException, UnsupportedInterpolationType
 from omegaconf.resolvers import oc
 
 from firstlight.errors import ConfigError, hide, shell_word, shorten
@@ -24,6 +24,8 @@ from firstlight.processes import given
 ENVIRONMENT = "${oc.env:"
 _readable: set[str] | None = None
 """Variables of the environment that may be looked up; None: all."""
+FORMS = "the forms are ${key}, ${oc.env:NAME} and ${now:%Y-%m-%d}; '\\${' is a text"
+"""Of interpolations, for messages."""
 UNUSED = ("name", "output_dir", "init_from")
 """Keys that a continued run has no use for."""
 _NO_DEFAULT = object()
@@ -59,6 +61,20 @@ def check_kept(config: DictConfig, plain: dict[str, Any]) -> dict[str, Any]:
         if key.endswith(".prompt"):
             raise ConfigError(f"{key}: the samples in the run folder begin with it: give the text itself, not {text}")
     return stored
+
+
+def why_unresolved(error: OmegaConfBaseException) -> str:
+    """What is wrong with an interpolation, in a line: its text, and how it is written."""
+    parent = OmegaConf.to_container(error.parent_node, resolve=False) if OmegaConf.is_config(error.parent_node) else {}
+    text = shorten(as_typed(str(parent[error.key])))  # type: ignore[index]
+    kind, _, reason = str(error).splitlines()[0].rpartition(" raised while resolving interpolation: ")
+    if isinstance(error, UnsupportedInterpolationType):
+        return f"{text}: there is no such resolver; {FORMS}"
+    if isinstance(error, InterpolationKeyError):
+        return f"{text}: there is no such key; {FORMS}"
+    if kind == "TypeError":
+        return f"{text}: these are not the arguments that it takes; {FORMS}"
+    return f"{text}: " + reason.strip('"')
 
 
 def hide_environment(config: DictConfig, plain: Any) -> Any:

@@ -14,7 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 from firstlight.cli import main
 from firstlight.decoding.greedy import Greedy
 from firstlight.overrides import quoted
-from firstlight.runs.samples_file import read_samples
+from firstlight.runs.samples_file import entry, read_samples
 from firstlight.training.callbacks.sample_generation import SampleGeneration
 from firstlight.training.loggers.csv import CSVLogger, read_rows
 from firstlight.training.loggers.tensorboard import TensorBoardLogger, hide_from
@@ -212,7 +212,8 @@ def test_what_was_sampled_before_stays_byte_for_byte(train, prompt):
     sampled = [f"callbacks.sample_generation.prompt={quoted(prompt)}", "callbacks.sample_generation.max_new_tokens=1"]
     assert train("whole", *sampled) == 0
     before = Path("whole/samples.txt").read_bytes()
-    assert before.count(prompt.encode()) == 4
+    texts = read_samples(Path("whole/samples.txt"), range(100))
+    assert texts.keys() == {0, 8, 16, 24} and all(prompt in text for text in texts.values())
     stop_and_resume(train, "parts", [13, 20], *sampled)
     assert Path("parts/samples.txt").read_bytes() == before
     assert main(["train", "resume=whole", "trainer.max_steps=32"]) == 0
@@ -220,8 +221,40 @@ def test_what_was_sampled_before_stays_byte_for_byte(train, prompt):
     assert read_samples(Path("whole/samples.txt"), range(0, 33, 8)).keys() == {0, 8, 16, 24, 32}
 
 
+def test_a_sample_with_the_mark_of_another_in_it_is_read_as_it_was_written(tmp_path):
+    texts = {0: "--- step 8\n --- step 8\r\nThe", 8: "\n  --- step 16", 16: "--- step 9 --- step 24\n"}
+    Path("samples.txt").write_bytes("".join(entry(step, text) for step, text in texts.items()).encode())
+    assert read_samples(Path("samples.txt"), range(10**18)) == texts
+    Path("samples.txt").write_bytes(
+        b"--- step 0\nThe\n--- step 7\nlamp\n--- step 8\nThe quay\n"
+    )  # of an earlier version
+    assert read_samples(Path("samples.txt"), {0, 8}) == {0: "The\n--- step 7\nlamp", 8: "The quay"}
+
+
+@pytest.mark.parametrize("is_earlier", [False, True])
+def test_samples_before_a_checkpoint_stay_when_the_prompt_is_another_one(train, monkeypatch, is_earlier):
+    if is_earlier:
+        save = SampleGeneration.on_save_checkpoint
+
+        def save_as_earlier(callback, trainer, module, checkpoint):
+            save(callback, trainer, module, checkpoint)
+            checkpoint["callbacks"]["SampleGeneration{'prompt': 'The lamp'}"] = {
+                "bytes": checkpoint.pop("samples_bytes")
+            }
+
+        monkeypatch.setattr(SampleGeneration, "on_save_checkpoint", save_as_earlier)
+    assert train("run", "trainer.max_steps=16") == 0
+    with Path("run/samples.txt").open("a") as file:
+        file.write("--- step 16\nwhat was sampled after the checkpoint\n")
+    before = Path("run/samples.txt").read_text()
+    assert main(["train", "resume=run", "trainer.max_steps=24", "callbacks.sample_generation.prompt=quay"]) == 0
+    after = Path("run/samples.txt").read_text()
+    kept = before.removesuffix("--- step 16\nwhat was sampled after the checkpoint\n")
+    assert after.startswith(f"{kept}--- step 24\nquay")
+
+
 def test_two_callbacks_that_sample_do_not_cut_off_each_others(train):
-    other = ["_target_=firstlight.training.callbacks.sample_generation.SampleGeneration", "prompt=quay"]
+    other = ["_target_=firstlight.training.callbacks.sample_generation.SampleGeneration", "prompt=The lamp"]
     other += ["decoding=${callbacks.sample_generation.decoding}", "max_new_tokens=2"]
     both = [f"+callbacks.other.{setting}" for setting in other]
     assert train("whole", *both) == 0
@@ -307,7 +340,7 @@ def test_other_data_is_refused_when_a_run_goes_on(train, capsys):
         train("run", "+callbacks.stop._target_=stop_at.StopAt", "+callbacks.stop.batch=10")
     Path("text.txt").write_text("Another text altogether, of much the same length as the first. " * 15)
     assert main(["train", "resume=run", "~callbacks.stop"]) == 2
-    assert "the data has changed" in capsys.readouterr().err
+    assert "this is another text than" in capsys.readouterr().err
 
 
 def test_auto_begins_a_run_and_the_same_command_goes_on_with_it(train, trained, capsys, monkeypatch):

@@ -18,6 +18,7 @@ from firstlight.output import note, write
 from firstlight.sources import find_checkpoint, load_checkpoint
 from firstlight.training.evaluation import EvaluationModule
 from firstlight.training.measuring import evaluation_trainer, text_of
+from firstlight.training.same_text import OtherTextError
 
 
 def evaluate(
@@ -75,7 +76,10 @@ def _model(loaded: Checkpoint, precision: str) -> LanguageModel:
 def _on_text(
     loaded: Checkpoint, model: LanguageModel, trainer: pl.Trainer, split: str, data: dict[str, Any] | None
 ) -> dict[str, float]:
-    text = text_of(loaded, model, split, data)
+    try:
+        text = text_of(loaded, model, split, data)
+    except OtherTextError as error:
+        raise ConfigError(f"{error}; to measure on another text: data=text data.path=...") from error
     for oddity in text.notes:
         note(oddity)
     module = EvaluationModule(model, text.tokenizer.byte_lengths)

@@ -1,5 +1,6 @@
 """`firstlight train`: check the config, build it, fit."""
 
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -14,9 +15,10 @@ from firstlight.errors import ConfigError, FinishedError, shown
 from firstlight.interpolation import as_typed, check_kept
 from firstlight.output import note
 from firstlight.overrides import config_dir, text_keys
+from firstlight.processes import SWEEP
 from firstlight.runs.places import with_files
 from firstlight.runs.run_config import RunConfig
-from firstlight.runs.run_folder import AUTO, note_data
+from firstlight.runs.run_folder import AUTO, CONFIG, note_data
 from firstlight.training.experiment import Experiment
 from firstlight.training.fit import fit
 from firstlight.training.memory.allocation import keep_freed_memory
@@ -85,9 +87,12 @@ def main(
     resumed = Path(plain["resume"]) if plain["resume"] not in (None, AUTO) else None
     built = build(with_files(plain, resumed))  # the stored config keeps its paths as they were given
     built["callbacks"] = {**(built.get("callbacks") or {}), **(callbacks or {})}
+    siblings: list[Path] = []
+    if SWEEP in os.environ:
+        siblings = [file.parents[1] for file in sorted(Path(os.environ[SWEEP]).glob(f"*/{CONFIG}"))]
     kept = [as_typed(str(override)) for override in given or () if str(override) != f"resume={AUTO}"]
     try:
-        fitted = fit(Experiment(**built), stored, kept)
+        fitted = fit(Experiment(**built), stored, kept, siblings)
     except FinishedError as error:  # fit has already checked that it is the same text
         given_keys = {word.partition("=")[0].lstrip("+") for word in changes or ()}
         if resumed is None or not any(key.startswith("data.") for key in given_keys & text_keys(config_dir()).keys()):

@@ -20,6 +20,11 @@ from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.data.windows import Windows
 
 Loader = DataLoader[Batch] | WorkerLoader
+CUT_BY = (
+    *("context_length", "stride", "batch_size", "shuffle", "drop_last", "num_workers"),
+    *("eval_batches", "untrained_eval_batches", "eval_last_window"),
+)
+"""Settings of a text that say what is made of its tokens, and leave the tokens themselves as they are."""
 
 
 class TextDataModule(pl.LightningDataModule):
@@ -76,6 +81,8 @@ class TextDataModule(pl.LightningDataModule):
         self.windows: dict[str, Windows] = {}
         self.notes: list[str] = []
         """What is odd about the text, though it can be trained on."""
+        self.left_out = ""
+        """What of the user's folder is not read, though it may be text: "3 hidden"."""
         self.worker_failures: list[str] = []
         """What has happened to a process that gathered batches; they are gathered in this one since."""
 
@@ -86,6 +93,10 @@ class TextDataModule(pl.LightningDataModule):
         Raises:
             ValueError: they cannot be had; the message says what was wanted and what to do.
         """
+
+    def setting(self) -> str:
+        """The setting that says where the documents are, and its value, for messages about them."""
+        return "data"
 
     def source(self) -> str:
         """Where the documents came from, in a line, once they have been read; "" if there is nothing to tell."""

@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from firstlight import processes
+from firstlight.data.files import CONFIG, ENVIRONMENT
 from firstlight.errors import ConfigError, one_line, shorten
 from firstlight.files import PROBE, check_links, replace_text, sync_folder, temporary_of
 from firstlight.lock import HeldError, files_of, only_process
 from firstlight.runs.plain_yaml import dump_plain_yaml, read_plain_yaml
 
 LOCK = ".lock"
-CONFIG = Path(".hydra") / "config.yaml"
 OVERRIDES = Path(".hydra") / "overrides.yaml"
-ENVIRONMENT = "environment.json"
 LINKS_OF_WANDB = "wandb/*run-*/logs/*"
 """wandb links to a log of its own service here. A run that is resumed has another folder there."""
 WORKING_FOLDER = "working_folder"
@@ -261,10 +260,19 @@ def read_record(file: Path, kind: type[Any]) -> Any:
     try:
         content = read_plain_yaml(file)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"resume: {file} is damaged: {one_line(error)}") from None
+        reason = error.strerror if isinstance(error, OSError) else one_line(error)
+        raise _damaged(file, kind, str(reason)) from None
     if not isinstance(content, kind):
-        raise ConfigError(f"resume: {file} is damaged: it holds no {kind.__name__}")
+        raise _damaged(file, kind, "")
     return content
+
+
+def _damaged(file: Path, kind: type[Any], reason: str) -> ConfigError:
+    expected = "a list of overrides" if kind is list else "versions and settings by name"
+    return ConfigError(
+        f"{file} is damaged{reason and f' ({reason})'}: it should hold {expected}; put a copy of it back, "
+        "or remove it: the run goes on without"
+    )
 
 
 def read_config(folder: Path) -> dict[str, Any]:

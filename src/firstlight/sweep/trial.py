@@ -222,8 +222,8 @@ def _last_line(log: Path, start: int) -> str:
     if not log.exists():
         return ""
     with log.open("rb") as file:
-        file.seek(start)
-        text = file.read()[-20000:].decode("utf-8", errors="replace")
+        file.seek(max(start, log.stat().st_size - 20000))
+        text = file.read(20000).decode("utf-8", errors="replace")
     lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
     told = [line.removeprefix("firstlight: ") for line in lines if line.startswith("firstlight: ")]
     return shorten((told or lines or [""])[0 if told else -1], 250)

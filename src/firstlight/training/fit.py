@@ -1,5 +1,6 @@
 """Train one model: where it comes from, what can be refused, its folder, its training, its end."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from firstlight.training.experiment import Experiment
 from firstlight.training.lightning import end_before_training
 from firstlight.training.module import PretrainingModule
 from firstlight.training.origin import Origin, find_origin
-from firstlight.training.plan import Plan, prepare
+from firstlight.training.plan import Plan, blaming, prepare
 from firstlight.training.resume import change_of_rate
 from firstlight.training.trainer import quiet
 
@@ -33,8 +34,10 @@ class Fitted:
     steps: int
 
 
-def fit(experiment: Experiment, config: dict[str, Any], overrides: list[str]) -> Fitted:
+def fit(experiment: Experiment, config: dict[str, Any], overrides: list[str], siblings: Sequence[Path] = ()) -> Fitted:
     """Train `experiment`; `config`, which it was built from, and `overrides` are kept with the run.
+
+    `siblings` are the other runs of its sweep, which have the same text.
 
     With `resume` the run in that folder is resumed from its newest whole checkpoint; otherwise `output_dir` becomes the
     folder (with a number if it is taken, unless `resume` is "auto", by which the same command is to find it again).
@@ -48,7 +51,7 @@ def fit(experiment: Experiment, config: dict[str, Any], overrides: list[str]) ->
     quiet()
     with ExitStack() as held:  # the run folder, until all is done
         origin = find_origin(experiment, config, overrides, held)
-        plan = prepare(experiment, origin)
+        plan = prepare(experiment, origin, siblings)
         if not is_further():
             for text in plan.notes:
                 note(text)
@@ -97,7 +100,10 @@ def _assemble(experiment: Experiment, origin: Origin, plan: Plan, folder: Path) 
     purge = {}
     if origin.folder is not None:
         purge["purge_step"] = origin.step + 1 if origin.resumed is not None else 0
-    loggers = [make(save_dir=str(folder), **purge) for make in (experiment.logger or {}).values()]
+    loggers = []
+    for name, make in (experiment.logger or {}).items():
+        with blaming(f"logger.{name}"):
+            loggers.append(make(save_dir=str(folder), **purge))
     plan.trainer.begin_in(folder, loggers)
     return PretrainingModule(
         model=plan.network,

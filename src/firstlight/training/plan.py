@@ -1,7 +1,7 @@
 """Everything about a run that can be refused, is refused here: before its folder is made, and before it trains."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from firstlight.training.memory.micro_batches import find_micro_batch_size
 from firstlight.training.origin import Origin
 from firstlight.training.precision import precision_notes
 from firstlight.training.resume import check_resumable
+from firstlight.training.same_text import check_text_of_sweep
 from firstlight.training.start import load_start
 from firstlight.training.trainer import Trainer, refusal
 
@@ -50,8 +51,8 @@ class Plan:
     """What the user should know."""
 
 
-def prepare(experiment: Experiment, origin: Origin) -> Plan:
-    """Make the parts of a run, but for its folder and what is written there.
+def prepare(experiment: Experiment, origin: Origin, siblings: Sequence[Path] = ()) -> Plan:
+    """Make the parts of a run, but for its folder and what is written there. `siblings` are other runs of its sweep.
 
     Raises:
         ConfigError: something the user can put right.
@@ -61,6 +62,8 @@ def prepare(experiment: Experiment, origin: Origin) -> Plan:
         with blaming(f"logger.{name}"):
             make(save_dir=experiment.output_dir)
     data = _read(experiment, origin)
+    if origin.resumed is None:
+        check_text_of_sweep(data, origin.config, siblings)
     section = origin.config["trainer"]
     with blaming("model"):
         sizes = sizes_of(origin.model, experiment.optimizer, str(section.get("precision")))

@@ -14,6 +14,7 @@ from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.errors import ConfigError, DamagedError
 from firstlight.sources import load_checkpoint
 from firstlight.training.loggers.csv import FILE_NAME as METRICS
+from firstlight.training.same_text import check_same
 
 STATE_KEYS = {
     "global_step": int,
@@ -103,14 +104,14 @@ def check_resumable(resumed: Resumed, data: TextDataModule) -> None:
         raise ConfigError(
             "resume: a run with order=book cannot be continued: its place is the state of torch's global generator"
         )
+    check_same(data, resumed.manifest.fingerprint, resumed.checkpoint)
     now = data.fingerprint()
     for key, was in resumed.manifest.fingerprint.items():
         if now.get(key) != was:
-            change = f"{key} was {str(was)[:12]}, is {str(now.get(key))[:12]}"
-            is_text = "; this is another text than it was trained on" if key == "sha256" else ""
-            if is_text and resumed.manifest.fingerprint.get("train_windows") != now.get("train_windows"):
-                is_text += " (earlier versions read a folder's hidden files, too: list them in data.path)"
-            raise ConfigError(f"resume: the data has changed since {resumed.checkpoint} was saved: {change}{is_text}")
+            raise ConfigError(
+                f"resume: the data has changed since {resumed.checkpoint} was saved: {key} was {str(was)[:12]}, is "
+                f"{str(now.get(key))[:12]}"
+            )
 
 
 def change_of_rate(resumed: Resumed, now: float) -> str | None:

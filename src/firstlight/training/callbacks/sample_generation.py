@@ -6,14 +6,20 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from firstlight.config import NewTokens, Seed
+from firstlight.data.files import read_limited
 from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.decoding.base import Decoding
 from firstlight.files import append, open_to_append, sync
-from firstlight.runs.samples_file import FILE_NAME, end_of_samples, mark
+from firstlight.runs.samples_file import FILE_NAME, end_of_samples, entry
 from firstlight.training.callbacks.base import Watcher
 from firstlight.training.module import PretrainingModule
 from firstlight.training.plan import Plan
 from firstlight.training.trainer import Trainer
+
+BYTES = "samples_bytes"
+"""Key of a checkpoint: see `SampleGeneration.on_save_checkpoint`."""
+STATE_OF_EARLIER = "SampleGeneration{"
+"""How earlier versions named the state of each callback that kept it."""
 
 
 class SampleGeneration(Watcher):
@@ -40,17 +46,17 @@ class SampleGeneration(Watcher):
     def check(self, plan: Plan) -> None:
         self.decoding.check(plan.network)
 
-    @property
-    def state_key(self) -> str:
-        """Key of its state in a checkpoint. It contains the prompt: a run may have several of these callbacks."""
-        return self._generate_state_key(prompt=self.prompt)
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: PretrainingModule, checkpoint: dict[str, Any]) -> None:
+        """Keep how far the file of samples is written: at this moment they are those up to the step of the checkpoint.
 
-    def state_dict(self) -> dict[str, Any]:
-        """The size of the samples file, which now holds the samples up to the step of the checkpoint."""
-        return {"bytes": self.file.stat().st_size if self.file is not None and self.file.is_file() else 0}
+        It is no state of this callback: all that sample share the file, and the prompt may be another one later.
+        """
+        checkpoint[BYTES] = self.file.stat().st_size if self.file is not None and self.file.is_file() else 0
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.bytes = int(state_dict["bytes"])
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: PretrainingModule, checkpoint: dict[str, Any]) -> None:
+        states = checkpoint["callbacks"].items()
+        earlier = [state["bytes"] for key, state in states if str(key).startswith(STATE_OF_EARLIER)]
+        self.bytes = checkpoint.get(BYTES, earlier[0] if earlier else None)
 
     def on_train_start(self, trainer: Trainer, pl_module: PretrainingModule) -> None:
         """Remove the samples that were written after the checkpoint from which the run is resumed."""
@@ -60,7 +66,7 @@ class SampleGeneration(Watcher):
         if trainer.global_step == 0:
             self.bytes = 0
         elif self.bytes is None:  # a checkpoint of an earlier version of firstlight
-            self.bytes = end_of_samples(file.read_bytes(), trainer.global_step)
+            self.bytes = end_of_samples(read_limited(file), trainer.global_step)
         if file.stat().st_size > self.bytes:
             with open_to_append(file, "ab") as stream:
                 stream.truncate(self.bytes)
@@ -81,6 +87,5 @@ class SampleGeneration(Watcher):
                 unused=tokenizer.without_token(pl_module.model.vocab_size),
             )
         self.text = tokenizer.decode_document(ids + continuation.ids)
-        file = trainer.folder / FILE_NAME
-        append(file, f"{mark(trainer.global_step)}{self.text}\n".encode())
+        append(trainer.folder / FILE_NAME, entry(trainer.global_step, self.text).encode())
         trainer.log_text("sample", self.text)
