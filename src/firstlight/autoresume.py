@@ -67,6 +67,8 @@ def autoresume(overrides: list[str], config_dir: str | None) -> list[str]:
         return own if is_requeued else [*own, f"resume={AUTO}"]
     run = Path(found)
     began_with = read_record(run / OVERRIDES, list)
+    # The run was found by output_dir, and may have been moved since it began.
+    own = [word for word in own if word.partition("=")[0].lstrip("+") != "output_dir"]
     # What comes from the environment is not kept with a run: it is to be given again, as it is here.
     again = [word for word in own if as_typed(word) not in began_with or ENVIRONMENT_TEXT in word]
     return [*again, setting("resume", str(run))]

@@ -17,6 +17,7 @@ from firstlight.sweeping.ledger import Ledger, Row, understood
 from firstlight.sweeping.plan import Check, composed, digest, refusal
 from firstlight.sweeping.record import folder_name, space_of_record, trial_overrides
 from firstlight.sweeping.space import Parameter
+from firstlight.training.later_keys import without
 from firstlight.training.stopping import Stopped
 
 Launch = Callable[[Sequence[Sequence[str]], int], Sequence[Any]]
@@ -76,7 +77,9 @@ class Worker:
                 overrides = space.overrides(point)
         plain, kept = composed(trial_overrides(record, overrides, row.seed), record.config_dir, self.check)
         folder = row.folder or folder_name(row.number, overrides, row.seed, record.seeds)
-        self.ledger.note(row.number, overrides=overrides, folder=folder, config=digest(kept))
+        self.ledger.note(
+            row.number, overrides=overrides, folder=folder, config=digest(without(kept, list(record.later)))
+        )
         problem = refusal(plain)
         if problem is not None:
             self.ledger.finish(row.number, TrialState.FAIL, refused=True, error=f"cannot be trained: {problem}")

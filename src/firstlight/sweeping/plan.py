@@ -27,10 +27,19 @@ from firstlight.interpolation import check_kept
 from firstlight.lock import HeldError, only_process
 from firstlight.output import note
 from firstlight.sweeping.ledger import PLANNING, Ledger, is_unplanned
-from firstlight.sweeping.record import OF_THE_SWEEP, RECORD, Record, read_record, settings_of_record, split_seeds
+from firstlight.sweeping.record import (
+    OF_THE_SWEEP,
+    RECORD,
+    Record,
+    later_overrides,
+    read_record,
+    settings_of_record,
+    split_seeds,
+)
 from firstlight.sweeping.settings import MOST_TRIALS, Count, Settings, only_in_some
 from firstlight.sweeping.space import Space, parameter_of, space_of
 from firstlight.sweeping.storage import check_told, hidden_password
+from firstlight.training.later_keys import without
 from firstlight.training.run_folder import LINKS_OF_WANDB, make_folder, numbered, working_folder
 
 Check = Callable[[DictConfig], dict[str, Any]]
@@ -68,8 +77,9 @@ def planned(overrides: list[str], config_dir: str | None, check: Check) -> Path:
     if n_seeds > 1 and "seed" in given and given["seed"].is_sweep_override():
         raise ConfigError("seeds: the seeds are listed already (seed=...); give one of the two")
     seeds = [int(example.seed) + n for n in range(n_seeds)]
-    plan = make_plan(own, settings, seeds, config_dir, check=check, storage=_storage_as_typed(overrides, settings))
     wanted, is_fixed = user_path(str(example.output_dir)), "output_dir" in given
+    storage, later = _storage_as_typed(overrides, settings), _later(wanted) if is_fixed else {}
+    plan = make_plan(own, settings, seeds, config_dir, check=check, storage=storage, later=later)
     wanted = wanted if is_fixed else wanted.with_name(f"{wanted.name}_sweep")
     with ExitStack() as held:
         folder = _held_folder(wanted, held, is_fixed=is_fixed)
@@ -82,6 +92,15 @@ def planned(overrides: list[str], config_dir: str | None, check: Check) -> Path:
     for line in _notes(plan) if is_new else ():
         note(line)
     return folder
+
+
+def _later(folder: Path) -> dict[str, Any]:
+    """The keys without which the sweep in `folder` was planned, if there is one."""
+    try:
+        is_sweep = (folder / RECORD).is_file()
+    except OSError:  # no name for a folder, as is said when it is to be made
+        return {}
+    return read_record(folder).later if is_sweep else {}
 
 
 def _held_folder(wanted: Path, held: ExitStack, *, is_fixed: bool) -> Path:
@@ -149,7 +168,15 @@ def complete(folder: Path, check: Check, *, storage: str | None, config_dir: str
             f"--config-dir {shlex.quote(record.config_dir)}"
         )
     settings = settings_of_record(record)
-    plan = make_plan(record.arguments, settings, record.seeds, record.config_dir, check=check, storage=record.storage)
+    plan = make_plan(
+        record.arguments,
+        settings,
+        record.seeds,
+        record.config_dir,
+        check=check,
+        storage=record.storage,
+        later=record.later,
+    )
     if change := changed(record, plan.record):
         raise ConfigError(f"the sweep was planned with another config: {change}; put it back, or begin a new sweep")
     with _planning(folder):
@@ -170,14 +197,23 @@ def go_on(folder: Path, plan: Plan) -> None:
 
 
 def make_plan(
-    own: list[str], settings: Settings, seeds: list[int], config_dir: str | None, *, check: Check, storage: str | None
+    own: list[str],
+    settings: Settings,
+    seeds: list[int],
+    config_dir: str | None,
+    *,
+    check: Check,
+    storage: str | None,
+    later: dict[str, Any],
 ) -> Plan:
     """Check all that the overrides `own` of the trials ask for, and write nothing.
+
+    `later` are keys that the sweep was planned without; see `Record`.
 
     Raises:
         ConfigError: see `planned`.
     """
-    space, swept_seeds = split_seeds(space_of(own, settings, config_dir))
+    space, swept_seeds = split_seeds(space_of([*own, *later_overrides(later)], settings, config_dir))
     seeds = swept_seeds or seeds
     is_grid = settings.sampler == "grid" or (settings.sampler is None and space.is_discrete)
     if is_grid and not space.is_discrete:
@@ -192,7 +228,7 @@ def make_plan(
     if len(refused) == len(checked):
         all_of_them = f" (as all {len(refused)} points of the sweep)" if len(refused) > 1 else ""
         raise ConfigError(f"{refused[0][0]}: {refused[0][1]}{all_of_them}".removeprefix(": "))
-    configs = [config for _, config, problem in checked if problem is None]
+    configs = [without(config, list(later)) for _, config, problem in checked if problem is None]
     good = [point for point, _, problem in checked if problem is None] if is_grid else [None] * settings.trials
     rows = [_row(space, point, number, seed) for number, point in enumerate(good) for seed in seeds]
     record = Record(

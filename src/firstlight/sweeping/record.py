@@ -15,6 +15,7 @@ from firstlight.files import replace_text
 from firstlight.interpolation import as_data
 from firstlight.sweeping.settings import Settings
 from firstlight.sweeping.space import Space, space_of
+from firstlight.training.later_keys import lacking
 from firstlight.training.plain_yaml import dump_plain_yaml, read_plain_yaml
 
 RECORD = "sweep.yaml"
@@ -42,6 +43,11 @@ class Record:
     format: int = FORMAT
     working_folder: str | None = None
     """The folder that relative paths in `arguments` are from; None: not known (of an earlier version)."""
+
+    @property
+    def later(self) -> dict[str, Any]:
+        """The keys that came later than the version that planned it, with what that version did."""
+        return lacking(self.config)
 
     def write(self, folder: Path) -> None:
         replace_text(folder / RECORD, dump_plain_yaml(vars(self)))
@@ -96,7 +102,13 @@ def _check_arguments(record: Record) -> None:
 
 def space_of_record(record: Record) -> Space:
     """The space of a sweep that was planned, without its seeds."""
-    return split_seeds(space_of(record.arguments, settings_of_record(record), record.config_dir))[0]
+    own = [*record.arguments, *later_overrides(record.later)]
+    return split_seeds(space_of(own, settings_of_record(record), record.config_dir))[0]
+
+
+def later_overrides(later: dict[str, Any]) -> list[str]:
+    """The overrides that make trials of today comparable with those of an earlier version."""
+    return [f"++{key}={json.dumps(value)}" for key, value in later.items()]
 
 
 def settings_of_record(record: Record) -> Settings:

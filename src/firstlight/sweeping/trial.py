@@ -33,6 +33,8 @@ from firstlight.weights.manifest import WEIGHTS, read_manifest
 Train = Callable[[list[str]], int]
 """`firstlight train` with these words, in the process it is called in; its exit code."""
 PRELOADED = ("firstlight.cli", "firstlight.compose", "firstlight.train", "firstlight.sweeping.pruning")
+LONGEST_ERROR = 1000
+"""Characters of what is kept of a trial's error: all that firstlight says, and nearly all that libraries do."""
 GRACE = 60.0
 """Seconds that a trial which was asked to stop has for its step and its checkpoint."""
 
@@ -227,4 +229,4 @@ def _last_line(log: Path, start: int) -> str:
         text = file.read()[-20000:].decode("utf-8", errors="replace")
     lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
     told = [line.removeprefix("firstlight: ") for line in lines if line.startswith("firstlight: ")]
-    return shorten((told or lines or [""])[0 if told else -1], 250)
+    return shorten((told or lines or [""])[0 if told else -1], LONGEST_ERROR)
