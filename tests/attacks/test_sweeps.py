@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -114,6 +115,48 @@ WRONG = {
 def test_a_row_of_another_kind_is_one_line(key, value, sweep, refusal):
     spoil(key, value)
     assert "not what firstlight writes" in refusal(["sweep", "status", "sweep"])
+
+
+UNREADABLE = {
+    "a state": "UPDATE trials SET state = 'LOST' WHERE trial_id = 1",
+    "a date": "UPDATE trials SET datetime_complete = 'yesterday' WHERE trial_id = 1",
+    "a distribution": (
+        "INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json) VALUES (1, 'a', 1, '{}')"
+    ),
+    "a direction": "UPDATE study_directions SET direction = 'UP'",
+}
+VERBS = [["sweep", "status"], ["sweep", "best"], ["sweep", "resume"], ["sweep", "retry"], ["compare"]]
+
+
+def execute(sql):
+    with sqlite3.connect(SWEEP / DATABASE) as database:
+        database.execute(sql)
+    database.close()
+
+
+@pytest.mark.parametrize("words", VERBS, ids=str)
+@pytest.mark.parametrize("sql", UNREADABLE.values(), ids=UNREADABLE)
+@pytest.mark.one_in(4)
+def test_a_ledger_that_optuna_makes_no_sense_of_is_one_line_and_its_backup_is_told(sql, words, sweep, refusal, capfd):
+    sweep.close()
+    execute(sql)
+    line = refusal([*words, "sweep", *(["out=null"] if words == ["compare"] else [])])
+    assert "not what firstlight writes" in line
+    command = line.rpartition("is used after: ")[2].strip()
+    subprocess.run(command, shell=True, check=True)
+    assert main(["sweep", "status", "sweep"]) == 0
+    assert "2 trials: 1 planned, 1 done" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("words", VERBS, ids=str)
+@pytest.mark.parametrize(
+    ("version", "told"), [("v3.0.0.a", "optuna storage upgrade --storage"), ("v99", "pip install")]
+)
+@pytest.mark.one_in(4)
+def test_a_ledger_of_another_version_of_optuna_is_one_line(version, told, words, sweep, refusal):
+    sweep.close()
+    execute(f"UPDATE alembic_version SET version_num = '{version}'")
+    assert told in refusal([*words, "sweep", *(["out=null"] if words == ["compare"] else [])])
 
 
 @pytest.mark.parametrize("text", ["output_dir=precious", "hydra.run.dir=x", "init_from=x", "optimizer.lr=3e-3", "x"])

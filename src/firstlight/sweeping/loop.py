@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from firstlight.errors import RunError
 from firstlight.output import say
 from firstlight.sweeping import TRIAL, report
-from firstlight.sweeping.ledger import Ledger, Row, understood
+from firstlight.sweeping.ledger import Ledger, Row
 from firstlight.sweeping.plan import Check, composed, digest, refusal
 from firstlight.sweeping.record import folder_name, space_of_record, trial_overrides
 from firstlight.sweeping.space import Parameter
@@ -72,7 +72,7 @@ class Worker:
             if (twin := self._twin(row)) is not None:
                 self.ledger.fix(row.number, twin.params)
             trial = self.ledger.trial(row.number, sampler=sampler_of(record.settings, row.point))
-            with understood(self.ledger.folder):
+            with self.ledger.used():
                 point = space.point(lambda parameter: _suggested(trial, parameter))
                 overrides = space.overrides(point)
         plain, kept = composed(trial_overrides(record, overrides, row.seed), record.config_dir, self.check)

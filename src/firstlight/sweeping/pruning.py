@@ -9,7 +9,6 @@ from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from firstlight.errors import ConfigError, RunError
 from firstlight.output import note
 from firstlight.sweeping.ledger import Ledger
-from firstlight.sweeping.storage import explained
 from firstlight.training.module import PretrainingModule
 from firstlight.training.trainer import Trainer
 
@@ -46,8 +45,8 @@ class Pruning(pl.Callback):
                 if self.is_silent:
                     return False
                 self.trial = self.ledger.trial(self.number, pruner_of(self.ledger.record.settings, trainer))
-            with explained(str(self.sweep)):
-                assert self.ledger is not None
+            assert self.ledger is not None
+            with self.ledger.used():
                 reported = self.ledger.frozen(self.number).intermediate_values
                 if step not in reported:  # a run that goes on evaluates again what was not saved
                     self.trial.report(loss, step)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import optuna
 from omegaconf import OmegaConf
@@ -46,7 +47,7 @@ def storage_url(folder: Path, storage: str | None) -> str:
         ConfigError: one leads nowhere.
     """
     if storage is None:
-        return f"sqlite:///{(folder / DATABASE).absolute()}"
+        return address_of(folder / DATABASE)
     try:
         with only_variables(None):  # the user's own command has named it
             url = str(OmegaConf.create({"storage": storage}).storage)
@@ -83,7 +84,31 @@ def open_file(file: Path) -> RDBStorage:
     for part in _parts(file):
         separate(part)
     connect = partial(_connected, file, "rwc", timeout=PATIENCE)
-    return RDBStorage(f"sqlite:///{DATABASE}", engine_kwargs={"creator": connect})
+    return _of_optuna(address_of(file), f"sqlite:///{DATABASE}", {"creator": connect})
+
+
+def _of_optuna(address: str, url: str, engine_kwargs: dict[str, Any]) -> RDBStorage:
+    """Optuna's storage; `address` is what other programs know it by.
+
+    Raises:
+        ConfigError: its tables are those of another version of Optuna.
+    """
+    try:
+        return RDBStorage(url, engine_kwargs=engine_kwargs)
+    except RuntimeError as error:
+        if "storage upgrade" in str(error):  # as Optuna says what is to be done
+            which, way_out = "an older", shlex.join(["optuna", "storage", "upgrade", "--storage", address])
+        else:
+            which, way_out = "a newer", "pip install -U optuna"
+        raise ConfigError(
+            f"the ledger of the sweep was written by {which} version of Optuna than {optuna.__version__}, which is "
+            f"installed; to use it: {way_out}"
+        ) from None
+
+
+def address_of(file: Path) -> str:
+    """The database `file` for Optuna."""
+    return f"sqlite:///{file.absolute()}"
 
 
 def close(storage: RDBStorage) -> None:
@@ -140,7 +165,7 @@ def open_storage(folder: Path, storage: str | None) -> RDBStorage:
     url = storage_url(folder, storage)
     options = {"connect_args": {"timeout": PATIENCE}} if url.startswith("sqlite") else {"pool_pre_ping": True}
     try:
-        return RDBStorage(url.replace("{", "{{").replace("}", "}}"), engine_kwargs=options)  # Optuna formats it
+        return _of_optuna(url, url.replace("{", "{{").replace("}", "}}"), options)  # Optuna formats it
     except ImportError as error:
         raise ConfigError(
             f"sweep.storage: {url.partition(':')[0]} needs a driver (pip install 'firstlight[postgresql]'; "
@@ -164,7 +189,7 @@ def open_copy(file: Path) -> RDBStorage:
         file = backup_of(file)
     with explained(str(file)):
         copy = partial(_read, file)
-        return RDBStorage(f"sqlite:///{DATABASE}", engine_kwargs={"creator": copy, "poolclass": StaticPool})
+        return _of_optuna(address_of(file), f"sqlite:///{DATABASE}", {"creator": copy, "poolclass": StaticPool})
 
 
 def _read(file: Path) -> sqlite3.Connection:
