@@ -93,6 +93,7 @@ WRONG = {
     "a point": ("point", "x"),
     "a seed": ("seed", "1"),
     "a seed that is none": ("seed", [1]),
+    "a seed that no run may have": ("seed", -5),
     "overrides": ("overrides", "optimizer.lr=1"),
     "an override": ("overrides", [1]),
     "a folder": ("folder", {"a": 1}),
@@ -175,7 +176,9 @@ def test_arguments_of_a_record_are_those_of_a_trial(text, sweep, refusal):
     assert "is not an argument of a trial" in refusal(["sweep", "status", "sweep"])
 
 
-@pytest.mark.parametrize(("key", "value"), [("seeds", "1"), ("config", []), ("config_dir", 1), ("settings", {"a": 1})])
+@pytest.mark.parametrize(
+    ("key", "value"), [("seeds", "1"), ("seeds", [-5]), ("config", []), ("config_dir", 1), ("settings", {"a": 1})]
+)
 @pytest.mark.one_in(4)
 def test_a_record_of_another_kind_is_one_line(key, value, sweep, refusal):
     change(**{key: value})

@@ -28,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from firstlight import lock
+from firstlight.config import Seed
 from firstlight.errors import ConfigError, RunError, one_line, shorten
 from firstlight.files import inside, locked, temporary_of
 from firstlight.overrides import command, named
@@ -77,7 +78,7 @@ class _Attributes(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True)
 
     point: int
-    seed: int
+    seed: Seed
     overrides: list[str] = []
     folder: str | None = None
     metrics: dict[str, float] = {}

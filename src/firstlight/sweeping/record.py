@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
 from firstlight.compose import parse_overrides, slug
-from firstlight.config import check_config
+from firstlight.config import Seed, check_config
 from firstlight.errors import ConfigError, one_line, shorten
 from firstlight.files import replace_text
 from firstlight.interpolation import as_data
@@ -35,7 +35,7 @@ class Record:
     """A config of its trials as it was planned, to say what has changed if it is another one later."""
     settings: dict[str, Any]
     n_trials: int
-    seeds: list[int]
+    seeds: list[Seed]
     version: str
     storage: str | None = None
     digests: list[str] = field(default_factory=list)

@@ -21,7 +21,10 @@ from firstlight.training.metrics_file import FILE_NAME, read_rows
 
 @dataclass(frozen=True)
 class Point:
-    """A point of the space and its repetitions; `means` and `spreads` (standard deviations) are of the objectives."""
+    """A point of the space and its repetitions; `means` and `spreads` (standard deviations) are of the objectives.
+
+    It is whole when all its repetitions are done, and what they came to is a number: only such points are ever best.
+    """
 
     overrides: list[str]
     rows: list[Row]
@@ -31,7 +34,13 @@ class Point:
 
     @property
     def is_whole(self) -> bool:
-        return len(self.means) > 0 and sum(row.state == "done" for row in self.rows) == self.n_seeds
+        n_done = sum(row.state == "done" for row in self.rows)
+        return len(self.means) > 0 and all(map(math.isfinite, self.means)) and n_done == self.n_seeds
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """The lower, the better: whole points by the mean of the first objective, then the others."""
+        return not self.is_whole, self.means[0] if self.means and math.isfinite(self.means[0]) else math.inf
 
 
 def current(rows: list[Row]) -> list[Row]:
@@ -49,10 +58,15 @@ def points(rows: list[Row], objectives: list[str], n_seeds: int) -> list[Point]:
         done = [row for row in members if row.state == "done"]
         values = [[row.metrics[name] for row in done] for name in objectives]
         means = [statistics.mean(v) for v in values] if done else []
-        spreads = [statistics.stdev(v) if len(v) > 1 else None for v in values] if done else []
+        spreads = [_spread(v) for v in values] if done else []
         overrides = next((row.overrides for row in members if row.overrides), [])
         found.append(Point(overrides, members, n_seeds, means, spreads))
-    return sorted(found, key=lambda p: (not p.is_whole, p.means[:1] or [math.inf]))
+    return sorted(found, key=lambda point: point.rank)
+
+
+def _spread(values: list[float]) -> float | None:
+    """Their standard deviation; None of one, or where there is none."""
+    return statistics.stdev(values) if len(values) > 1 and all(map(math.isfinite, values)) else None
 
 
 def best_points(rows: list[Row], objectives: list[str], n_seeds: int) -> list[Point]:
