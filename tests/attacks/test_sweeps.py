@@ -20,7 +20,8 @@ from firstlight.sweeping.plan import complete, planned
 from firstlight.sweeping.record import RECORD, read_record, trial_overrides
 from firstlight.sweeping.storage import DATABASE, backup_of
 from firstlight.sweeping.trial import make_way
-from firstlight.training.run_folder import CONFIG, ENVIRONMENT
+from firstlight.training.run_folder import CONFIG, ENVIRONMENT, new_run_folder
+from firstlight.weights.manifest import WEIGHTS
 
 SECRET = "open-sesame-4b1d"
 SWEEP = Path("sweep")
@@ -86,7 +87,21 @@ def test_what_a_killed_run_has_left_makes_way(sweep):
     (folder / CONFIG).parent.mkdir(parents=True)
     (folder / ENVIRONMENT).write_text("{}")
     make_way(folder, can_go_on=True)
-    assert not folder.exists() or not (folder / CONFIG).exists()
+    with new_run_folder(folder, config={"seed": 1}, overrides=[], is_fixed=True) as begun:
+        assert begun == folder and (folder / CONFIG).read_text() == "seed: 1\n"
+
+
+@pytest.mark.parametrize(
+    ("can_go_on", "is_over", "stays"), [(True, False, True), (False, True, True), (False, False, False)]
+)
+def test_only_an_unfinished_run_that_cannot_be_resumed_is_removed(can_go_on, is_over, stays, sweep):
+    folder = SWEEP / "1_x"
+    with new_run_folder(folder, config={}, overrides=[], is_fixed=True):
+        pass
+    if is_over:
+        (folder / WEIGHTS).write_bytes(b"")
+    make_way(folder, can_go_on=can_go_on)
+    assert (folder / CONFIG).exists() == folder.exists() == stays
 
 
 WRONG = {
