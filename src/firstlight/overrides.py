@@ -243,9 +243,14 @@ def typed(override: str, config_dir: str | None = None) -> str:
 
 def command(verb: str, *overrides: str, config_dir: str | None = None) -> str:
     """A command to paste into a POSIX shell; `overrides` are ready for Hydra's grammar, or words without a key."""
+    return " ".join([program("firstlight"), verb, words_to_paste(*overrides, config_dir=config_dir)]).rstrip()
+
+
+def words_to_paste(*overrides: str, config_dir: str | None = None) -> str:
+    """What follows the verb of such a command."""
     words = [typed(word, config_dir) for word in overrides]
     options = ["--config-dir", config_dir] if config_dir is not None else []
-    return f"{program('firstlight')} {shlex.join([verb, *words, *options])}"
+    return shlex.join([*words, *options])
 
 
 def is_quoted(value: str) -> bool:

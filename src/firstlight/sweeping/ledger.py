@@ -1,6 +1,6 @@
 """The ledger of a sweep: every trial is a row of one Optuna study, in `sweep.db` of the sweep's folder or a database.
 
-A row is taken by one worker at a time. It is never taken again once it is done, and is taken up again, from its own
+A row is taken by one worker at a time. It is never taken again once it is done, and is resumed, from its own
 checkpoint, if its worker died. After every change the file is copied, whole, to `sweep.db.backup`.
 """
 
@@ -56,7 +56,7 @@ from firstlight.sweeping.storage import (
 )
 
 BEAT, DEAD_AFTER = 10.0, 120.0
-"""Seconds: how often a worker says that it lives, and when another machine holds it for dead."""
+"""Seconds: how often a worker says that it is alive, and after how long another machine presumes it dead."""
 LOGS = "logs"
 """Folder of the sweep: what the process of each trial has printed."""
 STUDY, PLANNING = "sweep", ".planning.lock"

@@ -108,7 +108,7 @@ def _suggested(trial: optuna.trial.Trial, parameter: Parameter) -> Any:
 
 
 def sampler_of(settings: dict[str, Any], number: int) -> BaseSampler:
-    """What draws the point `number`: seeded by it, so that a sweep that goes on draws what it would have drawn."""
+    """What draws the point `number`: seeded by it, so that a resumed sweep draws what it would have drawn."""
     seed = (settings["seed"] + 1_000_003 * number) % 2**32
     match settings["sampler"]:
         case "random" | "grid":

@@ -4,7 +4,6 @@ begins."""
 import hashlib
 import json
 import re
-import shlex
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from firstlight.files import check_links
 from firstlight.interpolation import check_kept
 from firstlight.lock import HeldError, only_process
 from firstlight.output import note
+from firstlight.overrides import words_to_paste
 from firstlight.sweeping.ledger import PLANNING, Ledger, is_unplanned
 from firstlight.sweeping.record import (
     OF_THE_SWEEP,
@@ -65,9 +65,7 @@ def planned(overrides: list[str], config_dir: str | None, check: Check) -> Path:
     parsed = parse_overrides(overrides)
     given = {o.key_or_group: o for o in parsed}
     if "resume" in given and given["resume"].value() is not None:
-        raise ConfigError(
-            "resume: one run is continued at a time, without -m; a sweep with firstlight sweep resume DIR"
-        )
+        raise ConfigError("resume: resumes one run, without -m; to resume a sweep: firstlight sweep resume DIR")
     if swept := next((k for k, o in given.items() if k.split(".")[0] in OF_THE_SWEEP and o.is_sweep_override()), None):
         raise ConfigError(f"{swept}: cannot be swept over")
     example = _first(overrides, config_dir)
@@ -88,7 +86,7 @@ def planned(overrides: list[str], config_dir: str | None, check: Check) -> Path:
             plan.record.write(folder)
         elif change := changed(read_record(folder), plan.record):
             raise ConfigError(f"output_dir ({shorten(str(folder))}) holds another sweep: {change}; give another one")
-        go_on(folder, plan)
+        add_missing(folder, plan)
     for line in _notes(plan) if is_new else ():
         note(line)
     return folder
@@ -153,7 +151,7 @@ def _planning(folder: Path) -> Iterator[None]:
 
 
 def complete(folder: Path, check: Check, *, storage: str | None, config_dir: str | None) -> None:
-    """Complete the plan of the sweep in `folder`, if it was interrupted, before it is gone on with.
+    """Complete the plan of the sweep in `folder`, if planning was interrupted, before the sweep is resumed.
 
     `storage` and `config_dir` are those that the user's own command names.
 
@@ -165,7 +163,7 @@ def complete(folder: Path, check: Check, *, storage: str | None, config_dir: str
     if record.config_dir is not None and record.config_dir != (config_dir and str(Path(config_dir).absolute())):
         raise ConfigError(
             f"{folder / RECORD}: its configs are read from another folder, too; if it is yours, give "
-            f"--config-dir {shlex.quote(record.config_dir)}"
+            f"{words_to_paste(config_dir=record.config_dir)}"
         )
     settings = settings_of_record(record)
     plan = make_plan(
@@ -180,10 +178,10 @@ def complete(folder: Path, check: Check, *, storage: str | None, config_dir: str
     if change := changed(record, plan.record):
         raise ConfigError(f"the sweep was planned with another config: {change}; put it back, or begin a new sweep")
     with _planning(folder):
-        go_on(folder, plan)
+        add_missing(folder, plan)
 
 
-def go_on(folder: Path, plan: Plan) -> None:
+def add_missing(folder: Path, plan: Plan) -> None:
     """Put the rows into the ledger that are not there: all of them, or those that were not when planning stopped.
 
     What a process that was killed while it planned has left is made again.
@@ -292,7 +290,7 @@ def _checked(
     overrides = [*space.fixed, *space.overrides(point), f"seed={seed}"]
     plain, kept = composed(overrides, config_dir, check)
     if "checkpoint" not in (plain.get("callbacks") or {}):
-        raise ConfigError("callbacks.checkpoint is needed in a sweep: trials go on from it; do not take it away")
+        raise ConfigError("callbacks.checkpoint is needed in a sweep: trials are resumed from it; do not remove it")
     return kept, refusal(plain)
 
 

@@ -48,7 +48,7 @@ class Pruning(pl.Callback):
             assert self.ledger is not None
             with self.ledger.used():
                 reported = self.ledger.frozen(self.number).intermediate_values
-                if step not in reported:  # a run that goes on evaluates again what was not saved
+                if step not in reported:  # a resumed run evaluates again what was not saved
                     self.trial.report(loss, step)
                 hopeless = self.trial.should_prune()
                 if hopeless and step < trainer.max_steps:
@@ -56,7 +56,7 @@ class Pruning(pl.Callback):
                     return True
         except (RunError, ConfigError) as error:
             self.has_failed = True
-            note(f"nothing more is reported to the sweep, training goes on ({error})")
+            note(f"nothing more is reported to the sweep; training continues ({error})")
         return False
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

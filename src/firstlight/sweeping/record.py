@@ -73,7 +73,7 @@ def read_record(folder: Path) -> Record:
         raise ConfigError(f"{folder / RECORD}: the file of another program: it is no sweep of firstlight's")
     if record is None or record.format != FORMAT:
         raise ConfigError(
-            f"{folder / RECORD}: written by firstlight {shorten(str(version))}, which this one cannot go on"
+            f"{folder / RECORD}: written by firstlight {shorten(str(version))}; this version cannot resume it"
         )
     try:
         TypeAdapter(Record).validate_json(json.dumps(content), strict=True)

@@ -13,9 +13,10 @@ from rich.table import Table
 from firstlight.console import SafeConsole
 from firstlight.errors import ConfigError, one_line
 from firstlight.output import say
-from firstlight.overrides import command, named, setting
+from firstlight.overrides import command, named
 from firstlight.sweeping.ledger import STATES, Ledger, Row
 from firstlight.sweeping.record import trial_overrides
+from firstlight.sweeping.storage import named_storage
 from firstlight.training.metrics_file import FILE_NAME, read_rows
 
 
@@ -90,15 +91,15 @@ def opening(ledger: Ledger) -> str:
 
 def begins(row: Row, ledger: Ledger) -> str:
     run = ledger.run_of(row)
-    goes_on = run is not None and (run / "checkpoints").is_dir()
-    return f"trial {row.number}: {row.name}{' (goes on)' if goes_on else ''}"
+    is_resumed = run is not None and (run / "checkpoints").is_dir()
+    return f"trial {row.number}: {row.name}{' (resumed)' if is_resumed else ''}"
 
 
 def ends(row: Row, rows: list[Row]) -> str:
     rows = current(rows)
     result = row.error or ", ".join(f"{k} {row.metrics[k]:.4f}" for k in ("val/loss",) if k in row.metrics)
     if row.state == "planned":
-        return f"trial {row.number}: stopped, to be continued"
+        return f"trial {row.number}: stopped, to be resumed"
     left = [r for r in rows if r.state in ("planned", "running")]
     time_left = f", {len(left)} left{_about(rows)}" if left else ""
     return f"trial {row.number}: {row.state} in {row.seconds:.0f} s: {result}{time_left}"
@@ -118,13 +119,13 @@ def _about(rows: list[Row]) -> str:
 def whereabouts(ledger: Ledger) -> str:
     rows = current(ledger.rows())
     done = sum(row.state in ("done", "pruned") for row in rows)
-    return f"{done} of {len(rows)} trials are done; go on with: {resuming(ledger, 'resume')}"
+    return f"{done} of {len(rows)} trials are done; resume with: {resuming(ledger, 'resume')}"
 
 
 def resuming(ledger: Ledger, action: str) -> str:
     """The command that resumes a sweep, or retries what failed, with what only a command may name."""
     record = ledger.record
-    storage = [setting("storage", record.storage)] if record.storage else []
+    storage = [named_storage(record.storage)] if record.storage else []
     return command("sweep", action, named("folder", str(ledger.folder)), *storage, config_dir=record.config_dir)
 
 

@@ -27,7 +27,7 @@ from firstlight.errors import ConfigError, RunError, hide, one_line, printable, 
 from firstlight.files import locked, replacing, separate, sync_folder, temporary_of
 from firstlight.interpolation import only_variables
 from firstlight.output import note
-from firstlight.overrides import setting
+from firstlight.overrides import ready, words_to_paste
 
 DATABASE, LOCK = "sweep.db", ".sweep.lock"
 TOLD = "FIRSTLIGHT_SWEEP_STORAGE"
@@ -67,11 +67,18 @@ def check_told(folder: Path, storage: str | None, told: str | None) -> None:
         ConfigError: it does not.
     """
     if storage is not None and storage != told:
-        again = shlex.quote(setting("storage", storage))
         raise ConfigError(
             f"{folder}: its sweep.yaml names a ledger elsewhere, which is only opened if your command names it, too: "
-            f"{printable(again)}"
+            f"{printable(words_to_paste(named_storage(storage)))}"
         )
+
+
+def named_storage(storage: str) -> str:
+    """The override with which a command names the storage of a record, ready for Hydra's grammar.
+
+    References in it to the environment stay what they are: it is compared with the record as it is typed.
+    """
+    return ready(f"storage={storage}")
 
 
 def backup_of(file: Path) -> Path:
@@ -308,7 +315,7 @@ def restore(file: Path) -> None:
                 part.replace(part.with_name(f"{part.name}.damaged"))
         with replacing(file, "wb") as copy, backup.open("rb") as original:
             shutil.copyfileobj(original, copy)
-    note(f"{file}: {problem}: going on with its backup, of the last trial that changed")
+    note(f"{file}: {problem}: using its backup, of the last trial that changed")
 
 
 def _writable(file: Path) -> sqlite3.Connection:
