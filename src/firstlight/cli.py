@@ -26,7 +26,7 @@ VERBS = {
     "evaluate": "loss, perplexity and bits per byte of a checkpoint on a text, or its results on tasks",
     "generate": "continue a prompt with a checkpoint",
     "verify": "prove on your config that a killed and continued run is the run that was never killed",
-    "sweep": "how far a sweep is, its best point; go on with it, or make again what failed",
+    "sweep": "how far a sweep is, its best point; resume it, or retry what failed",
     "compare": "runs beside each other, or the trials of a sweep: which is best, and is it more than chance",
     "bench": "how fast your config trains on this machine, where the time goes, and what would be faster",
     "info": "what a run or a checkpoint holds, without loading it; whether it is whole",

@@ -122,6 +122,11 @@ def check_node(key: str, node: Any, contract: type) -> dict[str, Any]:
     return node
 
 
+def takes(node: dict[str, Any], name: str, value: Any) -> bool:
+    """Is a section that names a `_target_` valid with `value` as its key `name`?"""
+    return "_target_" in node and not list(_node_problems("", {**node, name: value}, Any))
+
+
 def build(node: Any, key: str = "") -> Any:
     """Call every `_target_` of a checked config, innermost first (`_partial_` ones become `functools.partial`s).
 

@@ -251,9 +251,14 @@ def typed(override: str, config_dir: str | None = None) -> str:
 
 def command(verb: str, *overrides: str, config_dir: str | None = None) -> str:
     """A command to paste into a shell; `overrides` are ready for Hydra's grammar, or words without a key."""
+    return " ".join([program("firstlight"), verb, words_to_paste(*overrides, config_dir=config_dir)]).rstrip()
+
+
+def words_to_paste(*overrides: str, config_dir: str | None = None) -> str:
+    """What follows the verb of such a command."""
     words = [typed(word, config_dir) for word in overrides]
     options = ["--config-dir", config_dir] if config_dir is not None else []
-    return " ".join([program("firstlight"), *map(shell_word, [verb, *words, *options])])
+    return " ".join(map(shell_word, [*words, *options]))
 
 
 def is_quoted(value: str) -> bool:

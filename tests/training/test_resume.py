@@ -367,6 +367,19 @@ def test_auto_keeps_the_past_as_any_resume_does(train, trained, capsys):
     assert "optimizer.lr: cannot be changed when resuming" in capsys.readouterr().err
 
 
+def test_auto_goes_on_with_a_run_that_was_moved(trained, train):
+    trained("run", "trainer.max_steps=2")
+    Path("run").rename("moved")
+    assert train("moved", "trainer.max_steps=4", "resume=auto") == 0
+    assert [row["step"] for row in rows_of("moved")][-1] == "4"
+
+
+def test_the_value_that_a_run_has_already_changes_nothing(trained, capsys):
+    trained("run", "trainer.max_steps=2")
+    assert main(["train", "resume=run", "trainer.max_steps=2", "data.batch_size=8", "seed=123"]) == 2
+    assert "is finished (2 of 2 steps)" in capsys.readouterr().err
+
+
 def test_a_slurm_job_that_runs_again_goes_on_with_the_run_it_began(train, trained, monkeypatch):
     command = ["train", *TINY, "name=lamps", *STOP]
     trained("whole")

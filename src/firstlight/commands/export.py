@@ -7,10 +7,10 @@ from omegaconf import DictConfig
 
 from firstlight.config import NonEmpty, build, check_config
 from firstlight.data.files import user_path
-from firstlight.errors import ConfigError, shell_word
+from firstlight.errors import ConfigError
 from firstlight.foreign.export import check_free, export_huggingface, export_safetensors
 from firstlight.output import say
-from firstlight.overrides import setting, typed
+from firstlight.overrides import setting, words_to_paste
 from firstlight.sources import find_checkpoint, load_checkpoint
 
 
@@ -51,5 +51,5 @@ def main(config: DictConfig) -> None:
         load = f"; load it with transformers.AutoModelForCausalLM.from_pretrained({str(path)!r})"
         say(f"wrote the model in Hugging Face's format to {path} ({size / 1e6:,.1f} MB){load}")
     else:
-        load = shell_word(typed(setting("checkpoint", str(path))))
+        load = words_to_paste(setting("checkpoint", str(path)))
         say(f"wrote the weights to {path} ({path.stat().st_size / 1e6:,.1f} MB); load them with {load}")

@@ -239,6 +239,8 @@ def resumed_config(overrides: list[str], config_dir: str | None = None) -> DictC
             raise ConfigError(f"{key}: one run is resumed at a time, with one value")
         is_text = key.startswith("data.") and key in text_keys(config_dir)  # moved; fit checks that it is the same
         if not key.startswith(CHANGEABLE) and key not in again and not is_text:
+            if _is_as_it_was(override, stored):
+                continue
             allowed = ", ".join(f"{start}*" if start[-1] in "._" else start for start in CHANGEABLE)
             raise ConfigError(
                 f"{key}: cannot be changed when resuming; only {allowed} can, and data.path, if the text has moved"
@@ -258,6 +260,15 @@ def resumed_config(overrides: list[str], config_dir: str | None = None) -> DictC
         raise ConfigError("\n".join(lines))
     config.resume = names[-1] if "${" in str(names[-1]) else str(folder)
     return config
+
+
+def _is_as_it_was(override: Override, stored: dict[str, Any]) -> bool:
+    """Does an override give a key of a stored config the value that it has, or would have had?"""
+    from firstlight.runs.later_keys import lacking
+
+    key, value = override.key_or_group, override.value()
+    known = OmegaConf.select(DictConfig(as_data(stored)), key, default=lacking(stored).get(key))
+    return value is not None and not override.is_delete() and type(known) is type(value) and known == value
 
 
 def _absolute(value: Any) -> Any:

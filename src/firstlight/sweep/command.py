@@ -1,4 +1,4 @@
-"""`firstlight train -m` begins a sweep; `firstlight sweep` says how far one is, and goes on with it."""
+"""`firstlight train -m` begins a sweep; `firstlight sweep` says how far one is, and resumes it."""
 
 import json
 import os
