@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from firstlight import train as train_module
 from firstlight.cli import main
+from firstlight.commands import train as train_module
 from firstlight.data.datamodule import TextDataModule
 from firstlight.errors import ConfigError
 from firstlight.runs.later_keys import LATER_KEYS, lacking
