@@ -266,9 +266,12 @@ def _is_as_it_was(override: Override, stored: dict[str, Any]) -> bool:
     """Does an override give a key of a stored config the value that it has, or would have had?"""
     from firstlight.runs.later_keys import lacking
 
-    key, value = override.key_or_group, override.value()
+    key = override.key_or_group
+    if override.is_delete():
+        return key not in stored
+    value = override.value()
     known = OmegaConf.select(DictConfig(as_data(stored)), key, default=lacking(stored).get(key))
-    return value is not None and not override.is_delete() and type(known) is type(value) and known == value
+    return value is not None and type(known) is type(value) and known == value
 
 
 def _absolute(value: Any) -> Any:
