@@ -13,7 +13,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ProgressBar
+from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 from lightning.pytorch.loggers.logger import Logger
 
@@ -33,13 +33,14 @@ from firstlight.errors import (
     DivergedError,
     FinishedError,
     RunError,
-    did_you_mean,
     one_line,
     shorten,
 )
 from firstlight.files import check_file_system, existing_place, replacing, replacing_by_path
 from firstlight.loss.base import Loss
 from firstlight.loss.cross_entropy import CrossEntropy
+from firstlight.metrics.base import Metric
+from firstlight.metrics.measured import check_monitors, measured
 from firstlight.model.base import LanguageModel
 from firstlight.optim.base import Schedule
 from firstlight.output import say
@@ -58,7 +59,6 @@ from firstlight.training import report
 from firstlight.training.callbacks.checkpoint import Checkpoint
 from firstlight.training.callbacks.sample_generation import SampleGeneration
 from firstlight.training.compilation import Compilation, check_compiler
-from firstlight.training.evaluation import METRICS
 from firstlight.training.memory import check_memory, is_out_of_memory
 from firstlight.training.micro_batches import find_micro_batch_size, n_parts_of
 from firstlight.training.module import OnNan, OptimizerFactory, PretrainingModule
@@ -94,6 +94,7 @@ def fit(
     scheduler: Schedule,
     trainer: Callable[..., Trainer],
     loss: Loss | None = None,
+    metrics: dict[str, Metric] | None = None,
     callbacks: dict[str, Callback] | None = None,
     logger: dict[str, Callable[..., Logger]] | None = None,
     on_nan: OnNan = "stop",
@@ -115,6 +116,7 @@ def fit(
     """
     quiet()
     loss = loss or CrossEntropy()  # of runs that earlier versions began, whose config has no such key
+    all_metrics = measured(metrics)
     output_dir = str(user_path(output_dir))
     is_auto, resume = resume == AUTO, None if resume == AUTO else resume
     config = config | {"resume": None}  # of this command, not of the run: its checkpoints are the same without
@@ -152,6 +154,7 @@ def fit(
             enable_progress_bar=any(isinstance(c, ProgressBar) for c in all_callbacks),
             enable_checkpointing=any(isinstance(c, LightningCheckpoint) for c in all_callbacks),
         )
+        check_monitors(callbacks or {}, all_metrics)
         planned, rate = _check_run(network, text, optimizer, moments, scheduler, trainer, all_callbacks, resumed)
         if config["trainer"].get("micro_batch_size") == "auto":  # stored as the number that was found
             found = _micro_batch_size(network, text, loss, optimizer, planned)
@@ -180,6 +183,7 @@ def fit(
             optimizer=optimizer,
             scheduler=scheduler,
             config=config,
+            metrics=all_metrics,
             on_nan=on_nan,
         )
         is_over = resumed is not None and why_ended(resumed, planned, all_callbacks) is not None
@@ -245,9 +249,6 @@ def _check_run(
     for callback in callbacks:
         if isinstance(callback, SampleGeneration):
             _section("callbacks.sample_generation.decoding", lambda callback=callback: callback.check(model))
-        if isinstance(callback, EarlyStopping) and callback.monitor not in METRICS:
-            likely = did_you_mean(callback.monitor, METRICS)
-            raise ConfigError(f"callbacks.early_stopping.monitor ({callback.monitor}) is no metric{likely}")
         if isinstance(callback, Checkpoint):
             _section("callbacks.checkpoint", lambda callback=callback: callback.check(model.n_parameters, moments))
     planned = _section("trainer", lambda: trainer(data=data, logger=False, callbacks=list(callbacks)))

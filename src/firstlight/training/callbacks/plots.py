@@ -7,7 +7,7 @@ import lightning.pytorch as pl
 from matplotlib.figure import Figure
 
 from firstlight.files import replacing
-from firstlight.training.evaluation import perplexity
+from firstlight.metrics.perplexity import perplexity
 from firstlight.training.module import PretrainingModule
 from firstlight.training.trainer import Trainer
 from firstlight.training.watching import Watcher

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from firstlight.console import SafeConsole
+from firstlight.metrics.perplexity import perplexity
 from firstlight.training.callbacks.sample_generation import SampleGeneration
 from firstlight.training.module import PretrainingModule
 from firstlight.training.trainer import Trainer
@@ -70,7 +71,7 @@ class ProgressBar(Watcher, LightningProgressBar):
         train, val, bits = m["train/loss"], m["val/loss"], m.get("val/bits_per_byte", math.nan)
         self.console.print(
             f"{trainer.global_step:>8} {trainer.tokens_seen:>11,} {train:>11.3f} {val:>9.3f}"
-            f" {m['val/perplexity']:>11,.1f} {bits:>10.3f}"
+            f" {perplexity(val):>11,.1f} {bits:>10.3f}"
         )
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, SampleGeneration) and callback.text is not None:
