@@ -1,7 +1,7 @@
 """The contract of a metric, and what it is given."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -30,6 +30,15 @@ class Scored:
         """The most probable id at each place (N,); computed only if a metric asks for it."""
         return self.predict()
 
+    def split(self, n_tokens: int) -> Iterator["Scored"]:
+        """Parts of `n_tokens` rows each, as windows are."""
+        parts = zip(
+            self.losses.split(n_tokens), self.targets.split(n_tokens), self.n_bytes.split(n_tokens), strict=True
+        )
+        for n, (losses, targets, n_bytes) in enumerate(parts):
+            rows = slice(n * n_tokens, (n + 1) * n_tokens)
+            yield Scored(losses, targets, n_bytes, lambda rows=rows: self.predictions[rows])
+
 
 class Metric(ABC):
     """A number that evaluations measure, the same however its tokens are cut into batches.
@@ -44,6 +53,8 @@ class Metric(ABC):
     """What it is, in a few words: `compare` shows them."""
     n_sums: int = 2
     """How many numbers `sums` returns."""
+    of_tokens: bool = True
+    """Does it mean something else with another tokenizer?"""
 
     @abstractmethod
     def sums(self, scored: Scored) -> list[float]:
@@ -59,9 +70,6 @@ class Mean(Metric):
 
     A factor may come on top, in a `value` of its own.
     """
-
-    of_tokens: bool = True
-    """Does it mean something else with another tokenizer?"""
 
     def value(self, sums: list[float]) -> float | None:
         total, count = sums

@@ -81,8 +81,8 @@ def check_name(key: str, name: str, known: Iterable[str]) -> None:
     """
     known = list(known)
     if name not in known:
-        what = f"{key} ({shorten(name, 40)}): there is no such metric{did_you_mean(name, known)}"
-        raise ConfigError(f"{what} (there are: {', '.join(known)}; metrics=[default,...] adds others)")
+        what = f"{key} ({shorten(name, 40)}): no such metric{did_you_mean(name, known)}"
+        raise ConfigError(f"{what} (one of: {', '.join(known)}; metrics=[default,...] adds others)")
 
 
 def check_monitors(callbacks: Mapping[str, Callback], metrics: list[Metric]) -> None:

@@ -25,11 +25,12 @@ from firstlight.errors import ConfigError, one_line, shorten, shown
 from firstlight.files import check_links
 from firstlight.interpolation import check_kept
 from firstlight.lock import HeldError, only_process
+from firstlight.metrics.base import Direction
 from firstlight.output import note
 from firstlight.runs.run_folder import LINKS_OF_WANDB, make_folder, numbered, working_folder
 from firstlight.sweep.ledger import PLANNING, Ledger, is_unplanned
 from firstlight.sweep.record import OF_THE_SWEEP, RECORD, Record, read_record, settings_of_record, split_seeds
-from firstlight.sweep.settings import MOST_TRIALS, Count, Settings, only_in_some
+from firstlight.sweep.settings import MOST_TRIALS, Count, Settings, directions_of, only_in_some
 from firstlight.sweep.space import Space, parameter_of, space_of
 from firstlight.sweep.storage import check_told, hidden_password
 
@@ -45,6 +46,8 @@ class Plan:
     settings: Settings
     rows: list[dict[str, Any]]
     refused: list[tuple[str, str]]
+    directions: list[Direction]
+    """Of the objectives."""
 
 
 def planned(overrides: list[str], config_dir: str | None, check: Check) -> Path:
@@ -162,7 +165,7 @@ def go_on(folder: Path, plan: Plan) -> None:
     What a process that was killed while it planned has left is made again.
     """
     if plan.record.storage is not None or is_unplanned(folder):
-        ledger = Ledger.create(folder, plan.record, len(plan.settings.objectives), plan.rows)
+        ledger = Ledger.create(folder, plan.record, plan.directions, plan.rows)
     else:
         ledger = Ledger.open(folder)
         ledger.add(plan.rows)
@@ -193,6 +196,7 @@ def make_plan(
         all_of_them = f" (as all {len(refused)} points of the sweep)" if len(refused) > 1 else ""
         raise ConfigError(f"{refused[0][0]}: {refused[0][1]}{all_of_them}".removeprefix(": "))
     configs = [config for _, config, problem in checked if problem is None]
+    directions = [directions_of(settings.objectives, config) for config in configs]
     good = [point for point, _, problem in checked if problem is None] if is_grid else [None] * settings.trials
     rows = [_row(space, point, number, seed) for number, point in enumerate(good) for seed in seeds]
     record = Record(
@@ -207,7 +211,7 @@ def make_plan(
         storage=storage,
         working_folder=working_folder(),
     )
-    return Plan(record, settings, rows, refused if is_grid else [])
+    return Plan(record, settings, rows, refused if is_grid else [], directions[0])
 
 
 def composed(overrides: list[str], config_dir: str | None, check: Check) -> tuple[dict[str, Any], dict[str, Any]]:

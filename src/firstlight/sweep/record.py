@@ -14,7 +14,7 @@ from firstlight.errors import ConfigError, one_line, shorten
 from firstlight.files import replace_text
 from firstlight.interpolation import as_data
 from firstlight.runs.plain_yaml import dump_plain_yaml, read_plain_yaml
-from firstlight.sweep.settings import Settings
+from firstlight.sweep.settings import Settings, directions_of
 from firstlight.sweep.space import Space, space_of
 
 RECORD = "sweep.yaml"
@@ -71,7 +71,7 @@ def read_record(folder: Path) -> Record:
         )
     try:
         TypeAdapter(Record).validate_json(json.dumps(content), strict=True)
-        settings_of_record(record)
+        directions_of(settings_of_record(record).objectives, record.config)
         _check_arguments(record)
     except ValidationError as error:
         problem = error.errors()[0]
