@@ -25,7 +25,6 @@ from firstlight.errors import ConfigError, one_line, shorten, shown
 from firstlight.files import check_links
 from firstlight.interpolation import check_kept
 from firstlight.lock import HeldError, only_process
-from firstlight.metrics.base import Direction
 from firstlight.output import note
 from firstlight.runs.run_folder import LINKS_OF_WANDB, make_folder, numbered, working_folder
 from firstlight.sweep.ledger import PLANNING, Ledger, is_unplanned
@@ -46,8 +45,6 @@ class Plan:
     settings: Settings
     rows: list[dict[str, Any]]
     refused: list[tuple[str, str]]
-    directions: list[Direction]
-    """Of the objectives."""
 
 
 def planned(overrides: list[str], config_dir: str | None, check: Check) -> Path:
@@ -165,7 +162,8 @@ def go_on(folder: Path, plan: Plan) -> None:
     What a process that was killed while it planned has left is made again.
     """
     if plan.record.storage is not None or is_unplanned(folder):
-        ledger = Ledger.create(folder, plan.record, plan.directions, plan.rows)
+        directions = directions_of(plan.settings.objectives, plan.record.config)
+        ledger = Ledger.create(folder, plan.record, directions, plan.rows)
     else:
         ledger = Ledger.open(folder)
         ledger.add(plan.rows)
@@ -196,7 +194,8 @@ def make_plan(
         all_of_them = f" (as all {len(refused)} points of the sweep)" if len(refused) > 1 else ""
         raise ConfigError(f"{refused[0][0]}: {refused[0][1]}{all_of_them}".removeprefix(": "))
     configs = [config for _, config, problem in checked if problem is None]
-    directions = [directions_of(settings.objectives, config) for config in configs]
+    for config in configs:
+        directions_of(settings.objectives, config)  # which refuses objectives that are none
     good = [point for point, _, problem in checked if problem is None] if is_grid else [None] * settings.trials
     rows = [_row(space, point, number, seed) for number, point in enumerate(good) for seed in seeds]
     record = Record(
@@ -211,7 +210,7 @@ def make_plan(
         storage=storage,
         working_folder=working_folder(),
     )
-    return Plan(record, settings, rows, refused if is_grid else [], directions[0])
+    return Plan(record, settings, rows, refused if is_grid else [])
 
 
 def composed(overrides: list[str], config_dir: str | None, check: Check) -> tuple[dict[str, Any], dict[str, Any]]:
