@@ -13,14 +13,14 @@ from unittest import mock
 
 import torch
 import torch.nn.functional as F
+from firstlight.training.cross_entropy import linear_cross_entropy
 from options import described, positive
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from firstlight.training import cross_entropy
-from firstlight.training.allocation import keep_freed_memory
-from firstlight.training.cross_entropy import linear_cross_entropy
+from firstlight.training.memory.allocation import keep_freed_memory
 
 N_IDS, WIDTH = 50257, 768
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]

@@ -31,6 +31,7 @@ from firstlight.config import build
 from firstlight.data.datamodule import TextDataModule
 from firstlight.sources import find_checkpoint, load_checkpoint
 from firstlight.training.evaluation import EvaluationModule
+from firstlight.training.experiment import Experiment
 from firstlight.training.fit import fit
 
 WARM_UP = 20
@@ -63,7 +64,7 @@ def by_fit(plain: dict[str, Any], *, bare: bool) -> tuple[float, dict[str, torch
         {"callbacks": {"clock": clock}, "logger": {}} if bare else {"callbacks": built["callbacks"] | {"c": clock}}
     )
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        fitted = fit(plain, [], **(built | watching))
+        fitted = fit(Experiment(**(built | watching)), plain, [])
     if bare:  # without checkpoints the last weights are kept
         return milliseconds(clock.times), load_checkpoint(fitted.folder / "model.safetensors").state_dict
     return milliseconds(clock.times), load_checkpoint(find_checkpoint(str(fitted.folder))).state_dict

@@ -61,6 +61,8 @@ SHARED = Path(__file__).parents[2] / "shared"
 if "TIKTOKEN_CACHE_DIR" not in os.environ and (SHARED / "tiktoken").is_dir():
     os.environ["TIKTOKEN_CACHE_DIR"] = str(SHARED / "tiktoken")
 
+GET_MODE = Hydra.get_mode
+"""Hydra's own."""
 torch.set_num_threads(1)  # at these sizes threads cost more than they give
 
 
@@ -75,15 +77,23 @@ def _own_folders(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def _composed_once():
-    """Hydra composes the config of a command twice, at first only to read `hydra.mode`: without, a third is saved."""
-    get_mode = Hydra.get_mode
+    """Hydra composes the config of a command twice, at first only to read `hydra.mode`: without, a third is saved.
+
+    Every verb has a test without this: `test_every_verb_gets_to_its_own_code_through_hydra_as_it_is` in test_cli.py.
+    """
 
     def mode(self, config_name, overrides):
-        return get_mode(self, config_name, overrides) if any("hydra" in word for word in overrides) else None
+        return GET_MODE(self, config_name, overrides) if any("hydra" in word for word in overrides) else None
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Hydra, "get_mode", mode)
         yield
+
+
+@pytest.fixture
+def hydra_as_it_is(monkeypatch):
+    """Nothing of Hydra's is patched."""
+    monkeypatch.setattr(Hydra, "get_mode", GET_MODE)
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m takes away the long ones

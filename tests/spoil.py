@@ -17,6 +17,8 @@ HOSTILE: list[Any] = [
 """What JSON may hold in the place of anything."""
 DEEP = b"[" * 50_000 + b"]" * 50_000
 GIGABYTE = 2**30
+STATM = Path("/proc/self/statm")
+"""Of Linux: the size of this process, in pages."""
 
 
 def cuts(content: bytes) -> Iterator[bytes]:
@@ -84,14 +86,18 @@ def _changed(document: Any, path: tuple[Any, ...], value: Any) -> Any:
 
 @contextmanager
 def within(seconds: int, memory: int = GIGABYTE) -> Iterator[None]:
-    """Raise in the block if it takes longer, or asks for more memory than that on top of what this process has."""
+    """Raise in the block if it takes longer, or asks for more memory than that on top of what this process has.
+
+    The memory is bounded on Linux only: elsewhere there is no such bound, or nothing to read what the process has.
+    """
 
     def too_long(*_: object) -> None:
         raise TimeoutError(f"a reader did not come to an end in {seconds} s")
 
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + memory, hard))
+    if STATM.exists():
+        pages = int(STATM.read_text().split()[0])
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + memory, hard))
     before = signal.signal(signal.SIGALRM, too_long)
     signal.alarm(seconds)
     try:

@@ -142,11 +142,12 @@ def composed(texts):
 def refused_values(capsys, composed, place, no_training):
     """Fit `tiny` with overrides that compose, but are a mistake; check the lines that `main` would show."""
     from firstlight.config import build, check_config
+    from firstlight.training.experiment import Experiment
     from firstlight.training.fit import fit
 
     def run(config):
-        plain = check_config(config, fit)
-        fit(plain, [], **build(plain))
+        plain = check_config(config, Experiment)
+        fit(Experiment(**build(plain)), plain, [])
 
     def check(overrides, *words, lines=1):
         config = copy.deepcopy(composed)
@@ -811,7 +812,7 @@ def test_a_run_is_not_resumed_for_fewer_steps(refused_resume, run):
 )
 def test_a_resumed_run_keeps_its_past(refused_resume, run, override):
     key = override.partition("=")[0]
-    refused_resume(run, ["trainer.max_steps=4", override], key, "continued run", "trainer.max_")
+    refused_resume(run, ["trainer.max_steps=4", override], key, "cannot be changed when resuming", "trainer.max_*")
 
 
 @pytest.mark.parametrize(
@@ -842,7 +843,7 @@ def test_a_run_whose_text_has_changed_is_not_resumed(refused_resume, run, tmp_pa
     config = yaml.safe_load(file.read_text())
     config["data"]["path"] = str(other)
     file.write_text(yaml.safe_dump(config))
-    refused_resume(copy, ["trainer.max_steps=4"], "resume", "data has changed", "sha256")
+    refused_resume(copy, ["trainer.max_steps=4"], "data.path", "another text than", "sha256")
 
 
 @pytest.mark.parametrize("content", ["", "[1, 2]", "a: [", "\x00"])

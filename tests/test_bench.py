@@ -78,10 +78,10 @@ def without_memory_for(monkeypatch, is_too_large, error):
     """Let those runs end with `error` whose config is too large."""
     fit = runs.fit
 
-    def limited(config, overrides, **arguments):
+    def limited(experiment, config, overrides):
         if is_too_large(config):
             raise error
-        return fit(config, overrides, **arguments)
+        return fit(experiment, config, overrides)
 
     monkeypatch.setattr(runs, "fit", limited)
 

@@ -210,6 +210,36 @@ def test_the_composed_config_is_printed_and_nothing_is_written(capsys, place, ve
     assert list(place.iterdir()) == []
 
 
+REFUSED = {
+    "train": ["data=text", "data.path=nowhere"],
+    "evaluate": ["checkpoint=nowhere"],
+    "generate": ["checkpoint=nowhere", "prompt=x"],
+    "verify": ["output_dir=nowhere", "verify.kills=-1"],
+    "sweep": ["status", "nowhere"],
+    "compare": ["nowhere", "there"],
+    "bench": ["data=text", "data.path=nowhere"],
+    "info": ["checkpoint=nowhere"],
+    "export": ["checkpoint=nowhere", "out=x"],
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_gets_to_its_own_code_through_hydra_as_it_is(capsys, hydra_as_it_is, place, verb):
+    assert main([verb, *REFUSED[verb]]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and ("nowhere" in err or "verify.kills" in err)
+    assert list(place.iterdir()) == []
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_working_folder_that_was_removed_is_one_line(capsys, place, verb):
+    place.rmdir()
+    assert main([verb]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("firstlight: the working folder is not available") and err.count("\n") == 1
+    assert main(["--help"]) == 0
+
+
 # ---- runs
 
 

@@ -13,7 +13,7 @@ from firstlight.errors import ConfigError
 from firstlight.model.base import LanguageModel
 from firstlight.model.gpt import GPT
 from firstlight.sweep.settings import Settings
-from firstlight.training.fit import fit
+from firstlight.training.experiment import Experiment
 
 MODEL = {
     "_target_": "firstlight.model.gpt.GPT",
@@ -253,7 +253,7 @@ def options():
 def test_every_option_of_the_configuration_is_a_valid_call(overrides):
     config = compose_config("train", overrides)
     check_config(config["sweep"], Settings, "sweep")
-    check_config(OmegaConf.masked_copy(config, [key for key in config if key not in ("sweep", "seeds")]), fit)
+    check_config(OmegaConf.masked_copy(config, [key for key in config if key not in ("sweep", "seeds")]), Experiment)
 
 
 @pytest.mark.parametrize("option", [file.stem for file in sorted(Path(conf_dir(), "decoding").glob("*.yaml"))])

@@ -4,6 +4,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from firstlight.cli import main
 from firstlight.errors import ConfigError, forget_hidden, hide, one_line, shorten, without_hidden
 from firstlight.interpolation import as_data, as_typed, as_values, check_kept, from_environment
 
@@ -119,3 +120,20 @@ def test_messages_show_the_text_in_its_place():
 def test_a_text_kept_from_omegaconf_is_shown_as_it_was_typed():
     assert as_typed("prompt=${text:247b787d}") == "prompt=${x}"
     assert as_typed("a=${oc.env:S}") == "a=${oc.env:S}"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("${now:}", "these are not the arguments that it takes"),
+        ("a/${foo:1}", "there is no such resolver; the forms are ${key}"),
+        ("${nokey}", "there is no such key"),
+        ("${oc.env:FIRSTLIGHT_NOWHERE}", "Environment variable 'FIRSTLIGHT_NOWHERE' not found"),
+    ],
+)
+def test_what_cannot_be_resolved_is_told_without_the_words_of_python(tmp_path, monkeypatch, capsys, text, words):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", f"output_dir={text}"]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith(f"firstlight: output_dir: {text}: {words}") and line.count("\n") == 1
+    assert "lambda" not in line and "raised while" not in line

@@ -1,6 +1,7 @@
 """Standard output and error may be anything: of an encoding without letters, closed, full."""
 
 import io
+import os
 import subprocess
 import sys
 
@@ -44,6 +45,17 @@ def test_what_is_printed_where_output_is_closed_lands_in_no_file(tmp_path):
 def test_a_result_that_cannot_be_written_is_an_error():
     code = "output.write('x')"
     assert b"standard output is closed" in run(code, shell=">&-").stderr
+
+
+def test_what_is_told_ends_nothing_when_nobody_reads_any_more():
+    reads, writes = os.pipe()
+    os.close(reads)
+    code = "output.tell('a' * 10_000); output.note('b'); output.tell('c'); print('d', flush=True)"
+    done = subprocess.run(
+        [sys.executable, "-c", PREPARED + code], stdout=writes, stderr=writes, check=False, timeout=60
+    )
+    os.close(writes)
+    assert done.returncode == 0
 
 
 def test_only_linux_and_macos_and_some_pythons_are_served():

@@ -1,4 +1,6 @@
+import shutil
 import subprocess
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterator
@@ -54,6 +56,16 @@ def test_every_kind_of_text_key_is_one_that_is_typed():
         *(("evaluate", "tasks", None), ("export", "out", None), ("compare", "out", None), ("sweep", "folder", None)),
     ):
         assert value_of(verb, key, *([group] if group else []), f"{key}=a=b, (1) é #2") == "a=b, (1) é #2", key
+
+
+ALIKE = [name for name in NAMES if not name.startswith("[")]  # which only some keys take for a list
+
+
+@pytest.mark.parametrize("text", [*ALIKE, "'q'", '"q"', "\"'q'\"", "'q'x", "''q''"])
+def test_every_text_is_read_alike(text):
+    words = ["data=text", *(f"{key}={text}" for key in ("data.path", "output_dir", "name"))]
+    config = compose_config("train", parse_arguments("train", words).overrides)
+    assert config.data.path == config.output_dir == config.name
 
 
 @pytest.mark.parametrize(
@@ -120,18 +132,42 @@ def test_any_text_survives_hydras_grammar_and_the_way_back(key, text):
     assert OmegaConf.create({"x": parse_overrides([again])[0].value()}).x == text
 
 
-@pytest.mark.parametrize("name", [*NAMES, "${x}", "a\nb"])
+STEERING = [
+    "a\nb",
+    "x\n:;touch pasted\n",
+    "it's!\x1b[31m\\",
+    "\x1b]0;title\x07",
+    "\u202egpj",
+    "été\xa0\x9b31m",
+    "-\n",
+    "\r\n",
+]
+
+
+@pytest.mark.parametrize("name", [*NAMES, "${x}", *STEERING])
 def test_a_command_that_is_printed_can_be_pasted_into_a_shell(name):
+    shell = "sh" if name.isprintable() else shutil.which("bash")
+    if shell is None:
+        pytest.skip("control characters are written for bash, zsh and ksh")
     for verb, key in (("generate", "checkpoint"), ("train", "resume"), ("sweep", "folder")):
         words = [named(key, name)] if verb == "sweep" else [setting(key, name)]
         line = command(verb, *(["resume"] if verb == "sweep" else []), *words)
+        assert line.isprintable()
         script = f'program() {{ printf "%s\\0" "$@"; }}\nprogram {line.partition(" ")[2]}'
-        printed = subprocess.run(["sh", "-c", script], capture_output=True, check=True, text=True, encoding="utf-8")
-        verb_again, *rest = printed.stdout.split("\0")[:-1]
+        printed = subprocess.run([shell, "-c", script], capture_output=True, check=True)
+        verb_again, *rest = printed.stdout.decode().split("\0")[:-1]
         assert verb_again == verb
         overrides = parse_arguments(verb, rest).overrides
         given = {o.key_or_group: o.value() for o in parse_overrides(overrides)}
         assert OmegaConf.create({"x": given[key]}).x == name
+
+
+def test_a_command_is_printed_where_the_working_folder_was_removed(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    monkeypatch.setenv("PATH", "")
+    (tmp_path / "gone").rmdir()
+    assert command("train", "seed=1") == f"{Path(sys.executable).parent / 'firstlight'} train seed=1"
 
 
 def test_a_path_with_an_equals_sign_may_be_given_as_a_word_alone(tmp_path, monkeypatch):

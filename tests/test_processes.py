@@ -98,7 +98,7 @@ def test_torchrun_is_refused_in_one_line(monkeypatch, capsys):
         monkeypatch.setenv(name, value)
     assert main(["train"]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("firstlight: torchrun has started 2 processes: start one") and said.count("\n") == 1
+    assert said.startswith("firstlight: torchrun started 2 processes; do not use torchrun") and said.count("\n") == 1
 
 
 @pytest.mark.parametrize("size", ["1", "abc", ""])
@@ -115,7 +115,7 @@ def test_several_tasks_of_one_launcher_are_told(monkeypatch):
     assert processes.several_tasks() is None
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
     processes.begin()
-    assert "started 4 times, and each trains a run of its own" in str(processes.several_tasks())
+    assert "started 4 times, and each process trains its own run" in str(processes.several_tasks())
 
 
 @pytest.mark.parametrize("value", ["abc", "-1", "1.5", "²", "9" * 400])

@@ -17,18 +17,16 @@ from firstlight.errors import (
     forget_hidden,
     has_hidden,
     message_lines,
-    one_line,
     printable_lines,
-    without_hidden,
 )
-from firstlight.output import note, say
+from firstlight.output import note, tell
 
 VERBS = {
     "train": "train a model, or continue a run (resume=RUN)",
     "evaluate": "the loss and other metrics of a checkpoint on a text, or its results on tasks",
     "generate": "continue a prompt with a checkpoint",
     "verify": "prove on your config that a killed and continued run is the run that was never killed",
-    "sweep": "how far a sweep is, its best point; go on with it, or make again what failed",
+    "sweep": "how far a sweep is, its best point; resume it, or retry what failed",
     "compare": "runs beside each other, or the trials of a sweep: which is best, and is it more than chance",
     "bench": "how fast your config trains on this machine, where the time goes, and what would be faster",
     "info": "what a run or a checkpoint holds, without loading it; whether it is whole",
@@ -57,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     141 interrupted and not read to the end."""
     output.prepare()
     if problem := unsupported(sys.platform, sys.version_info[:2]):
-        say(f"firstlight: {problem}", stderr=True)
+        tell(f"firstlight: {problem}", stderr=True)
         return 2
     argv = [_as_typed(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     verbs = "\n".join(f"  {verb:<10} {what}" for verb, what in VERBS.items())
@@ -77,22 +75,22 @@ def main(arguments: list[str] | None = None) -> int:
         return _run(verb, rest)
     except ConfigError as error:
         for line in message_lines(error):
-            say(f"firstlight: {line}", stderr=True)
+            tell(f"firstlight: {line}", stderr=True)
         return 2
     except RunError as error:
         for line in str(error).splitlines():
-            say(f"firstlight: {line}", stderr=True)
+            tell(f"firstlight: {line}", stderr=True)
         return 1
     except BrokenPipeError:  # `... | head`: nobody reads any more, which is nobody's mistake
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        output.give_up(sys.stdout)
         return 141  # as of a program that SIGPIPE ends
     except KeyboardInterrupt:
-        print("firstlight: interrupted", file=sys.stderr)
+        tell("firstlight: interrupted", stderr=True)
         return 130
     except Exception:  # ours to mend
         if not has_hidden():
             raise
-        print(without_hidden(traceback.format_exc()), end="", file=sys.stderr)
+        tell(traceback.format_exc().rstrip(), stderr=True)
         return 1
 
 
@@ -132,7 +130,10 @@ def _command(verb: str) -> ModuleType:
 
 def _run(verb: str, rest: list[str]) -> int:
     from firstlight.compose import compose
+    from firstlight.runs.run_folder import working_folder
 
+    if working_folder() is None:  # Hydra asks for it, whatever the verb
+        raise ConfigError("the working folder is not available (was it removed?); change to another one with cd")
     args = compose.parse_arguments(verb, rest)
     if args.multirun and verb not in ("train", "evaluate"):
         raise ConfigError(f"{verb}: -m is for sweeps of train and evaluate; call {verb} once for each value")
@@ -168,7 +169,6 @@ def _run(verb: str, rest: list[str]) -> int:
         return 0
 
     import hydra
-    from hydra.errors import HydraException
 
     failure: list[Exception] = []
     sweeps: list[Any] = []  # that are to be resumed
@@ -203,17 +203,11 @@ def _run(verb: str, rest: list[str]) -> int:
         swept = compose.swept_keys(overrides)
         same = [o.partition("=")[0].lstrip("+~") for o in overrides]
         overrides = [*overrides, f"hydra.job.config.override_dirname.exclude_keys=[{','.join({*same} - {*swept})}]"]
-    # Errors come back to `main`, which knows a user's mistake from a defect; Hydra would print both its own way.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv = [f"firstlight {verb}", *overrides, *args.options]  # --info would take what follows for its own
-    try:
-        # Of a sweep everything has been composed before, and what a job raises must not be taken for Hydra's words.
-        with nullcontext() if args.multirun else compose.explained(verb, overrides, args.config_dir):
-            hydra.main(version_base="1.3", config_path=compose.conf_dir(), config_name=verb)(task)()
-    except HydraException as error:  # a sweeper or launcher that cannot be had
-        raise ConfigError(one_line(error)) from None
-    finally:
-        sys.argv = launched_with
+    words = [f"firstlight {verb}", *overrides, *args.options]  # --info would take what follows for its own
+    # Of a sweep everything has been composed before, and what a job raises must not be taken for Hydra's words.
+    explained = nullcontext() if args.multirun else compose.explained(verb, overrides, args.config_dir)
+    with compose.command_line(words), explained:
+        hydra.main(version_base="1.3", config_path=compose.conf_dir(), config_name=verb)(task)()
     if sweeps:
         from firstlight.sweep import command as sweep
 

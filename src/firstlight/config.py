@@ -24,7 +24,7 @@ from pydantic import ConfigDict, Field, PydanticUserError, TypeAdapter, Validati
 from pydantic.fields import FieldInfo
 
 from firstlight.errors import ConfigError, did_you_mean, has_hidden, one_line, shown
-from firstlight.interpolation import hide_environment
+from firstlight.interpolation import hide_environment, why_unresolved
 
 Ratio = Annotated[float, Field(ge=0, lt=1)]
 """A part of a whole that is never all of it: dropout, a test split."""
@@ -97,7 +97,7 @@ def to_plain(config: DictConfig) -> dict[str, Any]:
         key = str(error.full_key)
         raise ConfigError(f"{key}: a value is needed; give {key}=...") from None
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
+        raise ConfigError(f"{error.full_key}: {why_unresolved(error)}") from None
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
 
@@ -120,6 +120,11 @@ def check_node(key: str, node: Any, contract: type) -> dict[str, Any]:
     if not (inspect.isclass(target) and issubclass(target, contract)):
         raise ConfigError(f"{key}._target_: {node['_target_']!r} is no {contract.__name__}")
     return node
+
+
+def takes(node: dict[str, Any], name: str, value: Any) -> bool:
+    """Is a section that names a `_target_` valid with `value` as its key `name`?"""
+    return "_target_" in node and not list(_node_problems("", {**node, name: value}, Any))
 
 
 def build(node: Any, key: str = "") -> Any:

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import shlex
 from collections.abc import Iterable
 from typing import Any
 
@@ -72,6 +73,19 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """`text` as `printable` makes it, but for its newlines."""
     return text if text.isprintable() else "\n".join(map(printable, text.split("\n")))
+
+
+def shell_word(text: str) -> str:
+    """`text` as one word of a command line, printable: what is shown can be pasted into a shell (bash, zsh, ksh)."""
+    if text.isprintable():
+        return shlex.quote(text)
+    return f"$'{''.join(map(_in_dollar_quotes, text))}'"
+
+
+def _in_dollar_quotes(character: str) -> str:
+    if character.isprintable() and character not in "\\'!":
+        return character
+    return "".join(f"\\{byte:03o}" for byte in character.encode("utf-8", "surrogatepass"))
 
 
 def printable_data(node: Any) -> Any:

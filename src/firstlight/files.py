@@ -1,7 +1,7 @@
-"""Writing files and folders: what appears is whole, nothing is written through a link, and names stay inside.
+"""Writing files and folders safely: a new file appears complete or not at all, and no write follows a link.
 
-Run folders, sweeps and caches may have been made by somebody else. A link in them, below a name that firstlight is
-about to write, would let them choose which of the user's files is written.
+Run folders, sweeps and caches may come from somebody else. If firstlight followed a link in one of them, that person
+could choose which of the user's files is overwritten.
 """
 
 import errno
@@ -22,25 +22,25 @@ from firstlight.errors import ConfigError, shorten
 from firstlight.output import note
 
 NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOSYS, errno.EISDIR, errno.EACCES, errno.EPERM}
-"""What file systems answer that cannot fsync a folder (CIFS, some of FUSE): then a rename is as safe as it gets."""
+"""Errors from file systems that cannot fsync a folder (CIFS, some FUSE ones). A rename is the safest they offer."""
 NO_MODES = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EROFS}
-"""What file systems without permissions, or with somebody else's, answer to chmod (exFAT, CIFS, WSL's /mnt/c)."""
+"""Errors from chmod on file systems without POSIX permissions (exFAT, CIFS, WSL's /mnt/c)."""
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
-"""What file systems that cannot lock answer to flock (NFS without its lock service, Lustre, some of FUSE)."""
+"""Errors from flock on file systems without locks (NFS without its lock service, Lustre, some FUSE ones)."""
 NO_MAPS = {errno.ENODEV, errno.ENOSYS, errno.ENOTSUP}
-"""What file systems that cannot map files answer to mmap (some of FUSE)."""
+"""Errors from mmap on file systems that cannot map files into memory (some FUSE ones)."""
 LONGEST_NAME = 255
-"""Bytes of the name of a file or folder, on the usual file systems."""
+"""Bytes in the longest name of a file or folder on the usual file systems."""
 PROBE = ".firstlight_probe_"
-"""How the name of a folder begins in which a file system is tried; see `check_file_system`."""
+"""Prefix of the temporary folder in which `check_file_system` tests a file system."""
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 
 
 def inside(folder: Path, name: object) -> Path:
-    """The path of `name` in `folder`, for a `name` that was read from a file.
+    """The path of `name` in `folder`, where `name` was read from a file and is not trusted.
 
     Raises:
-        ConfigError: it is not one plain name (`..`, `a/b`, an absolute path), or there is a link of that name.
+        ConfigError: `name` is not a plain name (it is `..`, `a/b` or an absolute path), or the path is a link.
     """
     if not _is_plain_name(name):
         raise ConfigError(f"{folder}: {shorten(repr(name))} is not the name of something in this folder")
@@ -60,12 +60,12 @@ def _is_plain_name(name: object) -> bool:
 
 
 def check_links(folder: Path, unwritten: str = "") -> None:
-    """Refuse to write into a folder with links that lead out of it, at any depth.
+    """Refuse to write into a folder that contains, at any depth, a link to something outside it.
 
-    `unwritten` is a pattern, as of `PurePath.match`, of what is never written to again.
+    Links whose path matches the pattern `unwritten` (see `PurePath.match`) are allowed: they are never written to.
 
     Raises:
-        ConfigError: there is one.
+        ConfigError: the folder contains such a link.
     """
     root = folder.resolve()
     for place, folders, files in os.walk(root):  # does not follow links
@@ -83,10 +83,10 @@ def check_links(folder: Path, unwritten: str = "") -> None:
 
 
 def open_new(file: Path, mode: str = "w", **options: Any) -> IO[Any]:
-    """Open `file` for writing, made anew: what stood in its place, a link perhaps, is removed and never written to.
+    """Create `file` and open it for writing. An existing file or link of that name is removed, not written to.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: the file cannot be created.
     """
     file.unlink(missing_ok=True)
 
@@ -97,9 +97,9 @@ def open_new(file: Path, mode: str = "w", **options: Any) -> IO[Any]:
 
 
 def open_to_append(file: Path, mode: str = "a", **options: Any) -> IO[Any]:
-    """Open `file` to add to its end, or make it; the file itself, not one that it is a link to.
+    """Open `file` for appending; create it if it does not exist. Symbolic links are not followed.
 
-    A file of several names (a hard link) becomes one of its own first: the others keep what they have.
+    A file with several names (hard links) is replaced by a copy first, so that the other names keep their content.
 
     Raises:
         OSError: it is a symbolic link, or cannot be opened.
@@ -113,7 +113,7 @@ def open_to_append(file: Path, mode: str = "a", **options: Any) -> IO[Any]:
 
 
 def separate(file: Path) -> None:
-    """Make a file of several names (a hard link) one of its own, before it is written in place.
+    """Replace a file that has several names (hard links) by a copy, so that it can be written in place.
 
     Raises:
         OSError: it cannot be copied.
@@ -126,9 +126,9 @@ def separate(file: Path) -> None:
 
 
 def append(file: Path, content: bytes) -> None:
-    """Add `content` to the end of `file`; nothing of it is left if that fails.
+    """Append `content` to `file`, all of it or, if writing fails, none of it.
 
-    It is the system's then, and outlives this process, but is not on disk yet: fsync takes longer than a small step.
+    The content then survives the death of this process, but not a power cut: fsync would take longer than a small step.
 
     Raises:
         OSError: it cannot be written, or the file is a symbolic link.
@@ -145,15 +145,18 @@ def append(file: Path, content: bytes) -> None:
 
 
 @contextmanager
-def replacing(file: Path, mode: str = "w", *, tag: str = "", **options: Any) -> Iterator[IO[Any]]:
-    """Write `file` anew: it holds its old content until the block ends, then all of the new one, on disk.
+def replacing(
+    file: Path, mode: str = "w", *, tag: str = "", through: Path | None = None, **options: Any
+) -> Iterator[IO[Any]]:
+    """Write `file` again. It keeps its old content until the block ends; then it holds all of the new, on disk.
 
-    With several writers at a time each needs a `tag` of its own.
+    Writers that may run at the same time each need their own `tag`. The new content is first written to a temporary
+    file; `through` is its path, where it must not be derived from the name of `file`.
 
     Raises:
-        OSError: it cannot be written; the old content is left.
+        OSError: the file cannot be written; it keeps its old content.
     """
-    temporary = temporary_of(file, tag)
+    temporary = through or temporary_of(file, tag)
     try:
         with open_new(temporary, mode, **options) as stream:
             yield stream
@@ -165,7 +168,7 @@ def replacing(file: Path, mode: str = "w", *, tag: str = "", **options: Any) -> 
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link, or a folder with all that is in it, as far as that can be done; no link is followed."""
+    """Remove a file, a link, or a folder with its contents, as far as possible. Links are not followed."""
     with suppress(OSError):
         path.unlink()
         return
@@ -180,10 +183,10 @@ def replace_text(file: Path, text: str) -> None:
 
 @contextmanager
 def replacing_by_path(file: Path) -> Iterator[Path]:
-    """As `replacing`, for libraries that open a file themselves: they are given the path of one that is there, empty.
+    """Like `replacing`, for libraries that open the file themselves: yields the path of an empty temporary file.
 
     Raises:
-        OSError: it cannot be written; the old content is left.
+        OSError: the file cannot be written; it keeps its old content.
     """
     temporary = temporary_of(file)
     try:
@@ -198,18 +201,18 @@ def replacing_by_path(file: Path) -> Iterator[Path]:
 
 
 def temporary_of(target: Path, tag: str = "") -> Path:
-    """Where a file or folder is made before it takes its name: beside it, hidden."""
+    """The hidden path, in the same folder, at which a file or folder is written before it is renamed to `target`."""
     return target.with_name(f".{target.name}{tag and '.'}{tag}.tmp")
 
 
 def sync(stream: IO[Any]) -> None:
-    """Put on disk what was written to `stream`."""
+    """Flush `stream` to disk."""
     stream.flush()
     os.fsync(stream.fileno())
 
 
 def sync_folder(folder: Path) -> None:
-    """Put the names in `folder` on disk, where the file system can: without it a rename may be lost with the power.
+    """Flush the entries of `folder` to disk, if the file system can. Otherwise a power cut may undo a rename.
 
     Raises:
         OSError: the disk fails.
@@ -230,7 +233,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def give_usual_mode(file: Path) -> None:
-    """Let others read `file` as far as the user's umask allows it. Where there are no modes it stays as it is.
+    """Give `file` the permissions that the user's umask allows. File systems without permissions are left alone.
 
     Raises:
         OSError: the disk fails.
@@ -245,7 +248,7 @@ def give_usual_mode(file: Path) -> None:
 
 
 def can_be_mapped(file: Path) -> bool:
-    """Does the file system of `file` map files into memory? True also where the question cannot be asked."""
+    """Whether the file system of `file` can map files into memory; True for an empty file, which cannot tell."""
     try:
         with file.open("rb") as stream, mmap.mmap(stream.fileno(), 1, access=mmap.ACCESS_READ):
             return True
@@ -257,14 +260,14 @@ def can_be_mapped(file: Path) -> bool:
 
 @contextmanager
 def locked(file: Path, *, timeout: float = 0) -> Iterator[None]:
-    """Hold the lock `file`, which is made if it is not there; the system frees it when the process dies.
+    """Hold the lock `file`, creating it if necessary. The system releases it when the process dies.
 
-    Some network file systems cannot lock. There a note says so, and the block runs without: a lock that is only a
-    file would outlive a process that is killed, and its run could never be resumed.
+    Some network file systems have no locks. There a note says so and the block runs without one: a lock that is
+    merely a file would remain after its process was killed, and the run could never be resumed.
 
     Raises:
-        filelock.Timeout: another process has held it for `timeout` seconds.
-        OSError: it cannot be made.
+        filelock.Timeout: another process still holds the lock after `timeout` seconds.
+        OSError: the lock file cannot be created.
     """
     lock = FileLock(file, timeout=timeout, fallback_to_soft=False)
     try:
@@ -284,18 +287,18 @@ def locked(file: Path, *, timeout: float = 0) -> Iterator[None]:
 @functools.cache
 def _note_no_locks(folder: Path) -> None:
     note(
-        f"{shorten(str(folder))}: this file system cannot lock files, so make sure that one process at a time "
+        f"{shorten(str(folder))}: this file system cannot lock files; make sure that only one process at a time "
         "writes there"
     )
 
 
 def existing_place(wanted: Path) -> Path:
-    """A folder that exists, on the file system where `wanted` is or is going to be made.
+    """An existing folder on the file system where `wanted` is, or will be, created.
 
-    It is above `wanted` if possible: a folder that is about to become a run must have nothing else in it.
+    It is a parent of `wanted` if possible: a folder that is about to become a run folder must stay empty.
 
     Raises:
-        OSError: `wanted` cannot be the name of a folder.
+        OSError: `wanted` is not a possible name for a folder.
     """
     if wanted.is_dir() and (wanted.is_mount() or not os.access(wanted.absolute().parent, os.W_OK)):
         return wanted
@@ -303,13 +306,13 @@ def existing_place(wanted: Path) -> Path:
 
 
 def check_file_system(folder: Path, subject: str, way_out: str) -> None:
-    """Try in `folder` all that a run needs of its file system, and leave nothing behind.
+    """Test in `folder` everything that a run needs from the file system, and clean up.
 
-    A folder in which nothing can be made is not this function's to refuse: whoever writes into it says why. `subject`
-    and `way_out` begin and end the message.
+    A folder that is not writable passes: the code that writes there reports that. The error message begins with
+    `subject` and ends with `way_out`.
 
     Raises:
-        ConfigError: the file system cannot do something; which, and why.
+        ConfigError: the file system lacks something; the message says what, and the system's reason.
     """
     try:
         place = Path(tempfile.mkdtemp(prefix=PROBE, dir=folder))
@@ -381,9 +384,9 @@ _ATTEMPTS: dict[str, Callable[[Path], None]] = {
     "rename a folder": _rename_folder,
     "remove a folder": _remove_folder,
 }
-"""What a run needs of a file system, tried in this order; each attempt builds on the earlier ones."""
+"""What a run needs from a file system, tested in this order; each test builds on the earlier ones."""
 
 
 def _options(mode: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Text is UTF-8, and written as it is, on every system."""
+    """Text is UTF-8 on every system, with its newlines unchanged."""
     return options if "b" in mode else {"encoding": "utf-8", "newline": "", **options}

@@ -10,21 +10,22 @@ every other stored text is as it is.
 
 import re
 import secrets
-import shlex
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException, UnsupportedInterpolationType
 from omegaconf.resolvers import oc
 
-from firstlight.errors import ConfigError, hide, shorten
+from firstlight.errors import ConfigError, hide, shell_word, shorten
 from firstlight.processes import given
 
 ENVIRONMENT = "${oc.env:"
 _readable: set[str] | None = None
 """Variables of the environment that may be looked up; None: all."""
+FORMS = "the forms are ${key}, ${oc.env:NAME} and ${now:%Y-%m-%d}; '\\${' is a text"
+"""Of interpolations, for messages."""
 UNUSED = ("name", "output_dir", "init_from")
 """Keys that a continued run has no use for."""
 _NO_DEFAULT = object()
@@ -62,6 +63,20 @@ def check_kept(config: DictConfig, plain: dict[str, Any]) -> dict[str, Any]:
     return stored
 
 
+def why_unresolved(error: OmegaConfBaseException) -> str:
+    """What is wrong with an interpolation, in a line: its text, and how it is written."""
+    parent = OmegaConf.to_container(error.parent_node, resolve=False) if OmegaConf.is_config(error.parent_node) else {}
+    text = shorten(as_typed(str(parent[error.key])))  # type: ignore[index]
+    kind, _, reason = str(error).splitlines()[0].rpartition(" raised while resolving interpolation: ")
+    if isinstance(error, UnsupportedInterpolationType):
+        return f"{text}: there is no such resolver; {FORMS}"
+    if isinstance(error, InterpolationKeyError):
+        return f"{text}: there is no such key; {FORMS}"
+    if kind == "TypeError":
+        return f"{text}: these are not the arguments that it takes; {FORMS}"
+    return f"{text}: " + reason.strip('"')
+
+
 def hide_environment(config: DictConfig, plain: Any) -> Any:
     """Keep what has come from the environment out of messages; return `plain` as it may be shown."""
     try:
@@ -85,7 +100,7 @@ def from_environment(stored: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 def given_again(key: str, text: str) -> str:
     """How a value from the environment is given on the command line."""
-    return f"{key}={shlex.quote(text)}"
+    return f"{key}={shell_word(text)}"
 
 
 def as_data(stored: Any) -> Any:

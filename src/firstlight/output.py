@@ -4,6 +4,7 @@ import io
 import os
 import sys
 from contextlib import suppress
+from typing import TextIO
 
 from firstlight.errors import ConfigError, printable_lines, visible, without_hidden
 
@@ -22,10 +23,7 @@ def prepare() -> None:
         try:
             os.fstat(descriptor)
         except OSError:
-            nowhere = os.open(os.devnull, os.O_RDWR)
-            if nowhere != descriptor:
-                os.dup2(nowhere, descriptor)
-                os.close(nowhere)
+            _lead_nowhere(descriptor)
     if sys.stdout is None:
         sys.stdout = _nowhere()
         _closed.append(sys.stdout)
@@ -34,6 +32,19 @@ def prepare() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def give_up(stream: TextIO) -> None:
+    """Nobody reads `stream` any more: let what is left in its buffer, and what is still written to it, go nowhere."""
+    with suppress(io.UnsupportedOperation):  # it has no descriptor
+        _lead_nowhere(stream.fileno())
+
+
+def _lead_nowhere(descriptor: int) -> None:
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    if nowhere != descriptor:
+        os.dup2(nowhere, descriptor)
+        os.close(nowhere)
 
 
 def _nowhere() -> io.TextIOWrapper:
@@ -54,10 +65,17 @@ def say(text: str, *, stderr: bool = False) -> None:
     print(printable_lines(without_hidden(text)), file=sys.stderr if stderr else sys.stdout, flush=True)
 
 
+def tell(text: str, *, stderr: bool = False) -> None:
+    """Say what a run can do without: that nobody reads any more (a terminal that was closed) is no reason to end."""
+    try:
+        say(text, stderr=stderr)
+    except OSError:
+        give_up(sys.stderr if stderr else sys.stdout)
+
+
 def note(text: str) -> None:
-    """Say on standard error what the user should know. That nobody can read it any more is no reason to end."""
-    with suppress(OSError):
-        say(f"note: {text}", stderr=True)
+    """Tell on standard error what the user should know."""
+    tell(f"note: {text}", stderr=True)
 
 
 def write(text: str) -> None:

@@ -15,17 +15,19 @@ YAML file, at the beginning of its comment:
 import functools
 import os
 import re
-import shlex
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from firstlight.errors import shell_word
 from firstlight.interpolation import as_typed
 
 MOST_PARTS = 2000
@@ -79,6 +81,12 @@ def text_keys(config_dir: str | None = None) -> dict[str, TextKey]:
                 name = f"{package}.{key}".lstrip(".")
                 found[name] = kind.joined(found.get(name, kind))
     return found
+
+
+def config_dir() -> str | None:
+    """The folder of --config-dir, in a command that Hydra runs."""
+    sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else []
+    return next((str(source.path) for source in sources if source.provider == "command-line"), None)
 
 
 def _package(text: str, group: str) -> str:
@@ -242,10 +250,15 @@ def typed(override: str, config_dir: str | None = None) -> str:
 
 
 def command(verb: str, *overrides: str, config_dir: str | None = None) -> str:
-    """A command to paste into a POSIX shell; `overrides` are ready for Hydra's grammar, or words without a key."""
+    """A command to paste into a shell; `overrides` are ready for Hydra's grammar, or words without a key."""
+    return " ".join([program("firstlight"), verb, words_to_paste(*overrides, config_dir=config_dir)]).rstrip()
+
+
+def words_to_paste(*overrides: str, config_dir: str | None = None) -> str:
+    """What follows the verb of such a command."""
     words = [typed(word, config_dir) for word in overrides]
     options = ["--config-dir", config_dir] if config_dir is not None else []
-    return f"{program('firstlight')} {shlex.join([verb, *words, *options])}"
+    return " ".join(map(shell_word, [*words, *options]))
 
 
 def is_quoted(value: str) -> bool:
@@ -262,5 +275,7 @@ def program(name: str) -> str:
     """How this shell finds the program `name`: as it is, or in an environment that is not activated."""
     if shutil.which(name):
         return name
-    path = os.path.relpath(Path(sys.executable).parent / name)
-    return shlex.quote(path if os.sep in path else f"{os.curdir}{os.sep}{path}")
+    path = str(Path(sys.executable).parent / name)
+    with suppress(OSError):  # the working folder may have been removed since
+        path = os.path.relpath(path)
+    return shell_word(path if os.sep in path else f"{os.curdir}{os.sep}{path}")

@@ -4,15 +4,20 @@ import ctypes
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import resource_tracker
+from multiprocessing import parent_process, resource_tracker
+from multiprocessing.connection import wait
 from pathlib import Path
 
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)
 )  # Windows has two of them
 """What asks a run to stop."""
+POLL = 0.5
+"""Seconds between two looks whether a parent lives, where nothing else tells."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -37,12 +42,23 @@ def let_signals_through() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
-def end_with(parent: int) -> None:
-    """End this process (SIGKILL) as soon as its parent, whose number is `parent`, has ended; only Linux can."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before
-        os._exit(1)
+def end_with(parent: int, signum: int = signal.SIGKILL) -> None:
+    """Send this process `signum` as soon as the process that started it, whose number is `parent`, has ended.
+
+    A thread waits for that, on every system. Linux itself kills sooner: at once, whatever the threads do.
+    """
+    if sys.platform == "linux" and signum == signal.SIGKILL:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signum)
+    threading.Thread(target=_wait_and_end, args=(parent, signum), daemon=True).start()
+
+
+def _wait_and_end(parent: int, signum: int) -> None:
+    started_by = parent_process()
+    if started_by is not None:  # by multiprocessing, perhaps through a server, which then is what os.getppid() names
+        wait([started_by.sentinel])
+    while os.getppid() == parent:
+        time.sleep(POLL)
+    os.kill(os.getpid(), signum)
 
 
 def started(pid: int | None = None) -> str:

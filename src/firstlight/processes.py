@@ -1,9 +1,9 @@
-"""Which process of a run this is. Only firstlight decides: whoever starts the processes says which one is first.
+"""Which process of a run this is. firstlight decides that itself and trusts no launcher's environment variables.
 
-A run on several devices is several processes: the first is the one that was typed, and it starts the others (Lightning
-does, from the same command line). The variables that launchers and schedulers set (`RANK`, `SLURM_PROCID`, ...) are
-often left in an environment that has nothing to do with this run, and Lightning, torch and others believe them: so
-they are taken away before any of those is imported. A config can still refer to them (`${oc.env:SLURM_PROCID}`).
+A run on several devices has several processes. The user starts the first one, and Lightning launches the rest from it,
+with the same command line. Launchers and schedulers set variables such as `RANK` and `SLURM_PROCID`, which are often
+left over in an environment that has nothing to do with this run. Lightning and torch would believe them, so they are
+removed from the environment before either is imported. A config can still refer to them (`${oc.env:SLURM_PROCID}`).
 """
 
 import os
@@ -15,16 +15,16 @@ from pathlib import Path
 from firstlight.errors import ConfigError, shorten
 
 RUN_FOLDER = "FIRSTLIGHT_RUN_FOLDER"
-"""Environment variable: the folder that the first process of a multi-device run made for all of them."""
+"""Environment variable: the run folder, which the first process of a multi-device run made for all of them."""
 FIRST_PROCESS = "FIRSTLIGHT_FIRST_PROCESS"
-"""Environment variable: the id of that process. It is the parent of the further ones, and of nothing else."""
+"""Environment variable: the process id of the first process, which is the parent of all the others."""
 FOUND_RUN = "FIRSTLIGHT_FOUND_RUN"
-"""Environment variable: the run that `resume=auto` has found in the first process, for the further ones; or empty."""
+"""Environment variable: the run that `resume=auto` found in the first process; empty if it found none."""
 SWEEP, TRIAL = "FIRSTLIGHT_SWEEP", "FIRSTLIGHT_TRIAL"
-"""Environment variables of a trial's processes: the folder of the sweep, and the number of the row."""
+"""Environment variables of a trial: the folder of its sweep, and its row number in the ledger."""
 
 LAUNCHED_WITH = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-"""What Lightning's launcher gives to the processes that it starts."""
+"""Variables that Lightning sets for the processes it launches."""
 DECIDING = re.compile(
     "|".join(
         (
@@ -33,25 +33,25 @@ DECIDING = re.compile(
             *("STANDALONE_PORT", "TORCHELASTIC_.*", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID"),
             *("SLURM_NTASKS", "SLURM_NTASKS_PER_NODE", "SLURM_NPROCS", "SLURM_STEP_NUM_TASKS"),
             *("JSM_NAMESPACE_.*", "LSB_DJOB_RANKFILE", "OMPI_COMM_WORLD_.*", "PMI_.*", "PMIX_.*", "MPI_LOCAL.*"),
-            *("PL_TRAINER_.*", "PL_GLOBAL_SEED", "PL_SEED_WORKERS"),  # settings of Lightning's: ours are in the config
+            *("PL_TRAINER_.*", "PL_GLOBAL_SEED", "PL_SEED_WORKERS"),  # Lightning's settings: ours are in the config
         )
     )
 )
-"""Names of variables that would decide who is first, how many there are, or what Lightning's Trainer does."""
+"""Variables that would decide which process is first, how many there are, or how Lightning's Trainer behaves."""
 TASKS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "JSM_NAMESPACE_SIZE")
-"""Variables in which srun, mpirun and jsrun say how many processes they have started."""
+"""Variables in which srun, mpirun and jsrun say how many processes they started."""
 
 _was_started = False
-"""Was this process a further one when it began?"""
+"""Whether another process of the run launched this one."""
 _taken: dict[str, str] = {}
-"""The variables that were taken out of the environment."""
+"""The variables that were removed from the environment."""
 
 
 def begin() -> None:
-    """Take out of the environment what would decide which process this is. To be called before torch is imported.
+    """Remove the variables that would decide which process this is. Call it before torch is imported.
 
     Raises:
-        ConfigError: torchrun has started several processes, each of which would train the whole run.
+        ConfigError: torchrun started several processes, each of which would train the whole run.
     """
     global _was_started
     _was_started = _is_started()
@@ -59,8 +59,8 @@ def begin() -> None:
         n_processes = _number_or_one(os.environ.get("WORLD_SIZE", ""))
         if "TORCHELASTIC_RUN_ID" in os.environ and n_processes > 1:
             raise ConfigError(
-                f"torchrun has started {n_processes} processes: start one without it; firstlight starts the others "
-                "(trainer.devices=...)"
+                f"torchrun started {n_processes} processes; do not use torchrun: start one process with "
+                "trainer.devices=... and it launches the rest"
             )
     kept = LAUNCHED_WITH if is_further() else ()
     for name in list(os.environ):
@@ -69,20 +69,20 @@ def begin() -> None:
 
 
 def given(name: str) -> str | None:
-    """The environment variable `name` as this process was given it."""
+    """The environment variable `name` as it was when this process started."""
     return os.environ.get(name, _taken.get(name))
 
 
 def given_environment() -> dict[str, str]:
-    """All environment variables as this process was given them: for a command of ours that it starts."""
+    """The whole environment as it was when this process started, for a firstlight command that it launches."""
     return {**_taken, **os.environ}
 
 
 def number(name: str, default: int) -> int:
-    """The environment variable `name` as a whole number; `default` if it is not set, or empty.
+    """The environment variable `name` as a whole number; `default` if it is unset or empty.
 
     Raises:
-        ConfigError: it is something else.
+        ConfigError: it is not a whole number.
     """
     text = given(name) or ""
     if not text.strip():
@@ -93,37 +93,37 @@ def number(name: str, default: int) -> int:
 
 
 def is_further() -> bool:
-    """Was this process started by the first process of a run, to train with it?
+    """Whether this process was launched by the first process of a run to train with it.
 
-    It stays so when that process has died, and with it the proof.
+    The answer stays the same after the first process has died.
     """
     return _was_started or _is_started()
 
 
 def _is_started() -> bool:
-    """The variables alone prove nothing: any command that is called from within a run inherits them."""
+    """Checks the parent process too: any command that is called from within a run inherits the variables."""
     is_child = os.environ.get(FIRST_PROCESS) == str(os.getppid()) and RUN_FOLDER in os.environ
     return is_child and re.fullmatch("[1-9][0-9]{0,8}", os.environ.get("LOCAL_RANK", "")) is not None
 
 
 def first_process() -> int:
-    """The id of the first process of the run, if this is a further one."""
+    """The process id of the first process of the run. Only for a process that it launched."""
     return int(os.environ[FIRST_PROCESS])
 
 
 def local_rank() -> int:
-    """The number of this process on its machine: 0 for the first."""
+    """The rank of this process on its machine; 0 for the first process."""
     return int(os.environ["LOCAL_RANK"]) if is_further() else 0
 
 
 def shared_run_folder() -> Path | None:
-    """The folder of the run, if this is one of its further processes."""
+    """The run folder that the first process made; None in the first process itself."""
     return Path(os.environ[RUN_FOLDER]) if is_further() else None
 
 
 @contextmanager
 def sharing(folder: Path) -> Iterator[None]:
-    """Within the block, processes that this one starts belong to the run in `folder`."""
+    """Within the block, processes that this one launches belong to the run in `folder`."""
     os.environ[RUN_FOLDER], os.environ[FIRST_PROCESS] = str(folder.absolute()), str(os.getpid())
     try:
         yield
@@ -133,19 +133,19 @@ def sharing(folder: Path) -> Iterator[None]:
 
 
 def several_tasks() -> str | None:
-    """What is to be said if a launcher has started this command several times; None if it has not."""
+    """A warning if a launcher has started this command several times; otherwise None."""
     if is_further():
         return None
     for name in TASKS:
         n_tasks = _number_or_one(given(name) or "")
         if n_tasks > 1:
             return (
-                f"{name}={n_tasks}: this command seems to have been started {n_tasks} times, and each trains a run of "
-                "its own; to train one run on several devices start it once, with trainer.devices=..."
+                f"{name}={n_tasks}: this command seems to have been started {n_tasks} times, and each process "
+                "trains its own run; to train one run on several devices, start it once with trainer.devices=..."
             )
     return None
 
 
 def _number_or_one(text: str) -> int:
-    """A count that others have set; what is not a number counts as not set."""
+    """`text` as a count; 1 if it is not a number."""
     return int(text) if re.fullmatch("[0-9]{1,9}", text) else 1

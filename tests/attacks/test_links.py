@@ -131,7 +131,7 @@ def test_what_is_left_of_a_checkpoint_is_removed_and_not_what_it_links_to(tmp_pa
 
 def test_a_checkpoint_is_removed_although_a_link_is_in_its_way(run, precious):
     *_, last = checkpoints_of(run)
-    last.with_name(f".{last.name}.old").symlink_to(precious.absolute())
+    last.with_name(f".{last.name}.old.tmp").symlink_to(precious.absolute())
     discard(last)
     assert checkpoints_of(run) == [] and precious.read_bytes() == THESIS
     assert [path for path in last.parent.iterdir() if path.name.startswith(".")] == []

@@ -218,7 +218,8 @@ def test_a_record_that_is_no_file_is_refused(name, kind, run, refusal):
 def test_hostile_records_are_refused(name, content, run, refusal):
     Path(run, name).write_text(content)
     with within(seconds=20):
-        assert f"run/{name} is damaged" in refusal(GO_ON)
+        line = refusal(GO_ON)
+    assert f"run/{name} is damaged" in line and "it should hold" in line and "or remove it" in line
 
 
 def test_hostile_values_in_a_config_are_refused_or_harmless(run):

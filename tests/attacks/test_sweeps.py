@@ -1,7 +1,9 @@
 """A sweep from somebody else: its ledger and its sweep.yaml are data, and decide nothing outside of its folder."""
 
 import json
+import shlex
 import sqlite3
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +12,12 @@ import yaml
 from doors import TRAIN
 from optuna.trial import TrialState
 
+from firstlight.checkpoints.manifest import WEIGHTS
 from firstlight.cli import main
 from firstlight.commands import train
 from firstlight.compare.runs import find_runs
 from firstlight.errors import ConfigError, RunError
-from firstlight.runs.run_folder import CONFIG, ENVIRONMENT
+from firstlight.runs.run_folder import CONFIG, ENVIRONMENT, new_run_folder
 from firstlight.sweep.ledger import Ledger
 from firstlight.sweep.plan import complete, planned
 from firstlight.sweep.record import RECORD, read_record, trial_overrides
@@ -76,7 +79,7 @@ def test_a_folder_that_is_no_run_is_never_removed(sweep):
     folder.mkdir()
     (folder / "thesis.txt").write_text("thesis")
     with pytest.raises(RunError, match="not a run of this sweep"):
-        make_way(folder, can_go_on=True)
+        make_way(folder, is_resumable=True)
     assert (folder / "thesis.txt").read_text() == "thesis"
 
 
@@ -84,14 +87,29 @@ def test_what_a_killed_run_has_left_makes_way(sweep):
     folder = SWEEP / "1_x"
     (folder / CONFIG).parent.mkdir(parents=True)
     (folder / ENVIRONMENT).write_text("{}")
-    make_way(folder, can_go_on=True)
-    assert not folder.exists() or not (folder / CONFIG).exists()
+    make_way(folder, is_resumable=True)
+    with new_run_folder(folder, config={"seed": 1}, overrides=[], is_fixed=True) as begun:
+        assert begun == folder and (folder / CONFIG).read_text() == "seed: 1\n"
+
+
+@pytest.mark.parametrize(
+    ("is_resumable", "is_over", "stays"), [(True, False, True), (False, True, True), (False, False, False)]
+)
+def test_only_an_unfinished_run_that_cannot_be_resumed_is_removed(is_resumable, is_over, stays, sweep):
+    folder = SWEEP / "1_x"
+    with new_run_folder(folder, config={}, overrides=[], is_fixed=True):
+        pass
+    if is_over:
+        (folder / WEIGHTS).write_bytes(b"")
+    make_way(folder, is_resumable=is_resumable)
+    assert (folder / CONFIG).exists() == folder.exists() == stays
 
 
 WRONG = {
     "a point": ("point", "x"),
     "a seed": ("seed", "1"),
     "a seed that is none": ("seed", [1]),
+    "a seed that no run may have": ("seed", -5),
     "overrides": ("overrides", "optimizer.lr=1"),
     "an override": ("overrides", [1]),
     "a folder": ("folder", {"a": 1}),
@@ -116,6 +134,48 @@ def test_a_row_of_another_kind_is_one_line(key, value, sweep, refusal):
     assert "not what firstlight writes" in refusal(["sweep", "status", "sweep"])
 
 
+UNREADABLE = {
+    "a state": "UPDATE trials SET state = 'LOST' WHERE trial_id = 1",
+    "a date": "UPDATE trials SET datetime_complete = 'yesterday' WHERE trial_id = 1",
+    "a distribution": (
+        "INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json) VALUES (1, 'a', 1, '{}')"
+    ),
+    "a direction": "UPDATE study_directions SET direction = 'UP'",
+}
+VERBS = [["sweep", "status"], ["sweep", "best"], ["sweep", "resume"], ["sweep", "retry"], ["compare"]]
+
+
+def execute(sql):
+    with sqlite3.connect(SWEEP / DATABASE) as database:
+        database.execute(sql)
+    database.close()
+
+
+@pytest.mark.parametrize("words", VERBS, ids=str)
+@pytest.mark.parametrize("sql", UNREADABLE.values(), ids=UNREADABLE)
+@pytest.mark.one_in(4)
+def test_a_ledger_that_optuna_makes_no_sense_of_is_one_line_and_its_backup_is_told(sql, words, sweep, refusal, capfd):
+    sweep.close()
+    execute(sql)
+    line = refusal([*words, "sweep", *(["out=null"] if words == ["compare"] else [])])
+    assert "not what firstlight writes" in line
+    command = line.rpartition("is used after: ")[2].strip()
+    subprocess.run(command, shell=True, check=True)
+    assert main(["sweep", "status", "sweep"]) == 0
+    assert "2 trials: 1 planned, 1 done" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("words", VERBS, ids=str)
+@pytest.mark.parametrize(
+    ("version", "told"), [("v3.0.0.a", "optuna storage upgrade --storage"), ("v99", "pip install")]
+)
+@pytest.mark.one_in(4)
+def test_a_ledger_of_another_version_of_optuna_is_one_line(version, told, words, sweep, refusal):
+    sweep.close()
+    execute(f"UPDATE alembic_version SET version_num = '{version}'")
+    assert told in refusal([*words, "sweep", *(["out=null"] if words == ["compare"] else [])])
+
+
 @pytest.mark.parametrize("text", ["output_dir=precious", "hydra.run.dir=x", "init_from=x", "optimizer.lr=3e-3", "x"])
 @pytest.mark.one_in(4)
 def test_overrides_of_a_row_are_those_of_its_sweep(text, sweep, refusal):
@@ -132,7 +192,9 @@ def test_arguments_of_a_record_are_those_of_a_trial(text, sweep, refusal):
     assert "is not an argument of a trial" in refusal(["sweep", "status", "sweep"])
 
 
-@pytest.mark.parametrize(("key", "value"), [("seeds", "1"), ("config", []), ("config_dir", 1), ("settings", {"a": 1})])
+@pytest.mark.parametrize(
+    ("key", "value"), [("seeds", "1"), ("seeds", [-5]), ("config", []), ("config_dir", 1), ("settings", {"a": 1})]
+)
 @pytest.mark.one_in(4)
 def test_a_record_of_another_kind_is_one_line(key, value, sweep, refusal):
     change(**{key: value})
@@ -152,7 +214,7 @@ STORAGES = [
 def test_a_storage_is_not_opened_because_a_file_names_it(storage, words, sweep, refusal):
     change(storage=storage)
     line = refusal([*words, "sweep", *(["out=null"] if words == ["compare"] else [])])
-    assert "storage=" in line and SECRET not in line
+    assert shlex.quote(f"storage={storage}") in line and SECRET not in line
 
 
 def test_a_storage_that_the_command_names_is_opened_but_not_made(sweep, refusal, capfd):

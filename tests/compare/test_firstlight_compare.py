@@ -234,6 +234,16 @@ def test_metrics_that_cannot_be_compared_are_told(place, capsys, change, message
     assert message in err and err.count("\n") == 1
 
 
+@pytest.mark.parametrize("name", ["metrics.csv", "samples.txt"])
+def test_a_file_of_a_run_that_is_larger_than_any_is_not_read(place, capsys, name):
+    shutil.copytree("a", "huge", dirs_exist_ok=True)
+    with Path("huge", name).open("r+b") as file:
+        file.truncate(100 * 2**30)  # a hole: nothing is written
+    assert main(["compare", "huge", "b", "out=null"]) == 2
+    err = capsys.readouterr().err
+    assert f"huge/{name}): not what firstlight writes (File too large: over " in err and err.count("\n") == 1
+
+
 @pytest.mark.parametrize("windows", ["windows=256", "windows=0"])
 @pytest.mark.parametrize(("other", "what"), [("other_text", "texts"), ("other_tokenizer", "tokenizers")])
 def test_losses_of_different_things_are_refused_and_bits_of_a_byte_are_not(place, capsys, other, what, windows):

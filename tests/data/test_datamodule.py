@@ -1,9 +1,9 @@
 import re
 from itertools import islice
-from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import distributed
 
 from firstlight.data.order import BookOrder, SeededOrder
 from firstlight.data.text import TextData
@@ -36,7 +36,7 @@ def test_the_verdict_is_counted_as_in_the_book(gpt2_vocabulary, verdict):
     assert {name: len(ids) for name, ids in data.ids.items()} == {"train": 4612, "val": 534}
     assert {name: len(windows) for name, windows in data.windows.items()} == {"train": 18, "val": 2}
     assert data.batches_per_epoch == 9
-    assert [inputs.shape for inputs, _ in data.eval_dataloader("val")] == [(2, 256)]
+    assert [inputs.shape for inputs, _ in data.eval_batches_of("val")] == [(2, 256)]
     assert data.tokens_after(9) == 4608
 
 
@@ -106,28 +106,43 @@ def test_tokens_are_counted_as_they_are_trained_on(tiny_data, drop_last, batch_s
         trained += batch.numel() * 8
 
 
-def test_training_goes_on_from_the_step_of_the_trainer_to_the_end_of_the_run(tiny_data):
-    def trained(step):
+def test_training_resumes_at_any_batch_of_the_run(tiny_data):
+    def trained(start):
         data = tiny_data()
         data.setup()
-        data.total_batches = 150
-        data.trainer = SimpleNamespace(global_step=step, accumulate_grad_batches=2, global_rank=0, world_size=1)
-        return [inputs.tolist() for inputs, _ in data.train_dataloader()]
+        return [inputs.tolist() for inputs, _ in data.train_batches(start=start, stop=150)]
 
     whole = trained(0)
     assert len(whole) == 150
-    assert trained(40) == whole[80:]
+    assert trained(80) == whole[80:]
 
 
-def test_the_shares_of_several_processes_make_up_the_batch_of_one(tiny_data):
+def test_a_trainer_of_lightnings_own_reads_one_epoch_and_all_of_validation(tiny_data):
+    data = tiny_data(batch_size=4)
+    data.setup()
+    assert len(list(data.train_dataloader())) == data.batches_per_epoch
+    [validation] = data.val_dataloader()
+    assert sum(len(targets) for _, targets in validation) == len(data.windows["val"])
+
+
+@pytest.fixture
+def as_one_of(monkeypatch):
+    """Let this process be one of several, as torch.distributed tells it."""
+
+    def be(rank, world_size):
+        monkeypatch.setattr(distributed, "is_initialized", lambda: world_size > 1)
+        monkeypatch.setattr(distributed, "get_rank", lambda: rank)
+        monkeypatch.setattr(distributed, "get_world_size", lambda: world_size)
+
+    return be
+
+
+def test_the_shares_of_several_processes_make_up_the_batch_of_one(tiny_data, as_one_of):
     def batches(rank, world_size):
+        as_one_of(rank, world_size)
         data = tiny_data(batch_size=4)
         data.setup()
-        data.total_batches = 9
-        data.trainer = SimpleNamespace(
-            global_step=0, accumulate_grad_batches=1, global_rank=rank, world_size=world_size
-        )
-        return [inputs for inputs, _ in data.train_dataloader()]
+        return [inputs for inputs, _ in data.train_batches(start=0, stop=9)]
 
     shares = zip(batches(0, 2), batches(1, 2), strict=True)
     assert all(torch.equal(torch.cat(pair), whole) for pair, whole in zip(shares, batches(0, 1), strict=True))
@@ -196,7 +211,7 @@ def test_settings_that_contradict_each_other_are_refused_before_anything_is_read
 
 def scored(data, split, limit=None):
     """The targets of an evaluation, and the shapes of its batches."""
-    batches = [targets for _, targets in data.eval_dataloader(split, limit)]
+    batches = [targets for _, targets in data.eval_batches_of(split, limit)]
     return torch.cat([targets.flatten() for targets in batches]).tolist(), [tuple(t.shape) for t in batches]
 
 
@@ -208,7 +223,7 @@ def test_an_evaluation_of_a_whole_split_scores_every_token_once(tiny_data, strid
         targets, shapes = scored(data, split)
         assert targets == ids[1:].tolist() and len(targets) == data.n_scored(split) == len(ids) - 1
         assert shapes[-1] == (1, (len(ids) - 1) % 8) and {shape[1] for shape in shapes[:-1]} == {8}
-        assert len(data.eval_dataloader(split)) == len(shapes)
+        assert len(data.eval_batches_of(split)) == len(shapes)
 
 
 def test_without_the_key_or_with_a_limit_the_windows_are_those_they_were(tiny_data):
@@ -223,7 +238,9 @@ def test_without_the_key_or_with_a_limit_the_windows_are_those_they_were(tiny_da
         for limit in (1, 2, 10**6):
             assert scored(old, split, lambda limit=limit: limit) == scored(new, split, lambda limit=limit: limit)
             assert new.n_scored(split, limit) == min(n_windows, 2 * limit) * 8
-    assert new._train_limit() == old._train_limit()  # of training no more than it was
+    # Of training no more batches are read than of validation, last window or not.
+    read = [len(list(data.evaluations(is_untrained=lambda: False)[0])) for data in (old, new)]
+    assert read == [old._n_eval_batches(old.windows["val"])] * 2
 
 
 def test_a_split_that_ends_with_a_window_has_no_last_one(tiny_data):
@@ -243,26 +260,14 @@ def test_the_summary_says_what_of_validation_is_not_evaluated(tiny_data):
     assert "6 windows of 8, 37 of 53 predictions are not evaluated" in summary(eval_last_window=True, eval_batches=1)
 
 
-def test_two_processes_score_the_last_window_once(tiny_data):
+def test_two_processes_score_the_last_window_once(tiny_data, as_one_of):
     def shapes(rank):
+        as_one_of(rank, 2)
         data = tiny_data(eval_last_window=True, batch_size=4)
         data.setup()
-        data.trainer = SimpleNamespace(global_rank=rank, world_size=2)
-        return [tuple(targets.shape) for _, targets in data.eval_dataloader("val")]
+        return [tuple(targets.shape) for _, targets in data.eval_batches_of("val")]
 
     assert shapes(0) == [(2, 8), (1, 8), (1, 5)] and shapes(1) == [(2, 8), (1, 8), (0, 8)]
-
-
-@pytest.mark.parametrize("drop_last", [True, False])
-@pytest.mark.parametrize("batches_per_step", [1, 2, 3])
-def test_the_windows_of_a_step_are_known_from_its_number(tiny_data, drop_last, batches_per_step):
-    data = tiny_data("a" * 100 + "v" * 20, train_ratio=100 / 120, drop_last=drop_last, batch_size=5)
-    data.setup()
-    sizes = {"batch_size": 5, "shuffle": True, "drop_last": drop_last, "start": 0}
-    batches = data.order.train_batches(len(data.windows["train"]), **sizes)
-    for step in range(8):
-        n_windows = sum(len(batch) for batch in islice(batches, batches_per_step))
-        assert data.step_windows(step, batches_per_step) == n_windows
 
 
 def test_an_order_without_a_position_is_not_gathered_ahead(tiny_data):

@@ -184,6 +184,21 @@ def test_hidden_files_and_backups_are_left_out_at_any_depth_and_it_is_said(tmp_p
     assert data.summary().startswith("1 file; left out: 5 hidden, 1 not .txt or .md\ntrain ")
 
 
+def test_what_runs_write_is_left_out_of_a_folder_unless_it_is_named_itself(tmp_path):
+    mine = ("a.txt", "notes/.hydra/config.yaml", "notes/b.txt", "0" * 32 + "/c.txt")  # another program's, a name
+    runs = ("outputs/x/.hydra/config.yaml", "outputs/x/environment.json", "outputs/x/samples.txt")
+    of_mlflow = (f"outputs/mlflow/{'a1' * 16}/artifacts/sample/step_8.txt",)
+    for name in (*mine, *runs, *of_mlflow):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(STORY + name)
+    data = text_data(tmp_path)
+    assert sorted(data.documents()) == sorted(STORY + name for name in mine if name.endswith(".txt"))
+    assert data.summary().startswith("3 files; left out: 1 hidden, 2 run folders\ntrain ")
+    with pytest.raises(ValueError, match=r"without \.txt or \.md files \(left out: 1 run folder\)"):
+        read(tmp_path / "outputs" / "mlflow")
+    assert read(tmp_path / "outputs" / "x") == [STORY + "outputs/x/samples.txt"]
+
+
 def test_what_is_named_itself_is_read_even_if_it_is_hidden(tmp_path):
     (tmp_path / ".notes").mkdir()
     for name in (".notes/a.txt", ".b.txt", "c~"):
@@ -193,7 +208,7 @@ def test_what_is_named_itself_is_read_even_if_it_is_hidden(tmp_path):
 
 def test_a_folder_with_hidden_texts_alone_says_so(tmp_path):
     (tmp_path / ".a.txt").write_text(STORY)
-    with pytest.raises(ValueError, match=r"without \.txt or \.md files \(1 hidden ones? .* left out\)"):
+    with pytest.raises(ValueError, match=r"without \.txt or \.md files \(left out: 1 hidden\)"):
         read(tmp_path)
 
 
@@ -272,7 +287,10 @@ KINDS = {
     "docx": (b"PK\x03\x04\x14\0\x06\0[Content_Types].xml PK\x03\x04 word/document.xml" + b"x" * 40, "Word's .docx"),
     "tar": (b"a.txt".ljust(257, b"\0") + b"ustar\x0000" + b"\0" * 200 + STORY.encode(), "tar -xf"),
     "PDF": (b"%PDF-1.4\n1 0 obj <<>> endobj\n", "pdftotext"),
+    "PDF with compressed parts": (b"%PDF-1.4 \xe2\xe3 stream " + gzip.compress(STORY.encode()), "pdftotext"),
+    "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", "ps2ascii"),
     "RTF": (rb"{\rtf1\ansi The lamp}", "RTF"),
+    "GIF": (b"GIF89a\x10\0\x10\0\xf0\0\0", "a GIF picture"),
     "PNG": (b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR", "a PNG picture"),
     "SQLite": (b"SQLite format 3\0\x10\0\x01\x01", "an SQLite database"),
     "parquet": (b"PAR1\x15\x04\x15" + b"abc" * 20 + b"PAR1", "parquet"),
@@ -297,7 +315,11 @@ def test_a_file_that_is_not_utf8_text_is_named_for_what_it_is(tmp_path, kind):
 
 @pytest.mark.parametrize(
     "text",
-    [STORY, "PK is a name", "a\0b" + STORY, "\x1b[1mbold\x1b[0m", "ЛАМПА", "灯", "", "\n", "%", "BZh9 is a rank"],
+    [
+        *(STORY, "PK is a name", "a\0b" + STORY, "\x1b[1mbold\x1b[0m", "ЛАМПА", "灯", "", "\n", "%", "BZh9 is a rank"),
+        *("GIF89a is a format — née 1989", "PAR1 began late", "%PDF-1.7 is a header", "BZh91AY&SY begins a block"),
+        *("%!PS-Adobe-3.0 is one, too", "{\\rtf1 is a third", "x" * 257 + "ustar is a mark"),
+    ],
 )
 def test_text_in_utf8_is_read_whatever_it_begins_with(tmp_path, text):
     (tmp_path / "a.txt").write_text(text, encoding="utf-8")

@@ -33,7 +33,7 @@ def stops_at_work(monkeypatch):
     from firstlight.decoding.stepwise import Stepwise
     from firstlight.runs import run_folder
     from firstlight.sweep import loop
-    from firstlight.training import memory
+    from firstlight.training.memory import estimate as memory
 
     def fit(trainer, *_, **__):
         for logger in trainer.loggers:

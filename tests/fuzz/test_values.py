@@ -19,6 +19,7 @@ from firstlight.commands.train import arguments as training_arguments
 from firstlight.compose.compose import compose_config, explained, parse_arguments, parse_overrides
 from firstlight.config import build, check_config
 from firstlight.errors import ConfigError, message_lines
+from firstlight.training.experiment import Experiment
 from firstlight.training.fit import fit
 
 pytestmark = [
@@ -89,7 +90,7 @@ def run(text, tmp_path_factory):
 def test_a_training_begins_or_is_refused(stops_at_work, place, text, name, n):
     def train(config, overrides):
         plain = training_arguments(config)
-        fit(plain, overrides, **build(plain))
+        fit(Experiment(**build(plain)), plain, overrides)
 
     composed = compose_config("train", [*TINY, f"data.path={text}", *TRAININGS[name]])
     fuzzed("train", composed, train, n, place)

@@ -63,7 +63,7 @@ def test_every_token_of_validation_counts_once_however_they_are_cut(
         monkeypatch.setattr(
             module, "parts", lambda batch: list(zip(*(part.split(at_once) for part in batch), strict=True))
         )
-    evaluation_trainer("cpu", precision).validate(module, dataloaders=data.eval_dataloader("val"), verbose=False)
+    evaluation_trainer("cpu", precision).validate(module, dataloaders=data.eval_batches_of("val"), verbose=False)
     with torch.no_grad():
         expected = plain(model, data)
     found = module.metrics
@@ -81,7 +81,7 @@ def test_predictions_are_computed_only_if_a_metric_asks(tiny_gpt, tiny_data):
     data.setup()
     module, asked = EvaluationModule(model, data.tokenizer.byte_lengths), []
     module._predictions = asked.append
-    batch = next(iter(data.eval_dataloader("val")))
+    batch = next(iter(data.eval_batches_of("val")))
     with torch.no_grad():
         for metric in measured(None):
             assert len(metric.sums(module.scored(batch))) == metric.n_sums
@@ -97,7 +97,7 @@ def test_windows_are_parts_of_a_batch(tiny_gpt, tiny_data):
     model, data = tiny_gpt(vocab_size=257), tiny_data()
     data.setup()
     with torch.no_grad():
-        scored = EvaluationModule(model, data.tokenizer.byte_lengths).scored(next(iter(data.eval_dataloader("val"))))
+        scored = EvaluationModule(model, data.tokenizer.byte_lengths).scored(next(iter(data.eval_batches_of("val"))))
     parts = list(scored.split(8))
     assert len(parts) == 2
     for metric in measured(ALL):
@@ -111,7 +111,7 @@ def test_a_metric_that_returns_other_sums_than_it_says_is_named(tiny_gpt, tiny_d
     metrics = measured({"a": Miscounting(values=[1.0], direction="min")})
     module = EvaluationModule(tiny_gpt(vocab_size=257), data.tokenizer.byte_lengths, metrics)
     with pytest.raises(ValueError, match=r"metric scripted: sums\(\) has returned 1 numbers, n_sums is 0"):
-        evaluation_trainer("cpu", "32-true").validate(module, dataloaders=data.eval_dataloader("val"), verbose=False)
+        evaluation_trainer("cpu", "32-true").validate(module, dataloaders=data.eval_batches_of("val"), verbose=False)
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_a_run_that_was_stopped_early_by_a_metric_to_maximise_says_so_and_goes_o
     stopping = ["callbacks.early_stopping.monitor=val/scripted", "callbacks.early_stopping.patience=1"]
     assert main([*RUN, "output_dir=run", STOPPING, *stopping, *scripted(1, 2, 1, 1, 1)]) == 0
     assert main(["train", "resume=run"]) == 2
-    assert "was stopped early, at step 2" in capsys.readouterr().err
+    assert "at step 2, was stopped early" in capsys.readouterr().err
     assert main(["train", "resume=run", "~callbacks.early_stopping"]) == 0
     assert steps_of("run")[-1] == 4
 

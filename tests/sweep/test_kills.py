@@ -1,4 +1,4 @@
-"""A sweep that is killed at any moment, and gone on with, is the sweep that was never killed."""
+"""A sweep that is killed at any moment, and resumed, is the sweep that was never killed."""
 
 import json
 import random
@@ -35,7 +35,7 @@ def results(place: Path) -> list[tuple]:
     ]
 
 
-def kill_and_go_on(place: Path, moments: list[float]) -> int:
+def kill_and_resume(place: Path, moments: list[float]) -> int:
     """How many kills hit the sweep while it worked."""
     process, n_kills = start(place, "train", "-m", *SWEEP), 0
     for seconds in moments:
@@ -59,7 +59,7 @@ def test_a_sweep_of_six_trials_that_is_killed_five_times_ends_with_six_rows_and_
     assert start(undisturbed, "train", "-m", *SWEEP).wait(timeout=300) == 0
     seed = time.time_ns() % 2**32
     rng = random.Random(seed)
-    n_kills = kill_and_go_on(killed, [rng.uniform(3, 16) for _ in range(5)])
+    n_kills = kill_and_resume(killed, [rng.uniform(3, 16) for _ in range(5)])
     print(f"seed {seed}: {n_kills} kills")
     assert n_kills == 5
     assert results(killed) == results(undisturbed)

@@ -20,7 +20,7 @@ from firstlight.errors import ConfigError, RunError, message_lines
 from firstlight.sweep import ledger as module
 from firstlight.sweep import storage
 from firstlight.sweep.ledger import Ledger
-from firstlight.sweep.plan import Plan, _held_folder, go_on
+from firstlight.sweep.plan import Plan, _held_folder, add_missing
 from firstlight.sweep.record import RECORD, Record, read_record
 from firstlight.sweep.storage import DATABASE, backup_of, close, open_file
 
@@ -132,7 +132,7 @@ def test_a_ledger_that_is_damaged_or_gone_is_its_backup_and_that_is_said(ledger,
     spoil(ledger.folder / DATABASE)
     again = Ledger.open(ledger.folder)
     assert states(again) == ["done", *["planned"] * 5]
-    assert "going on with its backup" in capsys.readouterr().err
+    assert "using its backup" in capsys.readouterr().err
     again.close()
 
 
@@ -193,7 +193,7 @@ def plan(folder):
         assert _held_folder(folder, held, is_fixed=True) == folder
         if not (folder / RECORD).is_file():
             RECORD_OF_SIX.write(folder)
-        go_on(folder, planned)
+        add_missing(folder, planned)
 
 
 def assert_is_planned(folder):

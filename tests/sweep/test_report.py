@@ -1,5 +1,7 @@
 """Which point is best: by the mean of its seeds, of whole points only."""
 
+import math
+
 import pytest
 
 from firstlight.sweep.ledger import Row
@@ -36,6 +38,17 @@ def test_the_best_point_has_the_lowest_mean_and_pruned_failed_and_unfinished_one
     assert best.overrides == ["a=1"]
     assert best.means == [2.9] and best.spreads == [0.0]
     assert [point.overrides for point in points(rows, ["val/loss"], [1], 2)][:2] == [["a=1"], ["a=0"]]
+
+
+def test_a_loss_that_is_no_number_is_never_best_wherever_it_stands():
+    losses = [3.0, math.nan, 2.0, -math.inf, 2.5]
+    for n in range(len(losses)):
+        rows = [row(k, k, "done", loss=loss) for k, loss in enumerate(losses[n:] + losses[:n])]
+        [best] = best_points(rows, ["val/loss"], 1)
+        assert best.means == [2.0]
+        assert [point.means[0] for point in points(rows, ["val/loss"], 1)][:3] == [2.0, 2.5, 3.0]
+    [point] = points([row(0, 0, "done", loss=math.inf), row(1, 0, "done", loss=1.0)], ["val/loss"], 2)
+    assert not point.is_whole and point.spreads == [None]
 
 
 def test_of_two_objectives_all_points_are_best_that_no_other_beats_in_both():

@@ -108,3 +108,16 @@ def test_examples_show_every_choice_and_of_an_interval_both_ends_and_a_number_th
 def test_what_cannot_be_swept_over_is_told(overrides, changes, words):
     with pytest.raises(ConfigError, match=words):
         space_of(overrides, settings(**changes))
+
+
+@pytest.mark.parametrize(
+    ("interval", "inside", "outside"),
+    [
+        ("interval(0.1234567,0.2)", ["0.123457", "0.2", "0.15"], ["0.1", "0.201", "-5", "1e-9"]),
+        ("tag(int,interval(1,5))", ["1", "5"], ["0", "6", "2.5", "-3"]),
+    ],
+)
+def test_of_an_interval_only_what_lies_in_it_is_an_override(interval, inside, outside):
+    [parameter] = space_of([f"a={interval}"], settings()).parameters
+    assert [text for text in (*inside, *outside) if parameter.has(f"a={text}")] == inside
+    assert not parameter.has(f"b={inside[0]}")

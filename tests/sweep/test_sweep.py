@@ -1,4 +1,4 @@
-"""A whole sweep, as a user begins it, asks how it is, and goes on with it."""
+"""A whole sweep, as a user begins it, asks how it is, and resumes it."""
 
 import json
 import re
@@ -164,7 +164,7 @@ def test_a_sweep_draws_the_same_points_again(place, status):
     assert [(trial["overrides"], trial["metrics"]["val/loss"]) for trial in status()["trials"]] == drawn
 
 
-def test_a_sweep_whose_config_has_changed_is_not_gone_on_with(begun, status, capsys):
+def test_a_sweep_whose_config_has_changed_is_not_resumed(begun, status, capsys):
     assert main([*SMALL[:-1], "seed=7"]) == 2
     assert "holds another sweep: " in capsys.readouterr().err
     record = Path("sweep/sweep.yaml")

@@ -2,6 +2,8 @@
 
 import json
 import math
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -108,6 +110,17 @@ def test_plots_are_drawn_of_the_whole_run_and_change_nothing(trained):
     assert main(["train", *(o for o in TINY if o != "~callbacks.plots"), "output_dir=plotted"]) == 0
     assert same_weights("plain", "plotted")
     assert all(Path("plotted", f"{name}.png").read_bytes()[1:4] == b"PNG" for name in ("loss", "perplexity"))
+
+
+def test_the_commands_at_the_end_of_a_run_can_be_pasted_whatever_it_is_called(train, capsys):
+    bash, name = shutil.which("bash"), "-it's\nTensorBoard: \x1b[31m"
+    if bash is None:
+        pytest.skip("control characters are written for bash, zsh and ksh")
+    assert train(name, "trainer.max_steps=1") == 0
+    said = dict(line.split(":", 1) for line in capsys.readouterr().out.splitlines() if ":  " in line)
+    for label, argument in (("sample", f"checkpoint={name}"), ("TensorBoard", f"--logdir={name}")):
+        pasted = [bash, "-c", f"printf '%s\\0' {said[label]}"]
+        assert argument in subprocess.run(pasted, capture_output=True, check=True).stdout.decode().split("\0")
 
 
 def test_a_taken_folder_is_not_written_to(train):

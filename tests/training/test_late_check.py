@@ -9,7 +9,7 @@ from test_stopping import assert_same_run, steps_of, with_callback
 from tiny_run import rows_of, same_weights
 
 from firstlight.cli import main
-from firstlight.training import late_check
+from firstlight.training.nonfinite import late_check
 
 
 @pytest.fixture

@@ -14,10 +14,11 @@ from firstlight.cli import main
 from firstlight.loss.cross_entropy import CrossEntropy
 from firstlight.optim.adamw import adamw
 from firstlight.runs.run_folder import read_config
-from firstlight.training import fit, memory_limit, micro_batches
+from firstlight.training import plan
 from firstlight.training.evaluation import EvaluationModule
-from firstlight.training.memory_limit import Memory, host_memory
-from firstlight.training.micro_batches import cut, find_micro_batch_size, peak_memory
+from firstlight.training.memory import limits, micro_batches
+from firstlight.training.memory.limits import Memory, host_memory
+from firstlight.training.memory.micro_batches import cut, find_micro_batch_size, peak_memory
 from firstlight.training.trainer import Trainer
 
 pytestmark = pytest.mark.cpu
@@ -129,7 +130,7 @@ def test_what_auto_finds_is_kept_with_the_run_and_changes_nothing_else(train, mo
     assert train("found", *dropout, "trainer.micro_batch_size=auto") == 0
     found = read_config(Path("found"))["trainer"]["micro_batch_size"]
     assert 1 <= found < 8
-    monkeypatch.setattr(fit, "find_micro_batch_size", None)
+    monkeypatch.setattr(plan, "find_micro_batch_size", None)
     assert train("number", *dropout, f"trainer.micro_batch_size={found}") == 0
     assert rows_of("found") == rows_of("number") and same_weights("found", "number")
     assert main(["train", "resume=found", "trainer.max_steps=9"]) == 0
@@ -168,13 +169,13 @@ def test_the_limit_of_a_container_is_the_memory_there_is(tmp_path, monkeypatch, 
     for name, text in {**files, "proc/meminfo": "MemTotal: 90 kB\nMemAvailable:  80 kB\n"}.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(memory_limit, "ROOT", tmp_path)
+    monkeypatch.setattr(limits, "ROOT", tmp_path)
     assert host_memory() == Memory("this container", limit=5000, free=2000)
     (tmp_path / "proc/meminfo").write_text("MemAvailable: 1 kB\n")
     assert host_memory().free == 1024
 
 
 def test_without_a_container_the_memory_is_the_computers(tmp_path, monkeypatch):
-    monkeypatch.setattr(memory_limit, "ROOT", tmp_path)
+    monkeypatch.setattr(limits, "ROOT", tmp_path)
     memory = host_memory()
     assert memory.of == "this computer" and memory.limit == memory.free > 10**8

@@ -14,6 +14,7 @@ from firstlight.commands import train as train_module
 from firstlight.sweep.plan import planned
 
 STOP = ("+callbacks.stop._target_=stop_at.StopAt", "+callbacks.stop.batch=10")
+OTHER = "Another text altogether, of much the same length as the first. " * 15
 EVALUATION = ("evaluate", "accelerator=cpu")
 
 
@@ -59,12 +60,12 @@ def test_a_text_that_has_moved_may_be_told_to_be_elsewhere(begun, capsys):
 
 
 def test_another_text_is_refused_in_one_line(begun, capsys):
-    Path("other.txt").write_text("Another text altogether, of much the same length as the first. " * 15)
+    Path("other.txt").write_text(OTHER)
     capsys.readouterr()
     assert main(["train", f"resume={begun}", "~callbacks.stop", "data.path=other.txt"]) == 2
     line = capsys.readouterr().err
     assert line.count("\n") == 1
-    assert "this is another text than it was trained on" in line
+    assert "this is another text than" in line
     assert stored_path(begun) == "text.txt"
 
 
@@ -111,11 +112,102 @@ def test_evaluate_and_compare_find_the_text_of_a_run_from_another_working_folder
     compare = ["compare", str(finished), str(twin), "accelerator=cpu", "out=null"]
     assert main(compare) == 2
     assert main([*compare, "data.path=moved.txt"]) == 0
-    Path("other.txt").write_text("Another text altogether, of much the same length as the first. " * 15)
+    Path("other.txt").write_text(OTHER)
     capsys.readouterr()
     for command in ([*EVALUATION, f"checkpoint={finished}"], compare):
         assert main([*command, "data.path=other.txt"]) == 2
         assert "this is another text than" in capsys.readouterr().err
+
+
+OWN_DATA = """
+from typing import Any
+
+from firstlight.data.text import TextData
+
+class Told(TextData):
+    def __init__(self, *, file: str, dialect: str, **kwargs: Any):
+        if dialect != "old":
+            raise ValueError(f"dialect ({dialect}): there is only 'old'")
+        super().__init__(path=file, **kwargs)
+"""
+
+
+def test_only_keys_that_are_texts_are_taken_for_paths_of_the_folder_where_a_run_was_begun(train, tmp_path, monkeypatch):
+    Path("own_data.py").write_text(OWN_DATA)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("FIRSTLIGHT_ALLOW_TARGETS", "own_data,stop_at")
+    Path("conf/data").mkdir(parents=True)
+    Path("conf/data/told.yaml").write_text(
+        "defaults:\n  - base\n  - _self_\n\n_target_: own_data.Told\nfile: ??? # text: where\ndialect: old # ...\n"
+    )
+    Path("old").mkdir()  # of the same name as the dialect
+    own = ["--config-dir", str(Path("conf").absolute())]
+    words = [word for word in TINY if not word.startswith("data")]
+    assert (
+        main(["train", *words, "data=told", "data.file=text.txt", "output_dir=run", "trainer.max_steps=2", *own]) == 0
+    )
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert main(["train", "resume=../run", "trainer.max_steps=3", *own]) == 0
+    assert main([*EVALUATION, "checkpoint=../run", *own]) == 0
+
+
+def test_a_file_of_the_same_name_in_the_working_folder_is_not_the_text_of_the_run(finished, capsys):
+    capsys.readouterr()
+    assert main([*EVALUATION, f"checkpoint={finished}"]) == 0
+    found = capsys.readouterr().out
+    Path("text.txt").write_text(OTHER)
+    assert main([*EVALUATION, f"checkpoint={finished}"]) == 0
+    assert capsys.readouterr().out == found
+    assert main(["train", f"resume={finished}", "trainer.max_steps=9"]) == 0
+
+
+def test_a_text_that_has_changed_since_is_not_taken_for_the_text_of_the_run(finished, capsys):
+    (finished.parent / "text.txt").write_text(OTHER)
+    shutil.copytree(finished, twin := finished.with_name("twin"))
+    for checkpoint in (finished, finished / "model.safetensors"):
+        for split in ("val", "all"):
+            capsys.readouterr()
+            assert main([*EVALUATION, f"checkpoint={checkpoint}", f"split={split}"]) == 2
+            line = capsys.readouterr().err
+            assert line.startswith("firstlight: data.path (") and line.count("\n") == 1
+            assert "this is another text than" in line and "data=text data.path=..." in line
+    assert main(["compare", str(finished), str(twin), "accelerator=cpu", "out=null"]) == 2
+    assert "its text: windows=0" in capsys.readouterr().err
+    chosen = ("data=text", f"data.path={finished.parent / 'text.txt'}")
+    assert main([*EVALUATION, f"checkpoint={finished}", *chosen]) == 0
+
+
+def test_a_run_that_has_found_its_text_elsewhere_is_evaluated_there(finished, capsys):
+    shutil.move(finished.parent / "text.txt", "moved.txt")
+    assert main(["train", f"resume={finished}", "data.path=moved.txt"]) == 0
+    (finished.parent / "text.txt").write_text(OTHER)
+    assert main([*EVALUATION, f"checkpoint={finished}"]) == 0
+
+
+def test_a_checkpoint_that_keeps_no_fingerprint_says_so(finished, monkeypatch, capsys):
+    monkeypatch.chdir(finished.parent)
+    shutil.move("run/model.safetensors", "alone.safetensors")
+    assert main([*EVALUATION, "checkpoint=alone.safetensors"]) == 0
+    assert "whether this is the text that alone.safetensors was trained on is not known" in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_a_sweep_that_has_moved_goes_on_and_a_trial_on_a_text_that_has_changed_since_fails(train, capsys):
+    crash = ("+callbacks.stop._target_=stop_at.StopAt", "+callbacks.stop.batch=100,5,6", "trainer.max_steps=9")
+    assert train("sweep", "-m", "trainer.eval_every_n_steps=4", *crash) == 1
+    Path("sweep").rename("moved")
+    shutil.rmtree(next(Path("moved").glob("2_*")))
+    text = Path("text.txt").read_text()
+    Path("text.txt").write_text(OTHER)
+    capsys.readouterr()
+    assert main(["sweep", "retry", "moved"]) == 1
+    told = capsys.readouterr().out
+    assert "this is another text than" in told and "the text has changed since" in told
+    Path("text.txt").write_text(text)
+    assert main(["sweep", "retry", "moved"]) == 1
+    told = capsys.readouterr().out
+    assert "Crash" in told and "data.path (" not in told and "output_dir" not in told
 
 
 def test_a_sweep_is_resumed_from_another_working_folder(tmp_path, monkeypatch, capsys):

@@ -14,7 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 from firstlight.cli import main
 from firstlight.decoding.greedy import Greedy
 from firstlight.overrides import quoted
-from firstlight.runs.samples_file import read_samples
+from firstlight.runs.samples_file import entry, read_samples
 from firstlight.training.callbacks.sample_generation import SampleGeneration
 from firstlight.training.loggers.csv import CSVLogger, read_rows
 from firstlight.training.loggers.tensorboard import TensorBoardLogger, hide_from
@@ -203,7 +203,7 @@ def test_samples_of_a_checkpoint_of_an_earlier_version_are_cut_at_the_mark_of_th
     samples = b"--- step 0\nThe lamp\r\n--- step 8\n\xffThe\x85quay\n--- step 16\nThe har"
     Path("samples.txt").write_bytes(samples)
     callback = SampleGeneration(prompt="The", decoding=Greedy())
-    callback.on_train_start(SimpleNamespace(default_root_dir=str(tmp_path), global_step=8, is_global_zero=True), None)
+    callback.on_train_start(SimpleNamespace(folder=tmp_path, global_step=8, is_global_zero=True), None)
     assert Path("samples.txt").read_bytes() == b"--- step 0\nThe lamp\r\n--- step 8\n\xffThe\x85quay\n"
 
 
@@ -212,7 +212,8 @@ def test_what_was_sampled_before_stays_byte_for_byte(train, prompt):
     sampled = [f"callbacks.sample_generation.prompt={quoted(prompt)}", "callbacks.sample_generation.max_new_tokens=1"]
     assert train("whole", *sampled) == 0
     before = Path("whole/samples.txt").read_bytes()
-    assert before.count(prompt.encode()) == 4
+    texts = read_samples(Path("whole/samples.txt"), range(100))
+    assert texts.keys() == {0, 8, 16, 24} and all(prompt in text for text in texts.values())
     stop_and_resume(train, "parts", [13, 20], *sampled)
     assert Path("parts/samples.txt").read_bytes() == before
     assert main(["train", "resume=whole", "trainer.max_steps=32"]) == 0
@@ -220,8 +221,40 @@ def test_what_was_sampled_before_stays_byte_for_byte(train, prompt):
     assert read_samples(Path("whole/samples.txt"), range(0, 33, 8)).keys() == {0, 8, 16, 24, 32}
 
 
+def test_a_sample_with_the_mark_of_another_in_it_is_read_as_it_was_written(tmp_path):
+    texts = {0: "--- step 8\n --- step 8\r\nThe", 8: "\n  --- step 16", 16: "--- step 9 --- step 24\n"}
+    Path("samples.txt").write_bytes("".join(entry(step, text) for step, text in texts.items()).encode())
+    assert read_samples(Path("samples.txt"), range(10**18)) == texts
+    Path("samples.txt").write_bytes(
+        b"--- step 0\nThe\n--- step 7\nlamp\n--- step 8\nThe quay\n"
+    )  # of an earlier version
+    assert read_samples(Path("samples.txt"), {0, 8}) == {0: "The\n--- step 7\nlamp", 8: "The quay"}
+
+
+@pytest.mark.parametrize("is_earlier", [False, True])
+def test_samples_before_a_checkpoint_stay_when_the_prompt_is_another_one(train, monkeypatch, is_earlier):
+    if is_earlier:
+        save = SampleGeneration.on_save_checkpoint
+
+        def save_as_earlier(callback, trainer, module, checkpoint):
+            save(callback, trainer, module, checkpoint)
+            checkpoint["callbacks"]["SampleGeneration{'prompt': 'The lamp'}"] = {
+                "bytes": checkpoint.pop("samples_bytes")
+            }
+
+        monkeypatch.setattr(SampleGeneration, "on_save_checkpoint", save_as_earlier)
+    assert train("run", "trainer.max_steps=16") == 0
+    with Path("run/samples.txt").open("a") as file:
+        file.write("--- step 16\nwhat was sampled after the checkpoint\n")
+    before = Path("run/samples.txt").read_text()
+    assert main(["train", "resume=run", "trainer.max_steps=24", "callbacks.sample_generation.prompt=quay"]) == 0
+    after = Path("run/samples.txt").read_text()
+    kept = before.removesuffix("--- step 16\nwhat was sampled after the checkpoint\n")
+    assert after.startswith(f"{kept}--- step 24\nquay")
+
+
 def test_two_callbacks_that_sample_do_not_cut_off_each_others(train):
-    other = ["_target_=firstlight.training.callbacks.sample_generation.SampleGeneration", "prompt=quay"]
+    other = ["_target_=firstlight.training.callbacks.sample_generation.SampleGeneration", "prompt=The lamp"]
     other += ["decoding=${callbacks.sample_generation.decoding}", "max_new_tokens=2"]
     both = [f"+callbacks.other.{setting}" for setting in other]
     assert train("whole", *both) == 0
@@ -278,7 +311,7 @@ def test_another_length_under_a_schedule_is_said(train, capsys):
 def test_what_would_change_the_past_is_refused(trained, capsys, override):
     trained("run", "trainer.max_steps=2")
     assert main(["train", "resume=run", "trainer.max_steps=4", override]) == 2
-    assert "a continued run keeps its own" in capsys.readouterr().err
+    assert "cannot be changed when resuming; only trainer.max_*" in capsys.readouterr().err
 
 
 def test_what_was_written_after_the_last_checkpoint_is_written_once(train, trained):
@@ -307,7 +340,7 @@ def test_other_data_is_refused_when_a_run_goes_on(train, capsys):
         train("run", "+callbacks.stop._target_=stop_at.StopAt", "+callbacks.stop.batch=10")
     Path("text.txt").write_text("Another text altogether, of much the same length as the first. " * 15)
     assert main(["train", "resume=run", "~callbacks.stop"]) == 2
-    assert "the data has changed" in capsys.readouterr().err
+    assert "this is another text than" in capsys.readouterr().err
 
 
 def test_auto_begins_a_run_and_the_same_command_goes_on_with_it(train, trained, capsys, monkeypatch):
@@ -331,7 +364,20 @@ def test_a_run_cannot_go_on_to_a_step_it_has_passed(train, capsys):
 def test_auto_keeps_the_past_as_any_resume_does(train, trained, capsys):
     trained("run", "trainer.max_steps=2")
     assert train("run", "trainer.max_steps=4", "resume=auto", "optimizer.lr=1") == 2
-    assert "optimizer.lr: a continued run keeps its own" in capsys.readouterr().err
+    assert "optimizer.lr: cannot be changed when resuming" in capsys.readouterr().err
+
+
+def test_auto_goes_on_with_a_run_that_was_moved(trained, train):
+    trained("run", "trainer.max_steps=2")
+    Path("run").rename("moved")
+    assert train("moved", "trainer.max_steps=4", "resume=auto") == 0
+    assert [row["step"] for row in rows_of("moved")][-1] == "4"
+
+
+def test_the_value_that_a_run_has_already_changes_nothing(trained, capsys):
+    trained("run", "trainer.max_steps=2")
+    assert main(["train", "resume=run", "trainer.max_steps=2", "data.batch_size=8", "seed=123"]) == 2
+    assert "is finished (2 of 2 steps)" in capsys.readouterr().err
 
 
 def test_a_slurm_job_that_runs_again_goes_on_with_the_run_it_began(train, trained, monkeypatch):
@@ -357,7 +403,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again_in_its_f
     with pytest.raises(Crash):
         train("parts", "+callbacks.stop._target_=stop_at.StopAt", "+callbacks.stop.batch=5")
     assert main(["train", "resume=parts", "~callbacks.stop"]) == 0
-    assert "it begins again" in capsys.readouterr().err
+    assert "no checkpoint was saved; restarting from step 0" in capsys.readouterr().err
     assert_same_run("whole", "parts")
     assert [step for step, _ in curves_of(Path("parts"))["train/batch_loss"]] == list(range(1, 25))
 

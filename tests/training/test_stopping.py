@@ -313,7 +313,7 @@ def test_a_run_killed_after_its_last_checkpoint_is_finished_by_resume(train, tra
 
     trained("whole", "callbacks=[default]")
     with monkeypatch.context() as patch:
-        patch.setattr(fit, "_keep_best", lambda *_, **__: (_ for _ in ()).throw(Crash))
+        patch.setattr(fit, "keep_best", lambda *_, **__: (_ for _ in ()).throw(Crash))
         with pytest.raises(Crash):
             train("parts")
     assert not Path("parts/model.safetensors").exists()

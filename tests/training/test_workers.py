@@ -15,6 +15,7 @@ from tiny_run import TINY, rows_of, same_weights
 from firstlight.checkpoints.find import checkpoints_of
 from firstlight.cli import main
 from firstlight.data.windows import Windows
+from firstlight.process_group import started
 
 WORKERS = ["data.num_workers=2", "trainer.accumulate_grad_batches=3"]
 
@@ -113,12 +114,6 @@ def children_of(pid):
     return [int(child) for child in tasks.read_text().split()] if tasks.exists() else []
 
 
-def lives(pid):
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    return False
-
-
 @pytest.fixture
 def group():
     """A process that leads a group of its own, which is killed afterwards."""
@@ -140,12 +135,20 @@ def group():
 ENDLESS = ["trainer.max_steps=100000", "trainer.eval_every_n_steps=100000", "output_dir=run"]
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGKILL", -9)])
-def test_a_signal_to_the_whole_group_loses_nothing_and_leaves_nothing(group, name, code):
+ELSEWHERE = "from firstlight import process_group; process_group._PR_SET_PDEATHSIG = 0  # no such call of the system"
+"""Helper processes learn of the end of their parent as they do where the system is not Linux."""
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "system"),
+    [("SIGTERM", 143, ""), ("SIGKILL", -9, ""), pytest.param("SIGKILL", -9, ELSEWHERE, marks=pytest.mark.long)],
+)
+def test_a_signal_to_the_whole_group_loses_nothing_and_leaves_nothing(group, name, code, system):
     """As `scancel`, `systemctl stop` and `timeout` send it; SIGKILL to the run alone, as the kernel does."""
     if not Path("/proc/self/task").exists():
         pytest.skip("what a process has started is read in /proc")
-    leader = group(sys.executable, "-m", "firstlight", "train", *TINY, *ENDLESS, "data.num_workers=2")
+    start = f"{system}\nimport sys\nfrom firstlight.cli import main\nsys.exit(main())"
+    leader = group(sys.executable, "-c", start, "train", *TINY, *ENDLESS, "data.num_workers=2")
     wait_for(lambda: len(rows_of("run")) > 3 or leader.poll() is not None)
     helpers = children_of(leader.pid)
     assert len(helpers) >= 2
@@ -155,7 +158,36 @@ def test_a_signal_to_the_whole_group_loses_nothing_and_leaves_nothing(group, nam
     if name == "SIGTERM":
         assert b"stopped after step" in out and b"Traceback" not in err
         assert steps_of("run")[-1] == int(rows_of("run")[-1]["step"])
-    wait_for(lambda: not any(map(lives, helpers)))
+    wait_for(lambda: not any(map(started, helpers)))
+
+
+HELPER = f"""
+{ELSEWHERE}
+import os, sys, time
+
+def work(parent):
+    process_group.end_with(parent)
+    print(os.getpid(), flush=True)
+    time.sleep(600)
+
+if __name__ == "__main__":
+    work(int(sys.argv[1]))
+"""
+STARTS = {
+    "a program": "import subprocess; subprocess.Popen([sys.executable, 'helper.py', str(os.getpid())])",
+    "by multiprocessing": (
+        "import helper, multiprocessing; multiprocessing.Process(target=helper.work, args=(os.getpid(),)).start()"
+    ),
+}
+
+
+@pytest.mark.parametrize("start", STARTS.values(), ids=STARTS)
+def test_a_process_ends_with_the_one_that_started_it_on_every_system(group, start):
+    Path("helper.py").write_text(HELPER)
+    leader = group(sys.executable, "-c", f"import os, sys, time; {start}; time.sleep(600)")
+    helper = int(leader.stdout.readline())
+    leader.kill()
+    wait_for(lambda: not started(helper), seconds=30)
 
 
 def test_a_signal_to_the_group_does_not_end_the_server_from_which_trials_are_forked(group):

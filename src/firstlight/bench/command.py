@@ -3,8 +3,7 @@
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,11 @@ from firstlight.commands import train
 from firstlight.config import build
 from firstlight.console import SafeConsole
 from firstlight.data.files import user_path
-from firstlight.errors import ConfigError, RunError, shorten
+from firstlight.errors import RunError
 from firstlight.files import replace_text, replacing
 from firstlight.runs.run_config import RunConfig
-from firstlight.runs.run_folder import numbered
-from firstlight.training.allocation import keep_freed_memory
+from firstlight.runs.run_folder import new_folder
+from firstlight.training.memory.allocation import keep_freed_memory
 
 DATA, FIGURE = "bench.json", "bench.png"
 
@@ -52,7 +51,7 @@ def main(config: DictConfig) -> None:
     keep_freed_memory()  # as train does
     # Not what sys.stdout is while a run is kept quiet.
     console = SafeConsole(width=None if sys.stdout.isatty() else 140, file=sys.stdout)
-    with _new_folder(user_path(run.plain["output_dir"])) as folder:
+    with new_folder(user_path(run.plain["output_dir"]), "output_dir") as folder:
         runs = tempfile.TemporaryDirectory(prefix="runs_", dir=folder, ignore_cleanup_errors=True)
         with runs as work, console.status("this config") as status:
             own, machine, ladder = _measured(run, settings, Path(work), console, status.update)
@@ -106,30 +105,3 @@ def _measured(
     ladder = Ladder(run, settings, device=timing.device, peak=peak, work=work, tell=tell)
     ladder.climb()
     return own, machine, ladder
-
-
-@contextmanager
-def _new_folder(wanted: Path) -> Iterator[Path]:
-    """The folder `wanted`, or `wanted_2`, ...: the first that is new. It goes again if nothing is in it at the end."""
-    new = [folder for folder in wanted.absolute().parents if not folder.exists()]
-    try:
-        wanted.parent.mkdir(parents=True, exist_ok=True)
-        folder = next(folder for folder in numbered(wanted) if _is_made(folder))
-    except OSError as error:
-        shown = shorten(str(wanted))
-        raise ConfigError(f"output_dir ({shown}) cannot be made: {error.strerror}; give output_dir=...") from None
-    try:
-        yield folder
-    finally:
-        with suppress(OSError):  # something is in it, or somebody else uses them now
-            for made in [folder, *new]:
-                made.rmdir()
-
-
-def _is_made(folder: Path) -> bool:
-    """Make `folder`, unless it is there."""
-    try:
-        folder.mkdir()
-    except FileExistsError:
-        return False
-    return True

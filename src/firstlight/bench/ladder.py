@@ -13,7 +13,7 @@ from firstlight.bench.runs import FailedError, Measured, measure
 from firstlight.bench.settings import Settings
 from firstlight.errors import ConfigError, message_lines
 from firstlight.runs.run_config import RunConfig
-from firstlight.training.memory_limit import device_memory
+from firstlight.training.memory.limits import device_memory
 from firstlight.training.precision import resolve_precision
 
 PLAIN = {"trainer.precision": "32-true", "optimizer.fused": False, "model.dropout": "torch", "compile": False}

@@ -1,6 +1,5 @@
 """What was measured, as tables and as plain data."""
 
-import shlex
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,7 +9,7 @@ from rich.table import Table
 
 from firstlight.bench.ladder import OWN_NAME, Ladder, Suggestion, as_overrides
 from firstlight.bench.settings import Settings
-from firstlight.errors import shorten
+from firstlight.errors import shell_word, shorten
 
 
 @dataclass(frozen=True)
@@ -135,13 +134,13 @@ def words(suggestion: Suggestion, larger: Suggestion | None, tolerance: float) -
     else:
         lines = [
             f"{within}: {suggestion.rung.name}, {suggestion.times:.2f} x this config",
-            f"  {shlex.join(suggestion.overrides)}",
+            f"  {' '.join(map(shell_word, suggestion.overrides))}",
         ]
     if larger is not None:
         lines += [
             f"faster still, {larger.times:.2f} x this config, but another training, of more tokens a step "
             "(the learning rate may want to follow):",
-            f"  {shlex.join(larger.overrides)}",
+            f"  {' '.join(map(shell_word, larger.overrides))}",
         ]
     return "\n".join(lines)
 

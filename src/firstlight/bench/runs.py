@@ -16,8 +16,9 @@ from firstlight.bench.stopwatch import Parts, Stopwatch, Timing
 from firstlight.config import build
 from firstlight.errors import RunError, message_lines, one_line, shorten
 from firstlight.runs.run_config import RunConfig
+from firstlight.training.experiment import Experiment
 from firstlight.training.fit import fit
-from firstlight.training.memory import is_out_of_memory
+from firstlight.training.memory.estimate import is_out_of_memory
 
 OUT_OF_MEMORY = "out of memory"
 
@@ -63,7 +64,7 @@ def _train(config: RunConfig, warmup_steps: int, parts: Parts | None) -> Measure
         torch.compiler.reset()  # or the models of many runs count as one that is compiled again and again
     try:
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            fitted = fit(config.stored, [], **arguments)
+            fitted = fit(Experiment(**arguments), config.stored, [])
     except (MemoryError, RuntimeError) as error:
         if reason := _reason(error):
             return reason

@@ -18,10 +18,12 @@ from firstlight.checkpoints.manifest import (
     read_manifest,
 )
 from firstlight.checkpoints.model_file import FORMAT, read_model_file, save_model_file
-from firstlight.files import open_new, remove, sync, sync_folder
+from firstlight.files import open_new, remove, sync, sync_folder, temporary_of
 
 RECORD = "firstlight"
 """Key of what `PretrainingModule` adds to Lightning's checkpoint."""
+OLD = "old"
+"""Tag of the name that a checkpoint has while it is removed."""
 MODEL_PREFIX = "model."
 """Of the model's names in the state dict of the LightningModule around it."""
 
@@ -40,14 +42,14 @@ class CheckpointFolderIO(TorchCheckpointIO):
             OSError: it cannot be written; nothing of it is left then.
         """
         target = Path(path)
-        temporary = target.with_name(f".{target.name}.tmp")
+        temporary = temporary_of(target)
         clear_unfinished(target.parent)
         try:
             temporary.mkdir()
             _write(dict(checkpoint), temporary)
             sync_folder(temporary)
             if target.exists():  # damaged, and left behind when the run went on from an earlier one
-                target.rename(target.with_name(f".{target.name}.old"))
+                target.rename(temporary_of(target, OLD))
             temporary.rename(target)
             sync_folder(target.parent)
         finally:
@@ -68,13 +70,13 @@ class CheckpointFolderIO(TorchCheckpointIO):
 
 def clear_unfinished(folder: Path) -> None:
     """Remove what a save that was killed has left in the folder of checkpoints."""
-    for litter in (*folder.glob(".step_*.tmp"), *folder.glob(".step_*.old")):
+    for litter in (*folder.glob(".step_*.tmp"), *folder.glob(".step_*.old")):  # .old is of earlier versions
         remove(litter)
 
 
 def discard(folder: Path) -> None:
     """Remove a checkpoint: its name first, so that what a kill leaves of it is not taken for one."""
-    removed = folder.with_name(f".{folder.name}.old")
+    removed = temporary_of(folder, OLD)
     remove(removed)
     folder.rename(removed)
     remove(removed)

@@ -20,6 +20,7 @@ from firstlight.output import note, write
 from firstlight.sources import find_checkpoint, load_checkpoint
 from firstlight.training.evaluation import EvaluationModule
 from firstlight.training.measuring import evaluation_trainer, text_of
+from firstlight.training.same_text import OtherTextError
 
 
 def evaluate(
@@ -92,12 +93,15 @@ def _on_text(
     data: dict[str, Any] | None,
     metrics: list[Metric],
 ) -> dict[str, float]:
-    text = text_of(loaded, model, split, data)
+    try:
+        text = text_of(loaded, model, split, data)
+    except OtherTextError as error:
+        raise ConfigError(f"{error}; to measure on another text: data=text data.path=...") from error
     for oddity in text.notes:
         note(oddity)
     module = EvaluationModule(model, text.tokenizer.byte_lengths, metrics)
     module.splits = [split]
-    trainer.validate(module, dataloaders=text.eval_dataloader(split), verbose=False)
+    trainer.validate(module, dataloaders=text.eval_batches_of(split), verbose=False)
     if text.worker_failure is not None:
         note(f"{text.worker_failure}; nothing of the text was left out")
     _note_left_out(text, split)

@@ -1,6 +1,5 @@
 """`firstlight export`: a checkpoint in a format that other programs read."""
 
-import shlex
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +10,7 @@ from firstlight.data.files import user_path
 from firstlight.errors import ConfigError
 from firstlight.foreign.export import check_free, export_huggingface, export_safetensors
 from firstlight.output import say
-from firstlight.overrides import setting, typed
+from firstlight.overrides import setting, words_to_paste
 from firstlight.sources import find_checkpoint, load_checkpoint
 
 
@@ -52,5 +51,5 @@ def main(config: DictConfig) -> None:
         load = f"; load it with transformers.AutoModelForCausalLM.from_pretrained({str(path)!r})"
         say(f"wrote the model in Hugging Face's format to {path} ({size / 1e6:,.1f} MB){load}")
     else:
-        load = shlex.quote(typed(setting("checkpoint", str(path))))
+        load = words_to_paste(setting("checkpoint", str(path)))
         say(f"wrote the weights to {path} ({path.stat().st_size / 1e6:,.1f} MB); load them with {load}")

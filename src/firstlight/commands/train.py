@@ -1,5 +1,6 @@
 """`firstlight train`: check the config, build it, fit."""
 
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -13,45 +14,47 @@ from firstlight.config import build, check_config
 from firstlight.errors import ConfigError, FinishedError, shown
 from firstlight.interpolation import as_typed, check_kept
 from firstlight.output import note
-from firstlight.overrides import text_keys
+from firstlight.overrides import config_dir, text_keys
+from firstlight.processes import SWEEP
 from firstlight.runs.places import with_files
 from firstlight.runs.run_config import RunConfig
-from firstlight.runs.run_folder import AUTO, note_data
-from firstlight.training.allocation import keep_freed_memory
+from firstlight.runs.run_folder import AUTO, CONFIG, note_data
+from firstlight.training.experiment import Experiment
 from firstlight.training.fit import fit
+from firstlight.training.memory.allocation import keep_freed_memory
 
 SET_BY_FIT = {
-    "data": "the data of a run are its section data",
-    "logger": "loggers are the section logger: logger=[csv,tensorboard]",
-    "callbacks": "callbacks are the section callbacks: callbacks=[default,early_stopping]",
-    "default_root_dir": "the folder of a run is output_dir",
-    "enable_progress_bar": "take the bar away with ~callbacks.progress",
-    "enable_checkpointing": "take checkpoints away with ~callbacks.checkpoint",
+    "data": "the text is set by the section data",
+    "logger": "loggers are set by the section logger: logger=[csv,tensorboard]",
+    "callbacks": "callbacks are set by the section callbacks: callbacks=[default,early_stopping]",
+    "default_root_dir": "the run folder is output_dir",
+    "enable_progress_bar": "remove the progress bar with ~callbacks.progress",
+    "enable_checkpointing": "turn off checkpoints with ~callbacks.checkpoint",
 }
-"""Arguments of the trainer that a config cannot set, and what can."""
+"""Trainer arguments that a config cannot set, and what to set instead."""
 
 
 def arguments(config: DictConfig) -> dict[str, Any]:
-    """The composed config as plain arguments of `fit`.
+    """The composed config as plain arguments for `fit`.
 
     Raises:
-        ConfigError: it is not valid.
+        ConfigError: the config is not valid.
     """
     with open_dict(config):
         section, seeds = config.pop("sweep", None), config.pop("seeds", 1)
     if isinstance(section, DictConfig) and (section.get("params") or seeds != 1):
-        raise ConfigError("sweep, seeds: several runs make a sweep; add -m")
-    plain = check_config(config, fit)
+        raise ConfigError("sweep, seeds: these are for a sweep of several runs; add -m")
+    plain = check_config(config, Experiment)
     if given := next((key for key in SET_BY_FIT if key in plain["trainer"]), None):
         raise ConfigError(f"trainer.{given}: {SET_BY_FIT[given]}")
     return plain
 
 
 def arguments_with(config: DictConfig, name: str, entry: Callable[..., Any]) -> tuple[RunConfig, dict[str, Any]]:
-    """The composed config of a run and, apart, its section `name` as arguments of `entry`.
+    """The composed config of a run and, separately, its section `name` as arguments for `entry`.
 
     Raises:
-        ConfigError: they are not valid, with the mistakes of both.
+        ConfigError: either is not valid; the message lists the mistakes of both.
     """
     with open_dict(config):
         section = config.pop(name)
@@ -72,27 +75,29 @@ def arguments_with(config: DictConfig, name: str, entry: Callable[..., Any]) -> 
 def main(
     config: DictConfig, changes: list[str] | None = None, callbacks: Mapping[str, Callback] | None = None
 ) -> float | None:
-    """Train, with `callbacks` beside those of the config; return the validation loss, for sweepers to minimise.
+    """Train, with `callbacks` in addition to those in the config; return the validation loss for sweepers to minimise.
 
-    `changes` are the overrides of a resumed run.
-
-    Of a run that is finished nothing but where its text is can be changed; then there is no loss to return.
+    `changes` are the overrides of a resumed run. For a finished run only the path of its text can be changed; None is
+    returned then.
     """
     plain = arguments(config)
     stored = check_kept(config, plain)
     given = changes if changes is not None else OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
     keep_freed_memory()
     resumed = Path(plain["resume"]) if plain["resume"] not in (None, AUTO) else None
-    built = build(with_files(plain, resumed))  # what is stored keeps its paths as they were given
+    built = build(with_files(plain, resumed))  # the stored config keeps its paths as they were given
     built["callbacks"] = {**(built.get("callbacks") or {}), **(callbacks or {})}
+    siblings: list[Path] = []
+    if SWEEP in os.environ:
+        siblings = [file.parents[1] for file in sorted(Path(os.environ[SWEEP]).glob(f"*/{CONFIG}"))]
     kept = [as_typed(str(override)) for override in given or () if str(override) != f"resume={AUTO}"]
     try:
-        fitted = fit(stored, kept, **built)
-    except FinishedError as error:  # raised when the text had been found to be the same
+        fitted = fit(Experiment(**built), stored, kept, siblings)
+    except FinishedError as error:  # fit has already checked that it is the same text
         given_keys = {word.partition("=")[0].lstrip("+") for word in changes or ()}
-        if resumed is None or not any(key.startswith("data.") for key in given_keys & text_keys().keys()):
+        if resumed is None or not any(key.startswith("data.") for key in given_keys & text_keys(config_dir()).keys()):
             raise
         note_data(resumed, stored["data"])
-        note(f"{str(error).removeprefix('resume: ')}; where its text is has been noted")
+        note(f"{str(error).removeprefix('resume: ')}; the new place of its text is recorded")
         return None
     return fitted.metrics["val/loss"]

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -55,20 +56,16 @@ def main(config: DictConfig) -> None:
     """
     storage = storage_as_typed(config)
     settings = Settings(**arguments(config))
-    folder = new_folder(user_path(settings.out), "out") if settings.out is not None else None  # before what takes long
-    try:
+    # It is made before what takes long.
+    with nullcontext() if settings.out is None else new_folder(user_path(settings.out), "out") as folder:
         found = compare(settings, storage)
-    except BaseException:
+        for text in found["notes"]:  # first: they say how far what follows can be trusted
+            note(text)
+        console = SafeConsole(width=None if sys.stdout.isatty() else 160)
+        for table in tables(found):
+            console.print(table)
         if folder is not None:
-            folder.rmdir()
-        raise
-    for text in found["notes"]:  # first: they say how far what follows can be trusted
-        note(text)
-    console = SafeConsole(width=None if sys.stdout.isatty() else 160)
-    for table in tables(found):
-        console.print(table)
-    if folder is not None:
-        say(f"report: {write_files(found, folder)}")
+            say(f"report: {write_files(found, folder)}")
 
 
 def write_files(found: dict[str, Any], folder: Path) -> Path:

@@ -1,6 +1,8 @@
 """What a run folder holds, for whoever compares it with others."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +17,7 @@ from firstlight.metrics.measured import metric_of
 from firstlight.overrides import command, named
 from firstlight.runs.metrics_file import FILE_NAME, read_rows
 from firstlight.runs.plain_yaml import read_plain_yaml
-from firstlight.runs.run_folder import CONFIG, ENVIRONMENT
+from firstlight.runs.run_folder import CONFIG, ENVIRONMENT, read_record
 from firstlight.runs.samples_file import FILE_NAME as SAMPLES
 from firstlight.runs.samples_file import read_samples
 from firstlight.sweep.ledger import Ledger
@@ -154,22 +156,33 @@ def _short_names(folders: list[Path]) -> dict[Path, str]:
 
 
 def _read(folder: Path, name: str) -> Run:
+    environment = read_record(folder / ENVIRONMENT, dict)
     try:
-        config, environment = read_plain_yaml(folder / CONFIG), read_plain_yaml(folder / ENVIRONMENT)
+        config = read_plain_yaml(folder / CONFIG)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
         inside = sorted(file.parents[1].name for file in folder.glob(f"*/{CONFIG}"))
         hint = f"; name the runs in it, e.g. {folder / inside[0]}" if inside else ""
         raise ConfigError(f"runs ({shorten(str(folder))}): no run of firstlight's ({CONFIG}: {reason}){hint}") from None
-    if not isinstance(config, dict) or not isinstance(environment, dict) or not isinstance(config.get("seed"), int):
+    if not isinstance(config, dict) or not isinstance(config.get("seed"), int):
         raise ConfigError(f"runs ({shorten(str(folder))}): its {CONFIG} is not what firstlight writes")
-    try:
+    with _understood(folder / FILE_NAME):
         rows = [_numbers(row) for row in read_rows(folder / FILE_NAME)]
         _add_seconds(rows)
-    except (ValueError, KeyError, OSError) as error:
-        raise ConfigError(f"runs ({folder / FILE_NAME}): not what firstlight writes ({one_line(error)})") from None
-    samples = read_samples(folder / SAMPLES, {int(row["step"]) for row in rows if row.get("val/loss") is not None})
+        evaluated = {int(row["step"]) for row in rows if row.get("val/loss") is not None}
+    with _understood(folder / SAMPLES):
+        samples = read_samples(folder / SAMPLES, evaluated)
     return Run(folder, name, config, rows, samples, environment)
+
+
+@contextmanager
+def _understood(file: Path) -> Iterator[None]:
+    """Name the `file` in whose content is what the block fails at."""
+    try:
+        yield
+    except (ValueError, KeyError, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) else one_line(error)
+        raise ConfigError(f"runs ({file}): not what firstlight writes ({reason}); leave the run out") from None
 
 
 def _numbers(row: dict[str, str]) -> dict[str, Any]:

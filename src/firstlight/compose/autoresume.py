@@ -67,9 +67,10 @@ def autoresume(overrides: list[str], config_dir: str | None) -> list[str]:
         return own if is_requeued else [*own, f"resume={AUTO}"]
     run = Path(found)
     began_with = read_record(run / OVERRIDES, list)
-    # What comes from the environment is not kept with a run: it is to be given again, as it is here.
+    # What comes from the environment is not kept with a run: it is to be given again, as it is here. The folder is left
+    # out: the run was found in it, and a sweep that has moved since names another one.
     again = [word for word in own if as_typed(word) not in began_with or ENVIRONMENT_TEXT in word]
-    return [*again, setting("resume", str(run))]
+    return [*(word for word in again if not word.startswith("output_dir=")), setting("resume", str(run))]
 
 
 def _of_this_job(wanted: Path, own: list[str]) -> Path | None:

@@ -3,7 +3,9 @@
 import argparse
 import functools
 import math
+import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -41,7 +43,7 @@ CHANGEABLE = (
     *("trainer.max_", "trainer.eval_", "trainer.log_", "trainer.accelerator", "trainer.devices", "data.num_workers"),
     *("trainer.micro_batch_size", "callbacks.", "logger.", "metrics.", "on_nan"),
 )
-"""What a continued run may change; the rest would change what has already happened."""
+"""What may be changed when a run is resumed; the rest would change what has already happened."""
 
 
 def parse_arguments(verb: str, rest: list[str]) -> argparse.Namespace:
@@ -132,6 +134,22 @@ def explained(verb: str, overrides: list[str], config_dir: str | None = None) ->
         raise ConfigError(f"this cannot be composed: {one_line(error)}") from None
 
 
+@contextmanager
+def command_line(words: list[str]) -> Iterator[None]:
+    """Within the block `words` are the command line that Hydra reads.
+
+    Errors come back from it, for `main` to know a user's mistake from a defect: Hydra would print both its own way.
+    """
+    before, sys.argv = sys.argv, words
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    except HydraException as error:  # a sweeper or launcher that cannot be had
+        raise ConfigError(one_line(error)) from None
+    finally:
+        sys.argv = before
+
+
 def check_overrides(verb: str, overrides: list[str], *, multirun: bool, config_dir: str | None) -> list[DictConfig]:
     """Refuse overrides that Hydra's grammar refuses; of a sweep return a config for every value, composed.
 
@@ -218,13 +236,14 @@ def resumed_config(overrides: list[str], config_dir: str | None = None) -> DictC
         if is_further() and key not in again:  # the first process has put the others into the config
             continue
         if override.is_sweep_override():
-            raise ConfigError(f"{key}: one run is continued at a time, with one value")
+            raise ConfigError(f"{key}: one run is resumed at a time, with one value")
         is_text = key.startswith("data.") and key in text_keys(config_dir)  # moved; fit checks that it is the same
         if not key.startswith(CHANGEABLE) and key not in again and not is_text:
-            allowed = ", ".join(f"{start}*" for start in CHANGEABLE)
+            if _is_as_it_was(override, stored):
+                continue
+            allowed = ", ".join(f"{start}*" if start[-1] in "._" else start for start in CHANGEABLE)
             raise ConfigError(
-                f"{key}: a continued run keeps its own; only {allowed} can be changed, "
-                "and data.path, if the text has moved"
+                f"{key}: cannot be changed when resuming; only {allowed} can, and data.path, if the text has moved"
             )
         if key not in known and not override.is_add():
             raise ConfigError(f"{key}: the run has no such key{did_you_mean(key, known)}")
@@ -241,6 +260,18 @@ def resumed_config(overrides: list[str], config_dir: str | None = None) -> DictC
         raise ConfigError("\n".join(lines))
     config.resume = names[-1] if "${" in str(names[-1]) else str(folder)
     return config
+
+
+def _is_as_it_was(override: Override, stored: dict[str, Any]) -> bool:
+    """Does an override give a key of a stored config the value that it has, or would have had?"""
+    from firstlight.runs.later_keys import lacking
+
+    key = override.key_or_group
+    if override.is_delete():
+        return key not in stored
+    value = override.value()
+    known = OmegaConf.select(DictConfig(as_data(stored)), key, default=lacking(stored).get(key))
+    return value is not None and type(known) is type(value) and known == value
 
 
 def _absolute(value: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Annotated
 import lightning.pytorch as pl
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.utils.data import DataLoader, Sampler
 
 from firstlight.config import BatchSize, ContextLength, PositiveRatio, Ratio, Steps
@@ -20,6 +20,11 @@ from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.data.windows import Windows
 
 Loader = DataLoader[Batch] | WorkerLoader
+CUT_BY = (
+    *("context_length", "stride", "batch_size", "shuffle", "drop_last", "num_workers"),
+    *("eval_batches", "untrained_eval_batches", "eval_last_window"),
+)
+"""Settings of a text that say what is made of its tokens, and leave the tokens themselves as they are."""
 
 
 class TextDataModule(pl.LightningDataModule):
@@ -74,10 +79,10 @@ class TextDataModule(pl.LightningDataModule):
         self.eval_last_window = eval_last_window
         self.ids: dict[str, Tensor] = {}
         self.windows: dict[str, Windows] = {}
-        self.total_batches = 0
-        """Training batches of the whole run, over all epochs: set by whoever knows its length."""
         self.notes: list[str] = []
         """What is odd about the text, though it can be trained on."""
+        self.left_out = ""
+        """What of the user's folder is not read, though it may be text: "3 hidden"."""
         self.worker_failures: list[str] = []
         """What has happened to a process that gathered batches; they are gathered in this one since."""
 
@@ -88,6 +93,10 @@ class TextDataModule(pl.LightningDataModule):
         Raises:
             ValueError: they cannot be had; the message says what was wanted and what to do.
         """
+
+    def setting(self) -> str:
+        """The setting that says where the documents are, and its value, for messages about them."""
+        return "data"
 
     def source(self) -> str:
         """Where the documents came from, in a line, once they have been read; "" if there is nothing to tell."""
@@ -144,12 +153,6 @@ class TextDataModule(pl.LightningDataModule):
         """
         return self.tokens_after(batches) / (len(self.ids["train"]) - 1)
 
-    def step_windows(self, step: int, batches_per_step: int) -> int:
-        """Training windows, over all processes, of the optimizer step that comes after `step` of them."""
-        first = step * batches_per_step
-        tokens = self.tokens_after(first + batches_per_step) - self.tokens_after(first)
-        return tokens // self.context_length
-
     def fingerprint(self) -> dict[str, int | str]:
         """What a run must find again to be continued: the tokens themselves, and how they are cut."""
         digest = hashlib.sha256()
@@ -164,27 +167,45 @@ class TextDataModule(pl.LightningDataModule):
             "train_windows": len(self.windows["train"]),
         }
 
-    def train_dataloader(self) -> Loader:
-        """The batches of the whole run from the trainer's position on: one long pass, whatever the epochs."""
+    def train_batches(self, *, start: int, stop: int) -> Loader:
+        """The training batches `start` to `stop` of the order, as one long pass, whatever the epochs."""
 
         def batches() -> Iterator[Tensor]:
-            done = self._batches_done()
             endless = self.order.train_batches(
                 len(self.windows["train"]),
                 batch_size=self.batch_size,
                 shuffle=self.shuffle,
                 drop_last=self.drop_last,
-                start=done,
+                start=start,
             )
-            return islice(endless, self.total_batches - done)
+            return islice(endless, stop - start)
 
-        return self._loader(self.windows["train"], batches, self.total_batches)
+        return self._loader(self.windows["train"], batches, stop)
+
+    def evaluations(self, *, is_untrained: Callable[[], bool]) -> list[Loader]:
+        """The two loaders of the evaluations of a run: of training windows, then of validation windows.
+
+        They are read at each evaluation; `is_untrained()` then says whether it is the one before the first step. Of
+        training no more batches are read than of validation, unless both were limited.
+        """
+
+        def limit() -> int | None:
+            return self.untrained_eval_batches if is_untrained() else self.eval_batches
+
+        def train_limit() -> int:
+            return limit() or self._n_eval_batches(self.windows["val"])
+
+        return [self.eval_batches_of("train", train_limit), self.eval_batches_of("val", limit)]
+
+    def train_dataloader(self) -> Loader:
+        """The first epoch, for a Trainer of Lightning's own; a run of firstlight reads `train_batches`."""
+        return self.train_batches(start=0, stop=self.batches_per_epoch)
 
     def val_dataloader(self) -> list[Loader]:
-        """The two loaders of an evaluation: training windows in evaluation mode, then validation windows."""
-        return [self.eval_dataloader("train", self._train_limit), self.eval_dataloader("val", self._eval_limit)]
+        """All of validation, for a Trainer of Lightning's own."""
+        return [self.eval_batches_of("val")]
 
-    def eval_dataloader(self, split: str, limit: Callable[[], int | None] | None = None) -> Loader:
+    def eval_batches_of(self, split: str, limit: Callable[[], int | None] | None = None) -> Loader:
         """One evaluation of `split`, on as many batches as `limit` says when it begins (None: all)."""
         windows = self.windows[split] if limit is not None else self.eval_windows(split)
 
@@ -222,18 +243,8 @@ class TextDataModule(pl.LightningDataModule):
         """Batches of whole windows."""
         return batches_per_epoch(len(windows), self.batch_size, drop_last=False)
 
-    def _eval_limit(self) -> int | None:
-        untrained = self.trainer is not None and self.trainer.global_step == 0
-        return self.untrained_eval_batches if untrained else self.eval_batches
-
-    def _train_limit(self) -> int:
-        """Of the training split no more than of validation, unless it was limited."""
-        return self._eval_limit() or self._n_eval_batches(self.windows["val"])
-
     def _loader(self, windows: Windows, batches: Callable[[], Iterator[Tensor]], length: int) -> Loader:
-        trainer = self.trainer
-        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
-        sampler = _Batches(batches, length, rank, world_size)
+        sampler = _Batches(batches, length)
         if self.num_workers > 0:
             return WorkerLoader(windows, sampler, length, self.num_workers, self.worker_failures)
         return DataLoader(
@@ -249,11 +260,6 @@ class TextDataModule(pl.LightningDataModule):
         if not self.worker_failures:
             return None
         return f"a process that gathers batches {self.worker_failures[0]}; with data.num_workers=0 there are none"
-
-    def _batches_done(self) -> int:
-        trainer = self.trainer
-        assert trainer is not None
-        return trainer.global_step * trainer.accumulate_grad_batches  # a run is only saved between two steps
 
     def _encode(self, texts: list[str]) -> Tensor:
         return self.tokenizer.encode_documents(texts, special_tokens=self.special_tokens)
@@ -307,11 +313,13 @@ class TextDataModule(pl.LightningDataModule):
 
 
 class _Batches(Sampler[Tensor]):
-    """This process's share of each batch of indices; where to begin is asked when iteration begins."""
+    """This process's share of each batch of indices."""
 
-    def __init__(self, batches: Callable[[], Iterator[Tensor]], length: int, rank: int, world_size: int) -> None:
+    def __init__(self, batches: Callable[[], Iterator[Tensor]], length: int) -> None:
         self.batches, self.length = batches, length
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size = 0, 1
+        if distributed.is_available() and distributed.is_initialized():
+            self.rank, self.world_size = distributed.get_rank(), distributed.get_world_size()
 
     def __len__(self) -> int:
         return self.length

@@ -2,14 +2,19 @@
 
 import errno
 import os
+import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from firstlight.data.kinds import HEAD, kind_of, other_encoding
 
 MAX_BYTES = 2**26
 """Of a vocabulary or a config from elsewhere: it is read whole, and Python's objects take many times that."""
+
+CONFIG = Path(".hydra") / "config.yaml"
+ENVIRONMENT = "environment.json"
+"""In a run folder: the composed config, and what else decides its numbers."""
 
 
 def user_path(name: str) -> Path:
@@ -48,16 +53,24 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.endswith("~")
 
 
+def is_made_by_run(folder: Path) -> bool:
+    """Is this a run folder, or the one that MLflow has made for the samples of a run?"""
+    if (folder / CONFIG).is_file() and (folder / ENVIRONMENT).is_file():
+        return True
+    return re.fullmatch("[0-9a-f]{32}", folder.name) is not None and (folder / "artifacts").is_dir()
+
+
 @dataclass(frozen=True)
 class Folder:
     """What is in a folder, at any depth: the `files` with the wanted suffixes, in the order of their names; how many
-    others are left out, `hidden` ones (of a hidden folder it is one) and those of other kinds; and folders that are
-    links, which are not followed."""
+    others are left out, `hidden` ones (of a hidden folder it is one) and those of other kinds; the folders that `runs`
+    have made, which are left out (what they write changes); and folders that are links, which are not followed."""
 
     files: list[Path]
-    hidden: int
-    others: int
-    links: list[Path]
+    hidden: int = 0
+    others: int = 0
+    runs: list[Path] = field(default_factory=list)
+    links: list[Path] = field(default_factory=list)
 
 
 def list_folder(folder: Path, suffixes: tuple[str, ...]) -> Folder:
@@ -66,7 +79,9 @@ def list_folder(folder: Path, suffixes: tuple[str, ...]) -> Folder:
     Raises:
         OSError: a folder in it cannot be read.
     """
-    found = Folder([], 0, 0, [])
+    files: list[Path] = []
+    runs: list[Path] = []
+    links: list[Path] = []
     hidden = others = 0
 
     def fail(error: OSError) -> None:
@@ -74,14 +89,17 @@ def list_folder(folder: Path, suffixes: tuple[str, ...]) -> Folder:
 
     for place, folders, names in os.walk(folder, onerror=fail):
         hidden += sum(is_hidden(name) for name in (*folders, *names))
-        folders[:] = [name for name in folders if not is_hidden(name)]
-        found.links.extend(Path(place, name) for name in folders if Path(place, name).is_symlink())
+        inside = [Path(place, name) for name in folders if not is_hidden(name)]
+        links += [path for path in inside if path.is_symlink()]
+        made_by_runs = [path for path in inside if not path.is_symlink() and is_made_by_run(path)]
+        runs += made_by_runs
+        folders[:] = [path.name for path in inside if path not in made_by_runs]
         for file in (Path(place, name) for name in names if not is_hidden(name)):
             if file.suffix.lower() in suffixes and file.is_file():
-                found.files.append(file)
+                files.append(file)
             else:
                 others += 1
-    return Folder(sorted(found.files, key=_by_name), hidden, others, sorted(found.links))
+    return Folder(sorted(files, key=_by_name), hidden, others, sorted(runs), sorted(links))
 
 
 def _by_name(file: Path) -> tuple[tuple[str, ...], Path]:

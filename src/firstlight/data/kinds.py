@@ -32,6 +32,9 @@ def _encoded(name: str) -> Kind:
 
 
 WORD = _converted("Word's .docx", "pandoc FILE -t plain -o FILE.txt")
+PDF = _converted("PDF", "pdftotext FILE FILE.txt")
+POSTSCRIPT = _converted("PostScript", "ps2ascii FILE FILE.txt")
+RTF = _converted("RTF", "pandoc FILE -t plain -o FILE.txt")
 BINARY = Kind("binary data", "give a text file")
 OFFICE = (  # zip files, by a name in them
     (b"word/", WORD),
@@ -52,9 +55,7 @@ BEGINNINGS = (
     (b"\x04\x22\x4d\x18", _packed("lz4", "lz4 -dc")),
     (b"7z\xbc\xaf\x27\x1c", Kind("a 7z archive", "unpack it: 7z x FILE")),
     (b"Rar!\x1a\x07", Kind("a rar archive", "unpack it: unrar x FILE")),
-    (b"%PDF-", _converted("PDF", "pdftotext FILE FILE.txt")),
-    (b"%!PS-Adobe", _converted("PostScript", "ps2ascii FILE FILE.txt")),
-    (b"{\\rtf1", _converted("RTF", "pandoc FILE -t plain -o FILE.txt")),
+    (b"%PDF-", PDF),
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", _converted("an old Office file", "soffice --convert-to txt:Text FILE")),
     (b"SQLite format 3\0", _converted("an SQLite database", "sqlite3 FILE 'SELECT text FROM docs' > FILE.txt")),
     (b"PAR1", _converted("parquet", "duckdb -noheader -list -c \"SELECT text FROM 'FILE'\" > FILE.txt")),
@@ -67,13 +68,34 @@ BEGINNINGS = (
     (b"GIF89a", Kind("a GIF picture", "give a text file")),
     (b"\x7fELF", Kind("a program", "give a text file")),
 )
+FORMATTED = (  # all of the file may be ASCII: told by what has to follow those letters
+    (re.compile(rb"%PDF-\d\.\d\s+(%|\d+ \d+ obj\b)"), PDF),
+    (re.compile(rb"%!PS-Adobe-\d\.\d( EPSF-\d\.\d)?[ \t]*[\r\n]+%"), POSTSCRIPT),
+    (re.compile(rb"\{\\rtf1\s*\\[a-z]"), RTF),
+)
 WIDE = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
 
 
 def kind_of(data: bytes) -> Kind | None:
     """What `data` is, if that is seen from its first bytes, whether or not it can be read as UTF-8; None: text, perhaps
-    in another encoding of single bytes."""
+    in another encoding of single bytes.
+
+    A text may begin with the letters that a format begins with ("GIF89a is ..."): a binary file has other bytes, too.
+    """
     head = data[:HEAD]
+    controls = CONTROLS.findall(head)
+    if found := next((kind for form, kind in FORMATTED if form.match(head)), None):
+        return found
+    if (controls or not head[:2].isascii()) and (found := _binary_kind(head)):  # UTF-16 may have no control byte
+        return found
+    if len(controls) <= UNPRINTABLE * len(head):
+        return None
+    wide = [encoding for encoding in WIDE if _reads_as(head, encoding)]
+    return _encoded(max(wide, key=WIDE.index)) if wide else BINARY
+
+
+def _binary_kind(head: bytes) -> Kind | None:
+    """What a file is that is not all text, by the letters and marks that its format begins with."""
     if head.startswith(b"PK\x03\x04"):
         inside = next((kind for name, kind in OFFICE if name in head), None)
         return inside or Kind("a zip archive", "unpack it: unzip FILE")
@@ -81,12 +103,7 @@ def kind_of(data: bytes) -> Kind | None:
         return _packed("bzip2", "bzip2 -dc")
     if head[257:262] == b"ustar":
         return Kind("a tar archive", "unpack it: tar -xf FILE")
-    if found := next((kind for beginning, kind in BEGINNINGS if head.startswith(beginning)), None):
-        return found
-    if len(CONTROLS.findall(head)) <= UNPRINTABLE * len(head):
-        return None
-    wide = [encoding for encoding in WIDE if _reads_as(head, encoding)]
-    return _encoded(max(wide, key=WIDE.index)) if wide else BINARY
+    return next((kind for beginning, kind in BEGINNINGS if head.startswith(beginning)), None)
 
 
 def _reads_as(head: bytes, encoding: str) -> bool:

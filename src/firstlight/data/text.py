@@ -7,12 +7,13 @@ from typing import Any
 from firstlight.config import NonEmpty
 from firstlight.data.datamodule import TextDataModule
 from firstlight.data.files import Folder, list_folder, read_text, user_path
+from firstlight.errors import shorten
 
 
 class TextData(TextDataModule):
     """UTF-8 text files, each a document; of a folder every `*.txt` and `*.md` below it, in the order of their names.
 
-    Hidden files and folders in it, and editors' backups, are left out; a file that is named itself is always read.
+    Hidden files and folders in it, editors' backups, and run folders are left out; what is named itself is always read.
     Line ends are read as newlines and a byte-order mark is dropped.
     """
 
@@ -30,14 +31,14 @@ class TextData(TextDataModule):
         documents = [read_text(file) for file in files]
         if not any(document.strip() for document in documents):
             raise ValueError(f"path ({self.path}) has no text in it")
-        left_out = {
-            "hidden": sum(part.hidden for part in parts),
-            f"not {' or '.join(SUFFIXES)}": sum(part.others for part in parts),
-        }
-        told = ", ".join(f"{n:,} {what}" for what, n in left_out.items() if n)
+        told = _left_out(parts)
         self._source = f"{len(files):,} file{'s' if len(files) > 1 else ''}{told and f'; left out: {told}'}"
+        self.left_out = _left_out(parts, other_kinds=False)
         self.notes += _notes(files, documents, [link for part in parts for link in part.links])
         return documents
+
+    def setting(self) -> str:
+        return f"data.path ({shorten(str(self.path))})"
 
     def source(self) -> str:
         return self._source
@@ -50,15 +51,28 @@ def _files(path: Path) -> Folder:
     if not path.is_dir():
         if path.exists() and not path.is_file():
             raise ValueError(f"path ({path}) is no file: a device or a pipe cannot be read again to continue the run")
-        return Folder([path], 0, 0, [])
+        return Folder([path])
     try:
         found = list_folder(path, SUFFIXES)
     except OSError as error:
         raise ValueError(f"path ({error.filename}) cannot be read: {error.strerror}") from None
     if not found.files:
-        hidden = f" ({found.hidden:,} hidden ones are left out)" if found.hidden else ""
-        raise ValueError(f"path ({path}) is a folder without {' or '.join(SUFFIXES)} files{hidden}")
+        told = _left_out([found])
+        raise ValueError(
+            f"path ({path}) is a folder without {' or '.join(SUFFIXES)} files{told and f' (left out: {told})'}"
+        )
     return found
+
+
+def _left_out(parts: list[Folder], *, other_kinds: bool = True) -> str:
+    """How many files and folders are not read, and why; "" if all are."""
+    n_runs = sum(len(part.runs) for part in parts)
+    counts = {
+        "hidden": sum(part.hidden for part in parts),
+        f"not {' or '.join(SUFFIXES)}": sum(part.others for part in parts) if other_kinds else 0,
+        "run folder" if n_runs == 1 else "run folders": n_runs,
+    }
+    return ", ".join(f"{n:,} {what}" for what, n in counts.items() if n)
 
 
 def _notes(files: list[Path], documents: list[str], links: list[Path]) -> Iterator[str]:

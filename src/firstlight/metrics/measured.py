@@ -88,6 +88,8 @@ def check_name(key: str, name: str, known: Iterable[str]) -> None:
 def check_monitors(callbacks: Mapping[str, Callback], metrics: list[Metric]) -> None:
     """Refuse callbacks that monitor what no evaluation measures, and tell the others the direction of their metric.
 
+    `callbacks` are by the keys of the config that are about them.
+
     Raises:
         ConfigError: the first one.
     """
@@ -95,7 +97,7 @@ def check_monitors(callbacks: Mapping[str, Callback], metrics: list[Metric]) -> 
         monitor = getattr(callback, "monitor", None)
         if not isinstance(monitor, str) or isinstance(callback, ModelCheckpoint):  # which knows "step" and more
             continue
-        check_name(f"callbacks.{key}.monitor", monitor, columns(metrics))
+        check_name(f"{key}.monitor", monitor, columns(metrics))
         if follow := getattr(callback, "follow", None):
             follow(direction_of(monitor, metrics))
 

@@ -5,7 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from firstlight.data.files import user_path
-from firstlight.runs.run_folder import BEGUN_IN, CONFIG, ENVIRONMENT, WORKING_FOLDER, read_record
+from firstlight.foreign.hub import GPT2_NAMES
+from firstlight.overrides import config_dir, text_keys
+from firstlight.runs.run_folder import (
+    BEGUN_IN,
+    CONFIG,
+    ENVIRONMENT,
+    WORKING_FOLDER,
+    read_record,
+    working_folder,
+)
 
 MOVED = "; if the text has moved, say where it is: data.path=..."
 """Of a run's own text that is not found."""
@@ -28,9 +37,9 @@ def run_of(checkpoint: Path) -> Path | None:
 
 def with_files(config: dict[str, Any], run: Path | None) -> dict[str, Any]:
     """The composed `config` of a `run`, resumed or (None) begun, with the paths of its text and of `init_from` that
-    lead nowhere from here, but to something from where it was begun, made absolute."""
+    lead to something from where it was begun made absolute: here another file may have that name."""
     found: dict[str, Any] = {"data": data_with_files(config["data"], run)}
-    if isinstance(config.get("init_from"), str):
+    if isinstance(config.get("init_from"), str) and config["init_from"] not in GPT2_NAMES:
         source, colon, rest = config["init_from"].partition(":")
         prefix, name = (f"{source}{colon}", rest) if source == "hf" else ("", config["init_from"])
         found["init_from"] = f"{prefix}{_from(name, run)}"
@@ -38,14 +47,15 @@ def with_files(config: dict[str, Any], run: Path | None) -> dict[str, Any]:
 
 
 def data_with_files(section: dict[str, Any], run: Path | None) -> dict[str, Any]:
-    """The section `data` of the config of a run; see `with_files`."""
+    """The section `data` of the config of a run; see `with_files`. Its paths are those keys that are texts."""
+    texts = text_keys(config_dir())
 
     def found(value: Any) -> Any:
         if isinstance(value, list):
             return [found(element) for element in value]
         return _from(value, run) if isinstance(value, str) else value
 
-    return {key: value if key.startswith("_") else found(value) for key, value in section.items()}
+    return {key: found(value) if f"data.{key}" in texts else value for key, value in section.items()}
 
 
 def is_there(value: Any) -> bool:
@@ -59,7 +69,7 @@ def is_there(value: Any) -> bool:
 
 
 def _from(name: str, run: Path | None) -> str:
-    if is_there(name) or user_path(name).is_absolute():
-        return name
     folder = begun_in(run)
-    return str(folder / name) if folder is not None and is_there(str(folder / name)) else name
+    if folder is None or str(folder) == working_folder() or user_path(name).is_absolute():
+        return name
+    return str(folder / name) if is_there(str(folder / name)) else name

@@ -8,21 +8,20 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from firstlight import processes
+from firstlight.data.files import CONFIG, ENVIRONMENT
 from firstlight.errors import ConfigError, one_line, shorten
 from firstlight.files import PROBE, check_links, replace_text, sync_folder, temporary_of
 from firstlight.lock import HeldError, files_of, only_process
 from firstlight.runs.plain_yaml import dump_plain_yaml, read_plain_yaml
 
 LOCK = ".lock"
-CONFIG = Path(".hydra") / "config.yaml"
 OVERRIDES = Path(".hydra") / "overrides.yaml"
-ENVIRONMENT = "environment.json"
 LINKS_OF_WANDB = "wandb/*run-*/logs/*"
 """wandb links to a log of its own service here. A run that is resumed has another folder there."""
 WORKING_FOLDER = "working_folder"
@@ -105,30 +104,64 @@ def _is_free(folder: Path) -> bool:
     return not (folder / CONFIG).exists() and is_unfinished_start(folder)
 
 
-def numbered(wanted: Path) -> Iterator[Path]:
+def numbered(wanted: Path, key: str = "output_dir") -> Iterator[Path]:
     """`wanted`, `wanted_2`, `wanted_3`, ...: where a new folder may be made, if those before are taken.
 
     Raises:
-        ConfigError: `wanted` is no name for a folder.
+        ConfigError: `wanted`, the value of `key`, is no name for a folder.
     """
     if wanted.name in ("", ".."):
-        raise ConfigError(f"output_dir ({wanted}) must name a folder that can be made")
+        raise ConfigError(f"{key} ({wanted}) must name a folder that can be made")
     yield wanted
     for number in itertools.count(2):
         yield wanted.with_name(f"{wanted.name}_{number}")
 
 
-def new_folder(wanted: Path, key: str) -> Path:
-    """The folder `wanted`, or `wanted_2`, ...: the first that is new or empty, made. `key` is the setting it is from.
+@contextmanager
+def new_folder(wanted: Path, key: str) -> Iterator[Path]:
+    """Make the folder `wanted`, or `wanted_2`, ...: the first that is not there. It goes again if it stays empty.
 
     Raises:
-        ConfigError: it cannot be made.
+        ConfigError: it cannot be made; `key` is the setting that names it.
     """
-    for folder in numbered(wanted):
-        make_folder(folder, key)
-        if not any(folder.iterdir()):
-            return folder
-    raise AssertionError  # numbers do not end
+    with made_above(wanted, key):
+        folder = next(folder for folder in numbered(wanted, key) if _is_made(folder, key))
+        try:
+            yield folder
+        finally:
+            with suppress(OSError):  # something is in it
+                folder.rmdir()
+
+
+@contextmanager
+def made_above(wanted: Path, key: str) -> Iterator[None]:
+    """Make the folders above `wanted`. Those that are new go again if nothing is in them at the end.
+
+    Raises:
+        ConfigError: they cannot be made; `key` is the setting that names `wanted`.
+    """
+    new = [folder for folder in wanted.absolute().parents if not folder.exists()]
+    try:
+        wanted.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_be_made(wanted, key, error) from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # something is in them, or somebody else uses them now
+            for folder in new:
+                folder.rmdir()
+
+
+def _is_made(folder: Path, key: str) -> bool:
+    """Make `folder`, unless something of that name is there."""
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise _cannot_be_made(folder, key, error) from None
+    return True
 
 
 def make_folder(folder: Path, key: str) -> None:
@@ -137,13 +170,16 @@ def make_folder(folder: Path, key: str) -> None:
     Raises:
         ConfigError: it cannot be made.
     """
-    shown = shorten(str(folder))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
-        raise ConfigError(f"{key} ({shown}) is a file; give {key}=...") from None
+        raise ConfigError(f"{key} ({shorten(str(folder))}) is a file; give {key}=...") from None
     except OSError as error:
-        raise ConfigError(f"{key} ({shown}) cannot be made: {error.strerror}; give {key}=...") from None
+        raise _cannot_be_made(folder, key, error) from None
+
+
+def _cannot_be_made(folder: Path, key: str, error: OSError) -> ConfigError:
+    return ConfigError(f"{key} ({shorten(str(folder))}) cannot be made: {error.strerror}; give {key}=...")
 
 
 @contextmanager
@@ -224,10 +260,19 @@ def read_record(file: Path, kind: type[Any]) -> Any:
     try:
         content = read_plain_yaml(file)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"resume: {file} is damaged: {one_line(error)}") from None
+        reason = error.strerror if isinstance(error, OSError) else one_line(error)
+        raise _damaged(file, kind, str(reason)) from None
     if not isinstance(content, kind):
-        raise ConfigError(f"resume: {file} is damaged: it holds no {kind.__name__}")
+        raise _damaged(file, kind, "")
     return content
+
+
+def _damaged(file: Path, kind: type[Any], reason: str) -> ConfigError:
+    expected = "a list of overrides" if kind is list else "versions and settings by name"
+    return ConfigError(
+        f"{file} is damaged{reason and f' ({reason})'}: it should hold {expected}; put a copy of it back, "
+        "or remove it: the run goes on without"
+    )
 
 
 def read_config(folder: Path) -> dict[str, Any]:

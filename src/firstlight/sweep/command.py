@@ -1,8 +1,7 @@
-"""`firstlight train -m` begins a sweep; `firstlight sweep` says how far one is, and goes on with it."""
+"""`firstlight train -m` begins a sweep; `firstlight sweep` says how far one is, and resumes it."""
 
 import json
 import os
-import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,16 +11,16 @@ from typing import Any, Literal
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from firstlight.checkpoints.find import newest_file
+from firstlight.compose.compose import command_line
 from firstlight.config import NonEmpty, check_config
 from firstlight.data.files import user_path
-from firstlight.errors import ConfigError, one_line
+from firstlight.errors import ConfigError
 from firstlight.interpolation import as_typed, only_variables
 from firstlight.output import say, write
-from firstlight.overrides import conf_dir, setting
+from firstlight.overrides import conf_dir, config_dir, setting
 from firstlight.processes import TRIAL, number
 from firstlight.sweep import report
 from firstlight.sweep.ledger import Ledger
@@ -77,7 +76,7 @@ def main(config: DictConfig) -> Planned | None:
         from firstlight.sweep.plan import complete
 
         with only_variables(plain["variables"]):
-            complete(folder, train.arguments, storage=storage, config_dir=_config_dir())
+            complete(folder, train.arguments, storage=storage, config_dir=config_dir())
     ledger = Ledger.open(folder, storage, read_only=not is_resumed)
     try:
         if plain["action"] == "retry":
@@ -100,12 +99,6 @@ def storage_as_typed(config: DictConfig) -> str | None:
     """The key `storage` of a command, with its references to the environment as they were typed."""
     text = OmegaConf.to_container(config, resolve=False)["storage"]  # type: ignore[call-overload,index]
     return None if text is None else as_typed(str(text))
-
-
-def _config_dir() -> str | None:
-    """The folder of --config-dir."""
-    sources = HydraConfig.get().runtime.config_sources
-    return next((str(source.path) for source in sources if source.provider == "command-line"), None)
 
 
 def begin(args: Namespace) -> None:
@@ -150,18 +143,11 @@ def _told(storage: str | None) -> Iterator[None]:
 
 
 def _launch(folder: Path, of_hydra: list[str]) -> None:
-    launched_with = sys.argv
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back as they are
     place = setting("hydra.sweep.dir", str(folder.absolute()))
     config_dir = read_record(folder).config_dir
     more = ["--config-dir", config_dir] if config_dir else []
-    sys.argv = ["firstlight train", "--multirun", *of_hydra, place, "hydra.sweep.subdir=.", *more]
-    try:
+    with command_line(["firstlight train", "--multirun", *of_hydra, place, "hydra.sweep.subdir=.", *more]):
         hydra.main(version_base="1.3", config_path=conf_dir(), config_name="train")(_make)()
-    except HydraException as error:  # a launcher that cannot be had
-        raise ConfigError(one_line(error)) from None
-    finally:
-        sys.argv = launched_with
 
 
 def _make(config: DictConfig) -> Any:

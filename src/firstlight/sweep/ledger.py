@@ -1,10 +1,11 @@
 """The ledger of a sweep: every trial is a row of one Optuna study, in `sweep.db` of the sweep's folder or a database.
 
-A row is taken by one worker at a time. It is never taken again once it is done, and is taken up again, from its own
+A row is taken by one worker at a time. It is never taken again once it is done, and is resumed, from its own
 checkpoint, if its worker died. After every change the file is copied, whole, to `sweep.db.backup`.
 """
 
 import os
+import shlex
 import socket
 import sqlite3
 import threading
@@ -27,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from firstlight import lock
+from firstlight.config import Seed
 from firstlight.errors import ConfigError, RunError, one_line, shorten
 from firstlight.files import inside, locked, temporary_of
 from firstlight.metrics.base import Direction
@@ -40,6 +42,7 @@ from firstlight.sweep.storage import (
     TOLD,
     appearing,
     back_up,
+    backup_of,
     check_exists,
     check_told,
     close,
@@ -54,7 +57,7 @@ from firstlight.sweep.storage import (
 )
 
 BEAT, DEAD_AFTER = 10.0, 120.0
-"""Seconds: how often a worker says that it lives, and when another machine holds it for dead."""
+"""Seconds: how often a worker says that it is alive, and after how long another machine presumes it dead."""
 LOGS = "logs"
 """Folder of the sweep: what the process of each trial has printed."""
 STUDY, PLANNING = "sweep", ".planning.lock"
@@ -76,7 +79,7 @@ class _Attributes(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True)
 
     point: int
-    seed: int
+    seed: Seed
     overrides: list[str] = []
     folder: str | None = None
     metrics: dict[str, float] = {}
@@ -193,15 +196,26 @@ class Ledger:
         with explained(DATABASE), understood(self.folder):
             return [-1 if direction == StudyDirection.MAXIMIZE else 1 for direction in self.study.directions]
 
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """Within the block, say in one line what the database refuses, and what Optuna makes no sense of.
+
+        Raises:
+            ConfigError: the ledger is not what firstlight writes.
+            RunError: the database refuses.
+        """
+        with explained(DATABASE), understood(self.folder):
+            yield
+
     def add(self, rows: Sequence[dict[str, Any]]) -> None:
         """Plan those of `rows` (`params`, `attributes`) that are not there yet: planning may have been interrupted."""
-        with explained(DATABASE), self.locked():
+        with self.used(), self.locked():
             _plan(self.study, rows[len(self.study.trials) :])
         self.back_up()
 
     def rows(self) -> list[Row]:
         """All rows, by number."""
-        with explained(DATABASE), understood(self.folder):
+        with self.used():
             trials = self.study.get_trials(deepcopy=False)
         kept = [self._attributes(trial) for trial in trials]
         again = {k.retry_of: t.number for k, t in zip(kept, trials, strict=True) if k.retry_of is not None}
@@ -213,7 +227,7 @@ class Ledger:
 
     def frozen(self, number: int) -> FrozenTrial:
         """A row as Optuna has it."""
-        with explained(DATABASE), understood(self.folder):
+        with self.used():
             return self.storage.get_trial(self._id(number))
 
     def run_of(self, row: Row) -> Path | None:
@@ -236,7 +250,7 @@ class Ledger:
 
     def take(self) -> int | None:
         """The number of the first planned row, which this worker makes from now on; None if there is none."""
-        with explained(DATABASE), self.locked():
+        with self.used(), self.locked():
             self._free_dead()
             for trial in self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
                 with suppress(UpdateFinishedTrialError):
@@ -251,29 +265,29 @@ class Ledger:
         """A row that was taken, for Optuna to draw its parameters or to judge its course."""
         self.study.sampler = sampler or self.study.sampler
         self.study.pruner = pruner or self.study.pruner
-        with explained(DATABASE):
+        with self.used():
             return optuna.trial.Trial(self.study, self._id(number))
 
     def fix(self, number: int, params: dict[str, Any]) -> None:
         """Give a planned row the parameters of another, of which it is a repetition."""
-        with explained(DATABASE):
+        with self.used():
             self.storage.set_trial_system_attr(self._id(number), "fixed_params", params)
 
     def note(self, number: int, **attributes: Any) -> None:
         """Keep `attributes` with a row."""
-        with explained(DATABASE):
+        with self.used():
             for name, value in attributes.items():
                 self.storage.set_trial_user_attr(self._id(number), name, value)
 
     def free(self, number: int) -> None:
         """Plan a row again that this worker does not finish."""
-        with explained(DATABASE), suppress(UpdateFinishedTrialError):
+        with self.used(), suppress(UpdateFinishedTrialError):
             self.storage.set_trial_state_values(self._id(number), state=TrialState.WAITING)
         self.back_up()
 
     def finish(self, number: int, state: TrialState, values: list[float] | None = None, **attributes: Any) -> None:
         """Write down how a trial has ended, and why."""
-        with explained(DATABASE):
+        with self.used():
             self.note(number, **attributes)
             self.storage.set_trial_state_values(self._id(number), state=state, values=values)
         self.back_up()
@@ -281,7 +295,7 @@ class Ledger:
     def retry(self) -> list[int]:
         """Plan every failed trial again, in a new row that has its folder; return the numbers of the failed ones."""
         failed = [row for row in self.rows() if row.state == "failed" and row.replaced_by is None]
-        with explained(DATABASE), self.locked():
+        with self.used(), self.locked():
             for row in failed:
                 kept = self.frozen(row.number).user_attrs
                 attributes = {k: v for k, v in kept.items() if k in KEPT_BY_RETRY} | {"retry_of": row.number}
@@ -389,8 +403,25 @@ def understood(folder: Path) -> Iterator[None]:
         yield
     except (ConfigError, SQLAlchemyError, sqlite3.Error, OptunaError, OSError):
         raise  # known elsewhere
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{folder}: its ledger is not what firstlight writes: {one_line(error)}") from None
+    except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
+        reason = f"there is no {error}" if isinstance(error, KeyError) else shorten(one_line(error), 100)
+        raise ConfigError(f"{folder}: its ledger is not what firstlight writes: {reason}{_way_out(folder)}") from None
+
+
+def _way_out(folder: Path) -> str:
+    """How the backup of a ledger that Optuna makes no sense of is used instead, if that would help."""
+    file = folder / DATABASE
+    try:
+        storage = open_copy(backup_of(file))
+        try:
+            optuna.load_study(storage=storage, study_name=STUDY).get_trials(deepcopy=False)
+        finally:
+            close(storage)
+    except Exception:  # whatever is wrong with it, too
+        return ""
+    return (
+        f"; its backup, of the last trial that changed, is used after: {shlex.join(['mv', str(file), f'{file}.wrong'])}"
+    )
 
 
 def is_unplanned(folder: Path) -> bool:

@@ -13,8 +13,9 @@ from optuna.trial import TrialState
 from firstlight.errors import RunError
 from firstlight.output import say
 from firstlight.processes import TRIAL
+from firstlight.runs.later_keys import without
 from firstlight.sweep import report
-from firstlight.sweep.ledger import Ledger, Row, understood
+from firstlight.sweep.ledger import Ledger, Row
 from firstlight.sweep.plan import Check, composed, digest, refusal
 from firstlight.sweep.record import folder_name, space_of_record, trial_overrides
 from firstlight.sweep.space import Parameter
@@ -72,12 +73,14 @@ class Worker:
             if (twin := self._twin(row)) is not None:
                 self.ledger.fix(row.number, twin.params)
             trial = self.ledger.trial(row.number, sampler=sampler_of(record.settings, row.point))
-            with understood(self.ledger.folder):
+            with self.ledger.used():
                 point = space.point(lambda parameter: _suggested(trial, parameter))
                 overrides = space.overrides(point)
         plain, kept = composed(trial_overrides(record, overrides, row.seed), record.config_dir, self.check)
         folder = row.folder or folder_name(row.number, overrides, row.seed, record.seeds)
-        self.ledger.note(row.number, overrides=overrides, folder=folder, config=digest(kept))
+        self.ledger.note(
+            row.number, overrides=overrides, folder=folder, config=digest(without(kept, list(record.later)))
+        )
         problem = refusal(plain)
         if problem is not None:
             self.ledger.finish(row.number, TrialState.FAIL, refused=True, error=f"cannot be trained: {problem}")
@@ -106,7 +109,7 @@ def _suggested(trial: optuna.trial.Trial, parameter: Parameter) -> Any:
 
 
 def sampler_of(settings: dict[str, Any], number: int) -> BaseSampler:
-    """What draws the point `number`: seeded by it, so that a sweep that goes on draws what it would have drawn."""
+    """What draws the point `number`: seeded by it, so that a resumed sweep draws what it would have drawn."""
     seed = (settings["seed"] + 1_000_003 * number) % 2**32
     match settings["sampler"]:
         case "random" | "grid":

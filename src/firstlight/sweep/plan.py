@@ -4,7 +4,6 @@ begins."""
 import hashlib
 import json
 import re
-import shlex
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -26,9 +25,19 @@ from firstlight.files import check_links
 from firstlight.interpolation import check_kept
 from firstlight.lock import HeldError, only_process
 from firstlight.output import note
+from firstlight.overrides import words_to_paste
+from firstlight.runs.later_keys import without
 from firstlight.runs.run_folder import LINKS_OF_WANDB, make_folder, numbered, working_folder
 from firstlight.sweep.ledger import PLANNING, Ledger, is_unplanned
-from firstlight.sweep.record import OF_THE_SWEEP, RECORD, Record, read_record, settings_of_record, split_seeds
+from firstlight.sweep.record import (
+    OF_THE_SWEEP,
+    RECORD,
+    Record,
+    later_overrides,
+    read_record,
+    settings_of_record,
+    split_seeds,
+)
 from firstlight.sweep.settings import MOST_TRIALS, Count, Settings, directions_of, only_in_some
 from firstlight.sweep.space import Space, parameter_of, space_of
 from firstlight.sweep.storage import check_told, hidden_password
@@ -56,9 +65,7 @@ def planned(overrides: list[str], config_dir: str | None, check: Check) -> Path:
     parsed = parse_overrides(overrides)
     given = {o.key_or_group: o for o in parsed}
     if "resume" in given and given["resume"].value() is not None:
-        raise ConfigError(
-            "resume: one run is continued at a time, without -m; a sweep with firstlight sweep resume DIR"
-        )
+        raise ConfigError("resume: resumes one run, without -m; to resume a sweep: firstlight sweep resume DIR")
     if swept := next((k for k, o in given.items() if k.split(".")[0] in OF_THE_SWEEP and o.is_sweep_override()), None):
         raise ConfigError(f"{swept}: cannot be swept over")
     example = _first(overrides, config_dir)
@@ -68,8 +75,9 @@ def planned(overrides: list[str], config_dir: str | None, check: Check) -> Path:
     if n_seeds > 1 and "seed" in given and given["seed"].is_sweep_override():
         raise ConfigError("seeds: the seeds are listed already (seed=...); give one of the two")
     seeds = [int(example.seed) + n for n in range(n_seeds)]
-    plan = make_plan(own, settings, seeds, config_dir, check=check, storage=_storage_as_typed(overrides, settings))
     wanted, is_fixed = user_path(str(example.output_dir)), "output_dir" in given
+    storage, later = _storage_as_typed(overrides, settings), _later(wanted) if is_fixed else {}
+    plan = make_plan(own, settings, seeds, config_dir, check=check, storage=storage, later=later)
     wanted = wanted if is_fixed else wanted.with_name(f"{wanted.name}_sweep")
     with ExitStack() as held:
         folder = _held_folder(wanted, held, is_fixed=is_fixed)
@@ -78,10 +86,19 @@ def planned(overrides: list[str], config_dir: str | None, check: Check) -> Path:
             plan.record.write(folder)
         elif change := changed(read_record(folder), plan.record):
             raise ConfigError(f"output_dir ({shorten(str(folder))}) holds another sweep: {change}; give another one")
-        go_on(folder, plan)
+        add_missing(folder, plan)
     for line in _notes(plan) if is_new else ():
         note(line)
     return folder
+
+
+def _later(folder: Path) -> dict[str, Any]:
+    """The keys without which the sweep in `folder` was planned, if there is one."""
+    try:
+        is_sweep = (folder / RECORD).is_file()
+    except OSError:  # no name for a folder, as is said when it is to be made
+        return {}
+    return read_record(folder).later if is_sweep else {}
 
 
 def _held_folder(wanted: Path, held: ExitStack, *, is_fixed: bool) -> Path:
@@ -134,7 +151,7 @@ def _planning(folder: Path) -> Iterator[None]:
 
 
 def complete(folder: Path, check: Check, *, storage: str | None, config_dir: str | None) -> None:
-    """Complete the plan of the sweep in `folder`, if it was interrupted, before it is gone on with.
+    """Complete the plan of the sweep in `folder`, if planning was interrupted, before the sweep is resumed.
 
     `storage` and `config_dir` are those that the user's own command names.
 
@@ -146,17 +163,25 @@ def complete(folder: Path, check: Check, *, storage: str | None, config_dir: str
     if record.config_dir is not None and record.config_dir != (config_dir and str(Path(config_dir).absolute())):
         raise ConfigError(
             f"{folder / RECORD}: its configs are read from another folder, too; if it is yours, give "
-            f"--config-dir {shlex.quote(record.config_dir)}"
+            f"{words_to_paste(config_dir=record.config_dir)}"
         )
     settings = settings_of_record(record)
-    plan = make_plan(record.arguments, settings, record.seeds, record.config_dir, check=check, storage=record.storage)
+    plan = make_plan(
+        record.arguments,
+        settings,
+        record.seeds,
+        record.config_dir,
+        check=check,
+        storage=record.storage,
+        later=record.later,
+    )
     if change := changed(record, plan.record):
         raise ConfigError(f"the sweep was planned with another config: {change}; put it back, or begin a new sweep")
     with _planning(folder):
-        go_on(folder, plan)
+        add_missing(folder, plan)
 
 
-def go_on(folder: Path, plan: Plan) -> None:
+def add_missing(folder: Path, plan: Plan) -> None:
     """Put the rows into the ledger that are not there: all of them, or those that were not when planning stopped.
 
     What a process that was killed while it planned has left is made again.
@@ -171,14 +196,23 @@ def go_on(folder: Path, plan: Plan) -> None:
 
 
 def make_plan(
-    own: list[str], settings: Settings, seeds: list[int], config_dir: str | None, *, check: Check, storage: str | None
+    own: list[str],
+    settings: Settings,
+    seeds: list[int],
+    config_dir: str | None,
+    *,
+    check: Check,
+    storage: str | None,
+    later: dict[str, Any],
 ) -> Plan:
     """Check all that the overrides `own` of the trials ask for, and write nothing.
+
+    `later` are keys that the sweep was planned without; see `Record`.
 
     Raises:
         ConfigError: see `planned`.
     """
-    space, swept_seeds = split_seeds(space_of(own, settings, config_dir))
+    space, swept_seeds = split_seeds(space_of([*own, *later_overrides(later)], settings, config_dir))
     seeds = swept_seeds or seeds
     is_grid = settings.sampler == "grid" or (settings.sampler is None and space.is_discrete)
     if is_grid and not space.is_discrete:
@@ -193,7 +227,7 @@ def make_plan(
     if len(refused) == len(checked):
         all_of_them = f" (as all {len(refused)} points of the sweep)" if len(refused) > 1 else ""
         raise ConfigError(f"{refused[0][0]}: {refused[0][1]}{all_of_them}".removeprefix(": "))
-    configs = [config for _, config, problem in checked if problem is None]
+    configs = [without(config, list(later)) for _, config, problem in checked if problem is None]
     for config in configs:
         directions_of(settings.objectives, config)  # which refuses objectives that are none
     good = [point for point, _, problem in checked if problem is None] if is_grid else [None] * settings.trials
@@ -259,7 +293,7 @@ def _checked(
     overrides = [*space.fixed, *space.overrides(point), f"seed={seed}"]
     plain, kept = composed(overrides, config_dir, check)
     if "checkpoint" not in (plain.get("callbacks") or {}):
-        raise ConfigError("callbacks.checkpoint is needed in a sweep: trials go on from it; do not take it away")
+        raise ConfigError("callbacks.checkpoint is needed in a sweep: trials are resumed from it; do not remove it")
     return kept, refusal(plain)
 
 

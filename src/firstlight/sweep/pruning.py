@@ -9,7 +9,6 @@ from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from firstlight.errors import ConfigError, RunError
 from firstlight.output import note
 from firstlight.sweep.ledger import Ledger
-from firstlight.sweep.storage import explained
 from firstlight.training.module import PretrainingModule
 from firstlight.training.trainer import Trainer
 
@@ -46,10 +45,10 @@ class Pruning(pl.Callback):
                 if self.is_silent:
                     return False
                 self.trial = self.ledger.trial(self.number, pruner_of(self.ledger.record.settings, trainer))
-            with explained(str(self.sweep)):
-                assert self.ledger is not None
+            assert self.ledger is not None
+            with self.ledger.used():
                 reported = self.ledger.frozen(self.number).intermediate_values
-                if step not in reported:  # a run that goes on evaluates again what was not saved
+                if step not in reported:  # a resumed run evaluates again what was not saved
                     self.trial.report(loss, step)
                 hopeless = self.trial.should_prune()
                 if hopeless and step < trainer.max_steps:
@@ -57,7 +56,7 @@ class Pruning(pl.Callback):
                     return True
         except (RunError, ConfigError) as error:
             self.has_failed = True
-            note(f"nothing more is reported to the sweep, training goes on ({error})")
+            note(f"nothing more is reported to the sweep; training continues ({error})")
         return False
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -72,6 +71,6 @@ def pruner_of(settings: dict[str, object], trainer: Trainer) -> BasePruner:
     if settings["pruner"] == "median":
         return MedianPruner(n_startup_trials=2, n_warmup_steps=wait)
     if settings["pruner"] == "hyperband":
-        least = max(wait, trainer.eval_every_n_steps)
+        least = max(wait, trainer.clock.eval_every_n_steps)
         return HyperbandPruner(min_resource=min(least, trainer.max_steps), max_resource=trainer.max_steps)
     return NopPruner()

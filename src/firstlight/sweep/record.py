@@ -9,10 +9,11 @@ from omegaconf import OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
 from firstlight.compose.compose import parse_overrides, slug
-from firstlight.config import check_config
+from firstlight.config import Seed, check_config
 from firstlight.errors import ConfigError, one_line, shorten
 from firstlight.files import replace_text
 from firstlight.interpolation import as_data
+from firstlight.runs.later_keys import LATER_SECTIONS, METRICS, lacking
 from firstlight.runs.plain_yaml import dump_plain_yaml, read_plain_yaml
 from firstlight.sweep.settings import Settings, directions_of
 from firstlight.sweep.space import Space, space_of
@@ -34,7 +35,7 @@ class Record:
     """A config of its trials as it was planned, to say what has changed if it is another one later."""
     settings: dict[str, Any]
     n_trials: int
-    seeds: list[int]
+    seeds: list[Seed]
     version: str
     storage: str | None = None
     digests: list[str] = field(default_factory=list)
@@ -42,6 +43,11 @@ class Record:
     format: int = FORMAT
     working_folder: str | None = None
     """The folder that relative paths in `arguments` are from; None: not known (of an earlier version)."""
+
+    @property
+    def later(self) -> dict[str, Any]:
+        """The keys that came later than the version that planned it, with what that version did."""
+        return lacking(self.config)
 
     def write(self, folder: Path) -> None:
         replace_text(folder / RECORD, dump_plain_yaml(vars(self)))
@@ -67,7 +73,7 @@ def read_record(folder: Path) -> Record:
         raise ConfigError(f"{folder / RECORD}: the file of another program: it is no sweep of firstlight's")
     if record is None or record.format != FORMAT:
         raise ConfigError(
-            f"{folder / RECORD}: written by firstlight {shorten(str(version))}, which this one cannot go on"
+            f"{folder / RECORD}: written by firstlight {shorten(str(version))}; this version cannot resume it"
         )
     try:
         TypeAdapter(Record).validate_json(json.dumps(content), strict=True)
@@ -96,7 +102,19 @@ def _check_arguments(record: Record) -> None:
 
 def space_of_record(record: Record) -> Space:
     """The space of a sweep that was planned, without its seeds."""
-    return split_seeds(space_of(record.arguments, settings_of_record(record), record.config_dir))[0]
+    own = [*record.arguments, *later_overrides(record.later)]
+    return split_seeds(space_of(own, settings_of_record(record), record.config_dir))[0]
+
+
+def later_overrides(later: dict[str, Any]) -> list[str]:
+    """The overrides that make trials of today comparable with those of an earlier version."""
+    found = []
+    for key, value in later.items():
+        if key in LATER_SECTIONS:
+            found.append(f"~{key}")
+        elif key != METRICS:  # whose default is what there was before it could be chosen
+            found.append(f"++{key}={json.dumps(value)}")
+    return found
 
 
 def settings_of_record(record: Record) -> Settings:

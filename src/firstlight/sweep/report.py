@@ -13,15 +13,19 @@ from rich.table import Table
 from firstlight.console import SafeConsole
 from firstlight.errors import ConfigError, one_line
 from firstlight.output import say
-from firstlight.overrides import command, named, setting
+from firstlight.overrides import command, named
 from firstlight.runs.metrics_file import FILE_NAME, read_rows
 from firstlight.sweep.ledger import STATES, Ledger, Row
 from firstlight.sweep.record import trial_overrides
+from firstlight.sweep.storage import named_storage
 
 
 @dataclass(frozen=True)
 class Point:
-    """A point of the space and its repetitions; `means` and `spreads` (standard deviations) are of the objectives."""
+    """A point of the space and its repetitions; `means` and `spreads` (standard deviations) are of the objectives.
+
+    It is whole when all its repetitions are done, and what they came to is a number: only such points are ever best.
+    """
 
     overrides: list[str]
     rows: list[Row]
@@ -31,7 +35,12 @@ class Point:
 
     @property
     def is_whole(self) -> bool:
-        return len(self.means) > 0 and sum(row.state == "done" for row in self.rows) == self.n_seeds
+        n_done = sum(row.state == "done" for row in self.rows)
+        return len(self.means) > 0 and all(map(math.isfinite, self.means)) and n_done == self.n_seeds
+
+    def rank(self, sign: int) -> tuple[bool, float]:
+        """The lower, the better: whole points by the mean of the first objective times its `sign`, then the others."""
+        return not self.is_whole, sign * self.means[0] if self.means and math.isfinite(self.means[0]) else math.inf
 
 
 def current(rows: list[Row]) -> list[Row]:
@@ -52,10 +61,15 @@ def points(rows: list[Row], objectives: list[str], signs: list[int], n_seeds: in
         done = [row for row in members if row.state == "done"]
         values = [[row.metrics[name] for row in done] for name in objectives]
         means = [statistics.mean(v) for v in values] if done else []
-        spreads = [statistics.stdev(v) if len(v) > 1 else None for v in values] if done else []
+        spreads = [_spread(v) for v in values] if done else []
         overrides = next((row.overrides for row in members if row.overrides), [])
         found.append(Point(overrides, members, n_seeds, means, spreads))
-    return sorted(found, key=lambda p: (not p.is_whole, signs[0] * p.means[0] if p.means else math.inf))
+    return sorted(found, key=lambda point: point.rank(signs[0]))
+
+
+def _spread(values: list[float]) -> float | None:
+    """Their standard deviation; None of one, or where there is none."""
+    return statistics.stdev(values) if len(values) > 1 and all(map(math.isfinite, values)) else None
 
 
 def best_points(rows: list[Row], objectives: list[str], signs: list[int], n_seeds: int) -> list[Point]:
@@ -82,15 +96,15 @@ def opening(ledger: Ledger) -> str:
 
 def begins(row: Row, ledger: Ledger) -> str:
     run = ledger.run_of(row)
-    goes_on = run is not None and (run / "checkpoints").is_dir()
-    return f"trial {row.number}: {row.name}{' (goes on)' if goes_on else ''}"
+    is_resumed = run is not None and (run / "checkpoints").is_dir()
+    return f"trial {row.number}: {row.name}{' (resumed)' if is_resumed else ''}"
 
 
 def ends(row: Row, rows: list[Row]) -> str:
     rows = current(rows)
     result = row.error or ", ".join(f"{k} {row.metrics[k]:.4f}" for k in ("val/loss",) if k in row.metrics)
     if row.state == "planned":
-        return f"trial {row.number}: stopped, to be continued"
+        return f"trial {row.number}: stopped, to be resumed"
     left = [r for r in rows if r.state in ("planned", "running")]
     time_left = f", {len(left)} left{_about(rows)}" if left else ""
     return f"trial {row.number}: {row.state} in {row.seconds:.0f} s: {result}{time_left}"
@@ -110,13 +124,13 @@ def _about(rows: list[Row]) -> str:
 def whereabouts(ledger: Ledger) -> str:
     rows = current(ledger.rows())
     done = sum(row.state in ("done", "pruned") for row in rows)
-    return f"{done} of {len(rows)} trials are done; go on with: {resuming(ledger, 'resume')}"
+    return f"{done} of {len(rows)} trials are done; resume with: {resuming(ledger, 'resume')}"
 
 
 def resuming(ledger: Ledger, action: str) -> str:
     """The command that resumes a sweep, or retries what failed, with what only a command may name."""
     record = ledger.record
-    storage = [setting("storage", record.storage)] if record.storage else []
+    storage = [named_storage(record.storage)] if record.storage else []
     return command("sweep", action, named("folder", str(ledger.folder)), *storage, config_dir=record.config_dir)
 
 

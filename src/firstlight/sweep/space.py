@@ -48,7 +48,12 @@ class Parameter:
         if self.values is not None:
             return text in self.values.values()
         key, _, value = text.partition("=")
-        return key == self.key and _NUMBER.fullmatch(value) is not None
+        if key != self.key or _NUMBER.fullmatch(value) is None:
+            return False
+        assert isinstance(self.distribution, FloatDistribution | IntDistribution)
+        low, high = (self.override(end).partition("=")[2] for end in (self.distribution.low, self.distribution.high))
+        is_whole = isinstance(self.distribution, FloatDistribution) or value.removeprefix("-").isdecimal()
+        return is_whole and float(low) <= float(value) <= float(high)
 
     def ends(self) -> list[Any]:
         """Values that stand for all: every choice, or of an interval the ends and what lies between."""

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import optuna
 from omegaconf import OmegaConf
@@ -26,7 +27,7 @@ from firstlight.errors import ConfigError, RunError, hide, one_line, printable, 
 from firstlight.files import locked, replacing, separate, sync_folder, temporary_of
 from firstlight.interpolation import only_variables
 from firstlight.output import note
-from firstlight.overrides import setting
+from firstlight.overrides import ready, words_to_paste
 
 DATABASE, LOCK = "sweep.db", ".sweep.lock"
 TOLD = "FIRSTLIGHT_SWEEP_STORAGE"
@@ -46,7 +47,7 @@ def storage_url(folder: Path, storage: str | None) -> str:
         ConfigError: one leads nowhere.
     """
     if storage is None:
-        return f"sqlite:///{(folder / DATABASE).absolute()}"
+        return address_of(folder / DATABASE)
     try:
         with only_variables(None):  # the user's own command has named it
             url = str(OmegaConf.create({"storage": storage}).storage)
@@ -66,11 +67,18 @@ def check_told(folder: Path, storage: str | None, told: str | None) -> None:
         ConfigError: it does not.
     """
     if storage is not None and storage != told:
-        again = shlex.quote(setting("storage", storage))
         raise ConfigError(
             f"{folder}: its sweep.yaml names a ledger elsewhere, which is only opened if your command names it, too: "
-            f"{printable(again)}"
+            f"{printable(words_to_paste(named_storage(storage)))}"
         )
+
+
+def named_storage(storage: str) -> str:
+    """The override with which a command names the storage of a record, ready for Hydra's grammar.
+
+    References in it to the environment stay what they are: it is compared with the record as it is typed.
+    """
+    return ready(f"storage={storage}")
 
 
 def backup_of(file: Path) -> Path:
@@ -83,7 +91,31 @@ def open_file(file: Path) -> RDBStorage:
     for part in _parts(file):
         separate(part)
     connect = partial(_connected, file, "rwc", timeout=PATIENCE)
-    return RDBStorage(f"sqlite:///{DATABASE}", engine_kwargs={"creator": connect})
+    return _of_optuna(address_of(file), f"sqlite:///{DATABASE}", {"creator": connect})
+
+
+def _of_optuna(address: str, url: str, engine_kwargs: dict[str, Any]) -> RDBStorage:
+    """Optuna's storage; `address` is what other programs know it by.
+
+    Raises:
+        ConfigError: its tables are those of another version of Optuna.
+    """
+    try:
+        return RDBStorage(url, engine_kwargs=engine_kwargs)
+    except RuntimeError as error:
+        if "storage upgrade" in str(error):  # as Optuna says what is to be done
+            which, way_out = "an older", shlex.join(["optuna", "storage", "upgrade", "--storage", address])
+        else:
+            which, way_out = "a newer", "pip install -U optuna"
+        raise ConfigError(
+            f"the ledger of the sweep was written by {which} version of Optuna than {optuna.__version__}, which is "
+            f"installed; to use it: {way_out}"
+        ) from None
+
+
+def address_of(file: Path) -> str:
+    """The database `file` for Optuna."""
+    return f"sqlite:///{file.absolute()}"
 
 
 def close(storage: RDBStorage) -> None:
@@ -140,7 +172,7 @@ def open_storage(folder: Path, storage: str | None) -> RDBStorage:
     url = storage_url(folder, storage)
     options = {"connect_args": {"timeout": PATIENCE}} if url.startswith("sqlite") else {"pool_pre_ping": True}
     try:
-        return RDBStorage(url.replace("{", "{{").replace("}", "}}"), engine_kwargs=options)  # Optuna formats it
+        return _of_optuna(url, url.replace("{", "{{").replace("}", "}}"), options)  # Optuna formats it
     except ImportError as error:
         raise ConfigError(
             f"sweep.storage: {url.partition(':')[0]} needs a driver (pip install 'firstlight[postgresql]'; "
@@ -164,7 +196,7 @@ def open_copy(file: Path) -> RDBStorage:
         file = backup_of(file)
     with explained(str(file)):
         copy = partial(_read, file)
-        return RDBStorage(f"sqlite:///{DATABASE}", engine_kwargs={"creator": copy, "poolclass": StaticPool})
+        return _of_optuna(address_of(file), f"sqlite:///{DATABASE}", {"creator": copy, "poolclass": StaticPool})
 
 
 def _read(file: Path) -> sqlite3.Connection:
@@ -283,7 +315,7 @@ def restore(file: Path) -> None:
                 part.replace(part.with_name(f"{part.name}.damaged"))
         with replacing(file, "wb") as copy, backup.open("rb") as original:
             shutil.copyfileobj(original, copy)
-    note(f"{file}: {problem}: going on with its backup, of the last trial that changed")
+    note(f"{file}: {problem}: using its backup, of the last trial that changed")
 
 
 def _writable(file: Path) -> sqlite3.Connection:

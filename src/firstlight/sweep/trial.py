@@ -32,6 +32,8 @@ from firstlight.training.stopping import StopSignals
 Train = Callable[[list[str]], int]
 """`firstlight train` with these words, in the process it is called in; its exit code."""
 PRELOADED = ("firstlight.cli", "firstlight.compose.compose", "firstlight.commands.train", "firstlight.sweep.pruning")
+LONGEST_ERROR = 1000
+"""Characters of what is kept of a trial's error: all that firstlight says, and nearly all that libraries do."""
 GRACE = 60.0
 """Seconds that a trial which was asked to stop has for its step and its checkpoint."""
 
@@ -45,7 +47,7 @@ class Ended:
 
 
 def make_trial(sweep: Path, number: int, train: Train) -> Ended:
-    """Train the row `number`, which this process has taken; or go on where its run was when it was ended.
+    """Train the row `number`, which this process has taken; or resume its run where it was ended.
 
     `train` is called in a process of its own.
 
@@ -66,7 +68,7 @@ def _made(ledger: Ledger, row: Row, train: Train) -> Ended:
     timeout = settings_of_record(ledger.record).timeout
     is_over = False
     try:
-        make_way(folder, can_go_on=build(ledger.record.config["order"], "order").resumable)
+        make_way(folder, is_resumable=build(ledger.record.config["order"], "order").resumable)
         _make_folder_of(log)
         start, began = log.stat().st_size if log.exists() else 0, time.perf_counter()
         with StopSignals() as signals:
@@ -75,7 +77,7 @@ def _made(ledger: Ledger, row: Row, train: Train) -> Ended:
         if signals.received and exit_code != 0:
             ledger.note(row.number, seconds=seconds)
             return Ended("planned", signals.received)
-        if ledger.row(row.number).worker != row.worker:  # it was silent for long, and was held for dead
+        if ledger.row(row.number).worker != row.worker:  # it was silent for long, and was presumed dead
             is_over = True
             raise RunError(f"{folder}: another worker has taken this trial over; its result is not written down twice")
         state = _finish(ledger, row, exit_code, seconds, _last_line(log, start), timeout if is_late else None)
@@ -122,7 +124,7 @@ def _started(ledger: Ledger, row: Row, train: Train, log: Path) -> BaseProcess:
 
 
 def arguments(record: Record, row: Row, sweep: Path) -> list[str]:
-    """The command line of a trial, after `firstlight train`, as it would be typed; the same again goes on with it."""
+    """The command line of a trial, after `firstlight train`, as it is typed; given again, it resumes the trial."""
     words = [typed(word, record.config_dir) for word in trial_overrides(record, row.overrides, row.seed)]
     place = [setting("output_dir", str(inside(sweep, row.folder).absolute())), "resume=auto"]
     return [*words, *place, *(["--config-dir", record.config_dir] if record.config_dir else [])]
@@ -133,7 +135,7 @@ def _ask(process: BaseProcess, signum: int) -> None:
         os.kill(process.pid, signum)
 
 
-def make_way(folder: Path, *, can_go_on: bool) -> None:
+def make_way(folder: Path, *, is_resumable: bool) -> None:
     """Wait until a process whose sweep has died has let go of the run, and remove one that cannot be resumed.
 
     A folder that is not a run yet stays: the command of the trial begins it again.
@@ -147,7 +149,7 @@ def make_way(folder: Path, *, can_go_on: bool) -> None:
         if (folder / LOCK).exists() or (folder / CONFIG).is_file():
             with locked(folder / LOCK, timeout=GRACE):
                 is_run, is_over = (folder / CONFIG).is_file(), (folder / WEIGHTS).is_file()
-                if is_run and not is_over and not can_go_on:  # of an order without a position
+                if is_run and not is_over and not is_resumable:  # of an order without a position
                     shutil.rmtree(folder, ignore_errors=True)
     except Timeout:
         raise RunError(f"{folder}: another process is writing this run; wait for its end, or stop it") from None
@@ -170,7 +172,7 @@ def _finish(
     assert run is not None
     names = ledger.record.settings["objectives"]
     if timeout is not None and exit_code != 0:
-        error = f"stopped after {timeout:g} s (sweep.timeout); retry goes on with it"
+        error = f"stopped after {timeout:g} s (sweep.timeout); retry resumes it"
     elif exit_code != 0:
         error = _reason(exit_code, last_line)
     else:
@@ -213,7 +215,7 @@ def _reason(exit_code: int | None, last_line: str) -> str:
     if exit_code is not None and exit_code < 0:
         return ended_by(-exit_code)
     if exit_code is not None and exit_code > 128:
-        return f"stopped by {name_of(exit_code - 128)}; retry goes on with it"
+        return f"stopped by {name_of(exit_code - 128)}; retry resumes it"
     return last_line or f"ended with exit code {exit_code}"
 
 
@@ -222,8 +224,8 @@ def _last_line(log: Path, start: int) -> str:
     if not log.exists():
         return ""
     with log.open("rb") as file:
-        file.seek(start)
-        text = file.read()[-20000:].decode("utf-8", errors="replace")
+        file.seek(max(start, log.stat().st_size - 20000))
+        text = file.read(20000).decode("utf-8", errors="replace")
     lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
     told = [line.removeprefix("firstlight: ") for line in lines if line.startswith("firstlight: ")]
-    return shorten((told or lines or [""])[0 if told else -1], 250)
+    return shorten((told or lines or [""])[0 if told else -1], LONGEST_ERROR)

@@ -1,16 +1,20 @@
 """`compile: true`: torch.compile of the model, for the passes of training and of evaluation."""
 
 import time
-from contextlib import suppress
+from typing import TYPE_CHECKING
 
-import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from firstlight.errors import shorten
+from firstlight.output import tell
+from firstlight.training.callbacks.base import Callback
 from firstlight.training.module import PretrainingModule
 from firstlight.training.trainer import Trainer
+
+if TYPE_CHECKING:  # a plan has this callback in it
+    from firstlight.training.plan import Plan
 
 
 def check_compiler(device: torch.device) -> None:
@@ -29,7 +33,7 @@ def check_compiler(device: torch.device) -> None:
         ) from error
 
 
-class Compilation(pl.Callback):
+class Compilation(Callback):
     """Compiles the model's hidden states when training begins: its parameters keep their names, and decoding, which
     calls the model itself, is not compiled. Nor is the loss, which is few and large operations.
 
@@ -41,10 +45,12 @@ class Compilation(pl.Callback):
 
     def __init__(self) -> None:
         self.seconds = 0.0
-        """That it took."""
+        """Compile time."""
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(trainer, Trainer) and isinstance(pl_module, PretrainingModule)
+    def check(self, plan: "Plan") -> None:
+        check_compiler(plan.trainer.strategy.root_device)
+
+    def on_train_start(self, trainer: Trainer, pl_module: PretrainingModule) -> None:
         began, data = time.perf_counter(), pl_module.data
         torch.compiler.reset()  # of another run in this process, whose shapes count against a limit
         compiled = torch.compile(pl_module.model.hidden, fullgraph=True, dynamic=False)
@@ -63,5 +69,4 @@ class Compilation(pl.Callback):
         pl_module.zero_grad(set_to_none=True)
         self.seconds = time.perf_counter() - began
         if trainer.is_global_zero:
-            with suppress(OSError):  # a closed pipe
-                print(f"compiled in {self.seconds:.1f} s", flush=True)
+            tell(f"compiled in {self.seconds:.1f} s")

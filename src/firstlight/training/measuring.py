@@ -1,13 +1,12 @@
 """A checkpoint, and what it takes to measure it: its text, cut as in training, and a trainer that only evaluates."""
 
+from contextlib import suppress
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from firstlight.checkpoints.checkpoint import Checkpoint
-from firstlight.checkpoints.find import checkpoints_of
-from firstlight.checkpoints.manifest import MANIFEST, read_manifest
 from firstlight.config import blame, build, check_node
 from firstlight.data.datamodule import TextDataModule
 from firstlight.data.files import MissingFileError
@@ -18,55 +17,49 @@ from firstlight.model.base import LanguageModel
 from firstlight.runs.places import MOVED, data_with_files, is_there, run_of
 from firstlight.runs.run_folder import read_config
 from firstlight.training.cluster import OwnProcesses
+from firstlight.training.same_text import OtherTextError, check_same, fingerprint_of
 from firstlight.training.trainer import quiet, refusal
 
 
 def text_of(loaded: Checkpoint, model: LanguageModel, split: str, data: dict[str, Any] | None = None) -> TextDataModule:
     """The text to measure `model` on, in windows: that of the section `data`, or null its own; of "all" uncut.
 
-    A section without a `_target_` says where its own text is now: then that is checked to be the same.
+    A section without a `_target_` says where its own text is now. Its own text is checked to be the same.
 
     Raises:
-        ConfigError: it is not available, is another one, has no such split, or its windows are too long.
+        OtherTextError: its own text has changed.
+        ConfigError: it is not available, has no such split, or its windows are too long.
     """
-    has_moved = data is not None and "_target_" not in data
-    section = own_data(loaded) | (data or {}) if data is None or has_moved else data
+    given = data or {}
+    is_own = "_target_" not in given
+    section = own_data(loaded) | given if is_own else given
     section = {"context_length": model.context_length, **section}
     check_node("data", section, TextDataModule)
-    try:
+
+    def cut(stage: str | None) -> TextDataModule:
         text: TextDataModule = build(section, "data")(tokenizer=loaded.build_tokenizer(), order=SeededOrder(seed=0))
-        if has_moved:
-            _check_same(loaded, section)
-        text.setup("all" if split == "all" else None)
+        text.setup(stage)
+        return text
+
+    try:
+        text = cut("all" if split == "all" else None)
+        if is_own:
+            known = fingerprint_of(loaded.path)
+            if known is None:
+                text.notes.append(f"whether this is the text that {loaded.path} was trained on is not known")
+            else:
+                check_same(cut(None) if split == "all" else text, known, loaded.path)
         if split not in text.windows:
             raise ValueError("there is no test split: train with data.test_ratio=0.1, or give it with data=...")
         if text.context_length > model.context_length:
             raise ValueError(f"context_length must not be above the model's ({model.context_length})")
     except MissingFileError as error:
         raise ConfigError(f"data: {error}{MOVED if data is None else ''}") from error
+    except OtherTextError:
+        raise
     except (ValueError, TypeError, OSError) as error:
         raise blame("data", error) from error
     return text
-
-
-def _check_same(loaded: Checkpoint, section: dict[str, Any]) -> None:
-    """Refuse a text that is not the one `loaded` was trained on, as far as a checkpoint of its run tells.
-
-    Raises:
-        ConfigError: it is another one.
-    """
-    run = run_of(loaded.path)
-    manifests = [loaded.path, *(reversed(checkpoints_of(run)) if run is not None else [])]
-    known = next((read_manifest(folder) for folder in manifests if (folder / MANIFEST).is_file()), None)
-    if known is None:
-        return
-    text: TextDataModule = build(section, "data")(tokenizer=loaded.build_tokenizer(), order=SeededOrder(seed=0))
-    text.setup()
-    if text.fingerprint()["sha256"] != known.fingerprint.get("sha256"):
-        raise ConfigError(
-            f"data: this is another text than {loaded.path} was trained on (its sha256 differs); to measure on another "
-            "one choose it: data=text data.path=..."
-        )
 
 
 def own_data(loaded: Checkpoint) -> dict[str, Any]:
@@ -82,13 +75,14 @@ def own_data(loaded: Checkpoint) -> dict[str, Any]:
     run = run_of(loaded.path)
     if run is None:
         return as_values(section)
-    found = data_with_files(as_values(section), run)
-    paths = {key: value for key, value in found.items() if isinstance(value, str | list) and not key.startswith("_")}
-    gone = [key for key, value in paths.items() if not is_there(value)]
+    newer: Any = None
+    with suppress(ConfigError):  # damaged: the checkpoint has its own
+        newer = read_config(run).get("data")
     # The config of the run is newer than its checkpoints: since then it may have been resumed with data.path=...
-    newer = read_config(run).get("data") if gone else None
-    told = newer if isinstance(newer, dict) else {}
-    return found | {key: told[key] for key in gone if isinstance(told.get(key), str | list)}
+    told = data_with_files(as_values(newer), run) if isinstance(newer, dict) else {}
+    paths = {key: value for key, value in told.items() if isinstance(section.get(key), str | list) and key[0] != "_"}
+    found = data_with_files(as_values(section), run)
+    return found | {key: value for key, value in paths.items() if is_there(value)}
 
 
 def evaluation_trainer(accelerator: str, precision: str) -> pl.Trainer:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from firstlight.checkpoints.checkpoint import with_tied_names
 from firstlight.checkpoints.folder_io import RECORD
-from firstlight.data.datamodule import Batch, TextDataModule
+from firstlight.data.datamodule import Batch, Loader, TextDataModule
 from firstlight.errors import DivergedError
 from firstlight.loss.base import Loss
 from firstlight.metrics.base import Metric
@@ -21,13 +21,14 @@ from firstlight.metrics.measured import direction_of
 from firstlight.model.base import LanguageModel
 from firstlight.optim.base import Schedule
 from firstlight.training.evaluation import EvaluationModule
-from firstlight.training.late_check import LateCheck, StepRecord, handles_scaling
-from firstlight.training.micro_batches import cut
-from firstlight.training.nonfinite import MOST_SKIPPED, describe, largest, worst_windows
+from firstlight.training.lightning import forget_end, scaler_of
+from firstlight.training.memory.micro_batches import cut
+from firstlight.training.nonfinite.description import describe, largest, worst_windows
+from firstlight.training.nonfinite.guard import Guard, OnNan
+from firstlight.training.nonfinite.late_check import StepRecord, handles_scaling
 from firstlight.training.trainer import Trainer
 
 OptimizerFactory = Callable[[LanguageModel], Optimizer]
-OnNan = Literal["stop", "skip"]
 
 
 class PretrainingModule(EvaluationModule):
@@ -35,9 +36,8 @@ class PretrainingModule(EvaluationModule):
 
     Logs `train/batch_loss` (in training mode, of the step's batches) and `grad_norm` (before clipping) every
     `log_every_n_steps`, and `train/...` and `val/...` (in evaluation mode) at every evaluation.
-    `config` is the composed config as plain data, for the checkpoint. A step whose loss or gradient is nan or inf is
-    not made (a GPU leaves it out itself, see `LateCheck`): the run stops, or with `on_nan="skip"` goes on, and logs
-    `skipped_steps`, how many there have been.
+    `config` is the composed config as plain data, for the checkpoint. With `on_nan="skip"` it also logs
+    `skipped_steps`, how many there have been (see `Guard`).
     """
 
     trainer: Trainer  # type: ignore[assignment]
@@ -59,14 +59,12 @@ class PretrainingModule(EvaluationModule):
         self.data, self.config = data, config
         self.loss = loss
         self.optimizer_factory, self.schedule = optimizer, scheduler
-        self.on_nan: OnNan = on_nan
-        self.skipped_steps, self.skipped_in_a_row = 0, 0
+        self.guard = Guard(on_nan, describe=self._describe, agree=self._largest_of_all)
         self.batches: list[Batch] = []
         self.batch_losses: list[Tensor] = []
         self.batch_weights: list[float] = []
         """Of this step's batches their share of its tokens, relative to that of batches of equal size."""
         self.grad_norm = torch.tensor(0.0)
-        self.late_check: LateCheck | None = None
         self.evaluated_step: int | None = None
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
@@ -74,6 +72,16 @@ class PretrainingModule(EvaluationModule):
         peak, max_steps = float(optimizer.param_groups[0]["lr"]), self.trainer.max_steps
         scheduler = LambdaLR(optimizer, lambda step: self.schedule.lr(step, max_steps=max_steps, peak=peak) / peak)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def train_dataloader(self) -> Loader:
+        """What is left of the run, as one pass: a run is only saved between two steps."""
+        clock = self.trainer.clock
+        done = self.trainer.global_step * clock.batches_per_step
+        return self.data.train_batches(start=done, stop=clock.total_batches)
+
+    def val_dataloader(self) -> list[Loader]:
+        """The two loaders of an evaluation: training windows in evaluation mode, then validation windows."""
+        return self.data.evaluations(is_untrained=lambda: self.trainer.global_step == 0)
 
     def on_train_start(self) -> None:
         if self.trainer.global_step == 0:
@@ -97,7 +105,8 @@ class PretrainingModule(EvaluationModule):
         Lightning divides by the number of batches, and DDP by the number of processes, as if all were of one size. With
         `drop_last=false` an epoch ends in a smaller batch, and a batch may not be a multiple of the processes.
         """
-        n_windows = self.data.step_windows(batch_idx // self.accumulated, self.accumulated)
+        step = batch_idx // self.accumulated + 1
+        n_windows = self.trainer.clock.windows_of(step)
         n_batches = self.accumulated * self.trainer.world_size
 
         def weight_of(part: Batch) -> float:
@@ -150,7 +159,7 @@ class PretrainingModule(EvaluationModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip by norm, and keep the norm; Lightning's own refuses a fused optimizer under mixed precision."""
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        scaler = scaler_of(self.trainer)
         if scaler is not None and handles_scaling(optimizer):
             scaler.unscale_(optimizer)  # Lightning leaves that to such an optimizer, whose step comes after the norm
         parameters = [p for p in self.all_parameters if p.grad is not None]
@@ -161,52 +170,22 @@ class PretrainingModule(EvaluationModule):
         if gradient_clip_val is not None:  # by a norm that is not finite it would spoil all of them
             norm = torch.where(self.grad_norm.isfinite(), self.grad_norm, 0.0)
             nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
-        step = self.trainer.global_step + 1
         losses = torch.stack(self.batch_losses)
+        step = self.trainer.global_step + 1
         record = StepRecord(step, [*self.batches], losses, self.grad_norm, parameters, norms)
-        if scaler is None and LateCheck.suits(optimizer, self.device):
-            self.late_check = self.late_check or self._late_check()
-            self.late_check.judge(record, optimizer)
-            return
-        # A gradient of 16-mixed overflows now and then: the scaler leaves out that step and scales by less.
-        numbers = [*losses.tolist(), *([float(self.grad_norm)] if scaler is None else [])]
-        if not self.trainer.agreed(int(not all(map(math.isfinite, numbers)))):
-            self.skipped_in_a_row = 0
-            return
-        self.skipped_steps, self.skipped_in_a_row = self.skipped_steps + 1, self.skipped_in_a_row + 1
-        if self.skipped_in_a_row > self.most_in_a_row:  # before the update: the weights are good
-            raise DivergedError(self._describe(record))
-        optimizer.zero_grad(set_to_none=True)  # without a gradient no weight and no moment changes
+        self.guard.judge(record, optimizer, scaler, self.device)
 
     @cached_property
     def all_parameters(self) -> list[nn.Parameter]:
         """The model's; to walk through its modules in every step takes longer than to clip a small one."""
         return list(self.model.parameters())
 
-    @property
-    def most_in_a_row(self) -> int:
-        """Steps in a row that may be left out."""
-        return 0 if self.on_nan == "stop" else MOST_SKIPPED
+    def _largest_of_all(self, number: Tensor) -> Tensor:
+        if self.trainer.world_size == 1:
+            return number
+        return self.trainer.strategy.reduce(number, reduce_op="max")
 
-    def _late_check(self) -> LateCheck:
-        def agree(number: Tensor) -> Tensor:
-            return self.trainer.strategy.reduce(number, reduce_op="max") if self.trainer.world_size > 1 else number
-
-        return LateCheck(self.device, most=self.most_in_a_row, in_a_row=self.skipped_in_a_row, agree=agree)
-
-    def settle(self, *, all_but: int = 0) -> None:
-        """Hear of the steps that the device has judged, but the last `all_but`.
-
-        Raises:
-            DivergedError: one of them was the end; the weights are those before it.
-        """
-        for record, in_a_row, has_ended in self.late_check.read(all_but=all_but) if self.late_check is not None else ():
-            self.skipped_in_a_row = in_a_row
-            self.skipped_steps += int(in_a_row > 0)
-            if has_ended:
-                raise DivergedError(self._describe(record))
-
-    def _describe(self, record: StepRecord) -> str:
+    def _describe(self, record: StepRecord, skipped: int) -> str:
         def token_losses(batch: Batch) -> Tensor:
             with torch.no_grad(), self.trainer.precision_plugin.forward_context():
                 return self.token_losses(batch)
@@ -224,31 +203,31 @@ class PretrainingModule(EvaluationModule):
                 token_losses,
                 self.data.tokenizer,
             ),
-            skipped=self.skipped_in_a_row - 1,
+            skipped=skipped,
         )
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         trainer = self.trainer
-        if trainer.at_step_end:
-            self.settle(all_but=0 if trainer.is_log_step else 1)  # what is evaluated has been heard of
+        if not trainer.at_step_end:
+            return
+        self.guard.settle(all_but=0 if trainer.is_log_step else 1)  # what is evaluated has been heard of
         if trainer.is_log_step:
             losses = torch.stack(self.batch_losses)
             mean = (losses * losses.new_tensor(self.batch_weights)).mean()  # over the tokens of this process's batches
             loss = trainer.strategy.reduce(mean, reduce_op="mean")
             trainer.collect({"train/batch_loss": float(loss), "grad_norm": float(self.grad_norm)})
-            if self.on_nan == "skip":
-                trainer.collect({"skipped_steps": self.skipped_steps})
-            if not trainer.is_eval_step(trainer.global_step):  # else the evaluation completes the row
-                trainer.flush()
-        if trainer.at_step_end:
-            self.batches.clear()
-            self.batch_losses.clear()
-            self.batch_weights.clear()
-            if not trainer.is_eval_step(trainer.global_step):
-                trainer.step_complete()
+            if self.guard.on_nan == "skip":
+                trainer.collect({"skipped_steps": self.guard.skipped})
+        self.batches.clear()
+        self.batch_losses.clear()
+        self.batch_weights.clear()
+        if not trainer.clock.is_eval_step(trainer.global_step):  # else the evaluation completes the row, and the step
+            trainer.flush()
+            trainer.step_complete()
 
     def on_validation_end(self) -> None:
         """After the callbacks': the samples and the figures of this evaluation are there."""
+        self.trainer.flush()
         if self.trainer.global_step > 0:
             self.trainer.step_complete()
 
@@ -263,7 +242,6 @@ class PretrainingModule(EvaluationModule):
         self.trainer.collect(self.metrics)
         for name, value in self.metrics.items():  # for callbacks that monitor a metric by name
             self.trainer.callback_metrics[name] = torch.tensor(value, dtype=torch.float64)
-        self.trainer.flush()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         metrics = self.metrics if self.evaluated_step == self.trainer.global_step else {}
@@ -271,7 +249,7 @@ class PretrainingModule(EvaluationModule):
             "config": self.config,
             "tokenizer": self.tokenizer_state,
             "metrics": dict(self.metrics),
-            "skipped_steps": [self.skipped_steps, self.skipped_in_a_row],
+            "skipped_steps": self.guard.state(),
             "manifest": {
                 "tokens": self.trainer.tokens_seen,
                 "monitor": self.trainer.monitor,
@@ -283,17 +261,16 @@ class PretrainingModule(EvaluationModule):
 
     @cached_property
     def tokenizer_state(self) -> dict[str, Any]:
-        """Of the tokenizer, which stays as it is; as the data does."""
+        """Cached: the tokenizer does not change during a run."""
         return self.data.tokenizer.state_dict()
 
     @cached_property
     def fingerprint(self) -> dict[str, int | str]:
-        """Of the data."""
+        """Cached: the data does not change during a run."""
         return self.data.fingerprint()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["state_dict"] = with_tied_names(self, checkpoint["state_dict"])
         self.metrics = dict(checkpoint[RECORD]["metrics"])
-        self.skipped_steps, self.skipped_in_a_row = checkpoint[RECORD]["skipped_steps"]
-        # A run that had reached its end says so; with a new max_steps it has not.
-        checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False
+        self.guard.load(checkpoint[RECORD]["skipped_steps"])
+        forget_end(checkpoint)  # with a new max_steps the run has not reached its end

@@ -3,18 +3,16 @@
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from multiprocessing import get_all_start_methods, get_context, get_start_method, parent_process, set_start_method
-from multiprocessing.connection import wait
+from multiprocessing import get_all_start_methods, get_context, get_start_method, set_start_method
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import firstlight
 from firstlight.files import open_to_append
-from firstlight.process_group import let_signals_through, signals_held
+from firstlight.process_group import end_with, let_signals_through, signals_held
 
 
 def start_server(modules: Sequence[str]) -> None:
@@ -44,7 +42,7 @@ def start_process(
     With `new_interpreter` nothing is shared: what hashing decides, for one, may be another thing there.
     """
     context = get_context("spawn") if new_interpreter else get_context("forkserver")
-    passed = (target, arguments, str(log), get_start_method(), dict(environment))
+    passed = (os.getpid(), target, arguments, str(log), get_start_method(), dict(environment))
     process = context.Process(target=_child, args=passed)
     with signals_held():
         process.start()
@@ -64,6 +62,7 @@ def run_command(words: Sequence[str]) -> int:
 
 
 def _child(
+    parent: int,
     target: Callable[..., int],
     arguments: Sequence[Any],
     log: str,
@@ -71,7 +70,7 @@ def _child(
     environment: dict[str, str],
 ) -> None:
     let_signals_through()
-    _stop_with_parent()
+    end_with(parent, signal.SIGTERM)  # in good order
     with open_to_append(Path(log), "ab") as output:
         for descriptor in (1, 2):
             os.dup2(output.fileno(), descriptor)
@@ -79,15 +78,3 @@ def _child(
     os.environ.clear()
     os.environ.update(environment)
     sys.exit(target(*arguments))
-
-
-def _stop_with_parent() -> None:
-    """End in good order, as SIGTERM does it, as soon as nobody waits for this process any more."""
-    parent = parent_process()
-    assert parent is not None
-
-    def stop() -> None:
-        wait([parent.sentinel])
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=stop, daemon=True).start()

@@ -1,6 +1,5 @@
 """What a run says of itself when it begins, when it is interrupted, and when it is done."""
 
-import shlex
 from pathlib import Path
 
 import torch
@@ -8,28 +7,30 @@ from rich.filesize import decimal
 
 from firstlight.checkpoints.find import checkpoints_of
 from firstlight.data.datamodule import TextDataModule
+from firstlight.errors import printable, shell_word
 from firstlight.metrics.perplexity import perplexity
-from firstlight.model.base import LanguageModel
 from firstlight.overrides import command, program, setting
-from firstlight.training.micro_batches import n_parts_of
+from firstlight.training.memory.micro_batches import n_parts_of
 from firstlight.training.module import PretrainingModule
+from firstlight.training.plan import Plan
 from firstlight.training.trainer import Trainer
 
 
-def opening(folder: Path, model: LanguageModel, data: TextDataModule, trainer: Trainer, moments: int) -> str:
-    """The run's folder, model, data and length; the optimizer keeps `moments` numbers."""
-    # Weights, gradients and moments, in float32; activations come on top.
-    memory = decimal(4 * (2 * model.n_parameters + moments))
+def opening(plan: Plan) -> str:
+    """The run's folder, model, data and length."""
+    model, data, trainer = plan.network, plan.data, plan.trainer
+    # Weights, gradients and the optimizer's state, in float32; activations come on top.
+    memory = decimal(4 * (2 * model.n_parameters + plan.sizes.n_optimizer))
     device, encoding = trainer.strategy.root_device, data.tokenizer.encoding
     return (
-        f"run    {folder}\n"
+        f"run    {printable(str(trainer.folder))}\n"
         f"model  {type(model).__name__}, {model.n_parameters:,} parameters ({memory} to train, activations apart)\n"
         f"data   {type(data).__name__}, {encoding.name} tokenizer, {encoding.n_vocab:,} ids\n"
         + "".join(f"       {line}\n" for line in data.summary().splitlines())
         + f"train  {trainer.max_steps:,} steps of {data.batch_size} x {data.context_length} tokens"
         f"{f' x {n}' if (n := trainer.accumulate_grad_batches) > 1 else ''}"
         f"{_in_parts(trainer)}"
-        f" ({_length(data, trainer.max_steps * trainer.accumulate_grad_batches)}), {device},"
+        f" ({_length(data, trainer.clock.total_batches)}), {device},"
         f" {trainer.precision}, CPU threads: {torch.get_num_threads()}"
     )
 
@@ -56,7 +57,7 @@ def whereabouts(folder: Path) -> str:
     """From where a run that did not get to its end can go on, and how."""
     saved = checkpoints_of(folder)
     if not saved:
-        return f"there is no checkpoint yet in {folder}"
+        return f"there is no checkpoint yet in {printable(str(folder))}"
     step = int(saved[-1].name.removeprefix("step_"))
     again = command("train", setting("resume", str(folder)))
     return f"the newest checkpoint is that of step {step}; go on with:\n{again}"
@@ -68,7 +69,7 @@ def closing(folder: Path, module: PretrainingModule, trainer: Trainer) -> str:
     return (
         f"\ndone: {trainer.global_step} steps, training loss {m['train/loss']:.3f}, "
         f"validation loss {m['val/loss']:.3f}, perplexity {perplexity(m['val/loss']):,.1f}\n"
-        f"run folder:   {folder}\n"
+        f"run folder:   {printable(str(folder))}\n"
         f"sample:       {sample} prompt='...'\n"
-        f"TensorBoard:  {program('tensorboard')} --logdir {shlex.quote(str(folder))}"
+        f"TensorBoard:  {program('tensorboard')} {shell_word(f'--logdir={folder}')}"
     )

@@ -5,19 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.callbacks import Callback, EarlyStopping
-from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
-
 from firstlight.checkpoints.checkpoint import load_plain
 from firstlight.checkpoints.find import CHECKPOINTS, checkpoints_of
 from firstlight.checkpoints.folder_io import RECORD
 from firstlight.checkpoints.manifest import TRAINING_STATE, WEIGHTS, Manifest, check_training_state, read_manifest
 from firstlight.data.datamodule import TextDataModule
 from firstlight.data.tokenizers.base import Tokenizer
-from firstlight.errors import ConfigError, DamagedError, FinishedError
+from firstlight.errors import ConfigError, DamagedError
 from firstlight.sources import load_checkpoint
 from firstlight.training.loggers.csv import FILE_NAME as METRICS
-from firstlight.training.trainer import Trainer
+from firstlight.training.same_text import check_same
 
 STATE_KEYS = {
     "global_step": int,
@@ -107,57 +104,14 @@ def check_resumable(resumed: Resumed, data: TextDataModule) -> None:
         raise ConfigError(
             "resume: a run with order=book cannot be continued: its place is the state of torch's global generator"
         )
+    check_same(data, resumed.manifest.fingerprint, resumed.checkpoint)
     now = data.fingerprint()
     for key, was in resumed.manifest.fingerprint.items():
         if now.get(key) != was:
-            change = f"{key} was {str(was)[:12]}, is {str(now.get(key))[:12]}"
-            is_text = "; this is another text than it was trained on" if key == "sha256" else ""
-            if is_text and resumed.manifest.fingerprint.get("train_windows") != now.get("train_windows"):
-                is_text += " (earlier versions read a folder's hidden files, too: list them in data.path)"
-            raise ConfigError(f"resume: the data has changed since {resumed.checkpoint} was saved: {change}{is_text}")
-
-
-def why_ended(resumed: Resumed, planned: Trainer, callbacks: list[Callback]) -> str | None:
-    """Why there is no step left to make, and what would change that; None if there is one.
-
-    Raises:
-        FinishedError: it has made more steps than it is to make now.
-    """
-    finished = (
-        f"the run in {resumed.run} is finished ({resumed.step} of {planned.max_steps} steps); "
-        "to train longer, raise trainer.max_steps"
-    )
-    if resumed.step > planned.max_steps:
-        raise FinishedError(f"resume: {finished}")
-    if resumed.step == planned.max_steps:
-        return finished
-    for stopping in (c for c in callbacks if isinstance(c, EarlyStopping)):
-        state = resumed.state["callbacks"].get(stopping.state_key, {})
-        reason = EarlyStoppingReason(state.get("stopping_reason", 0))
-        has_patience = reason == EarlyStoppingReason.PATIENCE_EXHAUSTED and state["wait_count"] < stopping.patience
-        if reason != EarlyStoppingReason.NOT_STOPPED and not has_patience:
-            return (
-                f"the run in {resumed.run} was stopped early, at step {resumed.step}; raise "
-                "callbacks.early_stopping.patience to go on, or take it away with '~callbacks.early_stopping'"
+            raise ConfigError(
+                f"resume: the data has changed since {resumed.checkpoint} was saved: {key} was {str(was)[:12]}, is "
+                f"{str(now.get(key))[:12]}"
             )
-    return None
-
-
-def keep_patience(callbacks: list[Callback]) -> None:
-    """Let EarlyStopping have the patience of today; Lightning's would take back the one it was saved with."""
-
-    def keep(stopping: EarlyStopping) -> None:
-        saved = stopping.load_state_dict
-
-        def load_state_dict(state_dict: dict[str, Any]) -> None:
-            reason = EarlyStoppingReason.NOT_STOPPED.value  # else the run would not go on
-            saved({**state_dict, "patience": stopping.patience, "stopping_reason": reason})
-
-        stopping.load_state_dict = load_state_dict
-
-    for callback in callbacks:
-        if isinstance(callback, EarlyStopping):
-            keep(callback)
 
 
 def change_of_rate(resumed: Resumed, now: float) -> str | None:
@@ -165,4 +119,4 @@ def change_of_rate(resumed: Resumed, now: float) -> str | None:
     was = resumed.rate
     if math.isclose(was, now, rel_tol=1e-6):
         return None
-    return f"the schedule is another one now: the learning rate goes from {was:.3g} to {now:.3g} at step {resumed.step}"
+    return f"the learning-rate schedule has changed: the rate goes from {was:.3g} to {now:.3g} at step {resumed.step}"

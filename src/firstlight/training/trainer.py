@@ -1,7 +1,6 @@
 """A Lightning Trainer that counts in optimizer steps: the length of a run, its evaluations, its log."""
 
 import logging
-import math
 import re
 import shutil
 import warnings
@@ -12,6 +11,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import callbacks
+from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.seed import isolate_rng
 from matplotlib.figure import Figure
 from pydantic import Field
@@ -21,7 +21,10 @@ from firstlight.checkpoints.folder_io import CheckpointFolderIO
 from firstlight.config import BatchSize, FinitePositive, Steps
 from firstlight.data.datamodule import TextDataModule
 from firstlight.errors import DivergedError, RunError, one_line
+from firstlight.training.callbacks.base import Callback
+from firstlight.training.clock import Clock
 from firstlight.training.cluster import OwnProcesses
+from firstlight.training.lightning import at_step_end, evaluate_when, leave_signals_alone, run_evaluation
 from firstlight.training.loggers.board import Board
 from firstlight.training.precision import Precision, resolve_precision
 from firstlight.training.stopping import Stopped, StopSignals
@@ -44,9 +47,8 @@ class Trainer(pl.Trainer):
     """Lightning's Trainer; its arguments are open but for `TAKEN`, and these are added or changed.
 
     Exactly one of `max_steps`, `max_epochs` and `max_tokens` is the length of the run. It is trained as one long pass
-    over `data`, so that accumulation never stops short at the end of an epoch.
-    `eval_every_n_steps`: evaluate after the steps n, 2n, ... and after the last one, and the untrained model as
-    step 0; with `eval_first_step` f after the steps f, f + n, ... instead.
+    over `data`, so that accumulation never stops short at the end of an epoch. What is due after which step is in
+    `clock`; the untrained model is evaluated as step 0.
     `micro_batch_size`: a device takes its share of a batch in parts of at most so many windows, or whole; `fit` puts a
     number in place of "auto".
 
@@ -73,14 +75,18 @@ class Trainer(pl.Trainer):
         num_nodes: Annotated[int, Field(gt=0, le=2**16)] = 1,
         **kwargs: Any,
     ) -> None:
-        _check_callbacks(kwargs.get("callbacks") or [])
-        lengths = {"max_steps": max_steps, "max_epochs": max_epochs, "max_tokens": max_tokens}
-        given = [name for name, value in lengths.items() if value is not None]
-        if len(given) != 1:
-            raise ValueError(
-                f"exactly one of max_steps, max_epochs and max_tokens must be set, not "
-                f"{' and '.join(given) or 'none'}; set the others to null"
-            )
+        given_callbacks: list[pl.Callback] = kwargs.get("callbacks") or []
+        _check_callbacks(given_callbacks)
+        self.clock = Clock.of(
+            data,
+            max_steps=max_steps,
+            max_epochs=max_epochs,
+            max_tokens=max_tokens,
+            batches_per_step=accumulate_grad_batches,
+            log_every_n_steps=log_every_n_steps,
+            eval_every_n_steps=eval_every_n_steps,
+            eval_first_step=eval_first_step,
+        )
         if taken := sorted(TAKEN & set(kwargs)):
             raise ValueError(f"{taken[0]} cannot be set: {TAKEN_BY}")
         if devices * num_nodes > data.batch_size:
@@ -88,22 +94,13 @@ class Trainer(pl.Trainer):
                 f"devices ({devices * num_nodes} in all) must be at most data.batch_size ({data.batch_size}): they "
                 "share the windows of a batch"
             )
-        self.data = data
-        self.log_every_n_steps: int  # set by Lightning
-        self.eval_every_n_steps, self.eval_first_step = eval_every_n_steps, eval_first_step
+        self.folder = Path(kwargs.pop("default_root_dir", None) or ".")
         self.micro_batch_size = None if micro_batch_size == "auto" else micro_batch_size
         self.pending_metrics: dict[str, float] = {}
-        steps = max_steps or 0
-        if max_epochs is not None:
-            steps = math.ceil(round(max_epochs * data.batches_per_epoch / accumulate_grad_batches, 6))
-        if max_tokens is not None:
-            per_step = data.batch_size * data.context_length * accumulate_grad_batches
-            steps = max_tokens // per_step
-            if steps == 0:
-                raise ValueError(f"max_tokens ({max_tokens}) must be at least {per_step}, the tokens of one step")
-        data.total_batches = steps * accumulate_grad_batches
+        self.texts: dict[str, str] = {}
+        """What was shown on the boards since the last row of the logs, by tag."""
         super().__init__(
-            max_steps=steps,
+            max_steps=self.clock.max_steps,
             max_epochs=-1,
             accumulate_grad_batches=accumulate_grad_batches,
             log_every_n_steps=log_every_n_steps,
@@ -116,6 +113,8 @@ class Trainer(pl.Trainer):
             check_val_every_n_epoch=None,
             val_check_interval=1,
             use_distributed_sampler=False,  # our order cuts global batches into shares itself
+            enable_progress_bar=any(isinstance(callback, callbacks.ProgressBar) for callback in given_callbacks),
+            enable_checkpointing=any(isinstance(callback, callbacks.Checkpoint) for callback in given_callbacks),
             plugins=[CheckpointFolderIO(), OwnProcesses(num_nodes)],
             **kwargs,
         )
@@ -124,53 +123,53 @@ class Trainer(pl.Trainer):
         """The last step of which nothing is lost."""
         self.failure: Exception | None = None
         """What a callback raised, or a process that gathers batches, until the step is finished and saved."""
-        self.failures = Failures(Path(self.default_root_dir))
-        self._signal_connector.register_signal_handlers = lambda: None  # SIGTERM's would leave with 0, unsaved
-        # Lightning counts validation in batches while checkpoints and logs count steps (its issues 12205, 17207), has
-        # no validation at the end, and no offset. This one private method is where it decides.
-        self.fit_loop.epoch_loop._should_check_val_fx = self._evaluation_due  # type: ignore[method-assign]
+        self.failures = Failures(self.folder)
+        leave_signals_alone(self)
+        evaluate_when(self, lambda: self.at_step_end and self.clock.is_eval_step(self.global_step))
 
-    def watch(self) -> None:
-        """Let no logger, and no callback before its step is saved, end the run."""
+    @property
+    def default_root_dir(self) -> str:
+        """The run folder."""
+        return str(self.folder)
+
+    def begin_in(self, folder: Path, loggers: list[Logger]) -> None:
+        """Take the run folder, which is made last, and loggers that write there.
+
+        No logger, and no callback before its step is saved, ends the run from now on.
+        """
+        self.folder, self.loggers = folder, loggers
+        self.failures = Failures(folder)
         for callback in self.callbacks:  # type: ignore[attr-defined]
             watch_callback(callback, self.failures, self._defer)
         for logger in self.loggers:
             watch_logger(logger, self.failures)
 
-    def _evaluation_due(self, _: Any = None) -> bool:
-        return self.at_step_end and self.is_eval_step(self.global_step)
-
-    def is_eval_step(self, step: int) -> bool:
-        """Is the model evaluated after step number `step`, counted from 1?"""
-        if step == self.max_steps:
-            return True
-        first = self.eval_first_step or self.eval_every_n_steps
-        return step >= first and (step - first) % self.eval_every_n_steps == 0
-
     @property
     def at_step_end(self) -> bool:
         """Did the batch that just ended complete an optimizer step?"""
-        return not self.fit_loop.epoch_loop._should_accumulate()
+        return at_step_end(self)
 
     @property
     def is_log_step(self) -> bool:
         """Does the batch that just ended complete a step that gets a row in the logs?"""
-        step = self.global_step
-        return self.at_step_end and (step % self.log_every_n_steps == 0 or self.is_eval_step(step))
+        return self.at_step_end and self.clock.is_log_step(self.global_step)
 
     @property
     def monitor(self) -> str:
         """The metric that decides which checkpoint is the best."""
-        monitors = (getattr(callback, "monitor", None) for callback in self.checkpoint_callbacks)
-        return next((name for name in monitors if name), "val/loss")
+        for callback in self.checkpoint_callbacks:
+            if monitor := getattr(callback, "monitor", None):
+                return monitor
+        return "val/loss"
 
     def step_complete(self) -> None:
         """Called when nothing of a step is left to do, evaluation and logs included: the time to save and to stop."""
         for callback in self.callbacks:  # type: ignore[attr-defined]
-            if hook := getattr(callback, "on_step_complete", None):
-                hook(self)
-        if self.data.worker_failure is not None:
-            self.failure = self.failure or RunError(self.data.worker_failure)
+            if isinstance(callback, Callback):
+                callback.on_step_complete(self)
+        worker_failure = self.clock.data.worker_failure
+        if worker_failure is not None:
+            self.failure = self.failure or RunError(worker_failure)
         failed, signum = self.agreed(int(self.failure is not None)), self.agreed(self.stop_signals.received)
         if failed or signum:
             self.save_step()
@@ -201,13 +200,13 @@ class Trainer(pl.Trainer):
         step = self.global_step
         if step == self.saved_step:
             return
-        self.lightning_module.settle()  # type: ignore[operator]  # no step is saved that has not been judged
+        self.lightning_module.guard.settle()  # type: ignore[operator]  # no step is saved that has not been judged
         for name, parameter in self.lightning_module.named_parameters():
             if not torch.isfinite(parameter).all():
                 raise DivergedError(f"{name.removeprefix('model.')} is not finite after step {step}; it is not saved")
-        for logger in self.loggers:  # first what was logged up to here, then the step from which the run can go on
+        for logger in self.loggers:  # first what was logged up to here, then the step from which the run can resume
             logger.save()
-        folder = Path(self.default_root_dir) / CHECKPOINTS
+        folder = self.folder / CHECKPOINTS
         try:
             self.save_checkpoint(folder / checkpoint_name(step))
         except OSError as error:
@@ -220,31 +219,30 @@ class Trainer(pl.Trainer):
     def evaluate_untrained(self) -> None:
         """Evaluate as step 0; no random number of training's is used up."""
         with isolate_rng():
-            self.validating = True
-            self.fit_loop.epoch_loop.val_loop.run()
-            self.training = True
+            run_evaluation(self)
 
     @property
     def largest_share(self) -> int:
         """Windows of a batch that one process takes at most."""
-        return -(-self.data.batch_size // self.world_size)
+        return -(-self.clock.data.batch_size // self.world_size)
 
     @property
     def tokens_seen(self) -> int:
         """Training tokens up to now."""
-        return self.data.tokens_after(self.global_step * self.accumulate_grad_batches)
+        return self.clock.tokens_after(self.global_step)
 
     @property
     def epochs_seen(self) -> float:
         """Passes over the training windows up to now; where they overlap, each is several passes over the text."""
-        return self.global_step * self.accumulate_grad_batches / self.data.batches_per_epoch
+        return self.clock.epochs_after(self.global_step)
 
     def collect(self, metrics: dict[str, float]) -> None:
         """Keep `metrics` for the row of the present step; the later of two values of a name holds."""
         self.pending_metrics |= metrics
 
     def flush(self) -> None:
-        """Write what was collected to every logger as one row of the present step."""
+        """Write what was collected for the step that ends, if anything was, to every logger as one row."""
+        self.texts = {}
         if self.pending_metrics:
             row = {"tokens": self.tokens_seen, "epoch": self.epochs_seen, **self.pending_metrics}
             self.pending_metrics = {}
@@ -252,7 +250,8 @@ class Trainer(pl.Trainer):
                 logger.log_metrics(row, step=self.global_step)
 
     def log_text(self, tag: str, text: str) -> None:
-        """Show `text`, as it is, on every board."""
+        """Show `text`, as it is, on every board, and on the screen with the figures of this evaluation."""
+        self.texts[tag] = text
         for board in self._boards():
             self.failures.attempt(type(board).__name__, board.show_text, tag, text, self.global_step)
 

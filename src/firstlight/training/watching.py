@@ -15,19 +15,13 @@ from lightning.pytorch.loggers.logger import Logger
 from firstlight.errors import one_line, without_hidden
 from firstlight.files import open_to_append
 from firstlight.output import note
+from firstlight.training.callbacks.base import Watcher
 
 ERRORS = "errors.log"
 """File of the run folder: the traceback of the first error of each."""
 HOOKS = [name for name in dir(pl.Callback) if name.startswith("on_") and not name.endswith("_checkpoint")]
 STATE = ("state_dict", "load_state_dict", "on_save_checkpoint", "on_load_checkpoint", "teardown")
 LOGGER_METHODS = ("log_metrics", "log_hyperparams", "save", "finalize", "after_save_checkpoint")
-
-
-class Watcher(pl.Callback):
-    """A callback that looks and reports, and changes nothing of the training: whatever it raises, the run goes on.
-
-    The error of any other callback ends the run, but not before the step is finished and saved.
-    """
 
 
 class Failures:
@@ -63,8 +57,7 @@ class Failures:
 
     def _tell(self, name: str, error: Exception) -> None:
         what = f"{type(error).__name__}: {one_line(error)}"
-        with suppress(OSError):  # a terminal that was closed
-            note(f"{name} failed, training goes on ({what}; see {self.folder / ERRORS})")
+        note(f"{name} failed, training goes on ({what}; see {self.folder / ERRORS})")
         with suppress(OSError), open_to_append(self.folder / ERRORS) as file:  # a full disk, perhaps
             file.write(without_hidden(f"{name}\n{''.join(traceback.format_exception(error))}\n"))
 

@@ -3,10 +3,9 @@
 import logging
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,8 @@ from firstlight.interpolation import UNUSED, from_environment
 from firstlight.output import say
 from firstlight.overrides import setting
 from firstlight.runs.run_config import RunConfig
+from firstlight.runs.run_folder import new_folder
+from firstlight.training.experiment import Experiment
 from firstlight.training.fit import fit
 from firstlight.training.process import run_command, start_server
 from firstlight.verify.checks import Result, Verification
@@ -71,7 +72,7 @@ def main(config: DictConfig) -> None:
 def begin(plain: dict[str, Any], stored: dict[str, Any]) -> int:
     """In a process of its own: train; return the exit code."""
     try:
-        fit(stored, [], **build(plain))
+        fit(Experiment(**build(plain)), stored, [])
     except ConfigError as error:
         say(str(error), stderr=True)
         return 2
@@ -87,30 +88,23 @@ def go_on(folder: str, stored: dict[str, Any]) -> int:
 @contextmanager
 def _work_folder(wanted: Path, *, keep: bool) -> Iterator[Path]:
     """A new folder beside the run folder `wanted`, on the disk of the user's runs; kept if something fails in it."""
-    new = [folder for folder in wanted.absolute().parents if not folder.exists()]
-    try:
-        wanted.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix="verify_", dir=wanted.parent)).absolute()
-    except OSError as error:
-        raise ConfigError(f"output_dir ({wanted}) cannot be made: {error.strerror}; give output_dir=...") from None
-    try:
-        yield work
-    except (ConfigError, KeyboardInterrupt):
-        keep = False
-        raise
-    except Exception:
-        keep = True
-        raise
-    finally:
-        if keep:
-            for log in work.glob("*.log"):
-                replace_text(log, without_hidden(log.read_text(encoding="utf-8", errors="replace")))
-            say(f"the runs are kept in {work}", stderr=True)
-        else:
-            shutil.rmtree(work, ignore_errors=True)
-            with suppress(OSError):  # somebody else uses them now
-                for folder in new:
-                    folder.rmdir()
+    with new_folder(wanted.parent / f"verify_{wanted.name}", "output_dir") as folder:
+        work = folder.absolute()
+        try:
+            yield work
+        except (ConfigError, KeyboardInterrupt):
+            keep = False
+            raise
+        except Exception:
+            keep = True
+            raise
+        finally:
+            if keep:
+                for log in work.glob("*.log"):
+                    replace_text(log, without_hidden(log.read_text(encoding="utf-8", errors="replace")))
+                say(f"the runs are kept in {work}", stderr=True)
+            else:
+                shutil.rmtree(work, ignore_errors=True)
 
 
 def modules(node: Any) -> Iterator[str]:

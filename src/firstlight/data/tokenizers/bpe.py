@@ -14,6 +14,7 @@ from pydantic import Field
 from tiktoken_ext.openai_public import r50k_pat_str
 
 from firstlight.data.cache import cache_dir
+from firstlight.data.files import read_limited
 from firstlight.data.tokenizers.base import END_OF_TEXT, Tokenizer, pieces
 from firstlight.data.tokenizers.huggingface import byte_of_character
 from firstlight.files import replacing
@@ -94,7 +95,7 @@ def _read(file: Path) -> dict[bytes, int] | None:
         ValueError: it is not what was written.
     """
     try:
-        content = file.read_bytes()
+        content = read_limited(file)
     except OSError:  # as if it were not there: it can be learned again
         return None
     digest, _, lines = content.partition(b"\n")

@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 from pydantic import NonNegativeInt, PositiveInt
 
@@ -11,10 +12,12 @@ from firstlight.checkpoints.folder_io import discard
 from firstlight.checkpoints.manifest import TRAINING_STATE, read_manifest
 from firstlight.config import FinitePositive, NonEmpty, Steps
 from firstlight.errors import ConfigError
+from firstlight.training.callbacks.base import Callback
+from firstlight.training.plan import Plan
 from firstlight.training.trainer import Trainer
 
 
-class Checkpoint(LightningCheckpoint):
+class Checkpoint(Callback, LightningCheckpoint):
     """Saves `checkpoints/step_N/` after every evaluation and every `every_n_steps`, and keeps some of them.
 
     Kept are the newest `keep_last`, and without the optimizer's state, which only resuming needs, the `keep_best` with
@@ -37,22 +40,15 @@ class Checkpoint(LightningCheckpoint):
         self.keep_last, self.keep_best, self.keep_every_n_tokens = keep_last, keep_best, keep_every_n_tokens
         self.max_gigabytes = max_gigabytes
 
-    def least_bytes(self, n_parameters: int, moments: int, *, keep_last: int | None = None) -> int:
-        """What the checkpoints that always stay take: weights and the optimizer's moments in float32, the best weights.
+    def bytes_on_disk(self, plan: Plan, *, at_least: bool = False) -> int:
+        """The checkpoints that always stay, in float32: weights and the optimizer's state, the best one's weights."""
+        sizes = plan.sizes
+        n_newest = 1 if at_least else self.keep_last
+        return 4 * ((sizes.n_parameters + sizes.n_optimizer) * n_newest + sizes.n_parameters * min(self.keep_best, 1))
 
-        `moments` is how many numbers the optimizer keeps: two for each parameter if it is AdamW. `keep_last` is to be
-        reckoned with in place of its own.
-        """
-        n_newest = self.keep_last if keep_last is None else keep_last
-        return 4 * ((n_parameters + moments) * n_newest + n_parameters * min(self.keep_best, 1))
-
-    def check(self, n_parameters: int, moments: int) -> None:
-        """Refuse a budget that is too small from the beginning.
-
-        Raises:
-            ValueError: it is.
-        """
-        least = self.least_bytes(n_parameters, moments) / 1e9
+    def check(self, plan: Plan) -> None:
+        """Refuse a budget that is too small from the beginning."""
+        least = self.bytes_on_disk(plan) / 1e9
         if self.max_gigabytes is not None and self.max_gigabytes < least:
             raise ValueError(
                 f"max_gigabytes ({self.max_gigabytes}) must be at least {least:.2g}, the size of the newest "
@@ -60,18 +56,25 @@ class Checkpoint(LightningCheckpoint):
             )
 
     def on_step_complete(self, trainer: Trainer) -> None:
-        """Save if it is time to. The trainer calls this when nothing of a step is left to do."""
+        """Save if it is time to."""
         step = trainer.global_step
-        if trainer.is_eval_step(step) or (self.every_n_steps is not None and step % self.every_n_steps == 0):
+        if trainer.clock.is_eval_step(step) or (self.every_n_steps is not None and step % self.every_n_steps == 0):
             trainer.save_step()
-            if trainer.is_global_zero:
-                run = Path(trainer.default_root_dir)  # what cannot be removed now is tried again after the next save
-                trainer.failures.attempt("removing checkpoints", self.remove_others, run, step)
+            self._clean(trainer)
+
+    # Lightning's class says pl.Trainer.
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # pyright: ignore
+        """Remove what a run that was killed after its last save has kept."""
+        self._clean(trainer)
+
+    def _clean(self, trainer: Trainer) -> None:
+        if trainer.is_global_zero:  # what cannot be removed now is tried again after the next save
+            trainer.failures.attempt("removing checkpoints", self.remove_others, trainer.folder, trainer.global_step)
 
     def remove_others(self, run: Path, step: int) -> None:
         """Remove what the rules do not keep, now that the checkpoint of `step` is on disk."""
         saved = checkpoints_of(run)
-        while saved[-1].name > checkpoint_name(step):  # damaged: the run went on from an earlier one
+        while saved and saved[-1].name > checkpoint_name(step):  # damaged: the run went on from an earlier one
             discard(saved.pop())
         newest = saved[-self.keep_last :]
         scores = read_scores(saved)

@@ -4,13 +4,15 @@ from functools import partial
 from typing import Any
 
 from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 from firstlight.config import FiniteNonNegative, NonEmpty, Steps
 from firstlight.metrics.base import Direction
+from firstlight.training.callbacks.base import Callback
 
 
-class EarlyStopping(LightningEarlyStopping):
-    """Lightning's, with a metric and a mode that there are: its own ends a run with a traceback when it looks.
+class EarlyStopping(Callback, LightningEarlyStopping):
+    """Lightning's, for a run that is resumed: with the patience of today, not the one that it was saved with.
 
     `mode` is whether the lowest or the highest values of `monitor` are the better ones; None: as the metric says.
     """
@@ -32,3 +34,18 @@ class EarlyStopping(LightningEarlyStopping):
         """Take the direction of the metric, unless `mode` was given."""
         if self.is_free:
             self.begin(mode=direction)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        running = EarlyStoppingReason.NOT_STOPPED.value  # else a run that was stopped would not resume
+        super().load_state_dict({**state_dict, "patience": self.patience, "stopping_reason": running})
+
+    def why_ended(self, state: dict[str, Any]) -> str | None:
+        reason = EarlyStoppingReason(state.get("stopping_reason", 0))
+        if reason == EarlyStoppingReason.NOT_STOPPED:
+            return None
+        if reason == EarlyStoppingReason.PATIENCE_EXHAUSTED and state["wait_count"] < self.patience:
+            return None
+        return (
+            "was stopped early; raise callbacks.early_stopping.patience to resume it, or remove the callback with "
+            "'~callbacks.early_stopping'"
+        )

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-import lightning.pytorch as pl
-
+from firstlight.training.callbacks.base import Watcher
+from firstlight.training.module import PretrainingModule
 from firstlight.training.trainer import Trainer
-from firstlight.training.watching import Watcher
 
 
 class LearningRateMonitor(Watcher):
@@ -17,12 +16,11 @@ class LearningRateMonitor(Watcher):
     def __init__(self) -> None:
         self.lr = 0.0
 
-    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: PretrainingModule, optimizer: Any) -> None:
         self.lr = float(optimizer.param_groups[0]["lr"])
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: PretrainingModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        assert isinstance(trainer, Trainer)
         if trainer.is_log_step:
             trainer.collect({"lr": self.lr})

@@ -1,16 +1,14 @@
 """The two figures of the book: losses over epochs with tokens on a second axis, and perplexity over tokens."""
 
-from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 from matplotlib.figure import Figure
 
 from firstlight.files import replacing
 from firstlight.metrics.perplexity import perplexity
+from firstlight.training.callbacks.base import Watcher
 from firstlight.training.module import PretrainingModule
 from firstlight.training.trainer import Trainer
-from firstlight.training.watching import Watcher
 
 
 class Plots(Watcher):
@@ -26,24 +24,22 @@ class Plots(Watcher):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.points = state_dict["points"]
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(trainer, Trainer) and isinstance(pl_module, PretrainingModule)
+    def on_validation_end(self, trainer: Trainer, pl_module: PretrainingModule) -> None:
         losses = [pl_module.metrics["train/loss"], pl_module.metrics["val/loss"]]
         self.points.append([trainer.epochs_seen, trainer.tokens_seen, *losses])
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(trainer, Trainer)
+    def on_train_end(self, trainer: Trainer, pl_module: PretrainingModule) -> None:
         if not trainer.is_global_zero:
             return
         epochs, tokens, train, val = (list(column) for column in zip(*self.points, strict=True))
-        data = trainer.data
+        data = pl_module.data
         passes = data.passes_after(data.batches_per_epoch) if data.stride < data.context_length else None
         figures = {
             "loss": loss_figure(epochs, tokens, train, val, passes_per_epoch=passes),
             "perplexity": perplexity_figure(tokens, train, val),
         }
         for name, figure in figures.items():
-            with replacing(Path(trainer.default_root_dir) / f"{name}.png", "wb") as file:
+            with replacing(trainer.folder / f"{name}.png", "wb") as file:
                 figure.savefig(file, dpi=150, format="png")
             trainer.log_figure(name, figure)
 

@@ -1,3 +1,5 @@
+# pyright: reportIncompatibleMethodOverride=false
+# The bar is Lightning's, too, whose hooks are of any Trainer; this one is of ours.
 """What a run shows: a bar while it trains, a line and a sample after each evaluation."""
 
 import math
@@ -5,17 +7,15 @@ import time
 from contextlib import suppress
 from typing import Any
 
-import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
 from firstlight.console import SafeConsole
 from firstlight.metrics.perplexity import perplexity
-from firstlight.training.callbacks.sample_generation import SampleGeneration
+from firstlight.training.callbacks.base import Watcher
 from firstlight.training.module import PretrainingModule
 from firstlight.training.trainer import Trainer
-from firstlight.training.watching import Watcher
 
 HEADER = "    step      tokens  train loss  val loss  perplexity  bits/byte"
 
@@ -29,8 +29,7 @@ class ProgressBar(Watcher, LightningProgressBar):
         self.bar: Progress | None = None
         self.drawn = 0.0
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(trainer, Trainer)
+    def on_train_start(self, trainer: Trainer, pl_module: PretrainingModule) -> None:
         if not self.is_enabled:
             return
         self.console.print(HEADER)
@@ -49,9 +48,8 @@ class ProgressBar(Watcher, LightningProgressBar):
             self.bar.start()
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: PretrainingModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        assert isinstance(trainer, Trainer) and isinstance(pl_module, PretrainingModule)
         if self.bar is None or not trainer.at_step_end:
             return
         now, step = time.perf_counter(), trainer.global_step
@@ -63,8 +61,7 @@ class ProgressBar(Watcher, LightningProgressBar):
             self.bar.update(self.bar.task_ids[0], completed=step)
             self.drawn = now
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(trainer, Trainer) and isinstance(pl_module, PretrainingModule)
+    def on_validation_end(self, trainer: Trainer, pl_module: PretrainingModule) -> None:
         if not self.is_enabled:
             return
         m = pl_module.metrics
@@ -73,14 +70,13 @@ class ProgressBar(Watcher, LightningProgressBar):
             f"{trainer.global_step:>8} {trainer.tokens_seen:>11,} {train:>11.3f} {val:>9.3f}"
             f" {perplexity(val):>11,.1f} {bits:>10.3f}"
         )
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, SampleGeneration) and callback.text is not None:
-                self.console.print(Text(_clean(callback.text), style="dim"), soft_wrap=False)
+        for text in trainer.texts.values():
+            self.console.print(Text(_clean(text), style="dim"), soft_wrap=False)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: PretrainingModule) -> None:
         self._close()
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: PretrainingModule, exception: BaseException) -> None:
         self._close()
 
     def disable(self) -> None:

@@ -1,26 +1,31 @@
-"""A text by the model after each evaluation, so that one can watch it learn."""
+"""Generates a sample from the model after each evaluation, to show how it is learning."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
-import lightning.pytorch as pl
 from pydantic import Field
 
 from firstlight.config import NewTokens, Seed
+from firstlight.data.files import read_limited
 from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.decoding.base import Decoding
 from firstlight.files import append, open_to_append, sync
-from firstlight.model.base import LanguageModel
-from firstlight.runs.samples_file import FILE_NAME, end_of_samples, mark
+from firstlight.runs.samples_file import FILE_NAME, end_of_samples, entry
+from firstlight.training.callbacks.base import Watcher
 from firstlight.training.module import PretrainingModule
+from firstlight.training.plan import Plan
 from firstlight.training.trainer import Trainer
-from firstlight.training.watching import Watcher
+
+BYTES = "samples_bytes"
+"""Key of a checkpoint: see `SampleGeneration.on_save_checkpoint`."""
+STATE_OF_EARLIER = "SampleGeneration{"
+"""How earlier versions named the state of each callback that kept it."""
 
 
 class SampleGeneration(Watcher):
-    """Continues `prompt` by `max_new_tokens`, with a generator of its own that starts from `seed` every time.
+    """Continues `prompt` by `max_new_tokens` tokens, with its own random generator, seeded with `seed` each time.
 
-    Samples go to TensorBoard, to `samples.txt` in the run folder, and are kept as `text` for whoever shows them.
+    Samples are written to TensorBoard and to `samples.txt` in the run folder. `text` is the latest one.
     """
 
     def __init__(
@@ -36,40 +41,38 @@ class SampleGeneration(Watcher):
         self.text: str | None = None
         self.file: Path | None = None
         self.bytes: int | None = None
-        """Of the file of samples when the checkpoint was saved; None if it does not say."""
+        """Size of the samples file when the checkpoint was saved; None if the checkpoint does not record it."""
 
-    def check(self, model: LanguageModel) -> None:
-        """Refuse a model that cannot be sampled from as asked (ValueError)."""
-        self.decoding.check(model)
+    def check(self, plan: Plan) -> None:
+        self.decoding.check(plan.network)
 
-    @property
-    def state_key(self) -> str:
-        """Of its state in a checkpoint: there may be several, with a prompt each."""
-        return self._generate_state_key(prompt=self.prompt)
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: PretrainingModule, checkpoint: dict[str, Any]) -> None:
+        """Keep how far the file of samples is written: at this moment they are those up to the step of the checkpoint.
 
-    def state_dict(self) -> dict[str, Any]:
-        """How far the file of samples is written: at this moment they are those up to the step of the checkpoint."""
-        return {"bytes": self.file.stat().st_size if self.file is not None and self.file.is_file() else 0}
+        It is no state of this callback: all that sample share the file, and the prompt may be another one later.
+        """
+        checkpoint[BYTES] = self.file.stat().st_size if self.file is not None and self.file.is_file() else 0
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.bytes = int(state_dict["bytes"])
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: PretrainingModule, checkpoint: dict[str, Any]) -> None:
+        states = checkpoint["callbacks"].items()
+        earlier = [state["bytes"] for key, state in states if str(key).startswith(STATE_OF_EARLIER)]
+        self.bytes = checkpoint.get(BYTES, earlier[0] if earlier else None)
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Cut off what was sampled after the checkpoint that the run is resumed from."""
-        self.file = file = Path(trainer.default_root_dir) / FILE_NAME
+    def on_train_start(self, trainer: Trainer, pl_module: PretrainingModule) -> None:
+        """Remove the samples that were written after the checkpoint from which the run is resumed."""
+        self.file = file = trainer.folder / FILE_NAME
         if not trainer.is_global_zero or not file.is_file():
             return
         if trainer.global_step == 0:
             self.bytes = 0
-        elif self.bytes is None:  # the checkpoint is of an earlier version
-            self.bytes = end_of_samples(file.read_bytes(), trainer.global_step)
+        elif self.bytes is None:  # a checkpoint of an earlier version of firstlight
+            self.bytes = end_of_samples(read_limited(file), trainer.global_step)
         if file.stat().st_size > self.bytes:
             with open_to_append(file, "ab") as stream:
                 stream.truncate(self.bytes)
                 sync(stream)
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(trainer, Trainer) and isinstance(pl_module, PretrainingModule)
+    def on_validation_end(self, trainer: Trainer, pl_module: PretrainingModule) -> None:
         if not trainer.is_global_zero:
             return
         tokenizer: Tokenizer = pl_module.data.tokenizer
@@ -84,6 +87,5 @@ class SampleGeneration(Watcher):
                 unused=tokenizer.without_token(pl_module.model.vocab_size),
             )
         self.text = tokenizer.decode_document(ids + continuation.ids)
-        file = Path(trainer.default_root_dir) / FILE_NAME
-        append(file, f"{mark(trainer.global_step)}{self.text}\n".encode())
+        append(trainer.folder / FILE_NAME, entry(trainer.global_step, self.text).encode())
         trainer.log_text("sample", self.text)

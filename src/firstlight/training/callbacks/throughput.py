@@ -3,16 +3,15 @@
 import time
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.throughput import get_available_flops, measure_flops
 from torch.func import functional_call
 
 from firstlight.config import FinitePositive
 from firstlight.model.base import LanguageModel
+from firstlight.training.callbacks.base import Watcher
 from firstlight.training.module import PretrainingModule
 from firstlight.training.trainer import Trainer
-from firstlight.training.watching import Watcher
 
 CPU_MATRIX, GPU_MATRIX = 1024, 4096
 """Rows and columns of the matrices whose product is timed: large enough for a device to reach its rate."""
@@ -32,26 +31,22 @@ class Throughput(Watcher):
         self.since: float | None = None
         self.tokens = 0
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(trainer, Trainer) and isinstance(pl_module, PretrainingModule)
+    def on_train_start(self, trainer: Trainer, pl_module: PretrainingModule) -> None:
         self.flops_per_token = training_flops_per_token(pl_module.model)
         if self.peak_flops is None:
             self.peak_flops = peak_flops(pl_module.device, compute_dtype(trainer))
         self.tokens = trainer.tokens_seen
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: PretrainingModule, batch: Any, batch_idx: int) -> None:
         if self.since is None:  # the first batch, or the first after an evaluation
             self.since = time.perf_counter()
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_start(self, trainer: Trainer, pl_module: PretrainingModule) -> None:
         self.since = None  # the row of this step has been measured
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: PretrainingModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        assert isinstance(trainer, Trainer)
         if not trainer.is_log_step:
             return
         if trainer.strategy.root_device.type == "cuda":
@@ -97,7 +92,7 @@ def measured_flops(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * n**3 / best
 
 
-def compute_dtype(trainer: pl.Trainer) -> torch.dtype:
+def compute_dtype(trainer: Trainer) -> torch.dtype:
     """What `trainer` multiplies in."""
     precision = str(trainer.precision)
     if "16" in precision:

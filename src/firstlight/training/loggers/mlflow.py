@@ -15,7 +15,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers.logger import Logger
 from matplotlib.figure import Figure
 
-from firstlight.data.files import user_path
+from firstlight.data.files import read_limited, user_path
 from firstlight.files import locked, replace_text
 from firstlight.runs.flat_config import hyperparameters
 from firstlight.training.loggers.board import require
@@ -97,7 +97,7 @@ class MLFlowLogger(Logger):
     def _begin(self, client: Any) -> None:
         file = self.folder / RUN_ID
         if file.is_file():
-            self.run_id = file.read_text().strip()
+            self.run_id = read_limited(file).decode().strip()
             client.update_run(self.run_id, status="RUNNING")
             self.logged_step = max((m.step for m in client.get_metric_history(self.run_id, "tokens")), default=-1)
             return

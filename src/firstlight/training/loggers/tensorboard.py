@@ -19,7 +19,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import scalar
 
-from firstlight.files import replacing, sync_folder
+from firstlight.files import replacing, sync_folder, temporary_of
 from firstlight.runs.flat_config import hyperparameters
 
 EVENT_FILES = "events.out.tfevents.*"
@@ -208,10 +208,9 @@ def hide_from(folder: Path, step: int) -> float:
 
 def _write_mark(newest: Path, step: int, points: dict[tuple[str, int], tuple[float, float]]) -> None:
     """Write the mark and `points` into a file that TensorBoard reads after `newest`."""
-    hidden = newest.with_name(
-        ".mark"
-    )  # TensorBoard reads every file that has "tfevents" in its name, unfinished or not
-    with replacing(hidden, "wb") as stream:
+    # TensorBoard reads every file that has "tfevents" in its name, unfinished or not.
+    unfinished = temporary_of(newest.with_name("mark"))
+    with replacing(newest.with_name(f"{newest.name}.resumed"), "wb", through=unfinished) as stream:
         records, now = RecordWriter(stream), time.time()
         records.write(Event(wall_time=now, step=step, file_version="brain.Event:2").SerializeToString())
         start = SessionLog(status=SessionLog.START)
@@ -221,5 +220,4 @@ def _write_mark(newest: Path, step: int, points: dict[tuple[str, int], tuple[flo
                 continue
             summary = scalar(tag, value)
             records.write(Event(wall_time=wall_time, step=tokens, summary=summary).SerializeToString())
-    hidden.replace(newest.with_name(f"{newest.name}.resumed"))
     sync_folder(newest.parent)

@@ -10,6 +10,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
 from matplotlib.figure import Figure
 
+from firstlight.data.files import read_limited
 from firstlight.files import replace_text
 from firstlight.runs.metrics_file import FILE_NAME, read_rows
 from firstlight.training.loggers.board import require
@@ -52,7 +53,7 @@ class WandbLogger(LightningWandbLogger):
             entity=entity,
             mode=mode,
             tags=tags,
-            id=self.id_file.read_text().strip() if self.id_file.is_file() else secrets.token_hex(4),
+            id=read_limited(self.id_file).decode().strip() if self.id_file.is_file() else secrets.token_hex(4),
             settings=self.wandb.Settings(console="off", quiet=True),  # the terminal is the run's
         )
         self._wandb_init.pop("anonymous")  # Lightning's, which wandb warns of

@@ -1,4 +1,4 @@
-"""Steps that are not finite, left out by the device itself: the host reads of it a step later, and waits for nothing.
+"""Skip non-finite steps on the device; the host learns of it one step later, without a sync.
 
 Reading a number of a step waits until a GPU has come to it, and has nothing to do until the next step is sent.
 """

@@ -21,8 +21,8 @@ from firstlight.data.datamodule import Batch, TextDataModule
 from firstlight.errors import ConfigError
 from firstlight.loss.base import Loss
 from firstlight.model.base import LanguageModel
-from firstlight.training.memory import is_out_of_memory
-from firstlight.training.memory_limit import free_memory
+from firstlight.training.memory.estimate import is_out_of_memory
+from firstlight.training.memory.limits import free_memory
 from firstlight.training.trainer import Trainer
 
 OptimizerFactory = Callable[[LanguageModel], torch.optim.Optimizer]

@@ -1,0 +1,56 @@
+"""What a callback of ours may do beside what Lightning's do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as pl
+
+if TYPE_CHECKING:
+    from firstlight.training.plan import Plan
+    from firstlight.training.trainer import Trainer
+
+
+class Callback(pl.Callback):
+    """Lightning's Callback, with further hooks. Any callback of Lightning's own works, too: these are optional.
+
+    The error of a callback ends the run, but not before the step is finished and saved (but see `Watcher`).
+    """
+
+    if TYPE_CHECKING:  # a run of firstlight has a Trainer and a PretrainingModule: hooks may say so in their signatures
+
+        def on_train_start(self, trainer: Any, pl_module: Any) -> None: ...
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None: ...
+        def on_train_batch_end(
+            self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+        ) -> None: ...
+        def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None: ...
+        def on_validation_start(self, trainer: Any, pl_module: Any) -> None: ...
+        def on_validation_end(self, trainer: Any, pl_module: Any) -> None: ...
+        def on_train_end(self, trainer: Any, pl_module: Any) -> None: ...
+        def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None: ...
+        def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None: ...
+        def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None: ...
+
+    def check(self, plan: Plan) -> None:
+        """Refuse a run that this callback cannot serve, before anything is written.
+
+        Raises:
+            ValueError: what is wrong, and the way out; the callback's key is put before it.
+        """
+
+    def bytes_on_disk(self, plan: Plan, *, at_least: bool = False) -> int:
+        """Bytes of files that this callback will keep in the run folder; `at_least`, set as sparingly as it can be."""
+        return 0
+
+    def on_step_complete(self, trainer: Trainer) -> None:
+        """Called when nothing of a step is left to do, evaluation and logs included."""
+
+    def why_ended(self, state: dict[str, Any]) -> str | None:
+        """Of a run that is resumed, given the `state` of this callback in its checkpoint: why it has ended before its
+        last step, and what would let it resume; None if this callback does not keep it from resuming."""
+        return None
+
+
+class Watcher(Callback):
+    """A callback that looks and reports, and changes nothing of the training: whatever it raises, the run goes on."""

@@ -1,0 +1,92 @@
+"""How a run ends, well or badly: what is said, and what is kept."""
+
+import math
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from firstlight.checkpoints.find import best_of, checkpoints_of
+from firstlight.checkpoints.manifest import WEIGHTS
+from firstlight.checkpoints.model_file import save_model_file
+from firstlight.errors import DivergedError, RunError, one_line, shorten
+from firstlight.files import replacing, replacing_by_path
+from firstlight.output import note, tell
+from firstlight.training import report
+from firstlight.training.memory.estimate import is_out_of_memory
+from firstlight.training.memory.micro_batches import n_parts_of
+from firstlight.training.module import PretrainingModule
+from firstlight.training.stopping import REQUEUE_SIGNAL, Stopped, in_slurm_job, requeue_slurm_job
+from firstlight.training.trainer import Trainer
+
+
+@contextmanager
+def explained_end(trainer: Trainer) -> Iterator[None]:
+    """Say, whatever ends the run inside, from where it can be resumed; a signal ends it with 128 + its number."""
+    folder = trainer.folder
+    try:
+        yield
+    except SystemExit as stop:
+        interrupted = isinstance(stop.__context__, KeyboardInterrupt)  # a second Ctrl-C, after which Lightning exits
+        if not isinstance(stop, Stopped) and not interrupted:
+            raise
+        if not trainer.is_global_zero:  # Lightning kills a run of which one process fails, before the first can speak
+            raise SystemExit(0) from None
+        tell(f"\nstopped after step {trainer.global_step}\n{report.whereabouts(folder)}")
+        if isinstance(stop, Stopped) and stop.signum == REQUEUE_SIGNAL and in_slurm_job():
+            requeue_slurm_job()
+        raise SystemExit(130 if interrupted else stop.code) from None
+    except RunError as error:
+        raise type(error)(f"{error}\n{report.whereabouts(folder)}") from error
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise RunError(f"{_out_of_memory(trainer, error)}\n{report.whereabouts(folder)}") from error
+        if trainer.is_global_zero:
+            note(report.whereabouts(folder))
+        raise
+    finally:
+        if trainer.is_global_zero:
+            for line in trainer.failures.summary():
+                note(line)
+
+
+def check_trained(trainer: Trainer, module: PretrainingModule) -> None:
+    """Refuse to call a run done that is not.
+
+    Raises:
+        Exception: what a callback raised and the last step was still finished and saved after.
+        DivergedError: it has no finite validation loss.
+    """
+    if trainer.failure is not None:
+        raise trainer.failure
+    if not math.isfinite(module.metrics.get("val/loss", math.nan)) or trainer.global_step == 0:
+        raise DivergedError(f"the run ended after step {trainer.global_step} without a finite validation loss")
+
+
+def keep_best(module: PretrainingModule, folder: Path) -> None:
+    """Leave the best weights, or the last if no checkpoint is kept, as `model.safetensors`: the mark of a run's end.
+
+    Raises:
+        RunError: they cannot be written.
+    """
+    try:
+        if saved := checkpoints_of(folder):
+            with replacing(folder / WEIGHTS, "wb") as copy, (best_of(saved) / WEIGHTS).open("rb") as best:
+                shutil.copyfileobj(best, copy)
+        else:
+            weights = module.model.state_dict()
+            with replacing_by_path(folder / WEIGHTS) as file:
+                save_model_file(weights, file, config=module.config, tokenizer=module.tokenizer_state)
+    except OSError as error:
+        reason = error.strerror or one_line(error)
+        raise RunError(f"the best weights cannot be copied to {folder}: {reason}") from error
+
+
+def _out_of_memory(trainer: Trainer, error: Exception) -> str:
+    share = trainer.largest_share
+    at_once = -(-share // n_parts_of(share, trainer.micro_batch_size))
+    ways = ["a new run with a smaller model.context_length or model.emb_dim"]
+    if at_once > 1:
+        ways.insert(0, f"trainer.micro_batch_size={at_once // 2}, the same batch in smaller parts")
+    reason = shorten(one_line(error), 120)
+    return f"no memory is left on {trainer.strategy.root_device} ({reason}); {', or '.join(ways)}, needs less"

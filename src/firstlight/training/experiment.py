@@ -1,0 +1,73 @@
+"""What a run is made of: the parts that its config names, built."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers.logger import Logger
+
+from firstlight.config import NonEmpty, Seed
+from firstlight.data.datamodule import TextDataModule
+from firstlight.data.order import Order
+from firstlight.data.tokenizers.base import Tokenizer
+from firstlight.loss.base import Loss
+from firstlight.loss.cross_entropy import CrossEntropy
+from firstlight.metrics.base import Metric
+from firstlight.metrics.measured import measured
+from firstlight.model.base import LanguageModel
+from firstlight.optim.base import Schedule
+from firstlight.training.compilation import Compilation
+from firstlight.training.module import OptimizerFactory
+from firstlight.training.nonfinite.guard import OnNan
+from firstlight.training.trainer import Trainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """`conf/_run.yaml` has these keys; their types are what a config is checked against.
+
+    What another part completes is given as a callable: `model()`, `data(tokenizer=..., order=...)`,
+    `optimizer(model)`, `trainer(data=...)`, `logger(save_dir=...)`.
+    """
+
+    name: NonEmpty
+    output_dir: NonEmpty
+    seed: Seed
+    model: Callable[..., LanguageModel]
+    tokenizer: Tokenizer
+    order: Order
+    data: Callable[..., TextDataModule]
+    optimizer: OptimizerFactory
+    scheduler: Schedule
+    trainer: Callable[..., Trainer]
+    loss: Loss | None = None
+    """None, as in runs that earlier versions began: the cross-entropy."""
+    metrics: dict[str, Metric] | None = None
+    """None, as in runs that earlier versions began: those of conf/metrics/default.yaml."""
+    callbacks: dict[str, Callback] | None = None
+    logger: dict[str, Callable[..., Logger]] | None = None
+    on_nan: OnNan = "stop"
+    init_from: NonEmpty | None = None
+    resume: NonEmpty | None = None
+    compile: bool = False
+
+    @property
+    def training_loss(self) -> Loss:
+        """What training lowers."""
+        return self.loss or CrossEntropy()
+
+    @property
+    def measured(self) -> list[Metric]:
+        """What evaluations measure, the loss first.
+
+        Raises:
+            ConfigError: two metrics have one name.
+        """
+        return measured(self.metrics)
+
+    @property
+    def all_callbacks(self) -> dict[str, Callback]:
+        """The callbacks by the keys of the config that are about them."""
+        compilation: dict[str, Callback] = {"compile": Compilation()} if self.compile else {}
+        of_config = {f"callbacks.{name}": callback for name, callback in (self.callbacks or {}).items()}
+        return compilation | of_config

@@ -1,0 +1,90 @@
+"""The guard against steps that are not finite: it decides whether a step is made, and when the run ends."""
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from firstlight.errors import DivergedError
+from firstlight.training.nonfinite.description import MOST_SKIPPED
+from firstlight.training.nonfinite.late_check import LateCheck, StepRecord
+
+OnNan = Literal["stop", "skip"]
+
+
+class Guard:
+    """Leaves out the update of a step whose loss or gradient is nan or inf, the same in all processes.
+
+    With `on_nan="stop"` the first such step is the end, with "skip" the first after `MOST_SKIPPED` in a row. On a GPU
+    the device leaves steps out by itself, and the host learns of it one step later, without a sync (`LateCheck`).
+    `describe` says what was wrong with a step before which so many were skipped. `agree` makes of a number the largest
+    one of all processes.
+    """
+
+    def __init__(
+        self,
+        on_nan: OnNan,
+        *,
+        describe: Callable[[StepRecord, int], str],
+        agree: Callable[[Tensor], Tensor],
+    ) -> None:
+        self.on_nan: OnNan = on_nan
+        self.describe, self.agree = describe, agree
+        self.skipped, self.in_a_row = 0, 0
+        """Steps that were left out: in all, and since the last one that was made."""
+        self.late_check: LateCheck | None = None
+
+    def state(self) -> list[int]:
+        """What a checkpoint keeps."""
+        return [self.skipped, self.in_a_row]
+
+    def load(self, state: list[int]) -> None:
+        """Go on from what a checkpoint kept."""
+        self.skipped, self.in_a_row = state
+
+    @property
+    def most_in_a_row(self) -> int:
+        """Steps in a row that may be left out."""
+        return 0 if self.on_nan == "stop" else MOST_SKIPPED
+
+    def judge(self, record: StepRecord, optimizer: Optimizer, scaler: Any, device: torch.device) -> None:
+        """Before `optimizer` makes the step of `record`: let it leave out an update that is not finite.
+
+        A `scaler` (of 16-bit mixed precision) leaves out gradients that overflow itself, and scales by less then.
+
+        Raises:
+            DivergedError: that was one too many; the weights are those before the step.
+        """
+        if scaler is None and LateCheck.suits(optimizer, device):
+            if self.late_check is None:
+                self.late_check = LateCheck(device, most=self.most_in_a_row, in_a_row=self.in_a_row, agree=self.agree)
+            self.late_check.judge(record, optimizer)
+            return
+        numbers = record.losses.tolist()
+        if scaler is None:
+            numbers.append(float(record.grad_norm))
+        is_bad = not all(map(math.isfinite, numbers))
+        if not int(self.agree(torch.tensor(int(is_bad), device=device))):
+            self.in_a_row = 0
+            return
+        self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
+        if self.in_a_row > self.most_in_a_row:
+            raise DivergedError(self.describe(record, self.in_a_row - 1))
+        optimizer.zero_grad(set_to_none=True)  # without a gradient no weight and no moment changes
+
+    def settle(self, *, all_but: int = 0) -> None:
+        """Read what the device has judged, but for the last `all_but` steps.
+
+        Raises:
+            DivergedError: one of them was the end; the weights are those before it.
+        """
+        if self.late_check is None:
+            return
+        for record, in_a_row, has_ended in self.late_check.read(all_but=all_but):
+            self.in_a_row = in_a_row
+            self.skipped += int(in_a_row > 0)
+            if has_ended:
+                raise DivergedError(self.describe(record, in_a_row - 1))

@@ -1,0 +1,82 @@
+"""Where a run comes from: nothing, given weights, or a run that has not ended."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from firstlight.checkpoints.checkpoint import Checkpoint
+from firstlight.config import build
+from firstlight.data.tokenizers.base import Tokenizer
+from firstlight.errors import shorten
+from firstlight.files import check_file_system
+from firstlight.model.base import LanguageModel
+from firstlight.process_group import end_with
+from firstlight.processes import first_process, is_further
+from firstlight.runs.run_folder import AUTO, only_writer
+from firstlight.sources import find_checkpoint, load_checkpoint
+from firstlight.training.experiment import Experiment
+from firstlight.training.resume import Resumed, find_resumed
+from firstlight.training.start import adopted, started_config
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What decides the first weights of a run, and everything that comes with them."""
+
+    config: dict[str, Any]
+    """As it is stored with the run, and in its checkpoints."""
+    model: Callable[..., LanguageModel]
+    tokenizer: Tokenizer
+    weights: Checkpoint | None = None
+    """The first weights; None: drawn from the seed."""
+    folder: Path | None = None
+    """Of the run that is resumed; None: the run gets a new one."""
+    resumed: Resumed | None = None
+    """The checkpoint that it is resumed from; None if it had not come to its first."""
+    note: str = ""
+    """What the user should know of it."""
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps that have been made."""
+        return self.resumed.step if self.resumed is not None else 0
+
+
+def find_origin(experiment: Experiment, config: dict[str, Any], overrides: list[str], held: ExitStack) -> Origin:
+    """Read what the run begins with. A run that is resumed is kept in `held`: nobody else may write it.
+
+    Raises:
+        ConfigError: the weights, or the run, cannot be used, or another process writes it.
+    """
+    config = config | {"resume": None}  # of this command, not of the run: its checkpoints are the same without
+    fresh = Origin(config, experiment.model, experiment.tokenizer)
+    if is_further():
+        end_with(first_process())
+    if experiment.resume in (None, AUTO):
+        return _from_weights(fresh, experiment, overrides)
+    folder = Path(experiment.resume)
+    if not is_further():
+        held.enter_context(only_writer(folder))
+        check_file_system(folder, f"resume ({shorten(experiment.resume)})", "copy the run to another one")
+    resumed = find_resumed(folder)
+    if resumed is None:
+        begun_again = _from_weights(fresh, experiment, overrides)
+        return replace(begun_again, folder=folder)
+    return replace(fresh, tokenizer=resumed.tokenizer, folder=folder, resumed=resumed)
+
+
+def _from_weights(fresh: Origin, experiment: Experiment, overrides: list[str]) -> Origin:
+    """`fresh`, or what it becomes with the weights of `init_from`."""
+    if experiment.init_from is None:
+        return fresh
+    weights = load_checkpoint(find_checkpoint(experiment.init_from, key="init_from"))
+    config = started_config(fresh.config, weights, overrides)
+    return Origin(
+        config,
+        build(config["model"]),
+        weights.build_tokenizer(),
+        weights=weights,
+        note=adopted(fresh.config, config, weights),
+    )

@@ -1,0 +1,203 @@
+"""Everything about a run that can be refused, is refused here: before its folder is made, and before it trains."""
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from firstlight.checkpoints.checkpoint import Checkpoint
+from firstlight.checkpoints.manifest import WEIGHTS
+from firstlight.config import blame
+from firstlight.data.datamodule import TextDataModule
+from firstlight.data.files import MissingFileError, user_path
+from firstlight.errors import ConfigError, FinishedError, shorten
+from firstlight.files import check_file_system, existing_place
+from firstlight.metrics.measured import check_monitors
+from firstlight.model.base import LanguageModel
+from firstlight.processes import shared_run_folder
+from firstlight.runs.places import MOVED
+from firstlight.runs.run_folder import read_config
+from firstlight.training.callbacks.base import Callback
+from firstlight.training.experiment import Experiment
+from firstlight.training.memory.estimate import Sizes, check_memory, sizes_of
+from firstlight.training.memory.micro_batches import find_micro_batch_size
+from firstlight.training.origin import Origin
+from firstlight.training.precision import precision_notes
+from firstlight.training.resume import check_resumable
+from firstlight.training.same_text import check_text_of_sweep
+from firstlight.training.start import load_start
+from firstlight.training.trainer import Trainer, refusal
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that has passed every check: its parts, made once."""
+
+    config: dict[str, Any]
+    """As it is stored, with a value in the place of every "auto"."""
+    network: LanguageModel
+    """With its first weights."""
+    data: TextDataModule
+    trainer: Trainer
+    sizes: Sizes
+    ended: str | None
+    """Of a run that is resumed: why it makes no step more; None if it does."""
+    notes: list[str]
+    """What the user should know."""
+
+
+def prepare(experiment: Experiment, origin: Origin, siblings: Sequence[Path] = ()) -> Plan:
+    """Make the parts of a run, but for its folder and what is written there. `siblings` are other runs of its sweep.
+
+    Raises:
+        ConfigError: something the user can put right.
+        FinishedError: the run that is resumed has ended.
+    """
+    for name, make in (experiment.logger or {}).items():  # a constructor writes nothing, but may miss a package
+        with blaming(f"logger.{name}"):
+            make(save_dir=experiment.output_dir)
+    data = _read(experiment, origin)
+    if origin.resumed is None:
+        check_text_of_sweep(data, origin.config, siblings)
+    section = origin.config["trainer"]
+    with blaming("model"):
+        sizes = sizes_of(origin.model, experiment.optimizer, str(section.get("precision")))
+        check_memory(sizes, data, section)
+    network = _network(origin.model, data, experiment.seed, origin.weights)
+    callbacks = experiment.all_callbacks
+    check_monitors(callbacks, experiment.measured)
+    with blaming("trainer"):
+        trainer = experiment.trainer(data=data, logger=False, callbacks=list(callbacks.values()))
+    ended = None
+    if origin.resumed is not None:
+        check_resumable(origin.resumed, data)
+        ended = why_ended(origin, trainer, callbacks)
+        if ended is not None and (origin.resumed.run / WEIGHTS).is_file():
+            raise FinishedError(f"resume: {ended}")
+    with blaming("scheduler"):
+        experiment.scheduler.check(max_steps=trainer.max_steps, peak=sizes.peak_lr)
+    found: dict[str, Any] = {}
+    if section.get("precision") == "auto":  # stored as what it is here: elsewhere it may be another
+        found["precision"] = str(trainer.precision)
+    if section.get("micro_batch_size") == "auto":
+        trainer.micro_batch_size = found["micro_batch_size"] = _micro_batch_size(experiment, network, trainer)
+    config = origin.config | {"trainer": section | found}
+    notes = [*filter(None, [origin.note]), *data.notes, *precision_notes(str(trainer.precision))]
+    plan = Plan(config, network, data, trainer, sizes, ended, notes)
+    for key, callback in callbacks.items():
+        if isinstance(callback, Callback):
+            with blaming(key):
+                callback.check(plan)
+    if origin.folder is None and shared_run_folder() is None:
+        _check_place(user_path(experiment.output_dir), plan, callbacks)
+    return plan
+
+
+@contextmanager
+def blaming(key: str) -> Iterator[None]:
+    """Report what is refused inside as a mistake in the section `key` of the config."""
+    try:
+        yield
+    except Exception as error:
+        if words := refusal(error, "trainer.accelerator"):
+            raise ConfigError(f"{key}: {words}") from error
+        if isinstance(error, ValueError | TypeError | OSError):
+            raise blame(key, error) from error
+        raise
+
+
+def why_ended(origin: Origin, trainer: Trainer, callbacks: dict[str, pl.Callback]) -> str | None:
+    """Why a run that is resumed has no step left to make, and what would change that; None if it has one.
+
+    Raises:
+        FinishedError: it has made more steps than it is to make now.
+    """
+    resumed = origin.resumed
+    assert resumed is not None
+    finished = (
+        f"the run in {resumed.run} is finished ({resumed.step} of {trainer.max_steps} steps); "
+        "to train longer, raise trainer.max_steps"
+    )
+    if resumed.step > trainer.max_steps:
+        raise FinishedError(f"resume: {finished}")
+    if resumed.step == trainer.max_steps:
+        return finished
+    for callback in callbacks.values():
+        if not isinstance(callback, Callback):
+            continue
+        reason = callback.why_ended(resumed.state["callbacks"].get(callback.state_key, {}))
+        if reason is not None:
+            return f"the run in {resumed.run}, at step {resumed.step}, {reason}"
+    return None
+
+
+def _read(experiment: Experiment, origin: Origin) -> TextDataModule:
+    try:
+        with blaming("data"):
+            data = experiment.data(tokenizer=origin.tokenizer, order=experiment.order)
+            data.setup()
+    except ConfigError as error:
+        if origin.folder is not None and isinstance(error.__cause__, MissingFileError):
+            raise ConfigError(f"{error}{MOVED}") from error
+        raise
+    return data
+
+
+def _network(
+    model: Callable[..., LanguageModel], data: TextDataModule, seed: int, weights: Checkpoint | None
+) -> LanguageModel:
+    """The model with its first weights: drawn from `seed`, or those of a checkpoint."""
+    pl.seed_everything(seed, workers=True, verbose=False)
+    device = "cpu" if weights is None else "meta"  # no memory for what the checkpoint's weights replace
+    with torch.device(device), blaming("model"):
+        network = model()
+    used = data.tokenizer.encoding.n_vocab
+    if network.vocab_size < used:
+        raise ConfigError(f"model.vocab_size ({network.vocab_size}) must be at least {used}, the ids of the tokenizer")
+    if data.context_length > network.context_length:
+        raise ConfigError(
+            f"data.context_length ({data.context_length}) must not be above the model's ({network.context_length})"
+        )
+    if weights is not None:
+        load_start(network, weights)
+    return network
+
+
+def _micro_batch_size(experiment: Experiment, network: LanguageModel, trainer: Trainer) -> int:
+    """What the first process of this run finds, and the others read in its folder."""
+    folder = shared_run_folder()
+    if folder is not None:
+        return int(read_config(folder)["trainer"]["micro_batch_size"])
+    return find_micro_batch_size(network, trainer.clock.data, experiment.training_loss, experiment.optimizer, trainer)
+
+
+def _check_place(wanted: Path, plan: Plan, callbacks: dict[str, pl.Callback]) -> None:
+    """Refuse to begin what the disk has no room for, or its file system lacks the means for."""
+    needed = least = 4 * plan.sizes.n_parameters  # the best weights
+    keepers = [callback for callback in callbacks.values() if isinstance(callback, Callback)]
+    for callback in keepers:
+        needed += callback.bytes_on_disk(plan)
+        least += callback.bytes_on_disk(plan, at_least=True)
+    if needed > 4 * plan.sizes.n_parameters:  # a checkpoint more, while it is written
+        written = 4 * (plan.sizes.n_parameters + plan.sizes.n_optimizer)
+        needed, least = needed + written, least + written
+    try:
+        place = existing_place(wanted)
+    except OSError:  # no name for a folder, as will be said when it is made
+        return
+    check_file_system(place, f"output_dir ({shorten(str(wanted))})", "give an output_dir on another one")
+    try:
+        free = shutil.disk_usage(place).free
+    except OSError:  # a file system that does not tell
+        return
+    if free < needed:
+        fewer = ", or callbacks.checkpoint.keep_last=1" if least <= free else ""
+        raise ConfigError(
+            f"output_dir ({shorten(str(wanted))}): the run's checkpoints need {needed / 1e9:.2g} GB, {free / 1e9:.2g} "
+            f"are free there; give another output_dir{fewer}"
+        )

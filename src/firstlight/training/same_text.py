@@ -1,0 +1,71 @@
+"""Is a text the one that a run was trained on? Every checkpoint keeps a fingerprint of it."""
+
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from firstlight.checkpoints.find import checkpoints_of
+from firstlight.checkpoints.manifest import read_manifest
+from firstlight.data.datamodule import CUT_BY, TextDataModule
+from firstlight.errors import ConfigError, shorten
+from firstlight.runs.places import MOVED, run_of
+from firstlight.runs.run_folder import read_config
+
+SHA256 = "sha256"
+"""In a fingerprint: of the tokens."""
+
+
+class OtherTextError(ConfigError):
+    """What is found in the place of a run's own text is another one."""
+
+
+def check_same(text: TextDataModule, known: dict[str, int | str], checkpoint: Path) -> None:
+    """Refuse a text that is not the one of the fingerprint `known`, which `checkpoint` was trained on.
+
+    Raises:
+        OtherTextError: it is another one.
+    """
+    if known.get(SHA256) == text.fingerprint()[SHA256]:
+        return
+    earlier = " (earlier versions read them, too: list them in data.path)"
+    left_out = f"; left out are {text.left_out}{earlier}" if text.left_out else ""
+    raise OtherTextError(
+        f"{text.setting()}: this is another text than {checkpoint} was trained on (its sha256 differs){MOVED}{left_out}"
+    )
+
+
+def fingerprint_of(checkpoint: Path) -> dict[str, int | str] | None:
+    """The fingerprint of the text that a checkpoint or a run was trained on; None if it keeps none."""
+    run = run_of(checkpoint)
+    for folder in (checkpoint, *(reversed(checkpoints_of(run)) if run is not None else ())):
+        with suppress(ConfigError):  # no checkpoint folder, or a damaged one: the others of the run tell the same
+            return read_manifest(folder).fingerprint
+    return None
+
+
+def check_text_of_sweep(text: TextDataModule, config: dict[str, Any], others: Iterable[Path]) -> None:
+    """Refuse a text that has changed since one of the `others`, runs of the same sweep, was trained on it.
+
+    Raises:
+        ConfigError: it has.
+    """
+    for run in others:
+        try:
+            theirs = read_config(run)
+        except ConfigError:  # its folder is being made, or is damaged: that is no mistake of this trial
+            continue
+        if _tokens_by(theirs) != _tokens_by(config) or (known := fingerprint_of(run)) is None:
+            continue
+        if known.get(SHA256) != text.fingerprint()[SHA256]:
+            raise ConfigError(
+                f"{text.setting()}: the text has changed since {shorten(str(run))}, of the same sweep, was trained on "
+                "it (its sha256 differs): put that text back, then firstlight sweep retry"
+            )
+        return
+
+
+def _tokens_by(config: dict[str, Any]) -> tuple[Any, ...]:
+    """All of a composed config that decides which tokens its text becomes."""
+    data = {key: value for key, value in config["data"].items() if key not in CUT_BY}
+    return data, config["tokenizer"], config.get("init_from")

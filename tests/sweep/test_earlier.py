@@ -1,0 +1,77 @@
+"""A sweep of an earlier version is resumed, also in another place, and its new trials are comparable with the old ones.
+
+`earlier_sweep/` was made by the version before `data.eval_last_window` (8f2dbe8^), somewhere else: its first trial is
+done, its second as a kill after step 3 of 6 leaves it, its third not begun. The ledger is there as SQL.
+"""
+
+import inspect
+import json
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import yaml
+
+from firstlight.cli import main
+from firstlight.commands import train as train_module
+from firstlight.data.datamodule import TextDataModule
+from firstlight.errors import ConfigError
+from firstlight.runs.later_keys import LATER_KEYS, lacking
+from firstlight.sweep.plan import planned
+from firstlight.sweep.record import read_record
+
+EARLIER = Path(__file__).with_name("earlier_sweep")
+
+
+@pytest.fixture
+def earlier(tmp_path, monkeypatch) -> list[str]:
+    """A working folder with the sweep in `sweep`; the words of its command."""
+    monkeypatch.chdir(tmp_path)
+    Path("a.txt").write_text("The lamp was lit, and the boats came home. " * 40)
+    shutil.copytree(EARLIER, "sweep", ignore=shutil.ignore_patterns("*.sql"))
+    with closing(sqlite3.connect("sweep/sweep.db")) as database:
+        database.executescript((EARLIER / "ledger.sql").read_text())
+    return [*read_record(Path("sweep")).arguments, "output_dir=sweep"]
+
+
+def config_of(folder: str) -> dict:
+    return yaml.safe_load(Path("sweep", folder, ".hydra", "config.yaml").read_text())
+
+
+def steps_of(folder: str) -> list[str]:
+    return [row.partition(",")[0] for row in Path("sweep", folder, "metrics.csv").read_text().splitlines()]
+
+
+def test_a_sweep_of_an_earlier_version_is_resumed_where_it_is_now(earlier, capsys):
+    first = Path("sweep/0_optimizer.lr-0.01/metrics.csv").stat().st_mtime_ns
+    assert main(["sweep", "resume", "sweep"]) == 0
+    out = capsys.readouterr().out
+    assert "3 trials: 3 done" in out and "++data.eval_last_window=false" in out
+    assert config_of("2_optimizer.lr-0.03")["data"]["eval_last_window"] is False
+    assert "eval_last_window" not in config_of("1_optimizer.lr-0.02")["data"]  # resumed: it keeps its config
+    assert steps_of("1_optimizer.lr-0.02") == ["step", "0", "3", "6"]
+    assert Path("sweep/0_optimizer.lr-0.01/metrics.csv").stat().st_mtime_ns == first
+    assert main(["sweep", "status", "sweep", "format=json"]) == 0
+    trials = json.loads(capsys.readouterr().out)["trials"]
+    assert [trial["step"] for trial in trials] == [6, 6, 6] and all(trial["error"] is None for trial in trials)
+
+
+def test_the_command_of_an_earlier_version_is_given_again(earlier):
+    assert planned(earlier, None, train_module.arguments) == Path("sweep")
+    with pytest.raises(ConfigError, match=r"nothing is now data\.eval_last_window=true"):
+        planned([*earlier, "data.eval_last_window=true"], None, train_module.arguments)
+
+
+def test_a_key_that_came_later_is_what_resumed_runs_take_it_for():
+    """A run whose config lacks it has the default of the signature."""
+    default = inspect.signature(TextDataModule.__init__).parameters["eval_last_window"].default
+    assert {"data.eval_last_window": default} == LATER_KEYS
+
+
+def test_a_section_of_somebody_else_that_has_no_such_key_lacks_nothing():
+    section = {"_target_": "firstlight.data.text.TextData", "_partial_": True, "path": "a.txt"}
+    assert lacking({"data": section, "loss": {}}) == LATER_KEYS
+    assert lacking({"data": {**section, "eval_last_window": True}, "loss": {}}) == {}
+    assert lacking({"data": {**section, "_target_": "firstlight.model.gpt.GPT"}, "loss": {}}) == {}
