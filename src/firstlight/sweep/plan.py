@@ -38,7 +38,7 @@ from firstlight.sweep.record import (
     settings_of_record,
     split_seeds,
 )
-from firstlight.sweep.settings import MOST_TRIALS, Count, Settings, only_in_some
+from firstlight.sweep.settings import MOST_TRIALS, Count, Settings, directions_of, only_in_some
 from firstlight.sweep.space import Space, parameter_of, space_of
 from firstlight.sweep.storage import check_told, hidden_password
 
@@ -187,7 +187,8 @@ def add_missing(folder: Path, plan: Plan) -> None:
     What a process that was killed while it planned has left is made again.
     """
     if plan.record.storage is not None or is_unplanned(folder):
-        ledger = Ledger.create(folder, plan.record, len(plan.settings.objectives), plan.rows)
+        directions = directions_of(plan.settings.objectives, plan.record.config)
+        ledger = Ledger.create(folder, plan.record, directions, plan.rows)
     else:
         ledger = Ledger.open(folder)
         ledger.add(plan.rows)
@@ -227,6 +228,8 @@ def make_plan(
         all_of_them = f" (as all {len(refused)} points of the sweep)" if len(refused) > 1 else ""
         raise ConfigError(f"{refused[0][0]}: {refused[0][1]}{all_of_them}".removeprefix(": "))
     configs = [without(config, list(later)) for _, config, problem in checked if problem is None]
+    for config in configs:
+        directions_of(settings.objectives, config)  # which refuses objectives that are none
     good = [point for point, _, problem in checked if problem is None] if is_grid else [None] * settings.trials
     rows = [_row(space, point, number, seed) for number, point in enumerate(good) for seed in seeds]
     record = Record(

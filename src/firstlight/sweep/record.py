@@ -13,9 +13,9 @@ from firstlight.config import Seed, check_config
 from firstlight.errors import ConfigError, one_line, shorten
 from firstlight.files import replace_text
 from firstlight.interpolation import as_data
-from firstlight.runs.later_keys import LATER_SECTIONS, lacking
+from firstlight.runs.later_keys import LATER_SECTIONS, METRICS, lacking
 from firstlight.runs.plain_yaml import dump_plain_yaml, read_plain_yaml
-from firstlight.sweep.settings import Settings
+from firstlight.sweep.settings import Settings, directions_of
 from firstlight.sweep.space import Space, space_of
 
 RECORD = "sweep.yaml"
@@ -77,7 +77,7 @@ def read_record(folder: Path) -> Record:
         )
     try:
         TypeAdapter(Record).validate_json(json.dumps(content), strict=True)
-        settings_of_record(record)
+        directions_of(settings_of_record(record).objectives, record.config)
         _check_arguments(record)
     except ValidationError as error:
         problem = error.errors()[0]
@@ -108,7 +108,13 @@ def space_of_record(record: Record) -> Space:
 
 def later_overrides(later: dict[str, Any]) -> list[str]:
     """The overrides that make trials of today comparable with those of an earlier version."""
-    return [f"~{key}" if key in LATER_SECTIONS else f"++{key}={json.dumps(value)}" for key, value in later.items()]
+    found = []
+    for key, value in later.items():
+        if key in LATER_SECTIONS:
+            found.append(f"~{key}")
+        elif key != METRICS:  # whose default is what there was before it could be chosen
+            found.append(f"++{key}={json.dumps(value)}")
+    return found
 
 
 def settings_of_record(record: Record) -> Settings:

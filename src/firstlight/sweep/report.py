@@ -38,10 +38,9 @@ class Point:
         n_done = sum(row.state == "done" for row in self.rows)
         return len(self.means) > 0 and all(map(math.isfinite, self.means)) and n_done == self.n_seeds
 
-    @property
-    def rank(self) -> tuple[bool, float]:
-        """The lower, the better: whole points by the mean of the first objective, then the others."""
-        return not self.is_whole, self.means[0] if self.means and math.isfinite(self.means[0]) else math.inf
+    def rank(self, sign: int) -> tuple[bool, float]:
+        """The lower, the better: whole points by the mean of the first objective times its `sign`, then the others."""
+        return not self.is_whole, sign * self.means[0] if self.means and math.isfinite(self.means[0]) else math.inf
 
 
 def current(rows: list[Row]) -> list[Row]:
@@ -49,8 +48,11 @@ def current(rows: list[Row]) -> list[Row]:
     return [row for row in rows if row.replaced_by is None]
 
 
-def points(rows: list[Row], objectives: list[str], n_seeds: int) -> list[Point]:
-    """The points of a sweep, the best first (by the first objective); those without a result last."""
+def points(rows: list[Row], objectives: list[str], signs: list[int], n_seeds: int) -> list[Point]:
+    """The points of a sweep, the best first (by the first objective); those without a result last.
+
+    `signs` are those of `Ledger.signs`.
+    """
     by_point: dict[int, list[Row]] = {}
     for row in current(rows):
         by_point.setdefault(row.point, []).append(row)
@@ -62,7 +64,7 @@ def points(rows: list[Row], objectives: list[str], n_seeds: int) -> list[Point]:
         spreads = [_spread(v) for v in values] if done else []
         overrides = next((row.overrides for row in members if row.overrides), [])
         found.append(Point(overrides, members, n_seeds, means, spreads))
-    return sorted(found, key=lambda point: point.rank)
+    return sorted(found, key=lambda point: point.rank(signs[0]))
 
 
 def _spread(values: list[float]) -> float | None:
@@ -70,13 +72,16 @@ def _spread(values: list[float]) -> float | None:
     return statistics.stdev(values) if len(values) > 1 and all(map(math.isfinite, values)) else None
 
 
-def best_points(rows: list[Row], objectives: list[str], n_seeds: int) -> list[Point]:
+def best_points(rows: list[Row], objectives: list[str], signs: list[int], n_seeds: int) -> list[Point]:
     """Those that no other is better than in every objective: of one objective the best one."""
-    whole = [point for point in points(rows, objectives, n_seeds) if point.is_whole]
+    whole = [point for point in points(rows, objectives, signs, n_seeds) if point.is_whole]
 
     def is_beaten(point: Point) -> bool:
-        pairs = [list(zip(other.means, point.means, strict=True)) for other in whole if other is not point]
-        return any(all(a <= b for a, b in pair) and any(a < b for a, b in pair) for pair in pairs)
+        for other in whole:
+            leads = [s * (mine - its) for s, mine, its in zip(signs, point.means, other.means, strict=True)]
+            if min(leads) >= 0 and max(leads) > 0:
+                return True
+        return False
 
     front = [point for point in whole if not is_beaten(point)]
     return front[:1] if len(objectives) == 1 else front
@@ -132,7 +137,7 @@ def resuming(ledger: Ledger, action: str) -> str:
 def as_data(ledger: Ledger) -> dict[str, Any]:
     """All that `status` knows, for JSON."""
     rows, objectives = ledger.rows(), ledger.record.settings["objectives"]
-    ranked = best_points(rows, objectives, len(ledger.record.seeds))
+    ranked = best_points(rows, objectives, ledger.signs(), len(ledger.record.seeds))
     return {
         "folder": str(ledger.folder),
         "objectives": objectives,
@@ -145,12 +150,13 @@ def show(ledger: Ledger, *, best_only: bool = False) -> None:
     """Print the table of trials, how far the sweep is, and its best point."""
     console = SafeConsole(width=None if sys.stdout.isatty() else 140)
     rows, objectives, n_seeds = ledger.rows(), ledger.record.settings["objectives"], len(ledger.record.seeds)
+    signs = ledger.signs()
     if not best_only:
         console.print(_table(ledger, current(rows), objectives))
         if n_seeds > 1:
-            console.print(_point_table(points(rows, objectives, n_seeds), objectives))
+            console.print(_point_table(points(rows, objectives, signs, n_seeds), objectives))
         say(_progress(current(rows)))
-    for point in best_points(rows, objectives, n_seeds):
+    for point in best_points(rows, objectives, signs, n_seeds):
         result = ", ".join(
             f"{name} {mean:.4f}" + (f" +- {spread:.4f} over {n_seeds} seeds" if spread is not None else "")
             for name, mean, spread in zip(objectives, point.means, point.spreads, strict=True)
