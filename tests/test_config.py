@@ -149,7 +149,7 @@ def test_a_name_like_no_other_gets_no_advice():
         ),
         (
             {"_target_": "lightning.pytorch.callbacks.EarlyStopping", "monitor": "val/loss", "patience": "three"},
-            "data.patience: expected int, got 'three'",
+            "data.patience: expected int > 0 and <= 1000000000000, got 'three'",
         ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

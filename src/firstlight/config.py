@@ -53,6 +53,12 @@ TARGETS = (
     *(f"lightning.pytorch.{part}." for part in ("callbacks", "loggers", "profilers")),
 )
 """Where the classes that a config names may come from: a config is data, and must not call whatever it likes."""
+OURS = "firstlight.training.callbacks.early_stopping.EarlyStopping"
+IN_PLACE_OF = {
+    "lightning.pytorch.callbacks.EarlyStopping": OURS,
+    "lightning.pytorch.callbacks.early_stopping.EarlyStopping": OURS,
+}
+"""Classes of Lightning's, and ours that take the same arguments, with which a run can be resumed as well."""
 FUNCTIONS = ("firstlight.optim.", "torch.optim.")
 """Where a `_target_` may also be a function."""
 ALLOW_TARGETS = "FIRSTLIGHT_ALLOW_TARGETS"
@@ -156,7 +162,7 @@ def build(node: Any, key: str = "") -> Any:
 
 
 def _locate(name: str) -> Any:
-    module, _, attribute = name.rpartition(".")
+    module, _, attribute = IN_PLACE_OF.get(name, name).rpartition(".")
     return getattr(importlib.import_module(module), attribute)
 
 

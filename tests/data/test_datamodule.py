@@ -117,6 +117,17 @@ def test_training_resumes_at_any_batch_of_the_run(tiny_data):
     assert trained(80) == whole[80:]
 
 
+def test_a_trainer_of_lightnings_own_reads_its_share_as_torch_distributed_tells_it(tiny_data, monkeypatch):
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_rank", lambda: 1)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+    data = tiny_data(batch_size=4)
+    data.setup()
+    whole = data.train_batches(start=0, stop=data.batches_per_epoch)
+    for (share, _), (batch, _) in zip(data.train_dataloader(), whole, strict=True):
+        assert torch.equal(share, batch[2:])
+
+
 def test_a_trainer_of_lightnings_own_reads_one_epoch_and_all_of_validation(tiny_data):
     data = tiny_data(batch_size=4)
     data.setup()
@@ -125,24 +136,11 @@ def test_a_trainer_of_lightnings_own_reads_one_epoch_and_all_of_validation(tiny_
     assert sum(len(targets) for _, targets in validation) == len(data.windows["val"])
 
 
-@pytest.fixture
-def as_one_of(monkeypatch):
-    """Let this process be one of several, as torch.distributed tells it."""
-
-    def be(rank, world_size):
-        monkeypatch.setattr(distributed, "is_initialized", lambda: world_size > 1)
-        monkeypatch.setattr(distributed, "get_rank", lambda: rank)
-        monkeypatch.setattr(distributed, "get_world_size", lambda: world_size)
-
-    return be
-
-
-def test_the_shares_of_several_processes_make_up_the_batch_of_one(tiny_data, as_one_of):
-    def batches(rank, world_size):
-        as_one_of(rank, world_size)
+def test_the_shares_of_several_processes_make_up_the_batch_of_one(tiny_data):
+    def batches(*share):
         data = tiny_data(batch_size=4)
         data.setup()
-        return [inputs for inputs, _ in data.train_batches(start=0, stop=9)]
+        return [inputs for inputs, _ in data.train_batches(start=0, stop=9, share=share)]
 
     shares = zip(batches(0, 2), batches(1, 2), strict=True)
     assert all(torch.equal(torch.cat(pair), whole) for pair, whole in zip(shares, batches(0, 1), strict=True))
@@ -260,12 +258,11 @@ def test_the_summary_says_what_of_validation_is_not_evaluated(tiny_data):
     assert "6 windows of 8, 37 of 53 predictions are not evaluated" in summary(eval_last_window=True, eval_batches=1)
 
 
-def test_two_processes_score_the_last_window_once(tiny_data, as_one_of):
+def test_two_processes_score_the_last_window_once(tiny_data):
     def shapes(rank):
-        as_one_of(rank, 2)
         data = tiny_data(eval_last_window=True, batch_size=4)
         data.setup()
-        return [tuple(targets.shape) for _, targets in data.eval_batches_of("val")]
+        return [tuple(targets.shape) for _, targets in data.eval_batches_of("val", share=(rank, 2))]
 
     assert shapes(0) == [(2, 8), (1, 8), (1, 5)] and shapes(1) == [(2, 8), (1, 8), (0, 8)]
 

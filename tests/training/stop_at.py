@@ -1,6 +1,7 @@
 """Callbacks that end or disturb a run in the middle, named by the tests' configs."""
 
 import errno
+import gc
 import multiprocessing
 import os
 import signal
@@ -10,8 +11,9 @@ import lightning.pytorch as pl
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from firstlight.checkpoints.checkpoint import Checkpoint as StoredCheckpoint
 from firstlight.processes import is_further
-from firstlight.training.watching import Watcher
+from firstlight.training.callbacks.base import Watcher
 
 
 class Crash(BaseException):
@@ -60,6 +62,23 @@ class FailAt(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any) -> None:
         if trainer.global_step == self.step:
             raise LookupError("a callback of the user's has failed")
+
+
+class FailWhenComplete(pl.Callback):
+    """Of Lightning's kind: it fails when nothing of a step is left to do."""
+
+    def __init__(self, *, step: int) -> None:
+        self.step = step
+        self.steps: list[int] = []
+
+    def on_step_complete(self, trainer: Any) -> None:
+        self.steps.append(trainer.global_step)
+        if trainer.global_step == self.step:
+            raise LookupError(f"a callback of the user's has failed after {self.steps}")
+
+
+class WatchingFailWhenComplete(FailWhenComplete, Watcher):
+    """The same, of a callback that only watches."""
 
 
 class WatchingFailAt(FailAt, Watcher):
@@ -117,6 +136,14 @@ class NanAt(pl.Callback):
                 weight.data.copy_(self.kept)
             else:
                 weight.grad[0] = torch.inf
+
+
+class CountCheckpoints(pl.Callback):
+    """Fails if the weights that were loaded are still there beside the model's."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        gc.collect()
+        assert not [found for found in gc.get_objects() if type(found) is StoredCheckpoint]
 
 
 class CountReads(pl.Callback):

@@ -1,6 +1,7 @@
 """What a run needs, before it begins."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -87,3 +88,22 @@ def test_a_run_must_have_room_for_weights_gradients_moments_and_logits(
         monkeypatch.setattr(memory, "device_memory", lambda _, needed=needed: ("this computer", needed - 1))
         with pytest.raises(ValueError, match=r"parameters need at least .* lower model\.n_layers, model\.emb_dim"):
             check()
+
+
+def test_precision_auto_is_resolved_before_memory_is_checked(tiny_gpt, tiny_data, monkeypatch):
+    """In bf16 the logits of a batch take half as much: what fits then is not refused."""
+    from firstlight.training import plan
+
+    asked = []
+    monkeypatch.setattr(plan, "resolve_precision", lambda *_: "bf16-mixed")
+    monkeypatch.setattr(plan, "check_memory", lambda sizes, data, trainer: asked.append(trainer["precision"]))
+    monkeypatch.setattr(plan, "_network", lambda *_: (_ for _ in ()).throw(InterruptedError))
+    data = tiny_data()
+    data.setup()
+    experiment = SimpleNamespace(
+        logger=None, data=lambda **_: data, order=None, optimizer=partial(adamw, lr=1e-3), seed=1
+    )
+    origin = plan.Origin({"trainer": {"precision": "auto"}}, tiny_gpt, data.tokenizer)
+    with pytest.raises(InterruptedError):
+        plan.prepare(experiment, origin)
+    assert asked == ["bf16-mixed"]

@@ -418,6 +418,32 @@ def test_auto_needs_a_folder_that_stays_the_same(train, capsys):
 
 
 @pytest.mark.long
+def test_lightnings_own_early_stopping_is_resumed_as_ours_is(train, capsys):
+    lightnings = "{_target_:lightning.pytorch.callbacks.EarlyStopping,monitor:val/loss,min_delta:9,patience:1}"
+    assert train("run", f"+callbacks.es={lightnings}") == 0
+    assert rows_of("run")[-1]["step"] == "8"
+    assert main(["train", "resume=run"]) == 2
+    assert "was stopped early" in capsys.readouterr().err
+    assert main(["train", "resume=run", "callbacks.es.patience=2"]) == 0
+    assert rows_of("run")[-1]["step"] == "16"
+
+
+def test_what_every_callback_has_sampled_is_shown(train, capsys):
+    other = ["_target_=firstlight.training.callbacks.sample_generation.SampleGeneration", "prompt=quay"]
+    other += ["decoding=${callbacks.sample_generation.decoding}", "max_new_tokens=2"]
+    assert train("run", "trainer.max_steps=8", *(f"+callbacks.other.{setting}" for setting in other)) == 0
+    out = capsys.readouterr().out
+    assert out.count("\nThe lamp") == 2 and out.count("\nquay") == 2
+
+
+def test_the_weights_that_a_run_starts_from_are_not_in_memory_twice(train, trained):
+    trained("whole")
+    assert (
+        train("run", "init_from=whole", "trainer.max_steps=8", "+callbacks.count._target_=stop_at.CountCheckpoints")
+        == 0
+    )
+
+
 def test_early_stopping_goes_on_with_more_patience(train):
     stopping = ["callbacks=[default,early_stopping]", "callbacks.early_stopping.min_delta=9"]
     assert train("run", *stopping, "callbacks.early_stopping.patience=1") == 0

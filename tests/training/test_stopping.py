@@ -251,11 +251,24 @@ def test_a_failing_callback_ends_the_run_only_when_the_step_is_saved(train, trai
     assert_same_run("whole", "parts")
 
 
+@pytest.mark.parametrize("name", ["FailWhenComplete", "WatchingFailWhenComplete"])
+def test_what_fails_when_a_step_is_complete_is_no_other_than_what_fails_before(train, name, capsys):
+    """Of a callback of Lightning's kind, too; here and there the step is saved."""
+    failing = [*with_callback(name, step=13), "trainer.max_steps=16"]
+    if name.startswith("Watching"):
+        assert train("run", *failing) == 0
+        assert f"note: {name} failed, training continues" in capsys.readouterr().err
+    else:
+        with pytest.raises(LookupError, match=r"has failed after \[1, 2, .*, 12, 13\]"):
+            train("run", *failing)
+        assert steps_of("run")[-1] == 13
+
+
 def test_a_failing_watcher_costs_the_run_nothing(train, trained, capsys):
     trained("whole")
     assert train("parts", *with_callback("WatchingFailAt", step=13)) == 0
     said = capsys.readouterr().err
-    assert "note: WatchingFailAt failed, training goes on (LookupError: a callback of the user's has failed" in said
+    assert "note: WatchingFailAt failed, training continues (LookupError: a callback of the user's has failed" in said
     assert "WatchingFailAt failed once" in said
     assert "in on_train_batch_end" in Path("parts/errors.log").read_text()
     assert_same_run("whole", "parts")

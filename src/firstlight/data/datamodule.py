@@ -20,6 +20,9 @@ from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.data.windows import Windows
 
 Loader = DataLoader[Batch] | WorkerLoader
+Share = tuple[int, int]
+"""Of a batch: the number of a process, and how many processes there are."""
+WHOLE: Share = (0, 1)
 CUT_BY = (
     *("context_length", "stride", "batch_size", "shuffle", "drop_last", "num_workers"),
     *("eval_batches", "untrained_eval_batches", "eval_last_window"),
@@ -167,7 +170,7 @@ class TextDataModule(pl.LightningDataModule):
             "train_windows": len(self.windows["train"]),
         }
 
-    def train_batches(self, *, start: int, stop: int) -> Loader:
+    def train_batches(self, *, start: int, stop: int, share: Share = WHOLE) -> Loader:
         """The training batches `start` to `stop` of the order, as one long pass, whatever the epochs."""
 
         def batches() -> Iterator[Tensor]:
@@ -180,9 +183,9 @@ class TextDataModule(pl.LightningDataModule):
             )
             return islice(endless, stop - start)
 
-        return self._loader(self.windows["train"], batches, stop)
+        return self._loader(self.windows["train"], batches, stop, share)
 
-    def evaluations(self, *, is_untrained: Callable[[], bool]) -> list[Loader]:
+    def evaluations(self, *, is_untrained: Callable[[], bool], share: Share = WHOLE) -> list[Loader]:
         """The two loaders of the evaluations of a run: of training windows, then of validation windows.
 
         They are read at each evaluation; `is_untrained()` then says whether it is the one before the first step. Of
@@ -195,17 +198,19 @@ class TextDataModule(pl.LightningDataModule):
         def train_limit() -> int:
             return limit() or self._n_eval_batches(self.windows["val"])
 
-        return [self.eval_batches_of("train", train_limit), self.eval_batches_of("val", limit)]
+        return [self.eval_batches_of("train", train_limit, share), self.eval_batches_of("val", limit, share)]
 
     def train_dataloader(self) -> Loader:
         """The first epoch, for a Trainer of Lightning's own; a run of firstlight reads `train_batches`."""
-        return self.train_batches(start=0, stop=self.batches_per_epoch)
+        return self.train_batches(start=0, stop=self.batches_per_epoch, share=_share_of_this_process())
 
     def val_dataloader(self) -> list[Loader]:
         """All of validation, for a Trainer of Lightning's own."""
-        return [self.eval_batches_of("val")]
+        return [self.eval_batches_of("val", share=_share_of_this_process())]
 
-    def eval_batches_of(self, split: str, limit: Callable[[], int | None] | None = None) -> Loader:
+    def eval_batches_of(
+        self, split: str, limit: Callable[[], int | None] | None = None, share: Share = WHOLE
+    ) -> Loader:
         """One evaluation of `split`, on as many batches as `limit` says when it begins (None: all)."""
         windows = self.windows[split] if limit is not None else self.eval_windows(split)
 
@@ -216,7 +221,7 @@ class TextDataModule(pl.LightningDataModule):
                 yield windows.rest_index
 
         length = self._n_eval_batches(windows) + int(self._has_last_window(windows))
-        return self._loader(windows, batches, length)
+        return self._loader(windows, batches, length, share)
 
     def eval_windows(self, split: str) -> Windows:
         """The windows of an evaluation of all of `split`.
@@ -243,8 +248,8 @@ class TextDataModule(pl.LightningDataModule):
         """Batches of whole windows."""
         return batches_per_epoch(len(windows), self.batch_size, drop_last=False)
 
-    def _loader(self, windows: Windows, batches: Callable[[], Iterator[Tensor]], length: int) -> Loader:
-        sampler = _Batches(batches, length)
+    def _loader(self, windows: Windows, batches: Callable[[], Iterator[Tensor]], length: int, share: Share) -> Loader:
+        sampler = _Batches(batches, length, *share)
         if self.num_workers > 0:
             return WorkerLoader(windows, sampler, length, self.num_workers, self.worker_failures)
         return DataLoader(
@@ -312,14 +317,18 @@ class TextDataModule(pl.LightningDataModule):
         return "\n".join([*filter(None, [self.source()]), *lines.values()])
 
 
+def _share_of_this_process() -> Share:
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return WHOLE
+
+
 class _Batches(Sampler[Tensor]):
     """This process's share of each batch of indices."""
 
-    def __init__(self, batches: Callable[[], Iterator[Tensor]], length: int) -> None:
+    def __init__(self, batches: Callable[[], Iterator[Tensor]], length: int, rank: int, world_size: int) -> None:
         self.batches, self.length = batches, length
-        self.rank, self.world_size = 0, 1
-        if distributed.is_available() and distributed.is_initialized():
-            self.rank, self.world_size = distributed.get_rank(), distributed.get_world_size()
+        self.rank, self.world_size = rank, world_size
 
     def __len__(self) -> int:
         return self.length

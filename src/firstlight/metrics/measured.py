@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 
 from firstlight.config import build, check_node
 from firstlight.errors import ConfigError, did_you_mean, shorten, shown
@@ -94,12 +94,12 @@ def check_monitors(callbacks: Mapping[str, Callback], metrics: list[Metric]) -> 
         ConfigError: the first one.
     """
     for key, callback in callbacks.items():
-        monitor = getattr(callback, "monitor", None)
-        if not isinstance(monitor, str) or isinstance(callback, ModelCheckpoint):  # which knows "step" and more
+        follow = getattr(callback, "follow", None)
+        if follow is None:  # not one of ours: it may monitor whatever it collects
             continue
+        monitor: str = callback.monitor  # type: ignore[attr-defined]
         check_name(f"{key}.monitor", monitor, columns(metrics))
-        if follow := getattr(callback, "follow", None):
-            follow(direction_of(monitor, metrics))
+        follow(direction_of(monitor, metrics))
 
 
 def sums_of(metrics: Iterable[Metric], scored: Scored) -> list[float]:

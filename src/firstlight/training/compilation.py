@@ -38,7 +38,7 @@ class Compilation(Callback):
     calls the model itself, is not compiled. Nor is the loss, which is few and large operations.
 
     Every shape of a batch gets kernels of its own: which ones a run uses then does not depend on the order in which it
-    meets the shapes, which is another one when it is continued. With `fullgraph` torch refuses what it cannot compile;
+    meets the shapes, which is another one when it is resumed. With `fullgraph` torch refuses what it cannot compile;
     without, parts of the run would silently not be. The last, shorter window of a text, which comes once in an
     evaluation, is not compiled.
     """

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lightning.pytorch.callbacks import Callback
+import lightning.pytorch as pl
 from lightning.pytorch.loggers.logger import Logger
 
 from firstlight.config import NonEmpty, Seed
@@ -44,7 +44,7 @@ class Experiment:
     """None, as in runs that earlier versions began: the cross-entropy."""
     metrics: dict[str, Metric] | None = None
     """None, as in runs that earlier versions began: those of conf/metrics/default.yaml."""
-    callbacks: dict[str, Callback] | None = None
+    callbacks: dict[str, pl.Callback] | None = None
     logger: dict[str, Callable[..., Logger]] | None = None
     on_nan: OnNan = "stop"
     init_from: NonEmpty | None = None
@@ -66,8 +66,8 @@ class Experiment:
         return measured(self.metrics)
 
     @property
-    def all_callbacks(self) -> dict[str, Callback]:
+    def all_callbacks(self) -> dict[str, pl.Callback]:
         """The callbacks by the keys of the config that are about them."""
-        compilation: dict[str, Callback] = {"compile": Compilation()} if self.compile else {}
+        compilation: dict[str, pl.Callback] = {"compile": Compilation()} if self.compile else {}
         of_config = {f"callbacks.{name}": callback for name, callback in (self.callbacks or {}).items()}
         return compilation | of_config

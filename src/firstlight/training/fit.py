@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ def fit(experiment: Experiment, config: dict[str, Any], overrides: list[str], si
     with ExitStack() as held:  # the run folder, until all is done
         origin = find_origin(experiment, config, overrides, held)
         plan = prepare(experiment, origin, siblings)
+        origin = replace(origin, weights=None)  # they are the network's now, and need not be in memory twice
         if not is_further():
             for text in plan.notes:
                 note(text)

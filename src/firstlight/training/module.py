@@ -77,11 +77,15 @@ class PretrainingModule(EvaluationModule):
         """What is left of the run, as one pass: a run is only saved between two steps."""
         clock = self.trainer.clock
         done = self.trainer.global_step * clock.batches_per_step
-        return self.data.train_batches(start=done, stop=clock.total_batches)
+        return self.data.train_batches(start=done, stop=clock.total_batches, share=self._share)
 
     def val_dataloader(self) -> list[Loader]:
         """The two loaders of an evaluation: training windows in evaluation mode, then validation windows."""
-        return self.data.evaluations(is_untrained=lambda: self.trainer.global_step == 0)
+        return self.data.evaluations(is_untrained=lambda: self.trainer.global_step == 0, share=self._share)
+
+    @property
+    def _share(self) -> tuple[int, int]:
+        return self.trainer.global_rank, self.trainer.world_size
 
     def on_train_start(self) -> None:
         if self.trainer.global_step == 0:

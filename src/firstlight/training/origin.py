@@ -1,4 +1,4 @@
-"""Where a run comes from: nothing, given weights, or a run that has not ended."""
+"""Where a run comes from: nothing, given weights, or an earlier run that is resumed."""
 
 from collections.abc import Callable
 from contextlib import ExitStack

@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from firstlight.training.experiment import Experiment
 from firstlight.training.memory.estimate import Sizes, check_memory, sizes_of
 from firstlight.training.memory.micro_batches import find_micro_batch_size
 from firstlight.training.origin import Origin
-from firstlight.training.precision import precision_notes
+from firstlight.training.precision import precision_notes, resolve_precision
 from firstlight.training.resume import check_resumable
 from firstlight.training.same_text import check_text_of_sweep
 from firstlight.training.start import load_start
@@ -66,8 +66,9 @@ def prepare(experiment: Experiment, origin: Origin, siblings: Sequence[Path] = (
         check_text_of_sweep(data, origin.config, siblings)
     section = origin.config["trainer"]
     with blaming("model"):
-        sizes = sizes_of(origin.model, experiment.optimizer, str(section.get("precision")))
-        check_memory(sizes, data, section)
+        precision = resolve_precision(section.get("precision", "32-true"), section.get("accelerator", "auto"))
+        sizes = sizes_of(origin.model, experiment.optimizer, precision)
+        check_memory(sizes, data, section | {"precision": precision})
     network = _network(origin.model, data, experiment.seed, origin.weights)
     callbacks = experiment.all_callbacks
     check_monitors(callbacks, experiment.measured)
@@ -81,21 +82,20 @@ def prepare(experiment: Experiment, origin: Origin, siblings: Sequence[Path] = (
             raise FinishedError(f"resume: {ended}")
     with blaming("scheduler"):
         experiment.scheduler.check(max_steps=trainer.max_steps, peak=sizes.peak_lr)
-    found: dict[str, Any] = {}
-    if section.get("precision") == "auto":  # stored as what it is here: elsewhere it may be another
-        found["precision"] = str(trainer.precision)
-    if section.get("micro_batch_size") == "auto":
-        trainer.micro_batch_size = found["micro_batch_size"] = _micro_batch_size(experiment, network, trainer)
-    config = origin.config | {"trainer": section | found}
-    notes = [*filter(None, [origin.note]), *data.notes, *precision_notes(str(trainer.precision))]
-    plan = Plan(config, network, data, trainer, sizes, ended, notes)
+    notes = [*filter(None, [origin.note]), *data.notes, *precision_notes(precision)]
+    plan = Plan(origin.config, network, data, trainer, sizes, ended, notes)
     for key, callback in callbacks.items():
         if isinstance(callback, Callback):
             with blaming(key):
                 callback.check(plan)
     if origin.folder is None and shared_run_folder() is None:
         _check_place(user_path(experiment.output_dir), plan, callbacks)
-    return plan
+    found: dict[str, Any] = {}
+    if section.get("precision") == "auto":  # stored as what it is here: elsewhere it may be another
+        found["precision"] = precision
+    if section.get("micro_batch_size") == "auto":
+        trainer.micro_batch_size = found["micro_batch_size"] = _micro_batch_size(experiment, network, trainer)
+    return replace(plan, config=origin.config | {"trainer": section | found})
 
 
 @contextmanager

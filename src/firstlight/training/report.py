@@ -54,13 +54,13 @@ def _in_parts(trainer: Trainer) -> str:
 
 
 def whereabouts(folder: Path) -> str:
-    """From where a run that did not get to its end can go on, and how."""
+    """The checkpoint from which a run that did not end can be resumed, and the command."""
     saved = checkpoints_of(folder)
     if not saved:
         return f"there is no checkpoint yet in {printable(str(folder))}"
     step = int(saved[-1].name.removeprefix("step_"))
     again = command("train", setting("resume", str(folder)))
-    return f"the newest checkpoint is that of step {step}; go on with:\n{again}"
+    return f"the newest checkpoint is that of step {step}; resume with:\n{again}"
 
 
 def closing(folder: Path, module: PretrainingModule, trainer: Trainer) -> str:

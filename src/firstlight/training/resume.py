@@ -1,4 +1,4 @@
-"""A run that goes on: from which checkpoint, and whether it may."""
+"""A run that is resumed: from which checkpoint, and whether it may be."""
 
 import math
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ STATE_KEYS = {
 
 @dataclass(frozen=True)
 class Resumed:
-    """A run, and the checkpoint that it goes on from."""
+    """A run, and the checkpoint that it is resumed from."""
 
     run: Path
     checkpoint: Path
@@ -95,14 +95,14 @@ def _check_state(file: Path, state: dict[str, Any]) -> None:
 
 
 def check_resumable(resumed: Resumed, data: TextDataModule) -> None:
-    """Refuse to go on with a run whose past would have been another one now.
+    """Refuse to resume a run whose past would have been another one now.
 
     Raises:
-        ConfigError: its order has no position to go on from, or its data has changed.
+        ConfigError: its order has no position to resume from, or its data has changed.
     """
     if not data.order.resumable:
         raise ConfigError(
-            "resume: a run with order=book cannot be continued: its place is the state of torch's global generator"
+            "resume: a run with order=book cannot be resumed: its place is the state of torch's global generator"
         )
     check_same(data, resumed.manifest.fingerprint, resumed.checkpoint)
     now = data.fingerprint()

@@ -21,7 +21,6 @@ from firstlight.checkpoints.folder_io import CheckpointFolderIO
 from firstlight.config import BatchSize, FinitePositive, Steps
 from firstlight.data.datamodule import TextDataModule
 from firstlight.errors import DivergedError, RunError, one_line
-from firstlight.training.callbacks.base import Callback
 from firstlight.training.clock import Clock
 from firstlight.training.cluster import OwnProcesses
 from firstlight.training.lightning import at_step_end, evaluate_when, leave_signals_alone, run_evaluation
@@ -75,7 +74,8 @@ class Trainer(pl.Trainer):
         num_nodes: Annotated[int, Field(gt=0, le=2**16)] = 1,
         **kwargs: Any,
     ) -> None:
-        given_callbacks: list[pl.Callback] = kwargs.get("callbacks") or []
+        # Bars come last: they show what the others have made of a step.
+        given_callbacks = sorted(kwargs.pop("callbacks", None) or [], key=_is_bar)
         _check_callbacks(given_callbacks)
         if taken := sorted(TAKEN & set(kwargs)):
             raise ValueError(f"{taken[0]} cannot be set: {TAKEN_BY}")
@@ -97,8 +97,8 @@ class Trainer(pl.Trainer):
         self.folder = Path(kwargs.pop("default_root_dir", None) or ".")
         self.micro_batch_size = None if micro_batch_size == "auto" else micro_batch_size
         self.pending_metrics: dict[str, float] = {}
-        self.texts: dict[str, str] = {}
-        """What was shown on the boards since the last row of the logs, by tag."""
+        self.texts: list[str] = []
+        """What was shown on the boards since the last row of the logs."""
         super().__init__(
             max_steps=self.clock.max_steps,
             max_epochs=-1,
@@ -113,9 +113,10 @@ class Trainer(pl.Trainer):
             check_val_every_n_epoch=None,
             val_check_interval=1,
             use_distributed_sampler=False,  # our order cuts global batches into shares itself
-            enable_progress_bar=any(isinstance(callback, callbacks.ProgressBar) for callback in given_callbacks),
+            enable_progress_bar=any(map(_is_bar, given_callbacks)),
             enable_checkpointing=any(isinstance(callback, callbacks.Checkpoint) for callback in given_callbacks),
             plugins=[CheckpointFolderIO(), OwnProcesses(num_nodes)],
+            callbacks=given_callbacks,
             **kwargs,
         )
         self.stop_signals = StopSignals()
@@ -165,8 +166,9 @@ class Trainer(pl.Trainer):
     def step_complete(self) -> None:
         """Called when nothing of a step is left to do, evaluation and logs included: the time to save and to stop."""
         for callback in self.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, Callback):
-                callback.on_step_complete(self)
+            hook = getattr(callback, "on_step_complete", None)
+            if hook is not None:
+                hook(self)
         worker_failure = self.clock.data.worker_failure
         if worker_failure is not None:
             self.failure = self.failure or RunError(worker_failure)
@@ -242,7 +244,7 @@ class Trainer(pl.Trainer):
 
     def flush(self) -> None:
         """Write what was collected for the step that ends, if anything was, to every logger as one row."""
-        self.texts = {}
+        self.texts = []
         if self.pending_metrics:
             row = {"tokens": self.tokens_seen, "epoch": self.epochs_seen, **self.pending_metrics}
             self.pending_metrics = {}
@@ -251,7 +253,7 @@ class Trainer(pl.Trainer):
 
     def log_text(self, tag: str, text: str) -> None:
         """Show `text`, as it is, on every board, and on the screen with the figures of this evaluation."""
-        self.texts[tag] = text
+        self.texts.append(text)
         for board in self._boards():
             self.failures.attempt(type(board).__name__, board.show_text, tag, text, self.global_step)
 
@@ -264,6 +266,10 @@ class Trainer(pl.Trainer):
         return [logger for logger in self.loggers if isinstance(logger, Board)]
 
 
+def _is_bar(callback: pl.Callback) -> bool:
+    return isinstance(callback, callbacks.ProgressBar)
+
+
 def _free(folder: Path) -> str:
     """How much room there is, for a message; nothing if the file system does not tell."""
     try:
@@ -273,7 +279,7 @@ def _free(folder: Path) -> str:
 
 
 def refusal(error: Exception, setting: str) -> str | None:
-    """Lightning's words for a device, precision or strategy that is not to be had here; `setting` is the way out."""
+    """Lightning's words for a device, precision or strategy that is not available here; `setting` is the way out."""
     about_device = isinstance(error, ImportError) or re.search("accelerator|backend", str(error))
     if about_device and isinstance(error, MisconfigurationException | ImportError | ValueError | RuntimeError):
         return f"{one_line(error)} ({setting}=cpu always works)"

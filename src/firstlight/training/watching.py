@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers.logger import Logger
 
 from firstlight.errors import one_line, without_hidden
 from firstlight.files import open_to_append
 from firstlight.output import note
-from firstlight.training.callbacks.base import Watcher
+from firstlight.training.callbacks.base import Callback, Watcher
 
 ERRORS = "errors.log"
 """File of the run folder: the traceback of the first error of each."""
-HOOKS = [name for name in dir(pl.Callback) if name.startswith("on_") and not name.endswith("_checkpoint")]
+HOOKS = [name for name in dir(Callback) if name.startswith("on_") and not name.endswith("_checkpoint")]
 STATE = ("state_dict", "load_state_dict", "on_save_checkpoint", "on_load_checkpoint", "teardown")
 LOGGER_METHODS = ("log_metrics", "log_hyperparams", "save", "finalize", "after_save_checkpoint")
 
@@ -57,7 +58,7 @@ class Failures:
 
     def _tell(self, name: str, error: Exception) -> None:
         what = f"{type(error).__name__}: {one_line(error)}"
-        note(f"{name} failed, training goes on ({what}; see {self.folder / ERRORS})")
+        note(f"{name} failed, training continues ({what}; see {self.folder / ERRORS})")
         with suppress(OSError), open_to_append(self.folder / ERRORS) as file:  # a full disk, perhaps
             file.write(without_hidden(f"{name}\n{''.join(traceback.format_exception(error))}\n"))
 
@@ -66,7 +67,7 @@ class Failures:
         lines = []
         for name, n in self.counts.items():
             times = "once" if n == 1 else f"{n} times"
-            lines.append(f"{name} failed {times} (training went on); see {self.folder / ERRORS}")
+            lines.append(f"{name} failed {times} (training continued); see {self.folder / ERRORS}")
         return lines
 
 
@@ -82,9 +83,11 @@ def watch_callback(callback: pl.Callback, failures: Failures, defer: Callable[[E
     names, guard = HOOKS, deferring
     if isinstance(callback, Watcher):
         names, guard = [*HOOKS, *STATE], partial(failures.attempt, type(callback).__name__)
+    if isinstance(callback, Checkpoint):  # a save that failed ends the run at once: there is no other to wait for
+        names = [name for name in names if name != "on_step_complete"]
     for name in names:
-        is_own = getattr(type(callback), name) is not getattr(pl.Callback, name)
-        if is_own:
+        hook = getattr(type(callback), name, None)
+        if hook is not None and hook is not getattr(Callback, name):
             setattr(callback, name, partial(guard, getattr(callback, name)))
 
 

@@ -53,4 +53,4 @@ class Callback(pl.Callback):
 
 
 class Watcher(Callback):
-    """A callback that looks and reports, and changes nothing of the training: whatever it raises, the run goes on."""
+    """A callback that only looks and reports: whatever its hooks raise is told, and training continues."""

@@ -70,7 +70,7 @@ class ProgressBar(Watcher, LightningProgressBar):
             f"{trainer.global_step:>8} {trainer.tokens_seen:>11,} {train:>11.3f} {val:>9.3f}"
             f" {perplexity(val):>11,.1f} {bits:>10.3f}"
         )
-        for text in trainer.texts.values():
+        for text in trainer.texts:
             self.console.print(Text(_clean(text), style="dim"), soft_wrap=False)
 
     def on_train_end(self, trainer: Trainer, pl_module: PretrainingModule) -> None:

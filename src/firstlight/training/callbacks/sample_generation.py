@@ -44,7 +44,10 @@ class SampleGeneration(Watcher):
         """Size of the samples file when the checkpoint was saved; None if the checkpoint does not record it."""
 
     def check(self, plan: Plan) -> None:
-        self.decoding.check(plan.network)
+        try:
+            self.decoding.check(plan.network)
+        except ValueError as error:
+            raise ValueError(f"decoding: {error}") from error
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: PretrainingModule, checkpoint: dict[str, Any]) -> None:
         """Keep how far the file of samples is written: at this moment they are those up to the step of the checkpoint.

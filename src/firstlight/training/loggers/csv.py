@@ -16,9 +16,9 @@ FIRST_COLUMNS = ("step", "tokens", "epoch", "train/loss", "val/loss")
 
 
 class CSVLogger(Logger):
-    """Every row is written at once. Lightning's own deletes the file of a continued run, and splits a step's row.
+    """Every row is written at once. Lightning's own deletes the file of a resumed run, and splits a step's row.
 
-    `purge_step`: rows from this step on are dropped first; a continued run writes them again.
+    `purge_step`: rows from this step on are dropped first; a resumed run writes them again.
     """
 
     def __init__(self, *, save_dir: str, purge_step: int | None = None) -> None:

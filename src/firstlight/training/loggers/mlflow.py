@@ -1,4 +1,4 @@
-"""MLflow: metrics, settings, samples and figures in its database; a run that is continued goes on as the same run.
+"""MLflow: metrics, settings, samples and figures in its database; a resumed run stays the same run there.
 
 Lightning's own logger makes the database when it is constructed, before the run is known to be one.
 """
@@ -32,7 +32,7 @@ class MLFlowLogger(Logger):
     """Into `tracking_uri`: a database (sqlite:///FILE) or a server (http...), as a run of `experiment_name`.
 
     Texts and figures lie below `artifacts`, a folder, or where the server says if it is None.
-    `purge_step`: of a run that is continued; what was logged before is not logged again, since it cannot be taken back.
+    `purge_step`: of a run that is resumed; what was logged before is not logged again, since it cannot be taken back.
 
     Raises:
         ValueError: the package is not installed, or `tracking_uri` is a folder.

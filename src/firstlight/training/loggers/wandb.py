@@ -1,4 +1,4 @@
-"""Weights & Biases: Lightning's logger; a run that is continued goes on as the same run there."""
+"""Weights & Biases: Lightning's logger; a resumed run stays the same run there."""
 
 import secrets
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ class WandbLogger(LightningWandbLogger):
 
     `mode`: "offline" sends nothing; `wandb sync <run folder>/wandb/offline-run-*` does so later. The key of an account
     is never a setting: `wandb login` keeps it, or the environment (WANDB_API_KEY).
-    `purge_step`: of a run that is continued; what was logged before is not logged again, since it cannot be taken back.
+    `purge_step`: of a run that is resumed; what was logged before is not logged again, since it cannot be taken back.
     """
 
     def __init__(
