@@ -364,8 +364,7 @@ def listed(text: str, config_dir: str | None) -> str:
 
 def _missing_choice(error: MissingConfigException) -> str:
     group, _, choice = str(error.missing_cfg_file).rpartition("/")
-    options = [str(option) for option in error.options or []]
-    options = options or _choices(group)
+    options = [str(option) for option in error.options or _choices(group) if option != "base"]
     if not group:
         return f"{choice}: {_first_line(error)}"
     return f"{group}={choice}: no such choice{did_you_mean(choice, options)} ({group} is one of: {', '.join(options)})"
