@@ -198,7 +198,8 @@ def parse_overrides(overrides: list[str]) -> list[Override]:
             raise ConfigError(f"{shorten(key)}: there is no such key")
         names = value if isinstance(value, list) else [value]
         is_choice = override.is_delete() or override.is_sweep_override() or all(isinstance(n, str) for n in names)
-        if _choices(key) and not is_choice:
+        is_base = "base" in names and Path(conf_dir(), key, "base.yaml").is_file()  # what the others are made from
+        if _choices(key) and (is_base or not is_choice):
             raise ConfigError(f"{text}: {key} is a group: give the name of a choice ({', '.join(_choices(key))})")
         parsed.append(override)
     return parsed
