@@ -107,7 +107,7 @@ def write_tokenizer(state: dict[str, Any], folder: Path, *, context_length: int)
     """
     tokens = [bytes.fromhex(token) for token in state["tokens"]]
     if state["pattern"] != r50k_pat_str and len(tokens) > 256:
-        raise ValueError(f"it cuts words by {state['pattern']!r}, and only GPT-2's pattern can be written")
+        raise ValueError(f"the tokenizer cuts words by {state['pattern']!r}; only GPT-2's pattern can be written")
     merges = _printable_merges(tokens)
     end_of_text = state["end_of_text"]
     vocab = {text: rank for rank, text in enumerate(_to_text(tokens))}
