@@ -264,6 +264,7 @@ def test_a_command_line_that_is_no_command_is_refused(refused, arguments, words)
     ("bracket left open", "model.n_layers=[1,2", ["model.n_layers=[1,2"]),
     ("no key", "=3", ["=3"]),
     ("a group that is a number", "model=3", ["model=3", "nano"]),
+    ("the base of a group", "model=base", ["model=base", "(gpt2_large, gpt2_medium, "]),
     ("a group that is null", "model=null", ["model", "nano"]),
     ("interpolation of nothing", "name=${nope}", ["name", "nope"]),
     ("interpolation of no variable", "name=${oc.env:FIRSTLIGHT_NO_SUCH}", ["name", "FIRSTLIGHT_NO_SUCH"]),

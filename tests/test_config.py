@@ -233,7 +233,7 @@ def options():
     """Every YAML of every group of conf/, as the overrides that choose it."""
     for file in sorted(Path(conf_dir()).glob("*/*.yaml")):
         group, option = file.parent.name, file.stem
-        if (group, option) == ("data", "base"):
+        if option == "base":
             continue
         if group == "callbacks":
             chosen = ["~experiment", f"callbacks=[{option}]"]

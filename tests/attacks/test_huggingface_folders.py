@@ -113,7 +113,7 @@ ATTACKS = {
     "a pipe for a vocabulary": (pipe, ""),
     "a vocabulary nested without end": (
         lambda folder: (folder / "tokenizer.json").write_bytes(b"[" * 100_000),
-        "tokenizer.json: damaged: it is no JSON",
+        "tokenizer.json: damaged: it is not JSON",
     ),
 }
 

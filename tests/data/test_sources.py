@@ -299,7 +299,7 @@ KINDS = {
     "cp1252": ("“né” à Paris, été".encode("cp1252"), "it looks like cp1252"),
     "cp1251": (("Лампа горела всю ночь " * 5).encode("cp1251"), "find its encoding"),
     "Shift-JIS": (("灯りがともった" * 5).encode("shift_jis"), "find its encoding"),
-    "UTF-8, damaged": (("né à Paris, été " * 4).encode() + b"\xc3", "it is UTF-8 but for 1 place"),
+    "UTF-8, damaged": (("né à Paris, été " * 4).encode() + b"\xc3", "it is UTF-8 except in 1 place"),
 }
 
 

@@ -198,7 +198,8 @@ def parse_overrides(overrides: list[str]) -> list[Override]:
             raise ConfigError(f"{shorten(key)}: there is no such key")
         names = value if isinstance(value, list) else [value]
         is_choice = override.is_delete() or override.is_sweep_override() or all(isinstance(n, str) for n in names)
-        if _choices(key) and not is_choice:
+        is_base = "base" in names and Path(conf_dir(), key, "base.yaml").is_file()  # what the others are made from
+        if _choices(key) and (is_base or not is_choice):
             raise ConfigError(f"{text}: {key} is a group: give the name of a choice ({', '.join(_choices(key))})")
         parsed.append(override)
     return parsed
@@ -364,8 +365,7 @@ def listed(text: str, config_dir: str | None) -> str:
 
 def _missing_choice(error: MissingConfigException) -> str:
     group, _, choice = str(error.missing_cfg_file).rpartition("/")
-    options = [str(option) for option in error.options or []]
-    options = options or _choices(group)
+    options = [str(option) for option in error.options or _choices(group) if option != "base"]
     if not group:
         return f"{choice}: {_first_line(error)}"
     return f"{group}={choice}: no such choice{did_you_mean(choice, options)} ({group} is one of: {', '.join(options)})"

@@ -14,16 +14,17 @@ from firstlight.output import note
 
 
 def cache_dir() -> Path:
-    """`$FIRSTLIGHT_CACHE_DIR`, or the user's cache folder of this operating system.
+    """`$FIRSTLIGHT_CACHE_DIR`, or the user's cache folder on this operating system.
 
-    A user without a home folder (a user id of a container that the system has no name for) has none: then it is a
-    temporary folder, which is removed when the process ends.
+    For a user without a home folder (in a container, a user id without a name) it is a temporary folder, which is
+    removed when the process ends.
     """
-    if chosen := os.environ.get("FIRSTLIGHT_CACHE_DIR"):
+    chosen = os.environ.get("FIRSTLIGHT_CACHE_DIR")
+    if chosen:
         return user_path(chosen)
     try:
         return Path(pooch.os_cache("firstlight"))
-    except RuntimeError:  # platformdirs': it finds no home
+    except RuntimeError:  # platformdirs found no home folder
         return _temporary()
 
 

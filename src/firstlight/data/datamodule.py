@@ -2,7 +2,6 @@
 
 import hashlib
 from abc import abstractmethod
-from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Annotated
@@ -24,22 +23,29 @@ Share = tuple[int, int]
 """Of a batch: the number of a process, and how many processes there are."""
 WHOLE: Share = (0, 1)
 CUT_BY = (
-    *("context_length", "stride", "batch_size", "shuffle", "drop_last", "num_workers"),
-    *("eval_batches", "untrained_eval_batches", "eval_last_window"),
+    "context_length",
+    "stride",
+    "batch_size",
+    "shuffle",
+    "drop_last",
+    "num_workers",
+    "eval_batches",
+    "untrained_eval_batches",
+    "eval_last_window",
 )
-"""Settings of a text that say what is made of its tokens, and leave the tokens themselves as they are."""
+"""Settings that say how the tokens of a text are used, without changing the tokens."""
 
 
 class TextDataModule(pl.LightningDataModule):
-    """A text, split by characters into training, validation and (if asked) test parts, in windows and batches.
+    """A text, split by characters into training, validation and optionally test, in windows and batches.
 
-    A dataset is a subclass that says where its documents come from. `batch_size` is global: processes share it.
-    Validation and test windows do not overlap, whatever the `stride` of training: no token counts twice. What is left
-    at the end, fewer tokens than a window's, is evaluated as a shorter window with `eval_last_window`; without it (as
-    in runs whose config does not have that key), or where `eval_batches` limits an evaluation, it is left out.
+    A dataset is a subclass that returns its documents. `batch_size` is global: processes share it. Validation and test
+    windows do not overlap, whatever the `stride` of training: no token counts twice. The tokens at the end that do not
+    fill a window are evaluated as a shorter one with `eval_last_window`. They are left out without it (as in runs whose
+    config lacks that key) and where `eval_batches` limits an evaluation.
 
     Raises:
-        ValueError: the ratios leave no validation split, or the stride would skip tokens.
+        ValueError: the ratios leave no validation split, the stride skips tokens, or the order does not allow workers.
     """
 
     def __init__(
@@ -71,66 +77,72 @@ class TextDataModule(pl.LightningDataModule):
         if num_workers > 0 and not order.resumable:
             raise ValueError(
                 f"num_workers ({num_workers}) must be 0 with this order: it draws from torch's global generator, and "
-                "processes that gather batches ahead would draw too early"
+                "workers, which gather batches ahead, would draw too early"
             )
-        self.tokenizer, self.order = tokenizer, order
-        self.context_length, self.stride = context_length, stride or context_length
-        self.batch_size, self.shuffle, self.drop_last = batch_size, shuffle, drop_last
-        self.train_ratio, self.test_ratio = train_ratio, test_ratio
-        self.special_tokens, self.num_workers = special_tokens, num_workers
-        self.eval_batches, self.untrained_eval_batches = eval_batches, untrained_eval_batches
+        self.tokenizer = tokenizer
+        self.order = order
+        self.context_length = context_length
+        self.stride = stride or context_length
+        self.batch_size = batch_size
+        self.train_ratio = train_ratio
+        self.test_ratio = test_ratio
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+        self.special_tokens = special_tokens
+        self.num_workers = num_workers
+        self.eval_batches = eval_batches
+        self.untrained_eval_batches = untrained_eval_batches
         self.eval_last_window = eval_last_window
         self.ids: dict[str, Tensor] = {}
         self.windows: dict[str, Windows] = {}
         self.notes: list[str] = []
-        """What is odd about the text, though it can be trained on."""
+        """Warnings about the text."""
         self.left_out = ""
-        """What of the user's folder is not read, though it may be text: "3 hidden"."""
+        """What is not read in the user's folder although it may be text, e.g. "3 hidden"."""
         self.worker_failures: list[str] = []
-        """What has happened to a process that gathered batches; they are gathered in this one since."""
+        """Why workers have failed; this process has gathered the batches since."""
 
     @abstractmethod
     def documents(self) -> list[str]:
         """The documents of this dataset.
 
         Raises:
-            ValueError: they cannot be had; the message says what was wanted and what to do.
+            ValueError: they are not available; the message says what was wanted and what to do.
         """
 
     def setting(self) -> str:
-        """The setting that says where the documents are, and its value, for messages about them."""
+        """The name and value of the setting that says where the documents are, for messages."""
         return "data"
 
     def source(self) -> str:
-        """Where the documents came from, in a line, once they have been read; "" if there is nothing to tell."""
+        """A line about where the documents came from, once they have been read, or ""."""
         return ""
 
     def setup(self, stage: str | None = None) -> None:
-        """Read, split, tokenise and cut into windows, once; `stage="all"` leaves the text whole, as one split.
+        """Read, split, tokenise and cut into windows; a second call does nothing. `stage="all"` does not split.
 
         Raises:
-            ValueError: a split is too short for one window, or training for one batch.
+            ValueError: a split is too short for one window, or the training split for one batch.
         """
         if self.windows:
             return
         documents = self.documents()
-        if n_nul := sum(document.count("\0") for document in documents):
+        n_nul = sum(document.count("\0") for document in documents)
+        if n_nul > 0:
             self.notes.append(f"the text has {n_nul:,} NUL characters in it; is it text, in UTF-8?")
-        splits = {"all": documents} if stage == "all" else self._split(documents, self.train_ratio)
-        if not self.tokenizer.is_fitted and stage != "all":
-            self.tokenizer.fit(splits["train"])
-            if self.tokenizer.note is not None:
-                self.notes.append(self.tokenizer.note)
+        if stage == "all":
+            splits = {"all": documents}
+        else:
+            splits = self._split(documents, self.train_ratio)
+            if not self.tokenizer.is_fitted:
+                self.tokenizer.fit(splits["train"])
+                if self.tokenizer.note is not None:
+                    self.notes.append(self.tokenizer.note)
         self.ids = {name: self._encode(texts) for name, texts in splits.items()}
         self._check_sizes(documents)
-        self.windows = {
-            name: Windows(
-                ids,
-                context_length=self.context_length,
-                stride=self.stride if name == "train" else self.context_length,
-            )
-            for name, ids in self.ids.items()
-        }
+        for name, ids in self.ids.items():
+            stride = self.stride if name == "train" else self.context_length
+            self.windows[name] = Windows(ids, context_length=self.context_length, stride=stride)
         if "train" in self.windows and self.batches_per_epoch == 0:
             raise ValueError(
                 f"batch_size ({self.batch_size}) must be at most {len(self.windows['train'])}, the number of training "
@@ -139,25 +151,26 @@ class TextDataModule(pl.LightningDataModule):
 
     @property
     def batches_per_epoch(self) -> int:
-        """Training batches of one pass."""
+        """Training batches of one epoch."""
         return batches_per_epoch(len(self.windows["train"]), self.batch_size, self.drop_last)
 
     def tokens_after(self, batches: int) -> int:
         """Training tokens in the first `batches` batches of the run."""
         epochs, rest = divmod(batches, self.batches_per_epoch)
-        n_windows = len(self.windows["train"])
-        per_epoch = self.batches_per_epoch * self.batch_size if self.drop_last else n_windows
-        return (epochs * per_epoch + rest * self.batch_size) * self.context_length
+        windows_per_epoch = len(self.windows["train"])
+        if self.drop_last:
+            windows_per_epoch = self.batches_per_epoch * self.batch_size
+        return (epochs * windows_per_epoch + rest * self.batch_size) * self.context_length
 
     def passes_after(self, batches: int) -> float:
-        """How often the first `batches` batches of the run have predicted each token of the training text, on average.
+        """How often the first `batches` batches of the run predict each training token, on average.
 
-        With windows that overlap (`stride`) that is more than once an epoch.
+        With overlapping windows (`stride`) that is more than once an epoch.
         """
         return self.tokens_after(batches) / (len(self.ids["train"]) - 1)
 
     def fingerprint(self) -> dict[str, int | str]:
-        """What a run must find again to be continued: the tokens themselves, and how they are cut."""
+        """What must be unchanged for a run to be resumed: the tokens, and how they are cut."""
         digest = hashlib.sha256()
         for name in sorted(self.ids):
             digest.update(name.encode())
@@ -188,8 +201,8 @@ class TextDataModule(pl.LightningDataModule):
     def evaluations(self, *, is_untrained: Callable[[], bool], share: Share = WHOLE) -> list[Loader]:
         """The two loaders of the evaluations of a run: of training windows, then of validation windows.
 
-        They are read at each evaluation; `is_untrained()` then says whether it is the one before the first step. Of
-        training no more batches are read than of validation, unless both were limited.
+        They are read at each evaluation, where `is_untrained()` says whether it is the one before the first step.
+        Without a limit as many batches of training are read as validation has.
         """
 
         def limit() -> int | None:
@@ -201,33 +214,33 @@ class TextDataModule(pl.LightningDataModule):
         return [self.eval_batches_of("train", train_limit, share), self.eval_batches_of("val", limit, share)]
 
     def train_dataloader(self) -> Loader:
-        """The first epoch, for a Trainer of Lightning's own; a run of firstlight reads `train_batches`."""
+        """The first epoch, for Lightning's own Trainer; firstlight's runs read `train_batches`."""
         return self.train_batches(start=0, stop=self.batches_per_epoch, share=_share_of_this_process())
 
     def val_dataloader(self) -> list[Loader]:
-        """All of validation, for a Trainer of Lightning's own."""
+        """All of validation, for Lightning's own Trainer."""
         return [self.eval_batches_of("val", share=_share_of_this_process())]
 
     def eval_batches_of(
         self, split: str, limit: Callable[[], int | None] | None = None, share: Share = WHOLE
     ) -> Loader:
-        """One evaluation of `split`, on as many batches as `limit` says when it begins (None: all)."""
-        windows = self.windows[split] if limit is not None else self.eval_windows(split)
+        """The batches of one evaluation of `split`; `limit` is asked for their number when it begins (None: all)."""
+        windows = self.eval_windows(split) if limit is None else self.windows[split]
+        has_last_window = self.eval_last_window and windows.n_rest > 0
 
         def batches() -> Iterator[Tensor]:
             most = limit() if limit is not None else None
             yield from self.order.eval_batches(len(windows), batch_size=self.batch_size, split=split, limit=most)
-            if most is None and self._has_last_window(windows):
+            if most is None and has_last_window:
                 yield windows.rest_index
 
-        length = self._n_eval_batches(windows) + int(self._has_last_window(windows))
-        return self._loader(windows, batches, length, share)
+        return self._loader(windows, batches, self._n_eval_batches(windows) + int(has_last_window), share)
 
     def eval_windows(self, split: str) -> Windows:
-        """The windows of an evaluation of all of `split`.
+        """The windows for an evaluation of all of `split`.
 
-        Those of training overlap, if its stride is shorter than a window. With `eval_last_window`, which has every
-        token scored once, they are cut again.
+        Training windows overlap if the stride is shorter than a window. With `eval_last_window`, which scores every
+        token once, they are cut anew without overlap.
         """
         windows = self.windows[split]
         if self.eval_last_window and windows.stride < self.context_length:
@@ -235,56 +248,60 @@ class TextDataModule(pl.LightningDataModule):
         return windows
 
     def n_scored(self, split: str, limit: int | None = None) -> int:
-        """Predictions that an evaluation of `split` on at most `limit` batches (None: all) scores."""
-        windows = self.eval_windows(split) if limit is None else self.windows[split]
-        n_windows = len(windows) if limit is None else min(len(windows), limit * self.batch_size)
-        n_rest = windows.n_rest if limit is None and self.eval_last_window else 0
-        return n_windows * self.context_length + n_rest
-
-    def _has_last_window(self, windows: Windows) -> bool:
-        return self.eval_last_window and windows.n_rest > 0
+        """Tokens scored by an evaluation of `split` on at most `limit` batches (None: all)."""
+        if limit is not None:
+            return min(len(self.windows[split]), limit * self.batch_size) * self.context_length
+        windows = self.eval_windows(split)
+        n_rest = windows.n_rest if self.eval_last_window else 0
+        return len(windows) * self.context_length + n_rest
 
     def _n_eval_batches(self, windows: Windows) -> int:
-        """Batches of whole windows."""
+        """Batches of whole windows in one evaluation."""
         return batches_per_epoch(len(windows), self.batch_size, drop_last=False)
 
     def _loader(self, windows: Windows, batches: Callable[[], Iterator[Tensor]], length: int, share: Share) -> Loader:
-        sampler = _Batches(batches, length, *share)
+        sampler = _BatchSampler(batches, length, *share)
         if self.num_workers > 0:
             return WorkerLoader(windows, sampler, length, self.num_workers, self.worker_failures)
         return DataLoader(
             windows,
             batch_size=None,  # the sampler yields whole batches of indices
             sampler=sampler,
-            generator=torch.Generator(),  # else iterating would draw from the global one
+            generator=torch.Generator(),  # otherwise each pass would draw a seed from the global one
         )
 
     @property
     def worker_failure(self) -> str | None:
-        """What has happened to a process that gathered batches, and the way out; None if nothing has."""
+        """Why a worker failed, and the way out; None if none did."""
         if not self.worker_failures:
             return None
-        return f"a process that gathers batches {self.worker_failures[0]}; with data.num_workers=0 there are none"
+        return f"a process that gathers batches {self.worker_failures[0]}; data.num_workers=0 does without them"
 
     def _encode(self, texts: list[str]) -> Tensor:
         return self.tokenizer.encode_documents(texts, special_tokens=self.special_tokens)
 
     def _split(self, documents: list[str], train_ratio: float) -> dict[str, list[str]]:
-        total = sum(map(len, documents))
-        train_end, val_end = int(train_ratio * total), total - int(self.test_ratio * total)
-        bounds = {"train": (0, train_end), "val": (train_end, val_end), "test": (val_end, total)}
-        return {
-            name: _cut(documents, *bound) for name, bound in bounds.items() if name != "test" or self.test_ratio > 0
-        }
+        n_characters = sum(len(document) for document in documents)
+        train_end = int(train_ratio * n_characters)
+        val_end = n_characters - int(self.test_ratio * n_characters)
+        splits = {"train": _cut(documents, 0, train_end), "val": _cut(documents, train_end, val_end)}
+        if self.test_ratio > 0:
+            splits["test"] = _cut(documents, val_end, n_characters)
+        return splits
 
     def _check_sizes(self, documents: list[str]) -> None:
         short = {name: len(ids) for name, ids in self.ids.items() if len(ids) <= self.context_length}
         if not short:
             return
         name, n_tokens = next(iter(short.items()))
-        ways = [f"model.context_length={min(short.values()) - 1}"] if min(short.values()) > 1 else []
-        if list(short) == ["val"] and (ratio := self._smaller_ratio(documents)) is not None:
-            ways.append(f"data.train_ratio={ratio}")
+        fewest = min(short.values())
+        ways: list[str] = []
+        if fewest > 1:
+            ways.append(f"model.context_length={fewest - 1}")
+        if list(short) == ["val"]:
+            ratio = self._smaller_ratio(documents)
+            if ratio is not None:
+                ways.append(f"data.train_ratio={ratio}")
         raise ValueError(
             f"the {name} split has {n_tokens} tokens, too few for one window of {self.context_length} + 1; "
             f"use {' or '.join([*ways, 'a longer text'])}"
@@ -292,29 +309,27 @@ class TextDataModule(pl.LightningDataModule):
 
     def _smaller_ratio(self, documents: list[str]) -> float | None:
         """The largest `train_ratio`, in steps of 0.01, that leaves every split one window; None if there is none."""
-
-        def shortest(hundredths: int, *names: str) -> int:
+        for hundredths in range(round(self.train_ratio * 100) - 1, 0, -1):
             splits = self._split(documents, hundredths / 100)
-            self.tokenizer.fit(splits["train"])  # a vocabulary that is learned becomes another one
-            return min(len(self._encode(splits[name])) for name in names)
-
-        smaller = range(1, round(self.train_ratio * 100))  # the larger the ratio, the shorter validation
-        too_large = bisect_left(smaller, True, key=lambda ratio: shortest(ratio, "val") <= self.context_length)
-        if too_large == 0 or shortest(smaller[too_large - 1], *self.ids) <= self.context_length:
-            return None
-        return smaller[too_large - 1] / 100
+            self.tokenizer.fit(splits["train"])  # a learned vocabulary depends on the split
+            lengths = {name: len(self._encode(texts)) for name, texts in splits.items()}
+            if lengths["val"] > self.context_length:  # training, which only gets shorter, decides
+                return hundredths / 100 if min(lengths.values()) > self.context_length else None
+        return None
 
     def summary(self) -> str:
-        """Where the text is from, token and window counts of every split, and what of validation is not evaluated."""
-        lines = {
-            name: f"{name:<5} {len(ids):>9,} tokens  {len(self.windows[name]):>7,} windows of {self.context_length}"
-            for name, ids in self.ids.items()
-        }
-        n_predictions = len(self.ids["val"]) - 1
-        left_out = n_predictions - self.n_scored("val", self.eval_batches)
-        if left_out > 0:
-            lines["val"] += f", {left_out:,} of {n_predictions:,} predictions are not evaluated"
-        return "\n".join([*filter(None, [self.source()]), *lines.values()])
+        """The source of the text, tokens and windows of every split, and how much of validation is not evaluated."""
+        lines: list[str] = []
+        if self.source():
+            lines.append(self.source())
+        for name, ids in self.ids.items():
+            line = f"{name:<5} {len(ids):>9,} tokens  {len(self.windows[name]):>7,} windows of {self.context_length}"
+            n_predictions = len(ids) - 1
+            n_left_out = n_predictions - self.n_scored(name, self.eval_batches)
+            if name == "val" and n_left_out > 0:
+                line += f", {n_left_out:,} of {n_predictions:,} predictions are not evaluated"
+            lines.append(line)
+        return "\n".join(lines)
 
 
 def _share_of_this_process() -> Share:
@@ -323,7 +338,7 @@ def _share_of_this_process() -> Share:
     return WHOLE
 
 
-class _Batches(Sampler[Tensor]):
+class _BatchSampler(Sampler[Tensor]):
     """This process's share of each batch of indices."""
 
     def __init__(self, batches: Callable[[], Iterator[Tensor]], length: int, rank: int, world_size: int) -> None:
@@ -339,9 +354,12 @@ class _Batches(Sampler[Tensor]):
 
 
 def _cut(documents: list[str], start: int, end: int) -> list[str]:
-    """The characters `start` to `end` of all `documents` in a row, still apart; none that is empty."""
-    parts, offset = [], 0
+    """The characters `start` to `end` of all documents, counted across them, as documents that are not empty."""
+    parts: list[str] = []
+    offset = 0
     for document in documents:
-        parts.append(document[max(start - offset, 0) : max(end - offset, 0)])
+        part = document[max(start - offset, 0) : max(end - offset, 0)]
+        if part:
+            parts.append(part)
         offset += len(document)
-    return [part for part in parts if part]
+    return parts

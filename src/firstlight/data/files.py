@@ -10,15 +10,15 @@ from pathlib import Path
 from firstlight.data.kinds import HEAD, kind_of, other_encoding
 
 MAX_BYTES = 2**26
-"""Of a vocabulary or a config from elsewhere: it is read whole, and Python's objects take many times that."""
+"""Limit for a vocabulary or a config from elsewhere: it is read whole, and Python objects take many times as much."""
 
 CONFIG = Path(".hydra") / "config.yaml"
 ENVIRONMENT = "environment.json"
-"""In a run folder: the composed config, and what else decides its numbers."""
+"""In a run folder: the composed config, and the software and hardware of the run."""
 
 
 def user_path(name: str) -> Path:
-    """The path `name`, with ~ for the home folder; ~somebody stays as it is if there is nobody of that name."""
+    """The path `name` with ~ expanded; ~somebody stays as it is if there is no such user."""
     return Path(os.path.expanduser(name))  # noqa: PTH111 (pathlib raises a RuntimeError)
 
 
@@ -30,47 +30,52 @@ def read_text(file: Path) -> str:
     """The text of a UTF-8 file.
 
     Raises:
-        ValueError: it is missing, unreadable, or not UTF-8 text: named for what it is, with the command that converts.
+        ValueError: it is missing, unreadable, or not UTF-8 text; the message names its format and how to convert it.
     """
     try:
         text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise MissingFileError(f"path ({file}): there is no such file") from None
     except UnicodeDecodeError as error:
-        data, place = error.object, f"byte {error.start} is 0x{error.object[error.start]:02x}"
+        data = error.object
         found = kind_of(data)
         advice = f"it is {found.name}; {found.way_out}" if found is not None else other_encoding(data)
+        place = f"byte {error.start} is 0x{data[error.start]:02x}"
         raise ValueError(f"path ({file}) is not UTF-8 text: {place}; {advice}") from None
     except OSError as error:
         raise ValueError(f"path ({file}) cannot be read: {error.strerror}") from None
-    if (found := kind_of(text[:HEAD].encode())) is not None:  # bytes that can be UTF-8 by chance
+    found = kind_of(text[:HEAD].encode())
+    if found is not None:  # its bytes are valid UTF-8 by chance
         raise ValueError(f"path ({file}) is not text in UTF-8, but {found.name}; {found.way_out}")
     return text
 
 
 def is_hidden(name: str) -> bool:
-    """Is this what programs keep beside the user's files: a name with a dot in front, or an editor's backup `name~`?"""
+    """Whether this is a dot file, or an editor's backup `name~`."""
     return name.startswith(".") or name.endswith("~")
 
 
 def is_made_by_run(folder: Path) -> bool:
-    """Is this a run folder, or the one that MLflow has made for the samples of a run?"""
+    """Whether this is a run folder, or MLflow's folder for the samples of a run."""
     if (folder / CONFIG).is_file() and (folder / ENVIRONMENT).is_file():
         return True
     return re.fullmatch("[0-9a-f]{32}", folder.name) is not None and (folder / "artifacts").is_dir()
 
 
-@dataclass(frozen=True)
+@dataclass
 class Folder:
-    """What is in a folder, at any depth: the `files` with the wanted suffixes, in the order of their names; how many
-    others are left out, `hidden` ones (of a hidden folder it is one) and those of other kinds; the folders that `runs`
-    have made, which are left out (what they write changes); and folders that are links, which are not followed."""
+    """The contents of a folder, at any depth."""
 
-    files: list[Path]
+    files: list[Path] = field(default_factory=list)
+    """Those with the wanted suffixes, in the order of their names."""
     hidden: int = 0
+    """Hidden files and folders, which are left out; what is in a hidden folder is not counted."""
     others: int = 0
-    runs: list[Path] = field(default_factory=list)
+    """Files with other suffixes."""
+    runs: int = 0
+    """Run folders, which are left out because runs change them."""
     links: list[Path] = field(default_factory=list)
+    """Links to folders, which are not followed."""
 
 
 def list_folder(folder: Path, suffixes: tuple[str, ...]) -> Folder:
@@ -79,39 +84,47 @@ def list_folder(folder: Path, suffixes: tuple[str, ...]) -> Folder:
     Raises:
         OSError: a folder in it cannot be read.
     """
-    files: list[Path] = []
-    runs: list[Path] = []
-    links: list[Path] = []
-    hidden = others = 0
+    found = Folder()
 
     def fail(error: OSError) -> None:
         raise error
 
     for place, folders, names in os.walk(folder, onerror=fail):
-        hidden += sum(is_hidden(name) for name in (*folders, *names))
-        inside = [Path(place, name) for name in folders if not is_hidden(name)]
-        links += [path for path in inside if path.is_symlink()]
-        made_by_runs = [path for path in inside if not path.is_symlink() and is_made_by_run(path)]
-        runs += made_by_runs
-        folders[:] = [path.name for path in inside if path not in made_by_runs]
-        for file in (Path(place, name) for name in names if not is_hidden(name)):
-            if file.suffix.lower() in suffixes and file.is_file():
-                files.append(file)
+        entered: list[str] = []
+        for name in folders:
+            path = Path(place, name)
+            if is_hidden(name):
+                found.hidden += 1
+            elif path.is_symlink():
+                found.links.append(path)
+            elif is_made_by_run(path):
+                found.runs += 1
             else:
-                others += 1
-    return Folder(sorted(files, key=_by_name), hidden, others, sorted(runs), sorted(links))
+                entered.append(name)
+        folders[:] = entered  # os.walk enters the folders that are left in its list
+        for name in names:
+            path = Path(place, name)
+            if is_hidden(name):
+                found.hidden += 1
+            elif path.suffix.lower() in suffixes and path.is_file():
+                found.files.append(path)
+            else:
+                found.others += 1
+    found.files.sort(key=_by_name)
+    found.links.sort()
+    return found
 
 
 def _by_name(file: Path) -> tuple[tuple[str, ...], Path]:
-    """The order of files, which is the same whether a file system keeps é as one character (ext4) or as two (HFS+)."""
+    """A sort key that is the same whether a file system stores é as one character (ext4) or as two (HFS+)."""
     return tuple(unicodedata.normalize("NFC", part) for part in file.parts), file
 
 
 def read_limited(file: Path, most: int = MAX_BYTES) -> bytes:
-    """The content of a regular file of `most` bytes at most.
+    """The content of a regular file of at most `most` bytes.
 
     Raises:
-        OSError: it cannot be read, is larger, or is a device or a pipe, which might have no end.
+        OSError: it cannot be read, is larger, or is a device or a pipe, which may be endless.
     """
     if file.exists() and not file.is_file():
         raise OSError(errno.EINVAL, "not a regular file", str(file))

@@ -1,12 +1,13 @@
-"""What a file is that is not UTF-8 text, by its first bytes, and what makes text of it."""
+"""What a file that is not UTF-8 text is, by its first bytes, and how to convert it to text."""
 
+import codecs
 import re
 from dataclasses import dataclass
 
 HEAD = 2**16
-"""Bytes that are looked at."""
+"""Bytes that are examined."""
 UNPRINTABLE = 0.1
-"""Part of the characters that are control characters, from which on it is no text: a stray NUL is only odd."""
+"""Up to this share of control characters it is still text: a stray NUL is only odd."""
 CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 """Bytes that texts do not have: not tab, newline, form feed, nor the escape of coloured logs."""
 
@@ -19,118 +20,116 @@ class Kind:
     way_out: str
 
 
-def _packed(name: str, command: str) -> Kind:
-    return Kind(name, f"unpack it: {command} FILE > FILE.txt")
+def _format(beginning: bytes, name: str, way_out: str) -> tuple[re.Pattern[bytes], Kind]:
+    return re.compile(beginning, re.DOTALL), Kind(name, way_out)
 
 
-def _converted(name: str, command: str) -> Kind:
-    return Kind(name, f"convert it, e.g. {command}")
-
-
-def _encoded(name: str) -> Kind:
-    return Kind(name.upper(), f"convert it: iconv -f {name} -t utf-8 FILE > FILE.txt")
-
-
-WORD = _converted("Word's .docx", "pandoc FILE -t plain -o FILE.txt")
-PDF = _converted("PDF", "pdftotext FILE FILE.txt")
-POSTSCRIPT = _converted("PostScript", "ps2ascii FILE FILE.txt")
-RTF = _converted("RTF", "pandoc FILE -t plain -o FILE.txt")
-BINARY = Kind("binary data", "give a text file")
-OFFICE = (  # zip files, by a name in them
-    (b"word/", WORD),
-    (b"xl/", _converted("Excel's .xlsx", "soffice --convert-to csv FILE")),
-    (b"ppt/", _converted("PowerPoint's .pptx", "soffice --convert-to pdf FILE, then pdftotext")),
-    (b"mimetypeapplication/epub+zip", _converted("an EPUB book", "pandoc FILE -t plain -o FILE.txt")),
-    (b"mimetypeapplication/vnd.oasis.", _converted("an OpenDocument file", "soffice --convert-to txt:Text FILE")),
+ASCII_FORMATS = (  # such a file may be all ASCII, so the pattern has what must follow the first letters
+    _format(rb"%PDF-\d\.\d\s+(%|\d+ \d+ obj\b)", "PDF", "convert it, e.g. pdftotext FILE FILE.txt"),
+    _format(
+        rb"%!PS-Adobe-\d\.\d( EPSF-\d\.\d)?[ \t]*[\r\n]+%", "PostScript", "convert it, e.g. ps2ascii FILE FILE.txt"
+    ),
+    _format(rb"\{\\rtf1\s*\\[a-z]", "RTF", "convert it, e.g. pandoc FILE -t plain -o FILE.txt"),
 )
-BEGINNINGS = (
-    (b"\xff\xfe\0\0", _encoded("utf-32")),  # before UTF-16, whose mark it begins with
-    (b"\0\0\xfe\xff", _encoded("utf-32")),
-    (b"\xff\xfe", _encoded("utf-16")),
-    (b"\xfe\xff", _encoded("utf-16")),
-    (b"\x1f\x8b", _packed("gzip", "gunzip -c")),
-    (b"\x1f\x9d", _packed("compress", "gunzip -c")),
-    (b"\xfd7zXZ\0", _packed("xz", "xz -dc")),
-    (b"\x28\xb5\x2f\xfd", _packed("zstd", "zstd -dc")),
-    (b"\x04\x22\x4d\x18", _packed("lz4", "lz4 -dc")),
-    (b"7z\xbc\xaf\x27\x1c", Kind("a 7z archive", "unpack it: 7z x FILE")),
-    (b"Rar!\x1a\x07", Kind("a rar archive", "unpack it: unrar x FILE")),
-    (b"%PDF-", PDF),
-    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", _converted("an old Office file", "soffice --convert-to txt:Text FILE")),
-    (b"SQLite format 3\0", _converted("an SQLite database", "sqlite3 FILE 'SELECT text FROM docs' > FILE.txt")),
-    (b"PAR1", _converted("parquet", "duckdb -noheader -list -c \"SELECT text FROM 'FILE'\" > FILE.txt")),
-    (b"ARROW1\0\0", Kind("Arrow", "write its column of text to a file, e.g. with pyarrow")),
-    (b"\x89HDF\r\n\x1a\n", Kind("HDF5", "write its texts to a file, e.g. with h5py")),
-    (b"\x93NUMPY", Kind("a NumPy array", "give the text that it was made from")),
-    (b"\x89PNG\r\n\x1a\n", Kind("a PNG picture", "give a text file")),
-    (b"\xff\xd8\xff", Kind("a JPEG picture", "give a text file")),
-    (b"GIF87a", Kind("a GIF picture", "give a text file")),
-    (b"GIF89a", Kind("a GIF picture", "give a text file")),
-    (b"\x7fELF", Kind("a program", "give a text file")),
+BINARY_FORMATS = (
+    # Zip files are told apart by a name in them.
+    _format(rb"PK\x03\x04.*word/", "Word's .docx", "convert it, e.g. pandoc FILE -t plain -o FILE.txt"),
+    _format(rb"PK\x03\x04.*xl/", "Excel's .xlsx", "convert it, e.g. soffice --convert-to csv FILE"),
+    _format(
+        rb"PK\x03\x04.*ppt/", "PowerPoint's .pptx", "convert it, e.g. soffice --convert-to pdf FILE, then pdftotext"
+    ),
+    _format(
+        rb"PK\x03\x04.*mimetypeapplication/epub\+zip",
+        "an EPUB book",
+        "convert it, e.g. pandoc FILE -t plain -o FILE.txt",
+    ),
+    _format(
+        rb"PK\x03\x04.*mimetypeapplication/vnd\.oasis\.",
+        "an OpenDocument file",
+        "convert it, e.g. soffice --convert-to txt:Text FILE",
+    ),
+    _format(rb"PK\x03\x04", "a zip archive", "unpack it: unzip FILE"),
+    _format(rb"BZh.(1AY&SY|\x17rE8P\x90)", "bzip2", "unpack it: bzip2 -dc FILE > FILE.txt"),  # a block, or the end
+    _format(rb".{257}ustar", "a tar archive", "unpack it: tar -xf FILE"),
+    # UTF-32 comes before UTF-16, whose mark its own begins with.
+    _format(rb"\xff\xfe\0\0", "UTF-32", "convert it: iconv -f utf-32 -t utf-8 FILE > FILE.txt"),
+    _format(rb"\0\0\xfe\xff", "UTF-32", "convert it: iconv -f utf-32 -t utf-8 FILE > FILE.txt"),
+    _format(rb"\xff\xfe", "UTF-16", "convert it: iconv -f utf-16 -t utf-8 FILE > FILE.txt"),
+    _format(rb"\xfe\xff", "UTF-16", "convert it: iconv -f utf-16 -t utf-8 FILE > FILE.txt"),
+    _format(rb"\x1f\x8b", "gzip", "unpack it: gunzip -c FILE > FILE.txt"),
+    _format(rb"\x1f\x9d", "compress", "unpack it: gunzip -c FILE > FILE.txt"),
+    _format(rb"\xfd7zXZ\0", "xz", "unpack it: xz -dc FILE > FILE.txt"),
+    _format(rb"\x28\xb5\x2f\xfd", "zstd", "unpack it: zstd -dc FILE > FILE.txt"),
+    _format(rb"\x04\x22\x4d\x18", "lz4", "unpack it: lz4 -dc FILE > FILE.txt"),
+    _format(rb"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it: 7z x FILE"),
+    _format(rb"Rar!\x1a\x07", "a rar archive", "unpack it: unrar x FILE"),
+    _format(rb"%PDF-", "PDF", "convert it, e.g. pdftotext FILE FILE.txt"),
+    _format(
+        rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
+        "an old Office file",
+        "convert it, e.g. soffice --convert-to txt:Text FILE",
+    ),
+    _format(
+        rb"SQLite format 3\0", "an SQLite database", "convert it, e.g. sqlite3 FILE 'SELECT text FROM docs' > FILE.txt"
+    ),
+    _format(rb"PAR1", "parquet", "convert it, e.g. duckdb -noheader -list -c \"SELECT text FROM 'FILE'\" > FILE.txt"),
+    _format(rb"ARROW1\0\0", "Arrow", "write its column of text to a file, e.g. with pyarrow"),
+    _format(rb"\x89HDF\r\n\x1a\n", "HDF5", "write its texts to a file, e.g. with h5py"),
+    _format(rb"\x93NUMPY", "a NumPy array", "give the text that it was made from"),
+    _format(rb"\x89PNG\r\n\x1a\n", "a PNG picture", "give a text file"),
+    _format(rb"\xff\xd8\xff", "a JPEG picture", "give a text file"),
+    _format(rb"GIF8[79]a", "a GIF picture", "give a text file"),
+    _format(rb"\x7fELF", "a program", "give a text file"),
 )
-FORMATTED = (  # all of the file may be ASCII: told by what has to follow those letters
-    (re.compile(rb"%PDF-\d\.\d\s+(%|\d+ \d+ obj\b)"), PDF),
-    (re.compile(rb"%!PS-Adobe-\d\.\d( EPSF-\d\.\d)?[ \t]*[\r\n]+%"), POSTSCRIPT),
-    (re.compile(rb"\{\\rtf1\s*\\[a-z]"), RTF),
-)
-WIDE = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
+WIDE = ("utf-32-be", "utf-32-le", "utf-16-be", "utf-16-le")
+"""Encodings of two or four bytes a character; the first that fits is taken."""
 
 
 def kind_of(data: bytes) -> Kind | None:
-    """What `data` is, if that is seen from its first bytes, whether or not it can be read as UTF-8; None: text, perhaps
-    in another encoding of single bytes.
+    """What `data` is, by its first bytes, whether or not it is valid UTF-8; None for text, perhaps in another encoding.
 
-    A text may begin with the letters that a format begins with ("GIF89a is ..."): a binary file has other bytes, too.
+    A text may begin with the letters of a format ("GIF89a is ..."), but only a binary file has control bytes as well.
     """
     head = data[:HEAD]
-    controls = CONTROLS.findall(head)
-    if found := next((kind for form, kind in FORMATTED if form.match(head)), None):
-        return found
-    if (controls or not head[:2].isascii()) and (found := _binary_kind(head)):  # UTF-16 may have no control byte
-        return found
-    if len(controls) <= UNPRINTABLE * len(head):
+    for pattern, kind in ASCII_FORMATS:
+        if pattern.match(head):
+            return kind
+    n_controls = len(CONTROLS.findall(head))
+    if n_controls > 0 or not head[:2].isascii():  # UTF-16 may have no control byte
+        for pattern, kind in BINARY_FORMATS:
+            if pattern.match(head):
+                return kind
+    if n_controls <= UNPRINTABLE * len(head):
         return None
-    wide = [encoding for encoding in WIDE if _reads_as(head, encoding)]
-    return _encoded(max(wide, key=WIDE.index)) if wide else BINARY
-
-
-def _binary_kind(head: bytes) -> Kind | None:
-    """What a file is that is not all text, by the letters and marks that its format begins with."""
-    if head.startswith(b"PK\x03\x04"):
-        inside = next((kind for name, kind in OFFICE if name in head), None)
-        return inside or Kind("a zip archive", "unpack it: unzip FILE")
-    if head.startswith(b"BZh") and head[4:10] in (b"1AY&SY", b"\x17rE8P\x90"):  # a block, or the end of none
-        return _packed("bzip2", "bzip2 -dc")
-    if head[257:262] == b"ustar":
-        return Kind("a tar archive", "unpack it: tar -xf FILE")
-    return next((kind for beginning, kind in BEGINNINGS if head.startswith(beginning)), None)
+    for encoding in WIDE:
+        if _reads_as(head, encoding):
+            return Kind(encoding.upper(), f"convert it: iconv -f {encoding} -t utf-8 FILE > FILE.txt")
+    return Kind("binary data", "give a text file")
 
 
 def _reads_as(head: bytes, encoding: str) -> bool:
-    """Is `head` text in an encoding of two or four bytes a character?"""
+    """Whether `head`, which may end inside a character, is text in `encoding`."""
     try:
-        text = head[: len(head) // 4 * 4].decode(encoding, errors="strict")
-    except UnicodeDecodeError as error:
-        if error.end < len(head) // 4 * 4:  # not a pair that HEAD has cut in two
-            return False
-        text = head[: error.start].decode(encoding, errors="strict")
-    # Read in the wrong order of bytes a space or a newline is a rare character: every text has some.
-    is_text = sum(character.isprintable() or character.isspace() for character in text) > 0.95 * len(text)
-    return is_text and any(character in " \n" for character in text)
+        text = codecs.getincrementaldecoder(encoding)().decode(head)
+    except UnicodeDecodeError:
+        return False
+    n_printable = sum(character.isprintable() or character.isspace() for character in text)
+    # In the wrong byte order a space or a newline becomes a rare character: every text has some.
+    return n_printable > 0.95 * len(text) and (" " in text or "\n" in text)
 
 
 def other_encoding(data: bytes) -> str:
-    """What to do with `data`, which is not UTF-8 and of no `kind_of` above."""
+    """How to convert `data`, which is neither UTF-8 nor of a known `Kind`."""
     text = data.decode("utf-8", errors="replace")
     n_wrong = text.count("\ufffd")
     n_right = sum(character > "\x7f" for character in text) - n_wrong
     if n_right > n_wrong:
         places = f"{n_wrong:,} place{'s' if n_wrong > 1 else ''}"
-        return f"it is UTF-8 but for {places}; iconv -c -f utf-8 -t utf-8 leaves out what is wrong"
+        return f"it is UTF-8 except in {places}; iconv -c -f utf-8 -t utf-8 leaves out what is wrong"
     letters = len(re.findall(rb"[A-Za-z]", data))
     high = len(re.findall(rb"[\x80-\xff]", data))
     if high <= letters and not re.search(rb"[\x81\x8d\x8f\x90\x9d]", data):
-        # Western text is mostly ASCII; 0x80 to 0x9f are letters and quotes in Windows' encoding alone.
+        # Western text is mostly ASCII; only Windows' encoding has letters and quotes at 0x80 to 0x9f.
         name = "cp1252" if re.search(rb"[\x80-\x9f]", data) else "latin1"
         return f"it looks like {name}; convert it: iconv -f {name} -t utf-8 FILE > FILE.txt"
     return "find its encoding (uchardet FILE; cp1251, gb18030, shift_jis, ...): iconv -f ENCODING -t utf-8"

@@ -1,7 +1,8 @@
-"""Batches that worker processes gather, whose failure never interrupts a step."""
+"""Batches gathered by worker processes, whose failure never interrupts a step."""
 
 import atexit
 import os
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -21,28 +22,26 @@ from firstlight.process_group import end_with, ended_by, signals_held
 Batch = tuple[Tensor, Tensor]
 """Inputs and targets, (B, T) each."""
 _Gathered = tuple[np.ndarray, np.ndarray]
-"""The same, as a worker sends them."""
+"""The same as a worker sends them."""
 AHEAD = 2
-"""Batches that each worker is given before they are needed."""
+"""Batches that each worker is given ahead of time."""
 
 
 class WorkerLoader:
-    """The batches whose indices `order` yields, gathered by `num_workers` processes of their own.
+    """The batches whose indices `order` yields, gathered by `num_workers` processes.
 
-    When one of these fails, the reason is added to `failures`, no more are started, and the rest of the batches are
-    gathered in this process: the same ones, so that a run can finish its step, be saved, and end.
+    If a worker fails, the reason is added to `failures`, no more are started, and this process gathers the remaining
+    batches. They are the same ones, so that a run can finish its step, save and end.
     """
 
     def __init__(
-        self,
-        windows: Windows,
-        order: Iterable[Tensor],
-        length: int,
-        num_workers: int,
-        failures: list[str],
+        self, windows: Windows, order: Iterable[Tensor], length: int, num_workers: int, failures: list[str]
     ) -> None:
-        self.windows, self.order, self.length = windows, order, length
-        self.num_workers, self.failures = num_workers, failures
+        self.windows = windows
+        self.order = order
+        self.length = length
+        self.num_workers = num_workers
+        self.failures = failures
 
     def __len__(self) -> int:
         return self.length
@@ -55,10 +54,12 @@ class _Batches(Iterator[Batch]):
     """One pass over the batches of a `WorkerLoader`."""
 
     def __init__(self, loader: WorkerLoader) -> None:
-        self.loader, self.indices, self.process = loader, iter(loader.order), os.getpid()
+        self.loader = loader
+        self.indices = iter(loader.order)
+        self.process = os.getpid()
         self.pool: ProcessPoolExecutor | None = None
         self.open: deque[tuple[Tensor, Future[_Gathered] | None]] = deque()
-        """The batches that come next, in their order: indices (B,), and the work on them where a worker has it."""
+        """The next batches in order: indices (B,), and the work on them if a worker has it."""
         _passes.add(self)
         if not loader.failures:
             self._start()
@@ -72,7 +73,7 @@ class _Batches(Iterator[Batch]):
         if work is not None and self.pool is not None:
             try:
                 inputs, targets = work.result()
-            except Exception as error:  # of the worker, or of the way from it to here
+            except Exception as error:  # in the worker, or on the way from it
                 self._take_over(error)
             else:
                 return torch.from_numpy(inputs), torch.from_numpy(targets)
@@ -83,25 +84,24 @@ class _Batches(Iterator[Batch]):
 
     def close(self) -> None:
         """End the workers."""
-        if self.pool is None or os.getpid() != self.process:  # in a process that was forked from it
+        if self.pool is None or os.getpid() != self.process:  # a forked process must not end its parent's workers
             return
-        for worker in self._workers():  # they ignore what else would end them, and have nothing to lose
+        for worker in self._workers():  # they ignore other signals, and have nothing to lose
             worker.kill()
         self.pool.shutdown(cancel_futures=True)
         self.pool = None
 
     def _workers(self) -> list[BaseProcess]:
-        """Python 3.14 has kill_workers(), for which this private attribute is read."""
-        processes = self.pool._processes if self.pool is not None else None
-        return list(processes.values()) if processes is not None else []
+        """The processes of the pool, a private attribute until Python 3.14 brings kill_workers()."""
+        if self.pool is None or self.pool._processes is None:
+            return []
+        return list(self.pool._processes.values())
 
     def _start(self) -> None:
-        n_workers = self.loader.num_workers
-        with signals_held():  # they are started when work is handed out
+        arguments = (self.process, self.loader.windows)
+        with signals_held():  # the pool starts its processes when work is handed out
             try:
-                self.pool = ProcessPoolExecutor(
-                    n_workers, initializer=_begin, initargs=(os.getpid(), self.loader.windows)
-                )
+                self.pool = ProcessPoolExecutor(self.loader.num_workers, initializer=_begin, initargs=arguments)
             except OSError as error:
                 self._take_over(error)
             else:
@@ -117,42 +117,45 @@ class _Batches(Iterator[Batch]):
             work = None
             if self.pool is not None:
                 try:
-                    work = self.pool.submit(_gather, index.numpy())  # a tensor would be sent by a thread of torch's
+                    work = self.pool.submit(_gather, index.numpy())  # one of torch's threads would send a tensor
                 except (OSError, BrokenProcessPool) as error:
                     self._take_over(error)
             self.open.append((index, work))
 
     def _take_over(self, error: Exception) -> None:
         """Gather the batches in this process from now on."""
-        ended = wait([worker.sentinel for worker in self._workers()], timeout=1)  # or is just about to
-        died = [worker for worker in self._workers() if worker.sentinel in ended]
+        workers = self._workers()
+        ended = wait([worker.sentinel for worker in workers], timeout=1)  # a dying worker may take a moment
+        died = [worker for worker in workers if worker.sentinel in ended]
+        for _ in range(100):
+            if all(worker.exitcode is not None for worker in died):
+                break
+            time.sleep(0.01)  # the pool's own thread is waiting for the process, too, and will know its exit code
+        exit_code = min((worker.exitcode or 0 for worker in died), default=0)
         self.close()
-        self.loader.failures.append(_reason([worker.exitcode or 0 for worker in died], error))
-
-
-def _reason(exit_codes: list[int], error: Exception) -> str:
-    if not isinstance(error, BrokenProcessPool):
-        return f"failed ({type(error).__name__}: {shorten(one_line(error), 160)})"
-    exit_code = min(exit_codes, default=0)
-    if exit_code < 0:
-        return f"was {ended_by(-exit_code)}"
-    return f"ended with exit code {exit_code}"
+        if not isinstance(error, BrokenProcessPool):
+            reason = f"failed ({type(error).__name__}: {shorten(one_line(error), 160)})"
+        elif exit_code < 0:
+            reason = f"was {ended_by(-exit_code)}"
+        else:
+            reason = f"ended with exit code {exit_code}"
+        self.loader.failures.append(reason)
 
 
 _windows: Windows | None = None
-"""In a worker: what it gathers from."""
+"""In a worker: the windows it gathers from."""
 
 
 def _begin(parent: int, windows: Windows) -> None:
-    """In a worker, when it begins."""
+    """Called in a worker when it starts."""
     global _windows
     end_with(parent)
-    torch.set_num_threads(1)  # after a fork more of them may wait for each other for ever
+    torch.set_num_threads(1)  # after a fork, several threads may deadlock
     _windows = windows
 
 
 def _gather(index: np.ndarray) -> _Gathered:
-    """In a worker: as arrays, which are sent whole; tensors would need room in /dev/shm."""
+    """Called in a worker: a batch as arrays, which are sent whole; tensors would need space in /dev/shm."""
     assert _windows is not None
     inputs, targets = _windows[index]
     return inputs.numpy(), targets.numpy()
@@ -163,6 +166,6 @@ _passes: WeakSet[_Batches] = WeakSet()
 
 @atexit.register
 def end_workers() -> None:
-    """End the workers of every pass that was left before its end."""
+    """End the workers of passes that were abandoned."""
     for batches in list(_passes):
         batches.close()

@@ -1,10 +1,10 @@
-"""The documentation that every CPython carries: real prose on every machine, with no download."""
+"""The documentation that comes with every CPython: real prose on every machine, without a download."""
 
 from firstlight.data.datamodule import TextDataModule
 
 
 class PydocData(TextDataModule):
-    """The topics of Python's `help()`, in the order of their names: about 465,000 characters, by Python version."""
+    """The topics of Python's `help()`, sorted by name: about 465,000 characters, depending on Python's version."""
 
     def documents(self) -> list[str]:
         try:

@@ -1,6 +1,7 @@
-"""Text files of the user's: one, several, or a folder of them."""
+"""The user's text files: one, several, or a folder of them."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ from firstlight.errors import shorten
 
 
 class TextData(TextDataModule):
-    """UTF-8 text files, each a document; of a folder every `*.txt` and `*.md` below it, in the order of their names.
+    """UTF-8 text files, each a document. A folder stands for all `*.txt` and `*.md` files below it, sorted by name.
 
-    Hidden files and folders in it, editors' backups, and run folders are left out; what is named itself is always read.
-    Line ends are read as newlines and a byte-order mark is dropped.
+    Hidden files and folders, editors' backups and run folders in it are left out; a path that is named itself is always
+    read. Line ends are read as newlines, and a byte-order mark is dropped.
     """
 
     def __init__(self, *, path: NonEmpty | list[NonEmpty], **kwargs: Any) -> None:
@@ -26,15 +27,23 @@ class TextData(TextDataModule):
         paths = [self.path] if isinstance(self.path, str) else self.path
         if not paths:
             raise ValueError("path is empty; give data.path=FILE, [FILE,FILE] or FOLDER")
-        parts = [_files(user_path(path)) for path in paths]
-        files = [file for part in parts for file in part.files]
-        documents = [read_text(file) for file in files]
+        found = Folder()
+        for path in paths:
+            part = _files(user_path(path))
+            found.files += part.files
+            found.hidden += part.hidden
+            found.others += part.others
+            found.runs += part.runs
+            found.links += part.links
+        documents = [read_text(file) for file in found.files]
         if not any(document.strip() for document in documents):
             raise ValueError(f"path ({self.path}) has no text in it")
-        told = _left_out(parts)
-        self._source = f"{len(files):,} file{'s' if len(files) > 1 else ''}{told and f'; left out: {told}'}"
-        self.left_out = _left_out(parts, other_kinds=False)
-        self.notes += _notes(files, documents, [link for part in parts for link in part.links])
+        self._source = f"{len(documents):,} file{'s' if len(documents) > 1 else ''}"
+        left_out = _left_out(found)
+        if left_out:
+            self._source += f"; left out: {left_out}"
+        self.left_out = _left_out(replace(found, others=0))
+        self.notes += _notes(found, documents)
         return documents
 
     def setting(self) -> str:
@@ -50,50 +59,53 @@ SUFFIXES = (".txt", ".md")
 def _files(path: Path) -> Folder:
     if not path.is_dir():
         if path.exists() and not path.is_file():
-            raise ValueError(f"path ({path}) is no file: a device or a pipe cannot be read again to continue the run")
+            raise ValueError(f"path ({path}) is not a file: a device or a pipe cannot be read again to resume the run")
         return Folder([path])
     try:
         found = list_folder(path, SUFFIXES)
     except OSError as error:
         raise ValueError(f"path ({error.filename}) cannot be read: {error.strerror}") from None
     if not found.files:
-        told = _left_out([found])
-        raise ValueError(
-            f"path ({path}) is a folder without {' or '.join(SUFFIXES)} files{told and f' (left out: {told})'}"
-        )
+        left_out = _left_out(found)
+        advice = f" (left out: {left_out})" if left_out else ""
+        raise ValueError(f"path ({path}) is a folder without {' or '.join(SUFFIXES)} files{advice}")
     return found
 
 
-def _left_out(parts: list[Folder], *, other_kinds: bool = True) -> str:
-    """How many files and folders are not read, and why; "" if all are."""
-    n_runs = sum(len(part.runs) for part in parts)
+def _left_out(found: Folder) -> str:
+    """How many files and folders are not read, and why, or ""."""
     counts = {
-        "hidden": sum(part.hidden for part in parts),
-        f"not {' or '.join(SUFFIXES)}": sum(part.others for part in parts) if other_kinds else 0,
-        "run folder" if n_runs == 1 else "run folders": n_runs,
+        "hidden": found.hidden,
+        f"not {' or '.join(SUFFIXES)}": found.others,
+        "run folder" if found.runs == 1 else "run folders": found.runs,
     }
     return ", ".join(f"{n:,} {what}" for what, n in counts.items() if n)
 
 
-def _notes(files: list[Path], documents: list[str], links: list[Path]) -> Iterator[str]:
-    """What is odd about the files."""
-    if empty := [file for file, document in zip(files, documents, strict=True) if not document.strip()]:
-        yield f"{_some(empty)} {'has' if len(empty) == 1 else 'have'} no text"
+def _notes(found: Folder, documents: list[str]) -> list[str]:
+    """Warnings about empty files, files with the same text, and links."""
+    notes: list[str] = []
+    empty: list[Path] = []
+    copies: list[str] = []
     first: dict[str, Path] = {}
-    twice: list[tuple[Path, Path]] = []
-    for file, document in zip(files, documents, strict=True):
-        if document.strip() and (twin := first.setdefault(document, file)) is not file:
-            twice.append((twin, file))
-    if twice:
-        others = f" (and {len(twice) - 1:,} more)" if len(twice) > 1 else ""
-        yield (
-            f"{twice[0][1]} has the same text as {twice[0][0]}{others}: training and validation may share it; "
-            "leave one of them out"
-        )
-    if links:
-        yield f"{_some(links)}: a link to a folder, which is not followed; name that folder to read it"
+    for file, document in zip(found.files, documents, strict=True):
+        if not document.strip():
+            empty.append(file)
+        elif document in first:
+            copies.append(f"{file} has the same text as {first[document]}")
+        else:
+            first[document] = file
+    if empty:
+        notes.append(f"{_some(empty)} {'has' if len(empty) == 1 else 'have'} no text")
+    if copies:
+        notes.append(f"{_some(copies)}: training and validation may share it; leave one of them out")
+    if found.links:
+        notes.append(f"{_some(found.links)}: a link to a folder, which is not followed; name that folder to read it")
+    return notes
 
 
-def _some(files: list[Path]) -> str:
-    """The first of the files, and how many more there are."""
-    return str(files[0]) + (f" (and {len(files) - 1:,} more)" if len(files) > 1 else "")
+def _some(items: Sequence[object]) -> str:
+    """The first of the items, and how many more there are."""
+    if len(items) == 1:
+        return str(items[0])
+    return f"{items[0]} (and {len(items) - 1:,} more)"

@@ -38,6 +38,6 @@ class TheVerdictData(TextDataModule):
             )
         except (requests.RequestException, OSError) as error:
             raise ValueError(f"cannot download {self.url} ({type(error).__name__}); {way_out}") from error
-        except ValueError:  # pooch's word for another hash
+        except ValueError:  # pooch raises it for a wrong hash
             raise ValueError(f"{self.url} is not the text of the book: its sha256 differs; {way_out}") from None
         return [read_text(file)]

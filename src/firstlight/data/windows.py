@@ -7,21 +7,21 @@ from torch.utils.data import Dataset
 
 
 class Windows(Dataset[tuple[Tensor, Tensor]]):
-    """Pairs of inputs and targets from ids (N,): windows of `context_length`, one every `stride` tokens.
+    """Inputs and targets from ids (N,), in windows of `context_length`, one every `stride` tokens.
 
-    Targets are the inputs one token later. Indexed by a batch of indices (B,), not one by one. What follows the last
-    window is one more, shorter window, which does not count as one of them: a batch of its own, `rest_index`.
+    Targets are the inputs one token later. The index is a batch of window numbers (B,). The tokens after the last
+    window make one more, shorter window, which is not counted: the batch `rest_index` is that window alone.
     """
 
     def __init__(self, ids: Tensor, *, context_length: int, stride: int) -> None:
         self.context_length, self.stride = context_length, stride
         if len(ids) > context_length:
             self.windows = ids.unfold(0, context_length + 1, stride)  # (N,) -> (n, T + 1), a view
-            predicted = (len(self.windows) - 1) * stride + context_length
+            last_target = (len(self.windows) - 1) * stride + context_length
         else:
             self.windows = ids.new_empty(0, context_length + 1)
-            predicted = 0
-        self.rest = ids[predicted:]  # (n_rest + 1,): the first of them is predicted, but nothing was predicted from it
+            last_target = 0
+        self.rest = ids[last_target:]  # (n_rest + 1,): the last target is the first input of the rest
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -33,10 +33,10 @@ class Windows(Dataset[tuple[Tensor, Tensor]]):
 
     @property
     def n_rest(self) -> int:
-        """Predictions of the tokens after the last window: fewer than a window's, or than a stride's."""
+        """Predictions in the shorter window after the last one."""
         return max(len(self.rest) - 1, 0)
 
     @property
     def rest_index(self) -> Tensor:
-        """The batch (1,) that is the shorter window after the last one."""
+        """The batch (1,) of the shorter window after the last one."""
         return torch.tensor([len(self)])

@@ -1,1 +1,1 @@
-"""From logits to text: strategies, the filters they are made of, and the loop that feeds tokens back."""
+"""From logits to text: decoding strategies, filters of logits, and the loop that feeds tokens back."""

@@ -1,4 +1,4 @@
-"""The contract of a decoding strategy, and what it returns."""
+"""The contract of a decoding strategy, and its result."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -11,33 +11,33 @@ from torch import Tensor
 from firstlight.model.base import LanguageModel
 
 Stop = Callable[[Sequence[int]], bool]
-"""Is a continuation complete with these new ids?"""
+"""Whether a continuation is complete with these new ids."""
 
 
 @dataclass
 class Continuation:
-    """What a strategy has added to a prompt."""
+    """The tokens that a strategy added to a prompt."""
 
     ids: list[int] = field(default_factory=list)
-    """The new tokens, with the end-of-text token if that ended them."""
+    """The new tokens, including the end-of-text token if it ended them."""
     logprobs: list[float] = field(default_factory=list)
-    """Natural logarithm of the probability that the model itself gave to each (no temperature, no filters)."""
+    """Natural logarithm of each token's probability under the model itself (without temperature and filters)."""
     finish_reason: Literal["end_of_text", "stop", "length"] = "length"
     score: float | None = None
-    """What a search ranks it by."""
+    """The score by which a search ranks it."""
 
 
 class Decoding(ABC):
     """A way to continue prompts."""
 
     draws: bool = False
-    """Does it draw random numbers, so that several samples of a prompt differ?"""
+    """Whether it draws random numbers, so that several samples of a prompt differ."""
 
     def check(self, model: LanguageModel, num_samples: int = 1) -> None:
-        """Refuse a model, or a number of samples, that this strategy cannot serve.
+        """Check that this strategy fits the model and the number of samples.
 
         Raises:
-            ValueError: what does not fit.
+            ValueError: it does not.
         """
         if num_samples > 1 and not self.draws:
             raise ValueError(f"num_samples ({num_samples}) must be 1: it gives one text (decoding=sample draws others)")
@@ -55,17 +55,17 @@ class Decoding(ABC):
         stop: Stop | None = None,
         unused: Tensor | None = None,
     ) -> list[list[Continuation]]:
-        """Continue each of `prompts`, ids of any length from 1 on, by up to `max_new_tokens`: `num_samples` times each.
+        """Continue each of `prompts` `num_samples` times; the result has a list of continuations for each prompt.
 
-        Every row ends on its own, at `eos_id` or when `stop` says so. What is drawn for a prompt is a function of its
-        seed (one of `seeds` a prompt; null: `derived_seed(0, prompt=number)`) and the number of the sample alone.
-        The mask `unused` (V,) marks the model's ids that stand for no token of its tokenizer
+        A prompt has at least one id, and gets up to `max_new_tokens` new ones. Every row ends on its own, at `eos_id`
+        or when `stop` says so. Random draws for a prompt depend only on its seed (one of `seeds`; None: seeds derived
+        from 0) and on the number of the sample. The mask `unused` (V,) marks ids of the model that have no token
         (`Tokenizer.without_token`): they are never chosen.
         """
 
 
 def derived_seed(seed: int, *, prompt: int = 0, sample: int = 0) -> int:
-    """The seed of a prompt and of a sample by their numbers; that of the first of both is `seed` itself."""
+    """The seed of a prompt and a sample, by their numbers; `seed` itself for the first of both."""
     if prompt == sample == 0:
         return seed
     return int(np.random.SeedSequence([seed, prompt, sample]).generate_state(1, np.uint64)[0])

@@ -16,28 +16,27 @@ from firstlight.model.base import LanguageModel
 
 @dataclass
 class _Beam:
-    """A candidate: new ids and the logarithm of the probability of each."""
+    """A candidate: new ids and the log-probability of each."""
 
     ids: list[int]
     logprobs: list[float]
     total: float
-    """Sum of `logprobs`, as it was ranked."""
+    """Sum of `logprobs`, in the rounding by which it was ranked."""
 
 
 _DEAD = _Beam([], [], -torch.inf)
-"""The place of a candidate that there is none for."""
-
+"""Fills a place for which there is no candidate."""
 
 LengthPenalty = Annotated[float, Field(ge=-10, le=10)]
-"""Within it no power of a length leaves the floating-point numbers."""
+"""In this range no power of a length overflows."""
 
 
 class BeamSearch(Decoding):
-    """The `n_beams` most probable candidates go on at each position; complete ones are kept apart.
+    """At each position the `n_beams` most probable candidates are extended; complete ones are set aside.
 
-    A text scores (sum of log-probabilities) / (number of new tokens) ** length_penalty. A prompt is done as soon as
-    `n_beams` texts are complete or, without `early_stopping`, when no candidate can score better than the worst of
-    them any more. The `num_samples` best are returned.
+    The score of a text is (sum of log-probabilities) / (number of new tokens) ** length_penalty. The search for a
+    prompt ends as soon as `n_beams` texts are complete or, without `early_stopping`, when no candidate can score better
+    than the worst of them. It returns the `num_samples` best.
     """
 
     def __init__(
@@ -49,7 +48,7 @@ class BeamSearch(Decoding):
     ) -> None:
         self.n_beams = n_beams
         self.length_penalty = length_penalty
-        self.early_stopping = early_stopping or n_beams == 1  # one beam is greedy decoding, and ends as that does
+        self.early_stopping = early_stopping or n_beams == 1  # one beam is greedy decoding, and ends like it
 
     def check(self, model: LanguageModel, num_samples: int = 1) -> None:
         if num_samples > self.n_beams:
@@ -70,7 +69,8 @@ class BeamSearch(Decoding):
         stop: Stop | None = None,
         unused: Tensor | None = None,
     ) -> list[list[Continuation]]:
-        unused = unused.to(model.device) if unused is not None else None
+        if unused is not None:
+            unused = unused.to(model.device)
         searches = [_Search(self, max_new_tokens, eos_id, stop, unused) for _ in prompts]
         with evaluating(model):
             context = Context(model, prompts)
@@ -78,20 +78,20 @@ class BeamSearch(Decoding):
             context.select(torch.arange(len(prompts), device=model.device).repeat_interleave(self.n_beams))
             logits = logits.repeat_interleave(self.n_beams, dim=0)  # (P * n_beams, V)
             while True:
-                steps = logits.float().log_softmax(dim=-1).split(self.n_beams)
-                parents = [
-                    number * self.n_beams + beam
-                    for number, (search, logprobs) in enumerate(zip(searches, steps, strict=True))
-                    for beam in search.advance(logprobs)
-                ]
+                parents: list[int] = []  # for each new beam the row that it extends
+                tokens: list[int] = []
+                logprobs = logits.float().log_softmax(dim=-1).split(self.n_beams)
+                for search, of_search in zip(searches, logprobs, strict=True):
+                    first_row = len(parents)
+                    parents += [first_row + beam for beam in search.advance(of_search)]
+                    tokens += [beam.ids[-1] if beam.ids else 0 for beam in search.beams]
                 if all(search.done for search in searches):
-                    return [search.best(num_samples) for search in searches]
+                    return [search.complete[:num_samples] for search in searches]
                 context.select(torch.tensor(parents, device=model.device))
-                last = [beam.ids[-1] if beam.ids else 0 for search in searches for beam in search.beams]
-                logits = context.append(torch.tensor(last, device=model.device)[:, None])[:, 0]
+                logits = context.append(torch.tensor(tokens, device=model.device)[:, None])[:, 0]
 
     def score(self, total: float, n_tokens: int) -> float:
-        """What a text of `n_tokens` new tokens, whose log-probabilities sum to `total`, is ranked by."""
+        """The score of a text of `n_tokens` new tokens whose log-probabilities sum to `total`."""
         return total / n_tokens**self.length_penalty
 
 
@@ -102,25 +102,30 @@ class _Search:
         self, strategy: BeamSearch, max_new_tokens: int, eos_id: int | None, stop: Stop | None, unused: Tensor | None
     ) -> None:
         self.strategy = strategy
-        self.max_new_tokens, self.eos_id, self.stop, self.unused = max_new_tokens, eos_id, stop, unused
+        self.max_new_tokens = max_new_tokens
+        self.eos_id = eos_id
+        self.stop = stop
+        self.unused = unused
         self.beams = [_Beam([], [], 0.0)] + [_DEAD] * (strategy.n_beams - 1)
         self.complete: list[Continuation] = []  # the best n_beams, best first
         self.done = False
 
     def advance(self, logprobs: Tensor) -> list[int]:
-        """Extend the beams by a token each, given logprobs (n_beams, V); return which beam each new one extends."""
+        """Extend the beams by one token, given logprobs (n_beams, V); return which beam each new one extends."""
         n_beams, vocab_size = logprobs.shape
         if self.done:  # carried along until the other prompts are done
             return list(range(n_beams))
         possible = filters.without(logprobs, self.unused)
         totals = possible + torch.tensor([[beam.total] for beam in self.beams], device=logprobs.device)
-        # Twice as many as go on: the end of text is one token of each beam, so at least n_beams others are among them.
+        # Twice as many as needed: end-of-text is one token of each beam, so at least n_beams others are among them.
         flat = totals.flatten()
         places = filters.top_k(flat[None], 2 * n_beams)[0].isfinite().nonzero()[:, 0]  # of equal ones the first
         ranked, order = flat[places].sort(descending=True, stable=True)
-        own = logprobs.flatten()[places[order]].tolist()
-        beams, parents = [], []
-        columns = zip(ranked.tolist(), places[order].tolist(), own, strict=True)
+        places = places[order]
+        own = logprobs.flatten()[places]
+        beams: list[_Beam] = []
+        parents: list[int] = []
+        columns = zip(ranked.tolist(), places.tolist(), own.tolist(), strict=True)
         for rank, (total, place, logprob) in enumerate(columns):
             parent, token = divmod(place, vocab_size)
             old = self.beams[parent]
@@ -132,17 +137,14 @@ class _Search:
             elif len(beams) < n_beams:
                 beams.append(beam)
                 parents.append(parent)
-        dead = n_beams - len(beams)  # a stop string may end many candidates of a beam at once
-        self.beams, length = [*beams, *[_DEAD] * dead], len(self.beams[0].ids) + 1
+        length = len(self.beams[0].ids) + 1
+        n_dead = n_beams - len(beams)  # a stop string may end many candidates of a beam at once
+        self.beams = beams + [_DEAD] * n_dead
         if length == self.max_new_tokens:
             for beam in beams:
                 self._keep(beam, "length")
         self.done = length == self.max_new_tokens or self._is_decided(length)
-        return [*parents, *[0] * dead]
-
-    def best(self, n: int) -> list[Continuation]:
-        """The `n` best complete texts."""
-        return self.complete[:n]
+        return parents + [0] * n_dead
 
     def _keep(self, beam: _Beam, reason: Literal["end_of_text", "stop", "length"]) -> None:
         if beam.total > -torch.inf:
@@ -152,11 +154,14 @@ class _Search:
             del self.complete[self.strategy.n_beams :]
 
     def _is_decided(self, length: int) -> bool:
-        """Can no beam of `length` new tokens change the result?"""
+        """Whether no beam of `length` new tokens can change the result."""
         best = max(beam.total for beam in self.beams)
         if best == -torch.inf:
             return True
         if len(self.complete) < self.strategy.n_beams:
             return False
-        furthest = self.max_new_tokens if self.strategy.length_penalty > 0 else length
-        return self.strategy.early_stopping or self.strategy.score(best, furthest) <= (self.complete[-1].score or 0.0)
+        if self.strategy.early_stopping:
+            return True
+        # A positive penalty favours long texts, so the best that a beam can reach is its total at the full length.
+        length_then = self.max_new_tokens if self.strategy.length_penalty > 0 else length
+        return self.strategy.score(best, length_then) <= (self.complete[-1].score or 0.0)

@@ -1,4 +1,4 @@
-"""The tokens of several rows beside the model's cache of them: the one place where a window slides."""
+"""The tokens of several rows and the model's cache of them: the only place where a window slides."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,20 +10,20 @@ from firstlight.model.base import LanguageModel
 
 
 class Context:
-    """Rows of ids, flush right, that are extended a token or a few at a time.
+    """Rows of ids, aligned at the right, that are extended by one or a few tokens at a time.
 
-    While the longest row fits into the model's context, each new token is computed once. Past it the window slides:
-    the last `context_length` tokens are computed afresh for each new one, because with learned positions every one of
-    them has moved. Both are what an uncached loop over each row alone computes.
+    While the longest row fits into the model's context, each new token is computed once. Beyond it the window slides:
+    the last `context_length` tokens are computed anew for each new one, because with learned positions all of them have
+    moved. The logits are those of an uncached loop over each row alone.
     """
 
     def __init__(self, model: LanguageModel, prompts: Sequence[Sequence[int]]) -> None:
         self.model = model
-        assert all(prompts), "there is nothing before the first token of an empty prompt"
-        longest = max(len(prompt) for prompt in prompts)
-        rows = [[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
+        assert all(prompts), "the first token of an empty prompt has nothing to depend on"
+        lengths = [len(prompt) for prompt in prompts]
+        rows = [[0] * (max(lengths) - len(prompt)) + list(prompt) for prompt in prompts]
         self.ids = torch.tensor(rows, device=model.device)  # (B, T)
-        self.lengths = torch.tensor([len(prompt) for prompt in prompts], device=model.device)  # (B,)
+        self.lengths = torch.tensor(lengths, device=model.device)  # (B,)
         self.cache = model.new_cache()
 
     @property
@@ -36,7 +36,7 @@ class Context:
         return self._window()[:, 0]  # (B, V)
 
     def append(self, ids: Tensor) -> Tensor:
-        """Append `ids` (B, n) and return the logits (B, n, V) after each of them; n must be 1 once there is no room."""
+        """Append `ids` (B, n) and return the logits (B, n, V) after each of them; without `room` n must be 1."""
         assert ids.shape[1] == 1 or ids.shape[1] <= self.room
         self.ids = torch.cat([self.ids, ids], dim=1)
         self.lengths = self.lengths + ids.shape[1]
@@ -45,7 +45,7 @@ class Context:
         return self.model.project(self.model.hidden(ids, self.cache))
 
     def drop(self, n_tokens: int) -> None:
-        """Forget the last `n_tokens`, which must not have made the window slide."""
+        """Remove the last `n_tokens`, for which the window must not have slid."""
         self.ids = self.ids[:, : self.ids.shape[1] - n_tokens]
         self.lengths = self.lengths - n_tokens
         self.cache.rewind(self.cache.length - n_tokens)
@@ -59,13 +59,13 @@ class Context:
         window = self.ids[:, -self.model.context_length :]
         padding = (window.shape[1] - self.lengths).clamp(min=0)
         self.cache.rewind(0)
-        self.cache.padding = padding if bool(padding.any()) else None
+        self.cache.padding = padding if bool(padding.any()) else None  # without padding attention needs no mask
         return self.model.project(self.model.hidden(window, self.cache)[:, -1:])  # (B, 1, V)
 
 
 @contextmanager
 def evaluating(model: LanguageModel) -> Iterator[None]:
-    """Inside, `model` is in evaluation mode."""
+    """Put `model` into evaluation mode for the duration of the block."""
     was_training = model.training
     model.eval()
     try:

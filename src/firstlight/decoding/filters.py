@@ -1,4 +1,4 @@
-"""Pure functions of logits (B, V): a token is ruled out by a logit of minus infinity."""
+"""Pure functions of logits (B, V) that rule out tokens by a logit of minus infinity."""
 
 import torch
 from torch import Tensor
@@ -6,7 +6,9 @@ from torch import Tensor
 
 def without(logits: Tensor, unused: Tensor | None) -> Tensor:
     """Rule out the ids that the mask `unused` (V,) marks; None rules out nothing."""
-    return logits if unused is None else logits.masked_fill(unused, -torch.inf)
+    if unused is None:
+        return logits
+    return logits.masked_fill(unused, -torch.inf)
 
 
 def top_k(logits: Tensor, k: int) -> Tensor:
@@ -16,9 +18,11 @@ def top_k(logits: Tensor, k: int) -> Tensor:
     """
     k = min(k, logits.shape[-1])
     smallest = logits.topk(k).values[..., -1:]  # (B, 1)
-    above, equal = logits > smallest, logits == smallest
-    places = k - above.sum(dim=-1, keepdim=True)  # (B, 1) for those equal to the smallest
-    return logits.masked_fill(~(above | (equal & (equal.cumsum(dim=-1) <= places))), -torch.inf)
+    above = logits > smallest
+    equal = logits == smallest
+    places = k - above.sum(dim=-1, keepdim=True)  # (B, 1) left for those equal to the smallest
+    kept = above | (equal & (equal.cumsum(dim=-1) <= places))
+    return logits.masked_fill(~kept, -torch.inf)
 
 
 def top_p(logits: Tensor, p: float) -> Tensor:
@@ -30,7 +34,7 @@ def top_p(logits: Tensor, p: float) -> Tensor:
         return logits
     ordered, ids = logits.sort(dim=-1, descending=True, stable=True)
     probabilities = ordered.float().softmax(dim=-1)
-    before = probabilities.cumsum(dim=-1) - probabilities  # what the more probable ones sum to
+    before = probabilities.cumsum(dim=-1) - probabilities  # the sum of the more probable ones
     beyond = before >= p
     beyond[..., 0] = False
     return logits.masked_fill(beyond.scatter(-1, ids, beyond), -torch.inf)
@@ -39,9 +43,11 @@ def top_p(logits: Tensor, p: float) -> Tensor:
 def min_p(logits: Tensor, p: float) -> Tensor:
     """Keep tokens at least `p` times as probable as the most probable one (Nguyen et al. 2024)."""
     exact = logits.float()
-    return logits.masked_fill((exact - exact.amax(dim=-1, keepdim=True)).exp() < p, -torch.inf)
+    ratios = (exact - exact.amax(dim=-1, keepdim=True)).exp()
+    return logits.masked_fill(ratios < p, -torch.inf)
 
 
 def repetition_penalty(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
-    """Divide positive logits by `penalty`, and multiply negative ones, where `seen` (B, V) (Keskar et al. 2019)."""
-    return logits.where(~seen, torch.where(logits > 0, logits / penalty, logits * penalty))
+    """Where `seen` (B, V), divide positive logits by `penalty` and multiply negative ones (Keskar et al. 2019)."""
+    penalised = torch.where(logits > 0, logits / penalty, logits * penalty)
+    return logits.where(~seen, penalised)

@@ -1,8 +1,8 @@
-"""Speculative decoding without a second model: guess that the text goes on as it did after the same words before.
+"""Speculative decoding without a second model: guess that the text continues as it did after the same words before.
 
 Leviathan et al. 2023 (speculative decoding), Saxena 2023 (prompt lookup). A guess is computed together with the token
-before it, in one pass over the weights, and counts only if the strategy chooses that very token: for greedy and for
-sampled text alike the tokens, and what is drawn for them, are the ones of plain decoding.
+before it, in one pass over the weights, and is used only if the strategy chooses that very token. So greedy and sampled
+text have the same tokens, and the same random draws, as plain decoding.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from firstlight.model.base import LanguageModel
 
 
 class NGrams:
-    """Where each run of `shortest` to `longest` ids ended last, in ids that grow."""
+    """An index of growing ids: where each run of `shortest` to `longest` of them ended last."""
 
     def __init__(self, ids: Sequence[int] = (), *, shortest: int = 2, longest: int = 3) -> None:
         self.shortest, self.longest = shortest, longest
@@ -24,7 +24,7 @@ class NGrams:
         self.extend(ids)
 
     def extend(self, ids: Sequence[int]) -> None:
-        """Add ids; a run counts once something has followed it."""
+        """Add ids; a run is in the index once another id has followed it."""
         for new in ids:
             end = len(self.ids)
             for length in range(self.shortest, min(self.longest, end) + 1):
@@ -32,7 +32,7 @@ class NGrams:
             self.ids.append(new)
 
     def after(self, recent: Sequence[int], n: int) -> list[int]:
-        """Up to `n` ids that followed the longest run that `recent` ends with, where it was seen last."""
+        """Up to `n` ids that followed the longest known run at the end of `recent`, where it occurred last."""
         for length in range(min(self.longest, len(recent)), self.shortest - 1, -1):
             end = self.ends.get(tuple(recent[len(recent) - length :]))
             if end is not None:
@@ -41,12 +41,12 @@ class NGrams:
 
 
 class PromptLookup(Context):
-    """A context of one row that computes guesses of its next tokens along with each token.
+    """A context of one row that computes guesses of the next tokens along with each token.
 
-    Guesses come from the row's own ids, then from `text`. A pass over several tokens costs more than one over a
-    single token, so guesses must earn it: after a pass in which fewer than `PAYS` were right, the wait until the next
-    attempt doubles, after any other it is halved, and text without repetitions costs little. The rule counts tokens
-    and not seconds, so that the same text is always computed in the same passes.
+    Guesses come from the row's own ids, then from `text`. A pass over several tokens costs more than one over a single
+    token. So after a pass with fewer than `PAYS` right guesses the wait until the next attempt doubles, and after any
+    other it is halved: text without repetitions costs little. The rule counts tokens instead of seconds, so that the
+    same text is always computed in the same passes.
     """
 
     PAYS = 2
@@ -57,10 +57,13 @@ class PromptLookup(Context):
         assert len(prompts) == 1, "rows of a batch would keep different numbers of guesses"
         super().__init__(model, prompts)
         self.max_guesses = max_guesses
-        self.own, self.text = NGrams(prompts[0]), text or NGrams()
+        self.own = NGrams(prompts[0])
+        self.text = text or NGrams()
         self.guesses: list[int] = []
         self.ahead: list[Tensor] = []  # logits (1, 1, V) after each of them
-        self.n_right = self.wait = self.next_wait = 0
+        self.n_right = 0
+        self.wait = 0  # tokens until the next attempt
+        self.next_wait = 0
 
     def append(self, ids: Tensor) -> Tensor:
         """See `Context.append`; `ids` (1, 1)."""
@@ -77,13 +80,17 @@ class PromptLookup(Context):
         return now
 
     def _settle(self) -> None:
-        """Forget guesses that were wrong, and wait longer if too few were right."""
-        if not (self.guesses or self.n_right):
+        """Remove wrong guesses, and wait longer if too few were right."""
+        if not self.guesses and self.n_right == 0:
             return
         if self.guesses:
             self.drop(len(self.guesses))
-        self.next_wait = self.next_wait // 2 if self.n_right >= self.PAYS else max(2, 2 * self.next_wait)
-        self.n_right, self.wait = 0, self.next_wait
+        if self.n_right >= self.PAYS:
+            self.next_wait //= 2
+        else:
+            self.next_wait = max(2, 2 * self.next_wait)
+        self.wait = self.next_wait
+        self.n_right = 0
 
     def _guess(self) -> list[int]:
         wanted = min(self.max_guesses, self.room - 1)
@@ -92,6 +99,6 @@ class PromptLookup(Context):
             return []
         recent = self.own.ids[-self.own.longest :]
         found = self.own.after(recent, wanted)
-        if found:  # less than wanted, if it reaches the end: then the text has gone in a circle, and may go on so
+        if found:  # fewer than wanted if they reach the end of the text: then it may repeat itself
             return [found[n % len(found)] for n in range(wanted)]
         return self.text.after(recent, wanted)

@@ -1,4 +1,4 @@
-"""Sampling, with the filters in the order of the book's chapter 5: first what may be drawn, then temperature."""
+"""Sampling, in the order of the book's chapter 5: filters first, then temperature."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -13,20 +13,18 @@ from firstlight.decoding.stepwise import Stepwise, draw
 from firstlight.model.base import LanguageModel
 
 COLDEST = 1e-30
-"""Below this temperature logits would overflow; far above it already, only the best of them is left."""
-
-
+"""Below this temperature logits would overflow; even far above it, only the most probable token is left."""
 Temperature = Annotated[float, Field(ge=0, le=1000)]
-"""At the upper end every token is as probable as any other."""
+"""At the upper end all tokens are about equally probable."""
 RepetitionPenalty = Annotated[float, Field(ge=0.01, le=100)]
-"""Within it no logit leaves the floating-point numbers."""
+"""In this range no logit overflows."""
 
 
 class Sample(Stepwise):
-    """Draw from softmax(logits / temperature) over the tokens that the filters leave; temperature 0 is greedy.
+    """Draw from softmax(logits / temperature) over the tokens that pass the filters; temperature 0 is greedy.
 
-    The order: `repetition_penalty` on every token of the row so far, `top_k`, `top_p`, `min_p`, `temperature`. So
-    `top_p` and `min_p` are shares of the model's own probabilities, whatever the temperature.
+    The order is `repetition_penalty` for every token of the row so far, `top_k`, `top_p`, `min_p`, `temperature`. So
+    `top_p` and `min_p` refer to the model's own probabilities, whatever the temperature.
     """
 
     def __init__(
@@ -40,7 +38,9 @@ class Sample(Stepwise):
     ) -> None:
         self.draws = temperature > 0 and top_k != 1
         self.temperature = temperature
-        self.top_k, self.top_p, self.min_p = top_k, top_p, min_p
+        self.top_k = top_k
+        self.top_p = top_p
+        self.min_p = min_p
         self.repetition_penalty = repetition_penalty
 
     def check(self, model: LanguageModel, num_samples: int = 1) -> None:
@@ -49,7 +49,7 @@ class Sample(Stepwise):
             raise ValueError(f"top_k ({self.top_k}) must be at most the vocabulary, {model.vocab_size}")
 
     def probabilities(self, logits: Tensor, rows: Sequence[Sequence[int]] | None = None) -> Tensor:
-        """What each token of logits (B, V) is drawn with after the ids in `rows`, (B, V), in float32."""
+        """The probabilities (B, V), in float32, of drawing each token of logits (B, V) after the ids in `rows`."""
         logits = self._filtered(logits, rows)
         if self.temperature == 0:
             return torch.zeros_like(logits).scatter(-1, logits.argmax(dim=-1, keepdim=True), 1.0)
@@ -74,7 +74,7 @@ class Sample(Stepwise):
 
 
 def seen(rows: Sequence[Sequence[int]], logits: Tensor) -> Tensor:
-    """Which ids of logits (B, V) stand in each of `rows`, (B, V)."""
+    """A mask (B, V) of the ids of logits (B, V) that occur in each of `rows`."""
     mask = torch.zeros_like(logits, dtype=torch.bool)
     for row, ids in enumerate(rows):
         mask[row, torch.tensor(ids, device=logits.device)] = True

@@ -1,9 +1,9 @@
-"""The loop of strategies that choose one token after another from the logits of one position."""
+"""The loop of strategies that choose one token at a time from the logits of one position."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -15,15 +15,15 @@ from firstlight.model.base import LanguageModel
 
 
 class Token(NamedTuple):
-    """A token that has been chosen."""
+    """A chosen token."""
 
     row: int
-    """Of prompt `row // num_samples`, sample `row % num_samples`."""
+    """It belongs to prompt `row // num_samples` and sample `row % num_samples`."""
     id: int
     logprob: float
     """Natural logarithm of its probability under the model itself."""
     finish_reason: Literal["end_of_text", "stop", "length"] | None
-    """Of the last token of a row; None before."""
+    """Set for the last token of a row."""
 
 
 @dataclass
@@ -45,9 +45,9 @@ class Stepwise(Decoding):
 
     @abstractmethod
     def next_token(self, logits: Tensor, rows: Sequence[Sequence[int]], generators: Sequence[Generator]) -> Tensor:
-        """Choose ids (B,) from the logits (B, V) of one position; an id whose logit is minus infinity is ruled out.
+        """Choose ids (B,) from the logits (B, V) of one position; a logit of minus infinity rules an id out.
 
-        `rows` are the ids so far, prompts included; what is drawn for a row comes from its own generator alone.
+        `rows` are the ids so far, including the prompts. Random draws for a row use only its own generator.
         """
 
     def generate(
@@ -55,23 +55,10 @@ class Stepwise(Decoding):
         model: LanguageModel,
         prompts: Sequence[Sequence[int]],
         *,
-        max_new_tokens: int,
         num_samples: int = 1,
-        seeds: Sequence[int] | None = None,
-        eos_id: int | None = None,
-        stop: Stop | None = None,
-        unused: Tensor | None = None,
+        **options: Any,
     ) -> list[list[Continuation]]:
-        tokens = self.stream(
-            model,
-            prompts,
-            max_new_tokens=max_new_tokens,
-            num_samples=num_samples,
-            seeds=seeds,
-            eos_id=eos_id,
-            stop=stop,
-            unused=unused,
-        )
+        tokens = self.stream(model, prompts, num_samples=num_samples, **options)
         return gather(tokens, len(prompts), num_samples)
 
     @torch.inference_mode()
@@ -90,10 +77,11 @@ class Stepwise(Decoding):
     ) -> Iterator[Token]:
         """Yield each token as it is chosen; the arguments are those of `Decoding.generate`.
 
-        `make_context` may be a faster `Context` with the same logits.
+        `make_context` may make a faster `Context` with the same logits.
         """
         rows = _rows(prompts, num_samples, seeds, model.device)
-        unused = unused.to(model.device) if unused is not None else None
+        if unused is not None:
+            unused = unused.to(model.device)
         with evaluating(model):
             context = make_context(model, prompts)
             logits = context.start()  # (P, V)
@@ -125,21 +113,18 @@ class Stepwise(Decoding):
 def _rows(
     prompts: Sequence[Sequence[int]], num_samples: int, seeds: Sequence[int] | None, device: torch.device
 ) -> list[_Row]:
-    seeds = seeds or [derived_seed(0, prompt=number) for number in range(len(prompts))]
-    return [
-        _Row(
-            list(prompt),
-            len(prompt),
-            torch.Generator(device).manual_seed(derived_seed(seed, sample=sample)),
-            number * num_samples + sample,
-        )
-        for number, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
-        for sample in range(num_samples)
-    ]
+    if not seeds:
+        seeds = [derived_seed(0, prompt=number) for number in range(len(prompts))]
+    rows: list[_Row] = []
+    for prompt, seed in zip(prompts, seeds, strict=True):
+        for sample in range(num_samples):
+            generator = torch.Generator(device).manual_seed(derived_seed(seed, sample=sample))
+            rows.append(_Row(list(prompt), len(prompt), generator, number=len(rows)))
+    return rows
 
 
 def gather(tokens: Iterator[Token], n_prompts: int, num_samples: int) -> list[list[Continuation]]:
-    """The continuations that streamed tokens make up: `num_samples` of each prompt."""
+    """Streamed tokens as continuations, `num_samples` of each prompt."""
     rows = [Continuation() for _ in range(n_prompts * num_samples)]
     for token in tokens:
         row = rows[token.row]
@@ -156,6 +141,6 @@ def logprobs(logits: Tensor, ids: Tensor) -> Tensor:
 
 
 def draw(probabilities: Tensor, generators: Sequence[Generator]) -> Tensor:
-    """One id (B,) for each row of probabilities (B, V), from the generator of that row."""
+    """Draw ids (B,) from probabilities (B, V), each with the generator of its row."""
     rows = zip(probabilities, generators, strict=True)
     return torch.cat([torch.multinomial(row, num_samples=1, generator=generator) for row, generator in rows])

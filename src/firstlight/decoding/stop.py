@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 
 
 class StopStrings:
-    """Ends a continuation as soon as its text has one of `strings` in it, which is then cut off.
+    """Ends a continuation as soon as its text contains one of `strings`, which is then cut off.
 
-    Looked for among bytes, so that neither the borders of tokens nor those of characters matter.
+    The search is among bytes, so that the borders of tokens and characters do not matter.
     """
 
     def __init__(self, strings: Sequence[str], decode_bytes: Callable[[Sequence[int]], bytes]) -> None:
@@ -20,21 +20,28 @@ class StopStrings:
 
     def cut(self, data: bytes) -> bytes:
         """`data` up to the first stop in it."""
-        found = [data.index(stop) for stop in self.stops if stop in data]
-        return data[: min(found)] if found else data
+        end = len(data)
+        for stop in self.stops:
+            if stop in data:
+                end = min(end, data.index(stop))
+        return data[:end]
 
     def text(self, ids: Sequence[int]) -> str:
         """The text of `ids` up to the first stop in it."""
         return self.cut(self.decode_bytes(ids)).decode("utf-8", errors="replace")
 
     def held(self, data: bytes) -> int:
-        """How many bytes at the end of `data` may be the beginning of a stop."""
-        lengths = (n for stop in self.stops for n in range(len(stop) - 1, 0, -1) if data.endswith(stop[:n]))
-        return max(lengths, default=0)
+        """The number of bytes at the end of `data` that may be the beginning of a stop."""
+        held = 0
+        for stop in self.stops:
+            for length in range(held + 1, len(stop)):
+                if data.endswith(stop[:length]):
+                    held = length
+        return held
 
 
 class TextStream:
-    """Turns ids that come one at a time into text: never half a character, never a part of a stop string."""
+    """Turns ids that arrive one at a time into text, without half a character or a part of a stop string."""
 
     def __init__(self, stop: StopStrings) -> None:
         self.stop = stop
@@ -43,7 +50,7 @@ class TextStream:
         self.decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def feed(self, ids: Sequence[int], *, last: bool) -> str:
-        """The text that these further `ids` make certain; with `last` all that is left."""
+        """The further text that is certain after `ids`; with `last` all that is left."""
         self.ids += ids
         data = self.stop.cut(self.stop.decode_bytes(self.ids))
         end = len(data) if last else len(data) - self.stop.held(data)

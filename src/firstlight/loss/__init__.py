@@ -1,1 +1,1 @@
-"""What training lowers, token by token. Evaluation always measures the plain cross-entropy beside it."""
+"""Training losses, token by token. Evaluation always measures plain cross-entropy as well."""

@@ -1,17 +1,53 @@
-"""Causal attention for training and decoding: torch's, or the plain formula where that is faster."""
+"""Causal attention for training and decoding: torch's kernel, or the plain formula where that is faster."""
 
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from firstlight.model.cache import KVCache
 from firstlight.model.dropout import Masks, apply_mask, draw_mask, draws_fast, scale_of
+from firstlight.model.few_rows import joined
 
 SHORT = 512
-"""Tokens up to which the plain formula is faster in bfloat16 without dropout (docs/performance.md). What it keeps for
-the backward pass grows with their square; with dropout that of torch's does, too."""
+"""The plain formula is faster up to this many tokens, in bfloat16 without dropout (docs/performance.md). What it keeps
+for the backward pass grows with their square; with dropout torch's kernel keeps as much."""
+
+
+class CausalSelfAttention(nn.Module):
+    """What the attention layers of `GPT` and `ModernGPT` share: each position sees itself and what came before."""
+
+    W_query: nn.Linear
+    W_key: nn.Linear
+    W_value: nn.Linear
+    out_proj: nn.Linear
+
+    def __init__(self, drop_rate: float, masks: Masks) -> None:
+        super().__init__()
+        self.drop_rate = drop_rate
+        self.masks: Masks = masks
+        self.W_qkv: nn.Linear | None = None
+
+    def fuse(self) -> None:
+        """Join the query, key and value matrices: one product instead of three, with the same sums."""
+        if self.W_qkv is None:
+            self.W_qkv = joined(self.W_query, self.W_key, self.W_value)
+            del self.W_query, self.W_key, self.W_value
+
+    def attend(
+        self, queries: Tensor, keys: Tensor, values: Tensor, layer: int, cache: KVCache | None, mask: Tensor | None
+    ) -> Tensor:
+        """Attention of `queries` (B, H, T, D) over `keys` and `values` (B, G, T, D) and those in `cache`: (B, T, C)."""
+        dtype = values.dtype
+        if cache is not None:
+            keys, values = cache.update(layer, keys, values)  # (B, G, cache.length + T, D)
+        drop_rate = self.drop_rate if self.training else 0.0
+        attended = causal_attention(
+            queries.to(keys.dtype), keys, values, mask=mask, drop_rate=drop_rate, masks=self.masks
+        )
+        return self.out_proj(attended.to(dtype).transpose(1, 2).flatten(2))  # (B, H, T, D) -> (B, T, C)
 
 
 def causal_attention(
@@ -23,17 +59,19 @@ def causal_attention(
     drop_rate: float = 0.0,
     masks: Masks = "torch",
 ) -> Tensor:
-    """What each query (B, H, T, D) makes of the keys and values (B, G, S, D) that it may look at: (B, H, T, D).
+    """Attention (B, H, T, D) of the queries (B, H, T, D) over the keys and values (B, G, S, D).
 
     Each of G heads of keys and values serves H / G heads of queries (grouped-query attention, Ainslie et al. 2023).
-    `mask` says at which places they look, True for those they do; None: where S = T at themselves and those before,
-    else at all. `drop_rate` is that of the attention weights, whose dropout is drawn as `masks` says.
+    `mask` is True at the places that a query sees. None means a causal mask if S = T, otherwise all places.
+    `drop_rate` is the dropout of the attention weights, drawn as `masks` says.
     """
     is_causal = mask is None and queries.shape[2] == keys.shape[2]
     is_training = is_causal and queries.requires_grad and masks == "fast" and draws_fast(queries)
     if is_training and (drop_rate > 0 or (queries.dtype == torch.bfloat16 and queries.shape[2] <= SHORT)):
-        if (shared := queries.shape[1] // keys.shape[1]) > 1:
-            keys, values = (x.repeat_interleave(shared, dim=1) for x in (keys, values))  # (B, H, T, D)
+        n_shared = queries.shape[1] // keys.shape[1]
+        if n_shared > 1:
+            keys = keys.repeat_interleave(n_shared, dim=1)  # (B, H, T, D)
+            values = values.repeat_interleave(n_shared, dim=1)
         return _PlainAttention.apply(queries, keys, values, drop_rate)
     return F.scaled_dot_product_attention(
         queries,
@@ -41,7 +79,7 @@ def causal_attention(
         values,
         attn_mask=mask,
         dropout_p=drop_rate,
-        is_causal=is_causal,  # it aligns with the first key, not the last
+        is_causal=is_causal,  # torch aligns the mask with the first key, not the last: right only if S = T
         enable_gqa=queries.shape[1] != keys.shape[1],
     )
 
@@ -49,15 +87,18 @@ def causal_attention(
 class _PlainAttention(torch.autograd.Function):
     """softmax(QK^T / sqrt(D)) V (Vaswani et al. 2017, equation 1), with its gradients written out.
 
-    On a CPU torch's fused kernel is slower than this in bfloat16 for short sequences, and with dropout torch's is this,
-    with slower draws.
+    On a CPU torch's fused kernel is slower in bfloat16 for short sequences. With dropout torch uses this formula, too,
+    but draws more slowly.
     """
 
     @staticmethod
     def forward(ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, drop_rate: float) -> Tensor:
-        ctx.shape, n_tokens = queries.shape, queries.shape[2]
-        q, k, v = (x.reshape(-1, *x.shape[2:]) for x in (queries, keys, values))  # (B * H, T, D)
-        ctx.factor = q.shape[-1] ** -0.5
+        ctx.shape = queries.shape
+        n_tokens, head_dim = queries.shape[2:]
+        q = queries.reshape(-1, n_tokens, head_dim)  # (B * H, T, D)
+        k = keys.reshape(-1, n_tokens, head_dim)
+        v = values.reshape(-1, n_tokens, head_dim)
+        ctx.factor = head_dim**-0.5
         scores = (q * ctx.factor) @ k.mT  # (B * H, T, T)
         scores += torch.full((n_tokens, n_tokens), -torch.inf, dtype=scores.dtype).triu(1)
         weights = scores.softmax(dim=-1)

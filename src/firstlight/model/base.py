@@ -15,10 +15,10 @@ class LanguageModel(nn.Module, ABC):
     """Ids (B, T) -> logits (B, T, V): logits at t are for the token at t + 1, and depend on ids up to t alone."""
 
     free_settings: ClassVar[frozenset[str]] = frozenset()
-    """Constructor arguments that may differ from those that the weights it starts from were made with."""
+    """Constructor arguments that may differ from those of the model whose weights it starts from."""
 
     adopted_settings: ClassVar[frozenset[str]] = frozenset({"vocab_size"})
-    """Constructor arguments that follow from the weights it starts from."""
+    """Constructor arguments that are taken from the weights it starts from."""
 
     vocab_size: int
     context_length: int
@@ -26,12 +26,12 @@ class LanguageModel(nn.Module, ABC):
 
     @abstractmethod
     def hidden(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
-        """The normalised last hidden state (B, T, C) of `ids` (B, T), which follow what `cache` holds."""
+        """The normalised last hidden state (B, T, C) of `ids` (B, T), which follow the tokens in `cache`."""
 
     @property
     @abstractmethod
     def output_weight(self) -> Tensor:
-        """The output matrix (V, C): apart from `hidden`, so that a loss can be fused with the projection."""
+        """The output matrix (V, C), separate from `hidden` so that a loss can be fused with the projection."""
 
     @abstractmethod
     def new_cache(self) -> KVCache:
@@ -47,26 +47,26 @@ class LanguageModel(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.output_weight.device
 
     def fused(self) -> Self:
-        """This model, in place, ready to infer alone: faster where it can be; its state dict is no checkpoint's.
+        """This model, changed in place for fast inference; its state dict is then not that of a checkpoint.
 
-        Once is enough; a second call changes nothing.
+        A second call changes nothing.
         """
         replace_linears(self)
         return self.eval().requires_grad_(False)
 
     def adapted(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """`weights` of a model that differs in `free_settings`, as this one takes them.
+        """`weights` of a model that differs in `free_settings`, changed to fit this one.
 
         Raises:
-            ValueError: they differ in a way that cannot be made up for.
+            ValueError: they cannot be made to fit.
         """
         return weights
 
     @property
     def n_parameters(self) -> int:
-        """Parameters, each counted once however often it is used (a tied head)."""
+        """Number of parameters; one that is used twice (a tied head) counts once."""
         return sum(p.numel() for p in self.parameters())

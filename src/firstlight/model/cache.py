@@ -1,11 +1,11 @@
-"""Keys and values of the tokens seen so far, so that each new token is computed once."""
+"""The keys and values of the tokens so far, so that each new token is computed once."""
 
 import torch
 from torch import Tensor
 
 
 def positions_and_mask(n_tokens: int, device: torch.device, cache: "KVCache | None") -> tuple[Tensor, Tensor | None]:
-    """Where the next `n_tokens` stand and what they look at, after what `cache` holds; see its methods."""
+    """`KVCache.positions` and `KVCache.mask` of the next `n_tokens`; without a cache those of an empty one."""
     if cache is None:
         return torch.arange(n_tokens, device=device), None
     return cache.positions(n_tokens, device), cache.mask(n_tokens, device)
@@ -14,10 +14,10 @@ def positions_and_mask(n_tokens: int, device: torch.device, cache: "KVCache | No
 class KVCache:
     """Pre-allocated keys and values of every layer, (B, H, T, D) each.
 
-    Rows of unequal length stand flush right: `padding` (B,) counts the unused places at the left of each, which have
-    no position and which nothing looks at. Allocated at the first `update`, with the device and dtype of its keys
-    (autocast decides those). In a model that is bfloat16 altogether it is float32 on a CPU, which attends faster in it
-    (docs/decoding.md), and more exactly.
+    Rows of unequal length are aligned at the right: `padding` (B,) counts the unused places at the left of each row,
+    which have no position and which no token sees. The first `update` allocates the cache, on the device and with the
+    dtype of its keys, which autocast decides. Without autocast it is float32 on a CPU, also for a bfloat16 model:
+    attention in float32 is faster there (docs/decoding.md), and more exact.
     """
 
     def __init__(self, *, n_layers: int, context_length: int) -> None:
@@ -36,12 +36,14 @@ class KVCache:
     def positions(self, n_tokens: int, device: torch.device) -> Tensor:
         """Positions of the next `n_tokens`: (T,), or (B, T) where rows are padded."""
         places = torch.arange(self.length, self.length + n_tokens, device=device)
-        return places if self.padding is None else (places - self.padding[:, None]).clamp(min=0)
+        if self.padding is None:
+            return places
+        return (places - self.padding[:, None]).clamp(min=0)
 
     def mask(self, n_tokens: int, device: torch.device) -> Tensor | None:
-        """Which places the next `n_tokens` look at: (T, length + T), or (B, 1, T, length + T) where rows are padded.
+        """The places that the next `n_tokens` see: (T, length + T), or (B, 1, T, length + T) where rows are padded.
 
-        None where that is all of them, or all up to itself in an empty cache.
+        None if a single token sees all of them, or if the cache is empty and the usual causal mask will do.
         """
         if self.padding is None and (self.length == 0 or n_tokens == 1):
             return None
@@ -50,8 +52,9 @@ class KVCache:
         if self.padding is None:
             return causal
         used = torch.arange(end, device=device) >= self.padding[:, None]  # (B, length + T)
+        # A padded place sees itself: a softmax over nothing would be NaN.
         itself = torch.eye(n_tokens, end, dtype=torch.bool, device=device).roll(self.length, 1)
-        return ((causal & used[:, None]) | itself)[:, None]  # a padded place looks at itself: a softmax needs something
+        return ((causal & used[:, None]) | itself)[:, None]
 
     def update(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Append the new `keys` and `values` (B, H, T, D) of `layer`; return all up to now (B, H, length + T, D)."""
@@ -60,12 +63,15 @@ class KVCache:
         if not self.keys:
             batch_size, n_heads, _, head_dim = keys.shape
             shape = (batch_size, n_heads, self.context_length, head_dim)
-            in_float32 = keys.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-            dtype = torch.float32 if in_float32 else keys.dtype
+            dtype = keys.dtype
+            if keys.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+                dtype = torch.float32
             self.keys = [keys.new_empty(shape, dtype=dtype) for _ in range(self.n_layers)]
             self.values = [values.new_empty(shape, dtype=dtype) for _ in range(self.n_layers)]
-        all_keys, all_values = self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
-        all_keys[:, :, self.length :], all_values[:, :, self.length :] = keys, values
+        all_keys = self.keys[layer][:, :, :end]
+        all_values = self.values[layer][:, :, :end]
+        all_keys[:, :, self.length :] = keys
+        all_values[:, :, self.length :] = values
         return all_keys, all_values
 
     def advance(self, n_tokens: int) -> None:
@@ -81,9 +87,10 @@ class KVCache:
         """Keep the rows of these numbers (B',), in this order; a row may be taken several times."""
         if self.padding is not None:
             self.padding = self.padding[rows]
-        if self.keys and not torch.equal(rows, torch.arange(len(self.keys[0]), device=rows.device)):
-            self.keys = [self._selected(keys, rows) for keys in self.keys]
-            self.values = [self._selected(values, rows) for values in self.values]
+        if not self.keys or torch.equal(rows, torch.arange(len(self.keys[0]), device=rows.device)):
+            return
+        self.keys = [self._selected(keys, rows) for keys in self.keys]
+        self.values = [self._selected(values, rows) for values in self.values]
 
     def _selected(self, old: Tensor, rows: Tensor) -> Tensor:
         new = old.new_empty(len(rows), *old.shape[1:])

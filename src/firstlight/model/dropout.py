@@ -1,8 +1,8 @@
-"""Dropout (Srivastava et al. 2014) whose masks cost a CPU a fraction of what torch's do (docs/performance.md).
+"""Dropout (Srivastava et al. 2014) whose masks are much cheaper on a CPU than torch's (docs/performance.md).
 
-torch draws a number of its own for each element, one after another; here 64 random bits decide of four elements, and
-the mask is applied as bits. A rate is rounded to a multiple of 1 / 32768, and what is kept is scaled by the rounded
-one, so that the expectation is exact. On other devices, and where the model is compiled, torch's own are used.
+torch draws one random number for each element; here 64 random bits decide on four elements, and the mask is applied
+bitwise. The rate is rounded to a multiple of 1 / 32768, and kept elements are scaled by the rounded rate, so that the
+expectation is exact. On other devices, and in a compiled model, torch's dropout is used.
 """
 
 import math
@@ -13,16 +13,16 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 
 Masks = Literal["torch", "fast"]
-"""How dropout draws: as torch.nn.Dropout, or with few bits."""
+"""How dropout draws: like torch.nn.Dropout, or with few random bits."""
 
 UNIT = 2**15
 """Rates are multiples of 1 / UNIT: 15 of 16 bits are compared, so that a difference fits into 16."""
 INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-"""By the bytes of an element."""
+"""Integer types by the bytes of an element."""
 
 
 class FastDropout(nn.Dropout):
-    """nn.Dropout with other draws: the same distribution, from the same generator, in less time."""
+    """nn.Dropout with cheaper draws: the same distribution, from the same generator, other masks."""
 
     def forward(self, input: Tensor) -> Tensor:
         if self.training and self.p > 0 and draws_fast(input):
@@ -31,35 +31,36 @@ class FastDropout(nn.Dropout):
 
 
 def draws_fast(x: Tensor) -> bool:
-    """Is `x` where few bits are faster? What torch compiles has kernels of its own, and no place for these draws."""
+    """Whether fast masks apply to `x`: on a CPU, but not in a compiled model, which draws in kernels of its own."""
     return x.device.type == "cpu" and not is_compiling()
 
 
 def make_dropout(rate: float, masks: Masks) -> nn.Dropout:
-    """The layer that drops with probability `rate`."""
+    """A dropout layer that draws as `masks` says."""
     return FastDropout(rate) if masks == "fast" else nn.Dropout(rate)
 
 
 def draw_mask(shape: torch.Size, rate: float) -> Tensor:
-    """int16 of `shape`, drawn from the default generator: all bits are 1 where an element is kept, 0 where not."""
+    """An int16 mask of `shape` from the default generator: all bits are 1 where an element is kept, 0 where dropped."""
     n = math.prod(shape)
-    bits = torch.empty(-(-n // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)[:n].view(shape)
+    draws = torch.empty(math.ceil(n / 4), dtype=torch.int64).random_(-(2**63), None)
+    bits = draws.view(torch.int16)[:n].view(shape)
     below = bits.bitwise_and_(UNIT - 1).sub_(_units(rate))  # negative where dropped
-    return below.bitwise_right_shift_(15).bitwise_not_()
+    return below.bitwise_right_shift_(15).bitwise_not_()  # the shift spreads the sign over all bits
 
 
 def scale_of(rate: float) -> float:
-    """What the elements that are kept are multiplied with."""
+    """The factor of the elements that are kept."""
     return UNIT / (UNIT - _units(rate))
 
 
 def _units(rate: float) -> int:
-    """The rounded rate in units; never all of it, which would leave nothing to scale."""
+    """The rounded rate in units, below 1: `scale_of` would divide by zero."""
     return min(round(rate * UNIT), UNIT - 1)
 
 
 def apply_mask(x: Tensor, mask: Tensor) -> Tensor:
-    """A copy of `x` with zeros where `mask` has no bits; not scaled."""
+    """A copy of `x`, zero where `mask` is 0; not scaled."""
     integers = INTEGERS[x.element_size()]
     return (x.view(integers) & mask.to(integers)).view(x.dtype)
 

@@ -1,18 +1,18 @@
-"""Linear layers for decoding, where a product has a row for each text and not for each token of a batch."""
+"""Linear layers for decoding, where a product has one row a text instead of one a token."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 MOST = 64
-"""Rows beyond which the usual order of the product is as fast."""
+"""With more rows the usual order of the product is as fast."""
 
 
 class FewRowsLinear(nn.Linear):
-    """A linear layer with the weights of another, faster for a few rows: on a CPU in float32 W x^T for x W^T.
+    """A linear layer with the weights of another that computes W x^T instead of x W^T for a few float32 rows on a CPU.
 
-    The products are the same, and so are their sums but for rounding; torch's matrix product takes the former order
-    faster, most for 2 to 4 rows (benchmarks/few_rows.py).
+    torch's matrix product is faster in this order, most for 2 to 4 rows (benchmarks/few_rows.py). The results differ in
+    rounding alone.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -22,16 +22,16 @@ class FewRowsLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         n_rows = input.numel() // self.in_features
-        if not (1 < n_rows <= MOST and input.dtype == torch.float32 and input.device.type == "cpu"):
+        if not 1 < n_rows <= MOST or input.dtype != torch.float32 or input.device.type != "cpu":
             return F.linear(input, self.weight, self.bias)
-        columns = input.reshape(n_rows, -1).t()  # (in, rows)
-        bias = 0.0 if self.bias is None else self.bias[:, None]
-        product = self.weight @ columns + bias  # (out, rows)
+        product = self.weight @ input.reshape(n_rows, -1).t()  # (out, rows)
+        if self.bias is not None:
+            product = product + self.bias[:, None]
         return product.t().contiguous().view(*input.shape[:-1], -1)
 
 
 def replace_linears(model: nn.Module) -> None:
-    """Make every linear layer of `model` a `FewRowsLinear`."""
+    """Replace every linear layer of `model` by a `FewRowsLinear`."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if type(child) is nn.Linear:
@@ -39,11 +39,12 @@ def replace_linears(model: nn.Module) -> None:
 
 
 def joined(*linears: nn.Linear) -> nn.Linear:
-    """One linear layer whose outputs are those of `linears`, one behind the other: one product, with the same sums."""
-    first = linears[0]
-    with torch.device("meta"):
-        one = nn.Linear(first.in_features, sum(each.out_features for each in linears), first.bias is not None)
-    one.weight = nn.Parameter(torch.cat([each.weight.detach() for each in linears]))
-    if first.bias is not None:
-        one.bias = nn.Parameter(torch.cat([each.bias.detach() for each in linears]))
+    """One linear layer whose output is the outputs of `linears` one after another: one product, with the same sums."""
+    weight = torch.cat([linear.weight.detach() for linear in linears])
+    has_bias = linears[0].bias is not None
+    with torch.device("meta"):  # the weights are replaced at once
+        one = nn.Linear(weight.shape[1], weight.shape[0], has_bias)
+    one.weight = nn.Parameter(weight)
+    if has_bias:
+        one.bias = nn.Parameter(torch.cat([linear.bias.detach() for linear in linears]))
     return one

@@ -4,39 +4,28 @@ Shapes: B batch, T time, C emb_dim, H heads, D head_dim (C = H * D), V vocabular
 """
 
 import math
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
 
 from firstlight.config import ContextLength, Ratio, VocabSize
-from firstlight.model.attention import causal_attention
-from firstlight.model.base import LanguageModel
+from firstlight.model.attention import CausalSelfAttention
 from firstlight.model.cache import KVCache, positions_and_mask
 from firstlight.model.dropout import Masks, make_dropout
-from firstlight.model.few_rows import joined
-from firstlight.model.tying import with_both_ends
+from firstlight.model.transformer import Transformer
 
 
-class MultiHeadAttention(nn.Module):
-    """Causal self-attention: every position sees itself and what came before."""
+class MultiHeadAttention(CausalSelfAttention):
+    """Causal self-attention with as many heads of keys and values as of queries."""
 
     def __init__(self, emb_dim: int, n_heads: int, drop_rate: float, qkv_bias: bool, masks: Masks) -> None:
-        super().__init__()
+        super().__init__(drop_rate, masks)
         self.n_heads = n_heads
-        self.drop_rate = drop_rate
-        self.masks: Masks = masks
         self.W_query = nn.Linear(emb_dim, emb_dim, bias=qkv_bias)
         self.W_key = nn.Linear(emb_dim, emb_dim, bias=qkv_bias)
         self.W_value = nn.Linear(emb_dim, emb_dim, bias=qkv_bias)
         self.out_proj = nn.Linear(emb_dim, emb_dim)
-        self.W_qkv: nn.Linear | None = None
-
-    def fuse(self) -> None:
-        """Make one matrix of query, key and value: one product in place of three, with the same sums."""
-        if self.W_qkv is None:
-            self.W_qkv = joined(self.W_query, self.W_key, self.W_value)
-            del self.W_query, self.W_key, self.W_value
 
     def forward(self, x: Tensor, layer: int, cache: KVCache | None, mask: Tensor | None) -> Tensor:
         if self.W_qkv is None:
@@ -46,17 +35,11 @@ class MultiHeadAttention(nn.Module):
         batch_size, n_tokens, _ = x.shape
         # (B, T, C) -> (B, H, T, D)
         queries, keys, values = (p.view(batch_size, n_tokens, self.n_heads, -1).transpose(1, 2) for p in projected)
-        if cache is not None:
-            keys, values = cache.update(layer, keys, values)  # (B, H, cache.length + T, D)
-        drop_rate = self.drop_rate if self.training else 0.0
-        attended = causal_attention(
-            queries.to(keys.dtype), keys, values, mask=mask, drop_rate=drop_rate, masks=self.masks
-        )
-        return self.out_proj(attended.to(x.dtype).transpose(1, 2).flatten(2))  # (B, H, T, D) -> (B, T, C)
+        return self.attend(queries, keys, values, layer, cache, mask)
 
 
 class FeedForward(nn.Module):
-    """Four times as wide inside, with GPT-2's tanh approximation of GELU."""
+    """Two layers, four times as wide inside, with GPT-2's tanh approximation of GELU."""
 
     def __init__(self, emb_dim: int) -> None:
         super().__init__()
@@ -84,11 +67,11 @@ class TransformerBlock(nn.Module):
         return x + self.drop_shortcut(self.ff(self.norm2(x)))
 
 
-class GPT(LanguageModel):
+class GPT(Transformer):
     """GPT-2: learned positions, pre-norm blocks, dropout on embeddings, attention weights and shortcuts.
 
     `init="torch"` keeps torch's default initialisation, which the book uses; `init="gpt2"` draws every matrix from
-    N(0, 0.02) and scales the two projections into the residual stream by 1 / sqrt(2 * n_layers). `dropout` is how its
+    N(0, 0.02) and scales the two projections into the residual stream by 1 / sqrt(2 * n_layers). `dropout` says how
     masks are drawn on a CPU (model/dropout.py).
 
     Raises:
@@ -131,13 +114,6 @@ class GPT(LanguageModel):
         if init == "gpt2":
             self._init_gpt2()
 
-    @property
-    def output_weight(self) -> Tensor:
-        return self.out_head.weight  # (V, C)
-
-    def project(self, hidden: Tensor) -> Tensor:
-        return self.out_head(hidden)
-
     def hidden(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
         n_tokens = ids.shape[1]
         positions, mask = positions_and_mask(n_tokens, ids.device, cache)
@@ -148,25 +124,16 @@ class GPT(LanguageModel):
             cache.advance(n_tokens)
         return self.final_norm(x)
 
-    def new_cache(self) -> KVCache:
-        return KVCache(n_layers=len(self.trf_blocks), context_length=self.context_length)
-
-    def fused(self) -> Self:
-        for block in self.trf_blocks:
-            assert isinstance(block, TransformerBlock)
-            block.att.fuse()
-        return super().fused()
-
     def adapted(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Of a longer context the first positions; of a tied model the embedding as a head of its own.
+        """As `Transformer.adapted`; of the position embeddings of a longer context, the first.
 
         Raises:
-            ValueError: the weights were made with a shorter context, or are of an untied model and this one is tied.
+            ValueError: the weights have a shorter context, or are untied while this model is tied.
         """
-        weights = with_both_ends(weights, tied=self.out_head.weight is self.tok_emb.weight)
+        weights = super().adapted(weights)
         positions = weights.get("pos_emb.weight")
         if positions is None:
-            return weights  # of something else: whoever loads them says what is missing
+            return weights  # of another kind of model: loading them will say what is missing
         if self.context_length > len(positions):
             raise ValueError(f"context_length ({self.context_length}) must be at most {len(positions)}, as it was")
         return {**weights, "pos_emb.weight": positions[: self.context_length]}

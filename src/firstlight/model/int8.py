@@ -1,4 +1,4 @@
-"""Weights in 8 bits: half as many bytes to read for each token as in bfloat16, which is what decoding waits for."""
+"""Weights in 8 bits. Decoding waits for memory, and they are half as many bytes to read a token as bfloat16."""
 
 import torch
 import torch.nn.functional as F
@@ -7,13 +7,13 @@ from torch import Tensor, nn
 from firstlight.model.base import LanguageModel
 
 BLOCK = 32
-"""Inputs come in multiples of it: of others the kernel reads numbers, and memory, beyond the end (torch 2.13)."""
+"""Inputs are padded to multiples of this: otherwise the kernel reads beyond their end (torch 2.13)."""
 
 
 class Int8Linear(nn.Module):
-    """A linear layer whose weights are whole numbers from -127 to 127 times a scale for each output.
+    """A linear layer whose weights are integers from -127 to 127 times one scale for each output.
 
-    Activations are bfloat16. The product is torch's own kernel, the one that gpt-fast uses on a CPU.
+    Activations are bfloat16. The product is torch's own kernel, which gpt-fast uses on a CPU, too.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -26,8 +26,8 @@ class Int8Linear(nn.Module):
         self.bias: Tensor | None
         self.padding = (0, -linear.in_features % BLOCK)
         rounded = weight.new_zeros(len(weight), linear.in_features + self.padding[1], dtype=torch.int8)
-        for few in range(0, len(weight), 1024):  # rows, so that no copy of a vocabulary's matrix is needed
-            rows = slice(few, few + 1024)
+        for start in range(0, len(weight), 1024):  # in parts: the float32 copy of a whole output matrix is large
+            rows = slice(start, start + 1024)
             product = (weight[rows].float() / scale[rows, None]).round_().clamp_(-127, 127)
             rounded[rows, : linear.in_features] = product.to(torch.int8)
         self.register_buffer("weight", rounded)
@@ -45,13 +45,15 @@ class Int8Linear(nn.Module):
 
 
 def quantize_int8(model: LanguageModel) -> LanguageModel:
-    """`model`, in place, with all its linear layers in 8 bits and the rest in bfloat16.
+    """`model`, changed in place: its linear layers in 8 bits, the rest in bfloat16.
 
-    That includes the output head, unless the model leaves it to `LanguageModel.project`, which reads its weights.
+    That includes the output head, unless the model uses the default `LanguageModel.project`, which reads its weights.
     """
-    read = model.output_weight if type(model).project is LanguageModel.project else None
+    kept = None
+    if type(model).project is LanguageModel.project:
+        kept = model.output_weight
     for module in list(model.modules()):
         for name, child in module.named_children():
-            if isinstance(child, nn.Linear) and child.weight is not read:
+            if isinstance(child, nn.Linear) and child.weight is not kept:
                 setattr(module, name, Int8Linear(child))
     return model.bfloat16()

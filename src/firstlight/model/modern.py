@@ -1,8 +1,8 @@
 """A decoder of today: Qwen3's with QK-norm (Yang et al. 2025), Llama's without (Touvron et al. 2023).
 
-What differs from GPT-2, and where it is from: RMSNorm (Zhang & Sennrich 2019), rotary positions (RoPE, Su et al. 2021),
+What differs from GPT-2, and its source: RMSNorm (Zhang & Sennrich 2019), rotary positions (RoPE, Su et al. 2021),
 SwiGLU (Shazeer 2020), grouped-query attention (Ainslie et al. 2023), a norm of queries and keys (Henry et al. 2020), no
-biases. Names are those of model/gpt.py where there is the same thing.
+biases. Where a part is the same as in model/gpt.py, so is its name.
 
 Shapes: B batch, T time, C emb_dim, H heads, K heads of keys and values (H is a multiple of K), D head_dim (C = H * D),
 F ff_dim, V vocabulary.
@@ -17,12 +17,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from firstlight.config import ContextLength, Ratio, VocabSize
-from firstlight.model.attention import causal_attention
-from firstlight.model.base import LanguageModel
+from firstlight.model.attention import CausalSelfAttention
 from firstlight.model.cache import KVCache, positions_and_mask
 from firstlight.model.dropout import Masks, make_dropout
 from firstlight.model.few_rows import joined
-from firstlight.model.tying import with_both_ends
+from firstlight.model.transformer import Transformer
 
 EPS = 1e-6
 """Added to the mean square in every norm, as in Qwen3."""
@@ -53,56 +52,45 @@ def rotated(x: Tensor, by: Rotation) -> Tensor:
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 
-class GroupedQueryAttention(nn.Module):
-    """Causal self-attention where H / K heads of queries share a head of keys and values: a cache that much smaller."""
+class GroupedQueryAttention(CausalSelfAttention):
+    """Causal self-attention where H / K heads of queries share a head of keys and values, which shrinks the cache."""
 
     def __init__(
         self, emb_dim: int, n_heads: int, n_kv_heads: int, drop_rate: float, qk_norm: bool, masks: Masks
     ) -> None:
-        super().__init__()
-        self.n_heads, self.n_kv_heads, self.head_dim = n_heads, n_kv_heads, emb_dim // n_heads
-        self.drop_rate = drop_rate
-        self.masks: Masks = masks
+        super().__init__(drop_rate, masks)
+        self.n_heads = n_heads
+        self.n_kv_heads = n_kv_heads
+        self.head_dim = emb_dim // n_heads
         self.W_query = nn.Linear(emb_dim, emb_dim, bias=False)
         self.W_key = nn.Linear(emb_dim, n_kv_heads * self.head_dim, bias=False)
         self.W_value = nn.Linear(emb_dim, n_kv_heads * self.head_dim, bias=False)
         self.out_proj = nn.Linear(emb_dim, emb_dim, bias=False)
         self.query_norm = nn.RMSNorm(self.head_dim, EPS) if qk_norm else None
         self.key_norm = nn.RMSNorm(self.head_dim, EPS) if qk_norm else None
-        self.W_qkv: nn.Linear | None = None
-
-    def fuse(self) -> None:
-        """Make one matrix of query, key and value: one product in place of three, with the same sums."""
-        if self.W_qkv is None:
-            self.W_qkv = joined(self.W_query, self.W_key, self.W_value)
-            del self.W_query, self.W_key, self.W_value
 
     def forward(self, x: Tensor, by: Rotation, layer: int, cache: KVCache | None, mask: Tensor | None) -> Tensor:
         if self.W_qkv is None:
             projected = (self.W_query(x), self.W_key(x), self.W_value(x))  # (B, T, H * D), twice (B, T, K * D)
         else:
-            sizes = [n_heads * self.head_dim for n_heads in (self.n_heads, self.n_kv_heads, self.n_kv_heads)]
-            projected = self.W_qkv(x).split(sizes, dim=-1)
+            kv_dim = self.n_kv_heads * self.head_dim
+            projected = self.W_qkv(x).split((x.shape[-1], kv_dim, kv_dim), dim=-1)
         # (B, T, H * D) -> (B, H, T, D), and K for H in keys and values
         queries, keys, values = (p.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for p in projected)
         queries = rotated(_normalised(queries, self.query_norm), by)
         keys = rotated(_normalised(keys, self.key_norm), by).to(values.dtype)
-        if cache is not None:
-            keys, values = cache.update(layer, keys, values)  # (B, K, cache.length + T, D)
-        drop_rate = self.drop_rate if self.training else 0.0
-        attended = causal_attention(
-            queries.to(keys.dtype), keys, values, mask=mask, drop_rate=drop_rate, masks=self.masks
-        )
-        return self.out_proj(attended.to(x.dtype).transpose(1, 2).flatten(2))  # (B, H, T, D) -> (B, T, C)
+        return self.attend(queries, keys, values, layer, cache, mask)
 
 
 def _normalised(x: Tensor, norm: nn.RMSNorm | None) -> Tensor:
-    """`x` (..., D) over the root of its mean square; autocast leaves norms alone, and `x` may be in half precision."""
-    return x if norm is None else norm(x.to(norm.weight.dtype))
+    """`x` (..., D) divided by its root mean square, if there is a norm."""
+    if norm is None:
+        return x
+    return norm(x.to(norm.weight.dtype))  # autocast does not convert the input of a norm
 
 
 class SwiGLU(nn.Module):
-    """Two projections up, of which SiLU makes one the gate of the other, and one down."""
+    """Two projections up, one of which, through SiLU, is the gate of the other, and one down."""
 
     def __init__(self, emb_dim: int, ff_dim: int) -> None:
         super().__init__()
@@ -112,13 +100,16 @@ class SwiGLU(nn.Module):
         self.gate_up: nn.Linear | None = None
 
     def fuse(self) -> None:
-        """Make one matrix of gate and up: one product in place of two, with the same sums."""
+        """Join gate and up: one product instead of two, with the same sums."""
         if self.gate_up is None:
             self.gate_up = joined(self.gate, self.up)
             del self.gate, self.up
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = (self.gate(x), self.up(x)) if self.gate_up is None else self.gate_up(x).chunk(2, dim=-1)
+        if self.gate_up is None:
+            gate, up = self.gate(x), self.up(x)
+        else:
+            gate, up = self.gate_up(x).chunk(2, dim=-1)
         return self.down(F.silu(gate) * up)  # (B, T, F) -> (B, T, C)
 
 
@@ -147,17 +138,16 @@ class TransformerBlock(nn.Module):
         return x + self.drop_shortcut(self.ff(self.norm2(x)))
 
 
-class ModernGPT(LanguageModel):
+class ModernGPT(Transformer):
     """Rotary positions, pre-RMSNorm blocks of grouped-query attention and SwiGLU; dropout where `GPT` has it.
 
     `n_kv_heads=None` is as many as `n_heads`. `ff_dim=None` is 8/3 of `emb_dim`, rounded up to a multiple of 32: its
-    three matrices then have the parameters of GPT-2's two (Shazeer 2020), and no row is padded in 8 bits
-    (model/int8.py). Every matrix begins as N(0, 0.02), but the two projections into the residual stream, which are
-    scaled by 1 / sqrt(2 * n_layers) (Radford et al. 2019). `dropout` is how its masks are drawn on a CPU
-    (model/dropout.py).
+    three matrices then have as many parameters as GPT-2's two (Shazeer 2020), and no row is padded in 8 bits
+    (model/int8.py). Every matrix is drawn from N(0, 0.02), and the two projections into the residual stream are scaled
+    by 1 / sqrt(2 * n_layers) (Radford et al. 2019). `dropout` says how masks are drawn on a CPU (model/dropout.py).
 
     Raises:
-        ValueError: heads do not divide the width, or heads of keys and values the heads, or a head's width is odd.
+        ValueError: `n_heads` does not divide `emb_dim`, or `n_kv_heads` `n_heads`, or the width of a head is odd.
     """
 
     free_settings = frozenset({"context_length", "drop_rate", "tie_weights", "dropout"})
@@ -179,8 +169,10 @@ class ModernGPT(LanguageModel):
         tie_weights: bool = True,
         dropout: Masks = "torch",
     ) -> None:
-        n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
-        ff_dim = 32 * math.ceil(emb_dim / 12) if ff_dim is None else ff_dim
+        if n_kv_heads is None:
+            n_kv_heads = n_heads
+        if ff_dim is None:
+            ff_dim = 32 * math.ceil(emb_dim / 12)
         if emb_dim % n_heads:
             raise ValueError(f"emb_dim ({emb_dim}) must be divisible by n_heads ({n_heads})")
         if n_heads % n_kv_heads:
@@ -206,13 +198,6 @@ class ModernGPT(LanguageModel):
             self.out_head.weight = self.tok_emb.weight
         self._init_matrices()
 
-    @property
-    def output_weight(self) -> Tensor:
-        return self.out_head.weight  # (V, C)
-
-    def project(self, hidden: Tensor) -> Tensor:
-        return self.out_head(hidden)
-
     def hidden(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
         n_tokens = ids.shape[1]
         positions, mask = positions_and_mask(n_tokens, ids.device, cache)
@@ -224,27 +209,15 @@ class ModernGPT(LanguageModel):
             cache.advance(n_tokens)
         return self.final_norm(x)
 
-    def new_cache(self) -> KVCache:
-        return KVCache(n_layers=len(self.trf_blocks), context_length=self.context_length)
-
     def fused(self) -> Self:
         for block in self.trf_blocks:
             assert isinstance(block, TransformerBlock)
-            block.att.fuse()
             block.ff.fuse()
         return super().fused()
-
-    def adapted(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Of a tied model the embedding as a head of its own; another context needs no other weights.
-
-        Raises:
-            ValueError: the weights are of an untied model and this one is tied.
-        """
-        return with_both_ends(weights, tied=self.out_head.weight is self.tok_emb.weight)
 
     def _init_matrices(self) -> None:
         residual_std = 0.02 / math.sqrt(2 * len(self.trf_blocks))
         for name, parameter in self.named_parameters():
             if parameter.dim() == 2:
-                into_residual = name.endswith(("att.out_proj.weight", "ff.down.weight"))
-                nn.init.normal_(parameter, std=residual_std if into_residual else 0.02)
+                is_into_residual = name.endswith(("att.out_proj.weight", "ff.down.weight"))
+                nn.init.normal_(parameter, std=residual_std if is_into_residual else 0.02)

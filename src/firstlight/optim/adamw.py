@@ -20,21 +20,20 @@ def adamw(
     decay: Decay = "matrices",
     fused: bool = True,
 ) -> optim.AdamW:
-    """torch's AdamW over the parameters of `model`; see `decay_groups`. `fused` makes one pass over each tensor."""
+    """torch's AdamW for the parameters of `model`; for `decay` see `decay_groups`."""
     groups = decay_groups(model.parameters(), decay)
     return optim.AdamW(groups, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=fused)
 
 
 def decay_groups(parameters: Iterable[nn.Parameter], decay: Decay) -> list[dict[str, Any]]:
-    """Groups of those `parameters` that decay, and of those that do not.
+    """`parameters` in groups, with and without weight decay.
 
-    `decay="matrices"` spares everything that is not a matrix (biases, norms) from weight decay, as GPT-3 and nanoGPT
-    do; `decay="all"` is the book's.
+    `decay="matrices"` excludes biases and norms from weight decay, as GPT-3 and nanoGPT do; `decay="all"`, the book's,
+    decays every parameter.
     """
     parameters = list(parameters)
     if decay == "all":
         return [{"params": parameters}]
-    return [
-        {"params": [p for p in parameters if p.dim() >= 2]},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
-    ]
+    matrices = [p for p in parameters if p.dim() >= 2]
+    vectors = [p for p in parameters if p.dim() < 2]
+    return [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]

@@ -8,11 +8,11 @@ class Schedule(ABC):
 
     @abstractmethod
     def lr(self, step: int, *, max_steps: int, peak: float) -> float:
-        """The learning rate of the update number `step`, counted from 0, of a run of `max_steps` updates."""
+        """The learning rate of update `step`, counted from 0, in a run of `max_steps` updates."""
 
     def check(self, *, max_steps: int, peak: float) -> None:  # noqa: B027 (a schedule may have nothing to refuse)
-        """Refuse a run that this schedule cannot serve.
+        """Check that this schedule fits the run.
 
         Raises:
-            ValueError: the run is too short, or the peak too low, for this schedule.
+            ValueError: the run is too short, or the peak learning rate too low.
         """

@@ -18,9 +18,9 @@ from firstlight.optim.adamw import Decay, decay_groups
 
 
 class MuonAdamW(Optimizer):
-    """Muon and AdamW, each with parameters of its own, as one: Lightning's automatic optimization takes one optimizer.
+    """Muon and AdamW as one, because Lightning's automatic optimization takes one optimizer.
 
-    The groups and the state of both are held here, for schedules and checkpoints; `muon` and `adamw` work on them.
+    This object holds the groups and the state of both, for schedules and checkpoints; `muon` and `adamw` work on them.
     """
 
     def __init__(self, muon: optim.Muon, adamw: optim.AdamW) -> None:
@@ -33,10 +33,10 @@ class MuonAdamW(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        n = len(
-            self.muon.param_groups
-        )  # load_state_dict makes new groups and a new state: they are shared at each step
-        self.muon.param_groups, self.adamw.param_groups = self.param_groups[:n], self.param_groups[n:]
+        # load_state_dict replaces the groups and the state: share them again at each step.
+        n_muon = len(self.muon.param_groups)
+        self.muon.param_groups = self.param_groups[:n_muon]
+        self.adamw.param_groups = self.param_groups[n_muon:]
         self.muon.state = self.adamw.state = self.state
         self.muon.step()
         self.adamw.step()
@@ -56,13 +56,13 @@ def muon(
     decay: Decay = "matrices",
     fused: bool = True,
 ) -> MuonAdamW:
-    """torch's Muon over the hidden matrices of `model`, its AdamW over all other parameters.
+    """torch's Muon for the hidden matrices of `model`, torch's AdamW for all other parameters.
 
-    `momentum`, `nesterov` and `ns_steps` (of the Newton-Schulz iteration) are Muon's; `betas`, `eps` and `fused` are
+    `momentum`, `nesterov` and `ns_steps` (Newton-Schulz iterations) are Muon's; `betas`, `eps` and `fused` are
     AdamW's. Hidden matrices always decay; for the others see `decay_groups`.
 
     Raises:
-        ValueError: there is no hidden matrix, or torch's Muon would be wrong for it.
+        ValueError: there is no hidden matrix, or torch's Muon would train it wrongly.
     """
     hidden = hidden_matrices(model)
     if not hidden:
@@ -70,25 +70,24 @@ def muon(
             f"{type(model).__name__} has no hidden matrix for Muon, only embeddings, the output and vectors; "
             "use optimizer=adamw"
         )
-    if not nesterov and any(p.dtype == torch.bfloat16 for p in hidden):  # torch 2.13 normalises it in place
+    # Without nesterov torch 2.13 normalises the momentum in place, in bfloat16: the running mean would be lost.
+    if not nesterov and any(p.dtype == torch.bfloat16 for p in hidden):
         raise ValueError("nesterov (False) must be true for weights in bfloat16, or torch's Muon spoils its momentum")
-    of_muon = set(hidden)
-    others = decay_groups((p for p in model.parameters() if p not in of_muon), decay)
-    return MuonAdamW(
-        optim.Muon(
-            hidden,
-            lr=lr,
-            weight_decay=weight_decay,
-            momentum=momentum,
-            nesterov=nesterov,
-            ns_steps=ns_steps,
-            adjust_lr_fn="match_rms_adamw",
-        ),
-        optim.AdamW(others, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=fused),
+    of_muon = optim.Muon(
+        hidden,
+        lr=lr,
+        weight_decay=weight_decay,
+        momentum=momentum,
+        nesterov=nesterov,
+        ns_steps=ns_steps,
+        adjust_lr_fn="match_rms_adamw",
     )
+    hidden_set = set(hidden)  # `in` on a list would compare the tensors element by element
+    groups = decay_groups([p for p in model.parameters() if p not in hidden_set], decay)
+    return MuonAdamW(of_muon, optim.AdamW(groups, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=fused))
 
 
 def hidden_matrices(model: LanguageModel) -> list[nn.Parameter]:
-    """All matrices but those whose rows are tokens or positions: of `nn.Embedding`s, and the output's."""
+    """All matrices except embeddings and the output matrix, whose rows stand for tokens or positions."""
     tables = {module.weight for module in model.modules() if isinstance(module, nn.Embedding)}
     return [p for p in model.parameters() if p.dim() == 2 and p not in tables and p is not model.output_weight]

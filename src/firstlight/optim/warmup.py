@@ -1,4 +1,4 @@
-"""What schedules that begin with a linear warm-up have in common."""
+"""The base of schedules that begin with a linear warm-up."""
 
 from abc import abstractmethod
 from typing import Annotated
@@ -10,7 +10,7 @@ from firstlight.optim.base import Schedule
 
 
 class Warmup(Schedule):
-    """`initial_lr` to the peak in `warmup_steps`, then as a subclass has it, to `min_lr` at the end of the run."""
+    """From `initial_lr` to the peak in `warmup_steps`; a subclass goes from there to `min_lr` at the end of the run."""
 
     def __init__(
         self,
@@ -25,7 +25,7 @@ class Warmup(Schedule):
 
     @abstractmethod
     def after_warmup(self, step: int, *, max_steps: int, peak: float) -> float:
-        """The learning rate of the update number `step`, `warmup_steps` or more."""
+        """The learning rate of update `step`, which is `warmup_steps` or more."""
 
     def lr(self, step: int, *, max_steps: int, peak: float) -> float:
         if step < self.warmup_steps:
@@ -36,7 +36,7 @@ class Warmup(Schedule):
         if self.warmup_steps >= max_steps:
             raise ValueError(
                 f"warmup_steps ({self.warmup_steps}) must be less than the run's {max_steps} steps; "
-                f"lower scheduler.warmup_steps, or train longer"
+                "lower scheduler.warmup_steps or train longer"
             )
         for name, value in (("initial_lr", self.initial_lr), ("min_lr", self.min_lr)):
             if value > peak:

@@ -18,39 +18,40 @@ from firstlight.errors import ConfigError, shorten
 
 END_OF_TEXT = "<|endoftext|>"
 MAX_VOCAB = 2**24
-"""Ids of a stored tokenizer: a table of them is made."""
+"""Limit for the ids of a stored tokenizer, which all are in a table."""
 _SAMPLE = "It's 12.5 \u00b0C,\n\tsaid Zo\u00eb \u2014 \u4f60\u597d!\r\n  " + "".join(map(chr, range(256)))
-"""Of everything a little: a pattern that loses some of it is none of a tokenizer."""
+"""Characters of every kind: a pattern that loses some of them cannot be that of a tokenizer."""
 LONGEST_PATTERN = 2000
-"""Characters of a stored tokenizer's pattern; the longest of the known families has 300."""
+"""Limit for the characters of a stored tokenizer's pattern; the longest of the known families has 300."""
 KNOWN_PATTERNS = (r50k_pat_str, r"[\s\S]")
-"""Those that firstlight's own tokenizers have: they take time in proportion to a text."""
+"""Patterns of firstlight's own tokenizers, whose time is linear in the text."""
 SECONDS, SECONDS_PER_CHARACTER = 1.0, 2e-5
-"""Of the processor, that another pattern may take for a text: a hundred times what GPT-2's takes."""
+"""Processor time that another pattern may take for a text: a hundred times as much as GPT-2's."""
 PIECE = 2**16
-"""Characters that are encoded at once: the BPE of a word takes 50 times its bytes, and a text may be one word."""
+"""Characters encoded at once: the BPE of a word takes 50 times its bytes of memory, and a text may be one word."""
 
 
 class Tokenizer(ABC):
-    """A byte-level tokenizer with one special token, `<|endoftext|>`: every text round-trips.
+    """A byte-level tokenizer with one special token, `<|endoftext|>`: decoding its ids gives back any text.
 
-    `vocab_size` is what the config promises to the model; `fit` finds the vocabulary, which may be smaller.
+    `vocab_size` is the number of ids that the config promises to the model; the vocabulary that `fit` finds may be
+    smaller.
     """
 
     vocab_size: int
     encoding: tiktoken.Encoding
     note: str | None = None
-    """What is odd about the vocabulary that `fit` found, though a model can be trained with it."""
+    """A warning about the vocabulary that `fit` found."""
 
     @abstractmethod
     def build(self, documents: list[str]) -> tiktoken.Encoding:
-        """The encoding, from the documents of the training split where it is learned."""
+        """The encoding, learned from `documents` (the training split) if it is learned at all."""
 
     def fit(self, documents: list[str]) -> None:
-        """Make ready to encode.
+        """Learn or load the vocabulary.
 
         Raises:
-            ValueError: the vocabulary cannot be had, or is larger than `vocab_size`.
+            ValueError: the vocabulary is not available, or larger than `vocab_size`.
         """
         self.note = None
         self.encoding = self.build(documents)
@@ -61,7 +62,7 @@ class Tokenizer(ABC):
 
     @property
     def is_fitted(self) -> bool:
-        """Can it encode yet?"""
+        """Whether it can encode yet."""
         return hasattr(self, "encoding")
 
     @property
@@ -70,46 +71,53 @@ class Tokenizer(ABC):
         return self.encoding.encode_single_token(END_OF_TEXT)
 
     def encode(self, text: str, *, special_tokens: bool = False) -> list[int]:
-        """Ids of `text`; `<|endoftext|>` inside it is the special token if asked, else seven plain characters more."""
+        """Ids of `text`, in which `<|endoftext|>` is the special token with `special_tokens`, else plain characters."""
         if special_tokens:
             return self.encoding.encode(text, allowed_special="all")
         return self.encoding.encode_ordinary(text)
 
     def encode_documents(self, documents: list[str], *, special_tokens: bool = False) -> Tensor:
-        """Ids (N,) int32 of `documents`, one after the other with `end_of_text` between them."""
-        end, ids = np.array([self.end_of_text], dtype=np.int32), [np.empty(0, dtype=np.int32)]
+        """Ids (N,) int32 of `documents`, one after another with `end_of_text` between them."""
+        end = np.array([self.end_of_text], dtype=np.int32)
+        ids = [np.empty(0, dtype=np.int32)]
         for document in documents:
             for text in document.split(END_OF_TEXT) if special_tokens else [document]:
-                ids += [*(self._encode_piece(piece) for piece in pieces(text, PIECE)), end]
-        return torch.from_numpy(np.concatenate(ids[:-1] or ids, dtype=np.int32))
+                if len(ids) > 1:
+                    ids.append(end)
+                ids += [self._encode_piece(piece) for piece in pieces(text, PIECE)]
+        return torch.from_numpy(np.concatenate(ids, dtype=np.int32))
 
     def _encode_piece(self, text: str) -> np.ndarray:
         return self.encoding.encode_to_numpy(text, disallowed_special=())
 
     def decode(self, ids: list[int]) -> str:
-        """Text of `ids`; an id that the vocabulary lacks, or a cut UTF-8 sequence, becomes U+FFFD."""
+        """Text of `ids`; an unknown id or an incomplete UTF-8 sequence becomes U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def decode_document(self, ids: list[int]) -> str:
         """Text of `ids` up to the first `end_of_text`."""
-        return self.decode(ids[: ids.index(self.end_of_text)] if self.end_of_text in ids else ids)
+        if self.end_of_text in ids:
+            ids = ids[: ids.index(self.end_of_text)]
+        return self.decode(ids)
 
     def decode_bytes(self, ids: list[int]) -> bytes:
-        """The bytes of `ids`, whole characters or not."""
-        return b"".join(self._bytes.get(i, "\ufffd".encode()) for i in ids)
+        """The bytes of `ids`, which may begin or end inside a character."""
+        unknown = "\ufffd".encode()
+        return b"".join([self._bytes.get(i, unknown) for i in ids])
 
     def text_bytes(self, ids: Sequence[int]) -> bytes:
-        """The bytes of `ids` without `end_of_text`, which stands for none."""
+        """The bytes of `ids`; `end_of_text` stands for none."""
         return self.decode_bytes([i for i in ids if i != self.end_of_text])
 
     @cached_property
     def _bytes(self) -> dict[int, bytes]:
-        """The bytes of every id that stands for a token: a vocabulary may have gaps."""
-        special = {i: text.encode() for text, i in self.encoding._special_tokens.items()}
-        return {i: token for token, i in self.encoding._mergeable_ranks.items()} | special
+        """The bytes of every id that has a token: a vocabulary may have gaps."""
+        tokens = {i: token for token, i in self.encoding._mergeable_ranks.items()}
+        tokens[self.end_of_text] = END_OF_TEXT.encode()
+        return tokens
 
     def without_token(self, n_ids: int) -> Tensor | None:
-        """Which of the `n_ids` ids of a model stand for no token, as a mask (n_ids,); None if every one has a token.
+        """A mask (n_ids,) of the ids of a model that have no token; None if all have one.
 
         A model has such ids if its vocabulary is padded, if the text was too short to learn as many tokens, or if the
         vocabulary has gaps.
@@ -120,33 +128,32 @@ class Tokenizer(ABC):
 
     @cached_property
     def byte_lengths(self) -> Tensor:
-        """Bytes of text (vocab_size,) that each id stands for; none for the special token and unused ids."""
+        """Bytes of text (vocab_size,) that each id stands for; 0 for the special token and unused ids."""
         lengths = torch.zeros(self.vocab_size, dtype=torch.long)
         lengths[list(self._bytes)] = torch.tensor([len(token) for token in self._bytes.values()])
         lengths[self.end_of_text] = 0
         return lengths
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything a `StoredTokenizer` needs to be this one, as plain data."""
+        """Everything that a `StoredTokenizer` needs to be this one, as plain data."""
+        ranks = self.encoding._mergeable_ranks
+        tokens = [""] * (max(ranks.values()) + 1)  # in hex, in the place of their ids; "" for an id without a token
+        for token, i in ranks.items():
+            tokens[i] = token.hex()
         return {
             "name": self.encoding.name,
             "pattern": self.encoding._pat_str,
-            "tokens": self._stored_tokens(),
+            "tokens": tokens,
             "end_of_text": self.end_of_text,
             "vocab_size": self.vocab_size,
         }
 
-    def _stored_tokens(self) -> list[str]:
-        """Every token in hex, in the place of its id, up to the last; nothing in the place of an id without one."""
-        tokens = {i: token.hex() for i, token in self._bytes.items() if i != self.end_of_text}
-        return [tokens.get(i, "") for i in range(max(tokens) + 1)]
-
 
 def pieces(text: str, size: int) -> Iterator[str]:
-    """`text` in pieces of `size` to twice as many characters, which have the same ids one by one.
+    """`text` in pieces of `size` to twice as many characters that have the same ids as the whole.
 
-    They are cut before single spaces between words, as GPT-2's pattern always does; only where there is none in
-    `size` characters is a word cut, or a run of spaces.
+    The cuts are before single spaces between words, where GPT-2's pattern always cuts. Only if there is none within
+    `size` characters, a cut may be inside a word or a run of spaces.
     """
     start = 0
     while len(text) - start > 2 * size:
@@ -161,9 +168,9 @@ _BEFORE_A_SPACE = re.compile(r"\S(?= \S)")
 
 
 class StoredTokenizer(Tokenizer):
-    """The tokenizer that a checkpoint carries.
+    """The tokenizer stored in a checkpoint.
 
-    Its pattern may be anybody's, and take the square of a text's length or more: what it may cost is limited.
+    Its pattern may come from anybody, and take time quadratic in the text or worse, so its time is limited.
     """
 
     def __init__(self, state: dict[str, Any]) -> None:
@@ -171,10 +178,9 @@ class StoredTokenizer(Tokenizer):
         self.vocab_size = int(state["vocab_size"])
         if self.vocab_size > MAX_VOCAB:
             raise ValueError(f"vocab_size ({shorten(str(self.vocab_size))}) must be at most {MAX_VOCAB:,}")
-        if len(state["pattern"]) > LONGEST_PATTERN:
-            raise ValueError(
-                f"its pattern has {len(state['pattern']):,} characters, up to {LONGEST_PATTERN:,} are read"
-            )
+        n_characters = len(state["pattern"])
+        if n_characters > LONGEST_PATTERN:
+            raise ValueError(f"its pattern has {n_characters:,} characters; the limit is {LONGEST_PATTERN:,}")
         end, tokens = state["end_of_text"], state["tokens"]
         is_id = isinstance(end, int) and 0 <= end < self.vocab_size
         if not is_id or (end < len(tokens) and tokens[end]):
@@ -182,10 +188,11 @@ class StoredTokenizer(Tokenizer):
         self.fit([])
 
     def build(self, documents: list[str]) -> tiktoken.Encoding:
+        ranks = {bytes.fromhex(token): rank for rank, token in enumerate(self.state["tokens"]) if token}
         encoding = tiktoken.Encoding(
             name=self.state["name"],
             pat_str=self.state["pattern"],
-            mergeable_ranks={bytes.fromhex(token): rank for rank, token in enumerate(self.state["tokens"]) if token},
+            mergeable_ranks=ranks,
             special_tokens={END_OF_TEXT: int(self.state["end_of_text"])},
         )
         if encoding.decode_bytes(self._limited(encoding.encode_ordinary, _SAMPLE)) != _SAMPLE.encode():
@@ -199,10 +206,10 @@ class StoredTokenizer(Tokenizer):
         return self._limited(super()._encode_piece, text)
 
     def _limited(self, encode: Callable[[str], Any], text: str) -> Any:
-        """`encode(text)`; with a pattern that is not known to be fast in a thread, which is left if it takes too long.
+        """`encode(text)`, within limits of time if the pattern is not known to be fast.
 
         Raises:
-            ConfigError: it does, or the pattern cannot cut this text.
+            ConfigError: it takes too long, or the pattern cannot cut this text.
         """
         found: list[Any] = []
         failures: list[BaseException] = []
@@ -212,32 +219,26 @@ class StoredTokenizer(Tokenizer):
                 found.append(encode(text))
             except (KeyboardInterrupt, SystemExit):
                 raise
-            except BaseException as error:  # a panic of tiktoken's Rust is no Exception
+            except BaseException as error:  # a panic in tiktoken's Rust is not an Exception
                 failures.append(error)
 
+        pattern = shorten(repr(self.state["pattern"]))
         if self.state["pattern"] in KNOWN_PATTERNS:
             run()
         else:
-            self._wait_for(threading.Thread(target=run, daemon=True), text)
+            # A thread cannot be stopped: one that takes too long is abandoned, and ends with the process.
+            thread = threading.Thread(target=run, daemon=True)
+            limit = time.process_time() + SECONDS + SECONDS_PER_CHARACTER * len(text)
+            thread.start()
+            thread.join(SECONDS / 10)
+            while thread.is_alive():
+                if time.process_time() > limit:
+                    raise ConfigError(
+                        f"the checkpoint's tokenizer takes too long for a text of {len(text):,} characters: its "
+                        f"pattern is {pattern}"
+                    )
+                thread.join(SECONDS / 10)
         if failures:
-            pattern = shorten(repr(self.state["pattern"]))
             problem = f"the checkpoint's tokenizer cannot encode this text; its pattern is {pattern}"
             raise ConfigError(problem) from failures[0]
         return found[0]
-
-    def _wait_for(self, thread: threading.Thread, text: str) -> None:
-        """Let `thread` encode `text`.
-
-        Raises:
-            ConfigError: it takes too long.
-        """
-        limit = time.process_time() + SECONDS + SECONDS_PER_CHARACTER * len(text)
-        thread.start()
-        thread.join(SECONDS / 10)
-        while thread.is_alive():
-            if time.process_time() > limit:
-                raise ConfigError(
-                    f"the checkpoint's tokenizer takes too long for a text of {len(text):,} characters: its pattern is "
-                    f"{shorten(repr(self.state['pattern']))}"
-                )
-            thread.join(SECONDS / 10)

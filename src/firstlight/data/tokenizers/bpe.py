@@ -24,7 +24,7 @@ from firstlight.output import note
 class BPETokenizer(Tokenizer):
     """`vocab_size` ids: 256 bytes, merges learned from the training split, `<|endoftext|>`.
 
-    Learned once for a text and a size, then read from the cache. A text too short for that many merges gives fewer.
+    A vocabulary is learned once for a text and a size, then read from the cache. A short text gives fewer merges.
     """
 
     def __init__(self, *, vocab_size: Annotated[int, Field(ge=257, le=2**20)]) -> None:
@@ -50,13 +50,12 @@ class BPETokenizer(Tokenizer):
                 f"the other {self.vocab_size - n_ids:,} stand for no text and are never sampled; "
                 f"tokenizer.vocab_size={n_ids} leaves them out"
             )
-        return tiktoken.Encoding(
-            name="bpe", pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens={END_OF_TEXT: len(ranks)}
-        )
+        special_tokens = {END_OF_TEXT: len(ranks)}
+        return tiktoken.Encoding(name="bpe", pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens=special_tokens)
 
 
 def _learn(documents: list[str], n_tokens: int) -> dict[bytes, int]:
-    """Tokens and their ranks, learned by Hugging Face's trainer, which cuts words by the same pattern as GPT-2's."""
+    """Tokens and their ranks, learned by Hugging Face's trainer, which cuts words by GPT-2's pattern."""
     from tokenizers import Tokenizer as HFTokenizer
     from tokenizers import models, pre_tokenizers, trainers
 
@@ -66,11 +65,14 @@ def _learn(documents: list[str], n_tokens: int) -> dict[bytes, int]:
     trainer = trainers.BpeTrainer(vocab_size=n_tokens, initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator(_to_learn_from(documents), trainer)
     byte_of = byte_of_character()
-    return {bytes(byte_of[c] for c in token): rank for token, rank in tokenizer.get_vocab().items()}
+    ranks: dict[bytes, int] = {}
+    for token, rank in tokenizer.get_vocab().items():
+        ranks[bytes([byte_of[character] for character in token])] = rank
+    return ranks
 
 
 def _to_learn_from(documents: list[str]) -> Iterator[str]:
-    """All of the documents, but for unbroken stretches beyond `MOST_UNBROKEN` characters."""
+    """The documents, without unbroken stretches of text beyond `MOST_UNBROKEN` characters."""
     unbroken = 0
     for document in documents:
         for piece in pieces(document, 256):
@@ -82,36 +84,40 @@ def _to_learn_from(documents: list[str]) -> Iterator[str]:
 
 
 MOST_UNBROKEN = 2**23
-"""Characters in words of hundreds of them: the trainer takes 80 bytes and 4 microseconds for each."""
+"""Characters in very long words: the trainer takes 80 bytes and 4 microseconds for each."""
 _UNBROKEN = re.compile(r"\w{200}|[^\w\s]{200}|\s{200}")
 
 
 def _read(file: Path) -> dict[bytes, int] | None:
-    """Ranks, in tiktoken's file format below the SHA-256 of what follows.
+    """Ranks in tiktoken's file format, below a line with the SHA-256 of all that follows.
 
     None if there is no file, or one of an earlier version, which has no checksum.
 
     Raises:
-        ValueError: it is not what was written.
+        ValueError: the file is damaged.
     """
     try:
         content = read_limited(file)
-    except OSError:  # as if it were not there: it can be learned again
+    except OSError:  # missing or unreadable: the vocabulary can be learned again
         return None
     digest, _, lines = content.partition(b"\n")
     if re.fullmatch(rb"[0-9a-f]{64}", digest) is None:
         return None
     if digest.decode() != hashlib.sha256(lines).hexdigest():
-        raise ValueError("it does not have its checksum")
-    pairs = [line.split() for line in lines.splitlines()]
-    return {base64.b64decode(token): int(rank) for token, rank in pairs}
+        raise ValueError("its checksum is wrong")
+    ranks: dict[bytes, int] = {}
+    for line in lines.splitlines():
+        token, rank = line.split()
+        ranks[base64.b64decode(token)] = int(rank)
+    return ranks
 
 
 def _write(file: Path, ranks: dict[bytes, int]) -> None:
-    """Keep `ranks`; the file appears whole, also when two runs learn the same vocabulary at once."""
+    """Write `ranks`; the file appears whole, even if two runs learn the same vocabulary at once."""
     by_rank = sorted(ranks, key=ranks.__getitem__)
-    lines = b"".join(base64.b64encode(token) + b" %d\n" % ranks[token] for token in by_rank)
+    lines = b"".join([base64.b64encode(token) + b" %d\n" % ranks[token] for token in by_rank])
+    digest = hashlib.sha256(lines).hexdigest().encode()
     with contextlib.suppress(OSError):  # a cache that cannot be written only costs the time to learn again
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file, "wb", tag=str(os.getpid())) as stream:
-            stream.write(hashlib.sha256(lines).hexdigest().encode() + b"\n" + lines)
+            stream.write(digest + b"\n" + lines)

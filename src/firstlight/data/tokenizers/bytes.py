@@ -1,4 +1,4 @@
-"""Every byte a token: no vocabulary to learn or to download."""
+"""Every byte is a token: there is no vocabulary to learn or download."""
 
 from typing import Annotated
 
@@ -18,7 +18,7 @@ class BytesTokenizer(Tokenizer):
     def build(self, documents: list[str]) -> tiktoken.Encoding:
         return tiktoken.Encoding(
             name="bytes",
-            pat_str=r"[\s\S]",  # no merges, so a piece per character will do
+            pat_str=r"[\s\S]",  # without merges, one piece a character will do
             mergeable_ranks={bytes([i]): i for i in range(256)},
             special_tokens={END_OF_TEXT: 256},
         )

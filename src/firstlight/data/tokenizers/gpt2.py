@@ -13,7 +13,7 @@ class GPT2Tokenizer(Tokenizer):
         self.vocab_size = vocab_size
 
     def build(self, documents: list[str]) -> tiktoken.Encoding:
-        import requests  # tiktoken's own, and the errors of it that it lets through
+        import requests  # tiktoken downloads with it and passes on its errors
 
         try:
             return tiktoken.get_encoding("gpt2")

@@ -1,0 +1,49 @@
+"""What `GPT` and `ModernGPT` share: embedding, blocks and output head, and how they are fused, cached and tied."""
+
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from firstlight.model.attention import CausalSelfAttention
+from firstlight.model.base import LanguageModel
+from firstlight.model.cache import KVCache
+
+
+class Transformer(LanguageModel):
+    """A model of `trf_blocks` between `tok_emb` and `out_head`, whose matrices may be one (tied)."""
+
+    tok_emb: nn.Embedding
+    trf_blocks: nn.ModuleList
+    out_head: nn.Linear
+
+    @property
+    def output_weight(self) -> Tensor:
+        return self.out_head.weight  # (V, C)
+
+    def project(self, hidden: Tensor) -> Tensor:
+        return self.out_head(hidden)
+
+    def new_cache(self) -> KVCache:
+        return KVCache(n_layers=len(self.trf_blocks), context_length=self.context_length)
+
+    def fused(self) -> Self:
+        for module in list(self.modules()):
+            if isinstance(module, CausalSelfAttention):
+                module.fuse()
+        return super().fused()
+
+    def adapted(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """`weights` of a tied or untied model, with an embedding and an output head for this one.
+
+        Raises:
+            ValueError: the weights are untied while this model is tied.
+        """
+        embedding = weights.get("tok_emb.weight", weights.get("out_head.weight"))
+        if embedding is None:
+            return weights  # of another kind of model: loading them will say what is missing
+        head = weights.get("out_head.weight", embedding)
+        is_tied = self.out_head.weight is self.tok_emb.weight
+        if is_tied and not torch.equal(head, embedding):
+            raise ValueError("tie_weights must be false: the weights to start from have a head of their own")
+        return {**weights, "tok_emb.weight": embedding, "out_head.weight": head}
