@@ -7,11 +7,10 @@ from omegaconf import DictConfig, ListConfig
 from pydantic import Field
 
 from firstlight.compose.compose import compose_config
+from firstlight.compose.grammar import MOST_TRIALS
 from firstlight.config import FinitePositive, NonEmpty, Seed
 from firstlight.errors import ConfigError, did_you_mean
 
-MOST_TRIALS = 1000
-"""Of a sweep: each is composed and checked before the first begins."""
 OBJECTIVES = (
     *("val/loss", "val/perplexity", "val/bits_per_byte", "train/loss", "train/perplexity", "train/bits_per_byte"),
     *("best/val/loss", "best/val/bits_per_byte", "seconds", "tokens"),
@@ -39,7 +38,7 @@ class Settings:
         for name in self.objectives:
             if name not in OBJECTIVES:
                 known = f"{did_you_mean(name, OBJECTIVES)} (one of: {', '.join(OBJECTIVES)})"
-                raise ConfigError(f"sweep.objectives: no run has a metric '{name}'{known}")
+                raise ConfigError(f"sweep.objectives: no run has the metric '{name}'{known}")
         if len(set(self.objectives)) < len(self.objectives):
             raise ConfigError(f"sweep.objectives ({', '.join(self.objectives)}) must differ from each other")
         if self.pruner is not None and self.objectives != ["val/loss"]:
@@ -48,16 +47,18 @@ class Settings:
             )
 
 
-def conditional_keys(rules: list[str]) -> list[str]:
-    """The keys that the rules "KEY if OTHER=VALUE" are about."""
-    return [rule.partition(" if ")[0].strip() for rule in rules]
+def conditional_key(rule: str) -> str:
+    """The key that a rule "KEY if OTHER=VALUE" is about."""
+    return rule.partition(" if ")[0].strip()
 
 
 def only_in_some(overrides: list[str], config_dir: str | None) -> list[str]:
     """The keys that `sweep.only_if` sets only where another has a value, and that other trials may not have."""
-    of_the_sweep = [o for o in overrides if o.startswith(("sweep=", "sweep."))]
+    of_the_sweep = [word for word in overrides if word.startswith(("sweep=", "sweep."))]
     if not of_the_sweep:
         return []
     section = compose_config("train", of_the_sweep, config_dir).sweep
     rules = section.get("only_if") if isinstance(section, DictConfig) else None
-    return conditional_keys([str(rule) for rule in rules]) if isinstance(rules, ListConfig) else []
+    if not isinstance(rules, ListConfig):  # whatever it is, is refused later
+        return []
+    return [conditional_key(str(rule)) for rule in rules]
