@@ -32,7 +32,7 @@ def test_every_walk_through_works(tmp_path):
             assert not (tmp_path / name).exists(), f"{name} is there already: choose another example"
             (tmp_path / name).write_text(text, encoding="utf-8")
         commands += re.findall(r"^```sh\n(.*?)\n```", section, flags=re.M | re.S)
-    assert len(commands) == len(SECTIONS) == 7
+    assert len(commands) == len(SECTIONS) == 8
     environment = os.environ | {
         "PYTHONPATH": str(tmp_path / "src"),
         "FIRSTLIGHT_CACHE_DIR": str(tmp_path / "cache"),

@@ -15,7 +15,7 @@ LAYERS = (
     {"overrides"},
     {"config"},
     {"model"},
-    {"data", "decoding", "loss", "optim"},
+    {"data", "decoding", "loss", "metrics", "optim"},
     {"checkpoints"},
     {"foreign"},
     {"runs", "sources"},

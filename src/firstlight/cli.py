@@ -23,7 +23,7 @@ from firstlight.output import note, tell
 
 VERBS = {
     "train": "train a model, or continue a run (resume=RUN)",
-    "evaluate": "loss, perplexity and bits per byte of a checkpoint on a text, or its results on tasks",
+    "evaluate": "the loss and other metrics of a checkpoint on a text, or its results on tasks",
     "generate": "continue a prompt with a checkpoint",
     "verify": "prove on your config that a killed and continued run is the run that was never killed",
     "sweep": "how far a sweep is, its best point; resume it, or retry what failed",

@@ -47,7 +47,7 @@ NonEmpty = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]*$")]
 """Names and paths: no file can have a NUL in its name."""
 
 TARGETS = (
-    *(f"firstlight.{part}." for part in ("model", "data", "decoding", "loss", "optim")),
+    *(f"firstlight.{part}." for part in ("model", "data", "decoding", "loss", "metrics", "optim")),
     *(f"firstlight.training.{part}." for part in ("callbacks", "loggers", "trainer")),
     "torch.optim.",
     *(f"lightning.pytorch.{part}." for part in ("callbacks", "loggers", "profilers")),

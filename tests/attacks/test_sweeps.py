@@ -220,7 +220,7 @@ def test_a_storage_that_the_command_names_is_opened_but_not_made(sweep, refusal,
     change(storage=STORAGES[0])
     again = f"storage={STORAGES[0]}"
     assert "there is no such file" in refusal(["sweep", "status", "sweep", again])
-    other = Ledger.create(SWEEP, replace(sweep.record, storage=STORAGES[0]), directions=1)
+    other = Ledger.create(SWEEP, replace(sweep.record, storage=STORAGES[0]), directions=["min"])
     other.add([{"params": {}, "attributes": {"point": 0, "seed": 1}}])
     other.close()
     assert main(["sweep", "status", "sweep", again]) == 0

@@ -20,6 +20,7 @@ TINY = [
     *("model.emb_dim=16", "model.n_layers=1", "model.n_heads=2", "model.context_length=16", "model.drop_rate=0"),
     *("tokenizer=bytes", "data=text", "data.batch_size=4", "data.eval_batches=4", "trainer.max_steps=12"),
     *("trainer.eval_every_n_steps=6", "trainer.log_every_n_steps=3", "scheduler.warmup_steps=2", "logger=[csv]"),
+    "metrics=[default,top1_accuracy]",
     *("callbacks=[checkpoint,throughput,sample_generation]", "callbacks.sample_generation.max_new_tokens=4"),
     *("callbacks.sample_generation.prompt=</script><b>lamp", "callbacks.throughput.peak_flops=1e9"),
 ]
@@ -97,6 +98,22 @@ def test_the_measured_loss_is_that_of_evaluate(found, capsys):
     assert result["configs"][0]["mean"] == pytest.approx(loss, rel=1e-6)
     result = found("a", "b", "metric=val/bits_per_byte")
     assert result["configs"][0]["mean"] == pytest.approx(loss / 0.6931471805599453, rel=1e-6)  # bytes are tokens
+
+
+def test_a_metric_to_maximise_is_measured_and_the_highest_is_the_best(found, capsys):
+    result = found("b", "a", "metric=val/top1_accuracy")
+    assert "(higher is better)" in capsys.readouterr().out
+    best, other = result["configs"]
+    assert result["is_measured"] and result["windows"]["measured"] >= 8
+    assert best["settings"] == {"optimizer.lr": "0.01"} and best["mean"] > other["mean"]
+    assert other["difference"]["value"] == pytest.approx(other["mean"] - best["mean"])
+    assert main(["evaluate", "checkpoint=a"]) == 0
+    accuracy = json.loads(capsys.readouterr().out)["val/top1_accuracy"]
+    assert best["mean"] == pytest.approx(accuracy, abs=0.01)
+    [run, *_] = result["runs"]
+    assert run["best"]["value"] == max(point["value"] for point in run["curve"])
+    with_logged = found("b", "a", "metric=val/top1_accuracy", "windows=0")
+    assert [config["settings"] for config in with_logged["configs"]] == [c["settings"] for c in result["configs"]]
 
 
 def test_curves_are_over_steps_tokens_and_seconds(found):
@@ -248,6 +265,7 @@ def test_losses_of_different_things_are_refused_and_bits_of_a_byte_are_not(place
         (["a", "b", "windows=-1"], "windows"),
         (["a", "b", "metric=step"], "has not logged it"),
         (["a", "b", "windows=0", "weights=best"], "weights=best"),
+        (["a", "b", "metric=val/perplexity", "weights=best"], "weights=best: val/perplexity"),
     ],
 )
 def test_a_mistake_is_one_line(place, capsys, words, message):

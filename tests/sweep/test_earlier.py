@@ -71,6 +71,6 @@ def test_a_key_that_came_later_is_what_resumed_runs_take_it_for():
 
 def test_a_section_of_somebody_else_that_has_no_such_key_lacks_nothing():
     section = {"_target_": "firstlight.data.text.TextData", "_partial_": True, "path": "a.txt"}
-    assert lacking({"data": section, "loss": {}}) == LATER_KEYS
-    assert lacking({"data": {**section, "eval_last_window": True}, "loss": {}}) == {}
-    assert lacking({"data": {**section, "_target_": "firstlight.model.gpt.GPT"}, "loss": {}}) == {}
+    assert lacking({"data": section, "loss": {}, "metrics": {}}) == LATER_KEYS
+    assert lacking({"data": {**section, "eval_last_window": True}, "loss": {}, "metrics": {}}) == {}
+    assert lacking({"data": {**section, "_target_": "firstlight.model.gpt.GPT"}, "loss": {}, "metrics": {}}) == {}

@@ -35,7 +35,7 @@ RECORD_OF_SIX = Record(
 @pytest.fixture
 def ledger(tmp_path):
     RECORD_OF_SIX.write(tmp_path)
-    ledger = Ledger.create(tmp_path, RECORD_OF_SIX, directions=1)
+    ledger = Ledger.create(tmp_path, RECORD_OF_SIX, directions=["min"])
     ledger.add(ROWS)
     yield ledger
     ledger.close()
@@ -142,7 +142,7 @@ def test_a_database_in_place_of_the_file_is_read_through_the_environment_each_ti
     record = RECORD_OF_SIX
     replace(record, storage=storage).write(tmp_path)
     monkeypatch.setenv("LEDGER", "se{cr}et")
-    ledger = Ledger.create(tmp_path, replace(record, storage=storage), directions=1)
+    ledger = Ledger.create(tmp_path, replace(record, storage=storage), directions=["min"])
     ledger.add(ROWS)
     ledger.close()
     assert (tmp_path / "se{cr}et.db").is_file()
@@ -160,7 +160,7 @@ def test_a_folder_may_have_any_name(ledger, tmp_path, name):
     folder = tmp_path / name
     folder.mkdir()
     ledger.record.write(folder)
-    other = Ledger.create(folder, ledger.record, directions=1)
+    other = Ledger.create(folder, ledger.record, directions=["min"])
     other.add(ROWS)
     other.close()
     again = Ledger.open(folder)

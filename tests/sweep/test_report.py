@@ -34,20 +34,20 @@ def test_the_best_point_has_the_lowest_mean_and_pruned_failed_and_unfinished_one
         *(row(6, 3, "done", loss=0.2), row(7, 3, "planned")),
         *(row(8, 4, "failed"), row(9, 4, "failed")),
     ]
-    [best] = best_points(rows, ["val/loss"], 2)
+    [best] = best_points(rows, ["val/loss"], [1], 2)
     assert best.overrides == ["a=1"]
     assert best.means == [2.9] and best.spreads == [0.0]
-    assert [point.overrides for point in points(rows, ["val/loss"], 2)][:2] == [["a=1"], ["a=0"]]
+    assert [point.overrides for point in points(rows, ["val/loss"], [1], 2)][:2] == [["a=1"], ["a=0"]]
 
 
 def test_a_loss_that_is_no_number_is_never_best_wherever_it_stands():
     losses = [3.0, math.nan, 2.0, -math.inf, 2.5]
     for n in range(len(losses)):
         rows = [row(k, k, "done", loss=loss) for k, loss in enumerate(losses[n:] + losses[:n])]
-        [best] = best_points(rows, ["val/loss"], 1)
+        [best] = best_points(rows, ["val/loss"], [1], 1)
         assert best.means == [2.0]
-        assert [point.means[0] for point in points(rows, ["val/loss"], 1)][:3] == [2.0, 2.5, 3.0]
-    [point] = points([row(0, 0, "done", loss=math.inf), row(1, 0, "done", loss=1.0)], ["val/loss"], 2)
+        assert [point.means[0] for point in points(rows, ["val/loss"], [1], 1)][:3] == [2.0, 2.5, 3.0]
+    [point] = points([row(0, 0, "done", loss=math.inf), row(1, 0, "done", loss=1.0)], ["val/loss"], [1], 2)
     assert not point.is_whole and point.spreads == [None]
 
 
@@ -58,6 +58,12 @@ def test_of_two_objectives_all_points_are_best_that_no_other_beats_in_both():
         row(2, 2, "done", loss=2.5, seconds=5.0),
         row(3, 3, "done", loss=3.0, seconds=1.0),
     ]
-    front = best_points(rows, ["val/loss", "seconds"], 1)
+    front = best_points(rows, ["val/loss", "seconds"], [1, 1], 1)
     assert [point.overrides for point in front] == [["a=0"], ["a=1"], ["a=3"]]
     assert front[0].means == pytest.approx([1.0, 9.0])
+
+
+def test_of_an_objective_to_maximise_the_highest_is_best():
+    rows = [row(0, 0, "done", loss=1.0, seconds=9.0), row(1, 1, "done", loss=2.0, seconds=9.0), row(2, 2, "planned")]
+    assert [point.overrides for point in points(rows, ["val/loss"], [-1], 1)] == [["a=1"], ["a=0"], ["a=2"]]
+    assert [point.overrides for point in best_points(rows, ["val/loss", "seconds"], [-1, 1], 1)] == [["a=1"]]

@@ -90,7 +90,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_named(trained, run, caps
     capsys.readouterr()
     assert main(["train", "resume=run", "trainer.max_steps=24"]) == 0
     said = capsys.readouterr().err
-    assert str(newest) in said and "going on from step 8" in said
+    assert str(newest) in said and "resuming from step 8" in said
     assert rows_of("run") == rows_of("whole")
     assert same_weights("run", "whole")
     check(newest)  # it was saved again on the way

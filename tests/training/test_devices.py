@@ -36,6 +36,7 @@ def test_two_processes_share_a_batch_that_they_cannot_divide(train):
     """Batches of 3 windows and of 1: a process has 2 or 1 of them, or 1 or none. The step is that of all 4."""
     Path("text.txt").write_text("The lamp was lit, and the lamp went out; nobody on the quay had seen who did it. " * 2)
     overrides = [
+        "metrics=[default,top1_accuracy]",
         *("model.drop_rate=0", "data.shuffle=false", "data.drop_last=false", "data.train_ratio=0.45"),
         *("trainer.max_steps=4", "trainer.eval_every_n_steps=2", "trainer.gradient_clip_val=null"),
     ]
@@ -48,6 +49,8 @@ def test_two_processes_share_a_batch_that_they_cannot_divide(train):
         for name in ("tokens", "train/batch_loss", "grad_norm", "val/loss", "val/bits_per_byte"):
             if row[name]:
                 assert float(twin[name]) == pytest.approx(float(row[name]), rel=2e-5)
+        if row["val/top1_accuracy"]:  # but for a token of which two ids are as probable, to rounding
+            assert float(twin["val/top1_accuracy"]) == pytest.approx(float(row["val/top1_accuracy"]), abs=1.1 / 90)
 
 
 @pytest.mark.long

@@ -302,7 +302,7 @@ def test_a_run_that_has_not_begun_to_decay_can_be_trained_longer_as_if_begun_so(
 def test_another_length_under_a_schedule_is_said(train, capsys):
     assert train("run", *COSINE, "trainer.max_steps=8") == 0
     assert main(["train", "resume=run", "trainer.max_steps=24"]) == 0
-    assert "the learning rate goes from" in capsys.readouterr().err
+    assert "the learning-rate schedule has changed: the rate goes from" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

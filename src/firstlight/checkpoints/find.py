@@ -27,21 +27,26 @@ def checkpoints_of(run: Path) -> list[Path]:
 
 
 def best_of(checkpoints: list[Path]) -> Path:
-    """The one with the lowest score, of several the first; if none was evaluated the newest."""
+    """The one with the best score, of several the first; if none was evaluated the newest."""
     scores = read_scores(checkpoints)
     return min((f for f in checkpoints if math.isfinite(scores[f])), key=lambda f: scores[f], default=checkpoints[-1])
 
 
 def read_scores(checkpoints: list[Path]) -> dict[Path, float]:
-    """The metric that the newest of them monitors, of each; inf if it was not evaluated, or cannot be read."""
-    monitor, scores = None, dict.fromkeys(checkpoints, math.inf)
+    """The metric that the newest of them monitors, of each, with its sign such that the lowest is the best.
+
+    It is inf of one that was not evaluated, or cannot be read.
+    """
+    newest, scores = None, dict.fromkeys(checkpoints, math.inf)
     for folder in reversed(checkpoints):
         try:
             manifest = read_manifest(folder)
         except ConfigError:
             continue
-        monitor = monitor or manifest.monitor
-        scores[folder] = manifest.metrics.get(monitor, math.inf)
+        newest = newest or manifest
+        if newest.monitor in manifest.metrics:
+            value = manifest.metrics[newest.monitor]
+            scores[folder] = -value if newest.direction == "max" else value
     return scores
 
 

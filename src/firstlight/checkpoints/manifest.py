@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, field_validator
 
@@ -27,7 +27,11 @@ class StoredFile(BaseModel):
 
 
 class Manifest(BaseModel):
-    """`metrics` are of this step, none if the model was not evaluated then; the best has the lowest `monitor`."""
+    """`metrics` are of this step, none if the model was not evaluated then.
+
+    The best checkpoint has the lowest `monitor`, or with the `direction` "max" the highest. A file without a direction,
+    as those of earlier versions are, means "min".
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -35,6 +39,7 @@ class Manifest(BaseModel):
     step: NonNegativeInt
     tokens: NonNegativeInt
     monitor: str
+    direction: Literal["min", "max"] = "min"
     metrics: dict[str, float]
     fingerprint: dict[str, int | str]
     files: dict[str, StoredFile]
@@ -48,7 +53,7 @@ class Manifest(BaseModel):
 
     def to_json(self) -> bytes:
         """The file's content, which ends with the checksum of the rest."""
-        content = self.model_dump()
+        content = self.model_dump(exclude=None if self.direction == "max" else {"direction"})
         return json.dumps({**content, "sha256": _digest(content)}, indent=2).encode() + b"\n"
 
 

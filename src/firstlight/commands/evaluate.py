@@ -1,4 +1,4 @@
-"""`firstlight evaluate`: loss, perplexity and bits per byte of a checkpoint on a text, or its results on tasks."""
+"""`firstlight evaluate`: the metrics of a checkpoint on a text, or its results on tasks."""
 
 import json
 from importlib.util import find_spec
@@ -9,9 +9,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from pydantic import Field
 
 from firstlight.checkpoints.checkpoint import Checkpoint
-from firstlight.config import BatchSize, NonEmpty, Steps, check_config
+from firstlight.config import BatchSize, NonEmpty, Steps, build, check_config
 from firstlight.data.datamodule import TextDataModule
 from firstlight.errors import ConfigError
+from firstlight.metrics.base import Metric
+from firstlight.metrics.measured import metrics_of
 from firstlight.model.base import LanguageModel
 from firstlight.model.int8 import quantize_int8
 from firstlight.output import note, write
@@ -28,12 +30,14 @@ def evaluate(
     accelerator: str = "auto",
     precision: Literal["32-true", "bf16-mixed", "bf16-true", "int8"] = "32-true",
     data: dict[str, Any] | None = None,
+    metrics: dict[str, Metric] | None = None,
     tasks: NonEmpty | Annotated[list[NonEmpty], Field(min_length=1)] | None = None,
     num_fewshot: Annotated[int, Field(ge=0, le=1024)] | None = None,
     limit: Steps | None = None,
     batch_size: BatchSize = 8,
 ) -> dict[str, float]:
-    """Measure a checkpoint on all of `split`; `data` is a section of the config, null the checkpoint's own.
+    """Measure a checkpoint on all of `split`; `data` is a section of the config, null the checkpoint's own. Measured
+    are the metrics of its config, and `metrics`.
 
     A text is split as in training, so `split` is a part of it; "all" is the whole text. With `tasks` it is measured on
     those of lm-eval instead, `batch_size` examples at a time, and the keys are `task/metric`.
@@ -42,11 +46,12 @@ def evaluate(
         ConfigError: no such checkpoint, split, text, task or device; settings that contradict each other.
     """
     names = [tasks] if isinstance(tasks, str) else tasks
-    _check_settings(names, split, data, num_fewshot, limit)
+    _check_settings(names, split, data, metrics, num_fewshot, limit)
     loaded = load_checkpoint(find_checkpoint(checkpoint))
     trainer = evaluation_trainer(accelerator, precision)
     if names is None:
-        return _on_text(loaded, _model(loaded, precision), trainer, split, data)
+        measured = metrics_of(loaded.config, metrics)
+        return _on_text(loaded, _model(loaded, precision), trainer, split, data, measured)
     from firstlight.lm_eval.adapter import HarnessLM
     from firstlight.lm_eval.tasks import run_tasks
 
@@ -58,12 +63,19 @@ def evaluate(
 
 
 def _check_settings(
-    tasks: list[str] | None, split: str, data: dict[str, Any] | None, num_fewshot: int | None, limit: int | None
+    tasks: list[str] | None,
+    split: str,
+    data: dict[str, Any] | None,
+    metrics: dict[str, Metric] | None,
+    num_fewshot: int | None,
+    limit: int | None,
 ) -> None:
     if tasks is None and (num_fewshot, limit) != (None, None):
         raise ConfigError("num_fewshot and limit are about tasks: give tasks=[...] with them")
     if tasks is not None and (data is not None or split != "val"):
         raise ConfigError("tasks bring their own data: give tasks, or data and split, not both")
+    if tasks is not None and metrics:
+        raise ConfigError("tasks have metrics of their own: give tasks, or metrics, not both")
     if tasks is not None and find_spec("lm_eval") is None:
         raise ConfigError("tasks need lm-eval: pip install 'firstlight[lm-eval]'")
 
@@ -74,7 +86,12 @@ def _model(loaded: Checkpoint, precision: str) -> LanguageModel:
 
 
 def _on_text(
-    loaded: Checkpoint, model: LanguageModel, trainer: pl.Trainer, split: str, data: dict[str, Any] | None
+    loaded: Checkpoint,
+    model: LanguageModel,
+    trainer: pl.Trainer,
+    split: str,
+    data: dict[str, Any] | None,
+    metrics: list[Metric],
 ) -> dict[str, float]:
     try:
         text = text_of(loaded, model, split, data)
@@ -82,7 +99,7 @@ def _on_text(
         raise ConfigError(f"{error}; to measure on another text: data=text data.path=...") from error
     for oddity in text.notes:
         note(oddity)
-    module = EvaluationModule(model, text.tokenizer.byte_lengths)
+    module = EvaluationModule(model, text.tokenizer.byte_lengths, metrics)
     module.splits = [split]
     trainer.validate(module, dataloaders=text.eval_batches_of(split), verbose=False)
     if text.worker_failure is not None:
@@ -119,6 +136,6 @@ def arguments(config: DictConfig) -> dict[str, Any]:
 def main(config: DictConfig) -> float | None:
     """Print the metrics as one JSON object; return the loss, if it is a text that was measured on."""
     plain = arguments(config)
-    metrics = evaluate(**plain)
+    metrics = evaluate(**plain | {"metrics": build(plain["metrics"], "metrics")})
     write(json.dumps(metrics) + "\n")
     return metrics.get(f"{plain['split']}/loss")

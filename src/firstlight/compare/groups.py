@@ -8,7 +8,7 @@ from firstlight.compare.runs import Run
 from firstlight.runs.flat_config import flatten
 
 NOT_COMPARED = (
-    *("seed", "order.seed", "name", "output_dir", "resume", "logger", "callbacks", "compile", "on_nan"),
+    *("seed", "order.seed", "name", "output_dir", "resume", "logger", "callbacks", "metrics", "compile", "on_nan"),
     *("data.num_workers", "data.eval_batches", "data.untrained_eval_batches", "data.eval_last_window"),
     *("trainer.eval_", "trainer.log_", "trainer.enable_"),
 )

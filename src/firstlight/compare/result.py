@@ -6,22 +6,24 @@ from firstlight import __version__
 from firstlight.compare.groups import NOTHING
 from firstlight.compare.importance import importance
 from firstlight.compare.runs import X_AXES, Run
-from firstlight.compare.settings import Settings, sign_of
+from firstlight.compare.settings import Settings
 from firstlight.compare.statistics import FEWEST_WINDOWS
 from firstlight.compare.verdict import Ranked
+from firstlight.compare.windows import measured_as
 from firstlight.errors import printable_data
 
 
 def as_data(ranked: list[Ranked], notes: list[str], settings: Settings) -> dict[str, Any]:
     """JSON-ready; configs are best first, and `runs[i].config` is a place among them."""
-    metric = settings.metric
-    sign = sign_of(metric)
+    metric, first = settings.metric, ranked[0].group.runs[0]
+    sign, known = first.sign_of(metric), first.metric(metric)
     runs = [_run(run, n, metric) for n, config in enumerate(ranked) for run in config.group.runs]
     found = {
         "firstlight": __version__,
         "settings": {key: value for key, value in vars(settings).items() if key != "storage"}
         | {"runs": settings.names},
-        "is_measured": settings.is_measured,
+        "metric": {"direction": "max" if sign < 0 else "min", "text": "" if known is None else known.text},
+        "is_measured": measured_as(first, settings) is not None,
         "windows": _windows(ranked),
         "configs": [_config(config) for config in ranked],
         "runs": runs,

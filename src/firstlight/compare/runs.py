@@ -10,9 +10,10 @@ from typing import Any
 
 from firstlight.checkpoints.find import newest_run
 from firstlight.checkpoints.manifest import WEIGHTS
-from firstlight.compare.settings import sign_of
 from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, did_you_mean, one_line, shorten
+from firstlight.metrics.base import Metric
+from firstlight.metrics.measured import metric_of
 from firstlight.overrides import command, named
 from firstlight.runs.metrics_file import FILE_NAME, read_rows
 from firstlight.runs.plain_yaml import read_plain_yaml
@@ -22,6 +23,8 @@ from firstlight.runs.samples_file import read_samples
 from firstlight.sweep.ledger import Ledger
 from firstlight.sweep.record import RECORD
 
+HIGHER_IS_BETTER = ("tokens_per_second", "mfu")
+"""Of what is logged beside the metrics of evaluations."""
 X_AXES = ("step", "tokens", "seconds")
 """`seconds` are those of training, without evaluations, as `tokens_per_second` tells them."""
 
@@ -60,6 +63,20 @@ class Run:
         """Has it left its weights, which is the last thing that a run does?"""
         return (self.folder / WEIGHTS).is_file()
 
+    def metric(self, column: str) -> Metric | None:
+        """The metric of its evaluations that is logged as `column`; None of one that is none.
+
+        Raises:
+            ConfigError: its config names something else as a metric.
+        """
+        return metric_of(column, self.config)
+
+    def sign_of(self, column: str) -> int:
+        """1 of a column of which the lowest values are the better ones, else -1."""
+        metric = self.metric(column)
+        is_higher_better = column in HIGHER_IS_BETTER if metric is None else metric.direction == "max"
+        return -1 if is_higher_better else 1
+
     def curve(self, metric: str) -> list[Point]:
         """The finite values of `metric`, in order; none if it was not logged."""
         points = []
@@ -92,7 +109,7 @@ class Run:
     def best(self, metric: str) -> Point:
         """The best value of `metric`, of several the first."""
         self.final(metric)
-        sign = sign_of(metric)
+        sign = self.sign_of(metric)
         return min(self.curve(metric), key=lambda point: sign * point.value)
 
 

@@ -8,19 +8,6 @@ from pydantic import Field
 from firstlight.config import NonEmpty, Seed
 from firstlight.errors import ConfigError
 
-WINDOWED = ("val/loss", "val/bits_per_byte")
-"""Metrics that are measured window by window."""
-OF_TOKENS = ("loss", "perplexity")
-"""Metrics, of any split, that mean something else with another text or tokenizer."""
-OF_TEXT = (*OF_TOKENS, "bits_per_byte")
-"""Metrics, of any split, that would be others on another text of the same kind."""
-HIGHER_IS_BETTER = ("tokens_per_second", "mfu")
-
-
-def sign_of(metric: str) -> int:
-    """1 of a metric that is the better the lower it is, else -1."""
-    return -1 if metric.rpartition("/")[2] in HIGHER_IS_BETTER else 1
-
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -39,20 +26,8 @@ class Settings:
     data: dict[str, NonEmpty | list[NonEmpty]] | None = None
 
     def __post_init__(self) -> None:
-        if self.weights == "best" and not self.is_measured:
-            raise ConfigError(
-                f"weights=best: only {' and '.join(WINDOWED)} are measured with weights, and with windows above 0"
-            )
-
-    @property
-    def is_measured(self) -> bool:
-        """Are the weights evaluated, or is what the runs logged taken?"""
-        return self.windows > 0 and self.metric in WINDOWED
-
-    @property
-    def is_of_text(self) -> bool:
-        """Does the metric vary by chance with the text, too?"""
-        return self.metric.rpartition("/")[2] in OF_TEXT
+        if self.weights == "best" and self.windows == 0:
+            raise ConfigError("weights=best: weights are measured with windows above 0 alone")
 
     @property
     def names(self) -> list[str]:

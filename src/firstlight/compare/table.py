@@ -14,6 +14,7 @@ MOST = 6
 def tables(found: dict[str, Any]) -> Iterator[Table]:
     """The configs, best first, with their verdicts; what they differ in, if it is much; its importance, if known."""
     configs, metric, table = found["configs"], found["settings"]["metric"], Table(box=box.SIMPLE_HEAD)
+    table.caption = _caption(metric, **found["metric"])
     keys = list(configs[0]["settings"])
     names = [key.rpartition(".")[2] for key in keys]
     headings = [name if names.count(name) == 1 else key for name, key in zip(names, keys, strict=True)]
@@ -49,6 +50,11 @@ def tables(found: dict[str, Any]) -> Iterator[Table]:
         for key, share in found["importance"].items():
             shares.add_row(key, f"{share:.0%}")
         yield shares
+
+
+def _caption(metric: str, *, direction: str, text: str) -> Text:
+    better = "lower" if direction == "min" else "higher"
+    return Text(f"{metric}: {text} ({better} is better)" if text else "")
 
 
 def difference_text(difference: dict[str, Any] | None) -> str:

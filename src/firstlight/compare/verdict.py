@@ -7,7 +7,7 @@ import numpy as np
 
 from firstlight.compare.groups import Group
 from firstlight.compare.runs import Run
-from firstlight.compare.settings import Settings, sign_of
+from firstlight.compare.settings import Settings
 from firstlight.compare.statistics import (
     FEWEST_WINDOWS,
     Difference,
@@ -16,7 +16,14 @@ from firstlight.compare.statistics import (
     TooFewWindowsError,
     difference,
 )
-from firstlight.compare.windows import check_grounds, configured_ground, measure, sample_of, scores_last_window
+from firstlight.compare.windows import (
+    check_grounds,
+    configured_ground,
+    measure,
+    measured_as,
+    sample_of,
+    scores_last_window,
+)
 
 
 @dataclass(frozen=True)
@@ -50,17 +57,18 @@ def judge(groups: list[Group], settings: Settings) -> tuple[list[Ranked], list[s
     runs = [run for group in groups for run in group.runs]
     for run in runs:
         run.final(settings.metric)
-    if settings.is_measured:
+    metric = runs[0].metric(settings.metric)
+    if (mean := measured_as(runs[0], settings)) is not None:
         last_window = all(map(scores_last_window, runs))  # the same windows for all of them
-        measured = {run.folder: measure(run, settings, last_window=last_window) for run in runs}
+        measured = {run.folder: measure(run, mean, settings, last_window=last_window) for run in runs}
         grounds = [measured[run.folder].ground for run in runs]
-        samples = [sample_of(group, measured, settings.metric) for group in groups]
+        samples = [sample_of(group, measured) for group in groups]
     else:
         grounds = [configured_ground(run) for run in runs]
         samples = [_logged(group.runs, settings.metric) for group in groups]
-    notes = [*_unlike(runs, settings.metric), *check_grounds(runs, grounds, settings.metric)]
+    notes = [*_unlike(runs, settings.metric), *check_grounds(runs, grounds, settings.metric, metric)]
     ground_of = {run.folder: ground for run, ground in zip(runs, grounds, strict=True)}
-    sign = sign_of(settings.metric)
+    sign = runs[0].sign_of(settings.metric)
     order = sorted(range(len(groups)), key=lambda n: sign * float(samples[n].values.mean()))
     best, others = order[0], []
     for n in order[1:]:
@@ -80,7 +88,7 @@ def judge(groups: list[Group], settings: Settings) -> tuple[list[Ranked], list[s
         except NothingKnownError:
             others.append(Ranked(groups[n], samples[n], None, NOTHING_KNOWN))
         else:
-            others.append(Ranked(groups[n], samples[n], found, _sentence(found, settings)))
+            others.append(Ranked(groups[n], samples[n], found, _sentence(found, is_of_text=metric is not None)))
     first = Ranked(groups[best], samples[best], None, _sentence_of_the_best(others))
     return [first, *others], notes
 
@@ -134,9 +142,9 @@ def _logged(runs: list[Run], metric: str) -> Sample:
     return Sample(np.array([run.final(metric).value for run in runs]))
 
 
-def _sentence(found: Difference, settings: Settings) -> str:
+def _sentence(found: Difference, *, is_of_text: bool) -> str:
     alone = " on this text; of the seed nothing is known: run each with seeds=3" if found.seed_error is None else ""
-    if found.is_told_apart and found.text_error is None and settings.is_of_text:
+    if found.is_told_apart and found.text_error is None and is_of_text:
         return "worse on this text, by more than the chance of the seeds; of another text nothing is known"
     if found.is_told_apart:
         return f"worse{alone or ', by more than chance'}"

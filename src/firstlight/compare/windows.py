@@ -1,8 +1,7 @@
-"""The weights of every run on the windows of the validation split: nats and bytes of each window."""
+"""The weights of every run on the windows of the validation split: the sums of a metric, of each window."""
 
 import hashlib
 import json
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +11,10 @@ from numpy.typing import NDArray
 
 from firstlight.compare.groups import Group
 from firstlight.compare.runs import Run
-from firstlight.compare.settings import OF_TOKENS, Settings
+from firstlight.compare.settings import Settings
 from firstlight.compare.statistics import Sample
 from firstlight.errors import ConfigError
+from firstlight.metrics.base import Mean, Metric
 from firstlight.sources import find_checkpoint, load_checkpoint
 from firstlight.training.evaluation import EvaluationModule
 from firstlight.training.measuring import evaluation_trainer, text_of
@@ -35,18 +35,25 @@ class Ground:
 
 @dataclass(frozen=True)
 class Measured:
-    """Of each window its loss in nats, and the bytes and tokens of text it predicts: (windows,) each."""
+    """Of each window what the metric adds up, nats if it is the loss, and what that is divided by: (windows,) each."""
 
     nats: Floats
-    n_bytes: Floats
-    n_tokens: Floats
+    units: Floats
     ground: Ground
 
-    def units(self, metric: str) -> Floats:
-        """What a window's nats are divided by: its tokens, or its bits' worth of bytes."""
-        if metric.endswith("bits_per_byte"):
-            return self.n_bytes * math.log(2)
-        return self.n_tokens
+
+def measured_as(run: Run, settings: Settings) -> Mean | None:
+    """The metric, where the weights are measured in it window by window; None: what the runs logged is taken.
+
+    Raises:
+        ConfigError: the best weights are to be measured in a metric that is no mean.
+    """
+    metric = run.metric(settings.metric)
+    if settings.windows > 0 and settings.metric.startswith("val/") and isinstance(metric, Mean):
+        return metric
+    if settings.weights == "best":
+        raise ConfigError(f"weights=best: {settings.metric} is not measured with weights; it must be a mean over val/")
+    return None
 
 
 def scores_last_window(run: Run) -> bool:
@@ -54,7 +61,7 @@ def scores_last_window(run: Run) -> bool:
     return bool((run.config.get("data") or {}).get("eval_last_window", False))
 
 
-def measure(run: Run, settings: Settings, *, last_window: bool) -> Measured:
+def measure(run: Run, metric: Mean, settings: Settings, *, last_window: bool) -> Measured:
     """Evaluate the weights of a run, in float32, on windows that are spread evenly over its validation split.
 
     With `last_window` the shorter one at its end is among them, where all others are.
@@ -76,20 +83,20 @@ def measure(run: Run, settings: Settings, *, last_window: bool) -> Measured:
     batches = list(chosen.split(max(AT_ONCE // text.context_length, 1)))
     if last_window and len(chosen) == len(windows) and windows.n_rest > 0:
         batches.append(windows.rest_index)
-    nats, n_bytes, n_tokens = [], [], []
+    sums: list[list[float]] = []
     with torch.inference_mode():
         for index in batches:
             inputs, targets = (part.to(device) for part in windows[index])  # (B, T) each
-            losses = module.cross_entropy((inputs, targets)).view(targets.shape)  # (B, T)
-            nats.append(losses.cpu().double().sum(dim=1))
-            n_bytes.append(module.byte_lengths[targets].sum(dim=1).cpu().double())
-            n_tokens += [float(targets.shape[1])] * len(targets)
+            sums += [metric.sums(window) for window in module.scored((inputs, targets)).split(targets.shape[1])]
+    factor = metric.value([1.0, 1.0])  # of bits per byte: bits in a nat
+    assert factor is not None
+    totals, counts = np.array(sums).T  # (windows,) each
     ground = Ground(
         _digest(tokenizer.decode(text.ids["val"].tolist())),
         _digest(json.dumps(loaded.tokenizer or loaded.config.get("tokenizer"), default=str)),
         text.context_length,
     )
-    return Measured(torch.cat(nats).numpy(), torch.cat(n_bytes).numpy(), np.array(n_tokens), ground)
+    return Measured(totals, counts / factor, ground)
 
 
 def _digest(text: str) -> str:
@@ -107,19 +114,21 @@ def configured_ground(run: Run) -> Ground:
     )
 
 
-def check_grounds(runs: list[Run], grounds: list[Ground], metric: str) -> list[str]:
+def check_grounds(runs: list[Run], grounds: list[Ground], column: str, metric: Metric | None) -> list[str]:
     """What makes a comparison of runs on several grounds less than one on a single one.
 
+    `metric` is what is logged as `column`, if it is one.
+
     Raises:
-        ConfigError: they cannot be compared in `metric`.
+        ConfigError: they cannot be compared in it.
     """
     notes = []
     for run, ground in zip(runs, grounds, strict=True):
         texts, tokenizers = ground.text != grounds[0].text, ground.tokenizer != grounds[0].tokenizer
         what = "texts" if texts else "tokenizers"
-        if (texts or tokenizers) and metric.rpartition("/")[2] in OF_TOKENS:
+        if (texts or tokenizers) and metric is not None and metric.of_tokens:
             raise ConfigError(
-                f"metric ({metric}): {runs[0].name} and {run.name} have different {what}, where it means different "
+                f"metric ({column}): {runs[0].name} and {run.name} have different {what}, where it means different "
                 "things; compare them in bits of a byte: metric=val/bits_per_byte"
             )
         if texts:
@@ -131,10 +140,10 @@ def check_grounds(runs: list[Run], grounds: list[Ground], metric: str) -> list[s
     return notes[:1]
 
 
-def sample_of(group: Group, measured: dict[Any, Measured], metric: str) -> Sample:
+def sample_of(group: Group, measured: dict[Any, Measured]) -> Sample:
     """What is known of a config: the metric of each seed, and the windows' nats, a mean over the seeds."""
     members = [measured[run.folder] for run in group.runs]
-    values = [float(m.nats.sum() / m.units(metric).sum()) for m in members]
+    values = [float(m.nats.sum() / m.units.sum()) for m in members]
     if any(m.ground != members[0].ground for m in members):  # a vocabulary that another seed has learned
         return Sample(np.array(values))
-    return Sample(np.array(values), np.mean([m.nats for m in members], axis=0), members[0].units(metric))
+    return Sample(np.array(values), np.mean([m.nats for m in members], axis=0), members[0].units)

@@ -41,7 +41,7 @@ MOST_VALUES = 1000
 
 CHANGEABLE = (
     *("trainer.max_", "trainer.eval_", "trainer.log_", "trainer.accelerator", "trainer.devices", "data.num_workers"),
-    *("trainer.micro_batch_size", "callbacks.", "logger.", "on_nan"),
+    *("trainer.micro_batch_size", "callbacks.", "logger.", "metrics.", "on_nan"),
 )
 """What may be changed when a run is resumed; the rest would change what has already happened."""
 

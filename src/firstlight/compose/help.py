@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from firstlight.compose.compose import compose_config
 from firstlight.overrides import commented, conf_dir
 
-LIST_GROUPS = ("callbacks", "logger")
+LIST_GROUPS = ("callbacks", "logger", "metrics")
 """Groups of which several are chosen, each with a section of its name: Hydra does not record those choices."""
 
 
@@ -32,7 +32,9 @@ def help_text(verb: str, purpose: str, overrides: list[str], config_dir: str | N
             chosen = choices.get(group, "none")
             groups.append(f"  {group}={_show_choice(chosen)}  of: {', '.join(o for o in options if o != 'base')}")
     if groups:
-        heading = "Groups: choose one with group=choice (callbacks and logger take a list: callbacks=[default,x])"
+        heading = (
+            "Groups: choose one with group=choice (callbacks, logger and metrics take a list: callbacks=[default,x])"
+        )
         lines += [heading, "", *groups, ""]
     lines += ["Values: a text is taken as it is typed, or what is in Hydra's quotes; prose every character of it", ""]
     lines += ["Keys: set one with key=value; the value shown is the default of this composition", ""]

@@ -9,12 +9,14 @@ LATER_KEYS: dict[str, Any] = {"data.eval_last_window": False}
 numbers of a run is added here, or no sweep that was planned before it can be resumed."""
 LATER_SECTIONS = ("loss",)
 """Sections likewise, without which a run does what runs did before there were any."""
+METRICS = "metrics"
+"""A section likewise, but its default is what runs without it do."""
 
 
 def lacking(stored: dict[str, Any]) -> dict[str, Any]:
     """The keys of LATER_KEYS that the stored config of a run or sweep could have and lacks, with what it did; of
-    LATER_SECTIONS those that it lacks, with None."""
-    found: dict[str, Any] = {section: None for section in LATER_SECTIONS if section not in stored}
+    the sections those that it lacks, with None."""
+    found: dict[str, Any] = {section: None for section in (*LATER_SECTIONS, METRICS) if section not in stored}
     for key, value in LATER_KEYS.items():
         section, _, name = key.partition(".")
         node = stored.get(section)

@@ -30,6 +30,7 @@ from firstlight import lock
 from firstlight.config import Seed
 from firstlight.errors import ConfigError, RunError, one_line, shorten
 from firstlight.files import inside, temporary_of
+from firstlight.metrics.base import Direction
 from firstlight.overrides import command, named
 from firstlight.process_group import started
 from firstlight.sweep.record import RECORD, Record, read_record
@@ -69,7 +70,8 @@ STATES = {
     TrialState.FAIL: "failed",
 }
 
-
+DIRECTIONS: dict[Direction, StudyDirection] = {"min": StudyDirection.MINIMIZE, "max": StudyDirection.MAXIMIZE}
+"""As Optuna names which values of an objective are the better ones."""
 NewRow = dict[str, Any]
 """A row that is to be planned: its `params`, if they are known already, and its `attributes` (see `Row`)."""
 
@@ -131,21 +133,23 @@ class Ledger:
     worker: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}:{started()}")
 
     @classmethod
-    def create(cls, folder: Path, record: Record, directions: int, rows: Sequence[NewRow] = ()) -> Self:
+    def create(cls, folder: Path, record: Record, directions: Sequence[Direction], rows: Sequence[NewRow] = ()) -> Self:
         """A new ledger in `folder`, with `rows` as those of `add`. A file of that name is replaced, by a whole one.
+
+        `directions` are those of the objectives.
 
         Raises:
             RunError: the database refuses, or the disk is full.
         """
-        minimised = [StudyDirection.MINIMIZE] * directions
+        wanted = [DIRECTIONS[direction] for direction in directions]
         with explained(storage_url(folder, record.storage)):
             if record.storage is None:
                 with appearing(folder / DATABASE) as file, _closed_after(open_file(file)) as storage:
-                    study = optuna.create_study(storage=storage, study_name=STUDY, directions=minimised)
+                    study = optuna.create_study(storage=storage, study_name=STUDY, directions=wanted)
                     _plan(study, rows)
             storage = open_storage(folder, record.storage)
             study = optuna.create_study(
-                storage=storage, study_name=study_name(folder, record), directions=minimised, load_if_exists=True
+                storage=storage, study_name=study_name(folder, record), directions=wanted, load_if_exists=True
             )
         ledger = cls(folder, record, storage, study)
         ledger.add(rows)
@@ -184,6 +188,11 @@ class Ledger:
                     raise _unplanned(folder) from None
                 raise ConfigError(f"{shorten(url)}: there is no study '{name}' in it") from None
         return cls(folder, record, storage, study)
+
+    def signs(self) -> list[int]:
+        """Of each objective 1 if the lowest values are the better ones, -1 if the highest are."""
+        with self.used():
+            return [-1 if direction == DIRECTIONS["max"] else 1 for direction in self.study.directions]
 
     @contextmanager
     def used(self) -> Iterator[None]:

@@ -42,7 +42,7 @@ from firstlight.sweep.record import (
     settings_of_record,
     split_seeds,
 )
-from firstlight.sweep.settings import Count, Settings, only_in_some
+from firstlight.sweep.settings import Count, Settings, directions_of, only_in_some
 from firstlight.sweep.space import Space, Values, space_of
 from firstlight.sweep.storage import check_told, hide_password
 
@@ -265,7 +265,8 @@ def add_missing(folder: Path, plan: Plan) -> None:
     What a process has left that was killed while it planned is made anew.
     """
     if plan.record.storage is not None or is_unplanned(folder):
-        ledger = Ledger.create(folder, plan.record, len(plan.settings.objectives), plan.rows)
+        directions = directions_of(plan.settings.objectives, plan.record.config)
+        ledger = Ledger.create(folder, plan.record, directions, plan.rows)
     else:
         ledger = Ledger.open(folder)
         ledger.add(plan.rows)
@@ -300,6 +301,7 @@ def make_plan(
         if problem is None:
             good.append(point)
             configs.append(without(config, list(later)))
+            directions_of(settings.objectives, configs[-1])  # refuses what is not measured there
         else:
             refused.append((" ".join(space.overrides(point)), problem))
     if not good:

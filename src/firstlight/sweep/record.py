@@ -14,9 +14,9 @@ from firstlight.config import Seed, check_config
 from firstlight.errors import ConfigError, one_line, shorten
 from firstlight.files import replace_text
 from firstlight.interpolation import as_data
-from firstlight.runs.later_keys import LATER_SECTIONS, lacking
+from firstlight.runs.later_keys import LATER_SECTIONS, METRICS, lacking
 from firstlight.runs.plain_yaml import dump_plain_yaml, read_plain_yaml
-from firstlight.sweep.settings import Settings
+from firstlight.sweep.settings import Settings, directions_of
 from firstlight.sweep.space import Space, space_of
 
 RECORD = "sweep.yaml"
@@ -81,7 +81,7 @@ def read_record(folder: Path) -> Record:
         raise ConfigError(f"{file}: written by firstlight {shorten(str(version))}; this version cannot resume it")
     try:
         TypeAdapter(Record).validate_json(json.dumps(content), strict=True)
-        settings_of_record(record)
+        directions_of(settings_of_record(record).objectives, record.config)
         _check_arguments(record)
     except ValidationError as error:
         problem = error.errors()[0]
@@ -119,7 +119,10 @@ def later_overrides(later: dict[str, Any]) -> list[str]:
     """The overrides that make trials of today comparable with those of an earlier version."""
     overrides = []
     for key, value in later.items():
-        overrides.append(f"~{key}" if key in LATER_SECTIONS else f"++{key}={json.dumps(value)}")
+        if key in LATER_SECTIONS:
+            overrides.append(f"~{key}")
+        elif key != METRICS:  # whose default is what there was before it could be chosen
+            overrides.append(f"++{key}={json.dumps(value)}")
     return overrides
 
 

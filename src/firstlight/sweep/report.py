@@ -42,11 +42,11 @@ class Point:
     def is_whole(self) -> bool:
         return self.means != [] and all(map(math.isfinite, self.means)) and self.n_done == self.n_seeds
 
-    @property
-    def rank(self) -> tuple[bool, float]:
-        """The lower, the better: whole points by the mean of the first objective, then the others."""
-        is_finite = self.means != [] and math.isfinite(self.means[0])
-        return not self.is_whole, self.means[0] if is_finite else math.inf
+    def rank(self, sign: int) -> tuple[bool, float]:
+        """The lower, the better: whole points by the mean of the first objective times its `sign`, then the others."""
+        if self.means == [] or not math.isfinite(self.means[0]):
+            return not self.is_whole, math.inf
+        return not self.is_whole, sign * self.means[0]
 
 
 def current(rows: list[Row]) -> list[Row]:
@@ -54,8 +54,11 @@ def current(rows: list[Row]) -> list[Row]:
     return [row for row in rows if row.replaced_by is None]
 
 
-def points(rows: list[Row], objectives: list[str], n_seeds: int) -> list[Point]:
-    """The points of a sweep, the best first (by the first objective), those without a result last."""
+def points(rows: list[Row], objectives: list[str], signs: list[int], n_seeds: int) -> list[Point]:
+    """The points of a sweep, the best first (by the first objective), those without a result last.
+
+    `signs` are those of `Ledger.signs`.
+    """
     by_point: dict[int, list[Row]] = {}
     for row in current(rows):
         by_point.setdefault(row.point, []).append(row)
@@ -73,21 +76,23 @@ def points(rows: list[Row], objectives: list[str], n_seeds: int) -> list[Point]:
             means.append(statistics.mean(values))
             spreads.append(statistics.stdev(values) if has_spread else None)
         found.append(Point(overrides, members, n_seeds, means, spreads))
-    return sorted(found, key=lambda point: point.rank)
+    return sorted(found, key=lambda point: point.rank(signs[0]))
 
 
-def best_points(rows: list[Row], objectives: list[str], n_seeds: int) -> list[Point]:
+def best_points(rows: list[Row], objectives: list[str], signs: list[int], n_seeds: int) -> list[Point]:
     """The best point; of several objectives all points that no other beats."""
-    whole = [point for point in points(rows, objectives, n_seeds) if point.is_whole]
+    whole = [point for point in points(rows, objectives, signs, n_seeds) if point.is_whole]
     if len(objectives) == 1:
         return whole[:1]
-    return [point for point in whole if not any(_beats(other, point) for other in whole)]
+    return [point for point in whole if not any(_beats(other, point, signs) for other in whole)]
 
 
-def _beats(one: Point, other: Point) -> bool:
+def _beats(one: Point, other: Point, signs: list[int]) -> bool:
     """Is a point better than another in some objective, and worse in none?"""
-    pairs = list(zip(one.means, other.means, strict=True))
-    return one.means != other.means and all(a <= b for a, b in pairs)
+    for sign, mean, its_mean in zip(signs, one.means, other.means, strict=True):
+        if sign * mean > sign * its_mean:
+            return False
+    return one.means != other.means
 
 
 def opening(ledger: Ledger) -> str:
@@ -154,7 +159,7 @@ def resuming(ledger: Ledger, action: str) -> str:
 def as_data(ledger: Ledger) -> dict[str, Any]:
     """All that `status` knows, for JSON."""
     rows, objectives = ledger.rows(), ledger.record.objectives
-    ranked = best_points(rows, objectives, len(ledger.record.seeds))
+    ranked = best_points(rows, objectives, ledger.signs(), len(ledger.record.seeds))
     return {
         "folder": str(ledger.folder),
         "objectives": objectives,
@@ -166,15 +171,16 @@ def as_data(ledger: Ledger) -> dict[str, Any]:
 def show(ledger: Ledger, *, best_only: bool = False) -> None:
     """Print the table of trials, how far the sweep is, and its best point."""
     rows, objectives, n_seeds = ledger.rows(), ledger.record.objectives, len(ledger.record.seeds)
+    signs = ledger.signs()
     if not best_only:
         console = SafeConsole(width=None if sys.stdout.isatty() else 140)  # rich takes 80 for a file
         console.print(_table(ledger, current(rows), objectives))
         if n_seeds > 1:
-            console.print(_point_table(points(rows, objectives, n_seeds), objectives))
+            console.print(_point_table(points(rows, objectives, signs, n_seeds), objectives))
         counts = Counter(row.state for row in current(rows))
         states = [f"{counts[state]} {state}" for state in (*STATES.values(), "refused") if counts[state]]
         say(f"{_trials(current(rows))}: {', '.join(states)}{_time_left(current(rows))}")
-    for point in best_points(rows, objectives, n_seeds):
+    for point in best_points(rows, objectives, signs, n_seeds):
         results = []
         for name, mean, spread in zip(objectives, point.means, point.spreads, strict=True):
             over_seeds = "" if spread is None else f" +- {spread:.4f} over {n_seeds} seeds"

@@ -1,7 +1,8 @@
 """What a sweep is: the section `sweep` of the config."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, ListConfig
 from pydantic import Field
@@ -9,13 +10,12 @@ from pydantic import Field
 from firstlight.compose.compose import compose_config
 from firstlight.compose.grammar import MOST_TRIALS
 from firstlight.config import FinitePositive, NonEmpty, Seed
-from firstlight.errors import ConfigError, did_you_mean
+from firstlight.errors import ConfigError
+from firstlight.metrics.base import Direction
+from firstlight.metrics.measured import check_name, columns, metrics_of
 
-OBJECTIVES = (
-    *("val/loss", "val/perplexity", "val/bits_per_byte", "train/loss", "train/perplexity", "train/bits_per_byte"),
-    *("best/val/loss", "best/val/bits_per_byte", "seconds", "tokens"),
-)
-"""What a trial is judged by, the lower the better: at its end, at its best checkpoint, and what it cost."""
+COSTS: dict[str, Direction] = {"seconds": "min", "tokens": "min"}
+"""Objectives beside the metrics: what a trial has cost."""
 Count = Annotated[int, Field(ge=1, le=MOST_TRIALS)]
 
 
@@ -35,16 +35,31 @@ class Settings:
     storage: NonEmpty | None
 
     def __post_init__(self) -> None:
-        for name in self.objectives:
-            if name not in OBJECTIVES:
-                known = f"{did_you_mean(name, OBJECTIVES)} (one of: {', '.join(OBJECTIVES)})"
-                raise ConfigError(f"sweep.objectives: no run has the metric '{name}'{known}")
         if len(set(self.objectives)) < len(self.objectives):
             raise ConfigError(f"sweep.objectives ({', '.join(self.objectives)}) must differ from each other")
         if self.pruner is not None and self.objectives != ["val/loss"]:
             raise ConfigError(
                 f"sweep.pruner ({self.pruner}) compares validation losses: it needs sweep.objectives=[val/loss]"
             )
+
+
+def directions_of(objectives: Iterable[str], config: dict[str, Any]) -> list[Direction]:
+    """Which values of each objective are the better ones, for trials of this config.
+
+    Objectives are its metrics, at the end of a trial or (`best/val/...`) at its best checkpoint, and what it cost.
+
+    Raises:
+        ConfigError: such a trial has no such metric.
+    """
+    known: dict[str, Direction] = {}
+    for column, metric in columns(metrics_of(config)).items():
+        known[column] = metric.direction
+        if column.startswith("val/"):
+            known[f"best/{column}"] = metric.direction
+    known |= COSTS
+    for name in objectives:
+        check_name("sweep.objectives", name, known)
+    return [known[name] for name in objectives]
 
 
 def conditional_key(rule: str) -> str:

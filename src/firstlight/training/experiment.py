@@ -12,6 +12,8 @@ from firstlight.data.order import Order
 from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.loss.base import Loss
 from firstlight.loss.cross_entropy import CrossEntropy
+from firstlight.metrics.base import Metric
+from firstlight.metrics.measured import measured
 from firstlight.model.base import LanguageModel
 from firstlight.optim.base import Schedule
 from firstlight.training.compilation import Compilation
@@ -40,6 +42,8 @@ class Experiment:
     trainer: Callable[..., Trainer]
     loss: Loss | None = None
     """None, as in runs that earlier versions began: the cross-entropy."""
+    metrics: dict[str, Metric] | None = None
+    """None, as in runs that earlier versions began: those of conf/metrics/default.yaml."""
     callbacks: dict[str, Callback] | None = None
     logger: dict[str, Callable[..., Logger]] | None = None
     on_nan: OnNan = "stop"
@@ -51,6 +55,15 @@ class Experiment:
     def training_loss(self) -> Loss:
         """What training lowers."""
         return self.loss or CrossEntropy()
+
+    @property
+    def measured(self) -> list[Metric]:
+        """What evaluations measure, the loss first.
+
+        Raises:
+            ConfigError: two metrics have one name.
+        """
+        return measured(self.metrics)
 
     @property
     def all_callbacks(self) -> dict[str, Callback]:

@@ -112,6 +112,7 @@ def _assemble(experiment: Experiment, origin: Origin, plan: Plan, folder: Path) 
         optimizer=experiment.optimizer,
         scheduler=experiment.scheduler,
         config=plan.config,
+        metrics=experiment.measured,
         on_nan=experiment.on_nan,
     )
 

@@ -92,13 +92,14 @@ def evaluation_trainer(accelerator: str, precision: str) -> pl.Trainer:
         ConfigError: there is no such device, or it lacks the precision.
     """
     quiet()
-    accelerator = "cpu" if precision == "int8" and accelerator == "auto" else accelerator
-    if precision == "int8" and accelerator != "cpu":
-        raise ConfigError(f"precision=int8 is for the CPU, not {accelerator}: give accelerator=cpu")
+    if precision == "int8":
+        if accelerator not in ("auto", "cpu"):
+            raise ConfigError(f"precision=int8 is for the CPU, not {accelerator}: give accelerator=cpu")
+        accelerator, precision = "cpu", "32-true"
     try:
         return pl.Trainer(
             accelerator=accelerator,
-            precision="32-true" if precision == "int8" else precision,  # type: ignore[arg-type]
+            precision=precision,  # type: ignore[arg-type]
             devices=1,
             logger=False,
             enable_progress_bar=False,

@@ -16,6 +16,8 @@ from firstlight.checkpoints.folder_io import RECORD
 from firstlight.data.datamodule import Batch, Loader, TextDataModule
 from firstlight.errors import DivergedError
 from firstlight.loss.base import Loss
+from firstlight.metrics.base import Metric
+from firstlight.metrics.measured import direction_of
 from firstlight.model.base import LanguageModel
 from firstlight.optim.base import Schedule
 from firstlight.training.evaluation import EvaluationModule
@@ -49,9 +51,10 @@ class PretrainingModule(EvaluationModule):
         optimizer: OptimizerFactory,
         scheduler: Schedule,
         config: dict[str, Any],
+        metrics: list[Metric] | None = None,
         on_nan: OnNan = "stop",
     ) -> None:
-        super().__init__(model, data.tokenizer.byte_lengths)
+        super().__init__(model, data.tokenizer.byte_lengths, metrics)
         self.splits = ["train", "val"]
         self.data, self.config = data, config
         self.loss = loss
@@ -250,6 +253,7 @@ class PretrainingModule(EvaluationModule):
             "manifest": {
                 "tokens": self.trainer.tokens_seen,
                 "monitor": self.trainer.monitor,
+                "direction": direction_of(self.trainer.monitor, self.measured),
                 "metrics": dict(metrics),
                 "fingerprint": self.fingerprint,
             },

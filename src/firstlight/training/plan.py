@@ -15,14 +15,14 @@ from firstlight.checkpoints.manifest import WEIGHTS
 from firstlight.config import blame
 from firstlight.data.datamodule import TextDataModule
 from firstlight.data.files import MissingFileError, user_path
-from firstlight.errors import ConfigError, FinishedError, did_you_mean, shorten
+from firstlight.errors import ConfigError, FinishedError, shorten
 from firstlight.files import check_file_system, existing_place
+from firstlight.metrics.measured import check_monitors
 from firstlight.model.base import LanguageModel
 from firstlight.processes import shared_run_folder
 from firstlight.runs.places import MOVED
 from firstlight.runs.run_folder import read_config
 from firstlight.training.callbacks.base import Callback
-from firstlight.training.evaluation import METRICS
 from firstlight.training.experiment import Experiment
 from firstlight.training.memory.estimate import Sizes, check_memory, sizes_of
 from firstlight.training.memory.micro_batches import find_micro_batch_size
@@ -70,7 +70,7 @@ def prepare(experiment: Experiment, origin: Origin, siblings: Sequence[Path] = (
         check_memory(sizes, data, section)
     network = _network(origin.model, data, experiment.seed, origin.weights)
     callbacks = experiment.all_callbacks
-    _check_monitors(callbacks)
+    check_monitors(callbacks, experiment.measured)
     with blaming("trainer"):
         trainer = experiment.trainer(data=data, logger=False, callbacks=list(callbacks.values()))
     ended = None
@@ -166,14 +166,6 @@ def _network(
     if weights is not None:
         load_start(network, weights)
     return network
-
-
-def _check_monitors(callbacks: dict[str, pl.Callback]) -> None:
-    """Refuse a callback, of anybody's, that watches a metric that there is not."""
-    for key, callback in callbacks.items():
-        monitor = getattr(callback, "monitor", None)
-        if isinstance(monitor, str) and monitor not in METRICS:
-            raise ConfigError(f"{key}.monitor ({monitor}) is no metric{did_you_mean(monitor, METRICS)}")
 
 
 def _micro_batch_size(experiment: Experiment, network: LanguageModel, trainer: Trainer) -> int:

@@ -8,6 +8,7 @@ from rich.filesize import decimal
 from firstlight.checkpoints.find import checkpoints_of
 from firstlight.data.datamodule import TextDataModule
 from firstlight.errors import printable, shell_word
+from firstlight.metrics.perplexity import perplexity
 from firstlight.overrides import command, program, setting
 from firstlight.training.memory.micro_batches import n_parts_of
 from firstlight.training.module import PretrainingModule
@@ -67,7 +68,7 @@ def closing(folder: Path, module: PretrainingModule, trainer: Trainer) -> str:
     m, sample = module.metrics, command("generate", setting("checkpoint", str(folder)))
     return (
         f"\ndone: {trainer.global_step} steps, training loss {m['train/loss']:.3f}, "
-        f"validation loss {m['val/loss']:.3f}, perplexity {m['val/perplexity']:,.1f}\n"
+        f"validation loss {m['val/loss']:.3f}, perplexity {perplexity(m['val/loss']):,.1f}\n"
         f"run folder:   {printable(str(folder))}\n"
         f"sample:       {sample} prompt='...'\n"
         f"TensorBoard:  {program('tensorboard')} {shell_word(f'--logdir={folder}')}"

@@ -77,6 +77,13 @@ class Trainer(pl.Trainer):
     ) -> None:
         given_callbacks: list[pl.Callback] = kwargs.get("callbacks") or []
         _check_callbacks(given_callbacks)
+        if taken := sorted(TAKEN & set(kwargs)):
+            raise ValueError(f"{taken[0]} cannot be set: {TAKEN_BY}")
+        if devices * num_nodes > data.batch_size:
+            raise ValueError(
+                f"devices ({devices * num_nodes} in all) must be at most data.batch_size ({data.batch_size}): they "
+                "share the windows of a batch"
+            )
         self.clock = Clock.of(
             data,
             max_steps=max_steps,
@@ -87,13 +94,6 @@ class Trainer(pl.Trainer):
             eval_every_n_steps=eval_every_n_steps,
             eval_first_step=eval_first_step,
         )
-        if taken := sorted(TAKEN & set(kwargs)):
-            raise ValueError(f"{taken[0]} cannot be set: {TAKEN_BY}")
-        if devices * num_nodes > data.batch_size:
-            raise ValueError(
-                f"devices ({devices * num_nodes} in all) must be at most data.batch_size ({data.batch_size}): they "
-                "share the windows of a batch"
-            )
         self.folder = Path(kwargs.pop("default_root_dir", None) or ".")
         self.micro_batch_size = None if micro_batch_size == "auto" else micro_batch_size
         self.pending_metrics: dict[str, float] = {}

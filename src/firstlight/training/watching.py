@@ -63,8 +63,11 @@ class Failures:
 
     def summary(self) -> list[str]:
         """A line for each that failed."""
-        times = (f"{name} failed {n} time{'s' if n > 1 else ''}" for name, n in self.counts.items())
-        return [f"{text} (training went on); see {self.folder / ERRORS}" for text in times]
+        lines = []
+        for name, n in self.counts.items():
+            times = "once" if n == 1 else f"{n} times"
+            lines.append(f"{name} failed {times} (training went on); see {self.folder / ERRORS}")
+        return lines
 
 
 def watch_callback(callback: pl.Callback, failures: Failures, defer: Callable[[Exception], None]) -> None:
@@ -76,15 +79,13 @@ def watch_callback(callback: pl.Callback, failures: Failures, defer: Callable[[E
         except Exception as error:
             defer(error)
 
-    for name in (*HOOKS, *STATE) if isinstance(callback, Watcher) else HOOKS:
-        hook = getattr(callback, name)
-        if getattr(type(callback), name) is not getattr(pl.Callback, name):
-            guarded = (
-                partial(failures.attempt, type(callback).__name__, hook)
-                if isinstance(callback, Watcher)
-                else partial(deferring, hook)
-            )
-            setattr(callback, name, guarded)
+    names, guard = HOOKS, deferring
+    if isinstance(callback, Watcher):
+        names, guard = [*HOOKS, *STATE], partial(failures.attempt, type(callback).__name__)
+    for name in names:
+        is_own = getattr(type(callback), name) is not getattr(pl.Callback, name)
+        if is_own:
+            setattr(callback, name, partial(guard, getattr(callback, name)))
 
 
 def watch_logger(logger: Logger, failures: Failures) -> None:

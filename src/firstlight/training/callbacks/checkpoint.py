@@ -1,7 +1,7 @@
 """Checkpoints: when one is saved, and which ones are kept."""
 
+import math
 from pathlib import Path
-from typing import Literal
 
 from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
@@ -10,20 +10,18 @@ from pydantic import NonNegativeInt, PositiveInt
 from firstlight.checkpoints.find import checkpoint_name, checkpoints_of, read_scores
 from firstlight.checkpoints.folder_io import discard
 from firstlight.checkpoints.manifest import TRAINING_STATE, read_manifest
-from firstlight.config import FinitePositive, Steps
+from firstlight.config import FinitePositive, NonEmpty, Steps
 from firstlight.errors import ConfigError
 from firstlight.training.callbacks.base import Callback
 from firstlight.training.plan import Plan
 from firstlight.training.trainer import Trainer
 
-Monitor = Literal["val/loss", "val/bits_per_byte", "val/perplexity", "train/loss"]
-
 
 class Checkpoint(Callback, LightningCheckpoint):
     """Saves `checkpoints/step_N/` after every evaluation and every `every_n_steps`, and keeps some of them.
 
-    Kept are the newest `keep_last`, and without the optimizer's state, which only going on needs, the `keep_best` with
-    the lowest `monitor` and the first one after every `keep_every_n_tokens`. Nothing is removed before a newer one is
+    Kept are the newest `keep_last`, and without the optimizer's state, which only resuming needs, the `keep_best` with
+    the best `monitor` and the first one after every `keep_every_n_tokens`. Nothing is removed before a newer one is
     safely on disk. While all together take more than `max_gigabytes`, the oldest of `keep_every_n_tokens` go, then the
     worst of `keep_best`; the best one and the newest stay.
     """
@@ -31,7 +29,7 @@ class Checkpoint(Callback, LightningCheckpoint):
     def __init__(
         self,
         *,
-        monitor: Monitor = "val/loss",
+        monitor: NonEmpty = "val/loss",
         every_n_steps: Steps | None = None,
         keep_last: PositiveInt = 2,
         keep_best: NonNegativeInt = 1,
@@ -80,7 +78,7 @@ class Checkpoint(Callback, LightningCheckpoint):
             discard(saved.pop())
         newest = saved[-self.keep_last :]
         scores = read_scores(saved)
-        evaluated = [folder for folder in saved if scores[folder] < float("inf")]
+        evaluated = [folder for folder in saved if math.isfinite(scores[folder])]
         best = sorted(evaluated, key=lambda folder: scores[folder])[: self.keep_best]  # stable: of equals the first
         spaced = self._spaced(saved)
         for folder in saved:

@@ -1,28 +1,39 @@
 """Stop when a metric no longer improves."""
 
-from typing import Any, Literal
+from functools import partial
+from typing import Any
 
 from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
-from firstlight.config import FiniteNonNegative, Steps
+from firstlight.config import FiniteNonNegative, NonEmpty, Steps
+from firstlight.metrics.base import Direction
 from firstlight.training.callbacks.base import Callback
-from firstlight.training.callbacks.checkpoint import Monitor
 
 
 class EarlyStopping(Callback, LightningEarlyStopping):
-    """Lightning's, for a run that is resumed: with the patience of today, not the one that it was saved with."""
+    """Lightning's, for a run that is resumed: with the patience of today, not the one that it was saved with.
+
+    `mode` is whether the lowest or the highest values of `monitor` are the better ones; None: as the metric says.
+    """
 
     def __init__(
         self,
         *,
-        monitor: Monitor = "val/loss",
-        mode: Literal["min", "max"] = "min",
+        monitor: NonEmpty = "val/loss",
+        mode: Direction | None = None,
         patience: Steps = 3,
         min_delta: FiniteNonNegative = 0.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(monitor, mode=mode, patience=patience, min_delta=min_delta, **kwargs)
+        self.is_free = mode is None
+        self.begin = partial(super().__init__, monitor, patience=patience, min_delta=min_delta, **kwargs)
+        self.begin(mode=mode or "min")
+
+    def follow(self, direction: Direction) -> None:
+        """Take the direction of the metric, unless `mode` was given."""
+        if self.is_free:
+            self.begin(mode=direction)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         running = EarlyStoppingReason.NOT_STOPPED.value  # else a run that was stopped would not resume

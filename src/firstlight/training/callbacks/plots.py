@@ -5,8 +5,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from firstlight.files import replacing
+from firstlight.metrics.perplexity import perplexity
 from firstlight.training.callbacks.base import Watcher
-from firstlight.training.evaluation import perplexity
 from firstlight.training.module import PretrainingModule
 from firstlight.training.trainer import Trainer
 

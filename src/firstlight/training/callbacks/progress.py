@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from firstlight.console import SafeConsole
+from firstlight.metrics.perplexity import perplexity
 from firstlight.training.callbacks.base import Watcher
 from firstlight.training.module import PretrainingModule
 from firstlight.training.trainer import Trainer
@@ -67,7 +68,7 @@ class ProgressBar(Watcher, LightningProgressBar):
         train, val, bits = m["train/loss"], m["val/loss"], m.get("val/bits_per_byte", math.nan)
         self.console.print(
             f"{trainer.global_step:>8} {trainer.tokens_seen:>11,} {train:>11.3f} {val:>9.3f}"
-            f" {m['val/perplexity']:>11,.1f} {bits:>10.3f}"
+            f" {perplexity(val):>11,.1f} {bits:>10.3f}"
         )
         for text in trainer.texts.values():
             self.console.print(Text(_clean(text), style="dim"), soft_wrap=False)

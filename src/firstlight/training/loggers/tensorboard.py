@@ -24,7 +24,8 @@ from firstlight.runs.flat_config import hyperparameters
 
 EVENT_FILES = "events.out.tfevents.*"
 OVER = "over_tokens/"
-OVER_TOKENS = ("train/loss", "val/loss", "val/perplexity", "val/bits_per_byte", "lr", "grad_norm", "tokens_per_second")
+OVER_TOKENS = ("train/loss", "lr", "grad_norm", "tokens_per_second")
+"""What has a curve over tokens as well, beside all that is measured on the validation split."""
 LAYOUT = {
     "firstlight": {
         "loss": ["Multiline", ["^train/loss$", "^val/loss$"]],
@@ -91,7 +92,7 @@ class TensorBoardLogger(LightningTensorBoardLogger):
             self.has_layout = True
         for name, value in metrics.items():
             self.experiment.add_scalar(name, value, step)
-            if name in OVER_TOKENS:
+            if name in OVER_TOKENS or name.startswith("val/"):
                 self.experiment.add_scalar(f"{OVER}{name}", value, tokens)
             if name in RESULTS:
                 self.experiment.add_scalar(RESULTS[name], value, step)

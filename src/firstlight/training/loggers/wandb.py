@@ -45,6 +45,8 @@ class WandbLogger(LightningWandbLogger):
             raise ValueError("mode=online needs an account's key: run wandb login first, or set WANDB_API_KEY")
         folder = Path(save_dir).absolute()
         self.id_file = folder / RUN_ID
+        has_begun = self.id_file.is_file()
+        run_id = read_limited(self.id_file).decode().strip() if has_begun else secrets.token_hex(4)
         super().__init__(
             name=folder.name,
             group=folder.parent.name,
@@ -53,12 +55,14 @@ class WandbLogger(LightningWandbLogger):
             entity=entity,
             mode=mode,
             tags=tags,
-            id=read_limited(self.id_file).decode().strip() if self.id_file.is_file() else secrets.token_hex(4),
+            id=run_id,
             settings=self.wandb.Settings(console="off", quiet=True),  # the terminal is the run's
         )
         self._wandb_init.pop("anonymous")  # Lightning's, which wandb warns of
-        rows = read_rows(folder / FILE_NAME) if purge_step is not None and self.id_file.is_file() else []
-        self.logged_step = int(rows[-1]["step"]) if rows else -1
+        self.logged_step = -1
+        if purge_step is not None and has_begun:
+            for row in read_rows(folder / FILE_NAME):
+                self.logged_step = int(row["step"])
         self.failure: Exception | None = None
 
     def _has_key(self) -> bool:

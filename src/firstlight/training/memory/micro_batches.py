@@ -75,8 +75,6 @@ class _Probe:
     ) -> None:
         self.data, self.loss, self.trainer = data, loss, trainer
         self.device = trainer.strategy.root_device
-        processes = trainer.num_devices if self.device.type == "cpu" else 1  # which share the computer's memory
-        self.may_use = lambda: int(USED[self.device.type] * free_memory(self.device)) // processes
         self.weights = sum(p.numel() * p.element_size() for p in model.parameters())
         if self.device.type == "cpu" and 3 * self.weights > self.may_use():  # the copy, gradients, moments
             raise ConfigError(self._refusal(3 * self.weights))
@@ -84,6 +82,11 @@ class _Probe:
         assert isinstance(converted, LanguageModel)
         self.model: LanguageModel = converted
         self.optimizer = make_optimizer(self.model)
+
+    def may_use(self) -> int:
+        """Bytes that the tensors of a step of this process may take; processes on a CPU share its memory."""
+        usable = int(USED[self.device.type] * free_memory(self.device))
+        return usable // self.trainer.num_devices if self.device.type == "cpu" else usable
 
     def largest(self, share: int) -> int:
         """Windows that fit, up to `share`: a step of so many has been made.
@@ -95,9 +98,10 @@ class _Probe:
             ConfigError: not one does.
         """
         n, peak, wanted = 0, 0, 1
-        free = self._free() if self._peak(1) is not None else 0  # with the optimizer's state, and the libraries' own
-        while wanted > n + n // 16:
-            found = self._peak(wanted) if free > 0 else None
+        fits = self._peak(1) is not None  # its first step makes the optimizer's state, and the libraries' own
+        free = self._free()
+        while fits and free > 0 and wanted > n + n // 16:
+            found = self._peak(wanted)
             if found is None or found > free:
                 break
             n, peak = wanted, found
@@ -109,9 +113,12 @@ class _Probe:
     def _free(self) -> int:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        copied = self.weights if self.device.type == "cpu" else 0  # goes when this is over
-        buckets = self.weights if self.trainer.world_size > 1 else 0  # DDP's
-        return self.may_use() + copied - buckets
+        free = self.may_use()
+        if self.device.type == "cpu":
+            free += self.weights  # the copy goes when this is over
+        if self.trainer.world_size > 1:
+            free -= self.weights  # DDP's buckets
+        return free
 
     def _peak(self, n_windows: int) -> int | None:
         """Bytes that a step on so many windows takes, at most; None if it ran out of memory."""
@@ -134,7 +141,9 @@ class _Probe:
         self.optimizer.zero_grad(set_to_none=True)
 
     def _refusal(self, needed: int | None) -> str:
-        needs = f"needs more than {decimal(needed)}" if needed is not None else "does not fit"
+        needs = "does not fit"
+        if needed is not None:
+            needs = f"needs more than {decimal(needed)}"
         return (
             f"trainer.micro_batch_size: a step on a single window of {self.data.context_length} tokens {needs}, and "
             f"{decimal(max(self.may_use(), 0))} may be used on {self.device}; lower model.context_length, "

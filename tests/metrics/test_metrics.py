@@ -1,0 +1,142 @@
+"""What each metric is, against a plain computation from all logits of a text."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from scripted import Miscounting
+
+from firstlight.errors import ConfigError
+from firstlight.loss import fused
+from firstlight.metrics.bits_per_byte import BitsPerByte
+from firstlight.metrics.measured import check_name, columns, measured, metrics_of, values_of
+from firstlight.metrics.perplexity import Perplexity
+from firstlight.metrics.top1_accuracy import Top1Accuracy
+from firstlight.model.int8 import quantize_int8
+from firstlight.training import evaluation
+from firstlight.training.evaluation import EvaluationModule
+from firstlight.training.measuring import evaluation_trainer
+
+ALL = {"perplexity": Perplexity(), "bits_per_byte": BitsPerByte(), "top1_accuracy": Top1Accuracy()}
+
+
+def plain(model, data) -> dict[str, float]:
+    """Loss and accuracy on all of validation, window by window."""
+    losses, hits = [], []
+    ids, length = torch.as_tensor(data.ids["val"]).long(), data.context_length
+    for start in range(0, len(ids) - 1, length):
+        inputs = ids[start : start + length][: len(ids) - 1 - start]
+        targets = ids[start + 1 : start + 1 + len(inputs)]
+        logits = model(inputs[None])[0].float()
+        losses.append(F.cross_entropy(logits, targets, reduction="none").double())
+        hits.append(logits.argmax(dim=1) == targets)
+    return {"loss": float(torch.cat(losses).mean()), "top1_accuracy": float(torch.cat(hits).double().mean())}
+
+
+def learn(model, data) -> None:
+    """Train until some predictions are right, and others are not."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(4):
+        inputs, targets = data.windows["train"][torch.arange(16)]
+        F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+@pytest.mark.parametrize("precision", ["32-true", "int8"])
+@pytest.mark.parametrize("at_once", [1, 3, None], ids=["window by window", "in parts of 3", "whole"])
+def test_every_token_of_validation_counts_once_however_they_are_cut(
+    tiny_model, tiny_data, monkeypatch, precision, at_once
+):
+    model = tiny_model(vocab_size=257)
+    data = tiny_data(batch_size=4, eval_last_window=True)  # the last window is shorter
+    data.setup()
+    assert len(data.windows["val"]) > 4 and data.windows["val"].n_rest > 0
+    learn(model, data)
+    if precision == "int8":
+        model = quantize_int8(model.fused())
+    monkeypatch.setattr(evaluation, "ROWS", 5)  # chunks that end within a window
+    monkeypatch.setattr(fused, "ROWS", 5)
+    module = EvaluationModule(model, data.tokenizer.byte_lengths, measured(ALL))
+    if at_once is not None:
+        monkeypatch.setattr(
+            module, "parts", lambda batch: list(zip(*(part.split(at_once) for part in batch), strict=True))
+        )
+    evaluation_trainer("cpu", precision).validate(module, dataloaders=data.eval_batches_of("val"), verbose=False)
+    with torch.no_grad():
+        expected = plain(model, data)
+    found = module.metrics
+    assert list(found) == ["val/loss", "val/perplexity", "val/bits_per_byte", "val/top1_accuracy"]
+    assert found["val/loss"] == pytest.approx(expected["loss"], rel=1e-2 if precision == "int8" else 1e-6)
+    few = 2 / len(data.ids["val"]) if precision == "int8" else 1e-9  # in bfloat16 two ids may be nearly as probable
+    assert found["val/top1_accuracy"] == pytest.approx(expected["top1_accuracy"], abs=few)
+    assert 0 < found["val/top1_accuracy"] < 1
+    assert found["val/perplexity"] == math.exp(found["val/loss"])
+    assert found["val/bits_per_byte"] == pytest.approx(found["val/loss"] / math.log(2))  # bytes are tokens
+
+
+def test_predictions_are_computed_only_if_a_metric_asks(tiny_gpt, tiny_data):
+    model, data = tiny_gpt(vocab_size=257), tiny_data()
+    data.setup()
+    module, asked = EvaluationModule(model, data.tokenizer.byte_lengths), []
+    module._predictions = asked.append
+    batch = next(iter(data.eval_batches_of("val")))
+    with torch.no_grad():
+        for metric in measured(None):
+            assert len(metric.sums(module.scored(batch))) == metric.n_sums
+    assert not asked
+
+
+def test_the_loss_is_always_there_and_bits_per_byte_where_there_are_bytes():
+    assert list(values_of(measured({}), [6.0, 3.0])) == ["loss"]
+    assert values_of(measured(None), [6.0, 3.0, 6.0, 3.0, 6.0, 0.0]) == {"loss": 2.0, "perplexity": math.exp(2.0)}
+
+
+def test_windows_are_parts_of_a_batch(tiny_gpt, tiny_data):
+    model, data = tiny_gpt(vocab_size=257), tiny_data()
+    data.setup()
+    with torch.no_grad():
+        scored = EvaluationModule(model, data.tokenizer.byte_lengths).scored(next(iter(data.eval_batches_of("val"))))
+    parts = list(scored.split(8))
+    assert len(parts) == 2
+    for metric in measured(ALL):
+        summed = [sum(numbers) for numbers in zip(*map(metric.sums, parts), strict=True)]
+        assert summed == pytest.approx(metric.sums(scored))
+
+
+def test_a_metric_that_returns_other_sums_than_it_says_is_named(tiny_gpt, tiny_data):
+    data = tiny_data()
+    data.setup()
+    metrics = measured({"a": Miscounting(values=[1.0], direction="min")})
+    module = EvaluationModule(tiny_gpt(vocab_size=257), data.tokenizer.byte_lengths, metrics)
+    with pytest.raises(ValueError, match=r"metric scripted: sums\(\) has returned 1 numbers, n_sums is 0"):
+        evaluation_trainer("cpu", "32-true").validate(module, dataloaders=data.eval_batches_of("val"), verbose=False)
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ("all", "expected a section"),
+        ({"a": {"_target_": "firstlight.loss.cross_entropy.CrossEntropy"}}, "is no Metric"),
+        ({"a": {"_target_": "os.system"}}, "metrics.a._target_"),
+        ({"a": {"_target_": "firstlight.metrics.base.Mean"}}, "cannot be used itself"),
+        ({"a": 3}, "metrics.a: expected a section"),
+        (
+            {key: {"_target_": "firstlight.metrics.perplexity.Perplexity"} for key in "ab"},
+            "two with the name perplexity",
+        ),
+    ],
+)
+def test_a_stored_config_builds_metrics_and_nothing_else(section, said):
+    with pytest.raises(ConfigError) as caught:
+        metrics_of({"metrics": section})
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_wrong_name_is_refused_with_the_likely_one_and_all_there_are():
+    with pytest.raises(ConfigError) as caught:
+        check_name("sweep.objectives", "val/perplexty", columns(measured(ALL)))
+    said = str(caught.value)
+    assert "sweep.objectives (val/perplexty)" in said and "did you mean 'val/perplexity'?" in said
+    assert all(f"{split}/{name}" in said for split in ("train", "val") for name in ("loss", *ALL))
