@@ -1,10 +1,11 @@
-"""Hydra's way to firstlight's sweeps: `firstlight train -m` has it as hydra/sweeper. Hydra finds it in this namespace,
-and imports it whenever it starts: nothing heavy may be imported here."""
+"""Hydra's way to firstlight's sweeps: the hydra/sweeper of `firstlight train -m`.
+
+Hydra finds it in this namespace, and imports it whenever it starts: nothing heavy may be imported here.
+"""
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
@@ -40,9 +41,11 @@ class FirstlightSweeper(Sweeper):
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
-    def sweep(self, arguments: list[str]) -> Any:
-        from firstlight.sweep.command import work
+    def sweep(self, arguments: list[str]) -> None:
+        from firstlight.sweep.loop import work_on
 
         assert self.config is not None and self.launcher is not None
-        at_once = OmegaConf.select(self.config, "hydra.launcher.n_jobs", default=1) or 1  # joblib's
-        work(Path(self.config.hydra.sweep.dir), self.launcher.launch, at_once if at_once > 0 else os.cpu_count() or 1)
+        at_once = OmegaConf.select(self.config, "hydra.launcher.n_jobs") or 1  # joblib's; -1: as many as there are CPUs
+        if at_once < 0:
+            at_once = os.cpu_count() or 1
+        work_on(Path(self.config.hydra.sweep.dir), self.launcher.launch, at_once)

@@ -14,7 +14,6 @@ from optuna.trial import TrialState
 
 from firstlight.checkpoints.manifest import WEIGHTS
 from firstlight.cli import main
-from firstlight.commands import train
 from firstlight.compare.runs import find_runs
 from firstlight.errors import ConfigError, RunError
 from firstlight.runs.run_folder import CONFIG, ENVIRONMENT, new_run_folder
@@ -33,7 +32,7 @@ COMMAND = [*TRAIN, "optimizer.lr=1e-3,2e-3", "output_dir=sweep"]
 def sweep(monkeypatch):
     """The ledger of a sweep of two trials, the first of which is done, with a secret in the environment."""
     monkeypatch.setenv("FIRSTLIGHT_TEST_SECRET", SECRET)
-    ledger = Ledger.open(planned(COMMAND, None, train.arguments))
+    ledger = Ledger.open(planned(COMMAND, None))
     ledger.note(0, folder="0_lr-1e-3", overrides=["optimizer.lr=0.001"])
     ledger.finish(0, TrialState.COMPLETE, [1.0], metrics={"val/loss": 1.0})
     yield ledger
@@ -245,7 +244,7 @@ def test_a_record_looks_up_no_variable_that_the_command_does_not_name(sweep):
     text = "data.path=${oc.env:FIRSTLIGHT_TEST_SECRET}.txt"
     Path(f"{SECRET}.txt").write_text(Path("text.txt").read_text())
     arguments = [word for word in COMMAND if not word.startswith(("data.path=", "output_dir="))]
-    folder = planned([*arguments, text, "output_dir=other"], None, train.arguments)  # the user's own
+    folder = planned([*arguments, text, "output_dir=other"], None)  # the user's own
     assert main(["sweep", "resume", str(folder)]) == 2
     with pytest.raises(ConfigError, match=r"variables=\[FIRSTLIGHT_TEST_SECRET\]"):
         main_resume(folder, [])
@@ -256,7 +255,7 @@ def main_resume(folder, variables):
     from firstlight.interpolation import only_variables
 
     with only_variables(variables):
-        complete(folder, train.arguments, storage=None, config_dir=None)
+        complete(folder, storage=None, config_dir=None)
 
 
 def test_settings_of_a_record_are_not_resolved(sweep, refusal):
@@ -271,8 +270,8 @@ def test_a_folder_of_configs_is_read_only_if_the_command_names_it(sweep, refusal
     change(config_dir=str(Path("conf").absolute()))
     assert "--config-dir" in refusal(["sweep", "resume", "sweep"])
     with pytest.raises(ConfigError, match="--config-dir"):
-        complete(SWEEP, train.arguments, storage=None, config_dir="elsewhere")
-    complete(SWEEP, train.arguments, storage=None, config_dir="conf")
+        complete(SWEEP, storage=None, config_dir="elsewhere")
+    complete(SWEEP, storage=None, config_dir="conf")
 
 
 def half_written(file):
@@ -377,9 +376,9 @@ def test_a_sweep_with_a_link_out_of_it_is_not_resumed(name, sweep):
     (SWEEP / name).symlink_to(target.absolute())
     before = contents("precious")
     with pytest.raises(ConfigError, match="a link that leads out"):
-        complete(SWEEP, train.arguments, storage=None, config_dir=None)
+        complete(SWEEP, storage=None, config_dir=None)
     with pytest.raises(ConfigError, match="a link that leads out"):
-        planned(COMMAND, None, train.arguments)
+        planned(COMMAND, None)
     assert contents("precious") == before
 
 

@@ -15,7 +15,6 @@ import pytest
 import yaml
 
 from firstlight.cli import main
-from firstlight.commands import train as train_module
 from firstlight.data.datamodule import TextDataModule
 from firstlight.errors import ConfigError
 from firstlight.runs.later_keys import LATER_KEYS, lacking
@@ -59,9 +58,9 @@ def test_a_sweep_of_an_earlier_version_is_resumed_where_it_is_now(earlier, capsy
 
 
 def test_the_command_of_an_earlier_version_is_given_again(earlier):
-    assert planned(earlier, None, train_module.arguments) == Path("sweep")
+    assert planned(earlier, None) == Path("sweep")
     with pytest.raises(ConfigError, match=r"nothing is now data\.eval_last_window=true"):
-        planned([*earlier, "data.eval_last_window=true"], None, train_module.arguments)
+        planned([*earlier, "data.eval_last_window=true"], None)
 
 
 def test_a_key_that_came_later_is_what_resumed_runs_take_it_for():

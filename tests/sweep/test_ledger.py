@@ -284,8 +284,8 @@ def test_a_ledger_that_somebody_else_locks_is_one_line(ledger, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (None, "no sweep of firstlight's"),
-        ("x: [", "no sweep of firstlight's"),
+        (None, "not a sweep of firstlight"),
+        ("x: [", "not a sweep of firstlight"),
         ("a: 1", "another program"),
         ("[1]", "another program"),
         ("version: 0.0.1", "written by firstlight 0.0.1"),

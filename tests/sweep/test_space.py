@@ -36,6 +36,12 @@ def test_values_become_distributions(override, distribution):
     assert parameter.distribution == distribution
 
 
+@pytest.mark.parametrize("values", ["shuffle(range(1,30))", "shuffle(1,2,3,4,5,6,7,8,9)"])
+def test_shuffled_values_are_given_by_their_own_overrides(values):
+    [parameter] = space_of([f"model.n_layers={values}"], NO_SETTINGS).parameters
+    assert all(parameter.override(value) == f"model.n_layers={value}" for value in parameter.ends())
+
+
 def test_a_grid_has_every_point_once_the_last_key_fastest():
     assert points("seed=7", "optimizer.lr=1e-3,1e-4", "model.n_layers=1,2") == [
         "optimizer.lr=0.001 model.n_layers=1",

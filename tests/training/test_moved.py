@@ -10,7 +10,6 @@ from stop_at import Crash
 from tiny_run import TINY, rows_of, same_weights
 
 from firstlight.cli import main
-from firstlight.commands import train as train_module
 from firstlight.sweep.plan import planned
 
 STOP = ("+callbacks.stop._target_=stop_at.StopAt", "+callbacks.stop.batch=10")
@@ -212,7 +211,7 @@ def test_a_sweep_that_has_moved_goes_on_and_a_trial_on_a_text_that_has_changed_s
 
 def test_a_sweep_is_resumed_from_another_working_folder(tmp_path, monkeypatch, capsys):
     words = [*TINY, "trainer.max_steps=2", f"output_dir={tmp_path / 'sweep'}"]
-    folder = planned(words, None, train_module.arguments)
+    folder = planned(words, None)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert main(["sweep", "resume", str(folder)]) == 0

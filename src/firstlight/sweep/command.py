@@ -1,10 +1,10 @@
-"""`firstlight train -m` begins a sweep; `firstlight sweep` says how far one is, and resumes it."""
+"""`firstlight train -m` begins a sweep; `firstlight sweep` shows its progress and best point, and resumes it."""
 
 import json
 import os
 from argparse import Namespace
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +26,6 @@ from firstlight.sweep import report
 from firstlight.sweep.ledger import Ledger
 from firstlight.sweep.record import RECORD, read_record
 from firstlight.sweep.storage import TOLD
-from firstlight.training.process import run_command
 
 Action = Literal["status", "resume", "retry", "best"]
 
@@ -53,16 +52,16 @@ def _settings(
 
 @dataclass(frozen=True)
 class Planned:
-    """A sweep whose trials are to be made, and what the user's own command names of what its files name."""
+    """A sweep whose trials are to be made, and what of its files the user's own command names, too."""
 
     folder: Path
     storage: str | None
     variables: list[str] | None = None
-    """Of the environment, that its texts may look up; None: all, since they are the command's own."""
+    """Of the environment, that its texts may look up; None: all, since the texts are the command's own."""
 
 
 def main(config: DictConfig) -> Planned | None:
-    """Do what is asked; the sweep that is to be resumed.
+    """Do what is asked; return the sweep if it is to be resumed.
 
     Raises:
         ConfigError: there is no such sweep, its config has changed, or it names what the command does not.
@@ -70,29 +69,42 @@ def main(config: DictConfig) -> Planned | None:
     storage = storage_as_typed(config)
     plain = arguments(config)
     folder = newest_sweep() if plain["folder"] == "last" else user_path(plain["folder"])
-    is_resumed = plain["action"] in ("resume", "retry")
-    if is_resumed:
-        from firstlight.commands import train  # late: it imports torch
-        from firstlight.sweep.plan import complete
+    if plain["action"] in ("status", "best"):
+        _show(folder, storage, plain)
+        return None
+    from firstlight.sweep.plan import complete  # late: it imports torch
 
-        with only_variables(plain["variables"]):
-            complete(folder, train.arguments, storage=storage, config_dir=config_dir())
-    ledger = Ledger.open(folder, storage, read_only=not is_resumed)
-    try:
-        if plain["action"] == "retry":
+    with only_variables(plain["variables"]):
+        complete(folder, storage=storage, config_dir=config_dir())
+    if plain["action"] == "retry":
+        with closing(Ledger.open(folder, storage)) as ledger:
             numbers = ledger.retry()
-            say(f"{len(numbers)} failed trials are planned again" if numbers else "no trial has failed")
-        elif plain["action"] in ("status", "best"):
-            found = report.as_data(ledger)
-            if plain["action"] == "best" and not found["best"]:
-                raise ConfigError(f"{folder}: no point of this sweep is done yet")
-            if plain["format"] == "json":
-                write(json.dumps(found if plain["action"] == "status" else found["best"]) + "\n")
-            else:
-                report.show(ledger, best_only=plain["action"] == "best")
-    finally:
-        ledger.close()
-    return Planned(folder, storage, plain["variables"]) if is_resumed else None
+        say(f"failed trials that are planned again: {len(numbers)}" if numbers else "no trial has failed")
+    return Planned(folder, storage, plain["variables"])
+
+
+def _show(folder: Path, storage: str | None, plain: dict[str, Any]) -> None:
+    is_best = plain["action"] == "best"
+    with closing(Ledger.open(folder, storage, read_only=True)) as ledger:
+        found = report.as_data(ledger)
+        if is_best and not found["best"]:
+            raise ConfigError(f"{folder}: no point of this sweep is done yet")
+        if plain["format"] == "json":
+            write(json.dumps(found["best"] if is_best else found) + "\n")
+        else:
+            report.show(ledger, best_only=is_best)
+
+
+def newest_sweep(root: str = "outputs") -> Path:
+    """The sweep below `root` that was begun last.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    record = newest_file(Path(root), f"**/{RECORD}")
+    if record is None:
+        raise ConfigError(f"folder=last: there is no sweep below {root}/")
+    return record.parent
 
 
 def storage_as_typed(config: DictConfig) -> str | None:
@@ -108,12 +120,10 @@ def begin(args: Namespace) -> None:
         ConfigError: it is not valid.
         RunError: trials have failed.
     """
-    from firstlight.commands import train  # late: it imports torch
-    from firstlight.sweep.plan import planned
+    from firstlight.sweep.plan import planned  # late: it imports torch
 
     of_hydra = [word for word in args.overrides if word.lstrip("+~").startswith(("hydra.", "hydra/"))]
-    words = [word for word in args.overrides if word not in of_hydra]
-    folder = planned(words, args.config_dir, train.arguments)
+    folder = planned([word for word in args.overrides if word not in of_hydra], args.config_dir)
     run(Planned(folder, read_record(folder).storage), of_hydra)
 
 
@@ -124,65 +134,31 @@ def run(sweep: Planned, of_hydra: list[str]) -> None:
         ConfigError: there is no such launcher.
         RunError: trials have failed.
     """
-    with _told(sweep.storage), only_variables(sweep.variables):
-        _launch(sweep.folder, of_hydra)
+    place = setting("hydra.sweep.dir", str(sweep.folder.absolute()))
+    words = ["firstlight train", "--multirun", *of_hydra, place]
+    words.append("hydra.sweep.subdir=.")  # a trial makes its folder itself, and Hydra none for a job
+    config_dir = read_record(sweep.folder).config_dir
+    if config_dir is not None:
+        words += ["--config-dir", config_dir]
+    with _told(sweep.storage), only_variables(sweep.variables), command_line(words):
+        hydra.main(version_base="1.3", config_path=conf_dir(), config_name="train")(_make)()
 
 
 @contextmanager
 def _told(storage: str | None) -> Iterator[None]:
     """Within the block, the processes of trials know the storage that the user's own command names."""
-    before = os.environ.get(TOLD)
     if storage is not None:
         os.environ[TOLD] = storage
     try:
         yield
     finally:
         os.environ.pop(TOLD, None)
-        if before is not None:
-            os.environ[TOLD] = before
-
-
-def _launch(folder: Path, of_hydra: list[str]) -> None:
-    place = setting("hydra.sweep.dir", str(folder.absolute()))
-    config_dir = read_record(folder).config_dir
-    more = ["--config-dir", config_dir] if config_dir else []
-    with command_line(["firstlight train", "--multirun", *of_hydra, place, "hydra.sweep.subdir=.", *more]):
-        hydra.main(version_base="1.3", config_path=conf_dir(), config_name="train")(_make)()
 
 
 def _make(config: DictConfig) -> Any:
-    from firstlight.sweep.trial import make_trial
+    """What Hydra's launcher calls for each trial."""
+    from firstlight.sweep.trial import make_trial  # late: it imports torch
 
     if TRIAL not in os.environ:
         raise ConfigError("hydra/sweeper: train has a sweeper of its own; leave it out")
-    return make_trial(Path(HydraConfig.get().sweep.dir), number(TRIAL, 0), train_trial)
-
-
-def work(folder: Path, launch: Any, at_once: int) -> None:
-    """What Hydra's sweeper does: make the planned trials of the sweep in `folder` with a launcher.
-
-    Raises:
-        RunError: trials have failed.
-    """
-    from firstlight.commands import train
-    from firstlight.sweep.loop import work_on
-
-    work_on(folder, launch, train.arguments, at_once)
-
-
-def train_trial(words: list[str]) -> int:
-    """In the process of a trial: `firstlight train` with `words`; its exit code."""
-    os.setsid()  # Ctrl-C is passed on to it by the sweep
-    return run_command(["train", *words])
-
-
-def newest_sweep(root: str = "outputs") -> Path:
-    """The sweep below `root` that was begun last.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    record = newest_file(Path(root), f"**/{RECORD}")
-    if record is None:
-        raise ConfigError(f"folder=last: there is no sweep below {root}/")
-    return record.parent
+    return make_trial(Path(HydraConfig.get().sweep.dir), number(TRIAL, 0))

@@ -1,6 +1,7 @@
-"""Trials that fall behind are stopped: every evaluation is reported to the ledger, and compared with the others'."""
+"""Trials that fall behind are stopped: every evaluation is reported to the ledger and compared with other trials."""
 
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import optuna
@@ -17,57 +18,56 @@ class Pruning(pl.Callback):
     """Reports `val/loss` of every evaluation, by step, and ends the run where `sweep.pruner` gives it up.
 
     What the other trials had reached at this step decides, so that it is the same whenever they ran before this one.
-    A ledger that cannot be reached is told once, and never ends the run.
+    A ledger that cannot be used is reported once, and never ends the run.
     """
 
     def __init__(self, *, sweep: str, number: int) -> None:
         self.sweep, self.number = Path(sweep), number
-        self.trial: optuna.trial.Trial | None = None
         self.ledger: Ledger | None = None
-        self.has_failed = self.is_silent = False
+        self.trial: optuna.trial.Trial | None = None
+        self.is_over = False
+        """Nothing more is reported."""
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(trainer, Trainer) and isinstance(pl_module, PretrainingModule)
         step, loss = trainer.global_step, pl_module.metrics.get("val/loss")
         if step == 0 or loss is None:
             return
-        is_hopeless = self._is_hopeless(loss, step, trainer) if trainer.is_global_zero else False
+        is_hopeless = False
+        if trainer.is_global_zero and not self.is_over:
+            try:
+                is_hopeless = self._is_hopeless(loss, step, trainer)
+            except (RunError, ConfigError) as error:
+                self.is_over = True
+                note(f"nothing more is reported to the sweep; training continues ({error})")
         if trainer.strategy.broadcast(is_hopeless):
             trainer.should_stop = True
 
     def _is_hopeless(self, loss: float, step: int, trainer: Trainer) -> bool:
-        if self.has_failed or self.is_silent:
+        if self.ledger is None:
+            self.ledger = Ledger.open(self.sweep)
+        settings = self.ledger.record.settings
+        if len(settings["objectives"]) > 1:  # of several Optuna takes no reports
+            self.is_over = True
             return False
-        try:
-            if self.trial is None:
-                self.ledger = Ledger.open(self.sweep)
-                self.is_silent = len(self.ledger.record.settings["objectives"]) > 1  # of which Optuna takes no reports
-                if self.is_silent:
-                    return False
-                self.trial = self.ledger.trial(self.number, pruner_of(self.ledger.record.settings, trainer))
-            assert self.ledger is not None
-            with self.ledger.used():
-                reported = self.ledger.frozen(self.number).intermediate_values
-                if step not in reported:  # a resumed run evaluates again what was not saved
-                    self.trial.report(loss, step)
-                hopeless = self.trial.should_prune()
-                if hopeless and step < trainer.max_steps:
-                    self.trial.set_user_attr("pruned_at_step", step)
-                    return True
-        except (RunError, ConfigError) as error:
-            self.has_failed = True
-            note(f"nothing more is reported to the sweep; training continues ({error})")
-        return False
+        if self.trial is None:
+            self.trial = self.ledger.trial(self.number, pruner_of(settings, trainer))
+        with self.ledger.used():
+            if step not in self.ledger.frozen(self.number).intermediate_values:  # a resumed run evaluates some again
+                self.trial.report(loss, step)
+            is_hopeless = self.trial.should_prune() and step < trainer.max_steps
+            if is_hopeless:
+                self.trial.set_user_attr("pruned_at_step", step)
+        return is_hopeless
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.ledger is not None:
             self.ledger.close()
 
 
-def pruner_of(settings: dict[str, object], trainer: Trainer) -> BasePruner:
+def pruner_of(settings: dict[str, Any], trainer: Trainer) -> BasePruner:
     """What `sweep.pruner` means for runs of this length."""
     wait = settings["prune_after_steps"]
-    assert isinstance(wait, int)
     if settings["pruner"] == "median":
         return MedianPruner(n_startup_trials=2, n_warmup_steps=wait)
     if settings["pruner"] == "hyperband":

@@ -1,6 +1,7 @@
-"""`sweep.yaml`: what a sweep is, and what that makes of its trials."""
+"""`sweep.yaml`: what a sweep is, and what follows from it for its trials."""
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,33 +21,37 @@ from firstlight.sweep.space import Space, space_of
 
 RECORD = "sweep.yaml"
 OF_THE_SWEEP = ("sweep", "seeds", "output_dir", "resume")
-"""Sections and keys of a command line that its trials do not get."""
+"""Sections and keys of a sweep's command line that its trials do not get."""
 FORMAT = 1
-"""Of the record, and of what a row of the ledger holds."""
+"""Version of the format of `sweep.yaml` and of the rows of the ledger."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """`sweep.yaml`: what the sweep is. `arguments` are those of its trials, ready for Hydra's grammar."""
+    """The content of `sweep.yaml`. `arguments` are those of its trials, ready for Hydra's grammar."""
 
     arguments: list[str]
     config_dir: str | None
     config: dict[str, Any]
-    """A config of its trials as it was planned, to say what has changed if it is another one later."""
+    """The config of its first point as it was planned, to say later what has changed."""
     settings: dict[str, Any]
     n_trials: int
     seeds: list[Seed]
     version: str
     storage: str | None = None
     digests: list[str] = field(default_factory=list)
-    """Of the configs of the points that were checked at planning, in their order."""
+    """Of the configs of the points that were checked when it was planned, in their order."""
     format: int = FORMAT
     working_folder: str | None = None
-    """The folder that relative paths in `arguments` are from; None: not known (of an earlier version)."""
+    """The folder that relative paths in `arguments` start from; None in the file of an earlier version."""
+
+    @property
+    def objectives(self) -> list[str]:
+        return self.settings["objectives"]
 
     @property
     def later(self) -> dict[str, Any]:
-        """The keys that came later than the version that planned it, with what that version did."""
+        """Keys that are newer than the version that planned the sweep, with the values that match what it did."""
         return lacking(self.config)
 
     def write(self, folder: Path) -> None:
@@ -57,24 +62,23 @@ def read_record(folder: Path) -> Record:
     """What the sweep in `folder` is.
 
     Raises:
-        ConfigError: it is no sweep, or one of another version of firstlight.
+        ConfigError: it is not a sweep, or one of another version of firstlight.
     """
+    file = folder / RECORD
     try:
-        content = read_plain_yaml(folder / RECORD)
+        content = read_plain_yaml(file)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else one_line(error)
-        raise ConfigError(f"{shorten(str(folder))}: no sweep of firstlight's ({RECORD}: {reason})") from None
-    try:
-        record = Record(**content)
-    except TypeError:
-        record = None
+        raise ConfigError(f"{shorten(str(folder))}: not a sweep of firstlight ({RECORD}: {reason})") from None
     version = content.get("version") if isinstance(content, dict) else None
     if version is None:
-        raise ConfigError(f"{folder / RECORD}: the file of another program: it is no sweep of firstlight's")
+        raise ConfigError(f"{file}: the file of another program, not a sweep of firstlight")
+    try:
+        record = Record(**content)
+    except TypeError:  # other keys
+        record = None
     if record is None or record.format != FORMAT:
-        raise ConfigError(
-            f"{folder / RECORD}: written by firstlight {shorten(str(version))}; this version cannot resume it"
-        )
+        raise ConfigError(f"{file}: written by firstlight {shorten(str(version))}; this version cannot resume it")
     try:
         TypeAdapter(Record).validate_json(json.dumps(content), strict=True)
         directions_of(settings_of_record(record).objectives, record.config)
@@ -82,22 +86,27 @@ def read_record(folder: Path) -> Record:
     except ValidationError as error:
         problem = error.errors()[0]
         key = ".".join(map(str, problem["loc"]))
-        raise ConfigError(f"{folder / RECORD}: damaged: {shorten(key)}: {problem['msg']}") from None
+        raise ConfigError(f"{file}: damaged: {shorten(key)}: {problem['msg']}") from None
     except ConfigError as error:
-        raise ConfigError(f"{folder / RECORD}: damaged: {one_line(error)}") from None
+        raise ConfigError(f"{file}: damaged: {one_line(error)}") from None
     return record
 
 
 def _check_arguments(record: Record) -> None:
-    """Refuse arguments that no sweep has: a file that says them is not firstlight's.
+    """Refuse arguments that firstlight writes into no record.
 
     Raises:
         ConfigError: one is Hydra's own, or one that the sweep decides for each trial.
     """
-    for text, override in zip(record.arguments, parse_overrides(record.arguments), strict=True):
-        section = override.key_or_group.split(".")[0].split("/")[0]
+    for override in parse_overrides(record.arguments):
+        section = re.split(r"[./]", override.key_or_group)[0]
         if section in ("hydra", *OF_THE_SWEEP):
-            raise ConfigError(f"arguments: {shorten(text)} is not an argument of a trial")
+            raise ConfigError(f"arguments: {shorten(str(override.input_line))} is not an argument of a trial")
+
+
+def settings_of_record(record: Record) -> Settings:
+    """The section `sweep` as it was planned; its texts are data, in which nothing is looked up."""
+    return Settings(**check_config(OmegaConf.create({**as_data(record.settings)}), Settings, "sweep"))
 
 
 def space_of_record(record: Record) -> Space:
@@ -108,18 +117,13 @@ def space_of_record(record: Record) -> Space:
 
 def later_overrides(later: dict[str, Any]) -> list[str]:
     """The overrides that make trials of today comparable with those of an earlier version."""
-    found = []
+    overrides = []
     for key, value in later.items():
         if key in LATER_SECTIONS:
-            found.append(f"~{key}")
+            overrides.append(f"~{key}")
         elif key != METRICS:  # whose default is what there was before it could be chosen
-            found.append(f"++{key}={json.dumps(value)}")
-    return found
-
-
-def settings_of_record(record: Record) -> Settings:
-    """The section `sweep` as it was planned; its texts are data, in which nothing is looked up."""
-    return Settings(**check_config(OmegaConf.create({**as_data(record.settings)}), Settings, "sweep"))
+            overrides.append(f"++{key}={json.dumps(value)}")
+    return overrides
 
 
 def trial_overrides(record: Record, overrides: list[str], seed: int) -> list[str]:
@@ -136,16 +140,25 @@ def trial_overrides(record: Record, overrides: list[str], seed: int) -> list[str
 
 
 def split_seeds(space: Space) -> tuple[Space, list[int]]:
-    """The space without `seed`, and the values it has there: repetitions of a point, as `seeds` asks for."""
-    swept = next((p for p in space.parameters if p.key == "seed"), None)
-    if swept is None:
-        return space, []
-    if swept.values is None or swept.condition is not None or not all(isinstance(seed, int) for seed in swept.values):
-        raise ConfigError("seed: list whole numbers (seed=1,2,3), or say how many there are (seeds=3)")
-    return Space(space.fixed, [p for p in space.parameters if p is not swept]), list(swept.values)
+    """The space without `seed`, and the values it has there: repetitions of a point, as `seeds` asks for.
+
+    Raises:
+        ConfigError: they are not whole numbers, or only in some trials.
+    """
+    others = []
+    seeds: list[int] = []
+    for parameter in space.parameters:
+        if parameter.key != "seed":
+            others.append(parameter)
+            continue
+        seeds = list(parameter.values or {})
+        is_whole = all(isinstance(seed, int) for seed in seeds)
+        if not seeds or not is_whole or parameter.condition is not None:
+            raise ConfigError("seed: list whole numbers (seed=1,2,3), or say how many there are (seeds=3)")
+    return Space(space.fixed, others), seeds
 
 
 def folder_name(number: int, overrides: list[str], seed: int, seeds: list[int]) -> str:
     """The folder of a trial: its number, and what distinguishes it."""
-    parts = [*overrides, *([f"seed={seed}"] if len(seeds) > 1 else [])]
+    parts = [*overrides, f"seed={seed}"] if len(seeds) > 1 else overrides
     return f"{number}_{slug(','.join(parts))}".rstrip("_")

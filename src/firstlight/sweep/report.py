@@ -1,9 +1,10 @@
-"""What a sweep says: a line a trial, a table, and which point is best."""
+"""What a sweep says: a line for each trial, tables, and which point is best."""
 
 import math
 import statistics
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,7 @@ from firstlight.sweep.storage import named_storage
 class Point:
     """A point of the space and its repetitions; `means` and `spreads` (standard deviations) are of the objectives.
 
-    It is whole when all its repetitions are done, and what they came to is a number: only such points are ever best.
+    It is whole when all its repetitions are done and their means are finite: only such points are ever best.
     """
 
     overrides: list[str]
@@ -34,22 +35,27 @@ class Point:
     spreads: list[float | None]
 
     @property
+    def n_done(self) -> int:
+        return sum(row.state == "done" for row in self.rows)
+
+    @property
     def is_whole(self) -> bool:
-        n_done = sum(row.state == "done" for row in self.rows)
-        return len(self.means) > 0 and all(map(math.isfinite, self.means)) and n_done == self.n_seeds
+        return self.means != [] and all(map(math.isfinite, self.means)) and self.n_done == self.n_seeds
 
     def rank(self, sign: int) -> tuple[bool, float]:
         """The lower, the better: whole points by the mean of the first objective times its `sign`, then the others."""
-        return not self.is_whole, sign * self.means[0] if self.means and math.isfinite(self.means[0]) else math.inf
+        if self.means == [] or not math.isfinite(self.means[0]):
+            return not self.is_whole, math.inf
+        return not self.is_whole, sign * self.means[0]
 
 
 def current(rows: list[Row]) -> list[Row]:
-    """The rows that count: not those that are made again."""
+    """The rows that count: not those that are retried."""
     return [row for row in rows if row.replaced_by is None]
 
 
 def points(rows: list[Row], objectives: list[str], signs: list[int], n_seeds: int) -> list[Point]:
-    """The points of a sweep, the best first (by the first objective); those without a result last.
+    """The points of a sweep, the best first (by the first objective), those without a result last.
 
     `signs` are those of `Ledger.signs`.
     """
@@ -58,70 +64,84 @@ def points(rows: list[Row], objectives: list[str], signs: list[int], n_seeds: in
         by_point.setdefault(row.point, []).append(row)
     found = []
     for members in by_point.values():
+        overrides: list[str] = []
+        for row in members:
+            overrides = overrides or row.overrides
         done = [row for row in members if row.state == "done"]
-        values = [[row.metrics[name] for row in done] for name in objectives]
-        means = [statistics.mean(v) for v in values] if done else []
-        spreads = [_spread(v) for v in values] if done else []
-        overrides = next((row.overrides for row in members if row.overrides), [])
+        means: list[float] = []
+        spreads: list[float | None] = []
+        for name in objectives if done else ():
+            values = [row.metrics[name] for row in done]
+            has_spread = len(values) > 1 and all(map(math.isfinite, values))
+            means.append(statistics.mean(values))
+            spreads.append(statistics.stdev(values) if has_spread else None)
         found.append(Point(overrides, members, n_seeds, means, spreads))
     return sorted(found, key=lambda point: point.rank(signs[0]))
 
 
-def _spread(values: list[float]) -> float | None:
-    """Their standard deviation; None of one, or where there is none."""
-    return statistics.stdev(values) if len(values) > 1 and all(map(math.isfinite, values)) else None
-
-
 def best_points(rows: list[Row], objectives: list[str], signs: list[int], n_seeds: int) -> list[Point]:
-    """Those that no other is better than in every objective: of one objective the best one."""
+    """The best point; of several objectives all points that no other beats."""
     whole = [point for point in points(rows, objectives, signs, n_seeds) if point.is_whole]
+    if len(objectives) == 1:
+        return whole[:1]
+    return [point for point in whole if not any(_beats(other, point, signs) for other in whole)]
 
-    def is_beaten(point: Point) -> bool:
-        for other in whole:
-            leads = [s * (mine - its) for s, mine, its in zip(signs, point.means, other.means, strict=True)]
-            if min(leads) >= 0 and max(leads) > 0:
-                return True
-        return False
 
-    front = [point for point in whole if not is_beaten(point)]
-    return front[:1] if len(objectives) == 1 else front
+def _beats(one: Point, other: Point, signs: list[int]) -> bool:
+    """Is a point better than another in some objective, and worse in none?"""
+    for sign, mean, its_mean in zip(signs, one.means, other.means, strict=True):
+        if sign * mean > sign * its_mean:
+            return False
+    return one.means != other.means
 
 
 def opening(ledger: Ledger) -> str:
+    """The first line of a sweep that has trials to make."""
     rows = current(ledger.rows())
     planned = sum(row.state == "planned" for row in rows)
     rest = "" if planned == len(rows) else f", {planned} of them still to be made"
-    return f"{ledger.folder}: {len(rows)} trial{'s' if len(rows) != 1 else ''}{rest}"
+    return f"{ledger.folder}: {_trials(rows)}{rest}"
+
+
+def _trials(rows: list[Row]) -> str:
+    return "1 trial" if len(rows) == 1 else f"{len(rows)} trials"
 
 
 def begins(row: Row, ledger: Ledger) -> str:
+    """The line at the beginning of a trial."""
     run = ledger.run_of(row)
     is_resumed = run is not None and (run / "checkpoints").is_dir()
     return f"trial {row.number}: {row.name}{' (resumed)' if is_resumed else ''}"
 
 
 def ends(row: Row, rows: list[Row]) -> str:
-    rows = current(rows)
-    result = row.error or ", ".join(f"{k} {row.metrics[k]:.4f}" for k in ("val/loss",) if k in row.metrics)
+    """The line at the end of a trial, of all `rows` of the ledger."""
     if row.state == "planned":
         return f"trial {row.number}: stopped, to be resumed"
-    left = [r for r in rows if r.state in ("planned", "running")]
-    time_left = f", {len(left)} left{_about(rows)}" if left else ""
+    result = row.error or ""
+    if not result and "val/loss" in row.metrics:
+        result = f"val/loss {row.metrics['val/loss']:.4f}"
+    left = sum(other.state in ("planned", "running") for other in current(rows))
+    time_left = f", {left} left{_time_left(current(rows))}" if left else ""
     return f"trial {row.number}: {row.state} in {row.seconds:.0f} s: {result}{time_left}"
 
 
-def _about(rows: list[Row]) -> str:
-    """How long the rest will take, by how long the others took; nothing if that cannot be told."""
+def _time_left(rows: list[Row]) -> str:
+    """How long the rest will take, judged by the trials that are done; nothing if that cannot be told."""
     took = [row.seconds for row in rows if row.state == "done"]
     left = [row for row in rows if row.state in ("planned", "running")]
     if not took or not left:
         return ""
-    workers = max(len({row.worker for row in left if row.is_alive}), 1)
-    seconds = sum(max(statistics.mean(took) - row.seconds, 0.0) for row in left) / workers
+    workers = {row.worker for row in left if row.is_alive}
+    seconds = 0.0
+    for row in left:
+        seconds += max(statistics.mean(took) - row.seconds, 0.0)
+    seconds /= max(len(workers), 1)
     return f", about {seconds / 60:.0f} min" if seconds >= 90 else f", about {seconds:.0f} s"
 
 
 def whereabouts(ledger: Ledger) -> str:
+    """How far a sweep is that has been stopped, and how it is resumed."""
     rows = current(ledger.rows())
     done = sum(row.state in ("done", "pruned") for row in rows)
     return f"{done} of {len(rows)} trials are done; resume with: {resuming(ledger, 'resume')}"
@@ -130,75 +150,85 @@ def whereabouts(ledger: Ledger) -> str:
 def resuming(ledger: Ledger, action: str) -> str:
     """The command that resumes a sweep, or retries what failed, with what only a command may name."""
     record = ledger.record
-    storage = [named_storage(record.storage)] if record.storage else []
-    return command("sweep", action, named("folder", str(ledger.folder)), *storage, config_dir=record.config_dir)
+    words = [named("folder", str(ledger.folder))]
+    if record.storage:
+        words.append(named_storage(record.storage))
+    return command("sweep", action, *words, config_dir=record.config_dir)
 
 
 def as_data(ledger: Ledger) -> dict[str, Any]:
     """All that `status` knows, for JSON."""
-    rows, objectives = ledger.rows(), ledger.record.settings["objectives"]
+    rows, objectives = ledger.rows(), ledger.record.objectives
     ranked = best_points(rows, objectives, ledger.signs(), len(ledger.record.seeds))
     return {
         "folder": str(ledger.folder),
         "objectives": objectives,
-        "trials": [{**vars(row), "step": step_of(ledger, row)} for row in rows],
+        "trials": [{**row.model_dump(), "step": step_of(ledger, row)} for row in rows],
         "best": [{"overrides": p.overrides, "means": p.means, "spreads": p.spreads} for p in ranked],
     }
 
 
 def show(ledger: Ledger, *, best_only: bool = False) -> None:
     """Print the table of trials, how far the sweep is, and its best point."""
-    console = SafeConsole(width=None if sys.stdout.isatty() else 140)
-    rows, objectives, n_seeds = ledger.rows(), ledger.record.settings["objectives"], len(ledger.record.seeds)
+    rows, objectives, n_seeds = ledger.rows(), ledger.record.objectives, len(ledger.record.seeds)
     signs = ledger.signs()
     if not best_only:
+        console = SafeConsole(width=None if sys.stdout.isatty() else 140)  # rich takes 80 for a file
         console.print(_table(ledger, current(rows), objectives))
         if n_seeds > 1:
             console.print(_point_table(points(rows, objectives, signs, n_seeds), objectives))
-        say(_progress(current(rows)))
+        counts = Counter(row.state for row in current(rows))
+        states = [f"{counts[state]} {state}" for state in (*STATES.values(), "refused") if counts[state]]
+        say(f"{_trials(current(rows))}: {', '.join(states)}{_time_left(current(rows))}")
     for point in best_points(rows, objectives, signs, n_seeds):
-        result = ", ".join(
-            f"{name} {mean:.4f}" + (f" +- {spread:.4f} over {n_seeds} seeds" if spread is not None else "")
-            for name, mean, spread in zip(objectives, point.means, point.spreads, strict=True)
-        )
-        say(f"best: {result}\n  {again(ledger, point)}")
-
-
-def again(ledger: Ledger, point: Point) -> str:
-    """The command that trains a point again."""
-    words = trial_overrides(ledger.record, point.overrides, point.rows[0].seed)
-    return command("train", *words, config_dir=ledger.record.config_dir)
+        results = []
+        for name, mean, spread in zip(objectives, point.means, point.spreads, strict=True):
+            over_seeds = "" if spread is None else f" +- {spread:.4f} over {n_seeds} seeds"
+            results.append(f"{name} {mean:.4f}{over_seeds}")
+        words = trial_overrides(ledger.record, point.overrides, point.rows[0].seed)
+        say(f"best: {', '.join(results)}\n  {command('train', *words, config_dir=ledger.record.config_dir)}")
 
 
 def _table(ledger: Ledger, rows: list[Row], objectives: list[str]) -> Table:
+    """The trials."""
     table = Table(box=box.SIMPLE_HEAD)
     for column in ("trial", "overrides", "seed", "state", "step", *objectives, "time", "what was wrong"):
         table.add_column(column, overflow="fold", justify="right" if column in ("trial", "step", "time") else "left")
     for row in rows:
-        values = [f"{row.metrics[name]:.4f}" if name in row.metrics else "" for name in objectives]
-        state = "running" if row.is_alive else "its worker died" if row.state == "running" else row.state
-        step, time = step_of(ledger, row), f"{row.seconds:.0f} s" if row.seconds else ""
-        name = " ".join(row.overrides)
-        table.add_row(str(row.number), name, str(row.seed), state, str(step or ""), *values, time, row.error or "")
+        state = row.state
+        if state == "running" and not row.is_alive:
+            state = "its worker died"
+        table.add_row(
+            str(row.number),
+            " ".join(row.overrides),
+            str(row.seed),
+            state,
+            str(step_of(ledger, row) or ""),
+            *_cells(row.metrics.get(name) for name in objectives),
+            f"{row.seconds:.0f} s" if row.seconds else "",
+            row.error or "",
+        )
     return table
 
 
 def _point_table(ranked: list[Point], objectives: list[str]) -> Table:
+    """The points, where they are repeated with several seeds."""
     table = Table(box=box.SIMPLE_HEAD)
-    for column in ("point", "seeds", *(f"{name} {what}" for name in objectives for what in ("mean", "spread"))):
+    columns = ["point", "seeds"]
+    for name in objectives:
+        columns += [f"{name} mean", f"{name} spread"]
+    for column in columns:
         table.add_column(column, overflow="fold")
     for point in ranked:
-        done = sum(row.state == "done" for row in point.rows)
-        numbers = zip(point.means, point.spreads, strict=True)
-        cells = ["" if value is None else f"{value:.4f}" for pair in numbers for value in pair]
-        table.add_row(" ".join(point.overrides), f"{done} of {point.n_seeds}", *cells)
+        values: list[float | None] = []
+        for pair in zip(point.means, point.spreads, strict=True):
+            values += pair
+        table.add_row(" ".join(point.overrides), f"{point.n_done} of {point.n_seeds}", *_cells(values))
     return table
 
 
-def _progress(rows: list[Row]) -> str:
-    counts = Counter(row.state for row in rows)
-    told = ", ".join(f"{counts[state]} {state}" for state in (*STATES.values(), "refused") if counts[state])
-    return f"{len(rows)} trial{'s' if len(rows) > 1 else ''}: {told}{_about(rows)}"
+def _cells(values: Iterable[float | None]) -> list[str]:
+    return ["" if value is None else f"{value:.4f}" for value in values]
 
 
 def step_of(ledger: Ledger, row: Row) -> int | None:
@@ -207,7 +237,8 @@ def step_of(ledger: Ledger, row: Row) -> int | None:
     Raises:
         ConfigError: what it has logged is not what firstlight writes.
     """
-    if (run := ledger.run_of(row)) is None:
+    run = ledger.run_of(row)
+    if run is None:
         return None
     try:
         logged = read_rows(run / FILE_NAME)

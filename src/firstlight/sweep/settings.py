@@ -8,13 +8,12 @@ from omegaconf import DictConfig, ListConfig
 from pydantic import Field
 
 from firstlight.compose.compose import compose_config
+from firstlight.compose.grammar import MOST_TRIALS
 from firstlight.config import FinitePositive, NonEmpty, Seed
 from firstlight.errors import ConfigError
 from firstlight.metrics.base import Direction
 from firstlight.metrics.measured import check_name, columns, metrics_of
 
-MOST_TRIALS = 1000
-"""Of a sweep: each is composed and checked before the first begins."""
 COSTS: dict[str, Direction] = {"seconds": "min", "tokens": "min"}
 """Objectives beside the metrics: what a trial has cost."""
 Count = Annotated[int, Field(ge=1, le=MOST_TRIALS)]
@@ -47,31 +46,34 @@ class Settings:
 def directions_of(objectives: Iterable[str], config: dict[str, Any]) -> list[Direction]:
     """Which values of each objective are the better ones, for trials of this config.
 
-    They are its metrics, at the end of a trial or (`best/val/...`) at its best checkpoint, and what it cost.
+    Objectives are its metrics, at the end of a trial or (`best/val/...`) at its best checkpoint, and what it cost.
 
     Raises:
         ConfigError: such a trial has no such metric.
     """
-    at_end: dict[str, Direction] = {column: metric.direction for column, metric in columns(metrics_of(config)).items()}
-    at_best: dict[str, Direction] = {
-        f"best/{column}": direction for column, direction in at_end.items() if column.startswith("val/")
-    }
-    known = at_end | at_best | COSTS
+    known: dict[str, Direction] = {}
+    for column, metric in columns(metrics_of(config)).items():
+        known[column] = metric.direction
+        if column.startswith("val/"):
+            known[f"best/{column}"] = metric.direction
+    known |= COSTS
     for name in objectives:
         check_name("sweep.objectives", name, known)
     return [known[name] for name in objectives]
 
 
-def conditional_keys(rules: list[str]) -> list[str]:
-    """The keys that the rules "KEY if OTHER=VALUE" are about."""
-    return [rule.partition(" if ")[0].strip() for rule in rules]
+def conditional_key(rule: str) -> str:
+    """The key that a rule "KEY if OTHER=VALUE" is about."""
+    return rule.partition(" if ")[0].strip()
 
 
 def only_in_some(overrides: list[str], config_dir: str | None) -> list[str]:
     """The keys that `sweep.only_if` sets only where another has a value, and that other trials may not have."""
-    of_the_sweep = [o for o in overrides if o.startswith(("sweep=", "sweep."))]
+    of_the_sweep = [word for word in overrides if word.startswith(("sweep=", "sweep."))]
     if not of_the_sweep:
         return []
     section = compose_config("train", of_the_sweep, config_dir).sweep
     rules = section.get("only_if") if isinstance(section, DictConfig) else None
-    return conditional_keys([str(rule) for rule in rules]) if isinstance(rules, ListConfig) else []
+    if not isinstance(rules, ListConfig):  # whatever it is, is refused later
+        return []
+    return [conditional_key(str(rule)) for rule in rules]

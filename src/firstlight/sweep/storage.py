@@ -1,6 +1,7 @@
 """Where a ledger is kept: `sweep.db` and its backup in the folder of the sweep, or a database elsewhere.
 
-A database elsewhere is only opened if the user's own command names it: `sweep.yaml` may be somebody else's.
+A database elsewhere is only opened if the user's own command names it: `sweep.yaml` may be somebody else's. So may
+`sweep.db`, and SQLite is given nothing that would make it touch other files.
 """
 
 import os
@@ -9,12 +10,13 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import optuna
+from filelock import Timeout
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
@@ -33,18 +35,18 @@ DATABASE, LOCK = "sweep.db", ".sweep.lock"
 TOLD = "FIRSTLIGHT_SWEEP_STORAGE"
 """Environment variable: the storage that the user's own command names, for the processes of its trials."""
 OF_SEVERAL = bytes.fromhex("d9d505f920a163d7")
-"""The last bytes of a journal of a transaction over several databases."""
+"""The last bytes of the journal of a transaction over several databases."""
 BESIDE = ("-journal", "-wal", "-shm")
 """What SQLite adds to the name of a database for the files that belong to it."""
 PATIENCE = 30.0
-"""Seconds that a database may be locked by others."""
+"""Seconds to wait for a database, or its lock, that another process holds."""
 
 
 def storage_url(folder: Path, storage: str | None) -> str:
-    """Where Optuna finds the study; references to the environment, as for a password, are followed.
+    """The address at which Optuna finds the study. References to the environment, as for a password, are resolved.
 
     Raises:
-        ConfigError: one leads nowhere.
+        ConfigError: the environment has no such variable.
     """
     if storage is None:
         return address_of(folder / DATABASE)
@@ -54,8 +56,14 @@ def storage_url(folder: Path, storage: str | None) -> str:
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0].rpartition("interpolation: ")[2]
         raise ConfigError(f"sweep.storage ({storage}): {reason}") from None
-    hidden_password(url)
+    hide_password(url)
     return url
+
+
+def hide_password(url: str) -> None:
+    """Keep the password of a database out of messages."""
+    if "@" in url:
+        hide(url.rpartition("@")[0].rpartition("//")[2], "...")
 
 
 def check_told(folder: Path, storage: str | None, told: str | None) -> None:
@@ -64,7 +72,7 @@ def check_told(folder: Path, storage: str | None, told: str | None) -> None:
     Nothing of it is looked up or connected to before.
 
     Raises:
-        ConfigError: it does not.
+        ConfigError: the command does not name it.
     """
     if storage is not None and storage != told:
         raise ConfigError(
@@ -76,30 +84,94 @@ def check_told(folder: Path, storage: str | None, told: str | None) -> None:
 def named_storage(storage: str) -> str:
     """The override with which a command names the storage of a record, ready for Hydra's grammar.
 
-    References in it to the environment stay what they are: it is compared with the record as it is typed.
+    References in it to the environment are not resolved: it is compared with the record as it is typed.
     """
     return ready(f"storage={storage}")
+
+
+@contextmanager
+def ledger_locked(folder: Path) -> Iterator[None]:
+    """Within the block this is the only process, of all on this file system, that changes the ledger in `folder`.
+
+    Raises:
+        RunError: another process holds the lock for too long, or it cannot be written.
+    """
+    lock = folder / LOCK
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(lock, timeout=PATIENCE))
+        except Timeout:
+            raise RunError(f"{lock}: another process has held it for {PATIENCE:.0f} s") from None
+        except OSError as error:
+            raise RunError(f"{lock}: cannot be written ({error.strerror})") from None
+        yield
 
 
 def backup_of(file: Path) -> Path:
     return file.with_name(f"{file.name}.backup")
 
 
+def address_of(file: Path) -> str:
+    return f"sqlite:///{file.absolute()}"
+
+
+def open_storage(folder: Path, storage: str | None) -> RDBStorage:
+    """Optuna's storage in `folder`, or in the database `storage`.
+
+    Raises:
+        ConfigError: the database needs a driver, or its tables are those of another version of Optuna.
+    """
+    if storage is None:
+        return open_file(folder / DATABASE)
+    url = storage_url(folder, storage)
+    if url.startswith("sqlite"):
+        options: dict[str, Any] = {"connect_args": {"timeout": PATIENCE}}
+    else:
+        options = {"pool_pre_ping": True}  # a server closes connections that are idle for long
+    try:
+        return _of_optuna(url, url.replace("{", "{{").replace("}", "}}"), options)  # Optuna formats it
+    except ImportError as error:
+        raise ConfigError(
+            f"sweep.storage: {url.partition(':')[0]} needs a driver (pip install 'firstlight[postgresql]'; "
+            f"{one_line(error.__cause__ or error)})"
+        ) from None
+
+
 def open_file(file: Path) -> RDBStorage:
-    """Optuna's storage in the SQLite database `file`, which is made if it is not there."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    """Optuna's storage in the SQLite database `file`, which is created if it does not exist."""
     for part in _parts(file):
         separate(part)
     connect = partial(_connected, file, "rwc", timeout=PATIENCE)
+    # Of the address SQLAlchemy only takes the kind of the database: `creator` opens it.
     return _of_optuna(address_of(file), f"sqlite:///{DATABASE}", {"creator": connect})
 
 
+def open_copy(file: Path) -> RDBStorage:
+    """Optuna's storage in a copy in memory of the ledger `file`, or of its backup: nothing is written beside them.
+
+    Raises:
+        ConfigError: neither is whole.
+        RunError: it cannot be read now.
+    """
+    problem = damage(file, read_only=True)
+    if problem is not None:
+        if damage(backup_of(file), read_only=True) is not None:
+            raise _lost(file, problem)
+        note(f"{file}: {problem}: showing its backup, of the last trial that changed")
+        file = backup_of(file)
+    with explained(str(file)):
+        # One connection for all sessions: every other would be another copy.
+        options = {"creator": partial(_read, file), "poolclass": StaticPool}
+        return _of_optuna(address_of(file), f"sqlite:///{DATABASE}", options)
+
+
 def _of_optuna(address: str, url: str, engine_kwargs: dict[str, Any]) -> RDBStorage:
-    """Optuna's storage; `address` is what other programs know it by.
+    """Optuna's storage; `address` is how other programs know it.
 
     Raises:
         ConfigError: its tables are those of another version of Optuna.
     """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         return RDBStorage(url, engine_kwargs=engine_kwargs)
     except RuntimeError as error:
@@ -113,20 +185,15 @@ def _of_optuna(address: str, url: str, engine_kwargs: dict[str, Any]) -> RDBStor
         ) from None
 
 
-def address_of(file: Path) -> str:
-    """The database `file` for Optuna."""
-    return f"sqlite:///{file.absolute()}"
-
-
 def close(storage: RDBStorage) -> None:
-    """Let go of a database."""
+    """Close all connections to a database."""
     storage.remove_session()
     storage.engine.dispose()
 
 
 @contextmanager
 def appearing(file: Path) -> Iterator[Path]:
-    """Where the block makes a database and closes it, which then takes the place of `file`: whole, or not at all.
+    """The path at which the block makes a database and closes it; it then takes the place of `file`: whole, or never.
 
     What a process that was killed has left there is removed first: its journal would be played back into the new one.
     """
@@ -135,7 +202,7 @@ def appearing(file: Path) -> Iterator[Path]:
         for part in _parts(temporary):
             part.unlink(missing_ok=True)
         yield temporary
-        for part in _parts(file)[1:]:  # of what stood in its place
+        for part in _parts(file)[1:]:  # of the database that `file` was
             part.unlink(missing_ok=True)
         temporary.replace(file)
         sync_folder(file.parent)
@@ -152,55 +219,15 @@ def _parts(file: Path) -> list[Path]:
 
 def files_of(file: Path) -> set[str]:
     """The names that making, changing and backing up the database `file` leaves, or may leave when it is killed."""
-    earlier = file.with_name(f"{file.name}.tmp")  # as earlier versions made it
-    databases = [file, temporary_of(file), temporary_of(backup_of(file)), earlier]
+    of_earlier_versions = file.with_name(f"{file.name}.tmp")
     names = {LOCK}
-    for database in databases:
+    for database in (file, temporary_of(file), temporary_of(backup_of(file)), of_earlier_versions):
         names.update(part.name for part in _parts(database))
     return names
 
 
-def open_storage(folder: Path, storage: str | None) -> RDBStorage:
-    """Optuna's storage in `folder`, or in the database `storage`.
-
-    Raises:
-        ConfigError: it needs a driver.
-    """
-    if storage is None:
-        return open_file(folder / DATABASE)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    url = storage_url(folder, storage)
-    options = {"connect_args": {"timeout": PATIENCE}} if url.startswith("sqlite") else {"pool_pre_ping": True}
-    try:
-        return _of_optuna(url, url.replace("{", "{{").replace("}", "}}"), options)  # Optuna formats it
-    except ImportError as error:
-        raise ConfigError(
-            f"sweep.storage: {url.partition(':')[0]} needs a driver (pip install 'firstlight[postgresql]'; "
-            f"{one_line(error.__cause__ or error)})"
-        ) from None
-
-
-def open_copy(file: Path) -> RDBStorage:
-    """Optuna's storage in a copy of the ledger `file` in memory, or of its backup: nothing is written beside them.
-
-    Raises:
-        ConfigError: neither is whole.
-        RunError: it cannot be read now.
-    """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    problem = damage(file, read_only=True)
-    if problem is not None:
-        if damage(backup_of(file), read_only=True) is not None:
-            raise ConfigError(f"{file}: {problem}, and so is its backup; the runs beside it are untouched")
-        note(f"{file}: {problem}: showing its backup, of the last trial that changed")
-        file = backup_of(file)
-    with explained(str(file)):
-        copy = partial(_read, file)
-        return _of_optuna(address_of(file), f"sqlite:///{DATABASE}", {"creator": copy, "poolclass": StaticPool})
-
-
 def _read(file: Path) -> sqlite3.Connection:
-    """A copy of a database in memory, made without writing: not even what a killed process left is put right in place.
+    """A copy of a database in memory. Nothing is written for it, even where a killed process has left a journal.
 
     Raises:
         sqlite3.Error: it is damaged, or locked.
@@ -208,14 +235,16 @@ def _read(file: Path) -> sqlite3.Connection:
     """
     _check_journal(file)  # before it is copied
     memory = sqlite3.connect(":memory:", check_same_thread=False)
-    try:
-        if _has_journal(file):
+    with file.open("rb") as stream:
+        has_write_ahead_log = stream.read(20)[18:] != b"\1\1"  # beside such a one SQLite makes files even to read it
+    if not has_write_ahead_log:
+        try:
             with closing(_connected(file, "ro")) as source:
                 _copy(source, memory)
             return memory
-    except sqlite3.OperationalError as error:
-        if "readonly" not in str(error):  # it is to be put right first: a process was killed
-            raise
+        except sqlite3.OperationalError as error:
+            if "readonly" not in str(error):  # a killed process has left a journal, which is to be played back first
+                raise
     with tempfile.TemporaryDirectory(prefix="firstlight_") as place:
         copy = Path(place, DATABASE)
         for ending in ("", *BESIDE):
@@ -224,12 +253,6 @@ def _read(file: Path) -> sqlite3.Connection:
         with closing(_connected(copy, "rw")) as source:
             _copy(source, memory)
     return memory
-
-
-def _has_journal(file: Path) -> bool:
-    """Is it a database of the usual kind? Beside one with a write-ahead log SQLite makes files even to read it."""
-    with file.open("rb") as stream:
-        return stream.read(20)[18:] == b"\1\1"
 
 
 def _copy(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
@@ -244,13 +267,14 @@ def _copy(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
 
 
 def _connected(file: Path, mode: str, timeout: float = PATIENCE / 6) -> sqlite3.Connection:
-    """The one way to a database: `mode` is ro, rw, or rwc, which makes one that is not there.
+    """The one way to a database: `mode` is ro, rw, or rwc, which creates one that does not exist.
 
     Raises:
         sqlite3.DatabaseError: its journal is not one that firstlight leaves.
     """
     _check_journal(file)
     url = f"{file.absolute().as_uri()}?mode={mode}"  # in which ? and % of the path are escaped
+    # SQLAlchemy hands a connection to other threads than the one that opened it, one at a time.
     return sqlite3.connect(url, uri=True, timeout=timeout, check_same_thread=False)
 
 
@@ -268,17 +292,16 @@ def _check_journal(file: Path) -> None:
 
 
 def check_exists(url: str) -> None:
-    """Refuse to make a database where a ledger was to be.
+    """Refuse to create a database where a ledger should be.
 
     Raises:
-        ConfigError: `url` is a file's that is not there, or no address of a database.
+        ConfigError: `url` is that of a file that does not exist, or not the address of a database.
     """
     try:
         address = make_url(url)
     except ArgumentError as error:
         raise ConfigError(f"storage ({shorten(url)}): {one_line(error)}") from None
-    name = address.database
-    if address.drivername.startswith("sqlite") and (name is None or not Path(name).is_file()):
+    if address.drivername.startswith("sqlite") and not Path(address.database or "").is_file():
         raise ConfigError(f"storage ({shorten(url)}): there is no such file")
 
 
@@ -296,20 +319,21 @@ def back_up(file: Path) -> None:
 
 
 def restore(file: Path) -> None:
-    """Put the backup in the place of a ledger that is damaged or gone.
+    """If a ledger is damaged or gone, put its backup in its place.
 
     Raises:
         ConfigError: neither is whole.
+        RunError: another process has held the ledger for too long.
     """
     if damage(file) is None:
         return
-    with locked(file.with_name(LOCK), timeout=PATIENCE):
+    with ledger_locked(file.parent):
         problem = damage(file)
-        if problem is None:  # another process has done it
+        if problem is None:  # another process has restored it
             return
         backup = backup_of(file)
         if damage(backup) is not None:
-            raise ConfigError(f"{file}: {problem}, and so is its backup; the runs beside it are untouched")
+            raise _lost(file, problem)
         for part in _parts(file):
             if part.exists():
                 part.replace(part.with_name(f"{part.name}.damaged"))
@@ -318,18 +342,16 @@ def restore(file: Path) -> None:
     note(f"{file}: {problem}: using its backup, of the last trial that changed")
 
 
-def _writable(file: Path) -> sqlite3.Connection:
-    """A connection that puts right what a killed process left half done."""
-    return _connected(file, "rw")
+def _lost(file: Path, problem: str) -> ConfigError:
+    return ConfigError(f"{file}: {problem}, and so is its backup; the runs beside it are untouched")
 
 
 def damage(file: Path, *, read_only: bool = False) -> str | None:
     """What is wrong with a ledger; None if nothing. With `read_only` nothing is written beside it."""
-    connect = _read if read_only else _writable
     if not file.is_file():
         return "is gone"
     try:
-        with closing(connect(file)) as database:
+        with closing(_read(file) if read_only else _connected(file, "rw")) as database:
             # Before anything else is asked: a view in the place of a table may never end, a trigger do anything.
             query = "SELECT count(*) FROM sqlite_master WHERE type NOT IN ('table', 'index')"
             [(n_others,)] = database.execute(query).fetchall()
@@ -338,7 +360,7 @@ def damage(file: Path, *, read_only: bool = False) -> str | None:
             [(result,)] = database.execute("PRAGMA quick_check(1)").fetchall()
             database.execute("SELECT count(*) FROM trials").fetchall()
     except sqlite3.OperationalError as error:
-        # if it is locked, or may not be opened, whoever opens it next waits, or says so
+        # If it is locked, or may not be opened, whoever opens it next waits, or says so.
         return f"is damaged ({one_line(error)})" if "no such table" in str(error) else None
     except (sqlite3.DatabaseError, ValueError) as error:
         return f"is damaged ({one_line(error)})"
@@ -350,17 +372,10 @@ def explained(url: str) -> Iterator[None]:
     """Say in one line what a database refuses.
 
     Raises:
-        RunError: it does.
+        RunError: it refuses something.
     """
     try:
         yield
     except (StorageInternalError, SQLAlchemyError, sqlite3.Error, UpdateFinishedTrialError, OSError) as error:
-        cause = error.__cause__ or error
-        reason = one_line(cause).partition(" [SQL:")[0]
+        reason = one_line(error.__cause__ or error).partition(" [SQL:")[0]
         raise RunError(f"the ledger of the sweep ({shorten(url)}) cannot be used: {reason}") from error
-
-
-def hidden_password(url: str | None) -> None:
-    """Keep the password of a database out of messages."""
-    if url and "@" in url:
-        hide(url.rpartition("@")[0].rpartition("//")[2], "...")

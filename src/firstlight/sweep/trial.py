@@ -1,4 +1,4 @@
-"""One trial: a run in a process of its own, watched until it ends, and what it came to written into the ledger."""
+"""One trial: a run in a process of its own, watched until it ends, and its result written into the ledger."""
 
 import math
 import os
@@ -6,8 +6,7 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import closing
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -26,113 +25,60 @@ from firstlight.processes import SWEEP, TRIAL, given_environment
 from firstlight.runs.run_folder import BEGUN_IN, CONFIG, LOCK, is_unfinished_start
 from firstlight.sweep.ledger import Ledger, Row
 from firstlight.sweep.record import Record, settings_of_record, trial_overrides
-from firstlight.training.process import start_process, start_server
+from firstlight.training.process import run_command, start_process, start_server
 from firstlight.training.stopping import StopSignals
 
-Train = Callable[[list[str]], int]
-"""`firstlight train` with these words, in the process it is called in; its exit code."""
 PRELOADED = ("firstlight.cli", "firstlight.compose.compose", "firstlight.commands.train", "firstlight.sweep.pruning")
 LONGEST_ERROR = 1000
-"""Characters of what is kept of a trial's error: all that firstlight says, and nearly all that libraries do."""
+"""Characters that are kept of a trial's error: all that firstlight says, and nearly all that libraries do."""
 GRACE = 60.0
 """Seconds that a trial which was asked to stop has for its step and its checkpoint."""
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How a trial has ended: the ledger's word for it; `signal` if the sweep was asked to stop, too."""
+def make_trial(sweep: Path, number: int) -> int:
+    """Train the row `number`, which this process has taken, or resume its run.
 
-    state: str
-    signal: int = 0
-
-
-def make_trial(sweep: Path, number: int, train: Train) -> Ended:
-    """Train the row `number`, which this process has taken; or resume its run where it was ended.
-
-    `train` is called in a process of its own.
+    Returns the signal that has asked the sweep to stop; 0 if none has.
 
     Raises:
         RunError: the ledger, or the folder of the trial, cannot be used; the row is free for others then.
     """
-    ledger = Ledger.open(sweep)
-    try:
-        with ledger.alive(number):
-            return _made(ledger, ledger.row(number), train)
-    finally:
-        ledger.close()
+    with closing(Ledger.open(sweep)) as ledger, ledger.alive(number):
+        row = ledger.row(number)
+        try:
+            return _made(ledger, row)
+        finally:
+            left = ledger.row(number)
+            if left.state == "running" and left.worker == row.worker:
+                ledger.free(number)
 
 
-def _made(ledger: Ledger, row: Row, train: Train) -> Ended:
-    folder, log = ledger.run_of(row), ledger.log_of(row)
-    assert folder is not None
-    timeout = settings_of_record(ledger.record).timeout
-    is_over = False
-    try:
-        make_way(folder, is_resumable=build(ledger.record.config["order"], "order").resumable)
-        _make_folder_of(log)
-        start, began = log.stat().st_size if log.exists() else 0, time.perf_counter()
-        with StopSignals() as signals:
-            exit_code, is_late = _run(_started(ledger, row, train, log), signals, timeout)
-        seconds = row.seconds + time.perf_counter() - began
-        if signals.received and exit_code != 0:
-            ledger.note(row.number, seconds=seconds)
-            return Ended("planned", signals.received)
-        if ledger.row(row.number).worker != row.worker:  # it was silent for long, and was presumed dead
-            is_over = True
-            raise RunError(f"{folder}: another worker has taken this trial over; its result is not written down twice")
-        state = _finish(ledger, row, exit_code, seconds, _last_line(log, start), timeout if is_late else None)
-        is_over = True
-        return Ended(state, signals.received)
-    finally:
-        if not is_over:
-            ledger.free(row.number)
-
-
-def _make_folder_of(log: Path) -> None:
+def _made(ledger: Ledger, row: Row) -> int:
+    run, log = ledger.run_of(row), ledger.log_of(row)
+    assert run is not None
+    make_way(run, is_resumable=build(ledger.record.config["order"], "order").resumable)
     try:
         log.parent.mkdir(exist_ok=True)
     except OSError as error:
         raise RunError(f"{log.parent}: cannot be made: {error.strerror}") from None
-
-
-def _run(process: BaseProcess, signals: StopSignals, timeout: float | None) -> tuple[int | None, bool]:
-    """The exit code of the process, and whether its time was over before it was done."""
-    began, told, is_late = time.perf_counter(), 0, False
-    try:
-        while not wait([process.sentinel], timeout=0.2):
-            if timeout is not None and not is_late and time.perf_counter() - began > timeout:
-                is_late = True
-                _ask(process, signal.SIGTERM)
-            if is_late and time.perf_counter() - began > (timeout or 0) + GRACE:
-                process.kill()
-            if signals.received != told:
-                told = signals.received
-                _ask(process, told)
-        process.join()
-        return process.exitcode, is_late
-    finally:  # a second Ctrl-C
-        process.kill()
-        process.join()
-
-
-def _started(ledger: Ledger, row: Row, train: Train, log: Path) -> BaseProcess:
-    start_server(PRELOADED)
-    environment = {**given_environment(), SWEEP: str(ledger.folder.absolute()), TRIAL: str(row.number)}
-    if ledger.record.working_folder is not None:
-        environment[BEGUN_IN] = ledger.record.working_folder
-    return start_process(train, arguments(ledger.record, row, ledger.folder), log=log, environment=environment)
-
-
-def arguments(record: Record, row: Row, sweep: Path) -> list[str]:
-    """The command line of a trial, after `firstlight train`, as it is typed; given again, it resumes the trial."""
-    words = [typed(word, record.config_dir) for word in trial_overrides(record, row.overrides, row.seed)]
-    place = [setting("output_dir", str(inside(sweep, row.folder).absolute())), "resume=auto"]
-    return [*words, *place, *(["--config-dir", record.config_dir] if record.config_dir else [])]
-
-
-def _ask(process: BaseProcess, signum: int) -> None:
-    if process.pid is not None and process.is_alive():
-        os.kill(process.pid, signum)
+    start = log.stat().st_size if log.exists() else 0
+    timeout = settings_of_record(ledger.record).timeout
+    began = time.perf_counter()
+    with StopSignals() as signals:
+        exit_code, is_late = _run(_started(ledger, row, log), signals, timeout)
+    seconds = row.seconds + time.perf_counter() - began
+    if signals.received and exit_code != 0:
+        ledger.note(row.number, seconds=seconds)
+        return signals.received
+    if ledger.row(row.number).worker != row.worker:  # this one was silent for long, and was presumed dead
+        raise RunError(f"{run}: another worker took over this trial; discarding this result")
+    error = None
+    if exit_code != 0 and is_late:
+        error = f"stopped after {timeout:g} s (sweep.timeout); retry resumes it"
+    elif exit_code != 0:
+        error = _reason(exit_code, _last_line(log, start))
+    _finish(ledger, row.number, run, seconds, error)
+    return signals.received
 
 
 def make_way(folder: Path, *, is_resumable: bool) -> None:
@@ -144,57 +90,101 @@ def make_way(folder: Path, *, is_resumable: bool) -> None:
         RunError: it does not let go; or the folder holds something that no run of a sweep leaves.
     """
     try:
-        if folder.exists() and not _is_ours(folder):
+        if not folder.exists():
+            return
+        is_run = folder.is_dir() and (folder / CONFIG).is_file()
+        if not is_run and not (folder.is_dir() and is_unfinished_start(folder)):
             raise RunError(f"{folder}: not a run of this sweep, and in the place of one; move it away")
-        if (folder / LOCK).exists() or (folder / CONFIG).is_file():
-            with locked(folder / LOCK, timeout=GRACE):
-                is_run, is_over = (folder / CONFIG).is_file(), (folder / WEIGHTS).is_file()
-                if is_run and not is_over and not is_resumable:  # of an order without a position
-                    shutil.rmtree(folder, ignore_errors=True)
+        if not is_run and not (folder / LOCK).exists():
+            return
+        with locked(folder / LOCK, timeout=GRACE):
+            is_run, is_finished = (folder / CONFIG).is_file(), (folder / WEIGHTS).is_file()
+            if is_run and not is_finished and not is_resumable:  # of an order without a position
+                shutil.rmtree(folder, ignore_errors=True)
     except Timeout:
         raise RunError(f"{folder}: another process is writing this run; wait for its end, or stop it") from None
     except OSError as error:
         raise RunError(f"{folder}: cannot be used: {error.strerror}") from None
 
 
-def _is_ours(folder: Path) -> bool:
-    """Is it a run, or what a run leaves that was killed while its folder was being made?"""
-    if not folder.is_dir():
-        return False
-    return (folder / CONFIG).is_file() or is_unfinished_start(folder)
+def _started(ledger: Ledger, row: Row, log: Path) -> BaseProcess:
+    """A process that trains a row."""
+    start_server(PRELOADED)
+    environment = given_environment()
+    environment[SWEEP], environment[TRIAL] = str(ledger.folder.absolute()), str(row.number)
+    if ledger.record.working_folder is not None:
+        environment[BEGUN_IN] = ledger.record.working_folder
+    words = arguments(ledger.record, row, ledger.folder)
+    return start_process(_train, words, log=log, environment=environment)
 
 
-def _finish(
-    ledger: Ledger, row: Row, exit_code: int | None, seconds: float, last_line: str, timeout: float | None
-) -> str:
-    """Write down how the trial has ended; the ledger's word for it."""
-    run = ledger.run_of(row)
-    assert run is not None
-    names = ledger.record.settings["objectives"]
-    if timeout is not None and exit_code != 0:
-        error = f"stopped after {timeout:g} s (sweep.timeout); retry resumes it"
-    elif exit_code != 0:
-        error = _reason(exit_code, last_line)
-    else:
+def _train(words: list[str]) -> int:
+    """In the process of a trial: `firstlight train` with `words`; its exit code."""
+    os.setsid()  # Ctrl-C is passed on to it by the sweep
+    return run_command(["train", *words])
+
+
+def arguments(record: Record, row: Row, sweep: Path) -> list[str]:
+    """The command line of a trial, after `firstlight train`, as it is typed; given again, it resumes the trial."""
+    overrides = trial_overrides(record, row.overrides, row.seed)
+    words = [typed(word, record.config_dir) for word in overrides]
+    folder = inside(sweep, row.folder).absolute()
+    words += [setting("output_dir", str(folder)), "resume=auto"]
+    if record.config_dir:
+        words += ["--config-dir", record.config_dir]
+    return words
+
+
+def _run(process: BaseProcess, signals: StopSignals, timeout: float | None) -> tuple[int | None, bool]:
+    """The exit code of the process, and whether its time was over before it was done."""
+    began, told, is_late = time.perf_counter(), 0, False
+    try:
+        while not wait([process.sentinel], timeout=0.2):  # signals are passed on as soon
+            late_by = 0.0 if timeout is None else time.perf_counter() - began - timeout
+            if late_by > 0 and not is_late:
+                is_late = True
+                _ask(process, signal.SIGTERM)
+            if late_by > GRACE:
+                process.kill()
+            if signals.received != told:
+                told = signals.received
+                _ask(process, told)
+        process.join()
+        return process.exitcode, is_late
+    finally:  # a second Ctrl-C
+        process.kill()
+        process.join()
+
+
+def _ask(process: BaseProcess, signum: int) -> None:
+    if process.pid is not None and process.is_alive():
+        os.kill(process.pid, signum)
+
+
+def _finish(ledger: Ledger, number: int, run: Path, seconds: float, error: str | None) -> None:
+    """Write down how a trial has ended: with an `error`, or with what its run has reached."""
+    objectives = ledger.record.objectives
+    metrics: dict[str, float] = {}
+    if error is None:
         try:
             metrics = {**metrics_of(run), "seconds": seconds}
         except ConfigError as problem:
-            metrics, error = {}, str(problem)
+            error = str(problem)
         else:
-            missing = [name for name in names if not math.isfinite(metrics.get(name, math.nan))]
-            error = f"the run has no {missing[0]} that is a number" if missing else None
-        if error is None:
-            is_pruned = "pruned_at_step" in ledger.frozen(row.number).user_attrs
-            state = TrialState.PRUNED if is_pruned else TrialState.COMPLETE
-            values = None if is_pruned else [metrics[name] for name in names]
-            ledger.finish(row.number, state, values, metrics=metrics, seconds=seconds, error=None)
-            return "pruned" if is_pruned else "done"
-    ledger.finish(row.number, TrialState.FAIL, error=error, seconds=seconds)
-    return "failed"
+            for name in reversed(objectives):
+                if not math.isfinite(metrics.get(name, math.nan)):
+                    error = f"the run has no {name} that is a number"
+    if error is not None:
+        ledger.finish(number, TrialState.FAIL, error=error, seconds=seconds)
+    elif "pruned_at_step" in ledger.frozen(number).user_attrs:
+        ledger.finish(number, TrialState.PRUNED, metrics=metrics, seconds=seconds, error=None)
+    else:
+        values = [metrics[name] for name in objectives]
+        ledger.finish(number, TrialState.COMPLETE, values, metrics=metrics, seconds=seconds, error=None)
 
 
 def metrics_of(run: Path) -> dict[str, float]:
-    """What the run in a folder came to: the metrics of its end, those of its best checkpoint, and its tokens.
+    """What a run has reached: the metrics at its end, `best/...` those of its best checkpoint, its tokens and steps.
 
     Raises:
         ConfigError: it has no checkpoint, or none that can be read.
@@ -203,12 +193,10 @@ def metrics_of(run: Path) -> dict[str, float]:
     if not saved:
         raise ConfigError("the run has left no checkpoint")
     last, best = read_manifest(saved[-1]), read_manifest(best_of(saved))
-    return {
-        **last.metrics,
-        **{f"best/{name}": value for name, value in best.metrics.items()},
-        "tokens": float(last.tokens),
-        "steps": float(last.step),
-    }
+    found = dict(last.metrics)
+    for name, value in best.metrics.items():
+        found[f"best/{name}"] = value
+    return {**found, "tokens": float(last.tokens), "steps": float(last.step)}
 
 
 def _reason(exit_code: int | None, last_line: str) -> str:
@@ -220,12 +208,16 @@ def _reason(exit_code: int | None, last_line: str) -> str:
 
 
 def _last_line(log: Path, start: int) -> str:
-    """What the process said last, of what it wrote from `start` on; its own words for a mistake, if there are any."""
+    """The last line that the process wrote from byte `start` on; if it told of a mistake, the first line of that."""
     if not log.exists():
         return ""
     with log.open("rb") as file:
         file.seek(max(start, log.stat().st_size - 20000))
         text = file.read(20000).decode("utf-8", errors="replace")
-    lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
-    told = [line.removeprefix("firstlight: ") for line in lines if line.startswith("firstlight: ")]
-    return shorten((told or lines or [""])[0 if told else -1], LONGEST_ERROR)
+    last = ""
+    for line in re.split(r"[\r\n]+", text):
+        if line.strip().startswith("firstlight: "):
+            last = line.strip().removeprefix("firstlight: ")
+            break
+        last = line.strip() or last
+    return shorten(last, LONGEST_ERROR)

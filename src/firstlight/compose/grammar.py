@@ -1,0 +1,73 @@
+"""Several values of one key, as Hydra's grammar writes them: `1,2`, `range(1,5)`, `interval(0,1)`, `tag(log, ...)`.
+
+This is the one place where they are read: for `firstlight train -m`, and for what is checked before it.
+"""
+
+from itertools import islice
+from typing import Any
+
+from hydra.core.override_parser.types import IntervalSweep, Override, Transformer
+from hydra.errors import HydraException
+
+from firstlight.errors import ConfigError, one_line
+
+MOST_TRIALS = 1000
+"""Trials of a sweep, and values of one key: each is composed before the first begins, in a third of a second."""
+TAGS = {"log", "int"}
+"""Tags of an interval: drawn on a logarithmic scale, drawn as whole numbers."""
+
+
+def interval_of(override: Override) -> IntervalSweep | None:
+    """The interval from which an override has its values drawn; None if its values can be listed.
+
+    Raises:
+        ConfigError: the interval has an unknown tag.
+    """
+    interval = override.value()
+    if not isinstance(interval, IntervalSweep):
+        return None
+    unknown = interval.tags - TAGS
+    if unknown:
+        raise ConfigError(f"{override.input_line}: there is no tag {min(unknown)}; give log or int")
+    return interval
+
+
+def values_of(override: Override) -> dict[str, Any]:
+    """The values of an override that lists several, each under the override `key=value` that gives it.
+
+    Raises:
+        ConfigError: there are none, too many, or one of them twice.
+    """
+    key, typed = override.get_key_element(), override.input_line
+    try:
+        values = list(islice(override.sweep_iterator(), MOST_TRIALS + 1))
+    except (HydraException, ValueError, AttributeError) as error:  # range(1, 5, 0)
+        raise not_values(override, error) from None
+    if not values:
+        raise ConfigError(f"{typed}: there is no value in it")
+    if len(values) > MOST_TRIALS:
+        raise ConfigError(f"{key}: a sweep has at most {MOST_TRIALS:,} trials; give fewer values")
+    found: dict[str, Any] = {}
+    for value in values:
+        text = Transformer.str(value)
+        if f"{key}={text}" in found:
+            raise ConfigError(f"{typed}: {text} is there twice; to repeat a trial with other seeds, give seeds=3")
+        found[f"{key}={text}"] = value
+    return found
+
+
+def examples_of(override: Override) -> list[str]:
+    """An override for each value of an override with several; of an interval one, for its start.
+
+    Raises:
+        ConfigError: see `interval_of` and `values_of`.
+    """
+    interval = interval_of(override)
+    if interval is None:
+        return list(values_of(override))
+    return [f"{override.get_key_element()}={interval.start}"]
+
+
+def not_values(override: Override, error: Exception) -> ConfigError:
+    """What is said of an override whose values Hydra or Optuna refuses."""
+    return ConfigError(f"{override.input_line}: these are not values to sweep over: list them ({one_line(error)})")
