@@ -86,6 +86,7 @@ class GPT2Config(Published):
                 parts = _split(read(f"h.{layer}.attn.c_attn.{kind}"))
                 for name, part in zip(_QKV, parts, strict=True):
                     weights[f"trf_blocks.{layer}.{name}.{kind}"] = part
+            # .t() leaves biases and norms, which have one axis, as they are.
             for ours, theirs in _modules(self.n_layer):
                 weights[f"{ours}.{kind}"] = own_float32(read(f"{theirs}.{kind}").t())
         if not self.tie_word_embeddings:
@@ -143,7 +144,8 @@ def to_gpt2(weights: dict[str, Tensor], *, n_layers: int) -> dict[str, Tensor]:
     for kind in ("weight", "bias"):
         for layer in range(n_layers):
             block = f"trf_blocks.{layer}"
-            zeros = torch.zeros_like(weights[f"{block}.att.out_proj.bias"])  # for biases that a model may lack
+            # A model without qkv_bias has no biases here; GPT-2 always does.
+            zeros = torch.zeros_like(weights[f"{block}.att.out_proj.bias"])
             qkv = torch.cat([weights.get(f"{block}.{name}.{kind}", zeros) for name in _QKV])  # (3C, C) or (3C,)
             state[f"transformer.h.{layer}.attn.c_attn.{kind}"] = qkv.t().contiguous()
         for ours, theirs in _modules(n_layers):

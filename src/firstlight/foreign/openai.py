@@ -1,6 +1,5 @@
 """GPT-2 as OpenAI published it (Radford et al. 2019): a TensorFlow checkpoint, hyperparameters and a vocabulary."""
 
-import hashlib
 import os
 import re
 import tempfile
@@ -116,7 +115,7 @@ def _download_file(name: str, folder: Path, urls: list[str]) -> None:
                 failures.append(f"{url} ({_status(error)})")
                 continue
             if _is_whole(file, folder):
-                _keep_checksum(folder, name, _sha256(file))
+                _keep_checksum(folder, name, pooch.file_hash(str(file)))
                 file.replace(folder / name)
                 return
             failures.append(f"{url} (another file than it should be)")
@@ -129,7 +128,7 @@ def _download_file(name: str, folder: Path, urls: list[str]) -> None:
 def _is_same(file: Path) -> bool:
     """Is the file what was downloaded? True if that is not known: an earlier version or the user put it there."""
     known = _checksums(file.parent).get(file.name)
-    return known is None or not file.is_file() or known == _sha256(file)
+    return known is None or not file.is_file() or known == pooch.file_hash(str(file))
 
 
 def _keep_checksum(folder: Path, name: str, sha256: str) -> None:
@@ -151,11 +150,6 @@ def _checksums(folder: Path) -> dict[str, str]:
 def _checksum_file(folder: Path) -> Path:
     """In the format of sha256sum, beside the folder of a model, which holds nothing but OpenAI's files."""
     return folder.with_name(f"{folder.name}.sha256")
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _status(error: requests.RequestException) -> str:
@@ -196,6 +190,7 @@ def _check_shapes(bundle: TensorBundle, config: GPT2Config) -> None:
     for name in bundle.entries:
         if match := re.match(r"model/h(\d+)/", name):
             layers.add(match[1])
+    # The loop below would not notice layers that hparams.json does not claim.
     if len(layers) != config.n_layer:
         raise ConfigError(f"{bundle.index}: has {len(layers)} layers; hparams.json says {config.n_layer}")
     for their_name, shape in config.shapes():
@@ -224,7 +219,9 @@ def _openai_name(name: str) -> str:
 
 def _read_tensor(bundle: TensorBundle, name: str) -> Tensor:
     tensor = torch.from_numpy(bundle.read(_openai_name(name)))
-    return tensor.squeeze(0) if tensor.dim() == 3 else tensor
+    if tensor.dim() == 3:  # (1, in, out)
+        return tensor.squeeze(0)
+    return tensor
 
 
 def _read_hparams(file: Path) -> GPT2Config:

@@ -171,6 +171,7 @@ def _read_block(content: bytes, start: int, size: int) -> Iterator[tuple[bytes, 
 
 def _read_header(message: bytes) -> int:
     """The number of data files."""
+    # Fields of BundleHeaderProto: 1 num_shards, 2 endianness (0 is little).
     numbers, _ = _read_message(message)
     if numbers.get(2):
         raise ValueError("written on a big-endian machine")
@@ -180,10 +181,12 @@ def _read_header(message: bytes) -> int:
 
 
 def _read_entry(name: str, message: bytes, n_shards: int) -> Entry:
+    # Fields of BundleEntryProto: 1 dtype, 2 shape, 3 shard_id, 4 offset, 5 size, 6 crc32c, 7 slices.
     numbers, parts = _read_message(message)
     if 7 in parts:
         raise ValueError(f"{name!r} is saved in slices")
     _, shape_parts = _read_message(b"".join(parts.get(2, [])))
+    # Field 2 of TensorShapeProto is a list of dimensions, whose field 1 is the size.
     shape = []
     for dim in shape_parts.get(2, [])[: MAX_RANK + 1]:
         dim_numbers, _ = _read_message(dim)
@@ -205,6 +208,7 @@ def _read_message(message: bytes) -> tuple[dict[int, int], dict[int, list[bytes]
     parts: dict[int, list[bytes]] = {}
     cursor = _Cursor(message)
     while cursor:
+        # Wire types: 0 a varint, 1 eight bytes, 2 bytes after their length, 5 four bytes.
         field, kind = divmod(cursor.varint(), 8)
         if kind == 0:
             numbers[field] = cursor.varint()
