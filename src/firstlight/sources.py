@@ -4,10 +4,11 @@ from pathlib import Path
 
 from firstlight.checkpoints.checkpoint import Checkpoint, load_plain, read_tensors
 from firstlight.checkpoints.find import CHECKPOINTS, best_of, checkpoints_of, newest_run
-from firstlight.checkpoints.manifest import MANIFEST, WEIGHTS, is_checkpoint_folder, read_manifest
+from firstlight.checkpoints.folder_io import read_model
+from firstlight.checkpoints.manifest import MANIFEST, is_checkpoint_folder, read_manifest
 from firstlight.checkpoints.model_file import read_model_file
 from firstlight.data.files import user_path
-from firstlight.errors import ConfigError, DamagedError, one_line, shorten
+from firstlight.errors import ConfigError, one_line, shorten
 from firstlight.foreign import hub, openai
 from firstlight.foreign.book import book_config, from_book, is_book_state_dict
 from firstlight.foreign.huggingface import is_huggingface_folder, read_huggingface
@@ -74,7 +75,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         ConfigError: it is not a checkpoint, or holds code (which is not run).
     """
     if is_checkpoint_folder(path):
-        return _load_folder(path)
+        return read_model(path, read_manifest(path))
     if path.is_dir():
         read = read_openai if is_openai_folder(path) else read_huggingface
         return Checkpoint(path, *read(path), step=None)
@@ -82,17 +83,6 @@ def load_checkpoint(path: Path) -> Checkpoint:
         stored = read_model_file(path)
         return Checkpoint(path, stored.weights, stored.config, stored.tokenizer, step=None)
     return _load_book(path)
-
-
-def _load_folder(folder: Path) -> Checkpoint:
-    manifest = read_manifest(folder)
-    try:
-        stored = read_model_file(folder / WEIGHTS)
-    except ConfigError as error:  # the manifest says that there was a model: if it is none any more, it is damaged
-        raise DamagedError(str(error)) from None
-    if stored.sha256 != manifest.files[WEIGHTS].sha256:
-        raise DamagedError(f"{folder}: damaged: its {WEIGHTS} is that of another checkpoint")
-    return Checkpoint(folder, stored.weights, stored.config, stored.tokenizer, manifest.step)
 
 
 def _load_book(file: Path) -> Checkpoint:

@@ -103,7 +103,7 @@ def load_weights(model: LanguageModel, checkpoint: Checkpoint, *, assign: bool =
     Raises:
         ConfigError: the weights are another model's (the first difference, and how many there are), or not finite.
     """
-    own = model.state_dict(keep_vars=True)
+    own = model.state_dict(keep_vars=True)  # parameters themselves: tied ones are the same object
     weights = with_tied_names(model, checkpoint.state_dict)
     problems = _differences(own, weights)
     if problems:

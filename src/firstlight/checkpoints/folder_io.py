@@ -1,13 +1,14 @@
 """How a checkpoint gets to disk and back: a folder that appears whole or not at all, every bit of which is checked."""
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from firstlight.checkpoints.checkpoint import load_plain
+from firstlight.checkpoints.checkpoint import Checkpoint, load_plain
 from firstlight.checkpoints.manifest import (
     MANIFEST,
     TRAINING_STATE,
@@ -18,6 +19,7 @@ from firstlight.checkpoints.manifest import (
     read_manifest,
 )
 from firstlight.checkpoints.model_file import FORMAT, read_model_file, save_model_file
+from firstlight.errors import ConfigError, DamagedError
 from firstlight.files import open_new, remove, sync, sync_folder, temporary_of
 
 RECORD = "firstlight"
@@ -26,6 +28,20 @@ OLD = "old"
 """Tag in the name of a checkpoint while it is removed."""
 MODEL_PREFIX = "model."
 """Prefix of the model's names in the state dict of its LightningModule."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Everything in a checkpoint folder, every bit of it checked."""
+
+    manifest: Manifest
+    model: Checkpoint
+    state: dict[str, Any]
+    """Lightning's checkpoint without the weights; its tensors are mapped from the file."""
+
+
+_just_read: dict[Path, Stored] = {}
+"""The folder that was read last, until Lightning asks for it: a resume reads its checkpoint once."""
 
 
 class CheckpointFolderIO(TorchCheckpointIO):
@@ -62,10 +78,41 @@ class CheckpointFolderIO(TorchCheckpointIO):
             ConfigError: it is damaged, from another version, or holds code (which is not run).
         """
         folder = Path(path)
-        check_training_state(folder, read_manifest(folder))
-        weights = read_model_file(folder / WEIGHTS).weights
-        state_dict = {f"{MODEL_PREFIX}{name}": weight for name, weight in weights.items()}
-        return load_plain(folder / TRAINING_STATE) | {"state_dict": state_dict}
+        if folder not in _just_read:
+            read_folder(folder)
+        stored = _just_read.pop(folder)
+        state_dict = {f"{MODEL_PREFIX}{name}": weight for name, weight in stored.model.state_dict.items()}
+        return stored.state | {"state_dict": state_dict}
+
+
+def read_folder(folder: Path) -> Stored:
+    """Read a checkpoint to resume from. `CheckpointFolderIO.load_checkpoint` then returns it without reading it again.
+
+    Raises:
+        DamagedError: it is damaged.
+        ConfigError: it is from another version, or holds code (which is not run).
+    """
+    _just_read.clear()
+    manifest = read_manifest(folder)
+    check_training_state(folder, manifest)
+    stored = Stored(manifest, read_model(folder, manifest), load_plain(folder / TRAINING_STATE))
+    _just_read[folder] = stored
+    return stored
+
+
+def read_model(folder: Path, manifest: Manifest) -> Checkpoint:
+    """Read the weights, the config and the tokenizer in a checkpoint folder.
+
+    Raises:
+        DamagedError: they are not what was saved.
+    """
+    try:
+        stored = read_model_file(folder / WEIGHTS)
+    except ConfigError as error:  # the manifest says that it was a model, whatever it is now
+        raise DamagedError(str(error)) from None
+    if stored.sha256 != manifest.files[WEIGHTS].sha256:
+        raise DamagedError(f"{folder}: damaged: its {WEIGHTS} is that of another checkpoint")
+    return Checkpoint(folder, stored.weights, stored.config, stored.tokenizer, manifest.step)
 
 
 def clear_unfinished(folder: Path) -> None:

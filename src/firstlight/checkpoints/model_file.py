@@ -39,6 +39,7 @@ def save_model_file(weights: dict[str, Tensor], path: Path, *, config: dict[str,
     Raises:
         OSError: it cannot be written.
     """
+    # Tied weights are one tensor with two names, which safetensors refuses to write.
     once, written = {}, set()
     for name, weight in weights.items():
         place = weight.data_ptr(), weight.shape
