@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from firstlight.foreign.gpt2 import GPT2Config
 from firstlight.foreign.huggingface import SINGLE
-from firstlight.foreign.huggingface_gpt2 import GPT2Config
 
 SIZES = {"gpt2": (12, 768), "gpt2-medium": (24, 1024), "gpt2-large": (36, 1280), "gpt2-xl": (48, 1600)}
 DTYPES = {"float32": "F32", "float16": "F16"}

@@ -71,8 +71,8 @@ DATA, INDEX = "model.ckpt.data-00000-of-00001", "model.ckpt.index"
 ATTACKS = {
     "an offset behind the file": (index({"offset": HUGE}), "cut short"),
     "an offset just behind it": (index({"offset": 20_352 - 8}), "cut short"),
-    "a size without end": (index({"size": HUGE}), "has not the size of its shape"),
-    "a shape without end": (index({"shape": (HUGE, HUGE)}), "has no shape of a tensor"),
+    "a size without end": (index({"size": HUGE}), "does not have the size of its shape"),
+    "a shape without end": (index({"shape": (HUGE, HUGE)}), "does not have the shape of a tensor"),
     "a shape that is large": (index({"shape": (10**9, 12), "size": 48 * 10**9}), "hparams.json makes it"),
     "a checksum of another": (index({"crc32c": bytes(4)}), "checksum of 'model/wte' differs"),
     "another data file": (index({"shard": 1}), "is in data file 1 of 1"),

@@ -169,4 +169,4 @@ def test_a_manifest_that_tells_of_no_training_state_is_refused(trained, refusal)
         document = json.loads((checkpoint / MANIFEST).read_bytes())
         del document["files"][TRAINING_STATE]
         (checkpoint / MANIFEST).write_bytes(resealed_manifest(document))
-    assert "checkpoint.json tells of no training_state.pt" in refusal(GO_ON)
+    assert "checkpoint.json does not mention training_state.pt" in refusal(GO_ON)

@@ -111,7 +111,7 @@ def test_other_plain_data_is_refused(tmp_path, content):
 
 def test_weights_that_somebody_else_saved_are_refused(tmp_path):
     safetensors.torch.save_file({"tok_emb.weight": torch.zeros(2, 2)}, tmp_path / "model.safetensors")
-    assert "no weights that firstlight saved" in refusal(tmp_path / "model.safetensors")
+    assert "not weights that firstlight saved" in refusal(tmp_path / "model.safetensors")
 
 
 def test_another_format_is_refused(saved, monkeypatch):

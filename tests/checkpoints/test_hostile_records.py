@@ -64,7 +64,7 @@ def test_a_spoilt_record_is_one_line(written, record, capsys):
 def test_weights_that_are_whole_numbers_are_refused(written, capsys):
     file = written(GOOD, **{"final_norm.bias": torch.zeros(12, dtype=torch.int64)})
     assert main(["generate", f"checkpoint={file}", "prompt=a", "accelerator=cpu"]) == 2
-    assert "final_norm.bias holds no floating-point numbers" in capsys.readouterr().err
+    assert "final_norm.bias does not hold floating-point numbers" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("left_out", ["pos_emb.weight", "trf_blocks"])

@@ -189,7 +189,7 @@ class Other(LanguageModel):
 
 
 def test_another_architecture_is_refused_for_hf_and_told_what_works(tokenizer, tmp_path):
-    with pytest.raises(ConfigError, match=r"^Other is no architecture that format=hf is for.*format=safetensors"):
+    with pytest.raises(ConfigError, match=r"^Other cannot be exported with format=hf.*format=safetensors"):
         export_huggingface(Other(), tokenizer, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -201,13 +201,13 @@ def test_sizes_that_the_file_does_not_have_are_refused(folder, changes, message)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (json.dumps(SIZES | {"n_head": 0}), "n_head: Input should be greater than 0"),
-        (json.dumps(SIZES | {"n_layer": -1}), "n_layer: Input should be greater than 0"),
-        (json.dumps(SIZES | {"n_embd": 48.0}), "n_embd: Input should be a valid integer"),
-        (json.dumps(SIZES | {"n_ctx": True}), "n_ctx: Input should be a valid integer"),
+        (json.dumps(SIZES | {"n_head": 0}), "n_head (0): it should be greater than 0"),
+        (json.dumps(SIZES | {"n_layer": -1}), "n_layer (-1): it should be greater than 0"),
+        (json.dumps(SIZES | {"n_embd": 48.0}), "n_embd (48.0): it should be a valid integer"),
+        (json.dumps(SIZES | {"n_ctx": True}), "n_ctx (True): it should be a valid integer"),
         (json.dumps(SIZES | {"n_head": 5}), "n_embd (48) must be divisible by n_head (5)"),
         ('{"n_vocab": 269}', "n_ctx: Field required"),
-        ("[]", "Input should be an object"),
+        ("[]", "it should be an object"),
         ("", "Invalid JSON"),
         ("[" * 100_000, "Invalid JSON"),
         ("\x00\xff", "Invalid JSON"),

@@ -176,16 +176,16 @@ HUGE = 2**63 - 1
     [
         ({"offset": HUGE}, "cut short (8 bytes; 'x' ends at 9,223,372,036,854,775,815)"),
         ({"offset": 1}, "cut short"),
-        ({"size": HUGE}, "'x' has not the size of its shape"),
-        ({"size": HUGE - 3, "shape": (2**61 - 1,)}, "'x' has no shape of a tensor"),
-        ({"shape": (2**32, 2**32, 2)}, "'x' has no shape of a tensor"),
-        ({"shape": (0, 2**62), "size": 0}, "'x' has no shape of a tensor"),
-        ({"shape": (2**64 - 1,)}, "'x' has no shape of a tensor"),
-        ({"shape": (1,) * 65}, "'x' has no shape of a tensor"),
-        ({"shape": (3,)}, "'x' has not the size of its shape"),
+        ({"size": HUGE}, "'x' does not have the size of its shape"),
+        ({"size": HUGE - 3, "shape": (2**61 - 1,)}, "'x' does not have the shape of a tensor"),
+        ({"shape": (2**32, 2**32, 2)}, "'x' does not have the shape of a tensor"),
+        ({"shape": (0, 2**62), "size": 0}, "'x' does not have the shape of a tensor"),
+        ({"shape": (2**64 - 1,)}, "'x' does not have the shape of a tensor"),
+        ({"shape": (1,) * 65}, "'x' does not have the shape of a tensor"),
+        ({"shape": (3,)}, "'x' does not have the size of its shape"),
         ({"shard": 1}, "'x' is in data file 1 of 1"),
         ({"shard": HUGE}, "is in data file"),
-        ({"dtype": 7}, "'x' is of a dtype that is not read here"),
+        ({"dtype": 7}, "'x' is of a dtype that cannot be read here"),
         ({"crc32c": bytes(4)}, "the checksum of 'x' differs"),
     ],
     ids=str,
@@ -220,7 +220,9 @@ def test_an_index_that_cannot_be_is_refused(tmp_path, pairs, message):
 
 def test_compression_is_refused_by_its_number(tmp_path):
     pairs = [(b"", write.header()), (b"x", write.entry())]
-    assert "compressed, in way 1; snappy is 1" in refusal_of_table(tmp_path / "model.ckpt", pairs, compression=1)
+    assert "compressed by method 1 (snappy is 1), which cannot be read here" in refusal_of_table(
+        tmp_path / "model.ckpt", pairs, compression=1
+    )
 
 
 def test_names_that_unfold_without_end_are_refused(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from tiny_run import rows_of, same_weights
 
+from firstlight.checkpoints import limits, manifest
 from firstlight.checkpoints.find import best_of, checkpoints_of
 from firstlight.checkpoints.folder_io import CheckpointFolderIO
 from firstlight.checkpoints.manifest import MANIFEST, TRAINING_STATE, WEIGHTS, Manifest, StoredFile, read_manifest
@@ -51,6 +52,25 @@ def test_every_flipped_bit_is_noticed(run, name):
         with pytest.raises(ConfigError):
             check(checkpoint)
         file.write_bytes(whole)
+
+
+def test_a_resume_reads_every_file_of_its_checkpoint_once(run, monkeypatch):
+    newest, read = checkpoints_of(run)[-1], []
+
+    def recording(function):
+        def recorded(path, *args, **kwargs):
+            if Path(path).parent == newest:
+                read.append(Path(path).name)
+            return function(path, *args, **kwargs)
+
+        return recorded
+
+    monkeypatch.setattr(manifest, "read_limited", recording(manifest.read_limited))
+    monkeypatch.setattr(limits, "safe_open", recording(limits.safe_open))
+    monkeypatch.setattr(torch, "load", recording(torch.load))
+    assert main(["train", "resume=run", "trainer.max_steps=24"]) == 0
+    assert read[:3] == list(FILES)
+    assert set(read[3:]) <= {MANIFEST}  # after every save: which checkpoints are kept
 
 
 def test_every_flipped_bit_of_what_the_checksum_of_the_weights_does_not_cover_is_noticed(run):

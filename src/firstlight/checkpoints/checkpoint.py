@@ -1,10 +1,8 @@
-"""What a checkpoint holds, and the model and tokenizer that are made of it."""
+"""What a checkpoint holds, and the model and the tokenizer that are built from it."""
 
-import math
 import re
 import warnings
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -21,7 +19,7 @@ from firstlight.model.base import LanguageModel
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds: weights, the composed config it was made with, the tokenizer's vocabulary."""
+    """Weights, the composed config they were made with, and the state of the tokenizer."""
 
     path: Path
     state_dict: dict[str, Tensor]
@@ -35,26 +33,29 @@ class Checkpoint:
         """The model, with these weights, ready to evaluate.
 
         Raises:
-            ConfigError: the config names no model of ours, or the weights are another model's.
+            ConfigError: the config does not name a model of firstlight, or the weights are another model's.
         """
         section = check_node("model", self.config.get("model"), LanguageModel)
         try:
             with torch.device("meta"), at_most(len(self.state_dict)):  # no memory for what the weights replace
                 model: LanguageModel = build({**section, "_partial_": False}, "model")
         except (RuntimeError, OverflowError, MemoryError) as error:
-            raise ConfigError(f"{self.path}: no model can be of these sizes ({one_line(error)})") from None
+            raise ConfigError(f"{self.path}: a model cannot have these sizes ({one_line(error)})") from None
         load_weights(model, self, assign=True)
         return model.eval()
 
     def build_tokenizer(self) -> Tokenizer:
-        """The tokenizer this model was trained with."""
+        """The tokenizer this model was trained with.
+
+        Raises:
+            ConfigError: it cannot be built.
+        """
         if self.tokenizer is not None:
             try:
                 return StoredTokenizer(self.tokenizer)
             except ValueError as error:
                 raise ConfigError(f"{self.path}: its tokenizer cannot be used: {one_line(error)}") from None
-        section = check_node("tokenizer", self.config.get("tokenizer"), Tokenizer)
-        tokenizer = build(section, "tokenizer")
+        tokenizer = build(check_node("tokenizer", self.config.get("tokenizer"), Tokenizer), "tokenizer")
         try:
             tokenizer.fit([])
         except ValueError as error:
@@ -66,78 +67,103 @@ def load_plain(path: Path) -> dict[str, Any]:
     """What `torch.save` wrote, with nothing executed and tensors mapped from the file.
 
     Raises:
-        ConfigError: it is damaged, or holds something that is not plain data.
+        DamagedError: it is damaged.
+        ConfigError: it cannot be read, or holds something that is not plain data.
     """
     try:
         check_torch_file(path)
         with warnings.catch_warnings(action="ignore"):
             raw = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except CodeError as error:
-        raise ConfigError(f"{path}: holds code ({error}); refused, nothing of it was run") from None
+        raise _holds_code(path, str(error)) from None
     except UnpicklingError as error:
         code = re.search(r"GLOBAL (\S+)", str(error))
         if code:
-            raise ConfigError(f"{path}: holds code ({shorten(code[1])}); refused, nothing of it was run") from None
+            raise _holds_code(path, shorten(code[1])) from None
         raise DamagedError(f"{path}: damaged, or not a checkpoint") from None
+    except FileError as error:
+        raise DamagedError(f"{path}: damaged, or not a checkpoint ({one_line(error)})") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror or one_line(error)})") from None
-    except Exception as error:  # bytes are bytes: there is nothing that torch.load does not raise for some
-        reason = one_line(error) if isinstance(error, FileError) else f"{path.stat().st_size:,} bytes"
-        raise DamagedError(f"{path}: damaged, or not a checkpoint ({reason})") from None
+    except Exception:  # given the right bytes, torch.load raises anything
+        size = path.stat().st_size
+        raise DamagedError(f"{path}: damaged, or not a checkpoint ({size:,} bytes)") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: not a checkpoint (it holds a {type(raw).__name__})")
     return raw
 
 
+def _holds_code(path: Path, name: str) -> ConfigError:
+    return ConfigError(f"{path}: holds code ({name}); refused, nothing of it was run")
+
+
 def load_weights(model: LanguageModel, checkpoint: Checkpoint, *, assign: bool = False) -> None:
-    """Put the checkpoint's weights into `model`; `assign` takes its tensors instead of copying them.
+    """Put the checkpoint's weights into `model`; with `assign` its tensors themselves instead of copies.
 
     Raises:
-        ConfigError: the weights are another model's: the first difference, and how many there are.
+        ConfigError: the weights are another model's (the first difference, and how many there are), or not finite.
     """
-    weights = checkpoint.state_dict
-    own = model.state_dict(keep_vars=True)
-    weights = with_tied_names(model, weights)
-    problems = [f"it has no {name}" for name in own if name not in weights]
-    problems += [f"{shorten(str(name))} has no place in the model" for name in weights if name not in own]
-    problems += [
-        f"{name} is {tuple(w.shape)}, the model's is {tuple(own[name].shape)}"
-        for name, w in weights.items()
-        if name in own and w.shape != own[name].shape
-    ]
+    own = model.state_dict(keep_vars=True)  # parameters themselves: tied ones are the same object
+    weights = with_tied_names(model, checkpoint.state_dict)
+    problems = _differences(own, weights)
     if problems:
         more = f" (and {len(problems) - 1} more differences)" if len(problems) > 1 else ""
         raise ConfigError(f"{checkpoint.path}: the weights of another model: {problems[0]}{more}")
-    if other := next((name for name, w in weights.items() if w.dtype not in DTYPES), None):
-        raise ConfigError(f"{checkpoint.path}: {other} holds no floating-point numbers ({weights[other].dtype})")
-    if not all(_is_finite(w) for w in weights.values()):
+    for name, weight in weights.items():
+        if weight.dtype not in DTYPES:
+            raise ConfigError(f"{checkpoint.path}: {name} does not hold floating-point numbers ({weight.dtype})")
+    if not all(_is_finite(weight) for weight in weights.values()):
         raise ConfigError(f"{checkpoint.path}: some weights are not finite (nan or inf)")
-    names_of: dict[int, list[str]] = {}
+    same_dtype = {name: weight.to(own[name].dtype) for name, weight in weights.items()}
+    model.load_state_dict(same_dtype, assign=assign)
+    # Assigning makes two parameters of one that had two names.
+    name_of = {id(parameter): name for name, parameter in own.items()}
     for name, parameter in own.items():
-        names_of.setdefault(id(parameter), []).append(name)
-    shared = [pair for names in names_of.values() for pair in combinations(sorted(names), 2)]
-    weights = {name: weight.to(own[name].dtype) for name, weight in weights.items()}  # one dtype, whatever the file's
-    model.load_state_dict(weights, assign=assign)
-    for name, other in shared:  # assigning has made two parameters of one
-        parent, _, attribute = other.rpartition(".")
-        setattr(model.get_submodule(parent), attribute, model.get_parameter(name))
+        kept = name_of[id(parameter)]
+        if name != kept:
+            module, _, attribute = name.rpartition(".")
+            setattr(model.get_submodule(module), attribute, model.get_parameter(kept))
 
 
 def with_tied_names(model: torch.nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """`weights`, in which a parameter of several names is found below one, below all the names it has in `model`."""
+    """`weights`, where a parameter that `model` has under several names, and they under one, is under all of them."""
     own = model.state_dict(keep_vars=True)
     stored = {id(own[name]): weight for name, weight in weights.items() if name in own}
-    return weights | {name: stored[id(p)] for name, p in own.items() if name not in weights and id(p) in stored}
+    completed = dict(weights)
+    for name, parameter in own.items():
+        if name not in weights and id(parameter) in stored:
+            completed[name] = stored[id(parameter)]
+    return completed
+
+
+def _differences(own: dict[str, Any], weights: dict[str, Tensor]) -> list[str]:
+    """What keeps `weights` from being those of the model whose state dict is `own`."""
+    missing = [f"it has no {name}" for name in own if name not in weights]
+    unknown, shapes = [], []
+    for name, weight in weights.items():
+        if name not in own:
+            unknown.append(f"{shorten(str(name))} has no place in the model")
+        elif weight.shape != own[name].shape:
+            shapes.append(f"{name} is {tuple(weight.shape)}, the model's is {tuple(own[name].shape)}")
+    return missing + unknown + shapes
 
 
 def _is_finite(weight: Tensor) -> bool:
     """Without a copy of it: the smallest and the largest number are nan if any is."""
-    return weight.numel() == 0 or all(map(math.isfinite, (float(bound) for bound in weight.detach().aminmax())))
+    if weight.numel() == 0:
+        return True
+    smallest, largest = weight.detach().aminmax()
+    return bool(smallest.isfinite() and largest.isfinite())
 
 
 def read_tensors(path: Path, state: Any) -> dict[str, Tensor]:
+    """`state`, which was read from the file `path`, if it is a state dict of plain tensors.
+
+    Raises:
+        ConfigError: it is not.
+    """
     if not isinstance(state, dict):
-        raise ConfigError(f"{path}: its state dict is none")
+        raise ConfigError(f"{path}: its state dict is not a dict")
     try:
         check_tensors(state, path.stat().st_size)
     except FileError as error:

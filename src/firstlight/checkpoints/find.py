@@ -9,11 +9,11 @@ from firstlight.data.files import is_hidden
 from firstlight.errors import ConfigError
 
 CHECKPOINTS = "checkpoints"
-"""The folder of checkpoints in a run folder."""
+"""Folder of the checkpoints in a run folder."""
 
 
 def checkpoint_name(step: int) -> str:
-    """The folder of the checkpoint at `step`."""
+    """Name of the folder of the checkpoint at `step`."""
     return f"step_{step:08}"
 
 
@@ -27,16 +27,15 @@ def checkpoints_of(run: Path) -> list[Path]:
 
 
 def best_of(checkpoints: list[Path]) -> Path:
-    """The one with the best score, of several the first; if none was evaluated the newest."""
+    """The one with the best score (the first of several), or the newest if none was evaluated."""
     scores = read_scores(checkpoints)
-    return min((f for f in checkpoints if math.isfinite(scores[f])), key=lambda f: scores[f], default=checkpoints[-1])
+    evaluated = [folder for folder in checkpoints if math.isfinite(scores[folder])]
+    return min(evaluated, key=scores.__getitem__, default=checkpoints[-1])
 
 
 def read_scores(checkpoints: list[Path]) -> dict[Path, float]:
-    """The metric that the newest of them monitors, of each, with its sign such that the lowest is the best.
-
-    It is inf of one that was not evaluated, or cannot be read.
-    """
+    """Of each, the metric that the newest of them monitors, with its sign such that the lowest is the best; inf if it
+    was not evaluated, or cannot be read."""
     newest, scores = None, dict.fromkeys(checkpoints, math.inf)
     for folder in reversed(checkpoints):
         try:
@@ -63,9 +62,13 @@ def newest_run(root: str = "outputs") -> Path:
 
 
 def newest_file(folder: Path, pattern: str) -> Path | None:
-    """The file in `folder` that was written last, of those that fit `pattern`; None if none does.
+    """The file in `folder` that matches `pattern` and was written last; None if none matches.
 
-    What is in a hidden folder is left out: it is not made yet, or was put aside.
+    Files in hidden folders do not count: such a folder is not complete yet, or was put aside.
     """
-    files = [file for file in folder.glob(pattern) if not any(map(is_hidden, file.relative_to(folder).parts[:-1]))]
+    files = []
+    for file in folder.glob(pattern):
+        folders = file.relative_to(folder).parts[:-1]
+        if not any(is_hidden(name) for name in folders):
+            files.append(file)
     return max(files, key=lambda file: file.stat().st_mtime, default=None)

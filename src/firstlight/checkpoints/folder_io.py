@@ -1,13 +1,14 @@
-"""How a checkpoint gets to disk and back: a folder that appears whole or not at all, in which every bit is checked."""
+"""How a checkpoint gets to disk and back: a folder that appears whole or not at all, every bit of which is checked."""
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from firstlight.checkpoints.checkpoint import load_plain
+from firstlight.checkpoints.checkpoint import Checkpoint, load_plain
 from firstlight.checkpoints.manifest import (
     MANIFEST,
     TRAINING_STATE,
@@ -18,28 +19,43 @@ from firstlight.checkpoints.manifest import (
     read_manifest,
 )
 from firstlight.checkpoints.model_file import FORMAT, read_model_file, save_model_file
+from firstlight.errors import ConfigError, DamagedError
 from firstlight.files import open_new, remove, sync, sync_folder, temporary_of
 
 RECORD = "firstlight"
-"""Key of what `PretrainingModule` adds to Lightning's checkpoint."""
+"""Key, in Lightning's checkpoint, of what `PretrainingModule` adds."""
 OLD = "old"
-"""Tag of the name that a checkpoint has while it is removed."""
+"""Tag in the name of a checkpoint while it is removed."""
 MODEL_PREFIX = "model."
-"""Of the model's names in the state dict of the LightningModule around it."""
+"""Prefix of the model's names in the state dict of its LightningModule."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Everything in a checkpoint folder, every bit of it checked."""
+
+    manifest: Manifest
+    model: Checkpoint
+    state: dict[str, Any]
+    """Lightning's checkpoint without the weights; its tensors are mapped from the file."""
+
+
+_just_read: dict[Path, Stored] = {}
+"""The folder that was read last, until Lightning asks for it: a resume reads its checkpoint once."""
 
 
 class CheckpointFolderIO(TorchCheckpointIO):
     """A checkpoint is a folder: weights, the optimizer's state apart from them, and a manifest.
 
-    It is written beside its place, put on disk (fsync), and renamed: whoever is killed, or finds the disk full, leaves
-    the earlier checkpoints as they were. Lightning's own stages in $TMPDIR, copies, and never calls fsync.
+    It is written beside its place, flushed to disk (fsync), and renamed: a run that is killed, or finds the disk full,
+    leaves the earlier checkpoints as they were. Lightning's own class writes to $TMPDIR, copies, and never calls fsync.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write the folder `path`.
 
         Raises:
-            OSError: it cannot be written; nothing of it is left then.
+            OSError: it cannot be written; then nothing of it is left.
         """
         target = Path(path)
         temporary = temporary_of(target)
@@ -48,7 +64,7 @@ class CheckpointFolderIO(TorchCheckpointIO):
             temporary.mkdir()
             _write(dict(checkpoint), temporary)
             sync_folder(temporary)
-            if target.exists():  # damaged, and left behind when the run went on from an earlier one
+            if target.exists():  # damaged: the run was resumed from an earlier one
                 target.rename(temporary_of(target, OLD))
             temporary.rename(target)
             sync_folder(target.parent)
@@ -59,23 +75,55 @@ class CheckpointFolderIO(TorchCheckpointIO):
         """What `save_checkpoint` was given.
 
         Raises:
-            ConfigError: it is damaged, of another version, or holds code (which is not run).
+            ConfigError: it is damaged, from another version, or holds code (which is not run).
         """
         folder = Path(path)
-        check_training_state(folder, read_manifest(folder))
-        weights = read_model_file(folder / WEIGHTS).weights
-        state_dict = {f"{MODEL_PREFIX}{name}": weight for name, weight in weights.items()}
-        return load_plain(folder / TRAINING_STATE) | {"state_dict": state_dict}
+        if folder not in _just_read:
+            read_folder(folder)
+        stored = _just_read.pop(folder)
+        state_dict = {f"{MODEL_PREFIX}{name}": weight for name, weight in stored.model.state_dict.items()}
+        return stored.state | {"state_dict": state_dict}
+
+
+def read_folder(folder: Path) -> Stored:
+    """Read a checkpoint to resume from. `CheckpointFolderIO.load_checkpoint` then returns it without reading it again.
+
+    Raises:
+        DamagedError: it is damaged.
+        ConfigError: it is from another version, or holds code (which is not run).
+    """
+    _just_read.clear()
+    manifest = read_manifest(folder)
+    check_training_state(folder, manifest)
+    stored = Stored(manifest, read_model(folder, manifest), load_plain(folder / TRAINING_STATE))
+    _just_read[folder] = stored
+    return stored
+
+
+def read_model(folder: Path, manifest: Manifest) -> Checkpoint:
+    """Read the weights, the config and the tokenizer in a checkpoint folder.
+
+    Raises:
+        DamagedError: they are not what was saved.
+    """
+    try:
+        stored = read_model_file(folder / WEIGHTS)
+    except ConfigError as error:  # the manifest says that it was a model, whatever it is now
+        raise DamagedError(str(error)) from None
+    if stored.sha256 != manifest.files[WEIGHTS].sha256:
+        raise DamagedError(f"{folder}: damaged: its {WEIGHTS} is that of another checkpoint")
+    return Checkpoint(folder, stored.weights, stored.config, stored.tokenizer, manifest.step)
 
 
 def clear_unfinished(folder: Path) -> None:
-    """Remove what a save that was killed has left in the folder of checkpoints."""
-    for litter in (*folder.glob(".step_*.tmp"), *folder.glob(".step_*.old")):  # .old is of earlier versions
-        remove(litter)
+    """Remove from the folder of checkpoints what killed processes left of saving and removing."""
+    for pattern in (".step_*.tmp", ".step_*.old"):  # earlier versions used .old
+        for litter in folder.glob(pattern):
+            remove(litter)
 
 
 def discard(folder: Path) -> None:
-    """Remove a checkpoint: its name first, so that what a kill leaves of it is not taken for one."""
+    """Remove a checkpoint. It is renamed first: what is left if the process is killed does not look like one."""
     removed = temporary_of(folder, OLD)
     remove(removed)
     folder.rename(removed)
@@ -92,7 +140,7 @@ def _write(checkpoint: dict[str, Any], folder: Path) -> None:
         stream = _Hashing(file)
         try:
             torch.save({**checkpoint, RECORD: record}, cast(IO[bytes], stream))
-        except RuntimeError as error:  # what torch makes of a full disk, or of Ctrl-C
+        except RuntimeError as error:  # torch's, instead of the error of a full disk, or of Ctrl-C
             raise stream.error or error from None
         sync(file)
         files[TRAINING_STATE] = StoredFile(bytes=file.tell(), sha256=stream.sha256.hexdigest())
@@ -103,7 +151,7 @@ def _write(checkpoint: dict[str, Any], folder: Path) -> None:
 
 
 class _Hashing:
-    """A file that keeps the SHA-256 of what is written to it, and the error that ended the writing."""
+    """A file that computes the SHA-256 of what is written to it, and keeps the error that ended the writing."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file, self.sha256 = file, hashlib.sha256()

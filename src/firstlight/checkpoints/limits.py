@@ -1,4 +1,4 @@
-"""What a file from elsewhere may hold and cost: no code, nothing out of proportion to its size, no changed bit."""
+"""What a file from elsewhere may contain and cost: no code, nothing out of proportion to its size, no changed bit."""
 
 import io
 import pickletools
@@ -10,56 +10,62 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from firstlight.errors import shorten
+from firstlight.errors import ConfigError, DamagedError, one_line, shorten
+from firstlight.files import can_be_mapped
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-"""What weights are made of here."""
+"""Dtypes that weights may have."""
 MAX_TENSORS = 2**14
-"""Of a file: GPT-2 XL has 580. Whatever is done for each of them takes seconds at most."""
+"""Tensors in a file: GPT-2 XL has 580. Whatever is done for each of them takes seconds at most."""
 MAX_NAMES = 2
-"""Of one tensor in a file: a head that is the embedding has two."""
+"""Names of one tensor in a file: a head that is the embedding has two."""
 _PLAIN = r"collections\.(OrderedDict|defaultdict|Counter)|_codecs\.encode|(__builtin__|builtins)\.(set|complex)"
 _NAMES = re.compile(rf"{_PLAIN}|torch\..+")
-"""What a pickle may refer to, before torch.load looks closer at torch's own; bytearray could be of any size."""
+"""Names that a pickle may refer to, before torch.load examines torch's own. Not bytearray: it could be of any size."""
 _OLD_NAMES = re.compile(rf"{_PLAIN}|torch\._utils\._rebuild_\w+|torch\.(\w+Storage|Size|device)")
-"""The same, where torch.load will not look."""
+"""The same for the old format, which torch.load is never given."""
 
 
 class FileError(ValueError):
-    """A file is damaged, or claims what its size cannot hold."""
+    """A file is damaged, or claims more than its size can hold."""
 
 
 class CodeError(FileError):
-    """A pickle names something to call: this."""
+    """A pickle refers to something that could be called; the message is its name."""
 
 
 @contextmanager
 def open_safetensors(path: Path) -> Iterator[Any]:
-    """What `safe_open` opens, for torch. The one way into a safetensors file.
+    """Open a safetensors file for torch. This is the only way into one.
 
     Raises:
-        FileError: it has more than `MAX_TENSORS`.
-        SafetensorError: it is damaged.
-        OSError: it cannot be read.
+        DamagedError: it is damaged, cannot be read, or has more than `MAX_TENSORS`; also if reading in the block fails.
+        ConfigError: its file system cannot map files into memory.
     """
-    with safe_open(path, framework="pt") as file:
-        if (n_tensors := len(file.keys())) > MAX_TENSORS:
-            raise FileError(f"{n_tensors:,} tensors, there may be {MAX_TENSORS:,}")
-        yield file
+    try:
+        with safe_open(path, framework="pt") as file:
+            n_tensors = len(file.keys())
+            if n_tensors > MAX_TENSORS:
+                raise FileError(f"{n_tensors:,} tensors, there may be {MAX_TENSORS:,}")
+            yield file
+    except (SafetensorError, OSError, ValueError) as error:
+        if not can_be_mapped(path):
+            raise ConfigError(f"{path}: its file system cannot map it into memory; copy it to another one") from None
+        raise DamagedError(f"{path}: damaged, or not a safetensors file ({one_line(error)})") from None
 
 
 def check_torch_file(path: Path) -> None:
-    """Refuse, before anything of it is unpickled, what `torch.load(weights_only=True)` would not.
+    """Refuse, before anything is unpickled, some files that `torch.load(weights_only=True)` would accept.
 
-    torch.load does not look at the checksums that torch.save has written, reads formats that have none, and lets a few
-    bytes ask for a bytearray of any size. What a pickle names is read here without unpickling it.
+    torch.load ignores the checksums that torch.save wrote, reads old formats that have none, and lets a few bytes ask
+    for a bytearray of any size. Here the names in a pickle are read without unpickling it.
 
     Raises:
-        FileError: it is no file that torch.save writes today, or a bit of it has changed.
+        FileError: torch.save does not write such a file today, or a bit of it has changed.
         OSError: it cannot be read.
     """
     with path.open("rb") as file:
@@ -75,11 +81,13 @@ def check_torch_file(path: Path) -> None:
                 raise FileError("its parts overlap")
             if all(entry.CRC == 0 for entry in entries):  # torch.utils.serialization.config.save.compute_crc32 = False
                 raise FileError("saved without checksums: torch.save it again")
-            if (damaged := archive.testzip()) is not None:
+            damaged = archive.testzip()
+            if damaged is not None:
                 raise FileError(f"the checksum of {shorten(repr(damaged))} differs")
-            for entry in (e for e in entries if e.filename.lower().endswith("data.pkl")):
-                with archive.open(entry) as pickle:
-                    _check_names(pickle, _NAMES)
+            for entry in entries:
+                if entry.filename.lower().endswith("data.pkl"):
+                    with archive.open(entry) as pickle:
+                        _check_names(pickle, _NAMES)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:  # RuntimeError: a password
         raise FileError(str(error)) from None
 
@@ -87,29 +95,33 @@ def check_torch_file(path: Path) -> None:
 def check_tensors(state: Mapping[Any, Any], size: int) -> None:
     """Refuse a state dict that is not plain tensors by name, or whose tensors are larger than the file of `size` bytes.
 
-    A file may say of a single number that it is a matrix of any shape (a stride of 0), or of one part of it that it is
-    a thousand matrices.
+    A file can claim that a single number is a matrix of any shape (a stride of 0), or that one part of it is a
+    thousand matrices.
 
     Raises:
-        FileError: it is such a one.
+        FileError: it is such a state dict.
     """
     if len(state) > MAX_TENSORS:
         raise FileError(f"{len(state):,} tensors, there may be {MAX_TENSORS:,}")
+    total = 0
     for name, tensor in state.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise FileError("its state dict holds something else than tensors by name")
         if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_nested:
-            raise FileError(f"{shorten(name)} is no plain tensor")
-    if sum(tensor.numel() * tensor.element_size() for tensor in state.values()) > MAX_NAMES * size:
+            raise FileError(f"{shorten(name)} is not a plain tensor")
+        total += tensor.numel() * tensor.element_size()
+    if total > MAX_NAMES * size:
         raise FileError("its tensors are larger than the file")
 
 
 @contextmanager
 def at_most(n_weights: int) -> Iterator[None]:
-    """Refuse to construct modules with more parameters than that, each of which may have `MAX_NAMES` names.
+    """Refuse to construct modules with more than `n_weights` parameters, each of which may have `MAX_NAMES` names.
+
+    A model of a billion layers, which a file may claim, is refused after as many parameters as the file has.
 
     Raises:
-        FileError: there are more. So a file that claims a billion layers is refused after as many as it has.
+        FileError: there are more.
     """
     registered = 0
 
@@ -127,7 +139,11 @@ def at_most(n_weights: int) -> Iterator[None]:
 
 
 def _refuse_old_format(stream: IO[bytes]) -> None:
-    """Say what the pickles at the beginning of a file name, if it begins with pickles."""
+    """Refuse a file that is not a zip file, and say what its pickles refer to if it begins with pickles.
+
+    Raises:
+        FileError: always.
+    """
     is_pickle = False
     try:
         for _ in range(4):  # torch's: a magic number, a version, the system, the object
@@ -135,11 +151,11 @@ def _refuse_old_format(stream: IO[bytes]) -> None:
             is_pickle = True
     except CodeError:
         raise
-    except ValueError:  # no pickle, or none any more
+    except ValueError:  # not a pickle, or no further one
         pass
     if is_pickle:
         raise FileError("a pickle, or torch's format of before 2020, which has no checksums: torch.save it again")
-    raise FileError("torch.save writes zip files, and this is none")
+    raise FileError("torch.save writes zip files, and this is not one")
 
 
 def _check_names(pickle: IO[bytes], allowed: re.Pattern[str]) -> None:

@@ -1,4 +1,4 @@
-"""checkpoint.json: what a checkpoint folder holds, to be read without its tensors, and whether it is still whole."""
+"""checkpoint.json: what a checkpoint folder holds, readable without its tensors, with checksums of its files."""
 
 import hashlib
 import json
@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, field_validator
 
 from firstlight.checkpoints.model_file import FORMAT
 from firstlight.data.files import read_limited
@@ -15,12 +15,12 @@ from firstlight.errors import ConfigError, DamagedError, shorten
 MANIFEST, WEIGHTS, TRAINING_STATE = "checkpoint.json", "model.safetensors", "training_state.pt"
 
 MAX_BYTES = 2**20
-"""Of a manifest, which has some 1 kB."""
+"""Of a manifest; it has about 1 kB."""
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class StoredFile(BaseModel):
-    """A file of a checkpoint. `sha256` is of its bytes; of the weights the one that they carry with them."""
+    """A file of a checkpoint. `sha256` is of its bytes; of the weights it is the checksum in their metadata."""
 
     bytes: NonNegativeInt
     sha256: Digest
@@ -52,7 +52,7 @@ class Manifest(BaseModel):
         return files
 
     def to_json(self) -> bytes:
-        """The file's content, which ends with the checksum of the rest."""
+        """The content of the file; its last key is the checksum of the others."""
         content = self.model_dump(exclude=None if self.direction == "max" else {"direction"})
         return json.dumps({**content, "sha256": _digest(content)}, indent=2).encode() + b"\n"
 
@@ -62,7 +62,7 @@ def _digest(content: dict[str, Any]) -> str:
 
 
 def is_checkpoint_folder(folder: Path) -> bool:
-    """Is it one of ours, whole or not?"""
+    """Is it a checkpoint of firstlight, whole or not?"""
     return (folder / MANIFEST).is_file() or re.fullmatch(r"step_\d{8,}", folder.name) is not None
 
 
@@ -71,11 +71,11 @@ def read_manifest(folder: Path) -> Manifest:
 
     Raises:
         DamagedError: it is missing or not whole.
-        ConfigError: of another version.
+        ConfigError: another version wrote it.
     """
-    file = folder / MANIFEST
+    not_ours = DamagedError(f"{folder}: damaged ({MANIFEST} is not what firstlight writes)")
     try:
-        content = read_limited(file, MAX_BYTES)
+        content = read_limited(folder / MANIFEST, MAX_BYTES)
         document: Any = json.loads(content)
         if not isinstance(document, dict) or document.pop("sha256", None) != _digest(document):
             raise DamagedError(f"{folder}: damaged ({MANIFEST} does not have its checksum)")
@@ -87,18 +87,22 @@ def read_manifest(folder: Path) -> Manifest:
         raise
     except OSError as error:
         raise DamagedError(f"{folder}: damaged, or not a checkpoint ({MANIFEST}: {error.strerror})") from None
-    except (ValidationError, ValueError, RecursionError):
-        raise DamagedError(f"{folder}: damaged ({MANIFEST} is not what firstlight writes)") from None
-    if manifest.to_json() != content:  # the same values, other bytes
-        raise DamagedError(f"{folder}: damaged ({MANIFEST} is not what firstlight writes)")
+    except (ValueError, RecursionError):  # of JSON, or of its values (pydantic's ValidationError is a ValueError)
+        raise not_ours from None
+    if manifest.to_json() != content:  # the same values in other bytes
+        raise not_ours
     return manifest
 
 
 def check_training_state(folder: Path, manifest: Manifest) -> None:
-    """Raises DamagedError unless the optimizer's part of the checkpoint is there and bit for bit what was written."""
+    """Check that the optimizer's part of the checkpoint is bit for bit what was written.
+
+    Raises:
+        DamagedError: it is missing or changed.
+    """
     file, stored = folder / TRAINING_STATE, manifest.files.get(TRAINING_STATE)
     if stored is None:
-        raise DamagedError(f"{folder}: damaged ({MANIFEST} tells of no {TRAINING_STATE})")
+        raise DamagedError(f"{folder}: damaged ({MANIFEST} does not mention {TRAINING_STATE})")
     try:
         with file.open("rb") as stream:
             size, sha256 = file.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""model.safetensors: a model's weights with its config and tokenizer beside them, and how to tell that it is whole."""
+"""model.safetensors: the weights of a model with its config and tokenizer, and a checksum of everything."""
 
 import hashlib
 import json
@@ -14,11 +14,11 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from firstlight.checkpoints.limits import open_safetensors
-from firstlight.errors import ConfigError, DamagedError, one_line, shorten
-from firstlight.files import can_be_mapped, give_usual_mode
+from firstlight.errors import ConfigError, DamagedError, shorten
+from firstlight.files import give_usual_mode
 
 FORMAT = 2
-"""Of the record in the metadata, and of a checkpoint folder."""
+"""Version of the record in the metadata, and of a checkpoint folder."""
 RECORD, DIGEST = "firstlight", "sha256"
 """Keys of the metadata: the config and the tokenizer as JSON; SHA-256 of that text and of all tensors."""
 
@@ -34,20 +34,25 @@ class ModelFile:
 
 
 def save_model_file(weights: dict[str, Tensor], path: Path, *, config: dict[str, Any], tokenizer: Any) -> str:
-    """Write `weights`, each tensor once however many names it has; return their digest. `path` is on disk then.
+    """Write `weights`, each tensor once even if it has several names. Then `path` is on disk. Returns their digest.
 
     Raises:
         OSError: it cannot be written.
     """
-    named = {(w.data_ptr(), w.shape): name for name, w in reversed(weights.items())}
-    once = {name: weights[name].detach().contiguous().cpu() for name in weights if name in named.values()}
+    # Tied weights are one tensor with two names, which safetensors refuses to write.
+    once, written = {}, set()
+    for name, weight in weights.items():
+        place = weight.data_ptr(), weight.shape
+        if place not in written:
+            once[name] = weight.detach().contiguous().cpu()
+            written.add(place)
     record = json.dumps({"format": FORMAT, "config": config, "tokenizer": tokenizer})
     sha256 = _digest(record, once)
     try:
         safetensors.torch.save_file(once, path, metadata={"format": "pt", RECORD: record, DIGEST: sha256})
-    except SafetensorError as error:  # its only word for a full disk
+    except SafetensorError as error:  # raised for a full disk, too
         raise OSError(str(error).removeprefix("Error while serializing: I/O error: ")) from error
-    give_usual_mode(path)  # safetensors lets nobody else read it
+    give_usual_mode(path)  # safetensors lets only the user read it
     with path.open("rb") as file:
         os.fsync(file.fileno())
     return sha256
@@ -58,25 +63,21 @@ def read_model_file(path: Path) -> ModelFile:
 
     Raises:
         DamagedError: it is not whole.
-        ConfigError: it is no file of ours, or of another version.
+        ConfigError: firstlight did not write it, or another version did.
     """
-    try:
-        with open_safetensors(path) as file:
-            metadata = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError, ValueError) as error:
-        if not can_be_mapped(path):
-            raise ConfigError(f"{path}: its file system cannot map it into memory; copy it to another one") from None
-        raise DamagedError(f"{path}: damaged, or not a safetensors file ({one_line(error)})") from None
+    with open_safetensors(path) as file:
+        metadata = file.metadata() or {}
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     if RECORD not in metadata:
-        raise ConfigError(f"{path}: no weights that firstlight saved (its metadata has no config)")
-    sha256 = _digest(metadata[RECORD], weights)
+        raise ConfigError(f"{path}: not weights that firstlight saved (its metadata has no config)")
+    text = metadata[RECORD]
+    sha256 = _digest(text, weights)
     if metadata.get(DIGEST, sha256) != sha256:
         raise DamagedError(f"{path}: damaged: its content does not have the checksum it was saved with")
-    record = read_record(path, metadata[RECORD])
+    record = read_record(path, text)
     if DIGEST not in metadata:
         raise DamagedError(f"{path}: damaged: it has no checksum")
-    if metadata != {"format": "pt", RECORD: metadata[RECORD], DIGEST: sha256}:  # what the checksum does not cover
+    if metadata != {"format": "pt", RECORD: text, DIGEST: sha256}:  # what the checksum does not cover
         raise DamagedError(f"{path}: damaged: its metadata is not what firstlight writes")
     tokenizer = None if record.tokenizer is None else record.tokenizer.model_dump()
     return ModelFile(weights, record.config, tokenizer, sha256)
@@ -102,12 +103,12 @@ class _TokenizerState(BaseModel):
 
     @property
     def ids(self) -> int:
-        """How many ids it uses, the special one included."""
+        """Number of ids, including the special one."""
         return len(self.tokens) + 1
 
 
 class Record(BaseModel):
-    """What is kept beside the weights."""
+    """What is stored beside the weights."""
 
     format: int
     config: dict[str, Any]
@@ -115,15 +116,15 @@ class Record(BaseModel):
 
 
 def read_record(path: Path, text: str) -> Record:
-    """The record that the metadata of the file `path` holds as `text`.
+    """The record that is `text` in the metadata of the file `path`.
 
     Raises:
-        ConfigError: it is not what firstlight writes, or of another version.
+        ConfigError: firstlight did not write it, or another version did.
     """
     try:
         record = json.loads(text)
     except (ValueError, RecursionError):
-        raise DamagedError(f"{path}: damaged: its record is no JSON") from None
+        raise DamagedError(f"{path}: damaged: its record is not JSON") from None
     version = record.get("format") if isinstance(record, dict) else None
     if version != FORMAT:
         raise ConfigError(f"{path}: written in format {shorten(repr(version))}; this firstlight reads {FORMAT}")

@@ -4,8 +4,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
 from firstlight.checkpoints.checkpoint import load_plain, read_tensors
 from firstlight.checkpoints.find import best_of, checkpoints_of
 from firstlight.checkpoints.limits import open_safetensors
@@ -17,7 +15,7 @@ from firstlight.checkpoints.manifest import (
     read_manifest,
 )
 from firstlight.checkpoints.model_file import RECORD, read_record
-from firstlight.errors import ConfigError, DamagedError, one_line
+from firstlight.errors import ConfigError
 from firstlight.sources import load_checkpoint
 
 
@@ -85,13 +83,10 @@ def check(path: Path) -> None:
 
 
 def _header(path: Path) -> dict[str, Any]:
-    try:
-        with open_safetensors(path) as file:
-            metadata = file.metadata() or {}
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-            tensors = {name: [s.get_dtype(), s.get_shape()] for name, s in slices.items()}
-    except (SafetensorError, OSError, ValueError) as error:
-        raise DamagedError(f"{path}: damaged, or not a safetensors file ({one_line(error)})") from None
+    with open_safetensors(path) as file:
+        metadata = file.metadata() or {}
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        tensors = {name: [s.get_dtype(), s.get_shape()] for name, s in slices.items()}
     if RECORD not in metadata:
         return _counted(tensors)
     record = read_record(path, metadata[RECORD])

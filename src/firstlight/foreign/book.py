@@ -1,4 +1,4 @@
-"""The checkpoints that the book's own code saves (`model.pth`, `model_and_optimizer.pth`), and what to make of them."""
+"""The checkpoints that the book's own code saves (`model.pth`, `model_and_optimizer.pth`)."""
 
 import re
 from typing import Any
@@ -8,9 +8,7 @@ from torch import Tensor
 from firstlight.foreign.gpt2 import gpt2_tokenizer_section
 
 HEAD_DIM = 64
-"""Of every GPT-2 and of the book; a state dict does not tell the number of heads."""
-
-_RENAMED = {".scale": ".weight", ".shift": ".bias"}  # the book's own LayerNorm has other names than torch's
+"""Channels of a head in every GPT-2 and in the book; a state dict does not tell the number of heads."""
 
 
 def is_book_state_dict(state: dict[str, Any]) -> bool:
@@ -19,12 +17,14 @@ def is_book_state_dict(state: dict[str, Any]) -> bool:
 
 
 def from_book(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of the book's `GPTModel` with our names; its causal masks are no weights and are dropped."""
-    return {
-        re.sub(r"\.(scale|shift)$", lambda m: _RENAMED[m[0]], name): tensor
-        for name, tensor in state.items()
-        if not name.endswith(".att.mask")
-    }
+    """A state dict of the book's `GPTModel` with our names, without its causal masks, which are not weights."""
+    weights = {}
+    for name, tensor in state.items():
+        if not name.endswith(".att.mask"):
+            # The book's LayerNorm has other names than torch's.
+            renamed = re.sub(r"\.shift$", ".bias", re.sub(r"\.scale$", ".weight", name))
+            weights[renamed] = tensor
+    return weights
 
 
 def book_config(state: dict[str, Tensor]) -> dict[str, Any]:
@@ -33,17 +33,18 @@ def book_config(state: dict[str, Tensor]) -> dict[str, Any]:
     Raises:
         ValueError: it is not a whole one.
     """
-    embeddings = [state[name] for name in ("tok_emb.weight", "pos_emb.weight") if name in state]
-    layers = [int(match[1]) for name in state if (match := re.match(r"trf_blocks\.(\d{1,9})\.", name))]
-    if len(embeddings) < 2 or any(weight.dim() != 2 for weight in embeddings) or not layers:
-        raise ValueError("tok_emb, pos_emb or trf_blocks is missing, or no matrix")
-    (vocab_size, emb_dim), (context_length, _) = (weight.shape for weight in embeddings)
+    tok_emb, pos_emb = state.get("tok_emb.weight"), state.get("pos_emb.weight")
+    blocks = [re.match(r"trf_blocks\.(\d{1,9})\.", name) for name in state]
+    layers = [int(block[1]) for block in blocks if block]
+    if tok_emb is None or pos_emb is None or tok_emb.dim() != 2 or pos_emb.dim() != 2 or not layers:
+        raise ValueError("tok_emb, pos_emb or trf_blocks is missing, or not a matrix")
+    vocab_size, emb_dim = tok_emb.shape
     return {
         "model": {
             "_target_": "firstlight.model.gpt.GPT",
             "_partial_": True,
             "vocab_size": vocab_size,
-            "context_length": context_length,
+            "context_length": pos_emb.shape[0],
             "emb_dim": emb_dim,
             "n_heads": max(1, emb_dim // HEAD_DIM),
             "n_layers": 1 + max(layers),

@@ -1,6 +1,7 @@
 """Models from Hugging Face's hub, kept in its own cache and checked there."""
 
 import errno
+import functools
 import hashlib
 import json
 import re
@@ -12,59 +13,65 @@ from firstlight.errors import ConfigError, shorten
 from firstlight.output import note
 
 GPT2_NAMES = {
-    name: f"openai-community/{name}"  # 124M, 355M, 774M, 1558M parameters
-    for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
+    "gpt2": "openai-community/gpt2",  # 124M parameters
+    "gpt2-medium": "openai-community/gpt2-medium",  # 355M
+    "gpt2-large": "openai-community/gpt2-large",  # 774M
+    "gpt2-xl": "openai-community/gpt2-xl",  # 1558M
 }
 """The published GPT-2s, and the repositories that have them."""
 
-_WANTED = (
-    *("config.json", "generation_config.json", "tokenizer.json", "vocab.json", "merges.txt"),
-    *("*.safetensors", "model.safetensors.index.json"),
-)  # and never what a program would have to be trusted for: .bin, .h5, .py
+_WANTED = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "*.safetensors",
+    "model.safetensors.index.json",
+]
+"""Never what can run code: .bin, .h5, .py."""
 _checked: dict[Path, tuple[int, int, int]] = {}
-"""Files that this process has found whole, and what they were then: gigabytes are read once."""
+"""Inode, size and time of the files that this process has found whole: gigabytes are hashed once."""
 _WAYS_OUT = "give a folder that has it (hf:FOLDER), or a mirror (HF_ENDPOINT=https://...)"
 
 
 def download(repo: str, revision: str | None = None) -> Path:
-    """The folder of `repo` ("owner/name") in the hub's cache; what is there already is not downloaded again.
+    """The folder of `repo` ("owner/name") in the hub's cache. What is there already is not downloaded again.
 
     `revision` is a branch, a tag or a commit; None is the main branch. Progress is shown on stderr.
 
     Raises:
-        ConfigError: it cannot be had, or has no weights as safetensors.
+        ConfigError: it cannot be downloaded, or has no weights as safetensors.
     """
-    import httpx2  # the hub's client, some of whose errors it lets through
+    import httpx2  # the hub's client, some of whose errors it does not translate
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
-    folder = _cache_folder()
-
+    fetch = functools.partial(snapshot_download, repo, revision=revision, cache_dir=_cache_folder())
     try:
-        # The config first: it is a page that tells whether gigabytes of weights would be of any use.
-        path = snapshot_download(repo, revision=revision, cache_dir=folder, allow_patterns=["config.json"])
-        _check_architecture(repo, Path(path) / "config.json")
-        path = snapshot_download(
-            repo, revision=revision, cache_dir=folder, allow_patterns=list(_WANTED), ignore_patterns=["*/*"]
-        )
-        if damaged := sorted(file.name for file in Path(path).iterdir() if not _is_whole(file)):
-            note(f"{', '.join(damaged)} of {repo} in the cache ({path}): damaged, downloading again")
-            path = snapshot_download(
-                repo, revision=revision, cache_dir=folder, allow_patterns=damaged, force_download=True
-            )
-    except (OSError, httpx2.HTTPError, HFValidationError, RuntimeError) as error:  # RuntimeError is hf_xet's
+        # The config first: one page tells whether gigabytes of weights would be of any use.
+        folder = Path(fetch(allow_patterns=["config.json"]))
+        _check_architecture(repo, folder / "config.json")
+        folder = Path(fetch(allow_patterns=_WANTED, ignore_patterns=["*/*"]))
+        damaged = sorted(file.name for file in folder.iterdir() if not _is_whole(file))
+        if damaged:
+            note(f"{', '.join(damaged)} of {repo} in the cache ({folder}): damaged, downloading again")
+            folder = Path(fetch(allow_patterns=damaged, force_download=True))
+    except (OSError, httpx2.HTTPError, HFValidationError, RuntimeError) as error:  # hf_xet raises RuntimeError
         reason = _reason(error, revision)
         raise ConfigError(f"{shorten(repo)} cannot be downloaded: {reason}; {_WAYS_OUT}") from error
-    if not any(Path(path).glob("*.safetensors")):
+    if not any(folder.glob("*.safetensors")):
         raise ConfigError(f"{repo} has no weights as .safetensors, and others are not read; {_WAYS_OUT}")
-    return Path(path)
+    return folder
 
 
 def _cache_folder() -> Path:
-    """The hub's own cache. Without a home folder it would be one of the name ~ in the working folder: then ours."""
+    """The hub's own cache, or ours for a user without a home: the hub's would be a folder ~ in the working folder."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    return cache_dir() / "huggingface" if HF_HUB_CACHE.startswith("~") else Path(HF_HUB_CACHE)
+    if HF_HUB_CACHE.startswith("~"):
+        return cache_dir() / "huggingface"
+    return Path(HF_HUB_CACHE)
 
 
 def _is_whole(file: Path) -> bool:
@@ -81,13 +88,12 @@ def _check_architecture(repo: str, config: Path) -> None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return  # whoever reads the folder says what is wrong with it
     if model_type != "gpt2":
-        raise ConfigError(
-            f"{repo} is a {shorten(repr(model_type))}; only the architecture of GPT-2 is read from the hub"
-        )
+        kind = shorten(repr(model_type))
+        raise ConfigError(f"{repo} is a {kind}; only the architecture of GPT-2 can be read from the hub")
 
 
 def check_content(file: Path) -> None:
-    """Compare a file of the hub's cache with the hash that it is stored under: a sha256, or of small ones git's SHA-1.
+    """Compare a file of the hub's cache with the hash that it is stored under: SHA-256, or git's SHA-1 of small files.
 
     Raises:
         ConfigError: it is not what was downloaded, or cannot be read.
@@ -119,28 +125,30 @@ def _reason(error: Exception, revision: str | None) -> str:
     """What went wrong, in the user's words."""
     from huggingface_hub import constants, errors
 
-    cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else None
+    cause = None
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        cause = error.__cause__
     if isinstance(cause, errors.HfHubHTTPError):  # hidden behind "not in the cache either"
         error = cause
-    status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None
-    if isinstance(error, errors.HFValidationError):
-        return "a repository is called owner/name"
-    if isinstance(error, errors.GatedRepoError):
-        return "it is gated: ask for access on its page, then `hf auth login`"
-    if isinstance(error, errors.RevisionNotFoundError):
-        return f"it has no revision {revision!r}"
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return "there is no such repository, or it is private (then `hf auth login`)"
-    if status in (401, 403):
-        return f"access is refused ({status}; `hf auth login` may help)"
-    if status is not None:
+    unreachable = f"{constants.ENDPOINT} cannot be reached"
+    # The first class that fits: some are derived from others.
+    reasons = {
+        errors.HFValidationError: "a repository is called owner/name",
+        errors.GatedRepoError: "it is gated: ask for access on its page, then `hf auth login`",
+        errors.RevisionNotFoundError: f"it has no revision {revision!r}",
+        errors.RepositoryNotFoundError: "there is no such repository, or it is private (then `hf auth login`)",
+        errors.IncompleteSnapshotError: f"an earlier download was not finished, and {unreachable}",
+        errors.LocalEntryNotFoundError: f"it was not downloaded before, and {unreachable} ({type(cause).__name__})",
+    }
+    for kind, reason in reasons.items():
+        if isinstance(error, kind):
+            return reason
+    if isinstance(error, errors.HfHubHTTPError):
+        status = error.response.status_code
+        if status in (401, 403):
+            return f"access is refused ({status}; `hf auth login` may help)"
         return f"{constants.ENDPOINT} answers {status}"
-    if isinstance(error, errors.IncompleteSnapshotError):
-        return f"an earlier download was not finished, and {constants.ENDPOINT} cannot be reached"
-    if isinstance(error, errors.LocalEntryNotFoundError):
-        return f"it was not downloaded before, and {constants.ENDPOINT} cannot be reached ({type(cause).__name__})"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"no space is left in {constants.HF_HUB_CACHE} (HF_HOME moves it)"
-    return shorten(
-        (str(error).splitlines() or [type(error).__name__])[0], 120
-    )  # what follows is advice for programmers
+    lines = str(error).splitlines() or [type(error).__name__]
+    return shorten(lines[0], 120)  # the other lines are advice for programmers

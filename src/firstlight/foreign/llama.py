@@ -1,9 +1,17 @@
-"""The names of parameters that Llama and Qwen3 have in common in Hugging Face's format, and ours."""
+"""Llama and Qwen3 in the words of Hugging Face: their `config.json`, the names of their parameters, and ours."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, ClassVar, Literal
 
-import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
+
+from firstlight.config import Ratio
+from firstlight.foreign.published import Published, Size, own_float32, untied_head
+from firstlight.model.modern import EPS, ModernGPT, TransformerBlock
+
+Theta = Annotated[float, Field(ge=1, allow_inf_nan=False)]
 
 _MODULES = {
     "att.W_query": "self_attn.q_proj",
@@ -17,41 +25,181 @@ _MODULES = {
     "norm2": "post_attention_layernorm",
 }
 _QK_NORMS = {"att.query_norm": "self_attn.q_norm", "att.key_norm": "self_attn.k_norm"}
-"""Qwen3's alone."""
+"""Only Qwen3 has these."""
 
 
-def llama_names(*, n_layers: int, qk_norm: bool) -> dict[str, str]:
-    """Theirs, without the prefix `model.`, by ours; of an untied head, too. Matrices are (out, in) in both."""
-    modules = _MODULES | (_QK_NORMS if qk_norm else {})
-    layers = {
-        f"trf_blocks.{layer}.{ours}.weight": f"layers.{layer}.{theirs}.weight"
-        for layer in range(n_layers)
-        for ours, theirs in modules.items()
+class RopeParameters(BaseModel):
+    """Rotary positions without scaling; any other parameter would change the angles."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    rope_type: Literal["default"] = "default"
+    rope_theta: Theta | None = None
+
+
+class LlamaConfig(Published):
+    """Llama (Touvron et al. 2023), as far as `ModernGPT` computes it: no biases, no scaled positions, heads that
+    share the width. Its only dropout is that of attention weights; ours is applied everywhere."""
+
+    title = "Llama"
+    prefix = "model."
+    embedding = "embed_tokens.weight"
+    depth_key = "num_hidden_layers"
+    no_weights = re.compile(r"layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
+    qk_norm: ClassVar[bool] = False
+
+    max_position_embeddings: Size
+    hidden_size: Size
+    intermediate_size: Size
+    num_hidden_layers: Size
+    num_attention_heads: Size
+    num_key_value_heads: Size | None = None
+    head_dim: int | None = None
+    hidden_act: Literal["silu"] = "silu"
+    rms_norm_eps: float = 1e-6
+    rope_theta: Theta = 10_000.0
+    rope_scaling: None = None
+    rope_parameters: RopeParameters | None = None
+    partial_rotary_factor: None = None
+    attention_bias: Literal[False] = False
+    mlp_bias: Literal[False] = False
+    attention_dropout: Ratio = 0.0
+    tie_word_embeddings: bool = False
+
+    @property
+    def n_kv_heads(self) -> int:
+        """Heads of keys and values: as many as of queries, unless the config says otherwise."""
+        return self.num_key_value_heads or self.num_attention_heads
+
+    def check(self) -> None:
+        width, heads = self.hidden_size, self.num_attention_heads
+        if self.rms_norm_eps != EPS:
+            raise ValueError(f"rms_norm_eps ({self.rms_norm_eps}) must be {EPS}")
+        if width % (2 * heads):
+            raise ValueError(f"hidden_size ({width}) must be divisible by 2 * num_attention_heads ({2 * heads})")
+        if self.head_dim not in (None, width // heads):
+            rule = f"must be hidden_size / num_attention_heads ({width // heads})"
+            raise ValueError(f"head_dim ({self.head_dim}) {rule}")
+        if heads % self.n_kv_heads:
+            rule = f"must be divisible by num_key_value_heads ({self.n_kv_heads})"
+            raise ValueError(f"num_attention_heads ({heads}) {rule}")
+
+    def shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Matrices are (out, in), as ours are."""
+        width, ff_width = self.hidden_size, self.intermediate_size
+        head_dim = width // self.num_attention_heads
+        kv_width = self.n_kv_heads * head_dim
+        layer_shapes: dict[str, tuple[int, ...]] = {
+            "self_attn.q_proj": (width, width),
+            "self_attn.k_proj": (kv_width, width),
+            "self_attn.v_proj": (kv_width, width),
+            "self_attn.o_proj": (width, width),
+            "mlp.gate_proj": (ff_width, width),
+            "mlp.up_proj": (ff_width, width),
+            "mlp.down_proj": (width, ff_width),
+            "input_layernorm": (width,),
+            "post_attention_layernorm": (width,),
+        }
+        if self.qk_norm:
+            layer_shapes |= {"self_attn.q_norm": (head_dim,), "self_attn.k_norm": (head_dim,)}
+        yield "embed_tokens.weight", (self.vocab_size, width)
+        for layer in range(self.num_hidden_layers):
+            for name, shape in layer_shapes.items():
+                yield f"layers.{layer}.{name}.weight", shape
+        yield "norm.weight", (width,)
+        if not self.tie_word_embeddings:
+            yield "lm_head.weight", (self.vocab_size, width)
+
+    def weights(self, read: Callable[[str], Tensor]) -> dict[str, Tensor]:
+        weights = {}
+        for ours, theirs in _names(self.num_hidden_layers, qk_norm=self.qk_norm):
+            weights[ours] = own_float32(read(theirs))
+        if not self.tie_word_embeddings:
+            weights["out_head.weight"] = own_float32(read("lm_head.weight"))
+        return weights
+
+    def section(self) -> dict[str, Any]:
+        rope_theta = self.rope_theta
+        if self.rope_parameters is not None:
+            rope_theta = self.rope_parameters.rope_theta or rope_theta
+        return {
+            "_target_": "firstlight.model.modern.ModernGPT",
+            "_partial_": True,
+            "vocab_size": self.vocab_size,
+            "context_length": self.max_position_embeddings,
+            "emb_dim": self.hidden_size,
+            "n_heads": self.num_attention_heads,
+            "n_layers": self.num_hidden_layers,
+            "n_kv_heads": self.n_kv_heads,
+            "ff_dim": self.intermediate_size,
+            "qk_norm": self.qk_norm,
+            "rope_theta": rope_theta,
+            "drop_rate": self.attention_dropout,
+            "tie_weights": self.tie_word_embeddings,
+        }
+
+
+class Qwen3Config(LlamaConfig):
+    """Qwen3 (Yang et al. 2025): Llama with a norm of queries and keys."""
+
+    title = "Qwen3"
+    qk_norm = True
+
+    num_key_value_heads: Size | None = 32
+    head_dim: int | None = 128
+    use_sliding_window: Literal[False] = False
+    layer_types: list[Literal["full_attention"]] | None = None
+
+
+def llama_config(model: ModernGPT) -> dict[str, Any]:
+    """What transformers' `Qwen3Config` (`LlamaConfig` if the model has no QK-norm) needs to be this model.
+
+    It keeps our dropout rate for attention weights only.
+    """
+    block = model.trf_blocks[0]
+    assert isinstance(block, TransformerBlock)
+    config = {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "max_position_embeddings": model.context_length,
+        "hidden_size": model.tok_emb.embedding_dim,
+        "intermediate_size": block.ff.down.in_features,
+        "num_hidden_layers": len(model.trf_blocks),
+        "num_attention_heads": block.att.n_heads,
+        "num_key_value_heads": block.att.n_kv_heads,
+        "head_dim": model.head_dim,
+        "hidden_act": "silu",
+        "rms_norm_eps": EPS,
+        "rope_theta": model.rope_theta,  # transformers 5 reads rope_parameters instead
+        "rope_parameters": {"rope_type": "default", "rope_theta": model.rope_theta},
+        "attention_bias": False,
+        "attention_dropout": model.drop_emb.p,
     }
-    ends = {"final_norm.weight": "norm.weight", "out_head.weight": "lm_head.weight"}
-    return {"tok_emb.weight": "embed_tokens.weight", **layers, **ends}
-
-
-def from_llama(read: Callable[[str], Tensor], *, n_layers: int, qk_norm: bool, tied: bool) -> dict[str, Tensor]:
-    """Our state dict of their parameters, in float32 and in memory of their own; `read` is called once a tensor."""
-    names = llama_names(n_layers=n_layers, qk_norm=qk_norm)
-    if tied:
-        del names["out_head.weight"]
-    weights = {}
-    for ours, theirs in names.items():
-        tensor = read(theirs)
-        weights[ours] = torch.empty(tensor.shape, dtype=torch.float32).copy_(tensor)
-    return weights
+    if block.att.query_norm is None:
+        return config | {"mlp_bias": False}
+    return config | {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "use_sliding_window": False}
 
 
 def to_llama(weights: dict[str, Tensor], *, n_layers: int, qk_norm: bool) -> dict[str, Tensor]:
     """The state dict of Hugging Face's `Qwen3ForCausalLM` (`qk_norm`) or `LlamaForCausalLM` for our `weights`.
 
-    The head is left out where it is the embedding.
+    It is without the head if that is the embedding.
     """
-    names = llama_names(n_layers=n_layers, qk_norm=qk_norm)
-    head = weights.get("out_head.weight")
-    if head is None or head.data_ptr() == weights["tok_emb.weight"].data_ptr():
-        del names["out_head.weight"]
-    prefixed = {ours: theirs if ours == "out_head.weight" else f"model.{theirs}" for ours, theirs in names.items()}
-    return {theirs: weights[ours].contiguous() for ours, theirs in prefixed.items()}
+    state = {}
+    for ours, theirs in _names(n_layers, qk_norm=qk_norm):
+        state[f"model.{theirs}"] = weights[ours].contiguous()
+    head = untied_head(weights)
+    if head is not None:
+        state["lm_head.weight"] = head.contiguous()
+    return state
+
+
+def _names(n_layers: int, *, qk_norm: bool) -> Iterator[tuple[str, str]]:
+    """Our name and theirs, without the prefix, of every parameter but the head."""
+    modules = dict(_MODULES)
+    if qk_norm:
+        modules |= _QK_NORMS
+    yield "tok_emb.weight", "embed_tokens.weight"
+    for layer in range(n_layers):
+        for ours, theirs in modules.items():
+            yield f"trf_blocks.{layer}.{ours}.weight", f"layers.{layer}.{theirs}.weight"
+    yield "final_norm.weight", "norm.weight"

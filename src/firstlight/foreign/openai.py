@@ -1,6 +1,5 @@
 """GPT-2 as OpenAI published it (Radford et al. 2019): a TensorFlow checkpoint, hyperparameters and a vocabulary."""
 
-import hashlib
 import os
 import re
 import tempfile
@@ -16,31 +15,32 @@ from torch import Tensor
 from firstlight.data.cache import cache_dir
 from firstlight.data.files import read_limited
 from firstlight.data.tokenizers.huggingface import state_of_vocabulary
-from firstlight.errors import ConfigError, did_you_mean, one_line, shorten
+from firstlight.errors import ConfigError, did_you_mean, one_line
 from firstlight.files import locked, replace_text
-from firstlight.foreign.gpt2 import Size, from_gpt2, gpt2_section, gpt2_tokenizer_section
+from firstlight.foreign.gpt2 import GPT2Config, gpt2_tokenizer_section
+from firstlight.foreign.published import Size, first_problem
 from firstlight.foreign.tensorflow import TensorBundle
 from firstlight.output import note
 
 SIZES = ("124M", "355M", "774M", "1558M")
 URLS = "FIRSTLIGHT_OPENAI_URLS"
-"""Environment variable: where to download from instead, in this order, separated by commas. Each address has a folder
+"""Environment variable: addresses to download from instead, separated by commas, tried in this order. Each has a folder
 for each size."""
 DEFAULT_URLS = (
     "https://openaipublic.blob.core.windows.net/gpt-2/models",
-    "https://f001.backblazeb2.com/file/LLMs-from-scratch/gpt2",  # the book's copy, for where the first is blocked
+    "https://f001.backblazeb2.com/file/LLMs-from-scratch/gpt2",  # the book's copy, in case the first is blocked
 )
 PREFIX = "model.ckpt"
 INDEX = f"{PREFIX}.index"
 DATA = f"{PREFIX}.data-00000-of-00001"
 FILES = ("checkpoint", "hparams.json", "encoder.json", "vocab.bpe", INDEX, DATA)
-"""The large one last, behind the index that tells its size."""
+"""In the order of downloading: the large one last, after the index, which tells its size."""
 
 
 class HParams(BaseModel):
     """The sizes of a model, in OpenAI's words."""
 
-    model_config = ConfigDict(strict=True, frozen=True)
+    model_config = ConfigDict(strict=True)
 
     n_vocab: Size
     n_ctx: Size
@@ -50,7 +50,7 @@ class HParams(BaseModel):
 
 
 def download(size: str) -> Path:
-    """The folder in the cache with the files of the model of `size`; those that are whole are not downloaded again.
+    """The folder in the cache with the files of the model of `size`. Files that are whole are not downloaded again.
 
     Raises:
         ConfigError: there is no such size, no address has all the files, or they cannot be written.
@@ -77,35 +77,28 @@ def download(size: str) -> Path:
 
 def is_openai_folder(folder: Path) -> bool:
     """Is this a folder of files like OpenAI's?"""
-    return any((folder / name).is_file() for name in ("hparams.json", INDEX))
+    return (folder / "hparams.json").is_file() or (folder / INDEX).is_file()
 
 
 def read_openai(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any] | None]:
-    """Weights, config and state of the tokenizer (None without a vocabulary) from a folder of files like OpenAI's.
+    """Our state dict (float32), the `model` and `tokenizer` sections, and the tokenizer's state if the folder has one.
 
     Raises:
         ConfigError: a file is missing, damaged or of another model.
     """
     try:
-        sizes = _read_hparams(folder / "hparams.json")
+        config = _read_hparams(folder / "hparams.json")
         bundle = TensorBundle(folder / _read_prefix(folder / "checkpoint"))
-        layout = _layout(sizes, bundle)
-        tokenizer = _read_tokenizer(folder, sizes.n_vocab)
-        weights = from_gpt2(lambda name: _read_tensor(bundle, *layout[name]), n_layers=sizes.n_layer)
+        _check_shapes(bundle, config)
+        tokenizer = _read_tokenizer(folder, config.vocab_size)
+        weights = config.weights(lambda name: _read_tensor(bundle, name))
     except OSError as error:
         raise ConfigError(f"{error.filename or folder}: cannot be read ({error.strerror})") from None
-    model = gpt2_section(
-        vocab_size=sizes.n_vocab,
-        context_length=sizes.n_ctx,
-        emb_dim=sizes.n_embd,
-        n_heads=sizes.n_head,
-        n_layers=sizes.n_layer,
-    )
-    return weights, {"model": model, "tokenizer": gpt2_tokenizer_section(sizes.n_vocab)}, tokenizer
+    return weights, {"model": config.section(), "tokenizer": gpt2_tokenizer_section(config.vocab_size)}, tokenizer
 
 
 def _download_file(name: str, folder: Path, urls: list[str]) -> None:
-    """Put the file of that name into `folder`, from the first of `urls` that has it; it appears there whole.
+    """Download the file `name` from the first of `urls` that has it; it appears in `folder` whole or not at all.
 
     Raises:
         ConfigError: none of them has it.
@@ -118,11 +111,11 @@ def _download_file(name: str, folder: Path, urls: list[str]) -> None:
             file = Path(temporary, name)
             try:
                 get(url, str(file), None)  # type: ignore[arg-type]
-            except requests.RequestException as error:  # also fewer bytes than were announced
+            except requests.RequestException as error:  # also if fewer bytes came than were announced
                 failures.append(f"{url} ({_status(error)})")
                 continue
             if _is_whole(file, folder):
-                _keep_checksum(folder, name, _sha256(file))
+                _keep_checksum(folder, name, pooch.file_hash(str(file)))
                 file.replace(folder / name)
                 return
             failures.append(f"{url} (another file than it should be)")
@@ -133,33 +126,30 @@ def _download_file(name: str, folder: Path, urls: list[str]) -> None:
 
 
 def _is_same(file: Path) -> bool:
-    """Is the file what was downloaded? Of one that was not, or by an earlier version, nothing is known."""
+    """Is the file what was downloaded? True if that is not known: an earlier version or the user put it there."""
     known = _checksums(file.parent).get(file.name)
-    return known is None or not file.is_file() or known == _sha256(file)
+    return known is None or not file.is_file() or known == pooch.file_hash(str(file))
 
 
 def _keep_checksum(folder: Path, name: str, sha256: str) -> None:
     file = _checksum_file(folder)
     with locked(file.with_name(f"{file.name}.lock"), timeout=-1):  # several trials of a sweep may download at once
-        known = {**_checksums(folder), name: sha256}
+        known = _checksums(folder) | {name: sha256}
         replace_text(file, "".join(f"{digest}  {name}\n" for name, digest in known.items()))
 
 
 def _checksums(folder: Path) -> dict[str, str]:
-    """SHA-256 by name, of the files that were downloaded."""
+    """SHA-256 of each file that was downloaded, by its name."""
     file = _checksum_file(folder)
-    text = read_limited(file).decode("utf-8", errors="replace") if file.is_file() else ""
+    if not file.is_file():
+        return {}
+    text = read_limited(file).decode("utf-8", errors="replace")
     return {name: sha256 for sha256, name in re.findall(r"^([0-9a-f]{64})  (\S+)$", text, re.MULTILINE)}
 
 
 def _checksum_file(folder: Path) -> Path:
-    """Beside the folder of a model, in the form of sha256sum: what its files were when they were downloaded."""
+    """In the format of sha256sum, beside the folder of a model, which holds nothing but OpenAI's files."""
     return folder.with_name(f"{folder.name}.sha256")
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _status(error: requests.RequestException) -> str:
@@ -170,48 +160,43 @@ def _status(error: requests.RequestException) -> str:
 
 
 def _is_whole(file: Path, folder: Path) -> bool:
-    """Is the file there, and what its name says? Of the data only the size is compared: reading checks every tensor."""
+    """Does the file exist, with the content that its name promises?
+
+    Only the size of the data file is checked: whoever reads it compares the checksum of every tensor.
+    """
     if not file.is_file():
         return False
     try:
         if file.name == DATA:
             return file.stat().st_size == TensorBundle(folder / PREFIX).data_size(0)
+        if file.name == "checkpoint":
+            return _read_prefix(file) == PREFIX
         if file.name == INDEX:
             TensorBundle(file.with_suffix(""))
-        elif file.name == "checkpoint":
-            return _read_prefix(file) == PREFIX
+        elif file.name == "hparams.json":
+            _read_hparams(file)
+        elif file.name == "encoder.json":
+            _read_encoder(file)
         else:
-            {"hparams.json": _read_hparams, "encoder.json": _read_encoder, "vocab.bpe": _read_merges}[file.name](file)
+            _read_merges(file)
     except ConfigError:
         return False
     return True
 
 
-def _layout(sizes: HParams, bundle: TensorBundle) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """The tensor of the bundle, and its shape, for every name of Hugging Face's; all are there and of that shape."""
-    layers = {match[1] for name in bundle.entries if (match := re.match(r"model/h(\d+)/", name))}
-    if len(layers) != sizes.n_layer:  # compared before a name is made for each
-        raise ConfigError(f"{bundle.index}: has {len(layers)} layers; hparams.json says {sizes.n_layer}")
-    c = sizes.n_embd
-    layout: dict[str, tuple[str, tuple[int, ...]]] = {
-        "wte.weight": ("model/wte", (sizes.n_vocab, c)),
-        "wpe.weight": ("model/wpe", (sizes.n_ctx, c)),
-    }
-    norms = [("ln_f", "model/ln_f")]
-    for layer in range(sizes.n_layer):
-        theirs, openai = f"h.{layer}", f"model/h{layer}"
-        norms += [(f"{theirs}.{norm}", f"{openai}/{norm}") for norm in ("ln_1", "ln_2")]
-        for block, part, n_in, n_out in (
-            ("attn", "c_attn", c, 3 * c),
-            ("attn", "c_proj", c, c),
-            ("mlp", "c_fc", c, 4 * c),
-            ("mlp", "c_proj", 4 * c, c),
-        ):
-            layout[f"{theirs}.{block}.{part}.weight"] = (f"{openai}/{block}/{part}/w", (1, n_in, n_out))
-            layout[f"{theirs}.{block}.{part}.bias"] = (f"{openai}/{block}/{part}/b", (n_out,))
-    for theirs, openai in norms:
-        layout |= {f"{theirs}.weight": (f"{openai}/g", (c,)), f"{theirs}.bias": (f"{openai}/b", (c,))}
-    for name, shape in layout.values():
+def _check_shapes(bundle: TensorBundle, config: GPT2Config) -> None:
+    """Refuse a checkpoint without all parameters of `config`, in their shapes."""
+    layers = set()
+    for name in bundle.entries:
+        if match := re.match(r"model/h(\d+)/", name):
+            layers.add(match[1])
+    # The loop below would not notice layers that hparams.json does not claim.
+    if len(layers) != config.n_layer:
+        raise ConfigError(f"{bundle.index}: has {len(layers)} layers; hparams.json says {config.n_layer}")
+    for their_name, shape in config.shapes():
+        name = _openai_name(their_name)
+        if name.endswith("/w"):  # of a convolution, over one token
+            shape = (1, *shape)
         entry = bundle.entries.get(name)
         if entry is None:
             raise ConfigError(f"{bundle.index}: has no {name}")
@@ -219,32 +204,51 @@ def _layout(sizes: HParams, bundle: TensorBundle) -> dict[str, tuple[str, tuple[
             raise ConfigError(
                 f"{bundle.index}: {name} is {entry.shape} of {entry.dtype}; hparams.json makes it {shape} of <f4"
             )
-    return layout
 
 
-def _read_tensor(bundle: TensorBundle, name: str, shape: tuple[int, ...]) -> Tensor:
-    """As Hugging Face has it: matrices without the leading axis of OpenAI's convolutions."""
-    tensor = torch.from_numpy(bundle.read(name))
-    return tensor.squeeze(0) if len(shape) == 3 else tensor
+def _openai_name(name: str) -> str:
+    """OpenAI's name of what Hugging Face calls `name`: h.0.ln_1.weight is model/h0/ln_1/g."""
+    *modules, kind = re.sub(r"^h\.", "h", name).split(".")
+    path = "/".join(["model", *modules])
+    if modules[-1] in ("wte", "wpe"):
+        return path
+    if kind == "bias":
+        return f"{path}/b"
+    return f"{path}/g" if modules[-1].startswith("ln_") else f"{path}/w"
 
 
-def _read_hparams(file: Path) -> HParams:
+def _read_tensor(bundle: TensorBundle, name: str) -> Tensor:
+    tensor = torch.from_numpy(bundle.read(_openai_name(name)))
+    if tensor.dim() == 3:  # (1, in, out)
+        return tensor.squeeze(0)
+    return tensor
+
+
+def _read_hparams(file: Path) -> GPT2Config:
     try:
         sizes = HParams.model_validate_json(read_limited(file))
     except ValidationError as error:
-        raise ConfigError(f"{file}: {_first_problem(error)}") from None
-    if sizes.n_embd % sizes.n_head:
-        raise ConfigError(f"{file}: n_embd ({sizes.n_embd}) must be divisible by n_head ({sizes.n_head})")
-    return sizes
+        raise ConfigError(f"{file}: {first_problem(error)}") from None
+    config = GPT2Config(
+        vocab_size=sizes.n_vocab,
+        n_positions=sizes.n_ctx,
+        n_embd=sizes.n_embd,
+        n_head=sizes.n_head,
+        n_layer=sizes.n_layer,
+    )
+    try:
+        config.check()
+    except ValueError as error:
+        raise ConfigError(f"{file}: {error}") from None
+    return config
 
 
 def _read_prefix(file: Path) -> str:
-    """What the names of TensorFlow's files begin with. A path before it is that of who saved them, and is ignored."""
+    """The prefix of the names of TensorFlow's files. The path before it is that of whoever saved them, and ignored."""
     if not file.is_file():
         return PREFIX
-    match = re.search(
-        r'^model_checkpoint_path: *"([^"\\\n]+)"', read_limited(file).decode("utf-8", errors="replace"), re.MULTILINE
-    )
+    text = read_limited(file).decode("utf-8", errors="replace")
+    match = re.search(r'^model_checkpoint_path: *"([^"\\\n]+)"', text, re.MULTILINE)
     prefix = PurePosixPath(match[1]).name if match else ""
     if prefix in ("", "..") or not prefix.isprintable():
         raise ConfigError(f"{file}: names no checkpoint (model_checkpoint_path)")
@@ -265,15 +269,17 @@ def _read_tokenizer(folder: Path, n_vocab: int) -> dict[str, Any] | None:
     try:
         return state_of_vocabulary(vocabulary, pairs)
     except ValueError as error:
-        raise ConfigError(f"{folder}: {encoder.name} and {merges.name} are no vocabulary ({one_line(error)})") from None
+        raise ConfigError(
+            f"{folder}: {encoder.name} and {merges.name} are not a vocabulary ({one_line(error)})"
+        ) from None
 
 
 def _read_encoder(file: Path) -> dict[str, int]:
-    """Ids of tokens, whose bytes have printable characters as stand-ins."""
+    """Ids of tokens, which are written in GPT-2's printable stand-ins for bytes."""
     try:
         return TypeAdapter(dict[str, NonNegativeInt]).validate_json(read_limited(file), strict=True)
     except ValidationError as error:
-        raise ConfigError(f"{file}: {_first_problem(error)}") from None
+        raise ConfigError(f"{file}: {first_problem(error)}") from None
 
 
 def _read_merges(file: Path) -> list[str]:
@@ -285,8 +291,3 @@ def _read_merges(file: Path) -> list[str]:
     if not version.startswith("#version") or any(merge.count(" ") != 1 for merge in merges):
         raise ConfigError(f"{file}: not a list of merges")
     return merges
-
-
-def _first_problem(error: ValidationError) -> str:
-    problem = error.errors(include_url=False, include_input=False)[0]
-    return shorten(": ".join([*map(str, problem["loc"]), problem["msg"]]), 200)

@@ -1,54 +1,87 @@
-"""The contract of an architecture whose published models are read."""
+"""The contract of an architecture whose published models can be read, and what all of them share."""
 
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from firstlight.foreign.gpt2 import Size
+from firstlight.errors import shorten, shown
+
+Size = Annotated[int, Field(gt=0, lt=2**63)]
+"""The size of one axis: what torch can count to."""
 
 
 class Published(BaseModel, ABC):
-    """What must be so in a `config.json`, as fields; the defaults are those of transformers' class of this name."""
+    """What a `config.json` must say, as fields; the defaults are those of transformers' class of the same name."""
 
     model_config = ConfigDict(strict=True)
 
     title: ClassVar[str]
     prefix: ClassVar[str]
-    """Of the names of all tensors but the head; below they are without it."""
+    """Prefix of all parameter names but the head's; names below are without it."""
     embedding: ClassVar[str]
     depth_key: ClassVar[str]
     no_weights: ClassVar[re.Pattern[str]]
-    """Names of buffers that older versions have saved."""
+    """Names of buffers that older versions saved."""
     has_default_tokenizer: ClassVar[bool] = False
-    """Is it GPT-2's where a folder has none?"""
+    """Whether GPT-2's tokenizer is used when a folder has none."""
 
     vocab_size: Size
     tie_word_embeddings: bool
 
     @abstractmethod
     def check(self) -> None:
-        """Refuse values that do not fit each other, or that cannot be computed here.
+        """Refuse values that contradict each other, or that firstlight does not support.
 
         Raises:
-            ValueError: the first of them.
+            ValueError: names the first of them.
         """
 
     @abstractmethod
     def shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Every parameter with its shape, the embedding first; the head if it is not the embedding."""
+        """Name and shape of every parameter, the embedding first; the head only if it is not the embedding."""
 
     @abstractmethod
     def weights(self, read: Callable[[str], Tensor]) -> dict[str, Tensor]:
-        """Our state dict, in float32; `read` returns the tensor of a name, and is called once for each."""
+        """Our state dict, in float32 and in memory of its own.
+
+        `read` returns the tensor of a name. It is called once for each name, and its result is not kept: at most one
+        tensor exists beside the copies.
+        """
 
     @abstractmethod
     def section(self) -> dict[str, Any]:
         """The `model` section of our config."""
 
     def note(self) -> str | None:
-        """What of it is told otherwise in `section`, in words."""
+        """What `section` cannot express, in words; None if it expresses everything."""
         return None
+
+
+def own_float32(tensor: Tensor) -> Tensor:
+    """A contiguous copy in float32."""
+    return torch.empty(tensor.shape, dtype=torch.float32).copy_(tensor)
+
+
+def untied_head(weights: dict[str, Tensor]) -> Tensor | None:
+    """The output matrix (V, C) of our `weights`; None if it is the embedding."""
+    head = weights.get("out_head.weight")
+    if head is None or head.data_ptr() == weights["tok_emb.weight"].data_ptr():
+        return None
+    return head
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first key that is wrong, its value, and what it should be."""
+    problem = error.errors(include_url=False)[0]
+    key = shorten(".".join(map(str, problem["loc"])))
+    rule = shorten(problem["msg"].replace("Input", "it", 1), 200)
+    if not key:
+        return rule
+    if problem["type"] == "missing":
+        return f"{key}: {rule}"
+    return f"{key} ({shown(problem['input'])}): {rule}"

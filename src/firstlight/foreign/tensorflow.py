@@ -20,20 +20,20 @@ MAGIC = 0xDB4775248B80FB57
 FOOTER = 48
 """Bytes at the end of the index that say where its blocks are."""
 TRAILER = 5
-"""Bytes behind every block: how it is compressed, and its checksum."""
+"""Bytes after every block: how it is compressed, and its checksum."""
 MAX_NAMES = 16
-"""Bytes of names for each byte of the index: what a name shares with the one before it is not written again, and a
-small file could unfold without end."""
+"""Bytes of names per byte of the index. A name is stored without what it shares with the one before it, so a small file
+could unfold into names without end."""
 MAX_INDEX = 2**24
-"""Bytes of an index: some 60 a tensor, so enough for a hundred thousand."""
+"""Bytes of an index. A tensor takes about 60: this is enough for a hundred thousand."""
 MAX_RANK = 64  # numpy's
 DTYPES = {1: "<f4", 2: "<f8", 3: "<i4", 4: "|u1", 5: "<i2", 6: "|i1", 9: "<i8", 10: "|b1", 19: "<f2"}
-"""Numpy's for the numbers of tensorflow/core/framework/types.proto; others (strings, bfloat16) cannot be read."""
+"""numpy's, by the numbers of tensorflow/core/framework/types.proto. Others (strings, bfloat16) cannot be read."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a tensor is: `size` bytes from `offset` on in data file number `shard`."""
+    """Where a tensor is: `size` bytes from `offset` on in data file number `shard`; `dtype` None cannot be read."""
 
     dtype: str | None
     shape: tuple[int, ...]
@@ -47,7 +47,7 @@ class TensorBundle:
     """The tensors of the checkpoint whose files begin with `prefix`. Opening it reads the index alone.
 
     Raises:
-        ConfigError: the index is damaged, or of a kind that is not read here.
+        ConfigError: the index is damaged, or of a kind that is not supported.
         OSError: it cannot be read.
     """
 
@@ -60,31 +60,32 @@ class TensorBundle:
             self.n_shards = _read_header(table.pop("", b""))
             self.entries = {name: _read_entry(name, message, self.n_shards) for name, message in table.items()}
         except ValueError as error:
-            raise ConfigError(f"{self.index}: damaged, or no index that can be read here ({error})") from None
+            raise ConfigError(f"{self.index}: damaged, or not an index that can be read here ({error})") from None
 
     def data_file(self, shard: int) -> Path:
         return self.prefix.with_name(f"{self.prefix.name}.data-{shard:05d}-of-{self.n_shards:05d}")
 
     def data_size(self, shard: int) -> int:
-        """The bytes of a data file, as far as it holds tensors."""
-        return max((entry.offset + entry.size for entry in self.entries.values() if entry.shard == shard), default=0)
+        """Bytes of a data file up to the end of its last tensor."""
+        ends = [entry.offset + entry.size for entry in self.entries.values() if entry.shard == shard]
+        return max(ends, default=0)
 
     def read(self, name: str) -> np.ndarray:
-        """A tensor, mapped from its file for as long as it is kept: what is written to it does not reach the file.
+        """A tensor, mapped from its file for as long as it is kept. What is written to it does not reach the file.
 
         Raises:
-            ConfigError: these are not the bytes that were saved, or no numbers.
+            ConfigError: its bytes are not those that were saved, or are not numbers.
             OSError: the data file cannot be read.
         """
         entry = self.entries[name]
         if entry.dtype is None:
-            raise ConfigError(f"{self.index}: {name!r} is of a dtype that is not read here")
+            raise ConfigError(f"{self.index}: {name!r} is of a dtype that cannot be read here")
         file = self.data_file(entry.shard)
         size = file.stat().st_size
         if entry.offset + entry.size > size:
             raise ConfigError(f"{file}: cut short ({size:,} bytes; {name!r} ends at {entry.offset + entry.size:,})")
         content = np.empty(0, np.uint8)
-        if entry.size:  # no part of a file can be mapped if it is empty
+        if entry.size:  # nothing cannot be mapped
             content = np.memmap(file, mode="c", offset=entry.offset, shape=(entry.size,))
         if _masked_crc32c(content) != entry.crc32c:
             raise ConfigError(f"{file}: damaged (the checksum of {name!r} differs)")
@@ -122,17 +123,18 @@ class _Cursor:
 
 
 def _read_table(content: bytes) -> dict[str, bytes]:
-    """Messages by the names of their tensors; the one without a name is about all of them."""
+    """Messages by the names of their tensors; the one without a name is about all of them. Names are in order."""
     if len(content) < FOOTER or int.from_bytes(content[-8:], "little") != MAGIC:
         raise ValueError("it does not end like one")
     footer = _Cursor(content[-FOOTER:])
-    _, _, *index = (footer.varint() for _ in range(4))  # the first two: a block about the table, always empty
+    _, _ = footer.varint(), footer.varint()  # a block about the table, always empty
+    index_start, index_size = footer.varint(), footer.varint()
     table: dict[str, bytes] = {}
     last, end, names = b"", 0, 0
-    for _, value in _read_block(content, *index):
+    for _, value in _read_block(content, index_start, index_size):
         handle = _Cursor(value)
         start, size = handle.varint(), handle.varint()
-        if start < end:  # a block that is read again and again
+        if start < end:  # otherwise one block could be read again and again
             raise ValueError("its blocks are not in order")
         end = start + size + TRAILER
         for name, message in _read_block(content, start, size):
@@ -147,14 +149,14 @@ def _read_table(content: bytes) -> dict[str, bytes]:
 
 
 def _read_block(content: bytes, start: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values of a block. It ends with the places where keys are whole, for who wants to search."""
+    """Keys and values of a block. It ends with a list, for binary searches, of the places where keys are whole."""
     end = start + size
     if end + TRAILER > len(content) - FOOTER:
         raise ValueError("a block ends outside of it")
     if _masked_crc32c(content[start : end + 1]) != int.from_bytes(content[end + 1 : end + TRAILER], "little"):
         raise ValueError("the checksum of a block differs")
     if content[end]:
-        raise ValueError(f"compressed, in way {content[end]}; snappy is 1, and none is read here")
+        raise ValueError(f"compressed by method {content[end]} (snappy is 1), which cannot be read here")
     n_places = int.from_bytes(content[end - 4 : end], "little")
     if 4 * n_places + 4 > size:
         raise ValueError("a block is cut short")
@@ -162,36 +164,42 @@ def _read_block(content: bytes, start: int, size: int) -> Iterator[tuple[bytes, 
     while block:
         n_shared, n_new, n_value = block.varint(), block.varint(), block.varint()
         if n_shared > len(key):
-            raise ValueError("a name goes on from a shorter one")
+            raise ValueError("a name continues a shorter one")
         key = key[:n_shared] + block.take(n_new)
         yield key, block.take(n_value)
 
 
 def _read_header(message: bytes) -> int:
     """The number of data files."""
+    # Fields of BundleHeaderProto: 1 num_shards, 2 endianness (0 is little).
     numbers, _ = _read_message(message)
     if numbers.get(2):
         raise ValueError("written on a big-endian machine")
     if not 1 <= numbers.get(1, 0) <= 99_999:
-        raise ValueError(f"of {numbers.get(1, 0)} data files")
+        raise ValueError(f"it has {numbers.get(1, 0)} data files")
     return numbers[1]
 
 
 def _read_entry(name: str, message: bytes, n_shards: int) -> Entry:
+    # Fields of BundleEntryProto: 1 dtype, 2 shape, 3 shard_id, 4 offset, 5 size, 6 crc32c, 7 slices.
     numbers, parts = _read_message(message)
-    dims = _read_message(b"".join(parts.get(2, [])))[1].get(2, [])
-    shape = tuple(_read_message(dim)[0].get(1, 0) for dim in dims[: MAX_RANK + 1])
-    shard, offset, size, crc32c = (numbers.get(field, 0) for field in (3, 4, 5, 6))
-    dtype = DTYPES.get(numbers.get(1, 0))
     if 7 in parts:
         raise ValueError(f"{name!r} is saved in slices")
+    _, shape_parts = _read_message(b"".join(parts.get(2, [])))
+    # Field 2 of TensorShapeProto is a list of dimensions, whose field 1 is the size.
+    shape = []
+    for dim in shape_parts.get(2, [])[: MAX_RANK + 1]:
+        dim_numbers, _ = _read_message(dim)
+        shape.append(dim_numbers.get(1, 0))
     if len(shape) > MAX_RANK or math.prod(dim or 1 for dim in shape) >= 2**60:
-        raise ValueError(f"{name!r} has no shape of a tensor")
+        raise ValueError(f"{name!r} does not have the shape of a tensor")
+    shard, offset, size, crc32c = (numbers.get(field, 0) for field in (3, 4, 5, 6))
+    dtype = DTYPES.get(numbers.get(1, 0))
     if dtype and size != math.prod(shape) * np.dtype(dtype).itemsize:
-        raise ValueError(f"{name!r} has not the size of its shape")
+        raise ValueError(f"{name!r} does not have the size of its shape")
     if shard >= n_shards:
         raise ValueError(f"{name!r} is in data file {shard} of {n_shards}")
-    return Entry(dtype, shape, shard, offset, size, crc32c)
+    return Entry(dtype, tuple(shape), shard, offset, size, crc32c)
 
 
 def _read_message(message: bytes) -> tuple[dict[int, int], dict[int, list[bytes]]]:
@@ -200,19 +208,22 @@ def _read_message(message: bytes) -> tuple[dict[int, int], dict[int, list[bytes]
     parts: dict[int, list[bytes]] = {}
     cursor = _Cursor(message)
     while cursor:
+        # Wire types: 0 a varint, 1 eight bytes, 2 bytes after their length, 5 four bytes.
         field, kind = divmod(cursor.varint(), 8)
         if kind == 0:
             numbers[field] = cursor.varint()
         elif kind == 2:
             parts.setdefault(field, []).append(cursor.take(cursor.varint()))
-        elif kind in (1, 5):
-            numbers[field] = cursor.number(8 if kind == 1 else 4)
+        elif kind == 1:
+            numbers[field] = cursor.number(8)
+        elif kind == 5:
+            numbers[field] = cursor.number(4)
         else:
             raise ValueError("a field of an unknown kind")
     return numbers, parts
 
 
 def _masked_crc32c(content: bytes | np.ndarray) -> int:
-    """The checksum as LevelDB stores it: masked, since it is weak over bytes that hold a checksum of their own."""
+    """CRC-32C as LevelDB stores it: masked, since a CRC of bytes that contain their own CRC is weak."""
     crc = google_crc32c.value(content)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

@@ -1,18 +1,16 @@
-"""A run that is resumed: from which checkpoint, and whether it may be."""
+"""From which checkpoint a run is resumed, and whether it may be."""
 
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from firstlight.checkpoints.checkpoint import load_plain
 from firstlight.checkpoints.find import CHECKPOINTS, checkpoints_of
-from firstlight.checkpoints.folder_io import RECORD
-from firstlight.checkpoints.manifest import TRAINING_STATE, WEIGHTS, Manifest, check_training_state, read_manifest
+from firstlight.checkpoints.folder_io import RECORD, read_folder
+from firstlight.checkpoints.manifest import TRAINING_STATE, WEIGHTS, Manifest
 from firstlight.data.datamodule import TextDataModule
 from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.errors import ConfigError, DamagedError
-from firstlight.sources import load_checkpoint
 from firstlight.training.loggers.csv import FILE_NAME as METRICS
 from firstlight.training.same_text import check_same
 
@@ -72,11 +70,9 @@ def find_resumed(run: Path) -> Resumed | None:
 
 
 def _read(run: Path, folder: Path, damaged: list[str]) -> Resumed:
-    manifest = read_manifest(folder)
-    check_training_state(folder, manifest)
-    stored, state = load_checkpoint(folder), load_plain(folder / TRAINING_STATE)
-    _check_state(folder / TRAINING_STATE, state)
-    resumed = Resumed(run, folder, manifest, stored.build_tokenizer(), state, damaged)
+    stored = read_folder(folder)
+    _check_state(folder / TRAINING_STATE, stored.state)
+    resumed = Resumed(run, folder, stored.manifest, stored.model.build_tokenizer(), stored.state, damaged)
     try:
         _ = resumed.rate
     except (LookupError, TypeError, ValueError):
@@ -95,7 +91,7 @@ def _check_state(file: Path, state: dict[str, Any]) -> None:
 
 
 def check_resumable(resumed: Resumed, data: TextDataModule) -> None:
-    """Refuse to resume a run whose past would have been another one now.
+    """Refuse to resume a run whose past would be different now.
 
     Raises:
         ConfigError: its order has no position to resume from, or its data has changed.
