@@ -4,13 +4,9 @@ import json
 from importlib.resources import files
 from typing import Any
 
-TEMPLATE = "report.html"
-PLACE = "/*data*/null"
 
-
-def report_html(found: dict[str, Any]) -> str:
+def comparison_page(found: dict[str, Any]) -> str:
     """The page. What runs have written (samples, names) is JSON in it, and text on the screen, never HTML."""
-    template = (files("firstlight.compare") / TEMPLATE).read_text(encoding="utf-8")
-    data = json.dumps(found, allow_nan=False).replace("<", "\\u003c")  # no </script> in it
-    before, _, after = template.partition(PLACE)
-    return before + data + after
+    template = files("firstlight.compare").joinpath("page.html").read_text(encoding="utf-8")
+    data = json.dumps(found, allow_nan=False).replace("<", "\\u003c")  # no sample can close the <script>
+    return template.replace("/*data*/null", data, 1)

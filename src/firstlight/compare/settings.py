@@ -13,17 +13,17 @@ WINDOWED = ("val/loss", "val/bits_per_byte")
 OF_TOKENS = ("loss", "perplexity")
 """Metrics, of any split, that mean something else with another text or tokenizer."""
 OF_TEXT = (*OF_TOKENS, "bits_per_byte")
-"""Metrics, of any split, that would be others on another text of the same kind."""
+"""Metrics, of any split, that have another value on another text of the same kind."""
 HIGHER_IS_BETTER = ("tokens_per_second", "mfu")
 
 
 def sign_of(metric: str) -> int:
-    """1 of a metric that is the better the lower it is, else -1."""
+    """1 for a metric of which lower is better, else -1."""
     return -1 if metric.rpartition("/")[2] in HIGHER_IS_BETTER else 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class CompareSettings:
     """See conf/compare.yaml, where each is explained."""
 
     runs: NonEmpty | Annotated[list[NonEmpty], Field(min_length=1)]
@@ -46,12 +46,12 @@ class Settings:
 
     @property
     def is_measured(self) -> bool:
-        """Are the weights evaluated, or is what the runs logged taken?"""
+        """Whether the weights are evaluated; else what the runs logged is taken."""
         return self.windows > 0 and self.metric in WINDOWED
 
     @property
     def is_of_text(self) -> bool:
-        """Does the metric vary by chance with the text, too?"""
+        """Whether the metric varies by chance with the text, too."""
         return self.metric.rpartition("/")[2] in OF_TEXT
 
     @property

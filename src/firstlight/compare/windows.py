@@ -3,25 +3,26 @@
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from firstlight.compare.groups import Group
 from firstlight.compare.runs import Run
-from firstlight.compare.settings import OF_TOKENS, Settings
-from firstlight.compare.statistics import Sample
+from firstlight.compare.settings import OF_TOKENS, CompareSettings
+from firstlight.compare.statistics import Floats, Sample
 from firstlight.errors import ConfigError
 from firstlight.sources import find_checkpoint, load_checkpoint
 from firstlight.training.evaluation import EvaluationModule
 from firstlight.training.measuring import evaluation_trainer, text_of
 
-Floats = NDArray[np.float64]
 AT_ONCE = 4096
 """Tokens that go through a model at once."""
+OF_TEXT = ("_target_", "path", "folder", "train_ratio", "test_ratio")
+"""Keys of a section `data` that say what the validation text is."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class Ground:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Of each window its loss in nats, and the bytes and tokens of text it predicts: (windows,) each."""
+class WindowLosses:
+    """For each window its loss in nats, and the bytes and tokens of text that it predicts: (windows,) each."""
 
     nats: Floats
     n_bytes: Floats
@@ -43,24 +44,24 @@ class Measured:
     ground: Ground
 
     def units(self, metric: str) -> Floats:
-        """What a window's nats are divided by: its tokens, or its bits' worth of bytes."""
+        """What a window's nats are divided by: its tokens, or, for bits per byte, its bytes times ln 2."""
         if metric.endswith("bits_per_byte"):
             return self.n_bytes * math.log(2)
         return self.n_tokens
 
 
 def scores_last_window(run: Run) -> bool:
-    """Does the run's own validation loss count the last, shorter window?"""
+    """Whether the run's own validation loss counts the last, shorter window."""
     return bool((run.config.get("data") or {}).get("eval_last_window", False))
 
 
-def measure(run: Run, settings: Settings, *, last_window: bool) -> Measured:
+def measure_windows(run: Run, settings: CompareSettings, *, last_window: bool) -> WindowLosses:
     """Evaluate the weights of a run, in float32, on windows that are spread evenly over its validation split.
 
-    With `last_window` the shorter one at its end is among them, where all others are.
+    If these are all windows, the shorter one at the end is added with `last_window`.
 
     Raises:
-        ConfigError: it has no weights, or its text cannot be had any more.
+        ConfigError: it has no weights, or its text is not available any more.
     """
     checkpoint = find_checkpoint(str(run.folder), best=settings.weights == "best", key="runs")
     loaded = load_checkpoint(checkpoint)
@@ -72,24 +73,26 @@ def measure(run: Run, settings: Settings, *, last_window: bool) -> Measured:
     windows, tokenizer = text.windows["val"], text.tokenizer
     device = evaluation_trainer(settings.accelerator, "32-true").strategy.root_device
     module = EvaluationModule(model, tokenizer.byte_lengths).to(device).eval()
-    chosen = torch.linspace(0, len(windows) - 1, min(settings.windows, len(windows)), dtype=torch.float64).long()
+    n_windows = min(settings.windows, len(windows))
+    chosen = torch.linspace(0, len(windows) - 1, n_windows, dtype=torch.float64).long()
     batches = list(chosen.split(max(AT_ONCE // text.context_length, 1)))
-    if last_window and len(chosen) == len(windows) and windows.n_rest > 0:
+    if last_window and n_windows == len(windows) and windows.n_rest > 0:
         batches.append(windows.rest_index)
     nats, n_bytes, n_tokens = [], [], []
     with torch.inference_mode():
         for index in batches:
-            inputs, targets = (part.to(device) for part in windows[index])  # (B, T) each
+            inputs, targets = windows[index]  # (B, T) each
+            inputs, targets = inputs.to(device), targets.to(device)
             losses = module.cross_entropy((inputs, targets)).view(targets.shape)  # (B, T)
             nats.append(losses.cpu().double().sum(dim=1))
             n_bytes.append(module.byte_lengths[targets].sum(dim=1).cpu().double())
-            n_tokens += [float(targets.shape[1])] * len(targets)
+            n_tokens.append(torch.full((len(targets),), targets.shape[1], dtype=torch.float64))
     ground = Ground(
         _digest(tokenizer.decode(text.ids["val"].tolist())),
         _digest(json.dumps(loaded.tokenizer or loaded.config.get("tokenizer"), default=str)),
         text.context_length,
     )
-    return Measured(torch.cat(nats).numpy(), torch.cat(n_bytes).numpy(), np.array(n_tokens), ground)
+    return WindowLosses(torch.cat(nats).numpy(), torch.cat(n_bytes).numpy(), torch.cat(n_tokens).numpy(), ground)
 
 
 def _digest(text: str) -> str:
@@ -99,42 +102,45 @@ def _digest(text: str) -> str:
 def configured_ground(run: Run) -> Ground:
     """What a run is judged on, as far as its config tells."""
     data = run.config.get("data") or {}
-    of_the_text = {k: v for k, v in data.items() if k in ("_target_", "path", "folder", "train_ratio", "test_ratio")}
+    of_text = {key: value for key, value in data.items() if key in OF_TEXT}
     return Ground(
-        json.dumps(of_the_text, sort_keys=True, default=str),
+        json.dumps(of_text, sort_keys=True, default=str),
         json.dumps(run.config.get("tokenizer"), sort_keys=True, default=str),
         int(data.get("context_length") or 0),
     )
 
 
-def check_grounds(runs: list[Run], grounds: list[Ground], metric: str) -> list[str]:
-    """What makes a comparison of runs on several grounds less than one on a single one.
+def check_grounds(runs: list[Run], grounds: Mapping[Path, Ground], metric: str) -> list[str]:
+    """A note on the first run that is judged on another ground than the first; none if all have the same one.
 
     Raises:
-        ConfigError: they cannot be compared in `metric`.
+        ConfigError: the runs cannot be compared in `metric`.
     """
     notes = []
-    for run, ground in zip(runs, grounds, strict=True):
-        texts, tokenizers = ground.text != grounds[0].text, ground.tokenizer != grounds[0].tokenizer
-        what = "texts" if texts else "tokenizers"
-        if (texts or tokenizers) and metric.rpartition("/")[2] in OF_TOKENS:
+    first = grounds[runs[0].folder]
+    for run in runs[1:]:
+        ground, both = grounds[run.folder], f"{runs[0].name} and {run.name}"
+        is_other_text, is_other_tokenizer = ground.text != first.text, ground.tokenizer != first.tokenizer
+        if (is_other_text or is_other_tokenizer) and metric.rpartition("/")[2] in OF_TOKENS:
+            what = "texts" if is_other_text else "tokenizers"
             raise ConfigError(
-                f"metric ({metric}): {runs[0].name} and {run.name} have different {what}, where it means different "
-                "things; compare them in bits of a byte: metric=val/bits_per_byte"
+                f"metric ({metric}): {both} have different {what}, where it means different things; "
+                "compare them in bits per byte: metric=val/bits_per_byte"
             )
-        if texts:
-            notes.append(f"{runs[0].name} and {run.name} are measured on different texts: one may just be easier")
-        elif tokenizers:
-            notes.append(f"{runs[0].name} and {run.name} have different tokenizers, and so other windows: not paired")
-        elif ground.context_length != grounds[0].context_length:
-            notes.append(f"{runs[0].name} and {run.name} have windows of different lengths: not paired")
+        if is_other_text:
+            notes.append(f"{both} are measured on different texts: one may just be easier")
+        elif is_other_tokenizer:
+            notes.append(f"{both} have different tokenizers, and so other windows: not paired")
+        elif ground.context_length != first.context_length:
+            notes.append(f"{both} have windows of different lengths: not paired")
     return notes[:1]
 
 
-def sample_of(group: Group, measured: dict[Any, Measured], metric: str) -> Sample:
-    """What is known of a config: the metric of each seed, and the windows' nats, a mean over the seeds."""
+def sample_of(group: Group, measured: Mapping[Path, WindowLosses], metric: str) -> Sample:
+    """What is known of a config: the metric of each seed, and the nats of the windows, a mean over the seeds."""
     members = [measured[run.folder] for run in group.runs]
-    values = [float(m.nats.sum() / m.units(metric).sum()) for m in members]
-    if any(m.ground != members[0].ground for m in members):  # a vocabulary that another seed has learned
-        return Sample(np.array(values))
-    return Sample(np.array(values), np.mean([m.nats for m in members], axis=0), members[0].units(metric))
+    values = np.array([losses.nats.sum() / losses.units(metric).sum() for losses in members])
+    first = members[0]
+    if any(losses.ground != first.ground for losses in members):  # another seed has learned another vocabulary
+        return Sample(values)
+    return Sample(values, np.mean([losses.nats for losses in members], axis=0), first.units(metric))
