@@ -10,7 +10,6 @@ from pydantic import Field
 
 from firstlight.checkpoints.checkpoint import Checkpoint
 from firstlight.config import BatchSize, NonEmpty, Steps, check_config
-from firstlight.data.datamodule import TextDataModule
 from firstlight.errors import ConfigError
 from firstlight.model.base import LanguageModel
 from firstlight.model.int8 import quantize_int8
@@ -33,7 +32,7 @@ def evaluate(
     limit: Steps | None = None,
     batch_size: BatchSize = 8,
 ) -> dict[str, float]:
-    """Measure a checkpoint on all of `split`; `data` is a section of the config, null the checkpoint's own.
+    """Measure a checkpoint on all of `split`; `data` is a section of the config, null for the checkpoint's own.
 
     A text is split as in training, so `split` is a part of it; "all" is the whole text. With `tasks` it is measured on
     those of lm-eval instead, `batch_size` examples at a time, and the keys are `task/metric`.
@@ -45,12 +44,15 @@ def evaluate(
     _check_settings(names, split, data, num_fewshot, limit)
     loaded = load_checkpoint(find_checkpoint(checkpoint))
     trainer = evaluation_trainer(accelerator, precision)
+    model = loaded.build_model()
+    if precision == "int8":
+        model = quantize_int8(model.fused())
     if names is None:
-        return _on_text(loaded, _model(loaded, precision), trainer, split, data)
-    from firstlight.lm_eval.adapter import HarnessLM
+        return _on_text(loaded, model, trainer, split, data)
+    from firstlight.lm_eval.adapter import HarnessLM  # the extra lm-eval may not be installed
     from firstlight.lm_eval.tasks import run_tasks
 
-    model = _model(loaded, precision).to(trainer.strategy.root_device)
+    model = model.to(trainer.strategy.root_device)
     trainer.precision_plugin.convert_module(model)
     lm = HarnessLM(model, loaded.build_tokenizer(), batch_size=batch_size)
     with trainer.precision_plugin.forward_context():
@@ -60,17 +62,14 @@ def evaluate(
 def _check_settings(
     tasks: list[str] | None, split: str, data: dict[str, Any] | None, num_fewshot: int | None, limit: int | None
 ) -> None:
-    if tasks is None and (num_fewshot, limit) != (None, None):
-        raise ConfigError("num_fewshot and limit are about tasks: give tasks=[...] with them")
-    if tasks is not None and (data is not None or split != "val"):
+    if tasks is None:
+        if num_fewshot is not None or limit is not None:
+            raise ConfigError("num_fewshot and limit are about tasks: give tasks=[...] with them")
+        return
+    if data is not None or split != "val":
         raise ConfigError("tasks bring their own data: give tasks, or data and split, not both")
-    if tasks is not None and find_spec("lm_eval") is None:
+    if find_spec("lm_eval") is None:
         raise ConfigError("tasks need lm-eval: pip install 'firstlight[lm-eval]'")
-
-
-def _model(loaded: Checkpoint, precision: str) -> LanguageModel:
-    model = loaded.build_model()
-    return quantize_int8(model.fused()) if precision == "int8" else model
 
 
 def _on_text(
@@ -87,20 +86,14 @@ def _on_text(
     trainer.validate(module, dataloaders=text.eval_batches_of(split), verbose=False)
     if text.worker_failure is not None:
         note(f"{text.worker_failure}; nothing of the text was left out")
-    _note_left_out(text, split)
-    return {**module.metrics, f"{split}/tokens": text.n_scored(split)}
-
-
-def _note_left_out(text: TextDataModule, split: str) -> None:
-    """Say which predictions of `split` were not scored, if its end was left out."""
     left_out = text.eval_windows(split).n_rest
-    if text.eval_last_window or left_out == 0:
-        return
-    note(
-        f"the last {left_out:,} of {len(text.ids[split]) - 1:,} predictions are left out: they do not fill a "
-        f"window of {text.context_length} tokens, and data.eval_last_window is false in the config of this run "
-        "(name its text with data=... to score them too)"
-    )
+    if left_out > 0 and not text.eval_last_window:
+        note(
+            f"the last {left_out:,} of {len(text.ids[split]) - 1:,} predictions are left out: they do not fill a "
+            f"window of {text.context_length} tokens, and data.eval_last_window is false in the config of this run "
+            "(name its text with data=... to score them too)"
+        )
+    return {**module.metrics, f"{split}/tokens": text.n_scored(split)}
 
 
 def arguments(config: DictConfig) -> dict[str, Any]:
@@ -117,7 +110,7 @@ def arguments(config: DictConfig) -> dict[str, Any]:
 
 
 def main(config: DictConfig) -> float | None:
-    """Print the metrics as one JSON object; return the loss, if it is a text that was measured on."""
+    """Print the metrics as one JSON object; return the loss of a text (None for tasks)."""
     plain = arguments(config)
     metrics = evaluate(**plain)
     write(json.dumps(metrics) + "\n")
