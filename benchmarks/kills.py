@@ -22,8 +22,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from firstlight.commands.train import arguments
 from firstlight.compose.compose import compose_config
-from firstlight.config import to_plain
 from firstlight.runs.run_config import RunConfig
 from firstlight.training.process import start_server
 from firstlight.verify.checks import Campaign, kill_and_resume
@@ -58,7 +58,7 @@ def campaign(name: str, overrides: tuple[str, ...], n_kills: int, seed: int, wor
     """The campaign of one config, and the number of steps between its checkpoints."""
     folder = work / name.replace(" ", "_").replace(",", "")
     folder.mkdir()
-    config = to_plain(compose_config("train", [*TINY, *overrides, f"data.path={work / 'text.txt'}"]))
+    config = arguments(compose_config("train", [*TINY, *overrides, f"data.path={work / 'text.txt'}"]))
     config["output_dir"] = str(folder / "run")
     runs = Runs(RunConfig(config, config), folder)
     straight, whole = runs.straight("straight")
@@ -103,7 +103,7 @@ def main() -> int:
     logging.getLogger("tensorboard").setLevel(logging.ERROR)
     began, work = time.perf_counter(), Path(tempfile.mkdtemp(prefix="kills_"))
     (work / "text.txt").write_text(TEXT, encoding="utf-8")
-    start_server([*TRAINING, *modules(to_plain(compose_config("train", [*TINY, "data.path=x"])))])
+    start_server([*TRAINING, *modules(arguments(compose_config("train", [*TINY, "data.path=x"])))])
     campaigns: dict[str, tuple[Campaign, int]] = {}
     for number, (name, overrides) in enumerate(CONFIGS.items()):
         left = args.kills - sum(len(c.kills) for c, _ in campaigns.values())
