@@ -51,7 +51,9 @@ def own_table(own: OwnSpeed, device: torch.device) -> Table:
     table.add_row("speed", f"{own.tokens_per_second:,.0f} tokens/s", f"steps of {own.tokens_per_step:,} tokens")
     if own.mfu is not None:
         table.add_row("MFU", f"{own.mfu:.1%}", "of the matrix product above")
-    owner = "of the GPU's" if device.type == "cuda" else "of the process, with Python and torch"
+    owner = "of the process, with Python and torch"
+    if device.type == "cuda":
+        owner = "of the GPU's"
     table.add_row("peak memory", decimal(own.peak_memory_bytes), owner)
     table.add_row("precision", own.precision, "")
     whole = own.step_milliseconds["step"]

@@ -97,8 +97,10 @@ def steps(config: dict[str, Any], settings: BenchSettings, device: torch.device)
     yield Step("plain", plain)
     yield Step("fast dropout", {"model.dropout": "fast"}, no_dropout)
     yield Step("fused optimizer", {"optimizer.fused": True}, no_fused)
-    is_32 = _precision("auto", config) == "32-true"
-    yield Step("precision", {"trainer.precision": "auto"}, "auto is 32-true on this device" if is_32 else "")
+    no_precision = ""
+    if _precision("auto", config) == "32-true":
+        no_precision = "auto is 32-true on this device"
+    yield Step("precision", {"trainer.precision": "auto"}, no_precision)
     yield Step("compile", {"compile": True}, _no_compile(settings, device))
     yield _padded_vocabulary(config)
     if settings.most_batch < 2:
@@ -112,7 +114,9 @@ def steps(config: dict[str, Any], settings: BenchSettings, device: torch.device)
 
 def _lacks(config: dict[str, Any], key: str) -> str:
     section, name = key.split(".")
-    return "" if name in config[section] else f"this {section} has no {name}"
+    if name in config[section]:
+        return ""
+    return f"this {section} has no {name}"
 
 
 def _no_compile(settings: BenchSettings, device: torch.device) -> str:

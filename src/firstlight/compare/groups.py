@@ -68,12 +68,23 @@ def _values(run: Run) -> dict[str, str]:
 
 def _differing(configs: list[dict[str, str]]) -> list[str]:
     """The keys that do not have the same value in all configs."""
-    keys = dict.fromkeys(key for config in configs for key in config)
-    return [key for key in keys if len({config.get(key) for config in configs}) > 1]
+    keys: dict[str, None] = {}  # in order, each once
+    for config in configs:
+        keys |= dict.fromkeys(config)
+    differing = []
+    for key in keys:
+        values = {config.get(key) for config in configs}
+        if len(values) > 1:
+            differing.append(key)
+    return differing
 
 
 def _label(settings: dict[str, str], run: Run) -> str:
     """The settings in which a config differs, if that is short, else the name of its run."""
-    words = [f"{key.rpartition('.')[2]}={value}" for key, value in settings.items() if value != NOTHING]
+    words = []
+    for key, value in settings.items():
+        name = key.rpartition(".")[2]
+        if value != NOTHING:
+            words.append(f"{name}={value}")
     text = " ".join(words)
     return text if 0 < len(text) <= 60 else run.name

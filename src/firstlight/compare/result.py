@@ -17,13 +17,16 @@ def as_data(ranked: list[Ranked], notes: list[str], settings: CompareSettings) -
     metric = settings.metric
     plain_settings = vars(settings) | {"runs": settings.names}
     del plain_settings["storage"]  # it may hold a password
-    runs, shown_runs, axes = [], [], list(X_AXES)
+    runs, shown_runs = [], []
+    axes = list(X_AXES)  # those that every point of every run has
     for number, config in enumerate(ranked):
         for run in config.group.runs:
             runs.append(run)
             shown_runs.append(_run(run, number, metric))
             for point in run.curve(metric):
                 axes = [name for name in axes if name in point.x]
+    groups = [config.group for config in ranked]
+    scores = [sign_of(metric) * config.sample.mean for config in ranked]
     found = {
         "firstlight": __version__,
         "settings": plain_settings,
@@ -32,9 +35,7 @@ def as_data(ranked: list[Ranked], notes: list[str], settings: CompareSettings) -
         "configs": [_config(config) for config in ranked],
         "runs": shown_runs,
         "axes": axes,
-        "importance": importance(
-            [config.group for config in ranked], [sign_of(metric) * config.sample.mean for config in ranked]
-        ),
+        "importance": importance(groups, scores),
         "environment": _environment(runs),
         "notes": notes,
     }
@@ -81,8 +82,11 @@ def _point(point: Point) -> dict[str, float]:
 
 def _environment(runs: list[Run]) -> dict[str, list[str]]:
     """The values of each entry of the runs' environments, over all runs."""
+    keys: dict[str, None] = {}  # in order, each once
+    for run in runs:
+        keys |= dict.fromkeys(run.environment)
     values: dict[str, list[str]] = {}
-    for key in dict.fromkeys(key for run in runs for key in run.environment):
+    for key in keys:
         texts = [str(run.environment.get(key, NOTHING)) for run in runs]
         values[key] = list(dict.fromkeys(texts))
     return values

@@ -127,7 +127,7 @@ def difference(
         for variance, sample in zip(seeds, (reference, other), strict=True):
             of_means.append(Variance(variance.value / len(sample.values), variance.degrees))
         parts += of_means
-        seed_error = math.sqrt(sum(variance.value for variance in of_means))
+        seed_error = math.sqrt(satterthwaite(of_means).value)
     if not parts:
         raise NothingKnownError
     level = (1 - confidence) / n_pairs
@@ -139,7 +139,8 @@ def difference(
     more = None
     if seeds and not told_apart:
         have = min(len(reference.values), len(other.values))
-        more = seeds_needed(value, sum(variance.value for variance in seeds), text_variance, level, have)
+        one, two = seeds
+        more = seeds_needed(value, one.value + two.value, text_variance, level, have)
     return Difference(
         value=value,
         low=value - width,

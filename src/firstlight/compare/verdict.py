@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -16,7 +17,15 @@ from firstlight.compare.statistics import (
     TooFewWindowsError,
     difference,
 )
-from firstlight.compare.windows import check_grounds, configured_ground, measure_windows, sample_of, scores_last_window
+from firstlight.compare.windows import (
+    Ground,
+    WindowLosses,
+    check_grounds,
+    configured_ground,
+    measure_windows,
+    sample_of,
+    scores_last_window,
+)
 
 NOTHING_KNOWN = "nothing can be said of one seed of each without windows; run each with seeds=3"
 MOST_NAMED = 6
@@ -47,18 +56,8 @@ def judge(groups: list[Group], settings: CompareSettings) -> tuple[list[Ranked],
     metric = settings.metric
     runs = [run for group in groups for run in group.runs]
     for run in runs:
-        run.final(metric)
-    if settings.is_measured:
-        last_window = all(scores_last_window(run) for run in runs)  # the same windows for all of them
-        measured = {run.folder: measure_windows(run, settings, last_window=last_window) for run in runs}
-        grounds = {folder: windows.ground for folder, windows in measured.items()}
-        samples = [sample_of(group, measured, metric) for group in groups]
-    else:
-        grounds = {run.folder: configured_ground(run) for run in runs}
-        samples = []
-        for group in groups:
-            values = [run.final(metric).value for run in group.runs]
-            samples.append(Sample(np.array(values)))
+        run.final(metric)  # raises if it has none; measuring, which takes long, comes after it
+    samples, grounds = _measured(groups, runs, settings) if settings.is_measured else _logged(groups, metric)
     notes = _unfinished(runs, metric) + _unlike(runs, metric) + check_grounds(runs, grounds, metric)
     pairs = list(zip(groups, samples, strict=True))
     pairs.sort(key=lambda pair: sign_of(metric) * pair[1].mean)
@@ -84,6 +83,32 @@ def judge(groups: list[Group], settings: CompareSettings) -> tuple[list[Ranked],
             sentence = NOTHING_KNOWN
         others.append(Ranked(group, sample, found, sentence))
     return [Ranked(best_group, best, None, _sentence_of_the_best(others)), *others], notes
+
+
+def _measured(
+    groups: list[Group], runs: list[Run], settings: CompareSettings
+) -> tuple[list[Sample], dict[Path, Ground]]:
+    """Samples of the groups, from evaluating the weights of their runs, and what each run was measured on."""
+    last_window = all(map(scores_last_window, runs))  # the same windows for all of them
+    losses: dict[Path, WindowLosses] = {}
+    grounds: dict[Path, Ground] = {}
+    for run in runs:
+        losses[run.folder] = measure_windows(run, settings, last_window=last_window)
+        grounds[run.folder] = losses[run.folder].ground
+    return [sample_of(group, losses) for group in groups], grounds
+
+
+def _logged(groups: list[Group], metric: str) -> tuple[list[Sample], dict[Path, Ground]]:
+    """The same from what the runs have logged."""
+    samples: list[Sample] = []
+    grounds: dict[Path, Ground] = {}
+    for group in groups:
+        values = []
+        for run in group.runs:
+            values.append(run.final(metric).value)
+            grounds[run.folder] = configured_ground(run)
+        samples.append(Sample(np.array(values)))
+    return samples, grounds
 
 
 def _too_few(n_windows: int, settings: CompareSettings) -> str:

@@ -36,18 +36,11 @@ class Ground:
 
 @dataclass(frozen=True)
 class WindowLosses:
-    """For each window its loss in nats, and the bytes and tokens of text that it predicts: (windows,) each."""
+    """For each window its loss in nats, and what it is divided by (see `Sample`): (windows,) each."""
 
     nats: Floats
-    n_bytes: Floats
-    n_tokens: Floats
+    units: Floats
     ground: Ground
-
-    def units(self, metric: str) -> Floats:
-        """What a window's nats are divided by: its tokens, or, for bits per byte, its bytes times ln 2."""
-        if metric.endswith("bits_per_byte"):
-            return self.n_bytes * math.log(2)
-        return self.n_tokens
 
 
 def scores_last_window(run: Run) -> bool:
@@ -78,21 +71,24 @@ def measure_windows(run: Run, settings: CompareSettings, *, last_window: bool) -
     batches = list(chosen.split(max(AT_ONCE // text.context_length, 1)))
     if last_window and n_windows == len(windows) and windows.n_rest > 0:
         batches.append(windows.rest_index)
-    nats, n_bytes, n_tokens = [], [], []
+    nats, units = [], []
     with torch.inference_mode():
         for index in batches:
             inputs, targets = windows[index]  # (B, T) each
             inputs, targets = inputs.to(device), targets.to(device)
             losses = module.cross_entropy((inputs, targets)).view(targets.shape)  # (B, T)
             nats.append(losses.cpu().double().sum(dim=1))
-            n_bytes.append(module.byte_lengths[targets].sum(dim=1).cpu().double())
-            n_tokens.append(torch.full((len(targets),), targets.shape[1], dtype=torch.float64))
+            if settings.metric.endswith("bits_per_byte"):
+                n_bytes = module.byte_lengths[targets].sum(dim=1)
+                units.append(n_bytes.cpu().double() * math.log(2))
+            else:
+                units.append(torch.full((len(targets),), targets.shape[1], dtype=torch.float64))
     ground = Ground(
         _digest(tokenizer.decode(text.ids["val"].tolist())),
         _digest(json.dumps(loaded.tokenizer or loaded.config.get("tokenizer"), default=str)),
         text.context_length,
     )
-    return WindowLosses(torch.cat(nats).numpy(), torch.cat(n_bytes).numpy(), torch.cat(n_tokens).numpy(), ground)
+    return WindowLosses(torch.cat(nats).numpy(), torch.cat(units).numpy(), ground)
 
 
 def _digest(text: str) -> str:
@@ -136,11 +132,11 @@ def check_grounds(runs: list[Run], grounds: Mapping[Path, Ground], metric: str) 
     return notes[:1]
 
 
-def sample_of(group: Group, measured: Mapping[Path, WindowLosses], metric: str) -> Sample:
+def sample_of(group: Group, measured: Mapping[Path, WindowLosses]) -> Sample:
     """What is known of a config: the metric of each seed, and the nats of the windows, a mean over the seeds."""
     members = [measured[run.folder] for run in group.runs]
-    values = np.array([losses.nats.sum() / losses.units(metric).sum() for losses in members])
+    values = np.array([losses.nats.sum() / losses.units.sum() for losses in members])
     first = members[0]
     if any(losses.ground != first.ground for losses in members):  # another seed has learned another vocabulary
         return Sample(values)
-    return Sample(values, np.mean([losses.nats for losses in members], axis=0), first.units(metric))
+    return Sample(values, np.mean([losses.nats for losses in members], axis=0), first.units)
