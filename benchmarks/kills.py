@@ -1,4 +1,4 @@
-"""Kill a training (kill -9) at random points of its life, continue it, and compare it with one that was not killed.
+"""Kill a training (kill -9) at random points of its life, resume it, and compare it with one that was not killed.
 
 A model of 7,680 parameters, 24 steps, six configs in turn, each killed up to five times a run until all kills are made.
 Half of the points are even over the seconds of a process, half right after it changed a file; see `firstlight verify`,
@@ -22,12 +22,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from firstlight.commands.train import arguments
 from firstlight.compose.compose import compose_config
-from firstlight.config import to_plain
 from firstlight.runs.run_config import RunConfig
 from firstlight.training.process import start_server
-from firstlight.verify.checks import Campaign, kill_and_continue
-from firstlight.verify.command import TRAINING, begin, go_on, modules
+from firstlight.verify.checks import Campaign, kill_and_resume
+from firstlight.verify.command import TRAINING, modules
 from firstlight.verify.run_state import PHASES
 from firstlight.verify.runs import Runs
 
@@ -58,12 +58,12 @@ def campaign(name: str, overrides: tuple[str, ...], n_kills: int, seed: int, wor
     """The campaign of one config, and the number of steps between its checkpoints."""
     folder = work / name.replace(" ", "_").replace(",", "")
     folder.mkdir()
-    config = to_plain(compose_config("train", [*TINY, *overrides, f"data.path={work / 'text.txt'}"]))
+    config = arguments(compose_config("train", [*TINY, *overrides, f"data.path={work / 'text.txt'}"]))
     config["output_dir"] = str(folder / "run")
-    runs = Runs(RunConfig(config, config), folder, begin=begin, go_on=go_on)
+    runs = Runs(RunConfig(config, config), folder)
     straight, whole = runs.straight("straight")
     every = config["callbacks"]["checkpoint"]["every_n_steps"]
-    return kill_and_continue(runs, straight, whole, n_kills=n_kills, seed=seed, kills_a_run=5), every
+    return kill_and_resume(runs, straight, whole, n_kills=n_kills, seed=seed, kills_a_run=5), every
 
 
 def table_of(campaigns: dict[str, tuple[Campaign, int]]) -> Table:
@@ -72,10 +72,10 @@ def table_of(campaigns: dict[str, tuple[Campaign, int]]) -> Table:
     phases = {phase: sum(c.kills_by_phase.get(phase, 0) for c in everything) for phase in PHASES}
     runs, same = (sum(map(count, everything)) for count in (lambda c: len(c.runs), n_same))
     table.add_column("config", footer="all")
-    table.add_column("kills", footer=str(sum(c.n_kills for c in everything)), justify="right")
+    table.add_column("kills", footer=str(sum(len(c.kills) for c in everything)), justify="right")
     for phase, n in phases.items():
         table.add_column(phase, footer=str(n), justify="right")
-    table.add_column("processes", footer=str(sum(c.n_processes for c in everything)), justify="right")
+    table.add_column("processes", footer=str(sum(map(n_processes, everything))), justify="right")
     table.add_column("identical runs", footer=f"{same} of {runs}", justify="right")
     table.add_column("faults", footer=str(sum(len(c.faults) for c in everything)), justify="right")
     table.add_column("steps lost", footer="", justify="right")
@@ -83,8 +83,12 @@ def table_of(campaigns: dict[str, tuple[Campaign, int]]) -> Table:
         by_phase = [str(c.kills_by_phase.get(phase, 0)) for phase in PHASES]
         lost = f"{c.most_steps_lost} of {every}"
         runs_same = f"{n_same(c)} of {len(c.runs)}"
-        table.add_row(name, str(c.n_kills), *by_phase, str(c.n_processes), runs_same, str(len(c.faults)), lost)
+        table.add_row(name, str(len(c.kills)), *by_phase, str(n_processes(c)), runs_same, str(len(c.faults)), lost)
     return table
+
+
+def n_processes(c: Campaign) -> int:
+    return sum(run.processes for run in c.runs)
 
 
 def n_same(c: Campaign) -> int:
@@ -99,10 +103,10 @@ def main() -> int:
     logging.getLogger("tensorboard").setLevel(logging.ERROR)
     began, work = time.perf_counter(), Path(tempfile.mkdtemp(prefix="kills_"))
     (work / "text.txt").write_text(TEXT, encoding="utf-8")
-    start_server([*TRAINING, *modules(to_plain(compose_config("train", [*TINY, "data.path=x"])))])
+    start_server([*TRAINING, *modules(arguments(compose_config("train", [*TINY, "data.path=x"])))])
     campaigns: dict[str, tuple[Campaign, int]] = {}
     for number, (name, overrides) in enumerate(CONFIGS.items()):
-        left = args.kills - sum(c.n_kills for c, _ in campaigns.values())
+        left = args.kills - sum(len(c.kills) for c, _ in campaigns.values())
         n_kills = left // (len(CONFIGS) - number)
         campaigns[name] = campaign(name, overrides, n_kills, args.seed + number, work)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)

@@ -6,7 +6,7 @@ import pytest
 
 from firstlight.cli import main
 
-HERE = Path(__file__).parent / "verification"
+HERE = Path(__file__).parent / "verify"
 TEXT = "The lamp was lit, and the lamp went out; nobody on the quay had seen who did it. " * 12
 TINY = (
     "data=text", "data.path=text.txt", "tokenizer=bytes", "model.context_length=16", "model.emb_dim=16",
@@ -42,7 +42,7 @@ def test_what_is_not_exact_is_named_and_kept(place, monkeypatch, capsys):
     assert main(["verify", *TINY, *SHORT, *drift, "verify.checks=[kills]", "verify.kills=1"]) == 1
     out, err = capsys.readouterr()
     assert "NO" in out
-    assert "metrics.csv: step 5, train/batch_loss" in err
+    assert "metrics.csv: step 5: train/batch_loss" in err
     (kept,) = place.glob("outputs/quickstart/verify_*")
     assert str(kept) in err
     assert (kept / "straight" / "metrics.csv").is_file() and (kept / "killed_1" / "metrics.csv").is_file()
@@ -51,7 +51,7 @@ def test_what_is_not_exact_is_named_and_kept(place, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["order=book"], "order: a run with order=book cannot be continued"),
+        (["order=book"], "order: a run with order=book cannot be resumed"),
         (["trainer.devices=2"], "trainer.devices (2 in all) must be 1"),
         (["resume=last"], "resume: verify makes new runs"),
         (["~callbacks.checkpoint"], "callbacks.checkpoint is needed"),
@@ -61,7 +61,7 @@ def test_what_is_not_exact_is_named_and_kept(place, monkeypatch, capsys):
         (["verify.checks=[determinsm]"], "verify.checks: expected"),
         (["verify.tolerance=0"], "verify.tolerance: expected float > 0, got 0"),
         (["verify.stps=3"], "verify.stps: there is no such key; did you mean 'verify.steps'?"),
-        (["+verify.x=3"], "verify.x: Settings has no 'x'"),
+        (["+verify.x=3"], "verify.x: VerifySettings has no 'x'"),
         (["verify=3"], "verify: expected a section, got 3"),
         (["model.n_heads=0"], "model.n_heads: expected int > 0"),
         (["scheduler.warmup_steps=x"], "scheduler.warmup_steps: expected int >= 0"),

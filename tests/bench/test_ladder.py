@@ -6,7 +6,7 @@ import torch
 from firstlight.bench import ladder as ladders
 from firstlight.bench.command import arguments
 from firstlight.bench.ladder import Ladder, nested, steps, suggestions
-from firstlight.bench.runs import FailedError, Measured
+from firstlight.bench.runs import FailedError, MeasuredRun
 from firstlight.bench.stopwatch import Timing
 from firstlight.compose.compose import compose_config
 
@@ -36,7 +36,7 @@ def climbed(monkeypatch, tmp_path):
 
         def measure(config, warmup_steps, folder):
             timing = Timing(tokens_per_step=1000, seconds=[1 / rate(config.plain)])
-            return Measured(timing, loss(config.plain))
+            return MeasuredRun(timing, loss(config.plain))
 
         monkeypatch.setattr(ladders, "measure", measure)
         ladder = Ladder(config, settings, device=CPU, peak=10**6, work=tmp_path, tell=lambda text: None)

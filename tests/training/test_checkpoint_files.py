@@ -15,7 +15,7 @@ from firstlight.checkpoints.find import best_of, checkpoints_of
 from firstlight.checkpoints.folder_io import CheckpointFolderIO
 from firstlight.checkpoints.manifest import MANIFEST, TRAINING_STATE, WEIGHTS, Manifest, StoredFile, read_manifest
 from firstlight.cli import main
-from firstlight.commands.description import check
+from firstlight.commands.description import check_checkpoint
 from firstlight.errors import ConfigError
 from firstlight.sources import load_checkpoint
 from firstlight.training.callbacks.checkpoint import Checkpoint
@@ -46,11 +46,11 @@ def test_every_flipped_bit_is_noticed(run, name):
     checkpoint = checkpoints_of(run)[-1]
     file, draw = checkpoint / name, random.Random(0)
     whole = file.read_bytes()
-    check(checkpoint)
+    check_checkpoint(checkpoint)
     for bit in (draw.randrange(len(whole) * 8) for _ in range(300)):
         flip(file, bit)
         with pytest.raises(ConfigError):
-            check(checkpoint)
+            check_checkpoint(checkpoint)
         file.write_bytes(whole)
 
 
@@ -80,7 +80,7 @@ def test_every_flipped_bit_of_what_the_checksum_of_the_weights_does_not_cover_is
     for bit in range(start * 8, (start + len(b'"format":"pt"')) * 8):
         flip(file, bit)
         with pytest.raises(ConfigError):
-            check(checkpoint)
+            check_checkpoint(checkpoint)
         file.write_bytes(whole)
 
 
@@ -91,7 +91,7 @@ def test_every_cut_is_noticed(run, name):
     for part in range(64):
         (checkpoint / name).write_bytes(whole[: part * len(whole) // 64])
         with pytest.raises(ConfigError):
-            check(checkpoint)
+            check_checkpoint(checkpoint)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -113,7 +113,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_named(trained, run, caps
     assert str(newest) in said and "resuming from step 8" in said
     assert rows_of("run") == rows_of("whole")
     assert same_weights("run", "whole")
-    check(newest)  # it was saved again on the way
+    check_checkpoint(newest)  # it was saved again on the way
 
 
 def test_two_checkpoints_that_were_mixed_are_noticed(run):

@@ -3,14 +3,14 @@
 import pytest
 
 from firstlight.optim.warmup_stable_decay import WarmupStableDecay
-from firstlight.verify.settings import Settings, shortening
+from firstlight.verify.settings import VerifySettings, shortening
 
 COSINE = {"_target_": "firstlight.optim.warmup_cosine.WarmupCosine"}
 STABLE = {"_target_": "firstlight.optim.warmup_stable_decay.WarmupStableDecay"}
 
 
 def shortened(scheduler, steps=20):
-    settings = Settings(
+    settings = VerifySettings(
         checks=["kills"], steps=steps, eval_every_n_steps=5, save_every_n_steps=2, kills=1, seed=0, tolerance=1e-5,
         keep=False,
     )  # fmt: skip

@@ -10,12 +10,13 @@ from typing import Any
 from omegaconf import DictConfig
 
 from firstlight.bench.figure import ladder_figure
+from firstlight.bench.findings import OwnSpeed, advice, as_data, ladder_table, machine_table, own_table
 from firstlight.bench.ladder import Ladder, suggestions
 from firstlight.bench.machine import describe_machine
-from firstlight.bench.report import Own, as_data, ladder_table, machine_table, own_table, words
 from firstlight.bench.runs import FailedError, measure, peak_memory, reset_peak_memory
-from firstlight.bench.settings import Settings, check_measurable, shortening
+from firstlight.bench.settings import BenchSettings, shortening
 from firstlight.commands import train
+from firstlight.commands.short_run import check_new
 from firstlight.config import build
 from firstlight.console import SafeConsole
 from firstlight.data.files import user_path
@@ -28,33 +29,33 @@ from firstlight.training.memory.allocation import keep_freed_memory
 DATA, FIGURE = "bench.json", "bench.png"
 
 
-def arguments(config: DictConfig) -> tuple[RunConfig, Settings]:
+def arguments(config: DictConfig) -> tuple[RunConfig, BenchSettings]:
     """The composed config as the config of a short run, and the settings.
 
     Raises:
         ConfigError: it is not valid, or its runs cannot be measured.
     """
-    run, values = train.arguments_with(config, "bench", Settings)
-    settings = Settings(**values)
-    check_measurable(run.plain)
-    build(run.plain)  # what constructors refuse
+    run, values = train.arguments_with(config, "bench", BenchSettings)
+    settings = BenchSettings(**values)
+    check_new(run.plain, "bench")
+    build(run.plain)  # raises what the constructors refuse
     return run.changed(shortening(run.plain, settings)), settings
 
 
 def main(config: DictConfig) -> None:
-    """Measure; print and write what was found.
+    """Measure; print the findings and write them to a new folder.
 
     Raises:
         RunError: the config itself cannot be measured.
     """
     run, settings = arguments(config)
     keep_freed_memory()  # as train does
-    # Not what sys.stdout is while a run is kept quiet.
+    # `file` is given because sys.stdout is redirected while a run is measured.
     console = SafeConsole(width=None if sys.stdout.isatty() else 140, file=sys.stdout)
     with new_folder(user_path(run.plain["output_dir"]), "output_dir") as folder:
         runs = tempfile.TemporaryDirectory(prefix="runs_", dir=folder, ignore_cleanup_errors=True)
         with runs as work, console.status("this config") as status:
-            own, machine, ladder = _measured(run, settings, Path(work), console, status.update)
+            own, machine, ladder = _measure_all(run, settings, Path(work), console, status.update)
         suggestion, larger = suggestions(ladder)
         console.print(ladder_table(ladder))
         for rung in ladder.rungs:
@@ -62,7 +63,7 @@ def main(config: DictConfig) -> None:
                 console.print(f"not measured: {rung.name} ({rung.problem})", soft_wrap=True)
         for step in ladder.left_out:
             console.print(f"left out: {step.name} ({step.left_out})")
-        console.print(f"\n{words(suggestion, larger, settings.tolerance)}\n", soft_wrap=True)
+        console.print(f"\n{advice(suggestion, larger, settings.tolerance)}\n", soft_wrap=True)
         title = f"{own.name}: training on {machine['device']}, {machine['threads']} threads"
         data = json.dumps(as_data(machine, own, ladder, suggestion, larger), indent=2)
         try:
@@ -70,14 +71,14 @@ def main(config: DictConfig) -> None:
             with replacing(folder / FIGURE, "wb") as file:
                 ladder_figure(ladder.measured, title).savefig(file, dpi=150, format="png")
         except OSError as error:
-            raise RunError(f"what was found cannot be written to {folder}: {error.strerror}") from error
+            raise RunError(f"the findings cannot be written to {folder}: {error.strerror}") from error
         console.print(f"{folder / DATA}\n{folder / FIGURE}", soft_wrap=True)
 
 
-def _measured(
-    run: RunConfig, settings: Settings, work: Path, console: SafeConsole, tell: Callable[[str], None]
-) -> tuple[Own, dict[str, Any], Ladder]:
-    """The config as it is, first of all, while nothing else has taken memory; the machine; the ladder."""
+def _measure_all(
+    run: RunConfig, settings: BenchSettings, work: Path, console: SafeConsole, tell: Callable[[str], None]
+) -> tuple[OwnSpeed, dict[str, Any], Ladder]:
+    """Measure the config as it is (first, while nothing else has taken memory), the machine, and the ladder."""
     reset_peak_memory()
     try:
         first = measure(run, settings.warmup_steps, work / "own")
@@ -89,19 +90,18 @@ def _measured(
     tell("the machine")
     machine = describe_machine(timing.device, timing.dtype)
     rate = machine["flops_per_second"][machine["training_dtype"]]
-    own = Own(
+    own = OwnSpeed(
         name=run.plain["name"],
         precision=timing.precision,
         tokens_per_step=timing.tokens_per_step,
         tokens_per_second=timing.tokens_per_second,
         mfu=timing.tokens_per_second * timing.flops_per_token / rate if rate else None,
         loss=first.loss,
-        peak=peak,
-        peak_is_of="of the GPU's" if timing.device.type == "cuda" else "of the process, with Python and torch",
-        parts=parts,
+        peak_memory_bytes=peak,
+        step_milliseconds=parts,
     )
     console.print(machine_table(machine))
-    console.print(own_table(own))
+    console.print(own_table(own, timing.device))
     ladder = Ladder(run, settings, device=timing.device, peak=peak, work=work, tell=tell)
     ladder.climb()
     return own, machine, ladder

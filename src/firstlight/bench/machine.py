@@ -15,29 +15,38 @@ COPIED = 2**28
 
 
 def describe_machine(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    """The device and its rates; `dtype` is what the run at hand multiplies in."""
-    rates = {kind: _rate(device, kind) for kind in dict.fromkeys((torch.float32, torch.bfloat16, dtype))}
+    """The device and its rates; `dtype` is what the user's config multiplies in."""
+    rates: dict[str, float | None] = {}
+    for kind in (torch.float32, torch.bfloat16, dtype):
+        name = _name(kind)
+        if name not in rates:
+            rates[name] = _rate(device, kind)
     return {
         "device": device_name(device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "flops_per_second": {str(kind).removeprefix("torch."): rate for kind, rate in rates.items()},
-        "training_dtype": str(dtype).removeprefix("torch."),
+        "flops_per_second": rates,
+        "training_dtype": _name(dtype),
         "copied_bytes_per_second": copy_rate(device),
     }
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _rate(device: torch.device, dtype: torch.dtype) -> float | None:
     try:
         return measured_flops(device, dtype)
-    except (RuntimeError, TypeError):  # a device without this kind of number
+    except (RuntimeError, TypeError):  # the device does not have this dtype
         return None
 
 
 def copy_rate(device: torch.device) -> float:
-    """Bytes a second that are read and written, the best of eight copies."""
+    """Bytes per second that are read and written, the best of eight copies."""
     source = torch.ones(COPIED // 4, device=device)
-    target, best = torch.empty_like(source), float("inf")
+    target = torch.empty_like(source)
+    best = float("inf")
     for _ in range(8):
         synchronize(device)
         began = time.perf_counter()
@@ -48,11 +57,18 @@ def copy_rate(device: torch.device) -> float:
 
 
 def device_name(device: torch.device) -> str:
-    """As its maker calls it."""
+    """What its maker calls it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
+    if device.type == "cpu":
+        return _cpu_name()
+    return f"{device.type}, {_cpu_name()}"
+
+
+def _cpu_name() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.is_file() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    name = models[0] if models else platform.processor() or platform.machine()
-    return name if device.type == "cpu" else f"{device.type}, {name}"
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

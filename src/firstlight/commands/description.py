@@ -10,6 +10,7 @@ from firstlight.checkpoints.limits import open_safetensors
 from firstlight.checkpoints.manifest import (
     TRAINING_STATE,
     WEIGHTS,
+    Manifest,
     check_training_state,
     is_checkpoint_folder,
     read_manifest,
@@ -20,58 +21,62 @@ from firstlight.sources import load_checkpoint
 
 
 def describe_run(run: Path) -> list[dict[str, Any]]:
-    """The checkpoints of a run folder, the newest last: step, tokens, metrics, bytes, what they are good for."""
+    """The checkpoints of a run folder, the newest last: step, tokens, metrics, bytes, and whether they can be resumed.
+
+    Of one that is damaged the row has only its path and the `problem`.
+    """
     saved = checkpoints_of(run)
     best = best_of(saved) if saved else None
     rows: list[dict[str, Any]] = []
     for folder in saved:
+        row: dict[str, Any] = {"checkpoint": str(folder)}
+        rows.append(row)
         try:
             manifest = read_manifest(folder)
         except ConfigError as error:
-            rows.append({"checkpoint": str(folder), "problem": str(error)})
+            row["problem"] = str(error)
             continue
-        rows.append(
-            {
-                "checkpoint": str(folder),
-                "step": manifest.step,
-                "tokens": manifest.tokens,
-                "metrics": manifest.metrics,
-                "bytes": sum(file.stat().st_size for file in folder.iterdir()),
-                "resumable": _size(folder / TRAINING_STATE) == manifest.files[TRAINING_STATE].bytes,
-                "best": folder == best and bool(manifest.metrics),
-            }
-        )
+        row["step"] = manifest.step
+        row["tokens"] = manifest.tokens
+        row["metrics"] = manifest.metrics
+        row["bytes"] = sum(file.stat().st_size for file in folder.iterdir())
+        row["resumable"] = _is_resumable(folder, manifest)
+        row["best"] = bool(manifest.metrics) and folder == best
     return rows
 
 
 def describe_checkpoint(path: Path) -> dict[str, Any]:
     """What a checkpoint, a `.safetensors` of ours or a file of the book holds.
 
-    `tensors` are dtype and shape by name; `parameters` counts each once.
+    `tensors` are dtype and shape by name; `parameters` counts each tensor once.
 
     Raises:
-        ConfigError: it is damaged, no checkpoint, or holds code (which is not run).
+        ConfigError: it is damaged, not a checkpoint, or holds code (which is not run).
     """
+    told: dict[str, Any] = {"checkpoint": str(path)}
     if is_checkpoint_folder(path):
         manifest = read_manifest(path)
-        told = manifest.model_dump(include={"format", "step", "tokens", "metrics", "fingerprint"})
-        resumable = _size(path / TRAINING_STATE) == manifest.files[TRAINING_STATE].bytes
-        return {"checkpoint": str(path), **told, "resumable": resumable, **_header(path / WEIGHTS)}
+        told |= manifest.model_dump(include={"format", "step", "tokens", "metrics", "fingerprint"})
+        told["resumable"] = _is_resumable(path, manifest)
+        return told | _header(path / WEIGHTS)
     if path.is_dir():
-        raise ConfigError(f"{path}: no checkpoint of firstlight; its files are another program's")
+        raise ConfigError(f"{path}: not a checkpoint of firstlight's; its files are another program's")
     if path.suffix == ".safetensors":
-        return {"checkpoint": str(path), **_header(path)}
+        return told | _header(path)
     state = load_plain(path)
-    weights = read_tensors(path, state.get("model_state_dict", state))
-    tensors = {name: [str(w.dtype).removeprefix("torch."), list(w.shape)] for name, w in weights.items()}
-    return {"checkpoint": str(path), **_counted(tensors)}
+    tensors = {}
+    for name, weight in read_tensors(path, state.get("model_state_dict", state)).items():
+        tensors[name] = [str(weight.dtype).removeprefix("torch."), list(weight.shape)]
+    return told | _counted(tensors)
 
 
-def _size(file: Path) -> int | None:
-    return file.stat().st_size if file.is_file() else None
+def _is_resumable(folder: Path, manifest: Manifest) -> bool:
+    """Whether the state of the training is there, with its size; it may have been removed to save space."""
+    file = folder / TRAINING_STATE
+    return file.is_file() and file.stat().st_size == manifest.files[TRAINING_STATE].bytes
 
 
-def check(path: Path) -> None:
+def check_checkpoint(path: Path) -> None:
     """Read every byte of a checkpoint, and compare it with its checksums.
 
     Raises:
@@ -83,16 +88,21 @@ def check(path: Path) -> None:
 
 
 def _header(path: Path) -> dict[str, Any]:
+    tensors = {}
     with open_safetensors(path) as file:
         metadata = file.metadata() or {}
-        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        tensors = {name: [s.get_dtype(), s.get_shape()] for name, s in slices.items()}
+        for name in file.keys():  # noqa: SIM118 (it is not a mapping)
+            part = file.get_slice(name)
+            tensors[name] = [part.get_dtype(), part.get_shape()]
     if RECORD not in metadata:
         return _counted(tensors)
     record = read_record(path, metadata[RECORD])
-    vocabulary = None if record.tokenizer is None else {"name": record.tokenizer.name, "ids": record.tokenizer.ids}
+    vocabulary = None
+    if record.tokenizer is not None:
+        vocabulary = {"name": record.tokenizer.name, "ids": record.tokenizer.ids}
     return {"config": record.config, "vocabulary": vocabulary, **_counted(tensors)}
 
 
 def _counted(tensors: dict[str, Any]) -> dict[str, Any]:
-    return {"parameters": sum(math.prod(shape) for _, shape in tensors.values()), "tensors": tensors}
+    parameters = sum(math.prod(shape) for _, shape in tensors.values())
+    return {"parameters": parameters, "tensors": tensors}

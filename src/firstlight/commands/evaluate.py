@@ -10,7 +10,6 @@ from pydantic import Field
 
 from firstlight.checkpoints.checkpoint import Checkpoint
 from firstlight.config import BatchSize, NonEmpty, Steps, build, check_config
-from firstlight.data.datamodule import TextDataModule
 from firstlight.errors import ConfigError
 from firstlight.metrics.base import Metric
 from firstlight.metrics.measured import metrics_of
@@ -49,13 +48,15 @@ def evaluate(
     _check_settings(names, split, data, metrics, num_fewshot, limit)
     loaded = load_checkpoint(find_checkpoint(checkpoint))
     trainer = evaluation_trainer(accelerator, precision)
+    model = loaded.build_model()
+    if precision == "int8":
+        model = quantize_int8(model.fused())
     if names is None:
-        measured = metrics_of(loaded.config, metrics)
-        return _on_text(loaded, _model(loaded, precision), trainer, split, data, measured)
-    from firstlight.lm_eval.adapter import HarnessLM
+        return _on_text(loaded, model, trainer, split, data, metrics_of(loaded.config, metrics))
+    from firstlight.lm_eval.adapter import HarnessLM  # the extra lm-eval may not be installed
     from firstlight.lm_eval.tasks import run_tasks
 
-    model = _model(loaded, precision).to(trainer.strategy.root_device)
+    model = model.to(trainer.strategy.root_device)
     trainer.precision_plugin.convert_module(model)
     lm = HarnessLM(model, loaded.build_tokenizer(), batch_size=batch_size)
     with trainer.precision_plugin.forward_context():
@@ -70,19 +71,16 @@ def _check_settings(
     num_fewshot: int | None,
     limit: int | None,
 ) -> None:
-    if tasks is None and (num_fewshot, limit) != (None, None):
-        raise ConfigError("num_fewshot and limit are about tasks: give tasks=[...] with them")
-    if tasks is not None and (data is not None or split != "val"):
+    if tasks is None:
+        if num_fewshot is not None or limit is not None:
+            raise ConfigError("num_fewshot and limit are about tasks: give tasks=[...] with them")
+        return
+    if data is not None or split != "val":
         raise ConfigError("tasks bring their own data: give tasks, or data and split, not both")
-    if tasks is not None and metrics:
+    if metrics:
         raise ConfigError("tasks have metrics of their own: give tasks, or metrics, not both")
-    if tasks is not None and find_spec("lm_eval") is None:
+    if find_spec("lm_eval") is None:
         raise ConfigError("tasks need lm-eval: pip install 'firstlight[lm-eval]'")
-
-
-def _model(loaded: Checkpoint, precision: str) -> LanguageModel:
-    model = loaded.build_model()
-    return quantize_int8(model.fused()) if precision == "int8" else model
 
 
 def _on_text(
@@ -104,20 +102,14 @@ def _on_text(
     trainer.validate(module, dataloaders=text.eval_batches_of(split), verbose=False)
     if text.worker_failure is not None:
         note(f"{text.worker_failure}; nothing of the text was left out")
-    _note_left_out(text, split)
-    return {**module.metrics, f"{split}/tokens": text.n_scored(split)}
-
-
-def _note_left_out(text: TextDataModule, split: str) -> None:
-    """Say which predictions of `split` were not scored, if its end was left out."""
     left_out = text.eval_windows(split).n_rest
-    if text.eval_last_window or left_out == 0:
-        return
-    note(
-        f"the last {left_out:,} of {len(text.ids[split]) - 1:,} predictions are left out: they do not fill a "
-        f"window of {text.context_length} tokens, and data.eval_last_window is false in the config of this run "
-        "(name its text with data=... to score them too)"
-    )
+    if left_out > 0 and not text.eval_last_window:
+        note(
+            f"the last {left_out:,} of {len(text.ids[split]) - 1:,} predictions are left out: they do not fill a "
+            f"window of {text.context_length} tokens, and data.eval_last_window is false in the config of this run "
+            "(name its text with data=... to score them too)"
+        )
+    return {**module.metrics, f"{split}/tokens": text.n_scored(split)}
 
 
 def arguments(config: DictConfig) -> dict[str, Any]:
@@ -134,7 +126,7 @@ def arguments(config: DictConfig) -> dict[str, Any]:
 
 
 def main(config: DictConfig) -> float | None:
-    """Print the metrics as one JSON object; return the loss, if it is a text that was measured on."""
+    """Print the metrics as one JSON object; return the loss of a text (None for tasks)."""
     plain = arguments(config)
     metrics = evaluate(**plain | {"metrics": build(plain["metrics"], "metrics")})
     write(json.dumps(metrics) + "\n")

@@ -18,11 +18,11 @@ def export(*, checkpoint: NonEmpty, out: NonEmpty, format: Literal["hf", "safete
     """Write the model of `checkpoint` to `out`, which appears whole or not at all; return its path.
 
     Raises:
-        ConfigError: no such checkpoint, a model that `format` has no place for, or `out` is there or not writable.
+        ConfigError: no such checkpoint, a model that `format` cannot hold, or `out` exists or is not writable.
     """
     path = user_path(out)
     if format == "safetensors" and path.suffix != ".safetensors":
-        raise ConfigError(f"out ({out}): with format=safetensors a file is written, give out=FILE.safetensors")
+        raise ConfigError(f"out ({out}): with format=safetensors one file is written; give out=FILE.safetensors")
     check_free(path)
     loaded = load_checkpoint(find_checkpoint(checkpoint))
     model, tokenizer = loaded.build_model(), loaded.build_tokenizer()
@@ -43,13 +43,14 @@ def arguments(config: DictConfig) -> dict[str, Any]:
 
 
 def main(config: DictConfig) -> None:
-    """Print what was written, where, and how large it is."""
+    """Print what was written, where, its size, and how to load it."""
     plain = arguments(config)
     path = export(**build(plain))
     if plain["format"] == "hf":
         size = sum(file.stat().st_size for file in path.iterdir())
-        load = f"; load it with transformers.AutoModelForCausalLM.from_pretrained({str(path)!r})"
-        say(f"wrote the model in Hugging Face's format to {path} ({size / 1e6:,.1f} MB){load}")
+        load = f"transformers.AutoModelForCausalLM.from_pretrained({str(path)!r})"
+        say(f"wrote the model in Hugging Face's format to {path} ({size / 1e6:,.1f} MB); load it with {load}")
     else:
+        size = path.stat().st_size
         load = words_to_paste(setting("checkpoint", str(path)))
-        say(f"wrote the weights to {path} ({path.stat().st_size / 1e6:,.1f} MB); load them with {load}")
+        say(f"wrote the weights to {path} ({size / 1e6:,.1f} MB); load them with {load}")

@@ -14,7 +14,6 @@ from firstlight.config import BatchSize, NewTokens, NonEmpty, Seed, blame, build
 from firstlight.data.files import read_text, user_path
 from firstlight.data.tokenizers.base import END_OF_TEXT, Tokenizer
 from firstlight.decoding.base import Continuation, Decoding, derived_seed
-from firstlight.decoding.context import Context
 from firstlight.decoding.prompt_lookup import NGrams, PromptLookup
 from firstlight.decoding.stepwise import Stepwise, Token, gather
 from firstlight.decoding.stop import StopStrings, TextStream
@@ -30,7 +29,7 @@ RULE = "-" * 80 + "\n"
 
 @dataclass(frozen=True)
 class Prompt:
-    """What is to be continued; the draws for it are a function of `seed` alone."""
+    """What is to be continued; what is drawn for it is a function of `seed` alone."""
 
     text: str
     ids: list[int]
@@ -68,80 +67,86 @@ def generate(
     device = _device(accelerator, precision)
     lookup = _read("lookup_text", lookup_text) if lookup_text else ""
     model, tokenizer = _load(checkpoint)
-    ids = [_encode(text, tokenizer, special_tokens, model.context_length) for text in texts]
+    todo = _prompts(texts, seed, tokenizer, special_tokens, model.context_length)
     try:
         decoding.check(model, num_samples)
     except ValueError as error:
         raise blame("decoding", error) from error
-    seeds = [derived_seed(seed, prompt=number) for number in range(len(texts))]
-    todo = [Prompt(*each) for each in zip(texts, ids, seeds, strict=True)]
-    stops = StopStrings(_stop_strings(stop), tokenizer.text_bytes)
     model = _placed(model, device, precision)
-    settings = {
+    stops = StopStrings(_stop_strings(stop), tokenizer.text_bytes)
+    settings: dict[str, Any] = {
         "max_new_tokens": max_new_tokens,
         "eos_id": tokenizer.end_of_text,
         "stop": stops if stop else None,
         "unused": tokenizer.without_token(model.vocab_size),
     }
-    if stream or prompt_lookup:
-        assert isinstance(decoding, Stepwise)
-        text = NGrams(tokenizer.encode(lookup))
-        context = functools.partial(PromptLookup, max_guesses=prompt_lookup, text=text) if prompt_lookup else Context
-        decode = functools.partial(decoding.stream, model, make_context=context, **settings)
-        rows = _one_by_one(todo, num_samples, decode)
+    if isinstance(decoding, Stepwise) and (stream or prompt_lookup):
+        if prompt_lookup:
+            n_grams = NGrams(tokenizer.encode(lookup))
+            settings["make_context"] = functools.partial(PromptLookup, max_guesses=prompt_lookup, text=n_grams)
+        streams = _one_by_one(todo, num_samples, functools.partial(decoding.stream, model, **settings))
         if stream:
-            return _streamed(rows, stops)
-        found = ((prompt, gather(tokens, 1, 1)[0][0]) for prompt, tokens in rows)
+            return _streamed(streams, stops)
+        found = _gathered(streams)
     else:
-        decode = functools.partial(decoding.generate, model, **settings)
         room = model.context_length - max_new_tokens
-        found = _in_batches(todo, num_samples, batch_size, room, decode)
+        decode = functools.partial(decoding.generate, model, num_samples=num_samples, **settings)
+        found = _in_batches(todo, max(1, batch_size // num_samples), room, decode)
     if format == "jsonl":
-        return (_json_line(prompt, row, stops, tokenizer, logprobs) for prompt, row in found)
+        return _json_lines(found, stops, tokenizer if logprobs else None)
     return _as_text(found, stops)
 
 
 def _load(checkpoint: str) -> tuple[LanguageModel, Tokenizer]:
-    """Model and tokenizer; nothing else keeps the weights alive."""
+    """Model and tokenizer; after it nothing else keeps the weights alive."""
     loaded = load_checkpoint(find_checkpoint(checkpoint))
     return loaded.build_model(), loaded.build_tokenizer()
 
 
 def _in_batches(
-    prompts: list[Prompt], num_samples: int, batch_size: int, room: int, decode: Callable[..., Any]
+    prompts: list[Prompt], size: int, room: int, decode: Callable[..., list[list[Continuation]]]
 ) -> Iterator[tuple[Prompt, Continuation]]:
-    """Continue the prompts, about `batch_size` continuations at a time.
+    """Continue the prompts, `size` of them at a time.
 
-    Of a batch, prompts of more than `room` tokens go by themselves: past the context everything is computed again for
+    In a batch, prompts of more than `room` tokens are decoded apart: past the context everything is computed again for
     each token, and the others need not wait for that.
     """
-    size = max(1, batch_size // num_samples)
     for first in range(0, len(prompts), size):
         batch = prompts[first : first + size]
         found: dict[int, list[Continuation]] = {}
         for is_long in (False, True):
             numbers = [n for n, prompt in enumerate(batch) if (len(prompt.ids) > room) is is_long]
             if numbers:
-                ids, seeds = [batch[n].ids for n in numbers], [batch[n].seed for n in numbers]
-                found |= zip(numbers, decode(ids, num_samples=num_samples, seeds=seeds), strict=True)
+                rows = decode([batch[n].ids for n in numbers], seeds=[batch[n].seed for n in numbers])
+                found.update(zip(numbers, rows, strict=True))
         for number, prompt in enumerate(batch):
-            yield from ((prompt, continuation) for continuation in found[number])
+            for continuation in found[number]:
+                yield prompt, continuation
 
 
 def _one_by_one(
     prompts: list[Prompt], num_samples: int, decode: Callable[..., Iterator[Token]]
 ) -> Iterator[tuple[Prompt, Iterator[Token]]]:
-    """Each continuation of each prompt as a stream of its tokens, which are those of a batch."""
+    """Each continuation of each prompt as a stream of tokens; they are the same as in a batch."""
     for prompt in prompts:
         for sample in range(num_samples):
             yield prompt, decode([prompt.ids], seeds=[derived_seed(prompt.seed, sample=sample)])
 
 
-def _streamed(rows: Iterator[tuple[Prompt, Iterator[Token]]], stops: StopStrings) -> Iterator[str]:
-    reasons = []
-    for number, (prompt, tokens) in enumerate(rows):
-        yield (RULE if number else "") + prompt.text
-        text, reason = TextStream(stops), None
+def _gathered(streams: Iterator[tuple[Prompt, Iterator[Token]]]) -> Iterator[tuple[Prompt, Continuation]]:
+    for prompt, tokens in streams:
+        [[continuation]] = gather(tokens, 1, 1)
+        yield prompt, continuation
+
+
+def _streamed(streams: Iterator[tuple[Prompt, Iterator[Token]]], stops: StopStrings) -> Iterator[str]:
+    reasons: list[str | None] = []
+    for prompt, tokens in streams:
+        if reasons:
+            yield RULE
+        yield prompt.text
+        text = TextStream(stops)
+        reason = None
         for token in tokens:
             reason = token.finish_reason
             yield text.feed([token.id], last=reason is not None)
@@ -151,24 +156,31 @@ def _streamed(rows: Iterator[tuple[Prompt, Iterator[Token]]], stops: StopStrings
 
 
 def _as_text(found: Iterator[tuple[Prompt, Continuation]], stops: StopStrings) -> Iterator[str]:
-    reasons = []
-    for number, (prompt, row) in enumerate(found):
+    reasons: list[str | None] = []
+    for prompt, row in found:
+        if reasons:
+            yield RULE
+        yield f"{prompt.text}{stops.text(row.ids)}\n"
         reasons.append(row.finish_reason)
-        yield f"{RULE if number else ''}{prompt.text}{stops.text(row.ids)}\n"
     _note_missing_stop(stops, reasons)
 
 
-def _json_line(prompt: Prompt, row: Continuation, stops: StopStrings, tokenizer: Tokenizer, logprobs: bool) -> str:
-    record: dict[str, Any] = {
-        "prompt": prompt.text,
-        "text": stops.text(row.ids),
-        "finish_reason": row.finish_reason,
-    }
-    if row.score is not None:
-        record["score"] = row.score
-    if logprobs:
-        record |= {"ids": row.ids, "tokens": [tokenizer.decode([i]) for i in row.ids], "logprobs": row.logprobs}
-    return json.dumps(record, ensure_ascii=not is_unicode()) + "\n"
+def _json_lines(
+    found: Iterator[tuple[Prompt, Continuation]], stops: StopStrings, tokenizer: Tokenizer | None
+) -> Iterator[str]:
+    """A JSON object for each continuation; with a `tokenizer` its tokens and their log-probabilities are in it."""
+    for prompt, row in found:
+        record: dict[str, Any] = {
+            "prompt": prompt.text,
+            "text": stops.text(row.ids),
+            "finish_reason": row.finish_reason,
+        }
+        if row.score is not None:
+            record["score"] = row.score
+        if tokenizer is not None:
+            tokens = [tokenizer.decode([token]) for token in row.ids]
+            record |= {"ids": row.ids, "tokens": tokens, "logprobs": row.logprobs}
+        yield json.dumps(record, ensure_ascii=not is_unicode()) + "\n"
 
 
 def _note_missing_stop(stops: StopStrings, reasons: Sequence[str | None]) -> None:
@@ -180,25 +192,27 @@ def _note_missing_stop(stops: StopStrings, reasons: Sequence[str | None]) -> Non
 def _check_settings(
     decoding: Decoding, stream: bool, format: str, logprobs: bool, prompt_lookup: int | None, lookup_text: str | None
 ) -> None:
-    stepwise = isinstance(decoding, Stepwise)
     if stream and format == "jsonl":
         raise ConfigError("stream=true shows text as it comes, format=jsonl writes whole lines: choose one of them")
     if logprobs and format != "jsonl":
         raise ConfigError("logprobs=true needs format=jsonl")
-    if stream and not stepwise:
-        raise ConfigError("stream=true needs a decoding that settles one token after another; beam search does not")
-    if prompt_lookup and not stepwise:
-        raise ConfigError("prompt_lookup serves decodings that settle one token after another; beam search does not")
+    if not isinstance(decoding, Stepwise):
+        needed = "needs a decoding that settles one token after another; beam search does not"
+        if stream:
+            raise ConfigError(f"stream=true {needed}")
+        if prompt_lookup:
+            raise ConfigError(f"prompt_lookup {needed}")
     if lookup_text and not prompt_lookup:
-        raise ConfigError("lookup_text is where prompt_lookup looks, too: give prompt_lookup=7 with it")
+        raise ConfigError("lookup_text is a further text for prompt_lookup: give prompt_lookup=7 with it")
 
 
 def _texts(prompt: str | None, file: str | None) -> list[str]:
     """The prompts: the one on the command line, or the lines of a file that are not blank."""
     if (prompt is None) == (file is None):
         raise ConfigError('give one of prompt="some words to continue" and prompts=FILE, with a prompt a line')
-    if file is None:
-        return [prompt or ""]
+    if prompt is not None:
+        return [prompt]
+    assert file is not None
     lines = [line for line in _read("prompts", file).split("\n") if line.strip()]
     if not lines:
         raise ConfigError(f"prompts ({file}) has no prompt in it: write one a line")
@@ -210,6 +224,16 @@ def _read(key: str, file: str) -> str:
         return read_text(user_path(file))
     except ValueError as error:
         raise ConfigError(f"{key}: {error}") from None
+
+
+def _prompts(
+    texts: list[str], seed: int, tokenizer: Tokenizer, special_tokens: bool | None, context_length: int
+) -> list[Prompt]:
+    prompts = []
+    for number, text in enumerate(texts):
+        ids = _encode(text, tokenizer, special_tokens, context_length)
+        prompts.append(Prompt(text, ids, derived_seed(seed, prompt=number)))
+    return prompts
 
 
 def _encode(text: str, tokenizer: Tokenizer, special_tokens: bool | None, context_length: int) -> list[int]:
@@ -235,7 +259,9 @@ def _encode(text: str, tokenizer: Tokenizer, special_tokens: bool | None, contex
 
 
 def _stop_strings(stop: str | list[str] | None) -> list[str]:
-    strings = [stop] if isinstance(stop, str) else stop or []
+    if stop is None:
+        return []
+    strings = [stop] if isinstance(stop, str) else stop
     return [string.replace("\\n", "\n") for string in strings]
 
 
@@ -243,6 +269,36 @@ def _placed(model: LanguageModel, device: torch.device, precision: str) -> Langu
     if precision == "int8":
         return quantize_int8(model.fused())
     return model.to(device, torch.bfloat16 if precision == "bf16-true" else torch.float32).fused()
+
+
+def _device(accelerator: str, precision: str) -> torch.device:
+    """The device to generate on; "auto" takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        ConfigError: it is not available, or not one for the precision.
+    """
+    best = "cpu"
+    if torch.cuda.is_available():
+        best = "cuda"
+    elif torch.backends.mps.is_available():
+        best = "mps"
+    name = accelerator
+    if accelerator == "auto":
+        name = best
+    elif accelerator == "gpu":
+        name = "mps" if best == "mps" else "cuda"
+    try:
+        device = torch.device(name)
+        float(torch.zeros(1, device=device))
+        torch.Generator(device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = shorten(str(error).partition("\n")[0])
+        raise ConfigError(
+            f"accelerator ({accelerator}) is not available on this machine: {reason} (accelerator=cpu always works)"
+        ) from None
+    if precision == "int8" and device.type != "cpu":
+        raise ConfigError(f"precision=int8 is for the CPU, not {device}: give accelerator=cpu, or precision=bf16-true")
+    return device
 
 
 def arguments(config: DictConfig) -> dict[str, Any]:
@@ -258,25 +314,3 @@ def main(config: DictConfig) -> None:
     """Print the texts as they come."""
     for piece in generate(**build(arguments(config))):
         write(piece)
-
-
-def _device(accelerator: str, precision: str) -> torch.device:
-    """The device to generate on; "auto" takes CUDA, then MPS, then the CPU.
-
-    Raises:
-        ConfigError: it is not to be had here.
-    """
-    best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    name = {"auto": best, "gpu": best if best != "cpu" else "cuda"}.get(accelerator, accelerator)
-    try:
-        device = torch.device(name)
-        float(torch.zeros(1, device=device))
-        torch.Generator(device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = shorten((str(error).splitlines() or [""])[0])
-        raise ConfigError(
-            f"accelerator ({accelerator}) is not to be had here: {reason} (accelerator=cpu always works)"
-        ) from None
-    if precision == "int8" and device.type != "cpu":
-        raise ConfigError(f"precision=int8 is for the CPU, not {device}: give accelerator=cpu, or precision=bf16-true")
-    return device

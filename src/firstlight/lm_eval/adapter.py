@@ -22,18 +22,18 @@ from firstlight.errors import ConfigError, shorten
 from firstlight.model.base import LanguageModel
 
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
-"""What a task may say of how its answers are drawn."""
+"""How a task may ask for its answers to be drawn."""
 
 Request = tuple[tuple[str, str], list[int], list[int]]
-"""Context and continuation: as text, which only lm-eval's cache reads, and the ids of each."""
+"""Context and continuation, as text and as the ids of each."""
 
 
 class HarnessLM(TemplateLM):
-    """Answers what lm-eval's own `HFLM` answers for the same weights, where that has an answer.
+    """Gives the answers of lm-eval's own `HFLM` for the same weights, and some that it refuses.
 
-    It refuses a continuation that is longer than the model's context: this one is scored in parts, each after as many
-    of the tokens before it as fit. It refuses to generate as many tokens as the context is long: here the window
-    slides. `<|endoftext|>` stands before a text without a context, and is the special token inside one.
+    A continuation that is longer than the model's context is scored in parts, each after as many of the tokens before
+    it as fit. For answers as long as the context the window slides. `<|endoftext|>` is put before a text without a
+    context, and is the special token inside one.
     """
 
     def __init__(self, model: LanguageModel, tokenizer: Tokenizer, *, batch_size: int) -> None:
@@ -46,34 +46,36 @@ class HarnessLM(TemplateLM):
 
     @property
     def max_length(self) -> int:
-        """The model's context, which lm-eval notes beside the results."""
+        """The model's context length; lm-eval keeps it with the results."""
         return self.model.context_length
 
     @property
     def max_gen_toks(self) -> int:
-        """Tokens of an answer where its task does not say: as many as with `HFLM`."""
+        """Length of an answer whose task does not give one: that of `HFLM`."""
         return 256
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
         return self.vocabulary.encode(string, special_tokens=True)
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        texts = [request.args[0] for request in requests]
-        scored = self._loglikelihood_tokens(
-            [(("", text), [self.eot_token_id], self.tok_encode(text)) for text in texts]
-        )
-        return [total for total, _ in scored]
+        asked: list[Request] = []
+        for request in requests:
+            text = request.args[0]
+            asked.append((("", text), [self.eot_token_id], self.tok_encode(text)))
+        return [total for total, _ in self._loglikelihood_tokens(asked)]
 
     @torch.no_grad()
     def _loglikelihood_tokens(self, requests: list[Request], **kwargs: Any) -> list[tuple[float, bool]]:
-        asked: dict[tuple[int, ...], list[tuple[int, list[int]]]] = defaultdict(list)  # answers share a question
+        # By the inputs of the model: requests (by number) that need them, as the answers to one question do.
+        asked: dict[tuple[int, ...], list[tuple[int, list[int]]]] = defaultdict(list)
         for number, (texts, context, continuation) in enumerate(requests):
             _check_continuation(*texts, continuation)
             for inputs, targets in windows(context, continuation, self.max_length):
                 asked[tuple(inputs)].append((number, targets))
-        totals, greedy = [0.0] * len(requests), [True] * len(requests)
+        totals = [0.0] * len(requests)
+        greedy = [True] * len(requests)
         batches = Collator(list(asked), sort_fn=lambda ids: -len(ids)).get_batched(n=self.batch_size)
-        for batch in tqdm(list(batches), desc="log-likelihoods", disable=None):  # where somebody is watching
+        for batch in tqdm(list(batches), desc="log-likelihoods", disable=None):  # None: only on a terminal
             for inputs, hidden in zip(batch, self._hidden(batch), strict=True):
                 for number, ids in asked[inputs]:
                     targets = torch.tensor(ids, device=hidden.device)
@@ -83,7 +85,9 @@ class HarnessLM(TemplateLM):
         return list(zip(totals, greedy, strict=True))
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        rows: list[Any] = [(*request.args, derived_seed(0, prompt=number)) for number, request in enumerate(requests)]
+        rows: list[Any] = []  # context, settings and seed of each
+        for number, request in enumerate(requests):
+            rows.append((*request.args, derived_seed(0, prompt=number)))
         ordered = Collator(rows, sort_fn=lambda row: -len(row[0]), group_by="gen_kwargs", group_fn=lambda row: row[1])
         texts: list[str] = []
         for batch in tqdm(list(ordered.get_batched(n=self.batch_size)), desc="answers", disable=None):
@@ -95,10 +99,16 @@ class HarnessLM(TemplateLM):
         known: dict[str, Any] = {**normalize_gen_kwargs(settings, self.max_gen_toks)}
         stops = StopStrings([stop for stop in known["until"] if stop], self.vocabulary.text_bytes)
         new = known["max_gen_toks"]
-        kept = self.max_length - new if new < self.max_length else self.max_length
+        kept = self.max_length
+        if new < kept:
+            kept -= new
+        prompts = []
+        for context in contexts:
+            ids = self.tok_encode(context) or [self.eot_token_id]
+            prompts.append(ids[-kept:])
         found = decoding_of(settings).generate(
             self.model,
-            [(self.tok_encode(context) or [self.eot_token_id])[-kept:] for context in contexts],
+            prompts,
             max_new_tokens=new,
             seeds=seeds,
             eos_id=self.eot_token_id,
@@ -108,14 +118,14 @@ class HarnessLM(TemplateLM):
         return [stops.text(row.ids) for (row,) in found]
 
     def _hidden(self, batch: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Hidden states (B, T, C); a shorter row is followed by padding, which nothing in a causal model looks at."""
+        """Hidden states (B, T, C); shorter rows are padded at their end, where a causal model does not see it."""
         ids = pad_sequence([torch.tensor(row) for row in batch], batch_first=True)  # (B, T)
         with evaluating(self.model):
             return self.model.hidden(ids.to(self.model.device))
 
 
 def windows(context: list[int], continuation: list[int], length: int) -> Iterator[tuple[list[int], list[int]]]:
-    """Inputs of at most `length` ids, and the ids of the continuation that the last of them predict: each id once."""
+    """Inputs of at most `length` ids, and the ids of the continuation that the last inputs predict; each id once."""
     for first in range(0, len(continuation), length):
         targets = continuation[first : first + length]
         yield (context + continuation[:first] + targets)[-length - 1 : -1], targets
@@ -125,16 +135,22 @@ def decoding_of(settings: dict[str, Any]) -> Stepwise:
     """The strategy that the `generation_kwargs` of a task describe.
 
     Raises:
-        ConfigError: they ask for what there is not.
+        ConfigError: they have a setting that is not available.
     """
-    known: dict[str, Any] = {name: value for name, value in normalize_gen_kwargs(settings).items() if value is not None}
-    if known.get("num_beams") == 1:
-        del known["num_beams"]
-    if unknown := known.keys() - {*SAMPLING, "do_sample", "until", "max_gen_toks"}:
+    sampling, unknown = {}, []
+    known: dict[str, Any] = {**normalize_gen_kwargs(settings)}
+    for name, value in known.items():
+        if value is None or name in ("do_sample", "until", "max_gen_toks") or (name, value) == ("num_beams", 1):
+            continue
+        if name in SAMPLING:
+            sampling[name] = value
+        else:
+            unknown.append(name)
+    if unknown:
         raise ConfigError(
-            f"generation_kwargs: there is no {', '.join(sorted(unknown))}; there is {', '.join(SAMPLING)}"
+            f"generation_kwargs: {', '.join(sorted(unknown))} is not available; {', '.join(SAMPLING)} are"
         )
-    return Sample(**{name: known[name] for name in SAMPLING if name in known}) if known["do_sample"] else Greedy()
+    return Sample(**sampling) if known["do_sample"] else Greedy()
 
 
 def _check_continuation(context: str, continuation: str, ids: list[int]) -> None:

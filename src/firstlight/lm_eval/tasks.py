@@ -30,16 +30,16 @@ BOOTSTRAP = 1000
 def run_tasks(lm: LM, tasks: Sequence[str], *, num_fewshot: int | None, limit: int | None) -> dict[str, float]:
     """Measure `lm` on tasks, each the name of one (or of a group or tag), a YAML file or a folder of them.
 
-    Seeds and examples are those of lm-eval's own `simple_evaluate`, which would also spend seconds on what is known
-    of the machine. A YAML file can name Python functions (`!function`) beside it, which are run: who gives a file
+    Seeds and examples are those of lm-eval's own `simple_evaluate`, which would also spend seconds on a description of
+    the machine. A YAML file can name Python functions (`!function`) beside it, which are run: whoever gives a file
     trusts it. Data sets with code of their own, and tasks that run what the model writes, are refused.
 
     Raises:
-        ConfigError: a task that there is not, is damaged, is not for a model of text, or whose data cannot be had.
+        ConfigError: a task does not exist, is damaged, is not for a model of text, or its data is not available.
     """
-    # No processes: few resamples need none, and a fork of a process with torch's threads may hang.
+    # No processes: so few resamples do not need them, and a fork of a process with torch's threads may hang.
     os.environ.setdefault("DISABLE_MULTIPROC", "1")
-    with contextlib.redirect_stdout(sys.stderr), isolate_rng():  # stdout is for the result
+    with contextlib.redirect_stdout(sys.stderr), isolate_rng():  # only the result belongs on stdout
         random.seed(DEFAULT_RANDOM_SEED)
         np.random.seed(DEFAULT_OTHER_SEED)
         torch.manual_seed(DEFAULT_OTHER_SEED)
@@ -53,7 +53,7 @@ def run_tasks(lm: LM, tasks: Sequence[str], *, num_fewshot: int | None, limit: i
 def flatten(results: dict[str, dict[str, Any]]) -> dict[str, float]:
     """`{"task": {"acc,none": 0.5}}` as `{"task/acc": 0.5}`; a filter that is not "none" stays in the name.
 
-    `task/examples` is how many were measured. What is no number (a standard error that there is not) is left out.
+    `task/examples` is how many were measured. What is not a number (a standard error of "N/A") is left out.
     """
     flat: dict[str, float] = {}
     for task, values in results.items():
@@ -66,21 +66,30 @@ def flatten(results: dict[str, dict[str, Any]]) -> dict[str, float]:
 
 
 def _load(tasks: Sequence[str]) -> Any:
-    """What `evaluate` takes; all that is wrong with a task is found here, before anything is measured."""
-    specs = [file for task in tasks for file in (_files(task) if _is_path(task) else [task])]
-    groups = {spec: name for spec in specs if _is_path(spec) and (name := _group(spec))}
+    """What `evaluate` takes; every mistake in a task is found here, before anything is measured."""
+    specs: list[tuple[str, str]] = []  # a task or file, and what lm-eval is asked for: a group by its name
+    folders = []
+    needs_defaults = False
+    for task in tasks:
+        if not _is_path(task):
+            specs.append((task, task))
+            needs_defaults = True
+            continue
+        for file in _files(task):
+            group = _group(file)
+            specs.append((file, group or file))
+            if group:
+                folders.append(Path(file).parent)
+                needs_defaults = True
     # The index of lm-eval's own tasks takes many seconds: a file needs it only if it names others.
-    manager = TaskManager(
-        include_path=[Path(file).parent for file in groups],
-        include_defaults=bool(groups) or not all(map(_is_path, specs)),
-    )
+    manager = TaskManager(include_path=folders, include_defaults=needs_defaults)
     loaded: dict[str, dict[str, Any]] = {"tasks": {}, "groups": {}, "group_map": {}}
-    for spec in specs:
-        part = _load_one(manager, spec, groups.get(spec, spec))
-        for name, task in part["tasks"].items():
-            if name in loaded["tasks"]:
-                raise ConfigError(f"tasks ({spec}): '{name}' is among the others already")
-            _check_task(spec, name, task)
+    for spec, name in specs:
+        part = _load_one(manager, spec, name)
+        for task_name, task in part["tasks"].items():
+            if task_name in loaded["tasks"]:
+                raise ConfigError(f"tasks ({spec}): '{task_name}' is among the others already")
+            _check_task(spec, task_name, task)
         for kind, found in loaded.items():
             found |= part[kind]
     return loaded
@@ -95,24 +104,26 @@ def _load_one(manager: TaskManager, spec: str, name: str) -> Any:
         return manager.load([name])
     except ConnectionError as error:
         raise ConfigError(f"tasks ({spec}): its data has to be downloaded, once: {one_line(error)}") from error
-    except Exception as error:  # whatever the file, the functions that it names, and the data raise
+    except Exception as error:  # anything: the functions that the file names are run
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise ConfigError(f"tasks ({spec}): lm-eval cannot load it: {reason}") from error
 
 
 def _set_fewshot(name: str, task: Any, num_fewshot: int | None) -> None:
     own = task.get_config("num_fewshot")
-    if own is None or (own != 0 and num_fewshot is not None):  # a task that says 0 means it: its text has the examples
+    if own is None:
         task.set_config("num_fewshot", num_fewshot or 0)
+    elif own != 0 and num_fewshot is not None:  # a task that says 0 keeps it: its text has the examples
+        task.set_config("num_fewshot", num_fewshot)
     task.set_fewshot_seed(DEFAULT_OTHER_SEED)
     try:
-        task.build_all_requests(limit=1)  # a trial: examples that there are not are found before an hour has gone by
-    except Exception as error:  # whatever the functions of the task raise
+        task.build_all_requests(limit=1)  # a trial: that examples are missing is told before an hour has gone by
+    except Exception as error:  # anything: the functions of the task are run
         shots = task.get_config("num_fewshot")
         raise ConfigError(
             f"tasks: {name}, with num_fewshot {shots}: {type(error).__name__}: {one_line(error)}"
         ) from error
-    task.set_fewshot_seed(DEFAULT_OTHER_SEED)
+    task.set_fewshot_seed(DEFAULT_OTHER_SEED)  # the trial has drawn
 
 
 def _check_task(spec: str, name: str, task: Any) -> None:
@@ -139,20 +150,21 @@ def _files(path: str) -> list[str]:
     place = user_path(path)
     if place.is_file():
         return [str(place.resolve())]
+    if not place.is_dir():
+        raise ConfigError(f"tasks ({path}): there is no such file")
     files = sorted(str(file.resolve()) for file in place.glob("*.yaml") if not is_hidden(file.name))
     if not files:
-        raise ConfigError(f"tasks ({path}): there is no such {'YAML file in the folder' if place.is_dir() else 'file'}")
+        raise ConfigError(f"tasks ({path}): there is no YAML file in the folder")
     return files
 
 
 def _group(file: str) -> str | None:
     """The name of the group of tasks that a YAML file describes, if it does. Nothing that the file names is run."""
     try:
-        read_text(Path(file))  # lm-eval would read another encoding as it likes
-    except ValueError as error:
-        raise ConfigError(f"tasks ({file}): damaged, or no task: {error}") from None
-    try:
+        read_text(Path(file))  # refuses other encodings, which lm-eval would guess
         return load_yaml(file, resolve_func=False).get("group")
-    except Exception as error:  # whatever it raises of what it cannot read
-        reason = yaml_problem(error) if isinstance(error, yaml.MarkedYAMLError) else one_line(error)
-        raise ConfigError(f"tasks ({file}): damaged, or no task: {reason}") from error
+    except yaml.MarkedYAMLError as error:
+        reason = yaml_problem(error)
+    except Exception as error:  # anything: lm-eval does not say what it raises
+        reason = one_line(error)
+    raise ConfigError(f"tasks ({file}): damaged, or not a task: {reason}")

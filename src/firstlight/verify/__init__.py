@@ -1,1 +1,1 @@
-"""Does a run that is killed and continued become the run that was never killed? Tried on a config of the user's."""
+"""Does a run that is killed and resumed become the run that was never killed? Tried on a config of the user's."""

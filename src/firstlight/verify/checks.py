@@ -2,28 +2,28 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from firstlight.runs.metrics_file import FILE_NAME as METRICS
+from firstlight.runs.metrics_file import read_rows
 from firstlight.runs.run_config import RunConfig
-from firstlight.training.loggers.csv import FILE_NAME as METRICS
-from firstlight.training.loggers.csv import read_rows
-from firstlight.verify.differences import compare
+from firstlight.verify.differences import compare_runs
 from firstlight.verify.kill_points import KillPoints
 from firstlight.verify.process import Life
 from firstlight.verify.run_state import PHASES
-from firstlight.verify.runs import KilledRun, Runs
-from firstlight.verify.settings import Settings
+from firstlight.verify.runs import Kill, KilledRun, Runs
+from firstlight.verify.settings import VerifySettings
 
 LOSSES = ("train/batch_loss", "train/loss", "val/loss")
 
 
 @dataclass(frozen=True)
-class Result:
+class CheckResult:
     """What a check did and found; `held` is None if it was not made."""
 
     check: str
@@ -34,146 +34,125 @@ class Result:
 
 @dataclass
 class Campaign:
-    """Runs that were killed until `n_kills` were made, each compared with the one that was not."""
+    """Killed runs, each compared with the one that was not killed."""
 
-    runs: list[KilledRun]
-    differences: list[str]
-    """The first one of each run that was not the same."""
+    runs: list[KilledRun] = field(default_factory=list)
+    differences: list[str] = field(default_factory=list)
+    """The first difference of each run that has one."""
     equal: str = ""
     """What was equal in the others."""
 
     @property
+    def kills(self) -> list[Kill]:
+        return [kill for run in self.runs for kill in run.kills]
+
+    @property
     def kills_by_phase(self) -> dict[str, int]:
         """How often the run was killed in each phase."""
-        counts = Counter(kill.phase for run in self.runs for kill in run.kills)
+        counts = Counter(kill.phase for kill in self.kills)
         return {phase: counts[phase] for phase in PHASES if counts[phase]}
 
     @property
-    def n_kills(self) -> int:
-        return sum(len(run.kills) for run in self.runs)
-
-    @property
-    def n_processes(self) -> int:
-        return sum(run.processes for run in self.runs)
-
-    @property
     def faults(self) -> list[str]:
-        """Folders that could not be continued, and files left over."""
-        unreadable = [fault for run in self.runs for fault in run.unreadable]
-        return unreadable + [f"{run.folder.name}: {file} was left over" for run in self.runs for file in run.unfinished]
+        """Folders that could not be resumed, and leftover files."""
+        faults = [fault for run in self.runs for fault in run.unreadable]
+        for run in self.runs:
+            faults += [f"{run.folder.name}: {file} was left over" for file in run.unfinished]
+        return faults
 
     @property
     def most_steps_lost(self) -> int:
-        """Of one kill: steps that were logged and had to be made again."""
-        return max((kill.steps_lost for run in self.runs for kill in run.kills), default=0)
+        """The most logged steps that one kill made the run repeat."""
+        return max((kill.steps_lost for kill in self.kills), default=0)
 
 
-def kill_and_continue(
+def kill_and_resume(
     runs: Runs, straight: Path, whole: Life, *, n_kills: int, seed: int, kills_a_run: int, keep: bool = False
 ) -> Campaign:
     """Make runs, each killed up to `kills_a_run` times, until there were `n_kills`; compare each with `straight`.
 
-    `whole` is the life of the process that made `straight`. Runs that are the same are removed, unless `keep`.
+    `whole` is the life of the process that made `straight`. Runs without a difference are removed, unless `keep`.
     """
     evaluated = {int(row["step"]) for row in read_rows(straight / METRICS) if row.get("val/loss")}
     every = runs.config.plain["callbacks"]["checkpoint"]["every_n_steps"]
     saved = evaluated | set(range(every, runs.steps + 1, every))
-    points, campaign = KillPoints(whole, seed), Campaign([], [])
-    while campaign.n_kills < n_kills and len(campaign.runs) < 10 * n_kills:
-        most = min(kills_a_run, n_kills - campaign.n_kills)
+    points = KillPoints(whole, seed)
+    campaign = Campaign()
+    # A run may end before a kill hits it: the number of runs has a limit.
+    while len(campaign.kills) < n_kills and len(campaign.runs) < 10 * n_kills:
+        most = min(kills_a_run, n_kills - len(campaign.kills))
         run = runs.killed(f"killed_{len(campaign.runs) + 1}", points, most, evaluated, saved)
         campaign.runs.append(run)
-        comparison = compare(straight, run.folder)
-        if comparison.is_same:
-            campaign.equal = str(comparison)
-            if not keep:
-                shutil.rmtree(run.folder)
-        else:
+        comparison = compare_runs(straight, run.folder)
+        if not comparison.is_same:
             campaign.differences.append(f"{run.folder.name}: {comparison}")
+            continue
+        campaign.equal = str(comparison)
+        if not keep:
+            shutil.rmtree(run.folder)
     return campaign
 
 
-class Verification:
-    """Makes the checks of `settings` on runs of `config` in the folder `work`."""
+def check(config: RunConfig, settings: VerifySettings, work: Path) -> Iterator[CheckResult]:
+    """Make the checks of `settings`, one after another, on runs of `config` in the folder `work`.
 
-    def __init__(
-        self,
-        config: RunConfig,
-        settings: Settings,
-        *,
-        work: Path,
-        begin: Callable[..., int],
-        go_on: Callable[..., int],
-    ) -> None:
-        self.config, self.settings, self.work = config, settings, work
-        self.begin, self.go_on = begin, go_on
+    Raises:
+        ConfigError: the config was refused.
+        RunError: a run failed that was not killed.
+    """
+    if "determinism" in settings.checks or "kills" in settings.checks:
+        runs = Runs(config, work)
+        straight, whole = runs.straight("straight")
+        if "determinism" in settings.checks:
+            again, _ = runs.straight("again", new_interpreter=True)
+            comparison = compare_runs(straight, again)
+            yield CheckResult("determinism", "the same run twice", str(comparison), comparison.is_same)
+        if "kills" in settings.checks:
+            yield _kills(runs, straight, whole, settings)
+    if "devices" in settings.checks:
+        yield _devices(config, settings, work)
 
-    def results(self) -> Iterator[Result]:
-        """Make one check after another.
 
-        Raises:
-            ConfigError: the config was refused.
-            RunError: a run failed that was not killed.
-        """
-        checks = self.settings.checks
-        if "determinism" in checks or "kills" in checks:
-            runs = self._runs({})
-            straight, whole = runs.straight("straight")
-            if "determinism" in checks:
-                yield self._determinism(runs, straight)
-            if "kills" in checks:
-                yield self._kills(runs, straight, whole)
-        if "devices" in checks:
-            yield self._devices()
+def _kills(runs: Runs, straight: Path, whole: Life, settings: VerifySettings) -> CheckResult:
+    made = kill_and_resume(
+        runs, straight, whole, n_kills=settings.kills, seed=settings.seed, kills_a_run=5, keep=settings.keep
+    )
+    phases = ", ".join(f"{n} {phase}" for phase, n in made.kills_by_phase.items())
+    n_runs = "1 run" if len(made.runs) == 1 else f"{len(made.runs)} runs"
+    wrong = made.differences + made.faults
+    lost = f"at most {made.most_steps_lost} steps lost (saved every {settings.save_every_n_steps})"
+    return CheckResult(
+        "kills",
+        f"{len(made.kills)} kills ({phases}), {n_runs}",
+        "; ".join([*(wrong or [made.equal]), lost]),
+        not wrong and made.most_steps_lost <= settings.save_every_n_steps,
+    )
 
-    def _runs(self, changes: dict[str, Any]) -> Runs:
-        return Runs(self.config.changed(changes), self.work, begin=self.begin, go_on=self.go_on)
 
-    def _determinism(self, runs: Runs, straight: Path) -> Result:
-        again, _ = runs.straight("again", new_interpreter=True)
-        comparison = compare(straight, again)
-        return Result("determinism", "the same run twice", str(comparison), comparison.is_same)
-
-    def _kills(self, runs: Runs, straight: Path, whole: Life) -> Result:
-        settings = self.settings
-        done = kill_and_continue(
-            runs, straight, whole, n_kills=settings.kills, seed=settings.seed, kills_a_run=5, keep=settings.keep
-        )
-        phases = ", ".join(f"{n} {phase}" for phase, n in done.kills_by_phase.items())
-        lost = f"at most {done.most_steps_lost} steps lost (saved every {settings.save_every_n_steps})"
-        return Result(
-            "kills",
-            f"{done.n_kills} kills ({phases}), {len(done.runs)} run{'s' * (len(done.runs) > 1)}",
-            "; ".join([*([*done.differences, *done.faults] or [done.equal]), lost]),
-            not (done.differences or done.faults) and done.most_steps_lost <= settings.save_every_n_steps,
-        )
-
-    def _devices(self) -> Result:
-        if not torch.accelerator.is_available():
-            return Result("devices", "skipped", "this machine has no accelerator", None)
-        device = torch.accelerator.current_accelerator()
-        assert device is not None
-        model = {"drop_rate": 0.0} if "drop_rate" in self.config.plain["model"] else {}  # devices draw other numbers
-        precision = str(self.config.plain["trainer"].get("precision", "32-true")).replace("auto", "32-true")
-        folders = []
-        for name, accelerator in (("cpu", "cpu"), (device.type, "auto")):
-            runs = self._runs({"model": model, "trainer": {"accelerator": accelerator, "precision": precision}})
-            folders.append(runs.straight(f"on_{name}")[0])
-        worst, where = largest_difference(*folders)
-        found = (
-            f"losses differ by {worst:.1e} of themselves at most ({where}; verify.tolerance={self.settings.tolerance})"
-        )
-        return Result(
-            "devices",
-            f"on the CPU and on {device.type}, in {precision}, without dropout",
-            found,
-            worst <= self.settings.tolerance,
-        )
+def _devices(config: RunConfig, settings: VerifySettings, work: Path) -> CheckResult:
+    device = torch.accelerator.current_accelerator(check_available=True)
+    if device is None:
+        return CheckResult("devices", "skipped", "this machine has no accelerator", None)
+    precision = str(config.plain["trainer"].get("precision", "32-true")).replace("auto", "32-true")
+    folders = []
+    for name, accelerator in (("cpu", "cpu"), (device.type, "auto")):
+        changes: dict[str, Any] = {"trainer": {"accelerator": accelerator, "precision": precision}}
+        if "drop_rate" in config.plain["model"]:
+            changes["model"] = {"drop_rate": 0.0}  # each device draws other random numbers
+        folder, _ = Runs(config.changed(changes), work).straight(f"on_{name}")
+        folders.append(folder)
+    worst, where = largest_difference(*folders)
+    return CheckResult(
+        "devices",
+        f"on the CPU and on {device.type}, in {precision}, without dropout",
+        f"relative difference of losses at most {worst:.1e} ({where}; verify.tolerance={settings.tolerance})",
+        worst <= settings.tolerance,
+    )
 
 
 def largest_difference(one: Path, other: Path) -> tuple[float, str]:
-    """The largest relative difference of a loss in two runs, and where it is; inf if they have other rows."""
-    rows, twins = (read_rows(run / METRICS) for run in (one, other))
+    """The largest relative difference of a loss in two runs, and where it is; inf if their steps differ."""
+    rows, twins = read_rows(one / METRICS), read_rows(other / METRICS)
     if [row["step"] for row in rows] != [twin["step"] for twin in twins]:
         return float("inf"), "other steps"
     differences = [(0.0, "nowhere")]

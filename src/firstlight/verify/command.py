@@ -19,70 +19,55 @@ from firstlight.console import SafeConsole
 from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, VerificationError, without_hidden
 from firstlight.files import replace_text
-from firstlight.interpolation import UNUSED, from_environment
 from firstlight.output import say
-from firstlight.overrides import setting
 from firstlight.runs.run_config import RunConfig
 from firstlight.runs.run_folder import new_folder
-from firstlight.training.experiment import Experiment
-from firstlight.training.fit import fit
-from firstlight.training.process import run_command, start_server
-from firstlight.verify.checks import Result, Verification
-from firstlight.verify.settings import Settings, check_verifiable, shortening
+from firstlight.training.process import start_server
+from firstlight.verify.checks import CheckResult, check
+from firstlight.verify.settings import VerifySettings, check_verifiable, shortening
 
-TRAINING = ("firstlight.cli", "firstlight.compose.compose", "firstlight.commands.train")
+TRAINING = ("firstlight.cli", "firstlight.compose.compose", "firstlight.commands.train", "firstlight.verify.runs")
 COMPILER = ("torch._dynamo", "torch._inductor.compile_fx")
 """Modules that take seconds to import."""
 HELD = {True: "yes", False: "NO", None: "-"}
 
 
-def arguments(config: DictConfig) -> tuple[RunConfig, Settings]:
+def arguments(config: DictConfig) -> tuple[RunConfig, VerifySettings]:
     """The composed config as the config of a short run, and the settings.
 
     Raises:
         ConfigError: it is not valid, or its runs cannot be verified.
     """
-    run, values = train.arguments_with(config, "verify", Settings)
-    settings = Settings(**values)
+    run, values = train.arguments_with(config, "verify", VerifySettings)
+    settings = VerifySettings(**values)
     check_verifiable(run.plain)
-    build(run.plain)  # what constructors refuse
+    build(run.plain)  # raises what the constructors refuse
     return run.changed(shortening(run.plain, settings)), settings
 
 
 def main(config: DictConfig) -> None:
-    """Make the checks; print what was found.
+    """Make the checks; print the findings.
 
     Raises:
         VerificationError: a check did not hold; the runs are kept.
     """
     run, settings = arguments(config)
-    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of every curve that was continued
-    console, began = SafeConsole(width=None if sys.stdout.isatty() else 120), time.perf_counter()
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it warns of every curve of a resumed run
+    console = SafeConsole(width=None if sys.stdout.isatty() else 120)
+    began = time.perf_counter()
     with _work_folder(user_path(run.plain["output_dir"]), keep=settings.keep) as work:
         run = run.changed({"output_dir": str(work / "run")})
+        preloaded = [*TRAINING, *modules(run.plain)]
+        if run.plain["compile"]:
+            preloaded += COMPILER
         with console.status("training, killing, comparing"):
-            start_server([*TRAINING, *modules(run.plain), *(COMPILER if run.plain["compile"] else ())])
-            results = list(Verification(run, settings, work=work, begin=begin, go_on=go_on).results())
+            start_server(preloaded)
+            results = list(check(run, settings, work))
         console.print(_table(run.plain["name"], settings, results))
-        if wrong := [f"{result.check}: {result.found}" for result in results if result.held is False]:
+        wrong = [f"{result.check}: {result.found}" for result in results if result.held is False]
+        if wrong:
             raise VerificationError("\n".join(["this config does not hold what was checked", *wrong]))
     console.print(f"verified in {time.perf_counter() - began:.0f} s")
-
-
-def begin(plain: dict[str, Any], stored: dict[str, Any]) -> int:
-    """In a process of its own: train; return the exit code."""
-    try:
-        fit(Experiment(**build(plain)), stored, [])
-    except ConfigError as error:
-        say(str(error), stderr=True)
-        return 2
-    return 0
-
-
-def go_on(folder: str, stored: dict[str, Any]) -> int:
-    """In a process of its own: continue the run in `folder` as a user would; return the exit code."""
-    again = [f"{key}={text}" for key, text in from_environment(stored) if key not in UNUSED]
-    return run_command(["train", setting("resume", folder), *again])
 
 
 @contextmanager
@@ -108,15 +93,19 @@ def _work_folder(wanted: Path, *, keep: bool) -> Iterator[Path]:
 
 
 def modules(node: Any) -> Iterator[str]:
-    """The modules of all that a config names."""
-    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
-    if isinstance(node, dict) and "_target_" in node:
-        yield node["_target_"].rpartition(".")[0]
+    """The modules of everything that a config names."""
+    children = []
+    if isinstance(node, dict):
+        children = node.values()
+        if "_target_" in node:
+            yield node["_target_"].rpartition(".")[0]
+    elif isinstance(node, list):
+        children = node
     for child in children:
         yield from modules(child)
 
 
-def _table(name: str, settings: Settings, results: list[Result]) -> Table:
+def _table(name: str, settings: VerifySettings, results: list[CheckResult]) -> Table:
     title = (
         f"{name}: runs of {settings.steps} steps, evaluated every {settings.eval_every_n_steps}, "
         f"saved every {settings.save_every_n_steps}"

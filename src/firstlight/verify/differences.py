@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,17 @@ from torch import Tensor
 from firstlight.checkpoints.checkpoint import load_plain
 from firstlight.checkpoints.limits import open_safetensors
 from firstlight.errors import shorten
+from firstlight.runs.metrics_file import FILE_NAME as METRICS
+from firstlight.runs.metrics_file import read_rows
 from firstlight.runs.samples_file import FILE_NAME as SAMPLES
-from firstlight.training.loggers.csv import FILE_NAME as METRICS
-from firstlight.training.loggers.csv import read_rows
 from firstlight.training.loggers.tensorboard import EVENT_FILES
 from firstlight.training.loggers.wandb import FOLDER as WANDB
 
-CLOCK = ("tokens_per_second", "mfu")
+TENSORBOARD = "tensorboard"
+CLOCK = {"tokens_per_second", "mfu"}
 """Metrics that a clock decides."""
 OF_BYTES = ("files", "sha256")
-"""Keys of a checkpoint.json: sizes and digests of files, which may hold the same in other bytes (pickle's)."""
+"""Keys of a checkpoint.json: sizes and digests of files. Other bytes may hold the same values (pickle's do)."""
 
 
 @dataclass
@@ -37,114 +38,105 @@ class Comparison:
 
     @property
     def is_same(self) -> bool:
-        """Is everything equal?"""
         return not self.differences
 
     def __str__(self) -> str:
         if self.is_same:
             return ", ".join(f"{n:,} {what}" for what, n in self.compared.items()) + " equal"
-        more = f" (and {len(self.differences) - 1} more differences)" if len(self.differences) > 1 else ""
-        return f"{self.differences[0]}{more}"
+        first, *others = self.differences
+        return f"{first} (and {len(others)} more differences)" if others else first
 
 
-def compare(one: Path, other: Path) -> Comparison:
+def compare_runs(one: Path, other: Path) -> Comparison:
     """Compare the run folders `one` and `other`."""
     result = Comparison()
-    for part in (_metrics, _samples, _tensorboard, _files):
-        result.differences += part(one, other, result.compared)
+    logs, twin_logs = _logs(one, result), _logs(other, result)
+    result.compared["rows"] = len(logs[METRICS])
+    result.compared["lines of samples"] = len(logs[SAMPLES])
+    result.compared["points of curves"] = sum(map(len, logs[TENSORBOARD].values()))
+    for name, log in logs.items():
+        result.differences += _values(name, log, twin_logs[name], result.compared)
+    # One file after the other: those of a large model do not fit into memory together.
+    files, twins = _stored(one), _stored(other)
+    result.differences += _missing("run folder", files, twins)
+    for name in _common(files, twins):
+        result.differences += _values(name, _read(files[name]), _read(twins[name]), result.compared)
     return result
 
 
-def _metrics(one: Path, other: Path, compared: Counter[str]) -> Iterator[str]:
-    rows, twins = ({row["step"]: row for row in read_rows(run / METRICS)} for run in (one, other))
-    for run in (one, other):
-        counts = Counter(row["step"] for row in read_rows(run / METRICS))
-        yield from (f"{METRICS}: step {step} is in it {n} times" for step, n in counts.items() if n > 1)
-    yield from _missing(METRICS, "step", rows, twins)
-    for step in _common(rows, twins):
-        compared["rows"] += 1
-        row, twin = rows[step], twins[step]
-        yield from _missing(f"{METRICS}: step {step}", "column", row, twin)
-        for name in _common(row, twin):
-            if row[name] != twin[name] and name not in CLOCK:
-                yield f"{METRICS}: step {step}, {name}: {row[name] or 'nothing'} and {twin[name] or 'nothing'}"
+def _logs(run: Path, result: Comparison) -> dict[str, dict[str, Any]]:
+    """Rows, samples and curves by file and step, without the values that a clock decides.
 
-
-def _samples(one: Path, other: Path, compared: Counter[str]) -> Iterator[str]:
-    text, twin = ((run / SAMPLES).read_bytes() if (run / SAMPLES).is_file() else b"" for run in (one, other))
-    lines, twins = text.splitlines(), twin.splitlines()
-    compared["lines of samples"] += len(lines)
-    if text != twin:
-        pairs = enumerate(zip([*lines, b"(the end)"], [*twins, b"(the end)"], strict=False), start=1)
-        number, (line, other_line) = next(((n, pair) for n, pair in pairs if pair[0] != pair[1]), (0, (text, twin)))
-        yield f"{SAMPLES}: line {number}: {shorten(repr(line), 40)} and {shorten(repr(other_line), 40)}"
-
-
-def _tensorboard(one: Path, other: Path, compared: Counter[str]) -> Iterator[str]:
-    curves, twins = curves_of(one), curves_of(other)
-    yield from _missing("tensorboard", "curve", curves, twins)
-    for tag in _common(curves, twins):
-        points, others = dict(curves[tag]), dict(twins[tag])
-        compared["points of curves"] += len(points)
-        for run in (curves[tag], twins[tag]):
-            counts = Counter(step for step, _ in run)
-            yield from (f"tensorboard: {tag}: step {step} is there {n} times" for step, n in counts.items() if n > 1)
-        yield from _missing(f"tensorboard: {tag}", "step", points, others)
-        for step in _common(points, others):
-            if points[step] != others[step] and tag.split("/")[-1] not in CLOCK:
-                yield f"tensorboard: {tag}: step {step}: {points[step]} and {others[step]}"
+    Steps that a run has logged twice are added to the differences of `result`.
+    """
+    rows: dict[str, dict[str, str]] = {}
+    for row in read_rows(run / METRICS):
+        step = f"step {row['step']}"
+        if step in rows:
+            result.differences.append(f"{METRICS}: {step} is there twice")
+        for name in CLOCK & row.keys():
+            row[name] = ""
+        rows[step] = row
+    curves: dict[str, dict[str, float]] = {}
+    for tag, points in curves_of(run).items():
+        curve = curves.setdefault(tag, {})
+        for number, value in points:
+            step = f"step {number}"
+            if step in curve:
+                result.differences.append(f"{TENSORBOARD}: {tag}: {step} is there twice")
+            curve[step] = 0.0 if tag.split("/")[-1] in CLOCK else value
+    lines: list[bytes] = []
+    if (run / SAMPLES).is_file():
+        lines = (run / SAMPLES).read_bytes().splitlines(keepends=True)
+    samples = {f"line {number}": line for number, line in enumerate(lines, start=1)}
+    return {METRICS: rows, SAMPLES: samples, TENSORBOARD: curves}
 
 
 def curves_of(run: Path) -> dict[str, list[tuple[int, float]]]:
     """Step and value of every point that TensorBoard shows, by curve."""
     events = EventAccumulator(str(run), tensor_size_guidance={"scalars": 0}).Reload()
-    tags = [tag for tag, summary in events.AllSummaryMetadata().items() if summary.plugin_data.plugin_name == "scalars"]
-    return {tag: [(e.step, make_ndarray(e.tensor_proto).item()) for e in events.Tensors(tag)] for tag in tags}
+    curves = {}
+    for tag, summary in events.AllSummaryMetadata().items():
+        if summary.plugin_data.plugin_name == "scalars":
+            curves[tag] = [(event.step, make_ndarray(event.tensor_proto).item()) for event in events.Tensors(tag)]
+    return curves
 
 
-def _files(one: Path, other: Path, compared: Counter[str]) -> Iterator[str]:
-    """Every other file that is not hidden; of weights, of the optimizer's state and of JSON what they hold."""
-    files, twins = ({str(file.relative_to(run)): file for file in _stored(run)} for run in (one, other))
-    yield from _missing("run folder", "file", files, twins)
-    for name in sorted(_common(files, twins)):
-        yield from _values(name, _read(files[name]), _read(twins[name]), compared)
-
-
-def _stored(run: Path) -> Iterator[Path]:
-    for file in run.rglob("*"):
-        top, *_ = parts = file.relative_to(run).parts
-        if (
-            file.is_file()
-            and not any(part.startswith(".") for part in parts)
-            and top not in (METRICS, SAMPLES, WANDB)
-            and not file.match(EVENT_FILES)
-        ):
-            yield file
+def _stored(run: Path) -> dict[str, Path]:
+    found = {}
+    for file in sorted(run.rglob("*")):
+        name = file.relative_to(run)
+        is_hidden = any(part.startswith(".") for part in name.parts)
+        is_compared = name.parts[0] in (METRICS, SAMPLES) or file.match(EVENT_FILES)
+        if file.is_file() and not is_hidden and not is_compared and name.parts[0] != WANDB:
+            found[str(name)] = file
+    return found
 
 
 def _read(file: Path) -> Any:
     if file.suffix == ".json":
-        return {k: v for k, v in json.loads(file.read_text(encoding="utf-8")).items() if k not in OF_BYTES}
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return {key: value for key, value in content.items() if key not in OF_BYTES}
     if file.suffix in (".pt", ".ckpt"):
         return load_plain(file)
     if file.suffix == ".safetensors":
         with open_safetensors(file) as opened:
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (it is not a mapping)
             return {"metadata": opened.metadata(), "tensors": tensors}
     return file.read_bytes()
 
 
 def _values(where: str, one: Any, other: Any, compared: Counter[str]) -> Iterator[str]:
-    """Differences of plain data, nested as it may be; tensors and numbers by their bits."""
+    """Differences of nested plain data; tensors are compared bit for bit."""
     if type(one) is not type(other):
         yield f"{where}: {shorten(repr(one), 40)} and {shorten(repr(other), 40)}"
     elif isinstance(one, Tensor):
         compared["tensors"] += 1
         yield from _tensors(where, one, other)
     elif isinstance(one, dict):
-        yield from _missing(where, "key", one, other)
         for key in _common(one, other):
             yield from _values(f"{where}: {key}", one[key], other[key], compared)
+        yield from _missing(where, one, other)
     elif isinstance(one, list | tuple):
         if len(one) != len(other):
             yield f"{where}: {len(one)} and {len(other)} entries"
@@ -158,18 +150,21 @@ def _tensors(where: str, one: Tensor, other: Tensor) -> Iterator[str]:
     if (one.dtype, one.shape) != (other.dtype, other.shape):
         yield f"{where}: {one.dtype} {tuple(one.shape)} and {other.dtype} {tuple(other.shape)}"
         return
-    bits, twins = (t.contiguous().reshape(-1).view(torch.uint8) for t in (one, other))
-    if not torch.equal(bits, twins):
-        wrong = (bits != twins).view(-1, one.element_size()).any(dim=1).nonzero().flatten()
-        values = (t.reshape(-1)[wrong[0]].item() for t in (one, other))
-        yield f"{where}: {len(wrong):,} of {one.numel():,} numbers, the first {' and '.join(map(repr, values))}"
+    one, other = one.contiguous().flatten(), other.contiguous().flatten()
+    is_other = one.view(torch.uint8) != other.view(torch.uint8)  # nan is nan, and 0.0 is not -0.0
+    if is_other.any():
+        wrong = is_other.view(-1, one.element_size()).any(dim=1).nonzero().flatten()
+        value, twin = one[wrong[0]].item(), other[wrong[0]].item()
+        yield f"{where}: {len(wrong):,} of {one.numel():,} numbers, the first {value!r} and {twin!r}"
 
 
-def _common(one: dict[Any, Any], other: dict[Any, Any]) -> list[Any]:
+def _common(one: Collection[Any], other: Collection[Any]) -> list[Any]:
     """The keys of both, in the order of the first: the first difference that is found is the earliest."""
     return [key for key in one if key in other]
 
 
-def _missing(where: str, what: str, one: dict[Any, Any], other: dict[Any, Any]) -> Iterator[str]:
+def _missing(where: str, one: Collection[Any], other: Collection[Any]) -> Iterator[str]:
     for name, present, absent in (("the second run", one, other), ("the first run", other, one)):
-        yield from (f"{where}: {name} has no {what} {key}" for key in present if key not in absent)
+        for key in present:
+            if key not in absent:
+                yield f"{where}: {name} has no {key}"

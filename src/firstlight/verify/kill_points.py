@@ -6,37 +6,34 @@ from collections import Counter
 from firstlight.verify.process import KINDS, KillPoint, Life
 
 SOON = 0.005
-"""Seconds within which a process is killed after a file has changed: before, in and after the next write."""
+"""Seconds within which a process is killed after a file has changed: before, during and after the next write."""
 
 
 class KillPoints:
     """Draws half of the points evenly over the seconds of a process, half right after something in its folder changed.
 
-    `whole` is the life of a process that made the whole run. A process that continues one begins in another time, which
-    is learned from those that did.
+    `whole` is the life of a process that made the whole run. A process that resumes one needs another time to begin,
+    which is learned from those that did.
     """
 
     def __init__(self, whole: Life, seed: int) -> None:
         self.random = random.Random(seed)
         self.counts = Counter(kind for _, kind in whole.changes)
-        first_row = _first_row(whole) or whole.seconds
+        first_row = whole.first_row or whole.seconds
         self.seconds_left = whole.seconds - first_row
         self.start_up = {False: first_row, True: first_row}
-        """Seconds to the first row, by whether a run is continued."""
+        """Seconds to the first row, by whether the process resumes a run."""
 
     def draw(self, *, share: float, continues: bool) -> KillPoint:
         """A point in the life of a process that has `share` of the steps to make."""
         if self.random.random() < 0.5:
             return KillPoint(self.random.uniform(0, self.start_up[continues] + share * self.seconds_left))
         kind = self.random.choice([kind for kind in KINDS if self.counts[kind]])
-        always = kind in ("folder", "end")  # however few the steps are
-        most = self.counts[kind] if always else max(1, round(share * self.counts[kind]))
+        most = self.counts[kind]
+        if kind not in ("folder", "end"):  # those come however few the steps are
+            most = max(1, round(share * most))
         return KillPoint(self.random.uniform(0, SOON), kind, self.random.randint(1, most))
 
     def learn(self, life: Life, *, continues: bool) -> None:
         """Take how long a process needed to begin from `life`, if it came that far."""
-        self.start_up[continues] = _first_row(life) or self.start_up[continues]
-
-
-def _first_row(life: Life) -> float | None:
-    return next((seconds for seconds, kind in life.changes if kind == "row"), None)
+        self.start_up[continues] = life.first_row or self.start_up[continues]

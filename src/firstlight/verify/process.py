@@ -23,7 +23,7 @@ KINDS = ("folder", "row", "sample", "checkpoint", "end")
 
 @dataclass(frozen=True)
 class KillPoint:
-    """`seconds` after the process began; or after change number `count` of a file of `kind`."""
+    """`seconds` after the process began; or, with a `kind`, after change number `count` of a file of that kind."""
 
     seconds: float
     kind: str | None = None
@@ -32,17 +32,24 @@ class KillPoint:
 
 @dataclass(frozen=True)
 class Life:
-    """How a process went: `exit_code` is None if it was killed; `changes` are seconds and kinds."""
+    """What happened to a process."""
 
     exit_code: int | None
+    """None if it was killed."""
     seconds: float
     changes: list[tuple[float, str]]
+    """Of files in the run folder: seconds since the process began, and the kind."""
     log: Path
 
     @property
     def output(self) -> str:
         """What it printed."""
         return self.log.read_text(encoding="utf-8", errors="replace") if self.log.is_file() else ""
+
+    @property
+    def first_row(self) -> float | None:
+        """Seconds until it wrote a row; None if it did not."""
+        return next((seconds for seconds, kind in self.changes if kind == "row"), None)
 
 
 def run(
@@ -54,26 +61,35 @@ def run(
     limit: float = math.inf,
     new_interpreter: bool = False,
 ) -> Life:
-    """`target(*arguments)`, whose result is the exit code, in a process that writes the run `folder`.
+    """Run `target(*arguments)`, which returns the exit code, in a process that writes the run `folder`.
 
-    It is killed (SIGKILL, as kill -9) at `kill`, or after `limit` seconds. With `new_interpreter` nothing is shared:
-    what hashing decides, for one, may be another thing there.
+    It is killed (SIGKILL, as kill -9) at `kill`, or after `limit` seconds. See `start_process` for `new_interpreter`.
     """
-    environment = given_environment()
-    process = start_process(target, *arguments, log=log, environment=environment, new_interpreter=new_interpreter)
-    began, seen, changes = time.perf_counter(), _files(folder), []
-    due = kill.seconds if kill is not None and kill.kind is None else math.inf
-    pause = 0.0005 if kill is not None else 0.005  # watching takes time from what is watched
+    process = start_process(
+        target, *arguments, log=log, environment=given_environment(), new_interpreter=new_interpreter
+    )
+    began = time.perf_counter()
+    seen = _files(folder)
+    changes: list[tuple[float, str]] = []
+    due = limit
+    if kill is not None and kill.kind is None:
+        due = min(kill.seconds, limit)
+    pause = 0.005 if kill is None else 0.0005  # watching slows down what is watched
     killed = False
     try:
         while not wait([process.sentinel], timeout=pause):
-            now, files = time.perf_counter() - began, _files(folder)
-            changes += [(now, kind_of(name)) for name, state in files.items() if seen.get(name) != state]
+            now = time.perf_counter() - began
+            files = _files(folder)
+            for name, state in files.items():
+                if seen.get(name) != state:
+                    changes.append((now, kind_of(name)))
             seen = files
-            if kill is not None and kill.kind is not None and due == math.inf:
-                count = Counter(kind for _, kind in changes)[kill.kind]
-                due = now + kill.seconds if count >= kill.count else due
-            if now >= min(due, limit):
+            if kill is not None and kill.kind is not None:
+                counts = Counter(kind for _, kind in changes)
+                if counts[kill.kind] >= kill.count:
+                    due = min(now + kill.seconds, limit)
+                    kill = None  # the time is known now
+            if now >= due:
                 killed = True
                 break
     finally:
@@ -92,12 +108,13 @@ def kind_of(name: str) -> str:
         return "sample"
     if top == "checkpoints":
         return "checkpoint"
-    is_of_start = top in (".hydra", ".lock", "environment.json") or top.startswith(PROBE)
-    return "folder" if is_of_start else "end"
+    if top in (".hydra", ".lock", "environment.json") or top.startswith(PROBE):
+        return "folder"
+    return "end"
 
 
 def _files(folder: Path) -> dict[str, tuple[int, int]]:
-    """Size and time of every file, but for TensorBoard's and wandb's, which are written whenever they like."""
+    """Size and time of every file but those of TensorBoard and wandb, which may be written at any time."""
     found: dict[str, tuple[int, int]] = {}
     for base, folders, names in os.walk(folder):
         if WANDB in folders:
@@ -108,7 +125,7 @@ def _files(folder: Path) -> dict[str, tuple[int, int]]:
             path = f"{base}/{name}"
             try:
                 state = os.stat(path)  # noqa: PTH116 (it is called every half millisecond)
-            except OSError:
-                continue  # gone since
+            except OSError:  # it has been removed meanwhile
+                continue
             found[os.path.relpath(path, folder)] = (state.st_size, state.st_mtime_ns)
     return found

@@ -3,44 +3,41 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from firstlight.checkpoints.find import CHECKPOINTS
+from firstlight.checkpoints.find import CHECKPOINTS, checkpoints_of
 from firstlight.errors import ConfigError
+from firstlight.runs.metrics_file import FILE_NAME as METRICS
+from firstlight.runs.metrics_file import read_rows
 from firstlight.runs.samples_file import FILE_NAME as SAMPLES
 from firstlight.runs.samples_file import read_samples
 from firstlight.sources import find_checkpoint, load_checkpoint
-from firstlight.training.loggers.csv import FILE_NAME as METRICS
-from firstlight.training.loggers.csv import read_rows
 
 PHASES = ("start-up", "step", "step or evaluation", "sampling", "saving", "end")
 
 
 @dataclass(frozen=True)
 class RunState:
-    """Steps of the newest row, sample and checkpoint; `damaged` is what is wrong with that checkpoint."""
+    """Steps of the newest row, sample and checkpoint, None if there is none."""
 
     exists: bool
     row: int | None = None
     sample: int | None = None
     checkpoint: int | None = None
     damaged: str | None = None
+    """What is wrong with that checkpoint."""
     is_saving: bool = False
-    """A checkpoint has been begun."""
+    """Whether a checkpoint has been begun."""
 
 
 def read_state(run: Path) -> RunState:
-    """The state of a run folder, there or not."""
+    """The state of a run folder, whether it exists or not."""
     if not run.is_dir():
         return RunState(exists=False)
     rows = read_rows(run / METRICS)
     samples = read_samples(run / SAMPLES, range(10**18))
-    step, damaged = None, None
-    try:
-        path = find_checkpoint(str(run), best=False)
-    except ConfigError:  # none yet
-        pass
-    else:
+    step = damaged = None
+    if checkpoints_of(run):
         try:
-            step = load_checkpoint(path).step
+            step = load_checkpoint(find_checkpoint(str(run), best=False)).step
         except ConfigError as error:
             damaged = str(error)
     return RunState(
@@ -59,10 +56,10 @@ def unfinished(run: Path) -> list[Path]:
 
 
 def phase(state: RunState, *, has_begun: bool, steps: int, evaluated: set[int], saved: set[int]) -> str:
-    """In which of `PHASES` a process was killed, as far as files tell.
+    """In which of `PHASES` a process was killed, as far as the files tell.
 
-    `has_begun`: it wrote a row. `evaluated` and `saved` are the steps at which a run is; the row of an evaluated step
-    is written after its evaluation.
+    `has_begun`: the process wrote a row. `evaluated` and `saved` are the steps after which a run is evaluated and
+    saved; the row of an evaluated step is written after its evaluation.
     """
     row = state.row
     if not has_begun or row is None:

@@ -1,24 +1,47 @@
-"""Whole runs of one config: straight, or killed and continued until they are done."""
+"""Whole runs of one config: straight, or killed and resumed until they are done."""
 
-from collections.abc import Callable
+import functools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from firstlight.config import build
 from firstlight.errors import ConfigError, RunError
+from firstlight.interpolation import UNUSED, from_environment
+from firstlight.output import say
+from firstlight.overrides import setting
 from firstlight.runs.run_config import RunConfig
 from firstlight.runs.run_folder import CONFIG
+from firstlight.training.experiment import Experiment
+from firstlight.training.fit import fit
+from firstlight.training.process import run_command
 from firstlight.verify.kill_points import KillPoints
-from firstlight.verify.process import Life, run
+from firstlight.verify.process import KillPoint, Life, run
 from firstlight.verify.run_state import RunState, phase, read_state, unfinished
 
 SLOWEST = 10
-"""Times as long as the first run takes, and a minute, until a process counts as hung."""
+"""A process counts as hung after this many times the duration of the first run, and a minute."""
+
+
+def begin(plain: dict[str, Any], stored: dict[str, Any]) -> int:
+    """In a process of its own: train; return the exit code."""
+    try:
+        fit(Experiment(**build(plain)), stored, [])
+    except ConfigError as error:
+        say(str(error), stderr=True)
+        return 2
+    return 0
+
+
+def resume(folder: str, stored: dict[str, Any]) -> int:
+    """In a process of its own: resume the run in `folder` as a user would; return the exit code."""
+    given_again = [f"{key}={text}" for key, text in from_environment(stored) if key not in UNUSED]
+    return run_command(["train", setting("resume", folder), *given_again])
 
 
 @dataclass(frozen=True)
 class Kill:
-    """What a kill found, and cost: steps that were logged and have to be made again."""
+    """The phase that a kill hit, and the logged steps that have to be repeated."""
 
     phase: str
     steps_lost: int
@@ -26,39 +49,34 @@ class Kill:
 
 @dataclass
 class KilledRun:
-    """A run that was killed and continued. `unreadable` and `lost` are faults: folders that could not be continued, and
-    checkpoints that were there before."""
+    """A run that was killed and resumed."""
 
     folder: Path
     kills: list[Kill] = field(default_factory=list)
     processes: int = 0
     unreadable: list[str] = field(default_factory=list)
+    """Faults: why the folder could not be resumed, or that a checkpoint is gone."""
     unfinished: list[str] = field(default_factory=list)
     """Temporary files that were left at the end."""
 
 
 class Runs:
-    """Runs of `config`, all in its `output_dir`, so that they have the same config; moved to `work/NAME` when done.
+    """Runs of `config`, all in its `output_dir`, so that they have the same config; moved to `work/NAME` when done."""
 
-    `begin(plain, stored)` trains in the process it is called in, `go_on(folder, stored)` continues the run in a folder;
-    both return an exit code.
-    """
-
-    def __init__(self, config: RunConfig, work: Path, *, begin: Callable[..., int], go_on: Callable[..., int]) -> None:
-        self.config, self.work, self.begin, self.go_on = config, work, begin, go_on
+    def __init__(self, config: RunConfig, work: Path) -> None:
+        self.config, self.work = config, work
         self.folder = Path(config.plain["output_dir"])
         self.steps: int = config.plain["trainer"]["max_steps"]
         self.limit = float("inf")
-        self.n_logs = 0
 
     def straight(self, name: str, *, new_interpreter: bool = False) -> tuple[Path, Life]:
-        """Train without a kill; the folder, and how the process went.
+        """Train without a kill; return the folder, and the life of the process.
 
         Raises:
             ConfigError: the config was refused.
             RunError: the run failed.
         """
-        life = self._begin(new_interpreter=new_interpreter)
+        life = self._process(new_interpreter=new_interpreter)
         if life.exit_code == 2:
             raise ConfigError(life.output.strip())
         if life.exit_code != 0:
@@ -67,47 +85,61 @@ class Runs:
         return self._moved(name), life
 
     def killed(self, name: str, points: KillPoints, n_kills: int, evaluated: set[int], saved: set[int]) -> KilledRun:
-        """Train, killed up to `n_kills` times and continued each time, or begun again if there was no run yet."""
-        result, state = KilledRun(self.work / name), RunState(exists=False)
+        """Train, killed up to `n_kills` times and each time resumed, or begun again if there was no run yet."""
+        result = KilledRun(self.work / name)
+        checkpoint = 0  # step of the newest one
         while True:
-            continues, point = (self.folder / CONFIG).is_file(), None
+            continues = self._can_be_resumed
+            point = None
             if len(result.kills) < n_kills:
-                point = points.draw(share=1 - (state.checkpoint or 0) / self.steps, continues=continues)
-            life = (self._go_on if continues else self._begin)(kill=point)
+                point = points.draw(share=1 - checkpoint / self.steps, continues=continues)
+            life = self._process(kill=point)
             points.learn(life, continues=continues)
             result.processes += 1
-            before, state = state, read_state(self.folder)
-            if state.damaged is not None:
-                result.unreadable.append(state.damaged)
-                break
-            if (state.checkpoint or 0) < (before.checkpoint or 0):
-                result.unreadable.append(f"the checkpoint of step {before.checkpoint} is gone")
-                break
-            if life.exit_code == 0 or (life.exit_code == 2 and state.checkpoint == self.steps):  # it is finished
+            state = read_state(self.folder)
+            fault = self._fault(life, state, checkpoint)
+            if fault:
+                result.unreadable.append(fault)
                 break
             if life.exit_code is not None:
-                result.unreadable.append(f"it ended with {life.exit_code}: {_tail(life)}")
                 break
+            checkpoint = state.checkpoint or 0
             has_begun = any(kind == "row" for _, kind in life.changes)
-            where = phase(state, has_begun=has_begun, steps=self.steps, evaluated=evaluated, saved=saved)
-            result.kills.append(Kill(where, max((state.row or 0) - (state.checkpoint or 0), 0)))
+            hit = phase(state, has_begun=has_begun, steps=self.steps, evaluated=evaluated, saved=saved)
+            result.kills.append(Kill(hit, max((state.row or 0) - checkpoint, 0)))
         result.unfinished = [str(path.relative_to(self.folder)) for path in unfinished(self.folder)]
         self._moved(name)
         return result
 
-    def _begin(self, **how: Any) -> Life:
-        config = self.config
-        return run(
-            self.begin, config.plain, config.stored, folder=self.folder, log=self._log(), limit=self.limit, **how
+    def _fault(self, life: Life, state: RunState, checkpoint: int) -> str | None:
+        """What is wrong after a process whose run had a checkpoint of step `checkpoint` before."""
+        if state.damaged is not None:
+            return state.damaged
+        if (state.checkpoint or 0) < checkpoint:
+            return f"the checkpoint of step {checkpoint} is gone"
+        # Killed after its last checkpoint a run is finished: to resume it is refused.
+        is_refused = life.exit_code == 2 and state.checkpoint == self.steps
+        if life.exit_code in (0, None) or is_refused:
+            return None
+        return f"it ended with {life.exit_code}: {_tail(life)}"
+
+    @property
+    def _can_be_resumed(self) -> bool:
+        return (self.folder / CONFIG).is_file()
+
+    def _process(self, *, kill: KillPoint | None = None, new_interpreter: bool = False) -> Life:
+        """Resume the run if there is one, else begin it."""
+        watched = functools.partial(
+            run,
+            folder=self.folder,
+            log=self.work / f"process_{1 + len(list(self.work.glob('process_*.log')))}.log",
+            kill=kill,
+            limit=self.limit,
+            new_interpreter=new_interpreter,
         )
-
-    def _go_on(self, **how: Any) -> Life:
-        arguments = str(self.folder), self.config.stored
-        return run(self.go_on, *arguments, folder=self.folder, log=self._log(), limit=self.limit, **how)
-
-    def _log(self) -> Path:
-        self.n_logs += 1
-        return self.work / f"process_{self.n_logs}.log"
+        if self._can_be_resumed:
+            return watched(resume, str(self.folder), self.config.stored)
+        return watched(begin, self.config.plain, self.config.stored)
 
     def _moved(self, name: str) -> Path:
         target = self.work / name

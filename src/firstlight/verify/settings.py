@@ -5,15 +5,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from firstlight.commands.short_run import check_new, shortened
 from firstlight.config import FinitePositive, Seed, Steps, build
 from firstlight.errors import ConfigError
-from firstlight.runs.run_config import shortened_warmup
 
 Check = Literal["determinism", "kills", "devices"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class VerifySettings:
     """See conf/verify.yaml, where each is explained."""
 
     checks: Annotated[list[Check], Field(min_length=1)]
@@ -27,36 +27,25 @@ class Settings:
 
 
 def check_verifiable(config: dict[str, Any]) -> None:
-    """Refuse a run that cannot be continued, or does not leave behind what is compared.
+    """Refuse a run that cannot be resumed, or does not write what is compared.
 
     Raises:
-        ConfigError: what is the matter with it.
+        ConfigError: what is wrong with it.
     """
-    if config["resume"] is not None:
-        raise ConfigError("resume: verify makes new runs; leave resume out")
+    check_new(config, "verify")
     if not build(config["order"], "order").resumable:
         raise ConfigError(
-            "order: a run with order=book cannot be continued, its place is the state of torch's global generator; "
+            "order: a run with order=book cannot be resumed, its place is the state of torch's global generator; "
             "there is nothing to verify"
         )
-    if (n := config["trainer"].get("devices", 1) * config["trainer"].get("num_nodes", 1)) != 1:
-        raise ConfigError(f"trainer.devices ({n} in all) must be 1: verify kills runs of one process")
-    for section, name, use in (("callbacks", "checkpoint", "continued from"), ("logger", "csv", "compared")):
+    for section, name, use in (("callbacks", "checkpoint", "resumed"), ("logger", "csv", "compared")):
         if name not in (config.get(section) or {}):
-            raise ConfigError(f"{section}.{name} is needed: it writes what is {use}; do not take it away")
+            raise ConfigError(f"{section}.{name} is needed: it writes what is {use}; do not remove it")
 
 
-def shortening(config: dict[str, Any], settings: Settings) -> dict[str, Any]:
+def shortening(config: dict[str, Any], settings: VerifySettings) -> dict[str, Any]:
     """The changes of `config` that make a short run of it, in which much happens."""
-    trainer = {
-        "max_steps": settings.steps,
-        "max_epochs": None,
-        "max_tokens": None,
-        "eval_every_n_steps": settings.eval_every_n_steps,
-        "log_every_n_steps": 1,
-    }
-    return {
-        "trainer": trainer,
-        "callbacks": {"checkpoint": {"every_n_steps": settings.save_every_n_steps}},
-        "scheduler": shortened_warmup(config["scheduler"], settings.steps),
-    }
+    changes = shortened(config, steps=settings.steps, eval_every_n_steps=settings.eval_every_n_steps)
+    changes["trainer"]["log_every_n_steps"] = 1
+    changes["callbacks"] = {"checkpoint": {"every_n_steps": settings.save_every_n_steps}}
+    return changes

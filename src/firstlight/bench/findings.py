@@ -1,20 +1,28 @@
-"""What was measured, as tables and as plain data."""
+"""What was measured, as tables, as advice and as plain data."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from rich import box
 from rich.filesize import decimal
 from rich.table import Table
 
 from firstlight.bench.ladder import OWN_NAME, Ladder, Suggestion, as_overrides
-from firstlight.bench.settings import Settings
 from firstlight.errors import shell_word, shorten
+
+NOTES = {
+    "data": "a batch, and its way to the device",
+    "optimizer": "clipping included",
+    "framework": "the rest: Lightning, our hooks",
+    "step": "measured apart from the speed: timing the parts takes time",
+}
+"""What the table says of the parts of a step."""
 
 
 @dataclass(frozen=True)
-class Own:
-    """The config at hand, as it is. `parts` are milliseconds of a step, from `breakdown`; `peak` is in bytes."""
+class OwnSpeed:
+    """What was measured of the user's config as it is; `step_milliseconds` is from `Timing.breakdown`."""
 
     name: str
     precision: str
@@ -22,13 +30,8 @@ class Own:
     tokens_per_second: float
     mfu: float | None
     loss: float
-    peak: int
-    peak_is_of: str
-    parts: dict[str, float]
-
-    def shares(self) -> dict[str, float]:
-        """Parts of a step, of the whole."""
-        return {name: value / self.parts["step"] for name, value in self.parts.items()}
+    peak_memory_bytes: int
+    step_milliseconds: dict[str, float]
 
 
 def machine_table(machine: dict[str, Any]) -> Table:
@@ -43,44 +46,41 @@ def machine_table(machine: dict[str, Any]) -> Table:
     return table
 
 
-def own_table(own: Own) -> Table:
+def own_table(own: OwnSpeed, device: torch.device) -> Table:
     table = _table(f"this config: {own.name}", "", "", "")
     table.add_row("speed", f"{own.tokens_per_second:,.0f} tokens/s", f"steps of {own.tokens_per_step:,} tokens")
     if own.mfu is not None:
         table.add_row("MFU", f"{own.mfu:.1%}", "of the matrix product above")
-    table.add_row("peak memory", decimal(own.peak), own.peak_is_of)
+    owner = "of the process, with Python and torch"
+    if device.type == "cuda":
+        owner = "of the GPU's"
+    table.add_row("peak memory", decimal(own.peak_memory_bytes), owner)
     table.add_row("precision", own.precision, "")
-    shares = own.shares()
-    for name, milliseconds in own.parts.items():
-        note = {
-            "data": "a batch, and on to the device",
-            "optimizer": "clipping included",
-            "framework": "the rest: Lightning, our hooks",
-            "step": "measured apart from the speed: its marks take time",
-        }.get(name, "")
-        table.add_row(name, f"{milliseconds:,.2f} ms  {shares[name]:6.1%}", note, end_section=name == "framework")
+    whole = own.step_milliseconds["step"]
+    for name, part in own.step_milliseconds.items():
+        shown = f"{part:,.2f} ms  {part / whole:6.1%}"
+        table.add_row(name, shown, NOTES.get(name, ""), end_section=name == "framework")
     return table
 
 
 def ladder_table(ladder: Ladder) -> Table:
     settings = ladder.settings
-    title = (
-        f"the ladder: each rung is the one before and its own settings; {settings.rounds} "
-        f"round{'s' * (settings.rounds > 1)} of {settings.steps} steps"
-    )
-    table = _table(title, "rung", "settings", "tokens/s", "spread", "x before", "x plain", "val/loss", "")
+    rounds = "1 round" if settings.rounds == 1 else f"{settings.rounds} rounds"
+    title = f"the ladder: each rung is the one before and its own settings; {rounds} of {settings.steps} steps"
+    table = _table(title, "rung", "settings")
     for name in ("tokens/s", "spread", "x before", "x plain", "val/loss"):
-        next(column for column in table.columns if column.header == name).justify = "right"
+        table.add_column(name, justify="right")
+    table.add_column("")
     for row in rows(ladder):
-        settings_of = " ".join(row["overrides"])
+        overrides = " ".join(row["overrides"])
         if row["problem"]:
-            table.add_row(row["rung"], settings_of, "-", "-", "-", "-", "-", shorten(row["problem"], 24))
+            table.add_row(row["rung"], overrides, "-", "-", "-", "-", "-", shorten(row["problem"], 24))
             continue
         table.add_row(
             row["rung"],
-            settings_of,
+            overrides,
             f"{row['tokens_per_second']:,.0f}",
-            f"{row['spread']:.0%}" if row["spread"] is not None else "-",
+            "-" if row["spread"] is None else f"{row['spread']:.0%}",
             "" if row["over_before"] is None else f"{row['over_before']:.2f}",
             f"{row['over_plain']:.2f}",
             f"{row['loss']:.4f}",
@@ -90,12 +90,11 @@ def ladder_table(ladder: Ladder) -> Table:
 
 
 def rows(ladder: Ladder) -> list[dict[str, Any]]:
-    """A row for every rung, as plain data. What is relative to plain is so to the first rung that could be measured."""
-    told, before = [], None
-    first = ladder.measured[0] if ladder.measured else None
+    """A row for each rung, as plain data. "Plain" in the keys is the first rung that could be measured."""
+    told: list[dict[str, Any]] = []
+    first = before = None
     for rung in ladder.rungs:
-        is_apart = rung.name == OWN_NAME
-        row = {
+        row: dict[str, Any] = {
             "rung": rung.name,
             "overrides": as_overrides(rung.added, ladder.config.plain),
             "is_this_config": rung.is_config,
@@ -104,8 +103,11 @@ def rows(ladder: Ladder) -> list[dict[str, Any]]:
         told.append(row)
         if rung.problem:
             continue
-        assert first is not None
-        notes = [OWN_NAME] if rung.is_config and not is_apart else []
+        first = first or rung
+        is_apart = rung.name == OWN_NAME  # it is not built on the rung before
+        notes = []
+        if rung.is_config and not is_apart:
+            notes.append(OWN_NAME)
         if rung.compile_seconds is not None:
             notes.append(f"compiled in {rung.compile_seconds:.0f} s")
         if rung.times_batch > 1:
@@ -114,7 +116,7 @@ def rows(ladder: Ladder) -> list[dict[str, Any]]:
             "tokens_per_second": rung.rate,
             "tokens_per_second_by_round": rung.rates,
             "spread": rung.spread / rung.rate if len(rung.rates) > 1 else None,
-            "over_before": rung.rate / before.rate if before is not None and not is_apart else None,
+            "over_before": None if before is None or is_apart else rung.rate / before.rate,
             "over_plain": rung.rate / first.rate,
             "loss": rung.loss,
             "loss_over_plain": rung.loss / first.loss,
@@ -125,52 +127,43 @@ def rows(ladder: Ladder) -> list[dict[str, Any]]:
     return told
 
 
-def words(suggestion: Suggestion, larger: Suggestion | None, tolerance: float) -> str:
-    """What to copy."""
+def advice(suggestion: Suggestion, larger: Suggestion | None, tolerance: float) -> str:
+    """What to add to the command line, in words."""
     by = ", by more than the rounds' spread" if len(suggestion.rung.rates) > 1 else " in its one round"
     within = f"fastest{by}, with a loss at most {tolerance:.1%} above plain's"
     if suggestion.rung.is_config:
         lines = [f"{within}: this config; nothing to add"]
     else:
-        lines = [
-            f"{within}: {suggestion.rung.name}, {suggestion.times:.2f} x this config",
-            f"  {' '.join(map(shell_word, suggestion.overrides))}",
-        ]
+        lines = [f"{within}: {suggestion.rung.name}, {suggestion.times:.2f} x this config", _to_paste(suggestion)]
     if larger is not None:
         lines += [
-            f"faster still, {larger.times:.2f} x this config, but another training, of more tokens a step "
-            "(the learning rate may want to follow):",
-            f"  {' '.join(map(shell_word, larger.overrides))}",
+            f"faster still, {larger.times:.2f} x this config, but another training, with more tokens per step "
+            "(consider another learning rate):",
+            _to_paste(larger),
         ]
     return "\n".join(lines)
 
 
+def _to_paste(suggestion: Suggestion) -> str:
+    return f"  {' '.join(map(shell_word, suggestion.overrides))}"
+
+
 def as_data(
-    machine: dict[str, Any], own: Own, ladder: Ladder, suggestion: Suggestion, larger: Suggestion | None
+    machine: dict[str, Any], own: OwnSpeed, ladder: Ladder, suggestion: Suggestion, larger: Suggestion | None
 ) -> dict[str, Any]:
-    """All of it, for other programs."""
+    """All findings, for other programs."""
 
-    def copied(suggested: Suggestion) -> dict[str, Any]:
-        return {"rung": suggested.rung.name, "overrides": suggested.overrides, "over_this_config": suggested.times}
+    def suggested(which: Suggestion) -> dict[str, Any]:
+        return {"rung": which.rung.name, "overrides": which.overrides, "over_this_config": which.times}
 
-    settings: Settings = ladder.settings
     return {
         "machine": machine,
-        "settings": asdict(settings),
-        "config": {
-            "name": own.name,
-            "precision": own.precision,
-            "tokens_per_step": own.tokens_per_step,
-            "tokens_per_second": own.tokens_per_second,
-            "mfu": own.mfu,
-            "loss": own.loss,
-            "peak_memory_bytes": own.peak,
-            "step_milliseconds": own.parts,
-        },
+        "settings": asdict(ladder.settings),
+        "config": asdict(own),
         "ladder": rows(ladder),
         "left_out": {step.name: step.left_out for step in ladder.left_out},
-        "suggestion": copied(suggestion),
-        "larger_batch": copied(larger) if larger is not None else None,
+        "suggestion": suggested(suggestion),
+        "larger_batch": None if larger is None else suggested(larger),
     }
 
 
@@ -183,6 +176,7 @@ def _table(title: str, *columns: str) -> Table:
 
 def _rate(flops: float | None) -> str:
     if flops is None:
-        return "not to be had"
-    unit, name = (1e12, "TFLOP/s") if flops >= 1e12 else (1e9, "GFLOP/s")
-    return f"{flops / unit:,.1f} {name}"
+        return "not available"
+    if flops >= 1e12:
+        return f"{flops / 1e12:,.1f} TFLOP/s"
+    return f"{flops / 1e9:,.1f} GFLOP/s"

@@ -1,0 +1,30 @@
+"""Short runs of a user's config, as `firstlight bench` and `firstlight verify` make them."""
+
+from typing import Any
+
+from firstlight.errors import ConfigError
+from firstlight.runs.run_config import shortened_warmup
+
+
+def check_new(config: dict[str, Any], verb: str) -> None:
+    """Refuse what `verb` cannot make short runs of.
+
+    Raises:
+        ConfigError: it is to be resumed, or has several processes.
+    """
+    if config["resume"] is not None:
+        raise ConfigError(f"resume: {verb} makes new runs; leave resume out")
+    processes = config["trainer"].get("devices", 1) * config["trainer"].get("num_nodes", 1)
+    if processes != 1:
+        raise ConfigError(f"trainer.devices ({processes} in all) must be 1: {verb} makes runs of one process")
+
+
+def shortened(config: dict[str, Any], *, steps: int, eval_every_n_steps: int) -> dict[str, Any]:
+    """The changes of `config` that end it after `steps`."""
+    trainer = {
+        "max_steps": steps,
+        "max_epochs": None,
+        "max_tokens": None,
+        "eval_every_n_steps": eval_every_n_steps,
+    }
+    return {"trainer": trainer, "scheduler": shortened_warmup(config["scheduler"], steps)}
