@@ -17,7 +17,8 @@ from firstlight.cli import main
 from firstlight.commands import train
 from firstlight.compare.runs import find_runs
 from firstlight.errors import ConfigError, RunError
-from firstlight.runs.run_folder import CONFIG, ENVIRONMENT, new_run_folder
+from firstlight.runs.run_folder import CONFIG, ENVIRONMENT
+from firstlight.runs.writer import new_run_folder
 from firstlight.sweep.ledger import Ledger
 from firstlight.sweep.plan import complete, planned
 from firstlight.sweep.record import RECORD, read_record, trial_overrides

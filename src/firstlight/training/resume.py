@@ -12,8 +12,8 @@ from firstlight.checkpoints.manifest import TRAINING_STATE, WEIGHTS, Manifest, c
 from firstlight.data.datamodule import TextDataModule
 from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.errors import ConfigError, DamagedError
+from firstlight.runs.run_folder import METRICS
 from firstlight.sources import load_checkpoint
-from firstlight.training.loggers.csv import FILE_NAME as METRICS
 from firstlight.training.same_text import check_same
 
 STATE_KEYS = {

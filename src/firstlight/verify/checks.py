@@ -10,8 +10,7 @@ from typing import Any
 import torch
 
 from firstlight.runs.run_config import RunConfig
-from firstlight.training.loggers.csv import FILE_NAME as METRICS
-from firstlight.training.loggers.csv import read_rows
+from firstlight.runs.run_folder import RunFolder
 from firstlight.verify.differences import compare
 from firstlight.verify.kill_points import KillPoints
 from firstlight.verify.process import Life
@@ -75,7 +74,7 @@ def kill_and_continue(
 
     `whole` is the life of the process that made `straight`. Runs that are the same are removed, unless `keep`.
     """
-    evaluated = {int(row["step"]) for row in read_rows(straight / METRICS) if row.get("val/loss")}
+    evaluated = {int(row["step"]) for row in RunFolder(straight).rows if row.get("val/loss")}
     every = runs.config.plain["callbacks"]["checkpoint"]["every_n_steps"]
     saved = evaluated | set(range(every, runs.steps + 1, every))
     points, campaign = KillPoints(whole, seed), Campaign([], [])
@@ -173,7 +172,7 @@ class Verification:
 
 def largest_difference(one: Path, other: Path) -> tuple[float, str]:
     """The largest relative difference of a loss in two runs, and where it is; inf if they have other rows."""
-    rows, twins = (read_rows(run / METRICS) for run in (one, other))
+    rows, twins = (RunFolder(run).rows for run in (one, other))
     if [row["step"] for row in rows] != [twin["step"] for twin in twins]:
         return float("inf"), "other steps"
     differences = [(0.0, "nowhere")]

@@ -22,8 +22,8 @@ from firstlight.files import replace_text
 from firstlight.interpolation import UNUSED, from_environment
 from firstlight.output import say
 from firstlight.overrides import setting
+from firstlight.runs.new_folder import new_folder
 from firstlight.runs.run_config import RunConfig
-from firstlight.runs.run_folder import new_folder
 from firstlight.training.experiment import Experiment
 from firstlight.training.fit import fit
 from firstlight.training.process import run_command, start_server

@@ -16,9 +16,7 @@ from torch import Tensor
 from firstlight.checkpoints.checkpoint import load_plain
 from firstlight.checkpoints.limits import open_safetensors
 from firstlight.errors import shorten
-from firstlight.runs.samples_file import FILE_NAME as SAMPLES
-from firstlight.training.loggers.csv import FILE_NAME as METRICS
-from firstlight.training.loggers.csv import read_rows
+from firstlight.runs.run_folder import METRICS, SAMPLES, RunFolder
 from firstlight.training.loggers.tensorboard import EVENT_FILES
 from firstlight.training.loggers.wandb import FOLDER as WANDB
 
@@ -56,9 +54,9 @@ def compare(one: Path, other: Path) -> Comparison:
 
 
 def _metrics(one: Path, other: Path, compared: Counter[str]) -> Iterator[str]:
-    rows, twins = ({row["step"]: row for row in read_rows(run / METRICS)} for run in (one, other))
+    rows, twins = ({row["step"]: row for row in RunFolder(run).rows} for run in (one, other))
     for run in (one, other):
-        counts = Counter(row["step"] for row in read_rows(run / METRICS))
+        counts = Counter(row["step"] for row in RunFolder(run).rows)
         yield from (f"{METRICS}: step {step} is in it {n} times" for step, n in counts.items() if n > 1)
     yield from _missing(METRICS, "step", rows, twins)
     for step in _common(rows, twins):

@@ -5,11 +5,8 @@ from pathlib import Path
 
 from firstlight.checkpoints.find import CHECKPOINTS
 from firstlight.errors import ConfigError
-from firstlight.runs.samples_file import FILE_NAME as SAMPLES
-from firstlight.runs.samples_file import read_samples
+from firstlight.runs.run_folder import RunFolder
 from firstlight.sources import find_checkpoint, load_checkpoint
-from firstlight.training.loggers.csv import FILE_NAME as METRICS
-from firstlight.training.loggers.csv import read_rows
 
 PHASES = ("start-up", "step", "step or evaluation", "sampling", "saving", "end")
 
@@ -31,8 +28,8 @@ def read_state(run: Path) -> RunState:
     """The state of a run folder, there or not."""
     if not run.is_dir():
         return RunState(exists=False)
-    rows = read_rows(run / METRICS)
-    samples = read_samples(run / SAMPLES, range(10**18))
+    rows = RunFolder(run).rows
+    samples = RunFolder(run).samples(range(10**18))
     step, damaged = None, None
     try:
         path = find_checkpoint(str(run), best=False)

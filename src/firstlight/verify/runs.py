@@ -7,7 +7,7 @@ from typing import Any
 
 from firstlight.errors import ConfigError, RunError
 from firstlight.runs.run_config import RunConfig
-from firstlight.runs.run_folder import CONFIG
+from firstlight.runs.run_folder import RunFolder
 from firstlight.verify.kill_points import KillPoints
 from firstlight.verify.process import Life, run
 from firstlight.verify.run_state import RunState, phase, read_state, unfinished
@@ -70,7 +70,7 @@ class Runs:
         """Train, killed up to `n_kills` times and continued each time, or begun again if there was no run yet."""
         result, state = KilledRun(self.work / name), RunState(exists=False)
         while True:
-            continues, point = (self.folder / CONFIG).is_file(), None
+            continues, point = RunFolder(self.folder).is_run, None
             if len(result.kills) < n_kills:
                 point = points.draw(share=1 - (state.checkpoint or 0) / self.steps, continues=continues)
             life = (self._go_on if continues else self._begin)(kill=point)

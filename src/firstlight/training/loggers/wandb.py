@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from firstlight.data.files import read_limited
 from firstlight.files import replace_text
-from firstlight.runs.metrics_file import FILE_NAME, read_rows
+from firstlight.runs.run_folder import RunFolder
 from firstlight.training.loggers.board import require
 
 RUN_ID = ".wandb_run"
@@ -57,7 +57,7 @@ class WandbLogger(LightningWandbLogger):
             settings=self.wandb.Settings(console="off", quiet=True),  # the terminal is the run's
         )
         self._wandb_init.pop("anonymous")  # Lightning's, which wandb warns of
-        rows = read_rows(folder / FILE_NAME) if purge_step is not None and self.id_file.is_file() else []
+        rows = RunFolder(folder).rows if purge_step is not None and self.id_file.is_file() else []
         self.logged_step = int(rows[-1]["step"]) if rows else -1
         self.failure: Exception | None = None
 
