@@ -87,6 +87,7 @@ def open_new(file: Path, mode: str = "w") -> IO[Any]:
         OSError: the file cannot be created.
     """
     file.unlink(missing_ok=True)
+    # O_EXCL: if somebody makes a link here after the unlink, the open fails.
     return _open(file, mode, os.O_EXCL)
 
 
@@ -158,7 +159,7 @@ def replacing(file: Path, mode: str = "w", *, through: Path | None = None) -> It
     temporary = through or temporary_of(file)
     with _renamed(temporary, file), open_new(temporary, mode) as stream:
         yield stream
-        sync(stream)
+        sync(stream)  # before the rename: after a power cut the name must not lead to an empty file
 
 
 @contextmanager
@@ -260,13 +261,13 @@ def can_be_mapped(file: Path) -> bool:
 def locked(file: Path, *, timeout: float = 0) -> Iterator[None]:
     """Hold the lock `file`, creating it if necessary. The system releases it when the process dies.
 
-    Some network file systems have no locks. There a note says so and the block runs without one: a lock that is
-    merely a file would remain after its process was killed, and the run could never be resumed.
+    Some network file systems have no locks. There a note says so, and the block runs without one.
 
     Raises:
         filelock.Timeout: another process still holds the lock after `timeout` seconds.
         OSError: the lock file cannot be created.
     """
+    # A soft lock is merely a file: it would remain after its process was killed, and the run could never be resumed.
     lock = FileLock(file, timeout=timeout, fallback_to_soft=False)
     try:
         lock.acquire()

@@ -73,7 +73,7 @@ def _named(writer: Path) -> str | None:
         if not writer.is_file() or writer.is_symlink():
             return None
         with writer.open("rb") as stream:
-            record = json.loads(stream.read(1000))
+            record = json.loads(stream.read(1000))  # it may be somebody else's, and of any size
         host, pid, begun = str(record["host"]), int(record["pid"]), str(record["started"])
     except (OSError, ValueError, TypeError, LookupError):
         return None

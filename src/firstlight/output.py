@@ -24,7 +24,7 @@ def prepare() -> None:
             os.fstat(descriptor)
         except OSError:
             _discard(descriptor)
-    if sys.stdout is None:
+    if sys.stdout is None:  # Python's stand-in for a stream whose descriptor was closed
         sys.stdout = _null_stream()
         _closed.append(sys.stdout)
     if sys.stderr is None:
@@ -42,7 +42,7 @@ def give_up(stream: TextIO) -> None:
 
 def _discard(descriptor: int) -> None:
     nowhere = os.open(os.devnull, os.O_RDWR)
-    if nowhere != descriptor:
+    if nowhere != descriptor:  # a closed descriptor is the first that is free
         os.dup2(nowhere, descriptor)
         os.close(nowhere)
 

@@ -47,6 +47,7 @@ def end_with(parent: int, signum: int = signal.SIGKILL) -> None:
     """
     if sys.platform == "linux" and signum == signal.SIGKILL:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signum)
+    # The thread stays even so: with a fork server, Linux waits for the end of the server, not of the process it serves.
     threading.Thread(target=_wait_and_end, args=(parent, signum), daemon=True).start()
 
 

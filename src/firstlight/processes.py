@@ -86,6 +86,7 @@ def number(name: str, default: int) -> int:
     text = given(name) or ""
     if not text.strip():
         return default
+    # Not int(text): it would also accept 1_000 and digits of other scripts, and fail for thousands of digits.
     if not re.fullmatch(r"\s*[0-9]{1,18}\s*", text):
         raise ConfigError(f"environment variable {name} ({shorten(text)}): not a whole number; correct it, or unset it")
     return int(text)
@@ -123,6 +124,7 @@ def shared_run_folder() -> Path | None:
 @contextmanager
 def sharing(folder: Path) -> Iterator[None]:
     """Within the block, processes that this one launches belong to the run in `folder`."""
+    # Lightning starts the other processes with this environment.
     os.environ[RUN_FOLDER], os.environ[FIRST_PROCESS] = str(folder.absolute()), str(os.getpid())
     try:
         yield

@@ -33,6 +33,7 @@ def environment() -> dict[str, Any]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cuda_device": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "git_commit": _git_commit(),
+        # A trial of a sweep that was moved still belongs to the folder in which the sweep was begun.
         WORKING_FOLDER: os.environ.get(BEGUN_IN) or working_folder(),
     }
 

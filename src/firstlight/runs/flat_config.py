@@ -7,8 +7,7 @@ from typing import Any
 def flatten(node: dict[str, Any], without: tuple[str, ...] = (), path: str = "") -> dict[str, Any]:
     """The values of a nested config by dotted key, except keys that begin with one of `without`.
 
-    Objects are shown by their class (with its module, if it is not firstlight's). Other keys that only control
-    instantiation are left out. `path` is the prefix of the keys of `node`.
+    Objects are shown by their class (with its module, if it is not firstlight's). `path` is the prefix of the keys.
     """
     flat: dict[str, Any] = {}
     for key, value in node.items():
@@ -19,7 +18,7 @@ def flatten(node: dict[str, Any], without: tuple[str, ...] = (), path: str = "")
             flat |= flatten(value, without, f"{name}.")
         elif key == "_target_":
             flat[path.rstrip(".")] = re.sub(r"^firstlight\..*\.", "", str(value))
-        elif not str(key).startswith("_"):
+        elif not str(key).startswith("_"):  # _partial_ and the like only control instantiation
             flat[name] = value
     return flat
 

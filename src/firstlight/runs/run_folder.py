@@ -94,6 +94,7 @@ class RunFolder:
         if not file.is_file():
             return []
         content = read_limited(file, MAX_METRICS_BYTES)
+        # A kill can cut the last row short, even within a character.
         whole = content[: content.rfind(b"\n") + 1].decode("utf-8")
         rows = csv.DictReader(io.StringIO(whole, newline=""))  # not split at newlines: a quoted name may contain one
         try:

@@ -74,6 +74,7 @@ def _begin(folder: Path, records: dict[Path, str], held: ExitStack) -> bool:
         (folder / CONFIG.parent).mkdir(exist_ok=True)
         for name, text in records.items():
             replace_text(folder / name, text)
+        # After a power cut a file is only found again if the folder that names it is on disk, too.
         for place in (folder / CONFIG.parent, folder, folder.absolute().parent):
             sync_folder(place)
     except OSError as error:
