@@ -23,7 +23,7 @@ from options import described, existing_file, positive
 from rich.console import Console
 from rich.table import Table
 
-from firstlight.training.loggers.csv import read_rows
+from firstlight.runs.run_folder import RunFolder
 
 BOOK = "the book's loop"
 FAST = ["order=seeded", "trainer.precision=auto", "model.dropout=fast"]
@@ -72,7 +72,7 @@ def run_firstlight(file: Path, seed: int, overrides: list[str]) -> tuple[float, 
             f"output_dir={folder}/run", *overrides,
         ]  # fmt: skip
         seconds, _ = timed(command)
-        rows = read_rows(Path(folder, "run", "metrics.csv"))
+        rows = RunFolder(Path(folder, "run")).rows
     return seconds, [float(row["val/loss"]) for row in rows if row["val/loss"]][1:]  # not the untrained model's
 
 

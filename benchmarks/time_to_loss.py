@@ -32,7 +32,7 @@ from firstlight.data.lamplighters import LamplightersData
 from firstlight.data.order import SeededOrder
 from firstlight.data.pydoc import PydocData
 from firstlight.data.tokenizers.bytes import BytesTokenizer
-from firstlight.training.loggers.csv import read_rows
+from firstlight.runs.run_folder import RunFolder
 
 LAYERS, HEAD_DIM, CONTEXT, BATCH = 4, 32, 128, 16
 EVALUATE_EVERY, EVAL_BATCHES = 20, 12
@@ -89,7 +89,7 @@ def train(recipe: Recipe, width: int, rate: float, seed: int, data: str, steps: 
         sizes = [f"model.emb_dim={width}", f"model.n_heads={width // HEAD_DIM}", f"trainer.max_steps={steps}"]
         settings = [*SETTINGS, *sizes, f"optimizer.lr={rate}", f"seed={seed}", f"data={data}"]
         assert main(["train", *recipe.overrides, *settings, f"output_dir={folder}/run"]) == 0
-        rows = read_rows(Path(folder) / "run" / "metrics.csv")
+        rows = RunFolder(Path(folder) / "run").rows
     seconds, tokens, curve = 0.0, 0, Curve([], [], [])
     for row in rows:
         if row.get("tokens_per_second"):

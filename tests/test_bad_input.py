@@ -780,11 +780,11 @@ def refused_resume(refused):
 
 
 def test_a_folder_that_is_no_run_is_not_resumed(refused_resume, texts):
-    refused_resume(texts, [], "resume", str(texts), "no run folder")
+    refused_resume(texts, [], "resume", str(texts), "not a run folder")
 
 
 def test_a_folder_that_is_not_there_is_not_resumed(refused, tmp_path):
-    refused(["train", f"resume={tmp_path / 'nowhere'}"], "resume", "nowhere", "no run folder")
+    refused(["train", f"resume={tmp_path / 'nowhere'}"], "resume", "nowhere", "not a run folder")
 
 
 def test_the_last_of_no_runs_is_not_resumed(refused):

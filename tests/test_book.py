@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from firstlight.cli import main
-from firstlight.training.loggers.csv import read_rows
+from firstlight.runs.run_folder import RunFolder
 
 pytestmark = pytest.mark.cpu
 
@@ -30,7 +30,7 @@ def run_the_book(verdict: Path, folder: Path, *overrides: str) -> tuple[dict[int
     """Losses by our step, which counts updates made, and the samples."""
     arguments = ["train", "experiment=book_chapter5", f"data.folder={verdict.parent}", f"output_dir={folder}"]
     assert main([*arguments, "trainer.accelerator=cpu", "~callbacks.checkpoint", *overrides]) == 0
-    rows = [row for row in read_rows(folder / "metrics.csv") if row["val/loss"]]
+    rows = [row for row in RunFolder(folder).rows if row["val/loss"]]
     samples = (folder / "samples.txt").read_text(encoding="utf-8").split("--- step ")[1:]
     losses = {int(row["step"]): (float(row["train/loss"]), float(row["val/loss"])) for row in rows}
     return losses, [sample.partition("\n")[2].rstrip("\n") for sample in samples]

@@ -268,7 +268,7 @@ def test_two_runs_in_one_second_get_two_folders(place, tiny):
 
 
 def test_runs_that_begin_together_get_a_folder_each(place):
-    from firstlight.runs.run_folder import new_run_folder
+    from firstlight.runs.writer import new_run_folder
 
     made, together, all_made = [], threading.Barrier(8), threading.Barrier(8)
 

@@ -1,4 +1,4 @@
-"""Other people's file systems: what is a nicety is not missed, what a run needs is tried before it begins.
+"""Other people's file systems: what a run can do without may be missing; what it needs is tested before it starts.
 
 tests/faults does the same from below Python, with whole runs.
 """
@@ -31,7 +31,7 @@ def test_permissions_that_cannot_be_set_stay_as_they_are(tmp_path, monkeypatch, 
     files.give_usual_mode(file)
 
 
-def test_a_disk_that_fails_is_not_taken_for_one_without_permissions(tmp_path, monkeypatch):
+def test_a_disk_that_fails_is_not_mistaken_for_one_without_permissions(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "chmod", failing(errno.EIO))
     with pytest.raises(OSError, match="Input/output error"):
         files.give_usual_mode(tmp_path)
@@ -58,7 +58,7 @@ def test_where_nothing_can_be_locked_a_note_says_so_once(tmp_path, monkeypatch, 
     assert said.count("this file system cannot lock files") == 1
 
 
-def test_a_lock_that_is_held_is_not_taken_for_one_that_is_not_there(tmp_path):
+def test_a_lock_that_is_held_is_not_mistaken_for_a_missing_one(tmp_path):
     with files.locked(tmp_path / ".lock"), pytest.raises(Timeout), files.locked(tmp_path / ".lock"):
         pass
 
@@ -92,7 +92,7 @@ def test_what_a_file_system_cannot_do_is_named_and_nothing_is_left(tmp_path, mon
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_system_is_tried_beside_the_folder_that_is_to_be_made(tmp_path):
+def test_a_file_system_is_tested_beside_the_folder_that_is_to_be_made(tmp_path):
     assert files.existing_place(tmp_path / "new" / "newer") == tmp_path
     (tmp_path / "empty").mkdir()
     assert files.existing_place(tmp_path / "empty") == tmp_path

@@ -1,4 +1,4 @@
-"""Standard output and error may be anything: of an encoding without letters, closed, full."""
+"""Standard output and error may lack characters, be closed, or be full."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""Who is first is decided by whoever starts the processes: variables that others have left decide nothing."""
+"""The process that starts the others is the first one: variables that others have left decide nothing."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ import firstlight.interpolation  # noqa: F401 (its resolvers)
 from firstlight import processes
 from firstlight.cli import main
 from firstlight.errors import ConfigError
-from firstlight.runs.run_folder import slurm_job
+from firstlight.runs.environment import slurm_job
 from firstlight.training.cluster import OwnProcesses
 from firstlight.training.stopping import in_slurm_job
 

@@ -130,7 +130,7 @@ def _command(verb: str) -> ModuleType:
 
 def _run(verb: str, rest: list[str]) -> int:
     from firstlight.compose import compose
-    from firstlight.runs.run_folder import working_folder
+    from firstlight.runs.environment import working_folder
 
     if working_folder() is None:  # Hydra asks for it, whatever the verb
         raise ConfigError("the working folder is not available (was it removed?); change to another one with cd")

@@ -1,4 +1,4 @@
-"""Rich's console for text that may be somebody else's: nothing in it steers the terminal, nothing is markup."""
+"""Rich's console for text that may be somebody else's: nothing in it steers the terminal, and nothing is markup."""
 
 from typing import IO
 
@@ -14,23 +14,25 @@ class SafeConsole(Console):
 
     def __init__(self, *, width: int | None = None, file: IO[str] | None = None) -> None:
         super().__init__(highlight=False, markup=False, width=width, file=file)
-        self.push_render_hook(_ShowControls())
+        self.push_render_hook(_MakePrintable())
 
 
-class _ShowControls(RenderHook):
+class _MakePrintable(RenderHook):
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
-        return [_Shown(renderable) for renderable in renderables]
+        return [_Printable(renderable) for renderable in renderables]
 
 
-class _Shown:
-    """What is rendered, after its text has been made printable; Rich's own control sequences are no text."""
+class _Printable:
+    """Renders something with its text made printable, but for Rich's own control sequences."""
 
     def __init__(self, renderable: RenderableType) -> None:
         self.renderable = renderable
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for segment in console.render(self.renderable, options):
-            yield segment if segment.control else Segment(printable_lines(segment.text), segment.style)
+            if not segment.control:
+                segment = Segment(printable_lines(segment.text), segment.style)
+            yield segment
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
         return Measurement.get(console, options, self.renderable)

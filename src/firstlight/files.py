@@ -8,15 +8,16 @@ import errno
 import functools
 import mmap
 import os
+import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from firstlight.errors import ConfigError, shorten
 from firstlight.output import note
@@ -31,9 +32,10 @@ NO_MAPS = {errno.ENODEV, errno.ENOSYS, errno.ENOTSUP}
 """Errors from mmap on file systems that cannot map files into memory (some FUSE ones)."""
 LONGEST_NAME = 255
 """Bytes in the longest name of a file or folder on the usual file systems."""
+PLAIN_NAME = re.compile(r"[^/\\\0\ud800-\udfff]+")
+"""The name of one file or folder on every system. Half of a surrogate pair cannot be encoded."""
 PROBE = ".firstlight_probe_"
 """Prefix of the temporary folder in which `check_file_system` tests a file system."""
-_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 
 
 def inside(folder: Path, name: object) -> Path:
@@ -42,21 +44,17 @@ def inside(folder: Path, name: object) -> Path:
     Raises:
         ConfigError: `name` is not a plain name (it is `..`, `a/b` or an absolute path), or the path is a link.
     """
-    if not _is_plain_name(name):
+    if (
+        not isinstance(name, str)
+        or name in (".", "..")
+        or not PLAIN_NAME.fullmatch(name)
+        or len(name.encode()) > LONGEST_NAME
+    ):
         raise ConfigError(f"{folder}: {shorten(repr(name))} is not the name of something in this folder")
-    path = folder / str(name)
+    path = folder / name
     if path.is_symlink():
         raise ConfigError(f"{path}: a link, where firstlight only makes files and folders; remove it")
     return path
-
-
-def _is_plain_name(name: object) -> bool:
-    if not isinstance(name, str) or name in ("", ".", "..") or set(name) & set("/\\\0"):
-        return False
-    try:
-        return len(name.encode()) <= LONGEST_NAME
-    except UnicodeEncodeError:  # half of a surrogate pair
-        return False
 
 
 def check_links(folder: Path, unwritten: str = "") -> None:
@@ -75,28 +73,25 @@ def check_links(folder: Path, unwritten: str = "") -> None:
                 continue
             try:
                 leads_out = not path.resolve().is_relative_to(root)
-            except (OSError, RuntimeError):  # to itself
+            except (OSError, RuntimeError):  # a link to itself
                 leads_out = True
             if leads_out:
                 shown = folder / path.relative_to(root)
                 raise ConfigError(f"{shown}: a link that leads out of {folder}; remove it, or copy what it links to")
 
 
-def open_new(file: Path, mode: str = "w", **options: Any) -> IO[Any]:
+def open_new(file: Path, mode: str = "w") -> IO[Any]:
     """Create `file` and open it for writing. An existing file or link of that name is removed, not written to.
 
     Raises:
         OSError: the file cannot be created.
     """
     file.unlink(missing_ok=True)
-
-    def exclusive(path: str, flags: int) -> int:
-        return os.open(path, flags | os.O_EXCL | _NO_FOLLOW, 0o666)
-
-    return open(file, mode, opener=exclusive, **_options(mode, options))
+    # O_EXCL: if somebody makes a link here after the unlink, the open fails.
+    return _open(file, mode, os.O_EXCL)
 
 
-def open_to_append(file: Path, mode: str = "a", **options: Any) -> IO[Any]:
+def open_to_append(file: Path, mode: str = "a", buffering: int = -1) -> IO[Any]:
     """Open `file` for appending; create it if it does not exist. Symbolic links are not followed.
 
     A file with several names (hard links) is replaced by a copy first, so that the other names keep their content.
@@ -104,12 +99,19 @@ def open_to_append(file: Path, mode: str = "a", **options: Any) -> IO[Any]:
     Raises:
         OSError: it is a symbolic link, or cannot be opened.
     """
+    separate(file)
+    return _open(file, mode, 0, buffering)
+
+
+def _open(file: Path, mode: str, more_flags: int, buffering: int = -1) -> IO[Any]:
+    """Open `file`, unless it is a symbolic link. Text is UTF-8 on every system, with its newlines unchanged."""
 
     def unfollowed(path: str, flags: int) -> int:
-        return os.open(path, flags | _NO_FOLLOW, 0o666)
+        return os.open(path, flags | more_flags | os.O_NOFOLLOW, 0o666)
 
-    separate(file)
-    return open(file, mode, opener=unfollowed, **_options(mode, options))
+    if "b" in mode:
+        return open(file, mode, buffering, opener=unfollowed)
+    return open(file, mode, buffering, encoding="utf-8", newline="", opener=unfollowed)
 
 
 def separate(file: Path) -> None:
@@ -133,7 +135,7 @@ def append(file: Path, content: bytes) -> None:
     Raises:
         OSError: it cannot be written, or the file is a symbolic link.
     """
-    with open_to_append(file, "ab", buffering=0) as stream:
+    with open_to_append(file, "ab", buffering=0) as stream:  # so that no part is left in a buffer when writing fails
         end, left = stream.tell(), memoryview(content)
         try:
             while left:
@@ -145,40 +147,19 @@ def append(file: Path, content: bytes) -> None:
 
 
 @contextmanager
-def replacing(
-    file: Path, mode: str = "w", *, tag: str = "", through: Path | None = None, **options: Any
-) -> Iterator[IO[Any]]:
+def replacing(file: Path, mode: str = "w", *, through: Path | None = None) -> Iterator[IO[Any]]:
     """Write `file` again. It keeps its old content until the block ends; then it holds all of the new, on disk.
 
-    Writers that may run at the same time each need their own `tag`. The new content is first written to a temporary
-    file; `through` is its path, where it must not be derived from the name of `file`.
+    The new content is first written to the temporary file `through`. Writers that may run at the same time each need
+    their own; the default is derived from the name of `file`.
 
     Raises:
         OSError: the file cannot be written; it keeps its old content.
     """
-    temporary = through or temporary_of(file, tag)
-    try:
-        with open_new(temporary, mode, **options) as stream:
-            yield stream
-            sync(stream)
-        temporary.replace(file)
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def remove(path: Path) -> None:
-    """Remove a file, a link, or a folder with its contents, as far as possible. Links are not followed."""
-    with suppress(OSError):
-        path.unlink()
-        return
-    shutil.rmtree(path, ignore_errors=True)
-
-
-def replace_text(file: Path, text: str) -> None:
-    """Write `text`, in UTF-8, as the content of `file`; see `replacing`."""
-    with replacing(file) as stream:
-        stream.write(text)
+    temporary = through or temporary_of(file)
+    with _renamed(temporary, file), open_new(temporary, mode) as stream:
+        yield stream
+        sync(stream)  # before the rename: after a power cut the name must not lead to an empty file
 
 
 @contextmanager
@@ -189,20 +170,42 @@ def replacing_by_path(file: Path) -> Iterator[Path]:
         OSError: the file cannot be written; it keeps its old content.
     """
     temporary = temporary_of(file)
-    try:
+    with _renamed(temporary, file):
         open_new(temporary, "wb").close()
         yield temporary
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
+
+
+@contextmanager
+def _renamed(temporary: Path, file: Path) -> Iterator[None]:
+    """Rename `temporary` to `file` when the block ends; remove it if the block fails."""
+    try:
+        yield
         temporary.replace(file)
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
+def replace_text(file: Path, text: str) -> None:
+    """Write `text`, in UTF-8, as the content of `file`; see `replacing`."""
+    with replacing(file) as stream:
+        stream.write(text)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link, or a folder with its contents, as far as possible. Links are not followed."""
+    with suppress(OSError):
+        path.unlink()
+        return
+    shutil.rmtree(path, ignore_errors=True)
+
+
 def temporary_of(target: Path, tag: str = "") -> Path:
     """The hidden path, in the same folder, at which a file or folder is written before it is renamed to `target`."""
-    return target.with_name(f".{target.name}{tag and '.'}{tag}.tmp")
+    suffix = f".{tag}" if tag else ""
+    return target.with_name(f".{target.name}{suffix}.tmp")
 
 
 def sync(stream: IO[Any]) -> None:
@@ -219,17 +222,13 @@ def sync_folder(folder: Path) -> None:
     """
     try:
         descriptor = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        if error.errno in NO_FOLDER_SYNC:  # Windows opens no folders
-            return
-        raise
-    try:
-        os.fsync(descriptor)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         if error.errno not in NO_FOLDER_SYNC:
             raise
-    finally:
-        os.close(descriptor)
 
 
 def give_usual_mode(file: Path) -> None:
@@ -238,7 +237,7 @@ def give_usual_mode(file: Path) -> None:
     Raises:
         OSError: the disk fails.
     """
-    mask = os.umask(0o077)
+    mask = os.umask(0o077)  # it can only be read by setting it
     os.umask(mask)
     try:
         file.chmod(0o666 & ~mask)
@@ -262,19 +261,17 @@ def can_be_mapped(file: Path) -> bool:
 def locked(file: Path, *, timeout: float = 0) -> Iterator[None]:
     """Hold the lock `file`, creating it if necessary. The system releases it when the process dies.
 
-    Some network file systems have no locks. There a note says so and the block runs without one: a lock that is
-    merely a file would remain after its process was killed, and the run could never be resumed.
+    Some network file systems have no locks. There a note says so, and the block runs without one.
 
     Raises:
         filelock.Timeout: another process still holds the lock after `timeout` seconds.
         OSError: the lock file cannot be created.
     """
+    # A soft lock is merely a file: it would remain after its process was killed, and the run could never be resumed.
     lock = FileLock(file, timeout=timeout, fallback_to_soft=False)
     try:
         lock.acquire()
-    except Timeout:  # an OSError, too
-        raise
-    except OSError as error:
+    except OSError as error:  # a Timeout is one, with no number
         if error.errno not in NO_LOCKS:
             raise
         _note_no_locks(file.parent)
@@ -318,75 +315,46 @@ def check_file_system(folder: Path, subject: str, way_out: str) -> None:
         place = Path(tempfile.mkdtemp(prefix=PROBE, dir=folder))
     except OSError:
         return
+    attempted = ""
     try:
-        for action, attempt in _ATTEMPTS.items():
-            try:
-                attempt(place)
-            except OSError as error:
-                reason = error.strerror or str(error)
-                raise ConfigError(f"{subject}: this file system cannot {action} ({reason}); {way_out}") from None
+        for action in _operations_of_a_run(place):
+            attempted = action  # it is done when the loop asks for the next one
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigError(f"{subject}: this file system cannot {attempted} ({reason}); {way_out}") from None
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _make_folder(place: Path) -> None:
-    (place / ".step_00000001.tmp").mkdir()
-
-
-def _write_file(place: Path) -> None:
-    with open_new(place / "file", "wb") as stream:
-        stream.write(_PROBE)
-
-
-def _sync_file(place: Path) -> None:
-    with (place / "file").open("rb") as stream:
+def _operations_of_a_run(place: Path) -> Iterator[str]:
+    """Do in the folder `place` what a run does to files. Each operation is named before it is done."""
+    content, twice = b"firstlight", b"firstlightfirstlight"
+    file, unfinished, finished = place / "file", place / ".step_00000001.tmp", place / "step_00000001"
+    yield "make a folder"
+    unfinished.mkdir()
+    yield "write a file"
+    with open_new(file, "wb") as stream:
+        stream.write(content)
+    yield "put a file on disk with fsync"
+    with file.open("rb") as stream:
         os.fsync(stream.fileno())
+    yield "append to a file"
+    append(file, content)
+    _check_content(file.read_bytes(), twice)
+    yield "map a file into memory"
+    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        _check_content(mapped[:], twice)
+    yield "replace a file by renaming another"
+    replace_text(file, "")
+    yield "rename a folder"
+    with open_new(unfinished / "file", "wb") as stream:
+        stream.write(content)
+    unfinished.rename(finished)
+    _check_content((finished / "file").read_bytes(), content)
+    yield "remove a folder"
+    shutil.rmtree(finished)
 
 
-def _append_to_file(place: Path) -> None:
-    with open_to_append(place / "file", "ab") as stream:
-        stream.write(_PROBE)
-    if (place / "file").read_bytes() != 2 * _PROBE:
-        raise OSError(errno.EIO, "what was added is not there")
-
-
-def _map_file(place: Path) -> None:
-    with (place / "file").open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        if content[:] != 2 * _PROBE:
-            raise OSError(errno.EIO, "it holds something else")
-
-
-def _replace_file(place: Path) -> None:
-    with replacing(place / "file", "wb") as stream:
-        stream.write(_PROBE)
-
-
-def _rename_folder(place: Path) -> None:
-    with open_new(place / ".step_00000001.tmp" / "file", "wb") as stream:
-        stream.write(_PROBE)
-    (place / ".step_00000001.tmp").rename(place / "step_00000001")
-    if (place / "step_00000001" / "file").read_bytes() != _PROBE:
-        raise OSError(errno.EIO, "what was in it is not there")
-
-
-def _remove_folder(place: Path) -> None:
-    shutil.rmtree(place / "step_00000001")
-
-
-_PROBE = b"firstlight"
-_ATTEMPTS: dict[str, Callable[[Path], None]] = {
-    "make a folder": _make_folder,
-    "write a file": _write_file,
-    "put a file on disk with fsync": _sync_file,
-    "append to a file": _append_to_file,
-    "map a file into memory": _map_file,
-    "replace a file by renaming another": _replace_file,
-    "rename a folder": _rename_folder,
-    "remove a folder": _remove_folder,
-}
-"""What a run needs from a file system, tested in this order; each test builds on the earlier ones."""
-
-
-def _options(mode: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Text is UTF-8 on every system, with its newlines unchanged."""
-    return options if "b" in mode else {"encoding": "utf-8", "newline": "", **options}
+def _check_content(content: bytes, expected: bytes) -> None:
+    if content != expected:
+        raise OSError(errno.EIO, "it does not hold what was written")

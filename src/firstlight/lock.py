@@ -1,6 +1,6 @@
-"""One process at a time: whoever comes second is told who was first.
+"""One process at a time holds a lock; a second one is told which process that is.
 
-The system frees the lock of a process that dies, however it dies. The processes that it forked do not hold it.
+The system releases the lock of a process that dies, however it dies. Processes that it forked do not hold the lock.
 """
 
 import json
@@ -18,9 +18,9 @@ from firstlight.files import locked, open_new
 from firstlight.process_group import started
 
 WRITER = ".writer"
-"""File beside a lock: the process that holds it."""
+"""File beside a lock that names the process which holds it."""
 PATIENCE = 2.0
-"""Seconds that the holder of a lock has to write down who it is."""
+"""Seconds to wait for the holder of a lock to write that file."""
 
 
 class HeldError(Exception):
@@ -29,14 +29,14 @@ class HeldError(Exception):
 
 @contextmanager
 def only_process(lock: Path) -> Iterator[None]:
-    """Hold the file `lock`, and keep beside it who holds it.
+    """Hold the file `lock`, and name this process as its holder in a file beside it.
 
     Raises:
         HeldError: another process holds it.
         OSError: nothing can be written there.
     """
     writer = lock.with_name(WRITER)
-    with ExitStack() as held:
+    with ExitStack() as held:  # only a Timeout of the lock itself is caught, not one of the block
         try:
             held.enter_context(locked(lock))
         except Timeout:
@@ -46,32 +46,37 @@ def only_process(lock: Path) -> Iterator[None]:
                 json.dump({"host": socket.gethostname(), "pid": os.getpid(), "started": started()}, stream)
             yield
         finally:
-            with suppress(OSError):  # of a run folder that was moved or removed
+            with suppress(OSError):  # the folder was moved or removed
                 writer.unlink(missing_ok=True)
 
 
 def files_of(lock: Path) -> set[str]:
     """The names of the files that holding `lock` leaves, or may leave when the process is killed."""
-    writer = lock.with_name(WRITER)
-    return {lock.name, writer.name}
+    return {lock.name, WRITER}
 
 
 def _holder(writer: Path) -> str:
+    """The process that `writer` names, or "another process" if it names none after PATIENCE seconds."""
     deadline = time.monotonic() + PATIENCE
-    while (told := _told(writer)) is None and time.monotonic() < deadline:  # it has only just taken the lock
-        time.sleep(0.05)
-    return told or "another process"
+    while True:
+        holder = _named(writer)
+        if holder is not None:
+            return holder
+        if time.monotonic() > deadline:
+            return "another process"
+        time.sleep(0.05)  # the process has only just taken the lock
 
 
-def _told(writer: Path) -> str | None:
-    """What the file says of a process that may still live; None if it says nothing, or is of one that has died."""
+def _named(writer: Path) -> str | None:
+    """The process that the file names; None if it names none, or one of this machine that has died."""
     try:
         if not writer.is_file() or writer.is_symlink():
             return None
         with writer.open("rb") as stream:
-            told = json.loads(stream.read(1000))
-        host, pid, begun = str(told["host"]), int(told["pid"]), str(told["started"])
+            record = json.loads(stream.read(1000))  # it may be somebody else's, and of any size
+        host, pid, begun = str(record["host"]), int(record["pid"]), str(record["started"])
     except (OSError, ValueError, TypeError, LookupError):
         return None
-    is_here = host == socket.gethostname()
-    return None if is_here and started(pid) != begun else f"process {pid} on {shorten(host)}"
+    if host == socket.gethostname() and started(pid) != begun:
+        return None
+    return f"process {pid} on {shorten(host)}"

@@ -12,25 +12,23 @@ from multiprocessing import parent_process, resource_tracker
 from multiprocessing.connection import wait
 from pathlib import Path
 
-SIGNALS = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)
-)  # Windows has two of them
-"""What asks a run to stop."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+"""The signals that ask a run to stop."""
 POLL = 0.5
-"""Seconds between two looks whether a parent lives, where nothing else tells."""
+"""Seconds between two checks whether the parent still runs, where nothing else reports its end."""
 _PR_SET_PDEATHSIG = 1
 
 
 @contextmanager
 def signals_held() -> Iterator[None]:
-    """Within the block, SIGNALS wait; processes that are started in it never get them.
+    """Block SIGNALS. Processes that are started within the block never receive them.
 
-    `scancel`, `systemctl stop`, `timeout` and Ctrl-C send their signal to every process of a group. The one that trains
-    stops in good order, for which it may need its helpers a little longer.
+    `scancel`, `systemctl stop`, `timeout` and Ctrl-C send their signal to every process of a group. The process that
+    trains then stops in good order, and may need its helpers until it has.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        resource_tracker.ensure_running()  # once it has started its own helper, it lets some of the signals through
+        resource_tracker.ensure_running()  # this unblocks some of the signals, so they are blocked again
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         yield
     finally:
@@ -38,23 +36,24 @@ def signals_held() -> Iterator[None]:
 
 
 def let_signals_through() -> None:
-    """In a process that was started with `signals_held`, and takes care of its signals itself."""
+    """Unblock SIGNALS in a process that was started with `signals_held`, and handles them itself."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def end_with(parent: int, signum: int = signal.SIGKILL) -> None:
-    """Send this process `signum` as soon as the process that started it, whose number is `parent`, has ended.
+    """Send this process `signum` as soon as the process that started it, with the process id `parent`, has ended.
 
-    A thread waits for that, on every system. Linux itself kills sooner: at once, whatever the threads do.
+    A thread waits for that, on every system. Linux itself sends SIGKILL sooner, whatever the threads are doing.
     """
     if sys.platform == "linux" and signum == signal.SIGKILL:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signum)
+    # The thread stays even so: with a fork server, Linux waits for the end of the server, not of the process it serves.
     threading.Thread(target=_wait_and_end, args=(parent, signum), daemon=True).start()
 
 
 def _wait_and_end(parent: int, signum: int) -> None:
     started_by = parent_process()
-    if started_by is not None:  # by multiprocessing, perhaps through a server, which then is what os.getppid() names
+    if started_by is not None:  # by multiprocessing, perhaps through a server, whose id os.getppid() would be then
         wait([started_by.sentinel])
     while os.getppid() == parent:
         time.sleep(POLL)
@@ -62,9 +61,9 @@ def _wait_and_end(parent: int, signum: int) -> None:
 
 
 def started(pid: int | None = None) -> str:
-    """When a process (without a number this one) was started, by the clock of the system; "" if there is none.
+    """When the process `pid` (default: this one) was started, in ticks of the system's clock; "" if it does not exist.
 
-    Without /proc, as on macOS, "running" if there is one.
+    Without /proc, as on macOS, "running" if it exists.
     """
     pid = os.getpid() if pid is None else pid
     try:
@@ -77,16 +76,23 @@ def started(pid: int | None = None) -> str:
         except OSError:
             return ""
         return "running"
+    # The second field is the name of the command in brackets, which may contain spaces and brackets.
     state, *rest = text.rpartition(")")[2].split()
-    return "" if state in "ZX" else rest[18]
+    if state in "ZX":  # zombie, dead
+        return ""
+    return rest[18]
 
 
 def name_of(signum: int) -> str:
-    """SIGKILL for 9."""
-    return signal.Signals(signum).name if signum in set(signal.Signals) else f"signal {signum}"
+    """The name of a signal: SIGKILL for 9."""
+    try:
+        return signal.Signals(signum).name
+    except ValueError:
+        return f"signal {signum}"
 
 
 def ended_by(signum: int) -> str:
-    """What is said of a process that a signal has ended."""
-    hint = ", perhaps because memory ran out" if signum == signal.SIGKILL else ""
-    return f"ended by {name_of(signum)}{hint}"
+    """What to say of a process that a signal has ended."""
+    if signum == signal.SIGKILL:
+        return "ended by SIGKILL, perhaps because memory ran out"
+    return f"ended by {name_of(signum)}"

@@ -26,16 +26,14 @@ SWEEP, TRIAL = "FIRSTLIGHT_SWEEP", "FIRSTLIGHT_TRIAL"
 LAUNCHED_WITH = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """Variables that Lightning sets for the processes it launches."""
 DECIDING = re.compile(
-    "|".join(
-        (
-            *LAUNCHED_WITH,
-            *("RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK", "ROLE_WORLD_SIZE"),
-            *("STANDALONE_PORT", "TORCHELASTIC_.*", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID"),
-            *("SLURM_NTASKS", "SLURM_NTASKS_PER_NODE", "SLURM_NPROCS", "SLURM_STEP_NUM_TASKS"),
-            *("JSM_NAMESPACE_.*", "LSB_DJOB_RANKFILE", "OMPI_COMM_WORLD_.*", "PMI_.*", "PMIX_.*", "MPI_LOCAL.*"),
-            *("PL_TRAINER_.*", "PL_GLOBAL_SEED", "PL_SEED_WORKERS"),  # Lightning's settings: ours are in the config
-        )
-    )
+    r"""
+    (LOCAL_|NODE_|GROUP_|ROLE_)?RANK | (LOCAL_|GROUP_|ROLE_)?WORLD_SIZE | MASTER_(ADDR|PORT)
+    | STANDALONE_PORT | TORCHELASTIC_.*
+    | SLURM_(PROCID|LOCALID|NODEID|NTASKS|NTASKS_PER_NODE|NPROCS|STEP_NUM_TASKS)
+    | JSM_NAMESPACE_.* | LSB_DJOB_RANKFILE | OMPI_COMM_WORLD_.* | PMI_.* | PMIX_.* | MPI_LOCAL.*
+    | PL_TRAINER_.* | PL_GLOBAL_SEED | PL_SEED_WORKERS  # Lightning's settings: ours are in the config
+    """,
+    re.VERBOSE,
 )
 """Variables that would decide which process is first, how many there are, or how Lightning's Trainer behaves."""
 TASKS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "JSM_NAMESPACE_SIZE")
@@ -55,16 +53,17 @@ def begin() -> None:
     """
     global _was_started
     _was_started = _is_started()
-    if not is_further():
-        n_processes = _number_or_one(os.environ.get("WORLD_SIZE", ""))
-        if "TORCHELASTIC_RUN_ID" in os.environ and n_processes > 1:
-            raise ConfigError(
-                f"torchrun started {n_processes} processes; do not use torchrun: start one process with "
-                "trainer.devices=... and it launches the rest"
-            )
-    kept = LAUNCHED_WITH if is_further() else ()
+    n_processes = _count(os.environ.get("WORLD_SIZE"))
+    if "TORCHELASTIC_RUN_ID" in os.environ and n_processes > 1 and not _was_started:
+        raise ConfigError(
+            f"torchrun started {n_processes} processes; do not use torchrun: start one process with "
+            "trainer.devices=... and it launches the rest"
+        )
+    # Lightning and torch read these variables when they are imported, and believe them.
     for name in list(os.environ):
-        if DECIDING.fullmatch(name) and name not in kept:
+        if _was_started and name in LAUNCHED_WITH:
+            continue
+        if DECIDING.fullmatch(name):
             _taken[name] = os.environ.pop(name)
 
 
@@ -87,6 +86,7 @@ def number(name: str, default: int) -> int:
     text = given(name) or ""
     if not text.strip():
         return default
+    # Not int(text): it would also accept 1_000 and digits of other scripts, and fail for thousands of digits.
     if not re.fullmatch(r"\s*[0-9]{1,18}\s*", text):
         raise ConfigError(f"environment variable {name} ({shorten(text)}): not a whole number; correct it, or unset it")
     return int(text)
@@ -101,7 +101,7 @@ def is_further() -> bool:
 
 
 def _is_started() -> bool:
-    """Checks the parent process too: any command that is called from within a run inherits the variables."""
+    # Any command that is called from within a run inherits the variables, but has another parent.
     is_child = os.environ.get(FIRST_PROCESS) == str(os.getppid()) and RUN_FOLDER in os.environ
     return is_child and re.fullmatch("[1-9][0-9]{0,8}", os.environ.get("LOCAL_RANK", "")) is not None
 
@@ -124,6 +124,7 @@ def shared_run_folder() -> Path | None:
 @contextmanager
 def sharing(folder: Path) -> Iterator[None]:
     """Within the block, processes that this one launches belong to the run in `folder`."""
+    # Lightning starts the other processes with this environment.
     os.environ[RUN_FOLDER], os.environ[FIRST_PROCESS] = str(folder.absolute()), str(os.getpid())
     try:
         yield
@@ -137,7 +138,7 @@ def several_tasks() -> str | None:
     if is_further():
         return None
     for name in TASKS:
-        n_tasks = _number_or_one(given(name) or "")
+        n_tasks = _count(given(name))
         if n_tasks > 1:
             return (
                 f"{name}={n_tasks}: this command seems to have been started {n_tasks} times, and each process "
@@ -146,6 +147,6 @@ def several_tasks() -> str | None:
     return None
 
 
-def _number_or_one(text: str) -> int:
-    """`text` as a count; 1 if it is not a number."""
-    return int(text) if re.fullmatch("[0-9]{1,9}", text) else 1
+def _count(text: str | None) -> int:
+    """`text` as a count; 1 if it is not one."""
+    return int(text) if text and re.fullmatch("[0-9]{1,9}", text) else 1

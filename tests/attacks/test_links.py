@@ -12,7 +12,7 @@ from firstlight.checkpoints.find import checkpoints_of
 from firstlight.checkpoints.folder_io import clear_unfinished, discard
 from firstlight.cli import main
 from firstlight.errors import ConfigError
-from firstlight.runs.run_folder import only_writer
+from firstlight.runs.writer import only_writer
 from firstlight.training.process import start_process
 from firstlight.training.watching import Failures
 

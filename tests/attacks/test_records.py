@@ -20,7 +20,7 @@ ATTACKS = {
     "our own builder": {"_target_": "firstlight.config.build", "node": SYSTEM},
     "a builder of what a folder says": {
         "_target_": "firstlight.config.build",
-        "node": {"_target_": "firstlight.runs.run_folder.read_config", "folder": "evil"},
+        "node": {"_target_": "firstlight.runs.plain_yaml.read_plain_yaml", "file": "evil/.hydra/config.yaml"},
     },
     "an argument that is a call": {"_target_": "firstlight.model.gpt.GPT", "_partial_": True, "vocab_size": SYSTEM},
     "an argument in a list": {"_target_": "firstlight.model.gpt.GPT", "_partial_": True, "vocab_size": [SYSTEM]},

@@ -14,7 +14,7 @@ from firstlight.cli import main
 from firstlight.commands.train import arguments
 from firstlight.compose.compose import resumed_config
 from firstlight.errors import ConfigError
-from firstlight.runs.run_folder import read_config
+from firstlight.runs.run_folder import RunFolder
 
 GO_ON = ["train", "resume=run", *RESUME]
 SECRET = "open-sesame-4b1d"
@@ -158,9 +158,9 @@ FILES = {
     "billion laughs": (laughs(), "there is an alias (*) in line 2"),
     "an alias of itself": ("a: &a [*a]", "there is an alias"),
     "merged keys": ("a: &a {b: 1}\nc: {<<: *a}", "there is "),
-    "a python object": (f"a: !!python/object/apply:os.system ['{TOUCH}']", "no plain data"),
-    "a python name": ("a: !!python/name:os.system", "no plain data"),
-    "a tag of its own": ("a: !evil x", "no plain data"),
+    "a python object": (f"a: !!python/object/apply:os.system ['{TOUCH}']", "not plain data"),
+    "a python name": ("a: !!python/name:os.system", "not plain data"),
+    "a tag of its own": ("a: !evil x", "not plain data"),
     "a date": ("a: 2020-01-01", "there is a timestamp"),
     "bytes": ("a: !!binary aGFoYQ==", "there is a binary"),
     "a set": ("a: !!set {x, y}", "there is a set"),
@@ -229,7 +229,7 @@ def test_hostile_values_in_a_config_are_refused_or_harmless(run):
         CONFIG.write_bytes(text)
         with within(seconds=20):
             try:
-                assert isinstance(read_config(run), dict)
+                assert isinstance(RunFolder(run).config, dict)
             except ConfigError as error:
                 assert len(str(error)) < 400  # noqa: PT017
     assert not MARKER.exists()

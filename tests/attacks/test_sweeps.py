@@ -16,7 +16,8 @@ from firstlight.checkpoints.manifest import WEIGHTS
 from firstlight.cli import main
 from firstlight.compare.runs import find_runs
 from firstlight.errors import ConfigError, RunError
-from firstlight.runs.run_folder import CONFIG, ENVIRONMENT, new_run_folder
+from firstlight.runs.run_folder import CONFIG, ENVIRONMENT
+from firstlight.runs.writer import new_run_folder
 from firstlight.sweep.ledger import Ledger
 from firstlight.sweep.plan import complete, planned
 from firstlight.sweep.record import RECORD, read_record, trial_overrides

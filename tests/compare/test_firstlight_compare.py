@@ -257,7 +257,7 @@ def test_losses_of_different_things_are_refused_and_bits_of_a_byte_are_not(place
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["a", "nowhere"], "nowhere): no run of firstlight's"),
+        (["a", "nowhere"], "nowhere): not a run folder"),
         (["a"], "it takes two"),
         (["a", "b", "metric=val/los"], "did you mean 'val/loss'"),
         (["a", "b", "confidence=1"], "confidence"),

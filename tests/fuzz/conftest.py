@@ -31,7 +31,7 @@ def stops_at_work(monkeypatch):
 
     from firstlight.decoding.beam import BeamSearch
     from firstlight.decoding.stepwise import Stepwise
-    from firstlight.runs import run_folder
+    from firstlight.runs import writer
     from firstlight.sweep import loop
     from firstlight.training.memory import estimate as memory
 
@@ -43,14 +43,14 @@ def stops_at_work(monkeypatch):
     def begin(*_, **__):
         raise Began
 
-    environment = run_folder.environment()
+    environment = writer.environment()
     monkeypatch.setattr(pl.Trainer, "fit", fit)
     monkeypatch.setattr(pl.Trainer, "validate", begin)
     monkeypatch.setattr(loop, "work_on", begin)  # of a sweep, when it is planned
     monkeypatch.setattr(BeamSearch, "generate", begin)
     monkeypatch.setattr(Stepwise, "stream", begin)
     monkeypatch.setattr(memory, "device_memory", lambda _: ("this computer", 10**9))
-    monkeypatch.setattr(run_folder, "environment", lambda: environment)  # the same for all, and it asks git
+    monkeypatch.setattr(writer, "environment", lambda: environment)  # the same for all, and it asks git
     monkeypatch.setattr(callback_connector, "_load_external_callbacks", lambda _: [])  # searches the whole disk
     yield
     torch.use_deterministic_algorithms(False)

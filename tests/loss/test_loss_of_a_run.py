@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from firstlight.cli import main
-from firstlight.training.loggers.csv import read_rows
+from firstlight.runs.run_folder import RunFolder
 
 RUN = (
     "train", "data=text", "data.path=text.txt", "tokenizer=bytes", "model.context_length=16", "model.emb_dim=16",
@@ -24,7 +24,7 @@ def in_a_folder_with_a_text(tmp_path, monkeypatch):
 def train(folder: str, *overrides: str) -> list[dict[str, str]]:
     """The rows of metrics.csv of a run of two steps."""
     assert main([*RUN, f"output_dir={folder}", *overrides]) == 0
-    return read_rows(Path(folder) / "metrics.csv")
+    return RunFolder(Path(folder)).rows
 
 
 def test_z_loss_is_added_to_what_training_lowers_and_to_nothing_else():

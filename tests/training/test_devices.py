@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tiny_run import TINY, rows_of, same_weights
 
-from firstlight.training.loggers.csv import read_rows
+from firstlight.runs.run_folder import RunFolder
 
 pytestmark = pytest.mark.cpu
 
@@ -28,7 +28,7 @@ def test_two_processes_train_what_one_trains(train):
         for name in ("train/loss", "val/loss", "train/batch_loss", "grad_norm"):
             if row[name]:
                 assert float(twin[name]) == pytest.approx(float(row[name]), abs=2e-5)
-    assert len(read_rows(Path("two/metrics.csv"))) == 11
+    assert len(RunFolder(Path("two")).rows) == 11
 
 
 @pytest.mark.long

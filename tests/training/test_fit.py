@@ -13,9 +13,9 @@ import yaml
 from tiny_run import TINY, rows_of, same_weights, weights_of
 
 from firstlight.cli import main
+from firstlight.runs.run_folder import RunFolder
 from firstlight.sources import find_checkpoint
 from firstlight.training.callbacks.plots import loss_figure
-from firstlight.training.loggers.csv import read_rows
 
 pytestmark = pytest.mark.cpu
 
@@ -74,7 +74,7 @@ def test_the_untrained_model_is_step_0_and_the_last_step_is_evaluated(train):
 
 def test_rows_have_the_columns_that_readers_expect(trained):
     trained("run", "trainer.max_steps=8")
-    rows = read_rows(Path("run/metrics.csv"))
+    rows = RunFolder(Path("run")).rows
     assert list(rows[0])[:5] == ["step", "tokens", "epoch", "train/loss", "val/loss"]
     last = rows[-1]
     assert int(float(last["tokens"])) == 8 * 8 * 16

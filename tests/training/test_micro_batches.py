@@ -13,7 +13,7 @@ from firstlight.checkpoints.manifest import read_manifest
 from firstlight.cli import main
 from firstlight.loss.cross_entropy import CrossEntropy
 from firstlight.optim.adamw import adamw
-from firstlight.runs.run_folder import read_config
+from firstlight.runs.run_folder import RunFolder
 from firstlight.training import plan
 from firstlight.training.evaluation import EvaluationModule
 from firstlight.training.memory import limits, micro_batches
@@ -128,7 +128,7 @@ def test_what_auto_finds_is_kept_with_the_run_and_changes_nothing_else(train, mo
     monkeypatch.setitem(micro_batches.USED, "cpu", 1.0)
     monkeypatch.setattr(micro_batches, "free_memory", lambda _: 200_000)
     assert train("found", *dropout, "trainer.micro_batch_size=auto") == 0
-    found = read_config(Path("found"))["trainer"]["micro_batch_size"]
+    found = RunFolder(Path("found")).config["trainer"]["micro_batch_size"]
     assert 1 <= found < 8
     monkeypatch.setattr(plan, "find_micro_batch_size", None)
     assert train("number", *dropout, f"trainer.micro_batch_size={found}") == 0

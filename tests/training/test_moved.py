@@ -1,4 +1,4 @@
-"""A run goes on, and is evaluated and compared, from another working folder, and when its text has moved."""
+"""A run is resumed, evaluated and compared from another working folder, and when its text has moved."""
 
 import json
 import shutil
@@ -40,7 +40,7 @@ def stored_path(run: Path) -> str:
     return yaml.safe_load((run / ".hydra" / "config.yaml").read_text())["data"]["path"]
 
 
-def test_a_run_goes_on_from_another_working_folder_and_keeps_its_paths(train, begun, monkeypatch):
+def test_a_run_is_resumed_from_another_working_folder_and_keeps_its_paths(train, begun, monkeypatch):
     assert main(["train", f"resume={begun}", "~callbacks.stop"]) == 0
     assert stored_path(begun) == "text.txt"
     monkeypatch.chdir(begun.parent)
@@ -49,7 +49,7 @@ def test_a_run_goes_on_from_another_working_folder_and_keeps_its_paths(train, be
     assert same_weights("whole", "run")
 
 
-def test_a_text_that_has_moved_may_be_told_to_be_elsewhere(begun, capsys):
+def test_the_new_place_of_a_text_that_has_moved_can_be_given(begun, capsys):
     Path("my texts (1)").mkdir()
     shutil.move(begun.parent / "text.txt", "my texts (1)/a=b.txt")
     assert main(["train", f"resume={begun}", "~callbacks.stop"]) == 2
@@ -68,7 +68,7 @@ def test_another_text_is_refused_in_one_line(begun, capsys):
     assert stored_path(begun) == "text.txt"
 
 
-def test_a_run_of_an_earlier_version_goes_on_from_where_it_was_begun(begun, monkeypatch, capsys):
+def test_a_run_of_an_earlier_version_is_resumed_from_where_it_was_begun(begun, monkeypatch, capsys):
     environment = json.loads((begun / "environment.json").read_text())
     del environment["working_folder"]
     (begun / "environment.json").write_text(json.dumps(environment))
@@ -87,7 +87,7 @@ def test_weights_to_start_from_are_found_again_before_the_first_checkpoint(train
     assert main(["train", f"resume={tmp_path / 'second'}", "~callbacks.stop", "trainer.max_steps=3"]) == 0
 
 
-def test_a_finished_run_may_be_told_where_its_text_is(finished, capsys):
+def test_a_finished_run_can_be_told_where_its_text_is(finished, capsys):
     assert main(["train", f"resume={finished}", "data.num_workers=0"]) == 2
     shutil.move(finished.parent / "text.txt", "moved.txt")
     assert main(["train", f"resume={finished}", "data.path=moved.txt"]) == 0
@@ -192,7 +192,7 @@ def test_a_checkpoint_that_keeps_no_fingerprint_says_so(finished, monkeypatch, c
 
 
 @pytest.mark.long
-def test_a_sweep_that_has_moved_goes_on_and_a_trial_on_a_text_that_has_changed_since_fails(train, capsys):
+def test_a_sweep_that_has_moved_is_resumed_and_a_trial_on_a_text_that_has_changed_since_fails(train, capsys):
     crash = ("+callbacks.stop._target_=stop_at.StopAt", "+callbacks.stop.batch=100,5,6", "trainer.max_steps=9")
     assert train("sweep", "-m", "trainer.eval_every_n_steps=4", *crash) == 1
     Path("sweep").rename("moved")
@@ -220,7 +220,7 @@ def test_a_sweep_is_resumed_from_another_working_folder(tmp_path, monkeypatch, c
     assert list(Path.cwd().iterdir()) == []
 
 
-def test_the_same_command_goes_on_with_its_run_whatever_its_names(train, tmp_path):
+def test_the_same_command_resumes_its_run_whatever_its_names(train, tmp_path):
     names = ["a=b, (1)", "été #1", "2024"]
     for name in names:
         shutil.copy("text.txt", name)
@@ -232,7 +232,7 @@ def test_the_same_command_goes_on_with_its_run_whatever_its_names(train, tmp_pat
         assert not Path(f"run of {name}_2").exists()
 
 
-def test_a_folder_in_the_home_folder_is_one_there(train, tmp_path, monkeypatch):
+def test_a_tilde_in_output_dir_is_the_home_folder(train, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert train("~/runs/a", "trainer.max_steps=2") == 0
     assert (tmp_path / "home" / "runs" / "a" / "model.safetensors").is_file()

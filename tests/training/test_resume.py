@@ -14,9 +14,10 @@ from torch.utils.tensorboard import SummaryWriter
 from firstlight.cli import main
 from firstlight.decoding.greedy import Greedy
 from firstlight.overrides import quoted
-from firstlight.runs.samples_file import entry, read_samples
+from firstlight.runs.run_folder import RunFolder
+from firstlight.runs.samples_file import entry
 from firstlight.training.callbacks.sample_generation import SampleGeneration
-from firstlight.training.loggers.csv import CSVLogger, read_rows
+from firstlight.training.loggers.csv import CSVLogger
 from firstlight.training.loggers.tensorboard import TensorBoardLogger, hide_from
 from firstlight.verify.differences import curves_of
 
@@ -212,23 +213,23 @@ def test_what_was_sampled_before_stays_byte_for_byte(train, prompt):
     sampled = [f"callbacks.sample_generation.prompt={quoted(prompt)}", "callbacks.sample_generation.max_new_tokens=1"]
     assert train("whole", *sampled) == 0
     before = Path("whole/samples.txt").read_bytes()
-    texts = read_samples(Path("whole/samples.txt"), range(100))
+    texts = RunFolder(Path("whole")).samples(range(100))
     assert texts.keys() == {0, 8, 16, 24} and all(prompt in text for text in texts.values())
     stop_and_resume(train, "parts", [13, 20], *sampled)
     assert Path("parts/samples.txt").read_bytes() == before
     assert main(["train", "resume=whole", "trainer.max_steps=32"]) == 0
     assert Path("whole/samples.txt").read_bytes().startswith(before)
-    assert read_samples(Path("whole/samples.txt"), range(0, 33, 8)).keys() == {0, 8, 16, 24, 32}
+    assert RunFolder(Path("whole")).samples(range(0, 33, 8)).keys() == {0, 8, 16, 24, 32}
 
 
 def test_a_sample_with_the_mark_of_another_in_it_is_read_as_it_was_written(tmp_path):
     texts = {0: "--- step 8\n --- step 8\r\nThe", 8: "\n  --- step 16", 16: "--- step 9 --- step 24\n"}
     Path("samples.txt").write_bytes("".join(entry(step, text) for step, text in texts.items()).encode())
-    assert read_samples(Path("samples.txt"), range(10**18)) == texts
+    assert RunFolder(Path()).samples(range(10**18)) == texts
     Path("samples.txt").write_bytes(
         b"--- step 0\nThe\n--- step 7\nlamp\n--- step 8\nThe quay\n"
     )  # of an earlier version
-    assert read_samples(Path("samples.txt"), {0, 8}) == {0: "The\n--- step 7\nlamp", 8: "The quay"}
+    assert RunFolder(Path()).samples({0, 8}) == {0: "The\n--- step 7\nlamp", 8: "The quay"}
 
 
 @pytest.mark.parametrize("is_earlier", [False, True])
@@ -273,7 +274,7 @@ def test_rows_are_read_as_they_were_written_whatever_a_metric_is_called(tmp_path
             logger.log_metrics({"tokens": step, name: 0.5}, step)
         with (tmp_path / "metrics.csv").open("a") as file:
             file.write("9,17")  # half a row
-    rows = read_rows(tmp_path / "metrics.csv")
+    rows = RunFolder(tmp_path).rows
     assert [(row["step"], row["tokens"]) for row in rows] == [(str(step), str(step)) for step in range(5)]
     assert name == "step" or [row[name] for row in rows] == ["0.5"] * 5
 

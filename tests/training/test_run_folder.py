@@ -1,4 +1,4 @@
-"""A run folder is made by one process, which is known to the others; what a kill leaves of it is begun again."""
+"""A run folder is made by one process, which the others can name; if it is killed, the folder is made again."""
 
 import json
 import os
@@ -13,16 +13,17 @@ from at_each_operation import DONE, ends_of
 from firstlight import processes
 from firstlight.errors import ConfigError
 from firstlight.lock import WRITER
-from firstlight.runs import run_folder
+from firstlight.runs import writer
 from firstlight.runs.plain_yaml import dump_plain_yaml, read_plain_yaml
-from firstlight.runs.run_folder import CONFIG, OVERRIDES, new_run_folder, only_writer, read_config, read_record
+from firstlight.runs.run_folder import CONFIG, OVERRIDES, RunFolder
+from firstlight.runs.writer import new_run_folder, only_writer
 
 RECORDS = {"config": {"seed": 1}, "overrides": ["seed=1"]}
 
 
 @pytest.fixture(autouse=True)
 def without_git(monkeypatch):
-    monkeypatch.setattr(run_folder, "environment", lambda: {"python": "3"})
+    monkeypatch.setattr(writer, "environment", lambda: {"python": "3"})
 
 
 def make(*, is_fixed):
@@ -39,15 +40,15 @@ def test_what_a_kill_or_a_full_disk_leaves_of_a_run_folder_is_begun_again(how, i
         is_run = Path("run", CONFIG).is_file()
         assert is_run or end != DONE
         if is_run:  # killed when nothing was left to do
-            assert read_config(Path("run")) == RECORDS["config"]
-            assert read_record(Path("run", OVERRIDES), list) == RECORDS["overrides"]
+            assert RunFolder(Path("run")).config == RECORDS["config"]
+            assert RunFolder(Path("run")).overrides == RECORDS["overrides"]
             with only_writer(Path("run")):
                 pass
             for file in sorted(Path("run").rglob("*"), reverse=True):
                 file.rmdir() if file.is_dir() else file.unlink()
         else:
             assert make(is_fixed=is_fixed) == Path("run")
-            assert read_config(Path("run")) == RECORDS["config"]
+            assert RunFolder(Path("run")).config == RECORDS["config"]
             for record in (CONFIG, OVERRIDES, Path("environment.json"), Path(".lock")):
                 Path("run", record).unlink()
         assert not Path("run_2").exists()
@@ -69,9 +70,9 @@ def test_a_folder_with_anything_else_in_it_is_left_alone(name):
 HOLD = """
 import sys
 from pathlib import Path
-from firstlight.runs import run_folder
-run_folder.environment = dict
-with run_folder.new_run_folder(Path("run"), config={}, overrides=[], is_fixed=True):
+from firstlight.runs import writer
+writer.environment = dict
+with writer.new_run_folder(Path("run"), config={}, overrides=[], is_fixed=True):
     print("held", flush=True)
     sys.stdin.read()
 """

@@ -204,7 +204,7 @@ def test_a_traceback_of_a_defect_shows_no_secret(train, shown):
 
 def test_the_environment_itself_is_never_written():
     """`environment.json` is versions: whoever adds to it finds this test."""
-    from firstlight.runs.run_folder import environment
+    from firstlight.runs.environment import environment
 
     kept = environment()
     assert SECRET not in str(kept)

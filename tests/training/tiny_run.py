@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
+from firstlight.runs.run_folder import RunFolder
 from firstlight.sources import find_checkpoint, load_checkpoint
-from firstlight.training.loggers.csv import read_rows
 
 TINY = (
     "data=text", "data.path=text.txt", "tokenizer=bytes", "model.context_length=16", "model.emb_dim=16",
@@ -19,10 +19,7 @@ MEASURED = ("tokens_per_second", "mfu")
 
 def rows_of(folder: str) -> list[dict[str, str]]:
     """The rows of a run's metrics.csv, without what a clock decides."""
-    return [
-        {key: value for key, value in row.items() if key not in MEASURED}
-        for row in read_rows(Path(folder) / "metrics.csv")
-    ]
+    return [{key: value for key, value in row.items() if key not in MEASURED} for row in RunFolder(Path(folder)).rows]
 
 
 def weights_of(folder: str, *, best: bool = False) -> dict[str, torch.Tensor]:

@@ -22,8 +22,8 @@ from firstlight.console import SafeConsole
 from firstlight.data.files import user_path
 from firstlight.errors import RunError
 from firstlight.files import replace_text, replacing
+from firstlight.runs.new_folder import new_folder
 from firstlight.runs.run_config import RunConfig
-from firstlight.runs.run_folder import new_folder
 from firstlight.training.memory.allocation import keep_freed_memory
 
 DATA, FIGURE = "bench.json", "bench.png"

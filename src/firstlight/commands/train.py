@@ -18,7 +18,8 @@ from firstlight.overrides import config_dir, text_keys
 from firstlight.processes import SWEEP
 from firstlight.runs.places import with_files
 from firstlight.runs.run_config import RunConfig
-from firstlight.runs.run_folder import AUTO, CONFIG, note_data
+from firstlight.runs.run_folder import AUTO, CONFIG
+from firstlight.runs.writer import note_data
 from firstlight.training.experiment import Experiment
 from firstlight.training.fit import fit
 from firstlight.training.memory.allocation import keep_freed_memory

@@ -22,7 +22,7 @@ from firstlight.data.files import user_path
 from firstlight.errors import RunError
 from firstlight.files import replace_text, replacing
 from firstlight.output import note, say
-from firstlight.runs.run_folder import new_folder
+from firstlight.runs.new_folder import new_folder
 from firstlight.sweep.command import storage_as_typed
 
 FILES = ("compare.html", "compare.png", "compare.json")

@@ -15,11 +15,7 @@ from firstlight.errors import ConfigError, did_you_mean, one_line, shorten
 from firstlight.metrics.base import Metric
 from firstlight.metrics.measured import metric_of
 from firstlight.overrides import command, named
-from firstlight.runs.metrics_file import FILE_NAME, read_rows
-from firstlight.runs.plain_yaml import read_plain_yaml
-from firstlight.runs.run_folder import CONFIG, ENVIRONMENT, read_record
-from firstlight.runs.samples_file import FILE_NAME as SAMPLES
-from firstlight.runs.samples_file import read_samples
+from firstlight.runs.run_folder import CONFIG, METRICS, SAMPLES, RunFolder
 from firstlight.sweep.ledger import Ledger
 from firstlight.sweep.record import RECORD
 
@@ -55,7 +51,7 @@ class Run:
     @property
     def written(self) -> float:
         """When it logged last, in seconds of the clock; 0 of a run that has logged nothing."""
-        file = self.folder / FILE_NAME
+        file = self.folder / METRICS
         return file.stat().st_mtime if file.is_file() else 0.0
 
     @property
@@ -102,7 +98,7 @@ class Run:
             return points[-1]
         known = [name for name in (self.rows[0] if self.rows else {}) if name not in X_AXES and self.curve(name)]
         if not known:
-            raise ConfigError(f"runs ({self.folder}): this run has logged nothing yet ({FILE_NAME})")
+            raise ConfigError(f"runs ({self.folder}): this run has logged nothing yet ({METRICS})")
         meant = did_you_mean(metric, known)
         raise ConfigError(f"metric ({metric}): {self.folder} has not logged it{meant} (it has: {', '.join(known)})")
 
@@ -156,22 +152,22 @@ def _short_names(folders: list[Path]) -> dict[Path, str]:
 
 
 def _read(folder: Path, name: str) -> Run:
-    environment = read_record(folder / ENVIRONMENT, dict)
+    run = RunFolder(folder, "runs")
+    environment = run.environment
     try:
-        config = read_plain_yaml(folder / CONFIG)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
-        inside = sorted(file.parents[1].name for file in folder.glob(f"*/{CONFIG}"))
-        hint = f"; name the runs in it, e.g. {folder / inside[0]}" if inside else ""
-        raise ConfigError(f"runs ({shorten(str(folder))}): no run of firstlight's ({CONFIG}: {reason}){hint}") from None
-    if not isinstance(config, dict) or not isinstance(config.get("seed"), int):
+        config = run.config
+    except ConfigError as error:
+        inside = sorted(file.parents[1] for file in folder.glob(f"*/{CONFIG}"))
+        hint = f"; name the runs in it, e.g. {inside[0]}" if inside else ""
+        raise ConfigError(f"{error}{hint}") from None
+    if not isinstance(config.get("seed"), int):
         raise ConfigError(f"runs ({shorten(str(folder))}): its {CONFIG} is not what firstlight writes")
-    with _understood(folder / FILE_NAME):
-        rows = [_numbers(row) for row in read_rows(folder / FILE_NAME)]
+    with _understood(folder / METRICS):
+        rows = [_numbers(row) for row in run.rows]
         _add_seconds(rows)
         evaluated = {int(row["step"]) for row in rows if row.get("val/loss") is not None}
     with _understood(folder / SAMPLES):
-        samples = read_samples(folder / SAMPLES, evaluated)
+        samples = run.samples(evaluated)
     return Run(folder, name, config, rows, samples, environment)
 
 

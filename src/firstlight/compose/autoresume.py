@@ -5,20 +5,14 @@ from pathlib import Path
 
 from firstlight import processes
 from firstlight.compose.compose import compose_config, parse_overrides
-from firstlight.data.files import user_path
+from firstlight.data.files import ENVIRONMENT, user_path
 from firstlight.errors import ConfigError
 from firstlight.interpolation import ENVIRONMENT as ENVIRONMENT_TEXT
 from firstlight.interpolation import as_typed
 from firstlight.overrides import setting
-from firstlight.runs.run_folder import (
-    AUTO,
-    CONFIG,
-    ENVIRONMENT,
-    OVERRIDES,
-    is_unfinished_start,
-    read_record,
-    slurm_job,
-)
+from firstlight.runs.environment import slurm_job
+from firstlight.runs.run_folder import AUTO, RunFolder
+from firstlight.runs.writer import is_unfinished_start
 
 
 def is_auto(overrides: list[str]) -> bool:
@@ -55,7 +49,7 @@ def autoresume(overrides: list[str], config_dir: str | None) -> list[str]:
         wanted = user_path(str(compose_config("train", own, config_dir).output_dir))
         try:
             run = _of_this_job(wanted, own) if is_requeued else wanted
-            is_run = run is not None and (run / CONFIG).is_file()
+            is_run = run is not None and RunFolder(run).is_run
             is_taken = not is_run and wanted.is_dir() and not is_unfinished_start(wanted)
         except OSError as error:
             raise ConfigError(f"output_dir ({wanted}): cannot be looked into: {error.strerror}") from None
@@ -66,7 +60,7 @@ def autoresume(overrides: list[str], config_dir: str | None) -> list[str]:
     if not found:
         return own if is_requeued else [*own, f"resume={AUTO}"]
     run = Path(found)
-    began_with = read_record(run / OVERRIDES, list)
+    began_with = RunFolder(run).overrides
     # What comes from the environment is not kept with a run: it is to be given again, as it is here. The folder is left
     # out: the run was found in it, and a sweep that has moved since names another one.
     again = [word for word in own if as_typed(word) not in began_with or ENVIRONMENT_TEXT in word]
@@ -76,10 +70,11 @@ def autoresume(overrides: list[str], config_dir: str | None) -> list[str]:
 def _of_this_job(wanted: Path, own: list[str]) -> Path | None:
     """The run that this SLURM job began last with the command `own`; `wanted` is where it would be made today."""
     for file in sorted(wanted.parent.glob(f"*/{ENVIRONMENT}"), key=lambda f: f.stat().st_mtime, reverse=True):
-        if not (file.parent / CONFIG).is_file():  # killed while its folder was made
+        run = RunFolder(file.parent)
+        if not run.is_run:  # killed while its folder was made
             continue
-        began_with = read_record(file.parent / OVERRIDES, list)
+        began_with = run.overrides
         is_same_command = all(as_typed(word) in began_with for word in own)
-        if read_record(file, dict).get("slurm_job") == slurm_job() and is_same_command:
+        if run.environment.get("slurm_job") == slurm_job() and is_same_command:
             return file.parent
     return None

@@ -215,7 +215,7 @@ def resumed_config(overrides: list[str], config_dir: str | None = None) -> DictC
     """
     parsed = parse_overrides(overrides)
     names = [override.value() for override in parsed if override.key_or_group == "resume" and not override.is_delete()]
-    from firstlight.runs.run_folder import AUTO, read_config
+    from firstlight.runs.run_folder import AUTO, RunFolder
 
     if not names or names[-1] in (None, AUTO):
         return None
@@ -226,7 +226,7 @@ def resumed_config(overrides: list[str], config_dir: str | None = None) -> DictC
     with explained("train", overrides):
         name = str(OmegaConf.create({"resume": names[-1]}).resume)
     folder = newest_run() if name == "last" else user_path(name)
-    stored = read_config(folder)
+    stored = RunFolder(folder).config
     config, known = DictConfig(as_data(stored)), list(_keys(stored))
     unused = UNUSED if checkpoints_of(folder) else [key for key in UNUSED if key != "init_from"]
     again = {key: text for key, text in from_environment(stored) if key not in unused}

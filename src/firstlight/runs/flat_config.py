@@ -5,9 +5,9 @@ from typing import Any
 
 
 def flatten(node: dict[str, Any], without: tuple[str, ...] = (), path: str = "") -> dict[str, Any]:
-    """The values of a nested config by dotted key, but for keys that begin with one of `without`.
+    """The values of a nested config by dotted key, except keys that begin with one of `without`.
 
-    Of an object its class is shown (with its module, if it is not firstlight's), not what instantiation alone reads.
+    Objects are shown by their class (with its module, if it is not firstlight's). `path` is the prefix of the keys.
     """
     flat: dict[str, Any] = {}
     for key, value in node.items():
@@ -18,15 +18,17 @@ def flatten(node: dict[str, Any], without: tuple[str, ...] = (), path: str = "")
             flat |= flatten(value, without, f"{name}.")
         elif key == "_target_":
             flat[path.rstrip(".")] = re.sub(r"^firstlight\..*\.", "", str(value))
-        elif not str(key).startswith("_"):
+        elif not str(key).startswith("_"):  # _partial_ and the like only control instantiation
             flat[name] = value
     return flat
 
 
 def hyperparameters(config: dict[str, Any], without: tuple[str, ...] = ()) -> dict[str, bool | int | float | str]:
-    """As loggers take them: nothing that is null or empty, and text for what is no single value."""
-    return {
-        key: value if isinstance(value, bool | int | float | str) else str(value)
-        for key, value in flatten(config, without).items()
-        if value is not None and value != {}
-    }
+    """The flat config as loggers take it: without null and empty values; lists and other values as text."""
+    values: dict[str, bool | int | float | str] = {}
+    for key, value in flatten(config, without).items():
+        if isinstance(value, bool | int | float | str):
+            values[key] = value
+        elif value is not None and value != {}:
+            values[key] = str(value)
+    return values

@@ -1,24 +1,29 @@
-"""Keys that the config of a run has had since a later version: what an earlier one did is what its records lack."""
+"""Keys that were added to the config of runs in a later version, and what runs without them do."""
 
 from typing import Any
 
 from firstlight.config import takes
 
 LATER_KEYS: dict[str, Any] = {"data.eval_last_window": False}
-"""Keys (SECTION.NAME), and what runs and sweeps do whose stored config lacks them. A new key of conf/ that decides the
-numbers of a run is added here, or no sweep that was planned before it can be resumed."""
+"""Keys (SECTION.NAME), with the value that a run or sweep has whose stored config lacks them. A new key of conf/ that
+decides the numbers of a run must be added here, or sweeps planned before it cannot be resumed."""
 LATER_SECTIONS = ("loss",)
-"""Sections likewise, without which a run does what runs did before there were any."""
+"""Sections without which a run behaves as runs did before the section existed."""
 METRICS = "metrics"
 """A section likewise, but its default is what runs without it do."""
 
 
 def lacking(stored: dict[str, Any]) -> dict[str, Any]:
-    """The keys of LATER_KEYS that the stored config of a run or sweep could have and lacks, with what it did; of
-    the sections those that it lacks, with None."""
-    found: dict[str, Any] = {section: None for section in (*LATER_SECTIONS, METRICS) if section not in stored}
+    """What the stored config of a run or sweep lacks: keys of LATER_KEYS with their value, sections with None.
+
+    A key counts only if what its section builds would take it.
+    """
+    found: dict[str, Any] = {}
+    for section in (*LATER_SECTIONS, METRICS):
+        if section not in stored:
+            found[section] = None
     for key, value in LATER_KEYS.items():
-        section, _, name = key.partition(".")
+        section, name = key.split(".")
         node = stored.get(section)
         if isinstance(node, dict) and name not in node and takes(node, name, value):
             found[key] = value
@@ -26,10 +31,12 @@ def lacking(stored: dict[str, Any]) -> dict[str, Any]:
 
 
 def without(config: dict[str, Any], keys: list[str]) -> dict[str, Any]:
-    """A config as it was before it had `keys`."""
-    kept = {key: value for key, value in config.items() if key not in keys}
+    """A copy of the config without `keys`, which are sections or SECTION.NAME."""
+    kept = dict(config)
     for key in keys:
         section, _, name = key.partition(".")
-        if isinstance(kept.get(section), dict):
+        if not name:
+            kept.pop(key, None)
+        elif isinstance(kept.get(section), dict):
             kept[section] = {other: value for other, value in kept[section].items() if other != name}
     return kept

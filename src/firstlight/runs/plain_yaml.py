@@ -1,4 +1,4 @@
-"""YAML that holds plain data and nothing else: what firstlight writes, and what is read of files from elsewhere."""
+"""YAML that holds plain data and nothing else: what firstlight writes, and all it reads from files made elsewhere."""
 
 from pathlib import Path
 from typing import Any
@@ -10,18 +10,19 @@ from firstlight.data.files import read_limited
 from firstlight.errors import one_line
 
 MAX_BYTES = 2**20
-"""Of a file: PyYAML reads half a megabyte a second; a composed config has some 3 kB."""
+"""The largest file: PyYAML reads half a megabyte a second, and a composed config has some 3 kB."""
 MAX_DIGITS = 100
+"""The longest number: reading takes time quadratic in its digits, hours for a sexagesimal 1:1:1:..."""
 TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null")}
 
 
 def read_plain_yaml(file: Path) -> Any:
-    """Mappings by text, lists and scalars.
+    """The content of a file: mappings with text keys, lists and scalars.
 
     Raises:
-        ValueError: it is no YAML, too large, or holds more than that: tags, dates, or aliases, which a small file can
-            unfold without end.
-        OSError: it cannot be read.
+        ValueError: it is not YAML, or holds more than that: tags, dates, or aliases, by which a small file can unfold
+            without end.
+        OSError: it cannot be read, or is too large.
     """
     try:
         return _PlainLoader(read_limited(file, MAX_BYTES).decode("utf-8")).get_single_data()
@@ -34,25 +35,28 @@ def read_plain_yaml(file: Path) -> Any:
 
 
 def yaml_problem(error: yaml.MarkedYAMLError) -> str:
-    """What `error` says, without the name of the file, which it repeats."""
-    line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
-    return f"{error.problem}{line}"
+    """What `error` says, without the name of the file."""
+    if error.problem_mark is None:
+        return str(error.problem)
+    return f"{error.problem} in line {error.problem_mark.line + 1}"
 
 
 def dump_plain_yaml(node: Any) -> str:
-    """`node`, plain data, as a YAML text from which `read_plain_yaml` reads the same data."""
+    """`node`, plain data, as YAML text from which `read_plain_yaml` reads the same data."""
     return yaml.dump(node, Dumper=_PlainDumper, sort_keys=False, allow_unicode=True)
 
 
 class _PlainDumper(yaml.SafeDumper):
-    """PyYAML's, which writes U+0085 (next line) as it is and reads it back as a newline; here it is escaped."""
+    """PyYAML writes U+0085 (next line) as it is, but reads it as a newline. Here it is escaped."""
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        node = super().represent_str(data)
+        if "\x85" in data:
+            node.style = '"'
+        return node
 
 
-def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if "\x85" in text else None)
-
-
-_PlainDumper.add_representer(str, _represent_text)
+_PlainDumper.add_representer(str, _PlainDumper.represent_str)
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -62,8 +66,9 @@ class _PlainLoader(yaml.SafeLoader):
         node = super().compose_node(parent, index)
         assert node is not None
         is_key = isinstance(parent, yaml.MappingNode) and index is None
-        if node.tag not in TAGS or (is_key and not node.tag.endswith(":str")):
-            raise ComposerError(None, None, f"there is a {node.tag.rpartition(':')[2]}, no plain data", node.start_mark)
-        if node.tag.endswith((":int", ":float")) and len(node.value) > MAX_DIGITS:  # 1:1:1:... would take hours
+        kind = node.tag.rpartition(":")[2]
+        if node.tag not in TAGS or (is_key and kind != "str"):
+            raise ComposerError(None, None, f"there is a {kind}, which is not plain data", node.start_mark)
+        if kind in ("int", "float") and len(node.value) > MAX_DIGITS:
             raise ComposerError(None, None, "there is a number of too many digits", node.start_mark)
         return node

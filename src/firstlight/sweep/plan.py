@@ -30,8 +30,10 @@ from firstlight.interpolation import check_kept
 from firstlight.lock import HeldError, only_process
 from firstlight.output import note
 from firstlight.overrides import words_to_paste
+from firstlight.runs.environment import working_folder
 from firstlight.runs.later_keys import without
-from firstlight.runs.run_folder import LINKS_OF_WANDB, make_folder, numbered, working_folder
+from firstlight.runs.new_folder import make_folder, numbered
+from firstlight.runs.writer import LINKS_OF_WANDB
 from firstlight.sweep.ledger import PLANNING, Ledger, NewRow, is_unplanned
 from firstlight.sweep.record import (
     OF_THE_SWEEP,

@@ -15,7 +15,7 @@ from firstlight.console import SafeConsole
 from firstlight.errors import ConfigError, one_line
 from firstlight.output import say
 from firstlight.overrides import command, named
-from firstlight.runs.metrics_file import FILE_NAME, read_rows
+from firstlight.runs.run_folder import METRICS, RunFolder
 from firstlight.sweep.ledger import STATES, Ledger, Row
 from firstlight.sweep.record import trial_overrides
 from firstlight.sweep.storage import named_storage
@@ -241,7 +241,7 @@ def step_of(ledger: Ledger, row: Row) -> int | None:
     if run is None:
         return None
     try:
-        logged = read_rows(run / FILE_NAME)
+        logged = RunFolder(run).rows
         return int(logged[-1]["step"]) if logged else None
     except (OSError, ValueError, LookupError) as error:
-        raise ConfigError(f"{run / FILE_NAME}: not what firstlight writes ({one_line(error)})") from None
+        raise ConfigError(f"{run / METRICS}: not what firstlight writes ({one_line(error)})") from None

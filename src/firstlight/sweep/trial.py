@@ -22,7 +22,9 @@ from firstlight.files import inside, locked
 from firstlight.overrides import setting, typed
 from firstlight.process_group import ended_by, name_of
 from firstlight.processes import SWEEP, TRIAL, given_environment
-from firstlight.runs.run_folder import BEGUN_IN, CONFIG, LOCK, is_unfinished_start
+from firstlight.runs.environment import BEGUN_IN
+from firstlight.runs.run_folder import CONFIG
+from firstlight.runs.writer import LOCK, is_unfinished_start
 from firstlight.sweep.ledger import Ledger, Row
 from firstlight.sweep.record import Record, settings_of_record, trial_overrides
 from firstlight.training.process import run_command, start_process, start_server

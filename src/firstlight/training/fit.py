@@ -13,7 +13,8 @@ from firstlight.data.files import user_path
 from firstlight.data.loader import end_workers
 from firstlight.output import note, tell
 from firstlight.processes import is_further, shared_run_folder
-from firstlight.runs.run_folder import AUTO, new_run_folder, update_run_folder
+from firstlight.runs.run_folder import AUTO
+from firstlight.runs.writer import new_run_folder, update_run_folder
 from firstlight.training import report
 from firstlight.training.ending import check_trained, explained_end, keep_best
 from firstlight.training.experiment import Experiment

@@ -15,7 +15,7 @@ from firstlight.errors import ConfigError, one_line
 from firstlight.interpolation import as_values, from_environment, given_again
 from firstlight.model.base import LanguageModel
 from firstlight.runs.places import MOVED, data_with_files, is_there, run_of
-from firstlight.runs.run_folder import read_config
+from firstlight.runs.run_folder import RunFolder
 from firstlight.training.cluster import OwnProcesses
 from firstlight.training.same_text import OtherTextError, check_same, fingerprint_of
 from firstlight.training.trainer import quiet, refusal
@@ -77,7 +77,7 @@ def own_data(loaded: Checkpoint) -> dict[str, Any]:
         return as_values(section)
     newer: Any = None
     with suppress(ConfigError):  # damaged: the checkpoint has its own
-        newer = read_config(run).get("data")
+        newer = RunFolder(run).config.get("data")
     # The config of the run is newer than its checkpoints: since then it may have been resumed with data.path=...
     told = data_with_files(as_values(newer), run) if isinstance(newer, dict) else {}
     paths = {key: value for key, value in told.items() if isinstance(section.get(key), str | list) and key[0] != "_"}

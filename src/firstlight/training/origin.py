@@ -14,7 +14,8 @@ from firstlight.files import check_file_system
 from firstlight.model.base import LanguageModel
 from firstlight.process_group import end_with
 from firstlight.processes import first_process, is_further
-from firstlight.runs.run_folder import AUTO, only_writer
+from firstlight.runs.run_folder import AUTO
+from firstlight.runs.writer import only_writer
 from firstlight.sources import find_checkpoint, load_checkpoint
 from firstlight.training.experiment import Experiment
 from firstlight.training.resume import Resumed, find_resumed

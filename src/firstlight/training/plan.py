@@ -21,7 +21,7 @@ from firstlight.metrics.measured import check_monitors
 from firstlight.model.base import LanguageModel
 from firstlight.processes import shared_run_folder
 from firstlight.runs.places import MOVED
-from firstlight.runs.run_folder import read_config
+from firstlight.runs.run_folder import RunFolder
 from firstlight.training.callbacks.base import Callback
 from firstlight.training.experiment import Experiment
 from firstlight.training.memory.estimate import Sizes, check_memory, sizes_of
@@ -172,7 +172,7 @@ def _micro_batch_size(experiment: Experiment, network: LanguageModel, trainer: T
     """What the first process of this run finds, and the others read in its folder."""
     folder = shared_run_folder()
     if folder is not None:
-        return int(read_config(folder)["trainer"]["micro_batch_size"])
+        return int(RunFolder(folder).config["trainer"]["micro_batch_size"])
     return find_micro_batch_size(network, trainer.clock.data, experiment.training_loss, experiment.optimizer, trainer)
 
 

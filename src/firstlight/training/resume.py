@@ -11,7 +11,7 @@ from firstlight.checkpoints.manifest import TRAINING_STATE, WEIGHTS, Manifest
 from firstlight.data.datamodule import TextDataModule
 from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.errors import ConfigError, DamagedError
-from firstlight.training.loggers.csv import FILE_NAME as METRICS
+from firstlight.runs.run_folder import METRICS
 from firstlight.training.same_text import check_same
 
 STATE_KEYS = {

@@ -10,7 +10,7 @@ from firstlight.checkpoints.manifest import read_manifest
 from firstlight.data.datamodule import CUT_BY, TextDataModule
 from firstlight.errors import ConfigError, shorten
 from firstlight.runs.places import MOVED, run_of
-from firstlight.runs.run_folder import read_config
+from firstlight.runs.run_folder import RunFolder
 
 SHA256 = "sha256"
 """In a fingerprint: of the tokens."""
@@ -52,7 +52,7 @@ def check_text_of_sweep(text: TextDataModule, config: dict[str, Any], others: It
     """
     for run in others:
         try:
-            theirs = read_config(run)
+            theirs = RunFolder(run).config
         except ConfigError:  # its folder is being made, or is damaged: that is no mistake of this trial
             continue
         if _tokens_by(theirs) != _tokens_by(config) or (known := fingerprint_of(run)) is None:

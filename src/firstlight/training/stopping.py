@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from firstlight.errors import RunError, one_line
 from firstlight.process_group import SIGNALS
-from firstlight.runs.run_folder import slurm_job
+from firstlight.runs.environment import slurm_job
 
 REQUEUE_SIGNAL = getattr(signal, "SIGUSR1", 0)
 """What `#SBATCH --signal=USR1@90` sends before the time of a job is over."""

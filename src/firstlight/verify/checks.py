@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 
-from firstlight.runs.metrics_file import FILE_NAME as METRICS
-from firstlight.runs.metrics_file import read_rows
 from firstlight.runs.run_config import RunConfig
+from firstlight.runs.run_folder import RunFolder
 from firstlight.verify.differences import compare_runs
 from firstlight.verify.kill_points import KillPoints
 from firstlight.verify.process import Life
@@ -73,7 +72,7 @@ def kill_and_resume(
 
     `whole` is the life of the process that made `straight`. Runs without a difference are removed, unless `keep`.
     """
-    evaluated = {int(row["step"]) for row in read_rows(straight / METRICS) if row.get("val/loss")}
+    evaluated = {int(row["step"]) for row in RunFolder(straight).rows if row.get("val/loss")}
     every = runs.config.plain["callbacks"]["checkpoint"]["every_n_steps"]
     saved = evaluated | set(range(every, runs.steps + 1, every))
     points = KillPoints(whole, seed)
@@ -152,7 +151,7 @@ def _devices(config: RunConfig, settings: VerifySettings, work: Path) -> CheckRe
 
 def largest_difference(one: Path, other: Path) -> tuple[float, str]:
     """The largest relative difference of a loss in two runs, and where it is; inf if their steps differ."""
-    rows, twins = read_rows(one / METRICS), read_rows(other / METRICS)
+    rows, twins = RunFolder(one).rows, RunFolder(other).rows
     if [row["step"] for row in rows] != [twin["step"] for twin in twins]:
         return float("inf"), "other steps"
     differences = [(0.0, "nowhere")]

@@ -20,8 +20,8 @@ from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, VerificationError, without_hidden
 from firstlight.files import replace_text
 from firstlight.output import say
+from firstlight.runs.new_folder import new_folder
 from firstlight.runs.run_config import RunConfig
-from firstlight.runs.run_folder import new_folder
 from firstlight.training.process import start_server
 from firstlight.verify.checks import CheckResult, check
 from firstlight.verify.settings import VerifySettings, check_verifiable, shortening

@@ -16,9 +16,7 @@ from torch import Tensor
 from firstlight.checkpoints.checkpoint import load_plain
 from firstlight.checkpoints.limits import open_safetensors
 from firstlight.errors import shorten
-from firstlight.runs.metrics_file import FILE_NAME as METRICS
-from firstlight.runs.metrics_file import read_rows
-from firstlight.runs.samples_file import FILE_NAME as SAMPLES
+from firstlight.runs.run_folder import METRICS, SAMPLES, RunFolder
 from firstlight.training.loggers.tensorboard import EVENT_FILES
 from firstlight.training.loggers.wandb import FOLDER as WANDB
 
@@ -70,7 +68,7 @@ def _logs(run: Path, result: Comparison) -> dict[str, dict[str, Any]]:
     Steps that a run has logged twice are added to the differences of `result`.
     """
     rows: dict[str, dict[str, str]] = {}
-    for row in read_rows(run / METRICS):
+    for row in RunFolder(run).rows:
         step = f"step {row['step']}"
         if step in rows:
             result.differences.append(f"{METRICS}: {step} is there twice")

@@ -5,10 +5,7 @@ from pathlib import Path
 
 from firstlight.checkpoints.find import CHECKPOINTS, checkpoints_of
 from firstlight.errors import ConfigError
-from firstlight.runs.metrics_file import FILE_NAME as METRICS
-from firstlight.runs.metrics_file import read_rows
-from firstlight.runs.samples_file import FILE_NAME as SAMPLES
-from firstlight.runs.samples_file import read_samples
+from firstlight.runs.run_folder import RunFolder
 from firstlight.sources import find_checkpoint, load_checkpoint
 
 PHASES = ("start-up", "step", "step or evaluation", "sampling", "saving", "end")
@@ -32,8 +29,8 @@ def read_state(run: Path) -> RunState:
     """The state of a run folder, whether it exists or not."""
     if not run.is_dir():
         return RunState(exists=False)
-    rows = read_rows(run / METRICS)
-    samples = read_samples(run / SAMPLES, range(10**18))
+    rows = RunFolder(run).rows
+    samples = RunFolder(run).samples(range(10**18))
     step = damaged = None
     if checkpoints_of(run):
         try:

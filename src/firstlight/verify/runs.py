@@ -11,7 +11,7 @@ from firstlight.interpolation import UNUSED, from_environment
 from firstlight.output import say
 from firstlight.overrides import setting
 from firstlight.runs.run_config import RunConfig
-from firstlight.runs.run_folder import CONFIG
+from firstlight.runs.run_folder import RunFolder
 from firstlight.training.experiment import Experiment
 from firstlight.training.fit import fit
 from firstlight.training.process import run_command
@@ -125,7 +125,7 @@ class Runs:
 
     @property
     def _can_be_resumed(self) -> bool:
-        return (self.folder / CONFIG).is_file()
+        return RunFolder(self.folder).is_run
 
     def _process(self, *, kill: KillPoint | None = None, new_interpreter: bool = False) -> Life:
         """Resume the run if there is one, else begin it."""

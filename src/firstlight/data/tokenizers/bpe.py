@@ -17,7 +17,7 @@ from firstlight.data.cache import cache_dir
 from firstlight.data.files import read_limited
 from firstlight.data.tokenizers.base import END_OF_TEXT, Tokenizer, pieces
 from firstlight.data.tokenizers.huggingface import byte_of_character
-from firstlight.files import replacing
+from firstlight.files import replacing, temporary_of
 from firstlight.output import note
 
 
@@ -119,5 +119,5 @@ def _write(file: Path, ranks: dict[bytes, int]) -> None:
     digest = hashlib.sha256(lines).hexdigest().encode()
     with contextlib.suppress(OSError):  # a cache that cannot be written only costs the time to learn again
         file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(file, "wb", tag=str(os.getpid())) as stream:
+        with replacing(file, "wb", through=temporary_of(file, str(os.getpid()))) as stream:
             stream.write(digest + b"\n" + lines)

@@ -10,7 +10,8 @@ from firstlight.data.files import read_limited
 from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.decoding.base import Decoding
 from firstlight.files import append, open_to_append, sync
-from firstlight.runs.samples_file import FILE_NAME, end_of_samples, entry
+from firstlight.runs.run_folder import SAMPLES
+from firstlight.runs.samples_file import end_of_samples, entry
 from firstlight.training.callbacks.base import Watcher
 from firstlight.training.module import PretrainingModule
 from firstlight.training.plan import Plan
@@ -63,7 +64,7 @@ class SampleGeneration(Watcher):
 
     def on_train_start(self, trainer: Trainer, pl_module: PretrainingModule) -> None:
         """Remove the samples that were written after the checkpoint from which the run is resumed."""
-        self.file = file = trainer.folder / FILE_NAME
+        self.file = file = trainer.folder / SAMPLES
         if not trainer.is_global_zero or not file.is_file():
             return
         if trainer.global_step == 0:
@@ -90,5 +91,5 @@ class SampleGeneration(Watcher):
                 unused=tokenizer.without_token(pl_module.model.vocab_size),
             )
         self.text = tokenizer.decode_document(ids + continuation.ids)
-        append(trainer.folder / FILE_NAME, entry(trainer.global_step, self.text).encode())
+        append(trainer.folder / SAMPLES, entry(trainer.global_step, self.text).encode())
         trainer.log_text("sample", self.text)

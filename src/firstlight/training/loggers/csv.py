@@ -10,7 +10,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers.logger import Logger
 
 from firstlight.files import append, replacing
-from firstlight.runs.metrics_file import FILE_NAME, read_rows
+from firstlight.runs.run_folder import METRICS, RunFolder
 
 FIRST_COLUMNS = ("step", "tokens", "epoch", "train/loss", "val/loss")
 
@@ -23,7 +23,7 @@ class CSVLogger(Logger):
 
     def __init__(self, *, save_dir: str, purge_step: int | None = None) -> None:
         super().__init__()
-        self.file = Path(save_dir) / FILE_NAME
+        self.file = Path(save_dir) / METRICS
         self.purge_step = purge_step
         self.columns: list[str] = []
         self.unwritten: list[dict[str, str]] = []
@@ -60,7 +60,7 @@ class CSVLogger(Logger):
 
     def _rows_before(self, step: int) -> list[dict[str, str]]:
         limit = step if self.columns else self.purge_step or 0
-        return [row for row in read_rows(self.file) if int(row["step"]) < limit]
+        return [row for row in RunFolder(self.file.parent).rows if int(row["step"]) < limit]
 
     def _append(self, row: dict[str, str]) -> None:
         line = io.StringIO(newline="")

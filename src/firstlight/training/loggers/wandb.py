@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from firstlight.data.files import read_limited
 from firstlight.files import replace_text
-from firstlight.runs.metrics_file import FILE_NAME, read_rows
+from firstlight.runs.run_folder import RunFolder
 from firstlight.training.loggers.board import require
 
 RUN_ID = ".wandb_run"
@@ -61,7 +61,7 @@ class WandbLogger(LightningWandbLogger):
         self._wandb_init.pop("anonymous")  # Lightning's, which wandb warns of
         self.logged_step = -1
         if purge_step is not None and has_begun:
-            for row in read_rows(folder / FILE_NAME):
+            for row in RunFolder(folder).rows:
                 self.logged_step = int(row["step"])
         self.failure: Exception | None = None
 
