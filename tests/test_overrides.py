@@ -15,7 +15,9 @@ from omegaconf import OmegaConf
 
 from firstlight.commands import evaluate, export, generate, info
 from firstlight.compare.settings import Settings as OfCompare
-from firstlight.compose.compose import compose_config, parse_arguments, parse_overrides, slug
+from firstlight.compose.arguments import parse_arguments
+from firstlight.compose.compose import compose_config, slug
+from firstlight.compose.hydra_calls import parse_overrides
 from firstlight.config import _locate, _signature
 from firstlight.overrides import command, conf_dir, named, ready, setting, text_keys, typed
 from firstlight.sweep import command as sweep

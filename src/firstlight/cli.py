@@ -4,9 +4,9 @@ import importlib
 import os
 import sys
 import traceback
-from contextlib import nullcontext
+from argparse import Namespace
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from firstlight import __version__, output, processes
 from firstlight.errors import (
@@ -20,6 +20,9 @@ from firstlight.errors import (
     printable_lines,
 )
 from firstlight.output import note, tell
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 VERBS = {
     "train": "train a model, or continue a run (resume=RUN)",
@@ -94,15 +97,6 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
-def _callbacks_of_trial() -> dict[str, Any]:
-    """The callbacks that a run has beside its own because it is a trial of a sweep; none if it is not."""
-    if processes.SWEEP not in os.environ:
-        return {}
-    from firstlight.sweep.pruning import Pruning  # late: only trials need Optuna
-
-    return {"pruning": Pruning(sweep=os.environ[processes.SWEEP], number=processes.number(processes.TRIAL, 0))}
-
-
 def unsupported(system: str, python: tuple[int, ...]) -> str | None:
     """Why firstlight does not run on this `system` (sys.platform), or this version of Python; None if it does."""
     if system not in ("linux", "darwin"):
@@ -128,90 +122,134 @@ def _command(verb: str) -> ModuleType:
     return importlib.import_module(f"firstlight.{verb}.command" if verb in PACKAGES else f"firstlight.commands.{verb}")
 
 
-def _run(verb: str, rest: list[str]) -> int:
-    from firstlight.compose import compose
+def _run(verb: str, words: list[str]) -> int:
+    """Do what a verb is asked for. Modules are imported late: `--help` and mistakes need few of them."""
+    from firstlight.compose.arguments import parse_arguments
+    from firstlight.overrides import using_config_dir
     from firstlight.runs.run_folder import working_folder
 
     if working_folder() is None:  # Hydra asks for it, whatever the verb
         raise ConfigError("the working folder is not available (was it removed?); change to another one with cd")
-    args = compose.parse_arguments(verb, rest)
-    if args.multirun and verb not in ("train", "evaluate"):
-        raise ConfigError(f"{verb}: -m is for sweeps of train and evaluate; call {verb} once for each value")
-    if args.help:
-        from firstlight.compose.help import help_text
+    args = parse_arguments(verb, words)
+    if args.multirun and verb != "train":
+        raise ConfigError(f"{verb}: -m is for train only; call {verb} once for each value")
+    with using_config_dir(args.config_dir):
+        if args.help:
+            _show_help(verb, args)
+        elif args.info or args.shell_completion or args.cfg in ("hydra", "all"):
+            _let_hydra_show(verb, args)
+        elif verb == "train":
+            _train(args)
+        elif args.cfg:
+            _show_config(_composed(verb, args.overrides, args.config_dir), args)
+        elif verb == "sweep":
+            _sweep(args)
+        else:
+            _call(verb, args)
+    return 0
 
-        output.write(help_text(verb, VERBS[verb], args.overrides, args.config_dir))
-        return 0
-    if verb == "train" and (warning := processes.several_tasks()):
-        note(warning)
-    if verb == "train" and args.multirun:
-        from firstlight.sweep import command as sweep
-        from firstlight.sweep.settings import only_in_some
 
-        some = tuple(f"{key}=" for key in only_in_some(args.overrides, args.config_dir))
-        in_all = [word for word in args.overrides if not word.startswith(some)]
-        compose.check_overrides(verb, in_all, multirun=True, config_dir=args.config_dir)  # misspelt words, fast
+def _show_help(verb: str, args: Namespace) -> None:
+    from firstlight.compose.help import help_text
 
-        sweep.begin(args)
-        return 0
-    goes_on = False
-    if verb == "train":
-        from firstlight.compose.autoresume import autoresume, is_auto
+    output.write(help_text(verb, VERBS[verb], args.overrides, args.config_dir))
 
-        goes_on, args.overrides = is_auto(args.overrides), autoresume(args.overrides, args.config_dir)
-    resumed = compose.resumed_config(args.overrides, args.config_dir) if verb == "train" else None
-    if resumed is None:
-        trials = compose.check_overrides(verb, args.overrides, multirun=args.multirun, config_dir=args.config_dir)
-        for config in trials:  # a sweep is refused whole, before its first job
-            _command(verb).arguments(config)
-    elif args.cfg:
-        output.write(printable_lines(compose.to_yaml(resumed)))
-        return 0
 
+def _let_hydra_show(verb: str, args: Namespace) -> None:
     import hydra
 
-    failure: list[Exception] = []
-    sweeps: list[Any] = []  # that are to be resumed
-    launched_with = sys.argv
+    from firstlight.compose.arguments import options_for_hydra
+    from firstlight.compose.explain import explained
+    from firstlight.compose.hydra_calls import command_line
+    from firstlight.overrides import conf_dir
 
-    def task(config: Any) -> Any:
-        # Lightning starts the processes of a multi-device run from sys.argv: they need the verb, too.
-        sys.argv = launched_with
-        entry = _command(verb)
-        try:
-            if verb == "train":
-                changes = args.overrides if resumed is not None else None
-                result = entry.main(config if resumed is None else resumed, changes, _callbacks_of_trial())
-            else:
-                result = entry.main(config)
-            sweeps.extend([result] if verb == "sweep" and result is not None else [])
-            return result
-        except FinishedError as error:
-            if goes_on:  # the same command again, of which the run is done
-                note(str(error).removeprefix("resume: "))
-            else:
-                failure.append(error)
-            return None
-        except Exception as error:
-            if args.multirun:  # the job is reported as failed, the next ones run
-                raise
-            failure.append(error)  # kept from Hydra, which would add a line of its own
-            return None
+    def never_called(config: Any) -> None:
+        raise AssertionError("Hydra was to show something, not to run the verb")
 
-    overrides = args.overrides if resumed is None else []
-    if args.multirun:  # a job's folder is named by what the jobs differ in
-        swept = compose.swept_keys(overrides)
-        same = [o.partition("=")[0].lstrip("+~") for o in overrides]
-        overrides = [*overrides, f"hydra.job.config.override_dirname.exclude_keys=[{','.join({*same} - {*swept})}]"]
-    words = [f"firstlight {verb}", *overrides, *args.options]  # --info would take what follows for its own
-    # Of a sweep everything has been composed before, and what a job raises must not be taken for Hydra's words.
-    explained = nullcontext() if args.multirun else compose.explained(verb, overrides, args.config_dir)
-    with compose.command_line(words), explained:
-        hydra.main(version_base="1.3", config_path=compose.conf_dir(), config_name=verb)(task)()
-    if sweeps:
-        from firstlight.sweep import command as sweep
+    words = [f"firstlight {verb}", *args.overrides, *options_for_hydra(args)]
+    with command_line(words), explained(verb, args.overrides, args.config_dir):
+        hydra.main(version_base="1.3", config_path=conf_dir(), config_name=verb)(never_called)()
 
-        sweep.run(sweeps[0], [word for word in args.overrides if word.startswith(("hydra.", "hydra/"))])
-    if failure:
-        raise failure[0]
-    return 0
+
+def _show_config(config: "DictConfig", args: Namespace) -> None:
+    from firstlight.compose.compose import to_yaml
+    from firstlight.compose.hydra_calls import settings_of_hydra
+
+    with settings_of_hydra(config):
+        output.write(printable_lines(to_yaml(config, args.package, resolve=args.resolve)))
+
+
+def _composed(verb: str, overrides: list[str], config_dir: str | None) -> "DictConfig":
+    """The config of a command, with Hydra's own section."""
+    from firstlight.compose.compose import check_single_values, compose_config
+
+    check_single_values(overrides)
+    return compose_config(verb, overrides, config_dir, with_hydra=True)
+
+
+def _call(verb: str, args: Namespace) -> None:
+    from firstlight.compose.hydra_calls import settings_of_hydra
+
+    config = _composed(verb, args.overrides, args.config_dir)
+    with settings_of_hydra(config):
+        _command(verb).main(config)
+
+
+def _train(args: Namespace) -> None:
+    if warning := processes.several_tasks():
+        note(warning)
+    if args.multirun:
+        _begin_sweep(args)
+        return
+    from firstlight.compose.autoresume import autoresume, is_auto
+    from firstlight.compose.hydra_calls import is_about_hydra, settings_of_hydra
+    from firstlight.compose.resumed import resumed_config
+
+    is_repeated = is_auto(args.overrides)
+    overrides = autoresume(args.overrides, args.config_dir)
+    config = resumed_config(overrides, args.config_dir)
+    if config is None:
+        config = _composed("train", overrides, args.config_dir)
+    if args.cfg:
+        _show_config(config, args)
+        return
+    try:
+        with settings_of_hydra(config):
+            own = [word for word in overrides if not is_about_hydra(word)]
+            _command("train").main(config, own, _callbacks_of_trial())
+    except FinishedError as error:
+        if not is_repeated:
+            raise
+        note(str(error).removeprefix("resume: "))
+
+
+def _callbacks_of_trial() -> dict[str, Any]:
+    """The callbacks that a run has beside its own because it is a trial of a sweep; none if it is not."""
+    if processes.SWEEP not in os.environ:
+        return {}
+    from firstlight.sweep.pruning import Pruning  # only trials need Optuna
+
+    return {"pruning": Pruning(sweep=os.environ[processes.SWEEP], number=processes.number(processes.TRIAL, 0))}
+
+
+def _begin_sweep(args: Namespace) -> None:
+    from firstlight.compose.compose import check_trials
+    from firstlight.sweep import command
+    from firstlight.sweep.settings import only_in_some
+
+    # Misspelt words are found without importing torch. Keys that only some trials have are checked with the plan.
+    conditional = tuple(f"{key}=" for key in only_in_some(args.overrides, args.config_dir))
+    in_all = [word for word in args.overrides if not word.startswith(conditional)]
+    check_trials("train", in_all, args.config_dir)
+    command.begin(args)
+
+
+def _sweep(args: Namespace) -> None:
+    from firstlight.compose.hydra_calls import is_about_hydra, settings_of_hydra
+    from firstlight.sweep import command
+
+    config = _composed("sweep", args.overrides, args.config_dir)
+    with settings_of_hydra(config):
+        planned = command.main(config)
+    if planned is not None:
+        command.run(planned, [word for word in args.overrides if is_about_hydra(word)])

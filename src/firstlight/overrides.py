@@ -18,12 +18,12 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
@@ -33,6 +33,7 @@ from firstlight.interpolation import as_typed
 MOST_PARTS = 2000
 """Of one setting: Hydra's parser takes the square of their number, two seconds for these."""
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # written in C, where PyYAML was built with it
+_config_dir: ContextVar[str | None] = ContextVar("config_dir", default=None)
 _MARK = re.compile(r"(?P<kind>text|prose)(?P<list> or list)?: ")
 _QUOTED = re.compile(r"""("(\\.|[^\\"])*"|'(\\.|[^\\'])*')""", re.DOTALL)
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/@%+*?|-]+")
@@ -83,10 +84,19 @@ def text_keys(config_dir: str | None = None) -> dict[str, TextKey]:
     return found
 
 
+@contextmanager
+def using_config_dir(folder: str | None) -> Iterator[None]:
+    """Within the block, `folder` is the --config-dir of the command."""
+    token = _config_dir.set(folder)
+    try:
+        yield
+    finally:
+        _config_dir.reset(token)
+
+
 def config_dir() -> str | None:
-    """The folder of --config-dir, in a command that Hydra runs."""
-    sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else []
-    return next((str(source.path) for source in sources if source.provider == "command-line"), None)
+    """The --config-dir of the command that runs."""
+    return _config_dir.get()
 
 
 def _package(text: str, group: str) -> str:

@@ -12,7 +12,7 @@ import yaml
 from tiny_run import TINY, rows_of
 
 from firstlight.cli import main
-from firstlight.compose.compose import resumed_config
+from firstlight.compose.resumed import resumed_config
 from firstlight.processes import FIRST_PROCESS, RUN_FOLDER
 
 SECRET = "open-sesame-7f3a9c"

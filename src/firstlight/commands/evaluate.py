@@ -116,9 +116,6 @@ def arguments(config: DictConfig) -> dict[str, Any]:
     return check_config(config, evaluate)
 
 
-def main(config: DictConfig) -> float | None:
-    """Print the metrics as one JSON object; return the loss, if it is a text that was measured on."""
-    plain = arguments(config)
-    metrics = evaluate(**plain)
-    write(json.dumps(metrics) + "\n")
-    return metrics.get(f"{plain['split']}/loss")
+def main(config: DictConfig) -> None:
+    """Print the metrics as one JSON object."""
+    write(json.dumps(evaluate(**arguments(config))) + "\n")

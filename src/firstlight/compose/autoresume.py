@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 
 from firstlight import processes
-from firstlight.compose.compose import compose_config, parse_overrides
+from firstlight.compose.compose import compose_config
+from firstlight.compose.hydra_calls import parse_overrides
 from firstlight.data.files import user_path
 from firstlight.errors import ConfigError
 from firstlight.interpolation import ENVIRONMENT as ENVIRONMENT_TEXT
