@@ -25,6 +25,7 @@ LAYERS = (
     {"commands"},
     {"verify", "bench", "sweep"},
     {"compare"},
+    {"verbs"},
     {"cli"},
     {"__main__"},
 )

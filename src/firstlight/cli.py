@@ -1,43 +1,31 @@
-"""`firstlight VERB [overrides]`: verbs to entry points. Nothing here imports torch, so mistakes and help are fast."""
+"""`firstlight VERB [overrides]`: the verbs, and what a command ends with."""
 
-import importlib
 import os
 import sys
 import traceback
-from argparse import Namespace
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
 
 from firstlight import __version__, output, processes
 from firstlight.errors import (
     ConfigError,
-    FinishedError,
     RunError,
     did_you_mean,
     forget_hidden,
     has_hidden,
     message_lines,
-    printable_lines,
 )
-from firstlight.output import note, tell
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
+from firstlight.output import tell
 
 VERBS = {
-    "train": "train a model, or continue a run (resume=RUN)",
+    "train": "train a model, or resume a run (resume=RUN)",
     "evaluate": "loss, perplexity and bits per byte of a checkpoint on a text, or its results on tasks",
     "generate": "continue a prompt with a checkpoint",
-    "verify": "prove on your config that a killed and continued run is the run that was never killed",
-    "sweep": "how far a sweep is, its best point; resume it, or retry what failed",
+    "verify": "prove on your config that a killed and resumed run is the run that was never killed",
+    "sweep": "show a sweep's progress and best point; resume it or retry failed trials",
     "compare": "runs beside each other, or the trials of a sweep: which is best, and is it more than chance",
     "bench": "how fast your config trains on this machine, where the time goes, and what would be faster",
-    "info": "what a run or a checkpoint holds, without loading it; whether it is whole",
+    "info": "what a run or a checkpoint holds, without loading it; whether it is complete",
     "export": "write a checkpoint for other programs: Hugging Face's format, or safetensors",
 }
-
-PACKAGES = ("verify", "sweep", "compare", "bench")
-"""Verbs that are packages of their own; the others are modules of `commands`."""
 
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 11), (3, 13)
 
@@ -57,44 +45,51 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command line; return the exit code: 0 done, 1 a run that failed, 2 a mistake of the user's, 130 and
     141 interrupted and not read to the end."""
     output.prepare()
-    if problem := unsupported(sys.platform, sys.version_info[:2]):
-        tell(f"firstlight: {problem}", stderr=True)
-        return 2
-    argv = [_as_typed(word) for word in (sys.argv[1:] if arguments is None else arguments)]
-    verbs = "\n".join(f"  {verb:<10} {what}" for verb, what in VERBS.items())
-    usage = USAGE.format(version=__version__, verbs=verbs)
     forget_hidden()
     try:
-        if not argv or argv[0] in ("-h", "--help", "help"):
-            output.write(usage)
-            return 0
-        if argv[0] in ("-V", "--version"):
-            output.write(f"{__version__}\n")
-            return 0
-        verb, rest = argv[0], argv[1:]
-        processes.begin()
-        if verb not in VERBS:
-            raise ConfigError(f"there is no verb '{verb}'{did_you_mean(verb, VERBS)} (verbs: {', '.join(VERBS)})")
-        return _run(verb, rest)
+        _answer([_as_typed(word) for word in (sys.argv[1:] if arguments is None else arguments)])
+        return 0
     except ConfigError as error:
-        for line in message_lines(error):
-            tell(f"firstlight: {line}", stderr=True)
+        _tell(message_lines(error))
         return 2
     except RunError as error:
-        for line in str(error).splitlines():
-            tell(f"firstlight: {line}", stderr=True)
+        _tell(str(error).splitlines())
         return 1
     except BrokenPipeError:  # `... | head`: nobody reads any more, which is nobody's mistake
         output.give_up(sys.stdout)
         return 141  # as of a program that SIGPIPE ends
     except KeyboardInterrupt:
-        tell("firstlight: interrupted", stderr=True)
+        _tell(["interrupted"])
         return 130
-    except Exception:  # ours to mend
+    except Exception:  # a defect of ours
         if not has_hidden():
             raise
         tell(traceback.format_exc().rstrip(), stderr=True)
         return 1
+
+
+def _answer(words: list[str]) -> None:
+    if problem := unsupported(sys.platform, sys.version_info[:2]):
+        raise ConfigError(problem)
+    if not words or words[0] in ("-h", "--help", "help"):
+        verbs = "\n".join(f"  {verb:<10} {what}" for verb, what in VERBS.items())
+        output.write(USAGE.format(version=__version__, verbs=verbs))
+        return
+    verb, *rest = words
+    if verb in ("-V", "--version"):
+        output.write(f"{__version__}\n")
+        return
+    processes.begin()
+    if verb not in VERBS:
+        raise ConfigError(f"there is no verb '{verb}'{did_you_mean(verb, VERBS)} (verbs: {', '.join(VERBS)})")
+    from firstlight.verbs import run  # late: Hydra takes a moment to import
+
+    run(verb, VERBS[verb], rest)
+
+
+def _tell(lines: list[str]) -> None:
+    for line in lines:
+        tell(f"firstlight: {line}", stderr=True)
 
 
 def unsupported(system: str, python: tuple[int, ...]) -> str | None:
@@ -115,141 +110,3 @@ def _as_typed(word: str) -> str:
         return os.fsencode(word).decode()
     except UnicodeError:  # it is not UTF-8, as will be said
         return word
-
-
-def _command(verb: str) -> ModuleType:
-    """The module of a verb, with its `arguments` and its `main`; imported late, as most of them need torch."""
-    return importlib.import_module(f"firstlight.{verb}.command" if verb in PACKAGES else f"firstlight.commands.{verb}")
-
-
-def _run(verb: str, words: list[str]) -> int:
-    """Do what a verb is asked for. Modules are imported late: `--help` and mistakes need few of them."""
-    from firstlight.compose.arguments import parse_arguments
-    from firstlight.overrides import using_config_dir
-    from firstlight.runs.run_folder import working_folder
-
-    if working_folder() is None:  # Hydra asks for it, whatever the verb
-        raise ConfigError("the working folder is not available (was it removed?); change to another one with cd")
-    args = parse_arguments(verb, words)
-    if args.multirun and verb != "train":
-        raise ConfigError(f"{verb}: -m is for train only; call {verb} once for each value")
-    with using_config_dir(args.config_dir):
-        if args.help:
-            _show_help(verb, args)
-        elif args.info or args.shell_completion or args.cfg in ("hydra", "all"):
-            _let_hydra_show(verb, args)
-        elif verb == "train":
-            _train(args)
-        elif args.cfg:
-            _show_config(_composed(verb, args.overrides, args.config_dir), args)
-        elif verb == "sweep":
-            _sweep(args)
-        else:
-            _call(verb, args)
-    return 0
-
-
-def _show_help(verb: str, args: Namespace) -> None:
-    from firstlight.compose.help import help_text
-
-    output.write(help_text(verb, VERBS[verb], args.overrides, args.config_dir))
-
-
-def _let_hydra_show(verb: str, args: Namespace) -> None:
-    import hydra
-
-    from firstlight.compose.arguments import options_for_hydra
-    from firstlight.compose.explain import explained
-    from firstlight.compose.hydra_calls import command_line
-    from firstlight.overrides import conf_dir
-
-    def never_called(config: Any) -> None:
-        raise AssertionError("Hydra was to show something, not to run the verb")
-
-    words = [f"firstlight {verb}", *args.overrides, *options_for_hydra(args)]
-    with command_line(words), explained(verb, args.overrides, args.config_dir):
-        hydra.main(version_base="1.3", config_path=conf_dir(), config_name=verb)(never_called)()
-
-
-def _show_config(config: "DictConfig", args: Namespace) -> None:
-    from firstlight.compose.compose import to_yaml
-    from firstlight.compose.hydra_calls import settings_of_hydra
-
-    with settings_of_hydra(config):
-        output.write(printable_lines(to_yaml(config, args.package, resolve=args.resolve)))
-
-
-def _composed(verb: str, overrides: list[str], config_dir: str | None) -> "DictConfig":
-    """The config of a command, with Hydra's own section."""
-    from firstlight.compose.compose import check_single_values, compose_config
-
-    check_single_values(overrides)
-    return compose_config(verb, overrides, config_dir, with_hydra=True)
-
-
-def _call(verb: str, args: Namespace) -> None:
-    from firstlight.compose.hydra_calls import settings_of_hydra
-
-    config = _composed(verb, args.overrides, args.config_dir)
-    with settings_of_hydra(config):
-        _command(verb).main(config)
-
-
-def _train(args: Namespace) -> None:
-    if warning := processes.several_tasks():
-        note(warning)
-    if args.multirun:
-        _begin_sweep(args)
-        return
-    from firstlight.compose.autoresume import autoresume, is_auto
-    from firstlight.compose.hydra_calls import is_about_hydra, settings_of_hydra
-    from firstlight.compose.resumed import resumed_config
-
-    is_repeated = is_auto(args.overrides)
-    overrides = autoresume(args.overrides, args.config_dir)
-    config = resumed_config(overrides, args.config_dir)
-    if config is None:
-        config = _composed("train", overrides, args.config_dir)
-    if args.cfg:
-        _show_config(config, args)
-        return
-    try:
-        with settings_of_hydra(config):
-            own = [word for word in overrides if not is_about_hydra(word)]
-            _command("train").main(config, own, _callbacks_of_trial())
-    except FinishedError as error:
-        if not is_repeated:
-            raise
-        note(str(error).removeprefix("resume: "))
-
-
-def _callbacks_of_trial() -> dict[str, Any]:
-    """The callbacks that a run has beside its own because it is a trial of a sweep; none if it is not."""
-    if processes.SWEEP not in os.environ:
-        return {}
-    from firstlight.sweep.pruning import Pruning  # only trials need Optuna
-
-    return {"pruning": Pruning(sweep=os.environ[processes.SWEEP], number=processes.number(processes.TRIAL, 0))}
-
-
-def _begin_sweep(args: Namespace) -> None:
-    from firstlight.compose.compose import check_trials
-    from firstlight.sweep import command
-    from firstlight.sweep.settings import only_in_some
-
-    # Misspelt words are found without importing torch. Keys that only some trials have are checked with the plan.
-    conditional = tuple(f"{key}=" for key in only_in_some(args.overrides, args.config_dir))
-    in_all = [word for word in args.overrides if not word.startswith(conditional)]
-    check_trials("train", in_all, args.config_dir)
-    command.begin(args)
-
-
-def _sweep(args: Namespace) -> None:
-    from firstlight.compose.hydra_calls import is_about_hydra, settings_of_hydra
-    from firstlight.sweep import command
-
-    config = _composed("sweep", args.overrides, args.config_dir)
-    with settings_of_hydra(config):
-        planned = command.main(config)
-    if planned is not None:
-        command.run(planned, [word for word in args.overrides if is_about_hydra(word)])

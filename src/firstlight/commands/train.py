@@ -44,8 +44,9 @@ def arguments(config: DictConfig) -> dict[str, Any]:
     if isinstance(section, DictConfig) and (section.get("params") or seeds != 1):
         raise ConfigError("sweep, seeds: these are for a sweep of several runs; add -m")
     plain = check_config(config, Experiment)
-    if given := next((key for key in SET_BY_FIT if key in plain["trainer"]), None):
-        raise ConfigError(f"trainer.{given}: {SET_BY_FIT[given]}")
+    for key, instead in SET_BY_FIT.items():
+        if key in plain["trainer"]:
+            raise ConfigError(f"trainer.{key}: {instead}")
     return plain
 
 
@@ -89,8 +90,9 @@ def main(config: DictConfig, overrides: list[str], callbacks: Mapping[str, Callb
     try:
         fit(Experiment(**built), stored, kept, siblings)
     except FinishedError as error:  # fit has already checked that it is the same text
-        given_keys = {word.partition("=")[0].lstrip("+") for word in overrides}
-        if resumed is None or not any(key.startswith("data.") for key in given_keys & text_keys(config_dir()).keys()):
+        given = {word.partition("=")[0].lstrip("+") for word in overrides}
+        paths = {key for key in text_keys(config_dir()) if key.startswith("data.")}
+        if resumed is None or not given & paths:
             raise
         note_data(resumed, stored["data"])
         note(f"{str(error).removeprefix('resume: ')}; the new place of its text is recorded")

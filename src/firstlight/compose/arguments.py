@@ -43,7 +43,7 @@ def _parser() -> _Parser:
 
 
 def parse_arguments(verb: str, words: list[str]) -> argparse.Namespace:
-    """The options of a command line, and its `overrides`.
+    """The options of a command line; its `overrides`; and `options`, those of its words that are not overrides.
 
     Raises:
         ConfigError: there is no such option, options exclude each other, or a word is not `key=value`.
@@ -56,35 +56,26 @@ def parse_arguments(verb: str, words: list[str]) -> argparse.Namespace:
     for word in more:  # argparse takes no overrides after an option: firstlight train a=1 -m b=2,3
         if word.startswith("-"):
             parser.error(f"there is no option {word}")
+    _check_options(args)
+    overrides = [*args.overrides, *more]
+    args.options = [word for word in words if word not in overrides]
+    args.overrides = []
+    for word in _with_keys(verb, overrides):
+        _check_word(verb, word, args.config_dir)
+        prepared = ready(word, args.config_dir, multirun=args.multirun)
+        args.overrides.append(listed(prepared, args.config_dir))
+    if verb in TEXT_MAY_HAVE_MOVED and not any(word.startswith("data=") for word in args.overrides):
+        args.overrides = [_added_to_data(word, args.config_dir) for word in args.overrides]
+    return args
+
+
+def _check_options(args: argparse.Namespace) -> None:
     if sum(bool(getattr(args, mode)) for mode in MODES) > 1:
         raise ConfigError("--run, --multirun, --cfg, --info and --shell-completion exclude each other")
     if (args.resolve or args.package) and not (args.cfg or args.help):
         raise ConfigError("--resolve and --package belong to --cfg: add --cfg job")
     if args.config_dir is not None and not Path(args.config_dir).is_dir():
         raise ConfigError(f"--config-dir {args.config_dir}: there is no such folder")
-    args.overrides = _with_keys(verb, [*args.overrides, *more])
-    for word in args.overrides:
-        _check_word(verb, word, args.config_dir)
-    args.overrides = [_prepared(word, args) for word in args.overrides]
-    if verb in TEXT_MAY_HAVE_MOVED and not any(word.startswith("data=") for word in args.overrides):
-        args.overrides = [_added_to_data(word, args.config_dir) for word in args.overrides]
-    return args
-
-
-def options_for_hydra(args: argparse.Namespace) -> list[str]:
-    """The options that make Hydra show something: its words for them."""
-    options: list[str] = []
-    for name in ("cfg", "info", "package"):
-        value = getattr(args, name)
-        if value is not None:
-            options.append(f"--{name}={value}")
-    if args.resolve:
-        options.append("--resolve")
-    if args.shell_completion:
-        options.append("--shell-completion")
-    if args.config_dir is not None:
-        options += ["--config-dir", args.config_dir]
-    return options
 
 
 def _check_word(verb: str, word: str, config_dir: str | None) -> None:
@@ -97,10 +88,6 @@ def _check_word(verb: str, word: str, config_dir: str | None) -> None:
     # Lightning starts the other processes of a run with a hydra.run.dir of its own.
     if word.startswith(("hydra.run.dir=", "hydra.sweep.dir=")) and verb == "train" and not is_further():
         raise ConfigError(f"{word}: the folder of a run is output_dir=... here")
-
-
-def _prepared(word: str, args: argparse.Namespace) -> str:
-    return listed(ready(word, args.config_dir, multirun=args.multirun), args.config_dir)
 
 
 def _added_to_data(word: str, config_dir: str | None) -> str:

@@ -1,5 +1,6 @@
 """Hydra's public functions, as firstlight calls them: overrides are parsed, a config is composed, its settings hold."""
 
+import copy
 import logging
 import os
 import sys
@@ -32,7 +33,7 @@ def composed(verb: str, overrides: list[str], config_dir: str | None, *, with_hy
     GlobalHydra.instance().clear()
     words = [*overrides, *searchpath(config_dir)]
     try:
-        with initialize_config_dir(conf_dir(), version_base="1.3"):
+        with initialize_config_dir(conf_dir(), job_name="cli", version_base="1.3"):
             return compose(verb, words, return_hydra_config=with_hydra)
     finally:
         GlobalHydra.instance().hydra = outer
@@ -46,24 +47,25 @@ def searchpath(config_dir: str | None) -> list[str]:
 
 
 @contextmanager
-def settings_of_hydra(config: DictConfig) -> Iterator[None]:
-    """Take the section `hydra` off a composed config, and let it hold within the block, as `hydra.main` does: logging,
-    `job.env_set`, and what `${hydra:...}` refers to.
+def settings_of_hydra(config: DictConfig) -> Iterator[DictConfig]:
+    """Within the block the section `hydra` of a composed config holds, as in a program of `hydra.main`: logging,
+    `job.env_set`, and what `${hydra:...}` refers to. Yields the config without this section.
 
     The config of a resumed run has no such section; the defaults hold.
     """
     if "hydra" not in config:
         logging.basicConfig(level=logging.WARNING, stream=sys.stdout, format="%(message)s", force=True)
-        yield
+        yield config
         return
+    config.hydra.runtime.output_dir = str(Path.cwd())
     HydraConfig.instance().set_config(config)
-    section = config.hydra
-    with open_dict(config):
-        del config["hydra"]
-    configure_log(section.job_logging, section.verbose)
+    configure_log(config.hydra.job_logging, config.hydra.verbose)
+    own = copy.deepcopy(config)
+    with open_dict(own):
+        del own["hydra"]
     try:
-        with env_override(section.job.env_set):
-            yield
+        with env_override(config.hydra.job.env_set):
+            yield own
     finally:
         HydraConfig.instance().cfg = None
 
