@@ -7,7 +7,6 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from firstlight.checkpoints.find import checkpoints_of, newest_run
 from firstlight.compose.explain import explained, keys_of
 from firstlight.compose.hydra_calls import parse_overrides
 from firstlight.data.files import user_path
@@ -16,6 +15,7 @@ from firstlight.interpolation import UNUSED, as_data, from_environment, given_ag
 from firstlight.overrides import text_keys
 from firstlight.processes import is_further
 from firstlight.runs.later_keys import lacking
+from firstlight.runs.places import is_there
 from firstlight.runs.run_folder import AUTO, read_config
 
 CHANGEABLE = (
@@ -36,6 +36,8 @@ class _Stored:
 
     @classmethod
     def of(cls, folder: Path) -> "_Stored":
+        from firstlight.checkpoints.find import checkpoints_of  # late: it imports torch
+
         config = read_config(folder)
         unused = set(UNUSED)
         if not checkpoints_of(folder):  # it restarts from init_from
@@ -87,6 +89,8 @@ def _named(changes: list[Override]) -> str | None:
 
 def _folder_of(name: str) -> Path:
     if name == "last":
+        from firstlight.checkpoints.find import newest_run  # late: it imports torch
+
         return newest_run()
     with explained("train", []):
         resolved = str(OmegaConf.create({"resume": name}).resume)
@@ -136,13 +140,9 @@ def _absolute(value: Any) -> Any:
     """Relative paths as absolute ones; what is not a path to something stays as it is."""
     if isinstance(value, list):
         return [_absolute(element) for element in value]
-    if not isinstance(value, str) or "${" in value:
-        return value
-    path = user_path(value)
-    try:
-        return str(path.absolute()) if path.exists() else value
-    except (OSError, ValueError):  # not a name for a file
-        return value
+    if isinstance(value, str) and "${" not in value and is_there(value):
+        return str(user_path(value).absolute())
+    return value
 
 
 def _check_given_again(stored: _Stored, changes: list[Override]) -> None:
