@@ -223,6 +223,7 @@ def table(*rows):
     ("options that exclude each other", "train --run --info", ["--run", "--info", "exclude each other"]),
     ("an option of another one", "train --package=model", ["--package", "--cfg job"]),
     ("a section that is not there", "train --cfg=job --package=modle", ["--package modle", "no such section"]),
+    ("configs from two places", "train --config-dir . hydra.searchpath=[a]", ["hydra.searchpath", "--config-dir"]),
     ("a sweep of another verb", "evaluate -m checkpoint=a,b", ["-m is for train only", "call evaluate once"]),
     ("word without =", "train quickstart", ["'quickstart'", "key=value", "--help"]),
     ("config folder that is not there", "train --config-dir nowhere", ["--config-dir", "nowhere", "no such folder"]),
