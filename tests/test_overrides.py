@@ -22,7 +22,7 @@ from firstlight.config import _locate, _signature
 from firstlight.overrides import command, conf_dir, named, ready, setting, text_keys, typed
 from firstlight.sweep import command as sweep
 from firstlight.sweep.settings import Settings as OfSweep
-from firstlight.training.fit import fit
+from firstlight.training.experiment import Experiment
 
 NAMES = [
     *("a=b", "my run (1)", "a, b", "été", "文本", "R&D", "it's", "2024", "1e5", "x#1", "{x}", "[x]", "true", "null"),
@@ -214,7 +214,7 @@ def is_text(hint: Any) -> bool:
 def signatures() -> Iterator[tuple[str, Callable[..., Any], dict[str, Any]]]:
     """Where in a config the arguments of a call are, the call, and those that its YAML file has."""
     for verb, entry in {
-        "_run": fit,
+        "_run": Experiment,
         "info": info.info,
         "generate": generate.generate,
         "evaluate": evaluate.evaluate,
