@@ -48,7 +48,6 @@ same_surroundings()  # before Lightning is imported, which reads the rank of thi
 
 import pytest
 import torch
-from hydra._internal.hydra import Hydra
 
 from firstlight.data.order import SeededOrder
 from firstlight.data.text import TextData
@@ -61,8 +60,6 @@ SHARED = Path(__file__).parents[2] / "shared"
 if "TIKTOKEN_CACHE_DIR" not in os.environ and (SHARED / "tiktoken").is_dir():
     os.environ["TIKTOKEN_CACHE_DIR"] = str(SHARED / "tiktoken")
 
-GET_MODE = Hydra.get_mode
-"""Hydra's own."""
 torch.set_num_threads(1)  # at these sizes threads cost more than they give
 
 
@@ -73,27 +70,6 @@ def _own_folders(tmp_path_factory):
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         patch.setenv("FIRSTLIGHT_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _composed_once():
-    """Hydra composes the config of a command twice, at first only to read `hydra.mode`: without, a third is saved.
-
-    Every verb has a test without this: `test_every_verb_gets_to_its_own_code_through_hydra_as_it_is` in test_cli.py.
-    """
-
-    def mode(self, config_name, overrides):
-        return GET_MODE(self, config_name, overrides) if any("hydra" in word for word in overrides) else None
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Hydra, "get_mode", mode)
-        yield
-
-
-@pytest.fixture
-def hydra_as_it_is(monkeypatch):
-    """Nothing of Hydra's is patched."""
-    monkeypatch.setattr(Hydra, "get_mode", GET_MODE)
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m takes away the long ones

@@ -14,7 +14,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from firstlight.cli import main
-from firstlight.compose.compose import check_overrides, compose_config, parse_arguments, parse_overrides
+from firstlight.compose.arguments import parse_arguments
+from firstlight.compose.compose import check_single_values, compose_config
+from firstlight.compose.hydra_calls import parse_overrides
 from firstlight.errors import ConfigError
 
 SENTENCE = "The lamp was lit by the keeper every night, and the ships came home. "
@@ -178,7 +180,7 @@ def refused_call(capsys, place):
 
     def call(verb, words):
         overrides = parse_arguments(verb, words).overrides
-        check_overrides(verb, overrides, multirun=False, config_dir=None)
+        check_single_values(overrides)
         config = compose_config(verb, overrides)
         if verb == "generate":
             generate(**build(check_config(config, generate)))
@@ -217,6 +219,12 @@ def table(*rows):
     ("unknown option of the program", "--verbose", ["--verbose", "train"]),
     ("unknown option of a verb", "train --epochs=3", ["--epochs=3", "key=value"]),
     ("unknown option with a value apart", "train --epochs 3", ["--epochs", "key=value"]),
+    ("an option of Hydra's that is not ours", "train --experimental-rerun=x", ["--experimental-rerun=x", "no option"]),
+    ("options that exclude each other", "train --run --info", ["--run", "--info", "exclude each other"]),
+    ("an option of another one", "train --package=model", ["--package", "--cfg job"]),
+    ("a section that is not there", "train --cfg=job --package=modle", ["--package modle", "no such section"]),
+    ("configs from two places", "train --config-dir . hydra.searchpath=[a]", ["hydra.searchpath", "--config-dir"]),
+    ("a sweep of another verb", "evaluate -m checkpoint=a,b", ["-m is for train only", "call evaluate once"]),
     ("word without =", "train quickstart", ["'quickstart'", "key=value", "--help"]),
     ("config folder that is not there", "train --config-dir nowhere", ["--config-dir", "nowhere", "no such folder"]),
 )

@@ -1,6 +1,7 @@
 """The command line: help, versions, exit codes, run folders and sweeps."""
 
 import json
+import logging
 import os
 import shlex
 import subprocess
@@ -14,7 +15,7 @@ import yaml
 
 from firstlight import __version__
 from firstlight.cli import VERBS, main
-from firstlight.compose.compose import conf_dir
+from firstlight.overrides import conf_dir
 
 SENTENCE = "The lamp was lit by the keeper every night, and the ships came home. "
 SECONDS = 3.0
@@ -210,6 +211,44 @@ def test_the_composed_config_is_printed_and_nothing_is_written(capsys, place, ve
     assert list(place.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("package", "printed"),
+    [
+        ("optimizer", {"lr": 3e-4, "weight_decay": 0.1}),
+        ("data", {"context_length": 64}),
+        ("optimizer.lr", 3e-4),
+    ],
+)
+def test_a_part_of_the_composed_config_is_printed(capsys, package, printed):
+    words = ["model.context_length=64", "optimizer.lr=3e-4", "--cfg", "job", "--package", package, "--resolve"]
+    assert main(["train", *words]) == 0
+    found = yaml.safe_load(capsys.readouterr().out)
+    assert (found | printed if isinstance(printed, dict) else printed) == found
+
+
+def test_hydras_own_settings_hold(capsys, place):
+    assert main(["train", "name=${hydra:job.config_name}", "--cfg", "job", "--resolve", "--package", "name"]) == 0
+    assert capsys.readouterr().out == "train\n"
+    set_it = "+hydra.job.env_set.FIRSTLIGHT_TEST_NAME=lamp"
+    words = [set_it, "checkpoint=${oc.env:FIRSTLIGHT_TEST_NAME}", "hydra.verbose=firstlight_test"]
+    assert main(["info", *words]) == 2
+    assert "${oc.env:FIRSTLIGHT_TEST_NAME}" in capsys.readouterr().err
+    assert "FIRSTLIGHT_TEST_NAME" not in os.environ
+    assert logging.getLogger("firstlight_test").level == logging.DEBUG
+
+
+def test_hydra_shows_what_it_knows(place):
+    """In a process of its own, since Hydra leaves its way of logging behind."""
+    (place / "mine").mkdir()
+    options = [["--info", "searchpath"], ["--cfg", "hydra"], ["--cfg=all"]]
+    out = in_process_of_its_own(
+        "import sys; from firstlight.cli import main; before = list(sys.argv); "
+        f"print([main(['train', *option, '--config-dir', 'mine']) for option in {options}], sys.argv == before)"
+    )
+    assert out.count(str(place / "mine")) == len(options)
+    assert out.splitlines()[-1] == "[0, 0, 0] True"
+
+
 REFUSED = {
     "train": ["data=text", "data.path=nowhere"],
     "evaluate": ["checkpoint=nowhere"],
@@ -224,7 +263,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_gets_to_its_own_code_through_hydra_as_it_is(capsys, hydra_as_it_is, place, verb):
+def test_every_verb_gets_to_its_own_code(capsys, place, verb):
     assert main([verb, *REFUSED[verb]]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and ("nowhere" in err or "verify.kills" in err)

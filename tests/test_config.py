@@ -6,12 +6,13 @@ from omegaconf import OmegaConf
 from pydantic import Field, PositiveInt
 
 from firstlight.commands.generate import generate
-from firstlight.compose.compose import compose_config, conf_dir
+from firstlight.compose.compose import compose_config
 from firstlight.config import FiniteNonNegative, Ratio, Seed, build, check_config, check_node
 from firstlight.data.text import TextData
 from firstlight.errors import ConfigError
 from firstlight.model.base import LanguageModel
 from firstlight.model.gpt import GPT
+from firstlight.overrides import conf_dir
 from firstlight.sweep.settings import Settings
 from firstlight.training.experiment import Experiment
 

@@ -12,7 +12,8 @@ import torch
 from firstlight.checkpoints.model_file import save_model_file
 from firstlight.cli import main
 from firstlight.commands.generate import RULE, generate
-from firstlight.compose.compose import compose_config, parse_arguments
+from firstlight.compose.arguments import parse_arguments
+from firstlight.compose.compose import compose_config
 from firstlight.config import check_config
 from firstlight.data.tokenizers.bytes import BytesTokenizer
 from firstlight.decoding.beam import BeamSearch

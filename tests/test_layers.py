@@ -25,6 +25,7 @@ LAYERS = (
     {"commands"},
     {"verify", "bench", "sweep"},
     {"compare"},
+    {"verbs"},
     {"cli"},
     {"__main__"},
 )
@@ -57,6 +58,10 @@ def test_imports_point_down_only(file: Path):
         if module.startswith("firstlight.") and module.split(".")[1] in RANK:
             other = module.split(".")[1]
             assert other == own or RANK[other] < RANK[own], f"{file.relative_to(SOURCE)} ({own}) imports {module}"
+
+
+def test_no_private_module_of_hydras_is_imported():
+    assert [file for file in FILES if any(module.startswith("hydra._") for module in imports_of(file))] == []
 
 
 def test_a_decoder_or_a_callback_never_depends_on_one_model():

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from firstlight.commands import evaluate, export, generate, info
-from firstlight.compare.settings import CompareSettings
-from firstlight.compose.compose import compose_config, parse_arguments, parse_overrides, slug
+from firstlight.compare.settings import Settings as OfCompare
+from firstlight.compose.arguments import parse_arguments
+from firstlight.compose.compose import compose_config, slug
+from firstlight.compose.hydra_calls import parse_overrides
 from firstlight.config import _locate, _signature
 from firstlight.overrides import command, conf_dir, named, ready, setting, text_keys, typed
 from firstlight.sweep import command as sweep
@@ -218,7 +220,7 @@ def signatures() -> Iterator[tuple[str, Callable[..., Any], dict[str, Any]]]:
         "evaluate": evaluate.evaluate,
         "export": export.export,
         "sweep": sweep._settings,
-        "compare": CompareSettings,
+        "compare": OfCompare,
     }.items():
         yield "", entry, yaml.safe_load((Path(conf_dir()) / f"{verb}.yaml").read_text(encoding="utf-8"))
     yield "sweep", OfSweep, yaml.safe_load((Path(conf_dir()) / "sweep" / "default.yaml").read_text(encoding="utf-8"))

@@ -151,7 +151,7 @@ def test_a_run_is_whole_whatever_is_left_in_the_environment_and_where_its_output
         "model.n_layers=1 data.batch_size=2 trainer.max_steps=2 trainer.eval_every_n_steps=1 trainer.accelerator=cpu "
         "scheduler=constant logger=[csv] callbacks=[checkpoint,progress] output_dir=run"
     )
-    command = [sys.executable, "-m", "firstlight", "train", *tiny.split(), 'seed="${oc.decode:${oc.env:SLURM_PROCID}}"']
+    command = [sys.executable, "-m", "firstlight", "train", *tiny.split(), "name=${oc.env:SLURM_PROCID}"]
     closed = ["sh", "-c", 'exec "$@" >&- 2>&-', "sh", *command]
     environment = os.environ | LEFT_OVER | {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "ascii"}
     done = subprocess.run(closed, cwd=tmp_path, env=environment, timeout=300, check=False)

@@ -23,8 +23,8 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from firstlight.errors import ConfigError, did_you_mean, has_hidden, one_line, shown
-from firstlight.interpolation import hide_environment, why_unresolved
+from firstlight.errors import ConfigError, did_you_mean, one_line, shown
+from firstlight.interpolation import why_unresolved
 
 Ratio = Annotated[float, Field(ge=0, lt=1)]
 """A part of a whole that is never all of it: dropout, a test split."""
@@ -72,15 +72,19 @@ def check_config(config: DictConfig, entry: Callable[..., Any], key: str = "") -
         ConfigError: with one line for every key that `entry`, or the target of a node below it, would refuse.
     """
     plain = to_plain(config)
-    if has_hidden():
-        hide_environment(config, plain)
     problems = dict(_call_problems(key, entry, plain))
+    if not problems:
+        return plain
     # What one key refers to in another is one mistake, told where it was made.
-    original = {key: text for key, text in problems.items() if not _is_reference(config, key)}
-    if problems:
-        once = {text.removeprefix(key): text for key, text in reversed(problems.items())}
-        raise ConfigError("\n".join((original or once).values()))
-    return plain
+    told = {where: text for where, text in problems.items() if not _is_reference(config, where)}
+    if not told:  # all are references to the same mistake: the first one tells it
+        seen: set[str] = set()
+        for where, text in problems.items():
+            problem = text.removeprefix(where)
+            if problem not in seen:
+                seen.add(problem)
+                told[where] = text
+    raise ConfigError("\n".join(told.values()))
 
 
 def _is_reference(config: DictConfig, key: str) -> bool:
@@ -120,11 +124,12 @@ def check_node(key: str, node: Any, contract: type) -> dict[str, Any]:
         raise ConfigError(f"{key}: expected a section with a _target_, got {shown(node)}")
     if any("_target_" in str(child) for child in node.values() if isinstance(child, dict | list)):
         raise ConfigError(f"{key}: a section of a checkpoint may have one _target_, its own")
-    if problems := dict(_node_problems(key, node, Any)):
+    problems = dict(_node_problems(key, node, Any))
+    if problems:
         raise ConfigError("\n".join(problems.values()))
     target = _locate(node["_target_"])
     if not (inspect.isclass(target) and issubclass(target, contract)):
-        raise ConfigError(f"{key}._target_: {node['_target_']!r} is no {contract.__name__}")
+        raise ConfigError(f"{key}._target_: {node['_target_']!r} is not a {contract.__name__}")
     return node
 
 
@@ -146,7 +151,10 @@ def build(node: Any, key: str = "") -> Any:
         return [build(child, f"{key}.{n}") for n, child in enumerate(node)]
     if not isinstance(node, dict):
         return node
-    values = {name: build(child, _join(key, name)) for name, child in node.items() if not str(name).startswith("_")}
+    values: dict[str, Any] = {}
+    for name, child in node.items():
+        if not str(name).startswith("_"):
+            values[name] = build(child, _join(key, name))
     if "_target_" not in node:
         return values
     call = functools.partial(_locate(node["_target_"]), **values)
@@ -155,9 +163,9 @@ def build(node: Any, key: str = "") -> Any:
     try:
         return call()
     except Exception as error:
-        ours = node["_target_"].startswith("firstlight.")
-        if ours and not isinstance(error, ValueError | TypeError):
-            raise
+        is_ours = node["_target_"].startswith("firstlight.")
+        if is_ours and not isinstance(error, ValueError | TypeError):
+            raise  # a defect, not a mistake of the user's
         raise blame(key, error) from error
 
 
@@ -170,7 +178,8 @@ def blame(key: str, error: Exception) -> ConfigError:
     """`error`, raised by the object that the section `key` of the config describes, as a mistake of the user's."""
     if isinstance(error, ConfigError):
         return error
-    if missing := re.search(r"missing \d+ required .*?argument.*?: (.*)", str(error)):
+    missing = re.search(r"missing \d+ required .*?argument.*?: (.*)", str(error))
+    if missing is not None:
         return ConfigError(f"{key}: {missing[1]} is needed")
     return ConfigError(f"{key}: {one_line(error)}")
 
@@ -184,16 +193,28 @@ def _value_problems(path: str, value: Any, hint: Any) -> Problems:
     if _is_node(value):
         yield from _node_problems(path, value, hint)
         return
-    element, is_mapping = _element(hint), isinstance(value, dict)
-    each = is_mapping and element is not Any  # then the value that does not fit is named, not the whole section
-    if is_mapping and (wanted := _wanted(hint)) is not None and wanted.classes:
-        yield path, f"{path}: expected a section with a _target_, got {shown(value)}"
-    elif not each and not _fits(value, hint):
-        yield path, f"{path}: expected {_show(hint)}, got {shown(value)}"
-    children = value.items() if is_mapping else enumerate(value) if isinstance(value, list) else ()
-    for key, child in children:
-        if each or isinstance(child, dict | list):
-            yield from _value_problems(_join(path, key), child, element if is_mapping or _is_node(child) else Any)
+    element = _element(hint)
+    if isinstance(value, dict):
+        wanted = _wanted(hint)
+        if wanted is not None and wanted.classes:
+            yield path, f"{path}: expected a section with a _target_, got {shown(value)}"
+        elif element is Any and not _fits(value, hint):
+            yield path, _misfit(path, value, hint)
+        for key, child in value.items():
+            # With an element of a known type, the value that does not fit is named, not the whole section.
+            if element is not Any or isinstance(child, dict | list):
+                yield from _value_problems(_join(path, key), child, element)
+        return
+    if not _fits(value, hint):
+        yield path, _misfit(path, value, hint)
+    if isinstance(value, list):
+        for number, child in enumerate(value):
+            if isinstance(child, dict | list):
+                yield from _value_problems(_join(path, number), child, element if _is_node(child) else Any)
+
+
+def _misfit(path: str, value: Any, hint: Any) -> str:
+    return f"{path}: expected {_show(hint)}, got {shown(value)}"
 
 
 def _is_node(value: Any) -> bool:
@@ -201,46 +222,67 @@ def _is_node(value: Any) -> bool:
 
 
 def _node_problems(path: str, node: dict[str, Any], hint: Any) -> Problems:
-    key, name = f"{path}._target_", node["_target_"]
-    allowed = TARGETS + tuple(f"{p.strip()}." for p in os.environ.get(ALLOW_TARGETS, "").split(",") if p.strip())
-    if not isinstance(name, str) or not name.startswith(allowed):
-        yield (
-            key,
-            f"{key}: {shown(name)} is not in a package that a config may name (firstlight, torch.optim, "
-            f"Lightning's callbacks, loggers, ...); to allow yours, set {ALLOW_TARGETS}=its_package",
-        )
+    """What is wrong with a `_target_` node where `hint` is declared: its target, or else its arguments."""
+    is_partial = node.get("_partial_", False)
+    try:
+        target = _target_of(path, node["_target_"])
+        _check_made(path, target, node["_target_"], hint)
+        _check_partial(path, is_partial, hint)
+    except ConfigError as problem:
+        yield f"{path}._target_", str(problem)
         return
+    arguments = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
+    yield from _call_problems(path, target, arguments, partial=is_partial)
+
+
+def _target_of(path: str, name: Any) -> Callable[..., Any]:
+    """What a `_target_` names, if a config may name it."""
+    key = f"{path}._target_"
+    names = [package.strip() for package in os.environ.get(ALLOW_TARGETS, "").split(",")]
+    allowed = (*TARGETS, *(f"{package}." for package in names if package))
+    if not isinstance(name, str) or not name.startswith(allowed):
+        raise ConfigError(
+            f"{key}: {shown(name)} is not in a package that a config may name (firstlight, torch.optim, "
+            f"Lightning's callbacks, loggers, ...); to allow yours, set {ALLOW_TARGETS}=its_package"
+        )
     try:
         target = _locate(name)
     except Exception as error:  # whatever its module raises on import
-        yield key, f"{key}: {name!r} cannot be imported ({one_line(error)})"
+        raise ConfigError(f"{key}: {name!r} cannot be imported ({one_line(error)})") from None
+    home = f"{getattr(target, '__module__', '')}."  # what a module has imported is elsewhere at home
+    may_be_function = home.startswith(FUNCTIONS) or not home.startswith(TARGETS)
+    is_callable = inspect.isclass(target) or (inspect.isfunction(target) and may_be_function)
+    if not home.startswith(allowed) or not is_callable:
+        raise ConfigError(f"{key}: {name!r} is not a class that a config may name")
+    if inspect.isabstract(target):
+        raise ConfigError(f"{key}: {name!r} is abstract; name one of its subclasses")
+    return target
+
+
+def _check_made(path: str, target: Callable[..., Any], name: str, hint: Any) -> None:
+    wanted = _wanted(hint)
+    if wanted is not None and not issubclass(_made_by(target), wanted.classes):
+        kinds = " or ".join(kind.__name__ for kind in wanted.classes) or _show(hint)
+        raise ConfigError(f"{path}._target_: {name!r} is not a {kinds}")
+
+
+def _check_partial(path: str, is_partial: Any, hint: Any) -> None:
+    key, wanted = f"{path}._partial_", _wanted(hint)
+    if not isinstance(is_partial, bool):
+        raise ConfigError(f"{key}: expected bool, got {shown(is_partial)}")
+    if wanted is None or is_partial in wanted.partial:
         return
-    home = f"{getattr(target, '__module__', '')}."
-    is_own = inspect.isfunction(target) and not home.startswith(TARGETS)  # of a package the user allowed by name
-    if not home.startswith(allowed) or not (
-        inspect.isclass(target) or is_own or (inspect.isfunction(target) and home.startswith(FUNCTIONS))
-    ):
-        yield key, f"{key}: {name!r} is not a class that a config may name"
-    elif inspect.isabstract(target):
-        yield key, f"{key}: {name!r} is what others are made from, and cannot be used itself"
-    elif (wanted := _wanted(hint)) is not None and not issubclass(_made_by(target, object), wanted.classes):
-        yield key, f"{key}: {name!r} is no {' or '.join(kind.__name__ for kind in wanted.classes) or _show(hint)}"
-    elif not isinstance(node.get("_partial_", False), bool):
-        yield f"{path}._partial_", f"{path}._partial_: expected bool, got {shown(node['_partial_'])}"
-    elif wanted is not None and bool(node.get("_partial_")) not in wanted.partial:
-        rule = "be true: it is completed later" if True in wanted.partial else "be left out: nothing completes it"
-        yield f"{path}._partial_", f"{path}._partial_: must {rule}"
-    else:
-        arguments = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
-        yield from _call_problems(path, target, arguments, partial=bool(node.get("_partial_")))
+    if True in wanted.partial:
+        raise ConfigError(f"{key}: must be true: it is completed later")
+    raise ConfigError(f"{key}: must be left out: nothing completes it")
 
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What a `_target_` node must make."""
+    """What a `_target_` node must make; of no class: it must not be there, since a plain value is wanted."""
 
-    classes: tuple[type, ...]
-    partial: set[bool]
+    classes: tuple[type, ...] = ()
+    partial: frozenset[bool] = frozenset()
     """Whole objects (False), ones that are completed later (True), or both."""
 
 
@@ -250,34 +292,44 @@ def _wanted(hint: Any) -> _Wanted | None:
     if origin is Annotated:
         return _wanted(args[0])
     if origin in (Union, types.UnionType):
-        parts = [_wanted(arg) for arg in args]
-        known = [part for part in parts if part is not None]
-        if len(known) < len(parts):
-            return None
-        return _Wanted(sum((p.classes for p in known), ()), set().union(*(p.partial for p in known)))
+        return _wanted_of_union(args)
     if origin is Callable:
         made: Any = args[-1] if args else Any
-        return _Wanted((made,), {True}) if inspect.isclass(made) else None
-    if origin is None and inspect.isclass(hint) and hint not in (Any, object, dict):
-        plain = hint.__module__ == "builtins"
-        return _Wanted(() if plain else (hint,), set() if plain else {False})
-    is_plain = origin in (Literal, list, tuple) or (origin is dict and args[-1] is not Any)
-    return _Wanted((), set()) if is_plain else None
+        return _Wanted((made,), frozenset({True})) if inspect.isclass(made) else None
+    if origin in (Literal, list, tuple) or (origin is dict and args[-1] is not Any):
+        return _Wanted()
+    if origin is not None or not inspect.isclass(hint) or hint in (Any, object, dict):
+        return None
+    return _Wanted() if hint.__module__ == "builtins" else _Wanted((hint,), frozenset({False}))
 
 
-def _made_by(target: Callable[..., Any], unknown: type) -> type:
+def _wanted_of_union(hints: tuple[Any, ...]) -> _Wanted | None:
+    together = _Wanted()
+    for hint in hints:
+        wanted = _wanted(hint)
+        if wanted is None:
+            return None
+        together = _Wanted(together.classes + wanted.classes, together.partial | wanted.partial)
+    return together
+
+
+def _made_by(target: Callable[..., Any]) -> type:
     if inspect.isclass(target):
         return target
     made = _hints(target).get("return")
-    return made if inspect.isclass(made) else unknown
+    return made if inspect.isclass(made) else object
 
 
 def _element(hint: Any) -> Any:
     """The hint of what a container of this hint holds."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, types.UnionType):
-        return next((_element(arg) for arg in args if _element(arg) is not Any), Any)
-    return args[-1] if origin in (dict, list) and args else Any
+        for arg in args:
+            if _element(arg) is not Any:
+                return _element(arg)
+    if origin in (dict, list) and args:
+        return args[-1]
+    return Any
 
 
 def _call_problems(path: str, target: Callable[..., Any], given: dict[str, Any], *, partial: bool = False) -> Problems:
@@ -291,11 +343,12 @@ def _call_problems(path: str, target: Callable[..., Any], given: dict[str, Any],
         else:
             owner = f"{target.__name__} has" if path else "there is"
             yield where, f"{where}: {owner} no '{key}'{did_you_mean(str(key), parameters)}"
-    if not partial:
-        for key, p in parameters.items():
-            by_name = p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
-            if p.default is p.empty and by_name and key not in given:
-                yield _join(path, key), f"{path or 'config'}: {target.__name__} needs '{key}'"
+    if partial:
+        return
+    for key, p in parameters.items():
+        by_name = p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
+        if p.default is p.empty and by_name and key not in given:
+            yield _join(path, key), f"{path or 'config'}: {target.__name__} needs '{key}'"
 
 
 @functools.cache
@@ -361,18 +414,31 @@ def _show(hint: Any) -> str:
     """A type hint in words: `int > 0`, `'a' or 'b'`, `float >= 0 and < 1 or null`."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        bounds = [b for extra in args[1:] for b in (extra.metadata if isinstance(extra, FieldInfo) else [extra])]
-        words = [f"{_SIGNS[type(b)][0]} {getattr(b, _SIGNS[type(b)][1])}" for b in bounds if type(b) in _SIGNS]
-        non_empty = "non-empty " if any(isinstance(b, MinLen) for b in bounds) else ""
-        return " ".join([non_empty + _show(args[0]), " and ".join(words)]).strip()
+        return _show_bounded(args[0], args[1:])
     if origin is Literal:
         return " or ".join(map(repr, args))
     if origin in (Union, types.UnionType):
         return " or ".join(dict.fromkeys(map(_show, args)))
-    if origin is not None:
-        inner = ", ".join(_show(a) for a in args if a is not Ellipsis)
-        return f"{getattr(origin, '__name__', origin)}[{inner}]" if inner else str(origin)
-    return "null" if hint is type(None) else getattr(hint, "__name__", str(hint))
+    if hint is type(None):
+        return "null"
+    if origin is None:
+        return getattr(hint, "__name__", str(hint))
+    inner = ", ".join(_show(arg) for arg in args if arg is not Ellipsis)
+    return f"{getattr(origin, '__name__', origin)}[{inner}]" if inner else str(origin)
+
+
+def _show_bounded(hint: Any, annotations: tuple[Any, ...]) -> str:
+    words = _show(hint)
+    bounds: list[str] = []
+    for annotation in annotations:
+        # pydantic's Field holds the bounds that annotated_types gives one by one
+        for bound in annotation.metadata if isinstance(annotation, FieldInfo) else [annotation]:
+            if isinstance(bound, MinLen):
+                words = f"non-empty {words}"
+            elif type(bound) in _SIGNS:
+                sign, name = _SIGNS[type(bound)]
+                bounds.append(f"{sign} {getattr(bound, name)}")
+    return f"{words} {' and '.join(bounds)}".strip()
 
 
 def _join(path: str, key: Any) -> str:

@@ -1,11 +1,11 @@
-"""What `${...}` in a config stands for, and what of it is kept with a run.
+"""What `${...}` in a config stands for, and what of it is stored with a run.
 
-A value that comes from the environment (`${oc.env:SCRATCH}`) may be a secret. The config that is built has it; the one
-that is stored has the text in its place, and no message shows it. A stored config is data when it is read again:
-nothing in it is resolved.
+A value that comes from the environment (`${oc.env:SCRATCH}`) may be a secret. A run may have such values where a secret
+or a place belongs. The config that is built has the value; the one that is stored has the text in its place, and no
+message shows the value. A stored config is data when it is read again: nothing in it is resolved.
 
-A stored text that holds `${oc.env:` is in OmegaConf's syntax, a backslash before each `${` that is no interpolation;
-every other stored text is as it is.
+A stored text that holds `${oc.env:` is in OmegaConf's syntax, with a backslash before each `${` that is not an
+interpolation; every other stored text is as it is.
 """
 
 import re
@@ -27,7 +27,13 @@ _readable: set[str] | None = None
 FORMS = "the forms are ${key}, ${oc.env:NAME} and ${now:%Y-%m-%d}; '\\${' is a text"
 """Of interpolations, for messages."""
 UNUSED = ("name", "output_dir", "init_from")
-"""Keys that a continued run has no use for."""
+"""Keys that a resumed run does not use."""
+PLACES = ("name", "output_dir", "init_from", "resume", "data", "logger", "callbacks")
+"""Keys and sections of a run in which a text may come from the environment."""
+_MARK = f"<{secrets.token_hex(8)}>"
+"""In the place of the `$` of an interpolation of the environment, to tell it from a text that looks like one."""
+_BEFORE_BRACE = re.compile(r"(\\*)\$\{")
+_BEFORE_MARK = re.compile(rf"(\\*){_MARK}")
 _NO_DEFAULT = object()
 
 
@@ -48,25 +54,24 @@ def only_variables(names: Iterable[str] | None) -> Iterator[None]:
 def check_kept(config: DictConfig, plain: dict[str, Any]) -> dict[str, Any]:
     """The config to store: `plain`, which is `config` resolved, with texts from the environment as interpolations.
 
-    Numbers and booleans are stored as they are, wherever they come from: curves and the shapes of weights tell them
-    anyway, and a run could not be continued, nor its model built, without them.
-
     Raises:
-        ConfigError: a value depends on the environment in a way that no text can say, or will be seen in the run.
+        ConfigError: a value comes from the environment where no secret or place belongs.
     """
-    stored = _stored(plain, _masked(config), "")
-    for key, text in from_environment(stored):
-        if key.startswith(("model.", "tokenizer.")):
-            raise ConfigError(f"{key}: a checkpoint has to tell it: give the value itself, not {text}")
-        if key.endswith(".prompt"):
-            raise ConfigError(f"{key}: the samples in the run folder begin with it: give the text itself, not {text}")
-    return stored
+    _register({"oc.env": _marked_env, "stored": _marked_stored})
+    try:
+        marked = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:  # ${oc.decode:${oc.env:N}}, ${parts.${oc.env:PART}}
+        raise _refusal(error.full_key or "config") from None
+    finally:
+        _register(_RESOLVERS)
+    return _stored("", plain, marked)
 
 
 def why_unresolved(error: OmegaConfBaseException) -> str:
     """What is wrong with an interpolation, in a line: its text, and how it is written."""
-    parent = OmegaConf.to_container(error.parent_node, resolve=False) if OmegaConf.is_config(error.parent_node) else {}
-    text = shorten(as_typed(str(parent[error.key])))  # type: ignore[index]
+    assert OmegaConf.is_config(error.parent_node)
+    parent: Any = OmegaConf.to_container(error.parent_node, resolve=False)
+    text = shorten(as_typed(str(parent[error.key])))
     kind, _, reason = str(error).splitlines()[0].rpartition(" raised while resolving interpolation: ")
     if isinstance(error, UnsupportedInterpolationType):
         return f"{text}: there is no such resolver; {FORMS}"
@@ -75,17 +80,6 @@ def why_unresolved(error: OmegaConfBaseException) -> str:
     if kind == "TypeError":
         return f"{text}: these are not the arguments that it takes; {FORMS}"
     return f"{text}: " + reason.strip('"')
-
-
-def hide_environment(config: DictConfig, plain: Any) -> Any:
-    """Keep what has come from the environment out of messages; return `plain` as it may be shown."""
-    try:
-        shown = _masked(config)
-    except ConfigError:  # what cannot be kept may be used all the same
-        return plain
-    for value, text in _pairs(plain, shown):
-        hide(value, text)
-    return shown
 
 
 def from_environment(stored: Any, path: str = "") -> Iterator[tuple[str, str]]:
@@ -128,75 +122,46 @@ def as_typed(text: str) -> str:
     return re.sub(r"\$\{(?:text|stored):([0-9a-f]*)\}", lambda match: bytes.fromhex(match[1]).decode(), text)
 
 
-def _masked(config: DictConfig) -> Any:
-    """`config` resolved once more, with texts in the place of what comes from the environment.
-
-    Raises:
-        ConfigError: the environment decides what is looked up, which no text can stand for.
-    """
-    mark, texts = secrets.token_hex(8), list[str]()
-
-    def mask(text: str) -> str:
-        texts.append(text)
-        return f"<{mark}:{len(texts) - 1}>"
-
-    def env(key: str, default: Any = _NO_DEFAULT) -> str:
-        return mask(f"${{oc.env:{key}}}" if default is _NO_DEFAULT else f"${{oc.env:{key},{_argument(default)}}}")
-
-    def decode(text: str | None, _parent_: Any, _node_: Any) -> Any:
-        return mask(f"${{oc.decode:{text}}}") if mark in str(text) else oc.decode(text, _parent_, _node_)
-
-    def create(content: Any, _parent_: Any) -> Any:
-        is_text = isinstance(content, str) and mark in content
-        return mask(f"${{oc.create:{content}}}") if is_text else oc.create(content, _parent_)
-
-    def stored(hexadecimal: str) -> str:
-        text = _text(hexadecimal)
-        return mask(text) if _is_interpolation(text) else _unescaped(text)
-
-    def unmask(node: Any) -> Any:
-        if isinstance(node, dict):
-            return {key: unmask(child) for key, child in node.items()}
-        if isinstance(node, list):
-            return [unmask(child) for child in node]
-        if not isinstance(node, str) or (mark not in node and ENVIRONMENT not in node):
-            return node
-        # Backslashes count before an interpolation, which a mask is going to be.
-        escaped = re.sub(rf"(\\*)(\$\{{|(?=<{mark}:))", lambda m: m[1] * 2 + ("\\${" if m[2] else ""), node)
-        return unfold(escaped)
-
-    def unfold(text: str) -> str:
-        return re.sub(rf"<{mark}:(\d+)>", lambda match: unfold(texts[int(match[1])]), text)
-
-    _register({"oc.env": env, "oc.decode": decode, "oc.create": create, "stored": stored})
-    try:
-        return unmask(OmegaConf.to_container(config, resolve=True))
-    except OmegaConfBaseException as error:
-        key = error.full_key or "config"
-        raise ConfigError(f"{key}: what the environment looks up cannot be kept with a run: give the value") from None
-    finally:
-        _register(_RESOLVERS)
+def _marked_env(key: str, default: Any = _NO_DEFAULT) -> str:
+    if default is _NO_DEFAULT:
+        return f"{_MARK}{{oc.env:{key}}}"
+    return f"{_MARK}{{oc.env:{key},{_argument(default)}}}"
 
 
-def _stored(value: Any, text: Any, path: str) -> Any:
-    if isinstance(text, str) and _is_interpolation(text):
-        return value if isinstance(value, bool | int | float) else text
-    if isinstance(value, dict) and isinstance(text, dict) and value.keys() == text.keys():
-        return {key: _stored(value[key], text[key], f"{path}.{key}".lstrip(".")) for key in value}
-    if isinstance(value, list) and isinstance(text, list) and len(value) == len(text):
-        return [_stored(*pair, path) for pair in zip(value, text, strict=True)]
-    if repr(value) != repr(as_values(text)):
-        raise ConfigError(f"{path}: what the environment looks up cannot be kept with a run: give the value")
-    return text
+def _marked_stored(hexadecimal: str) -> str:
+    text = _text(hexadecimal)
+    if not _is_interpolation(text):
+        return _unescaped(text)
+    return _BEFORE_BRACE.sub(lambda match: _half(match[1]) + ("${" if len(match[1]) % 2 else f"{_MARK}{{"), text)
 
 
-def _pairs(value: Any, text: Any) -> Iterator[tuple[str, str]]:
-    """Texts that came from the environment, and what stands for each."""
-    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, child in children:
-        yield from _pairs(child, text[key] if isinstance(text, dict | list) else text)
-    if isinstance(value, str) and _is_interpolation(str(text)):
-        yield value, str(text)
+def _stored(key: str, value: Any, marked: Any) -> Any:
+    if isinstance(value, dict | list) and type(value) is type(marked) and len(value) == len(marked):
+        if isinstance(value, list):
+            return [_stored(key, *pair) for pair in zip(value, marked, strict=True)]
+        return {name: _stored(f"{key}.{name}".lstrip("."), value[name], marked.get(name)) for name in value}
+    is_text = isinstance(marked, str) and (value is None or isinstance(value, str))
+    if is_text and _MARK in marked and key.partition(".")[0] in PLACES:
+        if key.endswith(".prompt"):
+            raise ConfigError(f"{key}: the samples in the run folder begin with it: give the text itself")
+        return _escaped(marked)
+    if repr(value) != repr(marked):
+        raise _refusal(key)
+    return _escaped(value) if isinstance(value, str) else value
+
+
+def _refusal(key: str) -> ConfigError:
+    places = "name, output_dir, init_from, and texts of data, logger and callbacks"
+    return ConfigError(f"{key}: give the value itself: ${{oc.env:...}} is for secrets and places ({places})")
+
+
+def _escaped(marked: str) -> str:
+    """A text as it is stored: in OmegaConf's syntax if it holds something of the environment, or looks as if."""
+    if _MARK not in marked and ENVIRONMENT not in marked:
+        return marked
+    # Backslashes count only before an interpolation, and are written twice there.
+    literal = _BEFORE_BRACE.sub(lambda match: match[1] * 2 + "\\${", marked)
+    return _BEFORE_MARK.sub(lambda match: match[1] * 2 + "$", literal)
 
 
 def _texts(node: Any) -> Iterator[str]:
@@ -216,7 +181,11 @@ def _unescaped(text: str) -> str:
     """The value that a stored text was made of, unless it came from the environment."""
     if ENVIRONMENT not in text or _is_interpolation(text):
         return text
-    return re.sub(r"(\\+)\$\{", lambda match: match[1][: len(match[1]) // 2] + "${", text)
+    return _BEFORE_BRACE.sub(lambda match: _half(match[1]) + "${", text)
+
+
+def _half(backslashes: str) -> str:
+    return backslashes[: len(backslashes) // 2]
 
 
 def _argument(value: Any) -> str:
@@ -229,8 +198,6 @@ def _argument(value: Any) -> str:
 
 def _as_override(node: Any) -> str:
     """A value in Hydra's grammar."""
-    if isinstance(node, dict):
-        return "{" + ",".join(f"{key}:{_as_override(value)}" for key, value in node.items()) + "}"
     if isinstance(node, list):
         return "[" + ",".join(map(_as_override, node)) + "]"
     if isinstance(node, str):
@@ -252,6 +219,9 @@ def _env(key: str, default: Any = _NO_DEFAULT) -> str | None:
     value = given(key)
     if value is not None:
         hide(value, f"${{oc.env:{key}}}")
+        if value.startswith(("[", "{")):  # oc.decode makes several texts of it
+            for part in re.findall(r"[^][{},:'\"\s]+", value):
+                hide(part, f"${{oc.env:{key}}}")
         return value
     return oc.env(key) if default is _NO_DEFAULT else oc.env(key, default)
 
@@ -271,8 +241,6 @@ def _register(resolvers: dict[str, Callable[..., Any]]) -> None:
 
 _RESOLVERS: dict[str, Callable[..., Any]] = {
     "oc.env": _env,
-    "oc.decode": oc.decode,
-    "oc.create": oc.create,
     "text": _text,  # of the command line, as it was typed
     "stored": lambda hexadecimal: _unescaped(_text(hexadecimal)),
 }

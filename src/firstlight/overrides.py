@@ -18,12 +18,12 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
@@ -33,6 +33,7 @@ from firstlight.interpolation import as_typed
 MOST_PARTS = 2000
 """Of one setting: Hydra's parser takes the square of their number, two seconds for these."""
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # written in C, where PyYAML was built with it
+_config_dir: ContextVar[str | None] = ContextVar("config_dir", default=None)
 _MARK = re.compile(r"(?P<kind>text|prose)(?P<list> or list)?: ")
 _QUOTED = re.compile(r"""("(\\.|[^\\"])*"|'(\\.|[^\\'])*')""", re.DOTALL)
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/@%+*?|-]+")
@@ -68,8 +69,8 @@ def conf_dir() -> str:
 def text_keys(config_dir: str | None = None) -> dict[str, TextKey]:
     """The keys whose values are texts: of every verb and every choice, and those of the user's `config_dir`."""
     found: dict[str, TextKey] = {}
-    for folder in (conf_dir(), *([config_dir] if config_dir is not None else [])):
-        top = Path(folder)  # no deeper than groups are: it may be the folder of a whole project
+    folders = [conf_dir()] if config_dir is None else [conf_dir(), config_dir]
+    for top in map(Path, folders):  # no deeper than groups are: it may be the folder of a whole project
         for file in (*top.glob("*.yaml"), *top.glob("*/*.yaml")):
             try:
                 text = file.read_text(encoding="utf-8")
@@ -83,23 +84,32 @@ def text_keys(config_dir: str | None = None) -> dict[str, TextKey]:
     return found
 
 
+@contextmanager
+def using_config_dir(folder: str | None) -> Iterator[None]:
+    """Within the block, `folder` is the --config-dir of the command."""
+    token = _config_dir.set(folder)
+    try:
+        yield
+    finally:
+        _config_dir.reset(token)
+
+
 def config_dir() -> str | None:
-    """The folder of --config-dir, in a command that Hydra runs."""
-    sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else []
-    return next((str(source.path) for source in sources if source.provider == "command-line"), None)
+    """The --config-dir of the command that runs."""
+    return _config_dir.get()
 
 
 def _package(text: str, group: str) -> str:
     """Where Hydra puts the keys of a file: below the name of its group, unless its `# @package` says otherwise."""
     header = re.search(r"^# @package (\S+)", text, flags=re.MULTILINE)
-    if header is None:
-        return group
-    return "" if header[1] == "_global_" else header[1]
+    package = group if header is None else header[1]
+    return "" if package == "_global_" else package
 
 
 def _text_keys(text: str) -> Iterator[tuple[str, TextKey]]:
     for name, value, comment in commented(text):
-        if mark := _MARK.match(comment):
+        mark = _MARK.match(comment)
+        if mark is not None:
             may_be_null = value.tag.endswith(":null") or re.search(r"\bnull\b", comment) is not None
             yield name, TextKey(mark["kind"] == "prose", mark["list"] is not None, may_be_null)
 
@@ -139,20 +149,23 @@ def ready(word: str, config_dir: str | None = None, *, multirun: bool = False) -
     kind = text_keys(config_dir).get(key.lstrip("+"))
     if not equals or kind is None:
         return word
-    may_be_other = kind.may_be_list or not kind.is_prose
-    if kind.may_be_null and may_be_other and value == "null":
+    is_prose_only = kind.is_prose and not kind.may_be_list  # of which null is four letters
+    if value == "null" and kind.may_be_null and not is_prose_only:
         return word
-    if multirun and not kind.is_prose:
-        if _SWEEP.fullmatch(value):
-            return word
-        return f"{key}={','.join(_ready(part.strip(), kind) for part in _split(value, kind.may_be_list))}"
-    return f"{key}={_ready(value, kind)}"
+    if kind.is_prose or not multirun:
+        return f"{key}={_ready(value, kind)}"
+    if _SWEEP.fullmatch(value):
+        return word
+    parts = [_ready(part.strip(), kind) for part in _split(value, kind.may_be_list)]
+    return f"{key}={','.join(parts)}"
 
 
 def _ready(value: str, kind: TextKey) -> str:
     if kind.may_be_list and value.startswith("[") and value.endswith("]"):
+        if not value[1:-1].strip():
+            return value
         texts = [_ready_text(part.strip()) for part in _split(value[1:-1], nested=False)]
-        return f"[{','.join(texts)}]" if value[1:-1].strip() else value
+        return f"[{','.join(texts)}]"
     return _ready_prose(value) if kind.is_prose else _ready_text(value)
 
 
@@ -240,7 +253,8 @@ def typed(override: str, config_dir: str | None = None) -> str:
         return override
     given = OverridesParser.create().parse_override(f"key={value}").value()
     if isinstance(given, list):
-        return f"{key}=[{','.join(_ready_text(str(text)) for text in given)}]"
+        texts = [_ready_text(str(text)) for text in given]
+        return f"{key}=[{','.join(texts)}]"
     as_it_is = f"{key}={given}"
     if kind.is_prose and not kind.may_be_list:
         return as_it_is
@@ -268,7 +282,8 @@ def is_quoted(value: str) -> bool:
 
 def named(key: str, value: str) -> str:
     """`value` as a word without its key, where it can be given so (`firstlight sweep resume DIR`)."""
-    return setting(key, value) if "=" in value or value.startswith(("-", "~")) else value
+    needs_key = "=" in value or value.startswith(("-", "~"))
+    return setting(key, value) if needs_key else value
 
 
 def program(name: str) -> str:

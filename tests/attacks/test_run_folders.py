@@ -12,7 +12,7 @@ from spoil import hostile_json, within
 
 from firstlight.cli import main
 from firstlight.commands.train import arguments
-from firstlight.compose.compose import resumed_config
+from firstlight.compose.resumed import resumed_config
 from firstlight.errors import ConfigError
 from firstlight.runs.run_folder import RunFolder
 

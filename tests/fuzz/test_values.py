@@ -16,7 +16,10 @@ from firstlight.commands.evaluate import evaluate
 from firstlight.commands.export import export
 from firstlight.commands.generate import generate
 from firstlight.commands.train import arguments as training_arguments
-from firstlight.compose.compose import compose_config, explained, parse_arguments, parse_overrides
+from firstlight.compose.arguments import parse_arguments
+from firstlight.compose.compose import compose_config
+from firstlight.compose.explain import explained
+from firstlight.compose.hydra_calls import parse_overrides
 from firstlight.config import build, check_config
 from firstlight.errors import ConfigError, message_lines
 from firstlight.training.experiment import Experiment

@@ -125,9 +125,8 @@ def arguments(config: DictConfig) -> dict[str, Any]:
     return check_config(config, evaluate)
 
 
-def main(config: DictConfig) -> float | None:
-    """Print the metrics as one JSON object; return the loss of a text (None for tasks)."""
+def main(config: DictConfig) -> None:
+    """Print the metrics as one JSON object."""
     plain = arguments(config)
     metrics = evaluate(**plain | {"metrics": build(plain["metrics"], "metrics")})
     write(json.dumps(metrics) + "\n")
-    return metrics.get(f"{plain['split']}/loss")

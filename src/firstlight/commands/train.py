@@ -6,9 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import Callback
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 
 from firstlight.config import build, check_config
 from firstlight.errors import ConfigError, FinishedError, shown
@@ -46,8 +45,9 @@ def arguments(config: DictConfig) -> dict[str, Any]:
     if isinstance(section, DictConfig) and (section.get("params") or seeds != 1):
         raise ConfigError("sweep, seeds: these are for a sweep of several runs; add -m")
     plain = check_config(config, Experiment)
-    if given := next((key for key in SET_BY_FIT if key in plain["trainer"]), None):
-        raise ConfigError(f"trainer.{given}: {SET_BY_FIT[given]}")
+    for key, instead in SET_BY_FIT.items():
+        if key in plain["trainer"]:
+            raise ConfigError(f"trainer.{key}: {instead}")
     return plain
 
 
@@ -73,32 +73,27 @@ def arguments_with(config: DictConfig, name: str, entry: Callable[..., Any]) -> 
     return RunConfig(plain, check_kept(config, plain)), values
 
 
-def main(
-    config: DictConfig, changes: list[str] | None = None, callbacks: Mapping[str, Callback] | None = None
-) -> float | None:
-    """Train, with `callbacks` in addition to those in the config; return the validation loss for sweepers to minimise.
+def main(config: DictConfig, overrides: list[str], callbacks: Mapping[str, Callback]) -> None:
+    """Train, with `callbacks` in addition to those in the config; `overrides` are what was given on the command line.
 
-    `changes` are the overrides of a resumed run. For a finished run only the path of its text can be changed; None is
-    returned then.
+    Of a finished run, only the path of its text can be changed.
     """
     plain = arguments(config)
     stored = check_kept(config, plain)
-    given = changes if changes is not None else OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
     keep_freed_memory()
     resumed = Path(plain["resume"]) if plain["resume"] not in (None, AUTO) else None
     built = build(with_files(plain, resumed))  # the stored config keeps its paths as they were given
-    built["callbacks"] = {**(built.get("callbacks") or {}), **(callbacks or {})}
+    built["callbacks"] = {**(built.get("callbacks") or {}), **callbacks}
     siblings: list[Path] = []
     if SWEEP in os.environ:
         siblings = [file.parents[1] for file in sorted(Path(os.environ[SWEEP]).glob(f"*/{CONFIG}"))]
-    kept = [as_typed(str(override)) for override in given or () if str(override) != f"resume={AUTO}"]
+    kept = [as_typed(override) for override in overrides if override != f"resume={AUTO}"]
     try:
-        fitted = fit(Experiment(**built), stored, kept, siblings)
+        fit(Experiment(**built), stored, kept, siblings)
     except FinishedError as error:  # fit has already checked that it is the same text
-        given_keys = {word.partition("=")[0].lstrip("+") for word in changes or ()}
-        if resumed is None or not any(key.startswith("data.") for key in given_keys & text_keys(config_dir()).keys()):
+        given = {word.partition("=")[0].lstrip("+") for word in overrides}
+        paths = {key for key in text_keys(config_dir()) if key.startswith("data.")}
+        if resumed is None or not given & paths:
             raise
         note_data(resumed, stored["data"])
         note(f"{str(error).removeprefix('resume: ')}; the new place of its text is recorded")
-        return None
-    return fitted.metrics["val/loss"]

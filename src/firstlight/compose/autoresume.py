@@ -1,10 +1,11 @@
-"""The same command again goes on with its run: `resume=auto`, and SLURM jobs that were put back into the queue."""
+"""The same command again resumes its run: `resume=auto`, and SLURM jobs that were put back into the queue."""
 
 import os
 from pathlib import Path
 
 from firstlight import processes
-from firstlight.compose.compose import compose_config, parse_overrides
+from firstlight.compose.compose import compose_config
+from firstlight.compose.hydra_calls import parse_overrides
 from firstlight.data.files import ENVIRONMENT, user_path
 from firstlight.errors import ConfigError
 from firstlight.interpolation import ENVIRONMENT as ENVIRONMENT_TEXT
@@ -17,8 +18,8 @@ from firstlight.runs.writer import is_unfinished_start
 
 def is_auto(overrides: list[str]) -> bool:
     """Is this a command that is given again and again, until its run has ended?"""
-    names = {o.key_or_group: o.value() for o in parse_overrides(overrides) if o.key_or_group == "resume"}
-    return names.get("resume") == AUTO or (_is_requeued() and not names)
+    names = [override.value() for override in parse_overrides(overrides) if override.key_or_group == "resume"]
+    return names[-1] == AUTO if names else _is_requeued()
 
 
 def _is_requeued() -> bool:
@@ -41,30 +42,48 @@ def autoresume(overrides: list[str], config_dir: str | None) -> list[str]:
     """
     if not is_auto(overrides):
         return overrides
-    own = [word for word in overrides if word.partition("=")[0].lstrip("+") != "resume"]
+    own = [word for word in overrides if _key(word) != "resume"]
     is_requeued = own == overrides
-    if not is_requeued and not any(word.partition("=")[0].lstrip("+") == "output_dir" for word in own):
-        raise ConfigError("resume: auto goes on with the run in output_dir, which has a new name each time: give one")
+    if not is_requeued and "output_dir" not in map(_key, own):
+        raise ConfigError("resume: auto resumes the run in output_dir, which has a new name each time: give one")
     if not processes.is_further():
-        wanted = user_path(str(compose_config("train", own, config_dir).output_dir))
-        try:
-            run = _of_this_job(wanted, own) if is_requeued else wanted
-            is_run = run is not None and RunFolder(run).is_run
-            is_taken = not is_run and wanted.is_dir() and not is_unfinished_start(wanted)
-        except OSError as error:
-            raise ConfigError(f"output_dir ({wanted}): cannot be looked into: {error.strerror}") from None
-        if is_taken and not is_requeued:
-            raise ConfigError(f"output_dir ({wanted}): resume=auto needs a folder of its own, and this is not a run")
-        os.environ[processes.FOUND_RUN] = str(run) if is_run else ""
+        run = _find(own, config_dir, is_requeued=is_requeued)
+        os.environ[processes.FOUND_RUN] = str(run or "")
     found = os.environ.get(processes.FOUND_RUN)
     if not found:
         return own if is_requeued else [*own, f"resume={AUTO}"]
-    run = Path(found)
-    began_with = RunFolder(run).overrides
-    # What comes from the environment is not kept with a run: it is to be given again, as it is here. The folder is left
-    # out: the run was found in it, and a sweep that has moved since names another one.
-    again = [word for word in own if as_typed(word) not in began_with or ENVIRONMENT_TEXT in word]
-    return [*(word for word in again if not word.startswith("output_dir=")), setting("resume", str(run))]
+    began_with = RunFolder(Path(found)).overrides
+    again: list[str] = []
+    for word in own:
+        # What comes from the environment is not stored with a run: it is given again, as it is here.
+        is_new = as_typed(word) not in began_with or ENVIRONMENT_TEXT in word
+        # The run was found in its folder, and a sweep that has moved since names another one.
+        if is_new and not word.startswith("output_dir="):
+            again.append(word)
+    return [*again, setting("resume", found)]
+
+
+def _key(word: str) -> str:
+    return word.partition("=")[0].lstrip("+")
+
+
+def _find(own: list[str], config_dir: str | None, *, is_requeued: bool) -> Path | None:
+    """The run that the command `own` has begun; None if it is to begin now.
+
+    Raises:
+        ConfigError: something else is where it would begin.
+    """
+    wanted = user_path(str(compose_config("train", own, config_dir).output_dir))
+    try:
+        run = _of_this_job(wanted, own) if is_requeued else wanted
+        if run is not None and RunFolder(run).is_run:
+            return run
+        is_taken = not is_requeued and wanted.is_dir() and not is_unfinished_start(wanted)
+    except OSError as error:
+        raise ConfigError(f"output_dir ({wanted}): cannot be looked into: {error.strerror}") from None
+    if is_taken:
+        raise ConfigError(f"output_dir ({wanted}): resume=auto needs a folder of its own, and this is not a run")
+    return None
 
 
 def _of_this_job(wanted: Path, own: list[str]) -> Path | None:

@@ -8,6 +8,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from firstlight.compose.compose import compose_config
+from firstlight.compose.hydra_calls import choices
 from firstlight.overrides import commented, conf_dir
 
 LIST_GROUPS = ("callbacks", "logger", "metrics")
@@ -17,33 +18,35 @@ LIST_GROUPS = ("callbacks", "logger", "metrics")
 def help_text(verb: str, purpose: str, overrides: list[str], config_dir: str | None) -> str:
     """The page that `--help` prints for `verb`, composed with `overrides`."""
     config = compose_config(verb, overrides, config_dir, with_hydra=True)
-    folders = [Path(d) for d in ([config_dir] if config_dir else [])] + [Path(conf_dir())]
-    choices = {g: c for g, c in config.hydra.runtime.choices.items() if c is not None and not g.startswith("hydra/")}
-    choices |= {group: list(config[group]) for group in LIST_GROUPS if config.get(group)}
-    comments = _all_comments(verb, choices, folders)
-    with_choice = OmegaConf.masked_copy(config, [str(k) for k in config if k != "hydra"])
-    plain = OmegaConf.to_container(with_choice, resolve=False)
+    folders = [Path(conf_dir())]
+    if config_dir is not None:
+        folders.insert(0, Path(config_dir))
+    made = config.hydra.runtime.choices.items()
+    chosen = {group: choice for group, choice in made if choice is not None and not group.startswith("hydra/")}
+    for group in LIST_GROUPS:
+        if config.get(group):
+            chosen[group] = list(config[group])
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    del plain["hydra"]
 
     lines = [f"firstlight {verb}: {purpose}", "", f"usage: firstlight {verb} [key=value ...]", ""]
-    groups, of_verb = [], _groups(verb, folders)
-    for group in sorted(p.name for p in folders[-1].iterdir() if p.is_dir()):
-        if group in choices or group in of_verb:
-            options = sorted({f.stem for d in folders if (d / group).is_dir() for f in (d / group).glob("*.yaml")})
-            chosen = choices.get(group, "none")
-            groups.append(f"  {group}={_show_choice(chosen)}  of: {', '.join(o for o in options if o != 'base')}")
-    if groups:
+    group_lines: list[str] = []
+    for group in sorted({*chosen, *_groups(verb, folders)}):
+        options = choices(group, config_dir)
+        if options:  # not decoding@callbacks.sample_generation.decoding
+            choice = chosen.get(group, "none")
+            shown = choice if isinstance(choice, str) else f"[{','.join(choice)}]"
+            group_lines.append(f"  {group}={shown}  of: {', '.join(options)}")
+    if group_lines:
         heading = (
             "Groups: choose one with group=choice (callbacks, logger and metrics take a list: callbacks=[default,x])"
         )
-        lines += [heading, "", *groups, ""]
+        lines += [heading, "", *group_lines, ""]
     lines += ["Values: a text is taken as it is typed, or what is in Hydra's quotes; prose every character of it", ""]
     lines += ["Keys: set one with key=value; the value shown is the default of this composition", ""]
-    lines += [f"  {line}" for line in _key_lines(plain, "", comments)]
+    for line in _key_lines(plain, "", _all_comments(verb, chosen, folders)):
+        lines.append(f"  {line}")
     return "\n".join(lines) + "\n"
-
-
-def _show_choice(chosen: Any) -> str:
-    return f"[{','.join(chosen)}]" if isinstance(chosen, list) else str(chosen)
 
 
 def _groups(verb: str, folders: list[Path]) -> set[str]:
@@ -67,22 +70,27 @@ def _key_lines(node: Any, path: str, comments: dict[str, str]) -> Iterator[str]:
 
 
 def _show(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value).replace("'", "") if isinstance(value, list | dict) else str(value)
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | dict):
+        return str(value).replace("'", "")
+    return str(value)
 
 
-def _all_comments(verb: str, choices: dict[str, Any], folders: list[Path]) -> dict[str, str]:
+def _all_comments(verb: str, chosen: dict[str, Any], folders: list[Path]) -> dict[str, str]:
     """Dotted key -> comment, read from the primary config and every chosen file; later files win."""
     comments: dict[str, str] = {}
     files = [(Path(f"{verb}.yaml"), "")]
-    for key, chosen in choices.items():
+    for key, choice in chosen.items():
         group, _, package = str(key).partition("@")  # decoding@callbacks.sample_generation.decoding
-        names = [chosen] if isinstance(chosen, str) else list(chosen)
+        names = [choice] if isinstance(choice, str) else choice
         files += [(Path(group) / f"{name}.yaml", package or group) for name in names]
     for relative, group in files:
         for file, package in _with_bases(relative, group, folders):
-            comments |= {f"{package}.{k}".lstrip("."): c for k, c in _comments(file).items()}
+            for name, _, comment in commented(file.read_text(encoding="utf-8")):
+                comments[f"{package}.{name}".lstrip(".")] = comment
     return comments
 
 
@@ -100,8 +108,3 @@ def _with_bases(relative: Path, package: str, folders: list[Path]) -> Iterator[t
         if isinstance(item, str) and item != "_self_":
             yield from _with_bases(relative.parent / f"{item}.yaml", package, folders)
     yield file, package
-
-
-def _comments(file: Path) -> dict[str, str]:
-    """Dotted key -> the comment at the end of its line, with the lines of comment right below it."""
-    return {name: comment for name, _, comment in commented(file.read_text(encoding="utf-8"))}

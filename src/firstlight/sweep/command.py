@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from firstlight.checkpoints.find import newest_file
-from firstlight.compose.compose import command_line
+from firstlight.compose.hydra_calls import command_line, is_about_hydra
 from firstlight.config import NonEmpty, check_config
 from firstlight.data.files import user_path
 from firstlight.errors import ConfigError
@@ -122,8 +122,9 @@ def begin(args: Namespace) -> None:
     """
     from firstlight.sweep.plan import planned  # late: it imports torch
 
-    of_hydra = [word for word in args.overrides if word.lstrip("+~").startswith(("hydra.", "hydra/"))]
-    folder = planned([word for word in args.overrides if word not in of_hydra], args.config_dir)
+    of_hydra = [word for word in args.overrides if is_about_hydra(word)]
+    words = [word for word in args.overrides if not is_about_hydra(word)]
+    folder = planned(words, args.config_dir)
     run(Planned(folder, read_record(folder).storage), of_hydra)
 
 

@@ -30,7 +30,7 @@ from firstlight.sweep.record import Record, settings_of_record, trial_overrides
 from firstlight.training.process import run_command, start_process, start_server
 from firstlight.training.stopping import StopSignals
 
-PRELOADED = ("firstlight.cli", "firstlight.compose.compose", "firstlight.commands.train", "firstlight.sweep.pruning")
+PRELOADED = ("firstlight.cli", "firstlight.verbs", "firstlight.commands.train", "firstlight.sweep.pruning")
 LONGEST_ERROR = 1000
 """Characters that are kept of a trial's error: all that firstlight says, and nearly all that libraries do."""
 GRACE = 60.0

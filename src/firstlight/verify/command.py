@@ -26,7 +26,7 @@ from firstlight.training.process import start_server
 from firstlight.verify.checks import CheckResult, check
 from firstlight.verify.settings import VerifySettings, check_verifiable, shortening
 
-TRAINING = ("firstlight.cli", "firstlight.compose.compose", "firstlight.commands.train", "firstlight.verify.runs")
+TRAINING = ("firstlight.cli", "firstlight.verbs", "firstlight.commands.train", "firstlight.verify.runs")
 COMPILER = ("torch._dynamo", "torch._inductor.compile_fx")
 """Modules that take seconds to import."""
 HELD = {True: "yes", False: "NO", None: "-"}

@@ -1,0 +1,121 @@
+"""The words after a verb: options, and overrides made ready for Hydra's grammar."""
+
+import argparse
+from pathlib import Path
+from typing import NoReturn
+
+import yaml
+
+from firstlight.compose.compose import listed
+from firstlight.data.files import user_path
+from firstlight.errors import ConfigError, shorten
+from firstlight.overrides import conf_dir, quoted, ready, setting, text_keys
+from firstlight.processes import is_further
+
+POSITIONALS: dict[str, tuple[str, ...]] = {"sweep": ("action", "folder"), "compare": ("runs",)}
+"""Keys of a verb that may be given as words alone: `firstlight sweep status DIR`, `firstlight compare RUN RUN`."""
+TEXT_MAY_HAVE_MOVED = ("evaluate", "compare")
+"""Verbs with no section `data` of their own, to which data.path=... says where the text of a run is now."""
+MODES = ("run", "multirun", "cfg", "info", "shell_completion")
+"""Options of which a command has one at most."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message} (settings are written key=value, e.g. optimizer.lr=3e-4)")
+
+
+def _parser() -> _Parser:
+    """Those of Hydra's options that firstlight has."""
+    parser = _Parser(add_help=False)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--help", "-h", action="store_true")
+    parser.add_argument("--run", "-r", action="store_true")
+    parser.add_argument("--multirun", "-m", action="store_true")
+    parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
+    parser.add_argument("--package", "-p")
+    parser.add_argument("--resolve", action="store_true")
+    parser.add_argument("--config-dir", "-cd")
+    infos = ["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"]
+    parser.add_argument("--info", "-i", nargs="?", const="all", choices=infos)
+    parser.add_argument("--shell-completion", "-sc", action="store_true")
+    return parser
+
+
+def parse_arguments(verb: str, words: list[str]) -> argparse.Namespace:
+    """The options of a command line; its `overrides`; and `options`, those of its words that are not overrides.
+
+    Raises:
+        ConfigError: there is no such option, options exclude each other, or a word is not `key=value`.
+    """
+    for word in words:
+        if any("\ud800" <= character <= "\udfff" for character in word):  # bytes that Python could not decode
+            raise ConfigError(f"{shorten(ascii(word))}: this is not UTF-8")
+    parser = _parser()
+    args, more = parser.parse_known_args(words)
+    for word in more:  # argparse takes no overrides after an option: firstlight train a=1 -m b=2,3
+        if word.startswith("-"):
+            parser.error(f"there is no option {word}")
+    _check_options(args)
+    overrides = [*args.overrides, *more]
+    args.options = [word for word in words if word not in overrides]
+    args.overrides = []
+    for word in _with_keys(verb, overrides):
+        _check_word(verb, word, args.config_dir)
+        prepared = ready(word, args.config_dir, multirun=args.multirun)
+        args.overrides.append(listed(prepared, args.config_dir))
+    if verb in TEXT_MAY_HAVE_MOVED and not any(word.startswith("data=") for word in args.overrides):
+        args.overrides = [_added_to_data(word, args.config_dir) for word in args.overrides]
+    return args
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    if sum(bool(getattr(args, mode)) for mode in MODES) > 1:
+        raise ConfigError("--run, --multirun, --cfg, --info and --shell-completion exclude each other")
+    if (args.resolve or args.package) and not (args.cfg or args.help):
+        raise ConfigError("--resolve and --package belong to --cfg: add --cfg job")
+    if args.config_dir is not None and not Path(args.config_dir).is_dir():
+        raise ConfigError(f"--config-dir {args.config_dir}: there is no such folder")
+
+
+def _check_word(verb: str, word: str, config_dir: str | None) -> None:
+    if "=" not in word and not word.startswith("~"):
+        raise ConfigError(f"'{word}' is not a setting: write key=value (firstlight {verb} --help lists the keys)")
+    if word.startswith("hydra.mode="):
+        raise ConfigError(f"{word}: a sweep is asked for with -m")
+    if word.startswith("hydra.searchpath=") and config_dir is not None:
+        raise ConfigError(f"{word}: give this or --config-dir, not both")
+    # Lightning starts the other processes of a run with a hydra.run.dir of its own.
+    if word.startswith(("hydra.run.dir=", "hydra.sweep.dir=")) and verb == "train" and not is_further():
+        raise ConfigError(f"{word}: the folder of a run is output_dir=... here")
+
+
+def _added_to_data(word: str, config_dir: str | None) -> str:
+    key, _, _ = word.partition("=")
+    return f"+{word}" if key.startswith("data.") and key in text_keys(config_dir) else word
+
+
+def _with_keys(verb: str, words: list[str]) -> list[str]:
+    """`words`, with the keys of those that are given without one."""
+    if verb not in POSITIONALS:
+        return words
+    keys = POSITIONALS[verb]
+    alone = [word for word in words if _is_alone(verb, word)]
+    rest = [word for word in words if word not in alone]
+    if verb == "compare" and len(alone) > 1:
+        return [f"runs=[{','.join(map(quoted, alone))}]", *rest]
+    with_keys = [setting(key, value) for key, value in zip(keys, alone, strict=False)]
+    return [*with_keys, *alone[len(keys) :], *rest]
+
+
+def _is_alone(verb: str, word: str) -> bool:
+    """Is this a word without a key? A path may have `=` in it, if something of that name exists."""
+    key, equals, _ = word.partition("=")
+    if not equals:
+        return True
+    if key in yaml.safe_load(Path(conf_dir(), f"{verb}.yaml").read_text(encoding="utf-8")):
+        return False
+    try:
+        return user_path(word).exists()
+    except OSError:  # a name too long for a file
+        return False

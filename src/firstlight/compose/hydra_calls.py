@@ -1,0 +1,150 @@
+"""Hydra's public functions, as firstlight calls them: overrides are parsed, a config is composed, its settings hold."""
+
+import copy
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.utils import configure_log, env_override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from firstlight.data.files import is_hidden
+from firstlight.errors import ConfigError, one_line, shorten
+from firstlight.overrides import MOST_PARTS, conf_dir, is_quoted, quoted
+
+LONGEST_KEY = 200
+"""Bytes of a key; Hydra looks for a folder of that name, which has 255 at most."""
+
+
+def composed(verb: str, overrides: list[str], config_dir: str | None, *, with_hydra: bool = False) -> DictConfig:
+    """`conf/<verb>.yaml` with `overrides`; `with_hydra` with the section `hydra`. Errors are Hydra's."""
+    # A sweep is run by Hydra itself, whose global object is put back after the block.
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    words = [*overrides, *searchpath(config_dir)]
+    try:
+        with initialize_config_dir(conf_dir(), job_name="cli", version_base="1.3"):
+            return compose(verb, words, return_hydra_config=with_hydra)
+    finally:
+        GlobalHydra.instance().hydra = outer
+
+
+def searchpath(config_dir: str | None) -> list[str]:
+    """--config-dir as an override."""
+    if config_dir is None:
+        return []
+    return [f"hydra.searchpath=[{quoted(f'file://{Path(config_dir).resolve()}')}]"]
+
+
+@contextmanager
+def settings_of_hydra(config: DictConfig) -> Iterator[DictConfig]:
+    """Within the block the section `hydra` of a composed config holds, as in a program of `hydra.main`: logging,
+    `job.env_set`, and what `${hydra:...}` refers to. Yields the config without this section.
+
+    The config of a resumed run has no such section; the defaults hold.
+    """
+    if "hydra" not in config:
+        logging.basicConfig(level=logging.WARNING, stream=sys.stdout, format="%(message)s", force=True)
+        yield config
+        return
+    config.hydra.runtime.output_dir = str(Path.cwd())
+    HydraConfig.instance().set_config(config)
+    configure_log(config.hydra.job_logging, config.hydra.verbose)
+    own = copy.deepcopy(config)
+    with open_dict(own):
+        del own["hydra"]
+    try:
+        with env_override(config.hydra.job.env_set):
+            yield own
+    finally:
+        HydraConfig.instance().cfg = None
+
+
+@contextmanager
+def command_line(words: list[str]) -> Iterator[None]:
+    """Within the block, `words` are the command line that `hydra.main` reads.
+
+    Raises:
+        ConfigError: Hydra refuses it, for example as a launcher that is not installed.
+    """
+    before, sys.argv = sys.argv, words
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors are raised, not printed in Hydra's own way
+    try:
+        yield
+    except HydraException as error:
+        raise ConfigError(one_line(error)) from None
+    finally:
+        sys.argv = before
+
+
+def parse_overrides(overrides: list[str]) -> list[Override]:
+    """Overrides as Hydra understands them.
+
+    Raises:
+        ConfigError: one that Hydra's grammar refuses.
+    """
+    parser = OverridesParser.create()
+    parsed: list[Override] = []
+    for text in overrides:
+        override = _parsed(parser, text)
+        _check_key(override, text)
+        parsed.append(override)
+    return parsed
+
+
+def is_about_hydra(word: str) -> bool:
+    """Is an override one of Hydra's own settings?"""
+    return word.lstrip("+~").startswith(("hydra.", "hydra/"))
+
+
+def _parsed(parser: OverridesParser, text: str) -> Override:
+    _, _, value = text.partition("=")
+    if sum(map(text.count, "[]{}(), ")) > MOST_PARTS and not is_quoted(value):
+        raise ConfigError(f"{shorten(text)}: too long: more than {MOST_PARTS} brackets, commas and spaces")
+    try:
+        override = parser.parse_override(text)
+        if not override.is_sweep_override():
+            OmegaConf.create([override.value()])  # references (${...}) have a grammar of their own
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        reason = str(error).splitlines()[0].removeprefix(f"Error parsing override '{text}'").strip() or "not valid"
+        raise ConfigError(f"{shorten(text)}: {reason} (Hydra's grammar; quote what is text)") from None
+    except RecursionError:
+        raise ConfigError(f"{shorten(text)}: too many brackets inside each other") from None
+    return override
+
+
+def _check_key(override: Override, text: str) -> None:
+    key = override.key_or_group
+    if not key:
+        raise ConfigError(f"{text}: write key=value")
+    if len(key.encode()) > LONGEST_KEY:
+        raise ConfigError(f"{shorten(key)}: there is no such key")
+    if override.is_delete() or override.is_sweep_override():
+        return
+    value = override.value()
+    names = value if isinstance(value, list) else [value]
+    options = choices(key)
+    is_base = "base" in names and Path(conf_dir(), key, "base.yaml").is_file()  # what the others are made from
+    if options and (is_base or not all(isinstance(name, str) for name in names)):
+        raise ConfigError(f"{text}: {key} is a group: give the name of a choice ({', '.join(options)})")
+
+
+def choices(group: str, config_dir: str | None = None) -> list[str]:
+    """The choices of a group of the config; none if there is no such group."""
+    folders = [Path(conf_dir())]
+    if config_dir is not None:
+        folders.append(Path(config_dir))
+    names: set[str] = set()
+    for folder in folders:
+        names.update(file.stem for file in (folder / group).glob("*.yaml") if not is_hidden(file.name))
+    return sorted(names - {"base"})

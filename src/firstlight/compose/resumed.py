@@ -1,0 +1,156 @@
+"""The config of a run that is resumed: the one that is stored with it, with the few changes that may be made."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+
+from firstlight.compose.explain import explained, keys_of
+from firstlight.compose.hydra_calls import parse_overrides
+from firstlight.data.files import user_path
+from firstlight.errors import ConfigError, did_you_mean, shorten
+from firstlight.interpolation import UNUSED, as_data, from_environment, given_again
+from firstlight.overrides import text_keys
+from firstlight.processes import is_further
+from firstlight.runs.later_keys import lacking
+from firstlight.runs.places import is_there
+from firstlight.runs.run_folder import AUTO, RunFolder
+
+CHANGEABLE = (
+    *("trainer.max_", "trainer.eval_", "trainer.log_", "trainer.accelerator", "trainer.devices", "data.num_workers"),
+    *("trainer.micro_batch_size", "callbacks.", "logger.", "metrics.", "on_nan"),
+)
+"""What may be changed when a run is resumed; the rest would change what has already happened."""
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """What a run folder holds: its config, and the values of it that came from the environment."""
+
+    config: dict[str, Any]
+    keys: list[str]
+    unstored: dict[str, str]
+    """Keys whose values must be given again, and the text that stands for each."""
+
+    @classmethod
+    def of(cls, folder: Path) -> "_Stored":
+        from firstlight.checkpoints.find import checkpoints_of  # late: it imports torch
+
+        config = RunFolder(folder).config
+        unused = set(UNUSED)
+        if not checkpoints_of(folder):  # it restarts from init_from
+            unused.remove("init_from")
+        again = {key: text for key, text in from_environment(config) if key not in unused}
+        return cls(config, list(keys_of(config)), again)
+
+
+def resumed_config(overrides: list[str], config_dir: str | None = None) -> DictConfig | None:
+    """The composed config of the run that an override `resume=RUN` names, with the other overrides; None without one.
+
+    `resume=auto`, which is still there where there is no run yet, names none.
+
+    Raises:
+        ConfigError: there is no such run, or an override would change what has already happened.
+    """
+    changes = parse_overrides(overrides)
+    name = _named(changes)
+    if name is None:
+        return None
+    folder = _folder_of(name)
+    stored = _Stored.of(folder)
+    config = DictConfig(as_data(stored.config))
+    texts = text_keys(config_dir)
+    for change in changes:
+        key = change.key_or_group
+        # The first process has put all other changes into the config that a further process reads.
+        if key == "resume" or (is_further() and key not in stored.unstored):
+            continue
+        if change.is_sweep_override():
+            raise ConfigError(f"{key}: one run is resumed at a time, with one value")
+        may_have_moved = key.startswith("data.") and key in texts  # fit checks that it is the same text
+        if may_have_moved or _may_change(change, stored):
+            _change(config, change, stored, is_path=may_have_moved)
+    _check_given_again(stored, changes)
+    config.resume = name if "${" in name else str(folder)
+    return config
+
+
+def _named(changes: list[Override]) -> str | None:
+    names = [change.value() for change in changes if change.key_or_group == "resume" and not change.is_delete()]
+    name = names[-1] if names else None
+    if name in (None, AUTO):
+        return None
+    if not isinstance(name, str) or not name:
+        raise ConfigError(f"resume: expected the folder of one run, or last, got {shorten(repr(name))}")
+    return name
+
+
+def _folder_of(name: str) -> Path:
+    if name == "last":
+        from firstlight.checkpoints.find import newest_run  # late: it imports torch
+
+        return newest_run()
+    with explained("train", []):
+        resolved = str(OmegaConf.create({"resume": name}).resume)
+    return user_path(resolved)
+
+
+def _may_change(change: Override, stored: _Stored) -> bool:
+    """False if the run has the value already.
+
+    Raises:
+        ConfigError: the change would rewrite the past of the run.
+    """
+    key = change.key_or_group
+    if key.startswith(CHANGEABLE) or key in stored.unstored:
+        return True
+    if _is_as_it_was(change, stored.config):
+        return False
+    allowed = ", ".join(f"{start}*" if start[-1] in "._" else start for start in CHANGEABLE)
+    raise ConfigError(
+        f"{key}: cannot be changed when resuming; only {allowed} can, and data.path, if the text has moved"
+    )
+
+
+def _is_as_it_was(change: Override, stored: dict[str, Any]) -> bool:
+    """Does an override give a key of a stored config the value that it has, or would have had?"""
+    key = change.key_or_group
+    if change.is_delete():
+        return key not in stored
+    value = change.value()
+    known = OmegaConf.select(DictConfig(as_data(stored)), key, default=lacking(stored).get(key))
+    return value is not None and type(known) is type(value) and known == value
+
+
+def _change(config: DictConfig, change: Override, stored: _Stored, *, is_path: bool) -> None:
+    key = change.key_or_group
+    if key not in stored.keys and not change.is_add():
+        raise ConfigError(f"{key}: the run has no such key{did_you_mean(key, stored.keys)}")
+    if change.is_delete():
+        parent, _, last = key.rpartition(".")
+        OmegaConf.select(config, parent).pop(last)
+        return
+    value: Any = change.value()
+    OmegaConf.update(config, key, _absolute(value) if is_path else value, force_add=True)
+
+
+def _absolute(value: Any) -> Any:
+    """Relative paths as absolute ones; what is not a path to something stays as it is."""
+    if isinstance(value, list):
+        return [_absolute(element) for element in value]
+    if isinstance(value, str) and "${" not in value and is_there(value):
+        return str(user_path(value).absolute())
+    return value
+
+
+def _check_given_again(stored: _Stored, changes: list[Override]) -> None:
+    given = [f"{change.key_or_group}." for change in changes]
+    lines: list[str] = []
+    for key, text in stored.unstored.items():
+        if not f"{key}.".startswith(tuple(given)):
+            again = given_again(key, text)
+            lines.append(f"{key}: came from the environment ({text}) when the run began; give it again: {again}")
+    if lines:
+        raise ConfigError("\n".join(lines))
