@@ -401,3 +401,20 @@ def test_the_program_in_a_pipe_that_closes_does_not_trace_back(place):
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
     assert result.stdout.startswith("firstlight train")
     assert "Traceback" not in result.stderr
+
+
+def test_a_name_that_the_locale_cannot_write_is_one_line(tmp_path):
+    (tmp_path / "text.txt").write_text("The lamp was lit, and the boats came home. " * 40)
+    words = ["data=text", "data.path=text.txt", "tokenizer=bytes", "model.context_length=16", "output_dir=\u00e9"]
+    done = subprocess.run(
+        [sys.executable, "-m", "firstlight", "train", *words],
+        cwd=tmp_path,
+        env=os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert line.startswith(b"firstlight: '") and line.endswith(b"set PYTHONUTF8=1")
+    assert {path.name for path in tmp_path.iterdir()} <= {"text.txt", "empty"}

@@ -12,6 +12,7 @@ from firstlight.errors import (
     forget_hidden,
     has_hidden,
     message_lines,
+    shorten,
 )
 from firstlight.output import tell
 
@@ -55,6 +56,12 @@ def main(arguments: list[str] | None = None) -> int:
     except RunError as error:
         _tell(str(error).splitlines())
         return 1
+    except UnicodeEncodeError as error:
+        if error.encoding != sys.getfilesystemencoding().lower():
+            raise
+        name = shorten(ascii(error.object))
+        _tell([f"{name}: files cannot have such names in this locale ({error.encoding}); set PYTHONUTF8=1"])
+        return 2
     except BrokenPipeError:  # `... | head`: nobody reads any more, which is nobody's mistake
         output.give_up(sys.stdout)
         return 141  # as of a program that SIGPIPE ends

@@ -1,8 +1,10 @@
 """A whole sweep, as a user begins it, asks how it is, and resumes it."""
 
 import json
+import os
 import re
 import shutil
+import signal
 from contextlib import chdir
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 import yaml
 
 from firstlight.cli import main
+from firstlight.sweep import loop
 
 TINY = [
     *("model.emb_dim=16", "model.n_layers=1", "model.n_heads=2", "model.context_length=16", "tokenizer=bytes"),
@@ -47,6 +50,25 @@ def states(found: dict) -> list[str]:
 def written(folder: str) -> dict[Path, int]:
     """When the weights of every run were written."""
     return {file: file.stat().st_mtime_ns for file in Path(folder).glob("*/model.safetensors")}
+
+
+@pytest.mark.parametrize("where", ["before the first trial", pytest.param("after it", marks=pytest.mark.long)])
+def test_a_signal_between_two_trials_stops_the_sweep_as_one_within_a_trial_does(
+    place, status, monkeypatch, capsys, where
+):
+    method = "_say_end" if where == "after it" else "_prepare"
+    real = getattr(loop.Worker, method)
+
+    def signalled(worker, row):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(worker, row)
+
+    monkeypatch.setattr(loop.Worker, method, signalled)
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "-m", *TINY, "data.path=a.txt", "optimizer.lr=0.01,0.02"])
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert "sweep resume" in capsys.readouterr().out
+    assert states(status()) == (["done", "planned"] if where == "after it" else ["planned", "planned"])
 
 
 @pytest.mark.long

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from firstlight.cli import main
+from firstlight.runs.run_folder import RunFolder
 
 OLD = Path(__file__).parents[1] / "old_runs"
 RUNS = ["v13-gpt", "v13-modern", "v14-gpt", "v14-modern"]
@@ -47,3 +48,12 @@ def test_an_old_run_is_evaluated_and_sampled_from(old_run, capsys):
     assert main(["evaluate", f"checkpoint={old_run}", text, "accelerator=cpu"]) == 0
     assert main(["generate", f"checkpoint={old_run}", "prompt=The lamp", "max_new_tokens=4", "accelerator=cpu"]) == 0
     assert "The lamp" in capsys.readouterr().out
+
+
+def test_a_metric_is_added_to_those_that_an_old_run_has_always_had(tmp_path):
+    shutil.copytree(OLD / "v14-gpt", tmp_path / "run")
+    (tmp_path / "text.txt").write_bytes((OLD / "text.txt").read_bytes())
+    added = "+metrics.top1_accuracy._target_=firstlight.metrics.top1_accuracy.Top1Accuracy"
+    assert main(["train", f"resume={tmp_path / 'run'}", f"data.path={tmp_path / 'text.txt'}", added]) == 0
+    last = RunFolder(tmp_path / "run").rows[-1]
+    assert last["val/top1_accuracy"] and last["val/perplexity"] and last["val/bits_per_byte"]

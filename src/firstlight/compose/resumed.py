@@ -7,6 +7,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
+from firstlight.compose.compose import compose_config
 from firstlight.compose.explain import explained, keys_of
 from firstlight.compose.hydra_calls import parse_overrides
 from firstlight.data.files import user_path
@@ -45,6 +46,14 @@ class _Stored:
         again = {key: text for key, text in from_environment(config) if key not in unused}
         return cls(config, list(keys_of(config)), again)
 
+    def with_metrics(self) -> "_Stored":
+        """The same with the section `metrics`, which earlier versions did not store: to be added to, or taken from."""
+        if "metrics" in self.config:
+            return self
+        default = OmegaConf.to_container(compose_config("train", ["metrics=default"]).metrics)
+        config = self.config | {"metrics": default}
+        return _Stored(config, list(keys_of(config)), self.unstored)
+
 
 def resumed_config(overrides: list[str], config_dir: str | None = None) -> DictConfig | None:
     """The composed config of the run that an override `resume=RUN` names, with the other overrides; None without one.
@@ -60,6 +69,8 @@ def resumed_config(overrides: list[str], config_dir: str | None = None) -> DictC
         return None
     folder = _folder_of(name)
     stored = _Stored.of(folder)
+    if any(change.key_or_group.startswith("metrics.") for change in changes):
+        stored = stored.with_metrics()
     config = DictConfig(as_data(stored.config))
     texts = text_keys(config_dir)
     for change in changes:

@@ -1,7 +1,7 @@
 """A worker of a sweep: takes a planned trial, has it made, and takes the next, until there is none."""
 
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from firstlight.sweep.ledger import Ledger, Row
 from firstlight.sweep.plan import composed, digest, refusal
 from firstlight.sweep.record import folder_name, space_of_record, trial_overrides
 from firstlight.sweep.space import Parameter
-from firstlight.training.stopping import Stopped
+from firstlight.training.stopping import Stopped, StopSignals
 
 Launch = Callable[[Sequence[Sequence[str]], int], Sequence[Any]]
 """Of a Hydra launcher: the overrides of some jobs, and the number of the first."""
@@ -66,19 +66,31 @@ class Worker:
         Raises:
             Stopped: a signal has asked the sweep to stop.
         """
-        while batch := self._take():
-            jobs = []
-            for row in batch:
-                say(report.begins(row, self.ledger))
-                overrides = trial_overrides(self.ledger.record, row.overrides, row.seed)
-                jobs.append([*overrides, f"+hydra.job.env_set.{TRIAL}='{row.number}'"])
-            ended = self.launch(jobs, batch[0].number)
-            signums = [job.return_value for job in ended]  # of make_trial; or raises what a job has raised
-            for row in batch:
-                self._say_end(row.number)
-            for signum in signums:
-                if signum:
-                    raise Stopped(signum)
+        # The signals of launchers that start several processes are theirs.
+        signals = StopSignals(after="this trial") if self.at_once == 1 else None
+        with signals or nullcontext():
+            while batch := self._take():
+                if signals is not None and signals.received:  # while its values were drawn
+                    for row in batch:
+                        self.ledger.free(row.number)
+                else:
+                    self._make(batch)
+                if signals is not None and signals.received:
+                    raise Stopped(signals.received)
+
+    def _make(self, batch: list[Row]) -> None:
+        jobs = []
+        for row in batch:
+            say(report.begins(row, self.ledger))
+            overrides = trial_overrides(self.ledger.record, row.overrides, row.seed)
+            jobs.append([*overrides, f"+hydra.job.env_set.{TRIAL}='{row.number}'"])
+        ended = self.launch(jobs, batch[0].number)
+        signums = [job.return_value for job in ended]  # of make_trial; or raises what a job has raised
+        for row in batch:
+            self._say_end(row.number)
+        for signum in signums:
+            if signum:
+                raise Stopped(signum)
 
     def _take(self) -> list[Row]:
         """Up to `at_once` rows that this worker has taken, drawn and checked."""

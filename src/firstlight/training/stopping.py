@@ -33,7 +33,8 @@ class StopSignals:
     A signal that was ignored before (`nohup`, a job in the background) still is.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, after: str = "this step, when it is saved") -> None:
+        self.after = after
         self.received, self.pid = 0, os.getpid()
         self.before: dict[int, Any] = {}
 
@@ -58,7 +59,7 @@ class StopSignals:
             return
         self.received = self.received or signum
         again = "; Ctrl-C again leaves at once" if signum == signal.SIGINT else ""
-        text = f"\nnote: {signal.Signals(signum).name}: stopping after this step, when it is saved{again}\n"
+        text = f"\nnote: {signal.Signals(signum).name}: stopping after {self.after}{again}\n"
         with suppress(OSError):  # the terminal that hung up
             os.write(2, text.encode())  # print must not be called in here: it may be what was interrupted
 
