@@ -77,13 +77,7 @@ class Trainer(pl.Trainer):
         # Bars come last: they show what the others have made of a step.
         given_callbacks = sorted(kwargs.pop("callbacks", None) or [], key=_is_bar)
         _check_callbacks(given_callbacks)
-        if taken := sorted(TAKEN & set(kwargs)):
-            raise ValueError(f"{taken[0]} cannot be set: {TAKEN_BY}")
-        if devices * num_nodes > data.batch_size:
-            raise ValueError(
-                f"devices ({devices * num_nodes} in all) must be at most data.batch_size ({data.batch_size}): they "
-                "share the windows of a batch"
-            )
+        _check_arguments(kwargs, n_devices=devices * num_nodes, batch_size=data.batch_size)
         self.clock = Clock.of(
             data,
             max_steps=max_steps,
@@ -284,6 +278,22 @@ def refusal(error: Exception, setting: str) -> str | None:
     if about_device and isinstance(error, MisconfigurationException | ImportError | ValueError | RuntimeError):
         return f"{one_line(error)} ({setting}=cpu always works)"
     return one_line(error) if isinstance(error, MisconfigurationException) else None
+
+
+def _check_arguments(given: dict[str, Any], *, n_devices: int, batch_size: int) -> None:
+    """Refuse arguments of Lightning's that a run has no use for, and more devices than windows.
+
+    Raises:
+        ValueError: which.
+    """
+    taken = sorted(TAKEN & set(given))
+    if taken:
+        raise ValueError(f"{taken[0]} cannot be set: {TAKEN_BY}")
+    if n_devices > batch_size:
+        raise ValueError(
+            f"devices ({n_devices} in all) must be at most data.batch_size ({batch_size}): they share the windows of a "
+            "batch"
+        )
 
 
 def _check_callbacks(watchers: list[pl.Callback]) -> None:
