@@ -839,7 +839,7 @@ def test_what_a_resumed_run_may_change_is_still_checked(refused_resume, run, ove
 
 
 def test_a_run_in_the_books_order_is_not_resumed(refused_resume, book_run):
-    refused_resume(book_run, ["trainer.max_steps=4"], "resume", "order=book", "cannot be continued")
+    refused_resume(book_run, ["trainer.max_steps=4"], "resume", "order=book", "cannot be resumed")
 
 
 def test_a_run_whose_text_has_changed_is_not_resumed(refused_resume, run, tmp_path):

@@ -118,9 +118,9 @@ def test_a_metric_that_returns_other_sums_than_it_says_is_named(tiny_gpt, tiny_d
     ("section", "said"),
     [
         ("all", "expected a section"),
-        ({"a": {"_target_": "firstlight.loss.cross_entropy.CrossEntropy"}}, "is no Metric"),
+        ({"a": {"_target_": "firstlight.loss.cross_entropy.CrossEntropy"}}, "is not a Metric"),
         ({"a": {"_target_": "os.system"}}, "metrics.a._target_"),
-        ({"a": {"_target_": "firstlight.metrics.base.Mean"}}, "cannot be used itself"),
+        ({"a": {"_target_": "firstlight.metrics.base.Mean"}}, "is abstract; name one of its subclasses"),
         ({"a": 3}, "metrics.a: expected a section"),
         (
             {key: {"_target_": "firstlight.metrics.perplexity.Perplexity"} for key in "ab"},

@@ -8,9 +8,9 @@ import pytest
 from firstlight.checkpoints.find import best_of, checkpoints_of
 from firstlight.checkpoints.manifest import MANIFEST, read_manifest
 from firstlight.cli import main
+from firstlight.runs.run_folder import RunFolder
 from firstlight.sources import find_checkpoint, load_checkpoint
 from firstlight.sweep.settings import directions_of
-from firstlight.training.loggers.csv import read_rows
 
 RUN = (
     "train", "data=text", "data.path=text.txt", "tokenizer=bytes", "model.context_length=16", "model.emb_dim=16",
@@ -42,7 +42,7 @@ def steps_of(folder: str) -> list[int]:
 
 def test_top1_accuracy_is_logged_stored_and_evaluated(capsys):
     assert main([*RUN, "output_dir=run", CHECKPOINT, ACCURACY, "trainer.max_steps=2"]) == 0
-    rows = read_rows(Path("run/metrics.csv"))
+    rows = RunFolder(Path("run")).rows
     assert all(0 <= float(row[name]) <= 1 for row in rows for name in ("train/top1_accuracy", "val/top1_accuracy"))
     board = b"".join(file.read_bytes() for file in Path("run").glob("events.out.tfevents.*"))
     assert b"val/top1_accuracy" in board and b"over_tokens/val/top1_accuracy" in board
@@ -54,7 +54,7 @@ def test_top1_accuracy_is_logged_stored_and_evaluated(capsys):
 
 def test_evaluate_adds_metrics_to_those_of_the_run(capsys):
     assert main([*RUN, "output_dir=run", CHECKPOINT, "metrics=[]", "trainer.max_steps=1"]) == 0
-    assert "val/perplexity" not in read_rows(Path("run/metrics.csv"))[0]
+    assert "val/perplexity" not in RunFolder(Path("run")).rows[0]
     for more, names in (([], ["loss"]), (["metrics=top1_accuracy"], ["loss", "top1_accuracy"])):
         capsys.readouterr()
         assert main(["evaluate", "checkpoint=run", *more]) == 0
@@ -94,7 +94,7 @@ def test_early_stopping_follows_the_direction_of_its_metric(values, direction, m
     stopping = ["callbacks.early_stopping.monitor=val/scripted", "callbacks.early_stopping.patience=2"]
     more = [*scripted(*values, direction=direction), f"callbacks.early_stopping.mode={mode}"]
     assert main([*RUN, "output_dir=run", STOPPING, *stopping, *more]) == 0
-    assert int(read_rows(Path("run/metrics.csv"))[-1]["step"]) == last_step
+    assert int(RunFolder(Path("run")).rows[-1]["step"]) == last_step
 
 
 def test_a_run_that_was_stopped_early_by_a_metric_to_maximise_says_so_and_goes_on(capsys):

@@ -69,7 +69,7 @@ def test_a_board_out_of_reach_is_tried_and_told_once_and_costs_the_run_nothing(t
     monkeypatch.setattr(attribute, unreachable)
     assert train("run", f"logger=[default,{logger}]") == 0
     error = capfd.readouterr().err
-    assert len(tries) == 1 and error.count("training goes on") == 1 and "no route to host" in error
+    assert len(tries) == 1 and error.count("failed, training continues") == 1 and "no route to host" in error
     assert len(rows_of("run")) == 25
 
 

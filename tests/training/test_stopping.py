@@ -301,7 +301,7 @@ def test_rows_that_a_full_disk_refused_are_written_later(train, trained, monkeyp
 
     monkeypatch.setattr(CSVLogger, "_append", full_at_first)
     assert train("parts") == 0
-    assert "CSVLogger failed, training goes on" in capsys.readouterr().err
+    assert "CSVLogger failed, training continues" in capsys.readouterr().err
     assert rows_of("whole") == rows_of("parts")
 
 

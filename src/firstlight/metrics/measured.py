@@ -95,9 +95,9 @@ def check_monitors(callbacks: Mapping[str, Callback], metrics: list[Metric]) -> 
     """
     for key, callback in callbacks.items():
         follow = getattr(callback, "follow", None)
-        if follow is None:  # not one of ours: it may monitor whatever it collects
+        monitor = getattr(callback, "monitor", None)
+        if follow is None or monitor is None:  # a callback that is not ours may monitor whatever it collects
             continue
-        monitor: str = callback.monitor  # type: ignore[attr-defined]
         check_name(f"{key}.monitor", monitor, columns(metrics))
         follow(direction_of(monitor, metrics))
 

@@ -110,8 +110,13 @@ def only_writer(folder: Path) -> Iterator[None]:
     Raises:
         ConfigError: this is not a run folder, another process holds it, or it cannot be written.
     """
-    if not RunFolder(folder).is_run:
-        raise ConfigError(f"resume ({shorten(str(folder))}): not a run folder, it has no {CONFIG}")
+    shown = shorten(str(folder))
+    try:
+        is_run = RunFolder(folder).is_run
+    except OSError as error:  # a name that no folder can have, or one that may not be looked into
+        raise ConfigError(f"resume ({shown}): not a run folder ({error.strerror})") from None
+    if not is_run:
+        raise ConfigError(f"resume ({shown}): not a run folder, it has no {CONFIG}")
     check_links(folder, LINKS_OF_WANDB)
     with ExitStack() as held:
         try:

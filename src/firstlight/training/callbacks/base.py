@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as pl
 
@@ -31,6 +31,12 @@ class Callback(pl.Callback):
         def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None: ...
         def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None: ...
         def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None: ...
+
+    monitor: str | None = None
+    """The metric that this callback watches, by the name that it has in the logs; refused if there is none."""
+
+    def follow(self, direction: Literal["min", "max"]) -> None:
+        """Called before training with the direction in which `monitor` gets better."""
 
     def check(self, plan: Plan) -> None:
         """Refuse a run that this callback cannot serve, before anything is written.
