@@ -39,9 +39,14 @@ def importance(groups: list[Group], values: list[float]) -> dict[str, float] | N
 
 def _column(texts: list[str]) -> tuple[list[Any], BaseDistribution]:
     """The values of a key as numbers, if all of them are, and the distribution that they are from."""
-    try:
-        numbers = [float(text) for text in texts]
-    except ValueError:
-        return texts, CategoricalDistribution(sorted(set(texts)))
-    low, high = min(numbers), max(numbers)
-    return numbers, FloatDistribution(low, high, log=low > 0 and high / low >= 10)
+    values: list[Any] = []
+    for text in texts:
+        try:
+            values.append(float(text))
+        except ValueError:
+            values.append(text)
+    if any(isinstance(value, str) for value in values):
+        categories = list(map(str, values))  # of the numbers, so that 1 and 1.0 are one category
+        return categories, CategoricalDistribution(sorted(set(categories)))
+    low, high = min(values), max(values)
+    return values, FloatDistribution(low, high, log=low > 0 and high / low >= 10)

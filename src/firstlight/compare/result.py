@@ -16,7 +16,7 @@ from firstlight.errors import printable_data
 def as_data(ranked: list[Ranked], notes: list[str], settings: CompareSettings) -> dict[str, Any]:
     """JSON-ready; configs are best first, and `runs[i].config` is the place of a run's config among them."""
     column, first = settings.metric, ranked[0].group.runs[0]
-    metric, sign = first.metric(column), first.sign_of(column)
+    sign = first.sign_of(column)
     plain_settings = vars(settings) | {"runs": settings.names}
     del plain_settings["storage"]  # it may hold a password
     runs, shown_runs = [], []
@@ -27,12 +27,15 @@ def as_data(ranked: list[Ranked], notes: list[str], settings: CompareSettings) -
             shown_runs.append(_run(run, number, column))
             for point in run.curve(column):
                 axes = [name for name in axes if name in point.x]
+    metric = first.metric(column)
+    direction = "max" if sign < 0 else "min"
+    description = "" if metric is None else metric.text
     groups = [config.group for config in ranked]
     scores = [sign * config.sample.mean for config in ranked]
     found = {
         "firstlight": __version__,
         "settings": plain_settings,
-        "metric": {"direction": "max" if sign < 0 else "min", "text": "" if metric is None else metric.text},
+        "metric": {"direction": direction, "text": description},
         "is_measured": measured_mean(first, settings) is not None,
         "windows": _windows(ranked),
         "configs": [_config(config) for config in ranked],
@@ -65,16 +68,16 @@ def _config(config: Ranked) -> dict[str, Any]:
     }
 
 
-def _run(run: Run, config: int, metric: str) -> dict[str, Any]:
+def _run(run: Run, config: int, column: str) -> dict[str, Any]:
     return {
         "name": run.name,
         "folder": str(run.folder),
         "config": config,
         "seed": run.seed,
         "is_finished": run.is_finished,
-        "final": _point(run.final(metric)),
-        "best": _point(run.best(metric)),
-        "curve": [_point(point) for point in run.curve(metric)],
+        "final": _point(run.final(column)),
+        "best": _point(run.best(column)),
+        "curve": [_point(point) for point in run.curve(column)],
         "samples": {str(step): text for step, text in run.samples.items()},
     }
 

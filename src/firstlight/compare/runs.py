@@ -1,13 +1,12 @@
 """What a run folder holds, for comparing it with others."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from firstlight.checkpoints.find import newest_run
 from firstlight.checkpoints.manifest import WEIGHTS
@@ -194,11 +193,14 @@ def _add_seconds(rows: list[dict[str, Any]]) -> None:
     """Put the seconds of training into every row, as far as the throughput was logged up to it."""
     tokens, seconds = [0.0], [0.0]
     for row in rows:
-        if row.get("tokens_per_second"):
+        if row.get("tokens_per_second") and row["tokens"] > tokens[-1]:
             seconds.append(seconds[-1] + (row["tokens"] - tokens[-1]) / row["tokens_per_second"])
             tokens.append(row["tokens"])
-    if len(tokens) == 1 or rows[0].get("tokens") != 0:
+    if len(tokens) == 1 or rows[0].get("tokens") != 0:  # no throughput, or a log that does not begin at the start
         return
     for row in rows:
         if row["tokens"] <= tokens[-1]:
-            row["seconds"] = float(np.interp(row["tokens"], tokens, seconds))
+            after = max(bisect_left(tokens, row["tokens"]), 1)
+            before = after - 1
+            took, n_tokens = seconds[after] - seconds[before], tokens[after] - tokens[before]
+            row["seconds"] = seconds[before] + took * (row["tokens"] - tokens[before]) / n_tokens

@@ -106,14 +106,14 @@ def _measured(
     return [sample_of(group, measured) for group in groups], grounds
 
 
-def _logged(groups: list[Group], metric: str) -> tuple[list[Sample], dict[Path, Ground]]:
+def _logged(groups: list[Group], column: str) -> tuple[list[Sample], dict[Path, Ground]]:
     """The same from what the runs have logged."""
     samples: list[Sample] = []
     grounds: dict[Path, Ground] = {}
     for group in groups:
         values = []
         for run in group.runs:
-            values.append(run.final(metric).value)
+            values.append(run.final(column).value)
             grounds[run.folder] = configured_ground(run)
         samples.append(Sample(np.array(values)))
     return samples, grounds
@@ -136,20 +136,20 @@ def _sentence_of_the_best(others: list[Ranked]) -> str:
     return "the best here, which may be chance"
 
 
-def _unfinished(runs: list[Run], metric: str) -> list[str]:
+def _unfinished(runs: list[Run], column: str) -> list[str]:
     notes = []
     for run in runs:
         if not run.is_finished:
-            step = int(run.final(metric).x["step"])
+            step = int(run.final(column).x["step"])
             notes.append(f"{run.name} is unfinished (step {step:,}): it may still change")
     return notes
 
 
-def _unlike(runs: list[Run], metric: str) -> list[str]:
+def _unlike(runs: list[Run], column: str) -> list[str]:
     """A note if not all runs have seen the same number of tokens; it names those that differ from most."""
     seen: dict[int, list[str]] = {}
     for run in runs:
-        tokens = run.final(metric).x.get("tokens")
+        tokens = run.final(column).x.get("tokens")
         if tokens is not None:
             seen.setdefault(int(tokens), []).append(run.name)
     if len(seen) < 2:
