@@ -38,7 +38,7 @@ def group_runs(runs: list[Run]) -> tuple[list[Group], list[str]]:
     for run in runs:
         values = _values(run)
         config = json.dumps(values, sort_keys=True)
-        values_of.setdefault(config, values)
+        values_of.setdefault(config, values)  # the first: the order of its keys is that of the columns
         by_seed = by_config.setdefault(config, {})
         twin = by_seed.get(run.seed)
         if twin is not None:

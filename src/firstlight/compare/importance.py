@@ -29,7 +29,7 @@ def importance(groups: list[Group], values: list[float]) -> dict[str, float] | N
             columns[key], distributions[key] = _column(column)
     if len(columns) < 2:
         return None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # else it announces its study on the terminal
     study = optuna.create_study()
     for n, value in enumerate(values):
         params = {key: column[n] for key, column in columns.items()}

@@ -15,7 +15,7 @@ def comparison_figure(found: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(4.5 * (len(axes_names) + 1), 4), layout="constrained")
     *curves, means = figure.subplots(1, len(axes_names) + 1, squeeze=False)[0]
     for axes, name in zip(curves, axes_names, strict=True):
-        named: set[int] = set()
+        named: set[int] = set()  # a config is in the legend once, however many seeds it has
         for run in found["runs"]:
             config = run["config"]
             label = None

@@ -193,6 +193,7 @@ def _text_variance(reference: Sample, other: Sample, *, paired: bool, resamples:
         draws = resampled([other, reference], resamples=resamples, seed=seed)
         return _bootstrap_variance(draws[0] - draws[1], len(reference.totals))
     parts = []
+    # Each is resampled with a seed of its own, so that the two are independent.
     for number, sample in enumerate((reference, other)):
         [draws] = resampled([sample], resamples=resamples, seed=seed + number)
         parts.append(_bootstrap_variance(draws, len(sample.totals)))
@@ -213,7 +214,7 @@ def resampled(samples: list[Sample], *, resamples: int, seed: int) -> Floats:
     for sample in samples:
         sums += [_circular_sums(sample.totals, length), _circular_sums(sample.units, length)]  # (n,) each
     generator = np.random.default_rng(seed)
-    chunk = max(1, CHUNK // n_blocks)
+    chunk = max(1, CHUNK // n_blocks)  # all resamples at once could need gigabytes
     totals = []
     for first in range(0, resamples, chunk):
         starts = generator.integers(n, size=(min(chunk, resamples - first), n_blocks))
@@ -253,6 +254,7 @@ def seeds_needed(value: float, seed_variances: float, text_variance: float, leve
         error = math.sqrt(seed_variances / n + text_variance)
         return abs(value) >= (quantile(1 - level / 2, degrees) + quantile(POWER, degrees)) * error
 
-    fewest = max(have, 1) + 1
+    fewest = max(have, 1) + 1  # so at least two: one seed has no variance
+    # More seeds only help, so the first number that is enough can be found by bisection.
     n = fewest + bisect_left(range(fewest, MOST_SEEDS + 1), True, key=would_tell)
     return n - have if n <= MOST_SEEDS else None

@@ -50,7 +50,7 @@ def _verdicts(found: dict[str, Any], keys: list[str]) -> Table:
             mean += f" +- {config['spread']:.4f}"
         cells = [config["settings"][key] for key in keys] or [config["label"]]
         table.add_row(
-            *map(Text, cells),
+            *map(Text, cells),  # rich would read markup in a str, and these are what runs have written
             str(len(runs)),
             mean,
             _mean(runs, "final", "value", ".4f"),

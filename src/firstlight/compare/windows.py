@@ -81,8 +81,10 @@ def measure_windows(run: Run, metric: Mean, settings: CompareSettings, *, last_w
     device = evaluation_trainer(settings.accelerator, "32-true").strategy.root_device
     module = EvaluationModule(model, tokenizer.byte_lengths).to(device).eval()
     n_windows = min(settings.windows, len(windows))
+    # In float32 a place above 2**24 would be rounded to another window.
     chosen = torch.linspace(0, len(windows) - 1, n_windows, dtype=torch.float64).long()
     batches = list(chosen.split(max(AT_ONCE // text.context_length, 1)))
+    # It is shorter, so it cannot be in a batch with others.
     if last_window and n_windows == len(windows) and windows.n_rest > 0:
         batches.append(windows.rest_index)
     sums = []
