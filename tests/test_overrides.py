@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from firstlight.commands import evaluate, export, generate, info
-from firstlight.compare.settings import Settings as OfCompare
+from firstlight.compare.settings import CompareSettings
 from firstlight.compose.arguments import parse_arguments
 from firstlight.compose.compose import compose_config, slug
 from firstlight.compose.hydra_calls import parse_overrides
@@ -220,7 +220,7 @@ def signatures() -> Iterator[tuple[str, Callable[..., Any], dict[str, Any]]]:
         "evaluate": evaluate.evaluate,
         "export": export.export,
         "sweep": sweep._settings,
-        "compare": OfCompare,
+        "compare": CompareSettings,
     }.items():
         yield "", entry, yaml.safe_load((Path(conf_dir()) / f"{verb}.yaml").read_text(encoding="utf-8"))
     yield "sweep", OfSweep, yaml.safe_load((Path(conf_dir()) / "sweep" / "default.yaml").read_text(encoding="utf-8"))

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from firstlight.cli import main
-from firstlight.compare.plot import figure_of
+from firstlight.compare.plot import comparison_figure
 from firstlight.compare.table import tables
 
 pytestmark = pytest.mark.cpu
@@ -156,7 +156,7 @@ def test_too_few_windows_are_told_in_the_table_the_data_the_page_and_the_figure(
     said = " ".join(capsys.readouterr().out.split())
     assert "too few windows" in said and "more than chance" not in said
     assert told in Path("out/compare.html").read_text()
-    titles = [axes.get_title() for axes in figure_of(result).axes]
+    titles = [axes.get_title() for axes in comparison_figure(result).axes]
     assert titles[-1] == "too few validation windows to tell: 6"
     assert "windows=3, and it takes 8" in found(*short_text, "windows=3")["configs"][1]["verdict"]
 

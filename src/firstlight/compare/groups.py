@@ -1,8 +1,7 @@
-"""Runs of one config and several seeds are repetitions of it; what configs differ in."""
+"""Groups of runs: those whose configs differ in the seed alone are repetitions of one config."""
 
 import json
 from dataclasses import dataclass
-from typing import Any
 
 from firstlight.compare.runs import Run
 from firstlight.runs.flat_config import flatten
@@ -12,64 +11,80 @@ NOT_COMPARED = (
     *("data.num_workers", "data.eval_batches", "data.untrained_eval_batches", "data.eval_last_window"),
     *("trainer.eval_", "trainer.log_", "trainer.enable_"),
 )
-"""Keys that change no number of training, and the seed, which repeats it."""
+"""Keys that do not change the training, and the seed, which repeats it."""
 CHANGES_TRAINING = "early_stopping"
-"""The one callback that does."""
+"""The one callback that does change it."""
 NOTHING = "-"
 """Shown for a key that a config does not have."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """A config and its repetitions. `settings` are the values of the keys in which the compared configs differ."""
+    """A config and its repetitions. `settings` are its values of the keys in which the compared configs differ."""
 
     label: str
     settings: dict[str, str]
     runs: list[Run]
 
 
-def _settings(run: Run) -> dict[str, Any]:
-    """What makes its config another one, by dotted key."""
-    stopping = (run.config.get("callbacks") or {}).get(CHANGES_TRAINING)
-    more = flatten({"callbacks": {CHANGES_TRAINING: stopping}}) if stopping else {}
-    return flatten(run.config, NOT_COMPARED) | more
-
-
 def group_runs(runs: list[Run]) -> tuple[list[Group], list[str]]:
-    """The configs among `runs`, in the order in which they come first, and notes.
+    """The configs among `runs`, in order of their first run, and notes.
 
-    Of runs of one config and one seed only that which was written last is kept, as the others say nothing new.
+    Of several runs with the same config and seed only the newest is kept: the others say nothing new.
     """
-    members: dict[str, dict[int, Run]] = {}
-    firsts: list[dict[str, Any]] = []
+    by_config: dict[str, dict[int, Run]] = {}
+    values_of: dict[str, dict[str, str]] = {}
     notes = []
     for run in runs:
-        values = _settings(run)
-        key = json.dumps(values, sort_keys=True, default=str)
-        if key not in members:
-            members[key] = {}
-            firsts.append(values)
-        if twin := members[key].get(run.seed):
+        values = _values(run)
+        config = json.dumps(values, sort_keys=True)
+        values_of.setdefault(config, values)  # the first: the order of its keys is that of the columns
+        by_seed = by_config.setdefault(config, {})
+        twin = by_seed.get(run.seed)
+        if twin is not None:
             older, run = sorted((twin, run), key=lambda run: run.written)
             notes.append(f"{older.name} is left out: {run.name} has the same config and seed, and is newer")
-        members[key][run.seed] = run
-    keys = list(dict.fromkeys(key for values in firsts for key in values))
-    differing = [key for key in keys if len({_shown(values, key) for values in firsts}) > 1]
+        by_seed[run.seed] = run
+    differing = _differing(list(values_of.values()))
     groups = []
-    for seeds, values in zip(members.values(), firsts, strict=True):
-        settings, kept = {key: _shown(values, key) for key in differing}, list(seeds.values())
-        groups.append(Group(_label(settings, kept[0]), settings, kept))
+    for config, by_seed in by_config.items():
+        members = list(by_seed.values())
+        settings = {key: values_of[config].get(key, NOTHING) for key in differing}
+        groups.append(Group(_label(settings, members[0]), settings, members))
     return groups, notes
 
 
-def _shown(values: dict[str, Any], key: str) -> str:
-    if key not in values:
-        return NOTHING
-    value = values[key]
-    return value if isinstance(value, str) else json.dumps(value, default=str)
+def _values(run: Run) -> dict[str, str]:
+    """The values that make the config of a run another one, as text, by dotted key."""
+    values = flatten(run.config, NOT_COMPARED)
+    stopping = (run.config.get("callbacks") or {}).get(CHANGES_TRAINING)
+    if stopping:
+        values |= flatten({"callbacks": {CHANGES_TRAINING: stopping}})
+    for key, value in values.items():
+        if not isinstance(value, str):
+            values[key] = json.dumps(value, default=str)
+    return values
+
+
+def _differing(configs: list[dict[str, str]]) -> list[str]:
+    """The keys that do not have the same value in all configs."""
+    keys: dict[str, None] = {}  # in order, each once
+    for config in configs:
+        keys |= dict.fromkeys(config)
+    differing = []
+    for key in keys:
+        values = {config.get(key) for config in configs}
+        if len(values) > 1:
+            differing.append(key)
+    return differing
 
 
 def _label(settings: dict[str, str], run: Run) -> str:
-    """What a config is called: by what it differs in, if that is short, else by its run."""
-    text = " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in settings.items() if value != NOTHING)
-    return text if text and len(text) <= 60 else run.name
+    """The settings in which a config differs, if that is short, else the name of its run."""
+    words = []
+    for key, value in settings.items():
+        name = key.rpartition(".")[2]
+        if value != NOTHING:
+            words.append(f"{name}={value}")
+    text = " ".join(words)
+    return text if 0 < len(text) <= 60 else run.name

@@ -10,40 +10,43 @@ from optuna.trial import create_trial
 from firstlight.compare.groups import NOTHING, Group
 
 FEWEST = 5
-"""Configs; fewer say nothing."""
+"""With fewer configs nothing is said."""
 
 
 def importance(groups: list[Group], values: list[float]) -> dict[str, float] | None:
-    """Shares of each key that differs, which add up to 1; None of too few configs, or of one key.
+    """The share of each differing key, which add up to 1; None for too few configs, or fewer than two keys.
 
-    PED-ANOVA (Watanabe et al. 2023): how far the better half of the configs is from all of them, by key. A key that not
-    all configs have is not judged. `values` are the lower the better.
+    PED-ANOVA (Watanabe et al. 2023): how far, by key, the better half of the configs is from all of them. Keys that
+    some config does not have are left out. Of `values`, one for each group, lower is better.
     """
-    shared = [k for k in groups[0].settings if all(group.settings[k] != NOTHING for group in groups)]
-    if len(groups) < FEWEST or len(shared) < 2:
+    if len(groups) < FEWEST:
         return None
-    columns = {key: [_plain(group.settings[key]) for group in groups] for key in shared}
-    distributions = {key: _distribution(column) for key, column in columns.items()}
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    columns: dict[str, list[Any]] = {}
+    distributions: dict[str, BaseDistribution] = {}
+    for key in groups[0].settings:
+        column = [group.settings[key] for group in groups]
+        if NOTHING not in column:
+            columns[key], distributions[key] = _column(column)
+    if len(columns) < 2:
+        return None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # else it announces its study on the terminal
     study = optuna.create_study()
     for n, value in enumerate(values):
-        params = {
-            key: column[n] if isinstance(distributions[key], FloatDistribution) else str(column[n])
-            for key, column in columns.items()
-        }
+        params = {key: column[n] for key, column in columns.items()}
         study.add_trial(create_trial(params=params, distributions=distributions, value=value))
     return get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=0.5))
 
 
-def _plain(text: str) -> Any:
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-def _distribution(column: list[Any]) -> BaseDistribution:
-    if all(isinstance(value, float) for value in column):
-        low, high = min(column), max(column)
-        return FloatDistribution(low, high, log=low > 0 and high / low >= 10)
-    return CategoricalDistribution(sorted({str(value) for value in column}))
+def _column(texts: list[str]) -> tuple[list[Any], BaseDistribution]:
+    """The values of a key as numbers, if all of them are, and the distribution that they are from."""
+    values: list[Any] = []
+    for text in texts:
+        try:
+            values.append(float(text))
+        except ValueError:
+            values.append(text)
+    if any(isinstance(value, str) for value in values):
+        categories = list(map(str, values))  # of the numbers, so that 1 and 1.0 are one category
+        return categories, CategoricalDistribution(sorted(set(categories)))
+    low, high = min(values), max(values)
+    return values, FloatDistribution(low, high, log=low > 0 and high / low >= 10)

@@ -10,7 +10,7 @@ from firstlight.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class CompareSettings:
     """See conf/compare.yaml, where each is explained."""
 
     runs: NonEmpty | Annotated[list[NonEmpty], Field(min_length=1)]
@@ -27,7 +27,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.weights == "best" and self.windows == 0:
-            raise ConfigError("weights=best: weights are measured with windows above 0 alone")
+            raise ConfigError("weights=best: windows=0 measures no weights; it must be above 0")
 
     @property
     def names(self) -> list[str]:

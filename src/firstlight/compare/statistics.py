@@ -17,7 +17,8 @@ With one seed of each, nothing is known of the seed, and the result speaks of th
 
 import math
 from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,7 @@ MOST_SEEDS = 1000
 """More are not advised."""
 FEWEST_WINDOWS = 8
 """Fewer say nothing of another text. From so many on, of equal configs no more than `confidence` allows are told apart
-(simulated in tests/comparison/test_statistics.py)."""
+(simulated in tests/compare/test_statistics.py)."""
 CHUNK = 2**22
 """Numbers of a resampling that are drawn at once."""
 
@@ -40,22 +41,41 @@ CHUNK = 2**22
 class Sample:
     """What was measured of one config.
 
-    `values` (seeds,) are the metric of each seed. Of the text: `nats` (spans,) are sums of a span, their mean over the
-    seeds; `units` (spans,) the tokens, or bits' worth of bytes, that a span's sum is divided by. Both are None for a
-    metric that is not one of the text.
+    `values` (seeds,) are the metric of each seed. `totals` (windows,) are what the metric adds up over a window, a mean
+    over the seeds; `units` (windows,) are what a window's total is divided by: its tokens, or its bytes times ln 2.
+    Both are empty for a metric that was not measured on windows of a text.
     """
 
     values: Floats
-    nats: Floats | None = None
-    units: Floats | None = None
+    totals: Floats = field(default_factory=lambda: np.empty(0))
+    units: Floats = field(default_factory=lambda: np.empty(0))
+
+    @property
+    def mean(self) -> float:
+        """Over the seeds."""
+        return float(self.values.mean())
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation between seeds; None for a single one."""
+        if len(self.values) < 2:
+            return None
+        return float(self.values.std(ddof=1))
+
+
+class Variance(NamedTuple):
+    """An estimated variance, and its degrees of freedom."""
+
+    value: float
+    degrees: float
 
 
 @dataclass(frozen=True)
 class Difference:
-    """`value` is other - reference. `low` and `high` bound it; p is that of no difference.
+    """`value` is other - reference, within `low` and `high`; `p` is the probability of one as large if there is none.
 
     `text_error` and `seed_error` are the standard errors that are due to either, None where it is not known.
-    `more_seeds` of each config are what would probably tell them apart; None: no advice, or (`is_hopeless`) none would.
+    `more_seeds` of each config would probably tell them apart; None: no advice, or (`is_hopeless`) no number would.
     """
 
     value: float
@@ -92,89 +112,91 @@ def difference(
         NothingKnownError: one seed of each, and no windows.
         TooFewWindowsError: fewer than FEWEST_WINDOWS.
     """
-    parts: list[tuple[float, float]] = []  # variance of the mean, its degrees of freedom
-    value = float(other.values.mean() - reference.values.mean())
-    text = _text_part(reference, other, paired=paired, resamples=resamples, seed=seed)
+    value = other.mean - reference.mean
+    text = _text_variance(reference, other, paired=paired, resamples=resamples, seed=seed)
+    seeds = _seed_variances(reference, other)
+    parts = []
+    text_error = seed_error = None
+    text_variance = 0.0
     if text is not None:
         parts.append(text)
-    spread = _seed_variances(reference, other)
-    seed_variance = None
-    if spread is not None:
-        parts += [(s / len(sample.values), n) for s, n, sample in zip(*spread, (reference, other), strict=True)]
-        seed_variance = sum(variance for variance, _ in parts[-2:])
+        text_variance = text.value
+        text_error = math.sqrt(text_variance)
+    if seeds:
+        of_means = []
+        for variance, sample in zip(seeds, (reference, other), strict=True):
+            of_means.append(Variance(variance.value / len(sample.values), variance.degrees))
+        parts += of_means
+        seed_error = math.sqrt(satterthwaite(of_means).value)
     if not parts:
         raise NothingKnownError
     level = (1 - confidence) / n_pairs
-    variance, degrees = satterthwaite(parts)
-    error = math.sqrt(variance)
+    total, degrees = satterthwaite(parts)
+    error = math.sqrt(total)
     width = quantile(1 - level / 2, degrees) * error
     p = two_sided(value / error, degrees) if error else float(value == 0)
     told_apart = abs(value) > width
     more = None
-    if not told_apart and spread is not None:
-        more = seeds_needed(
-            value, sum(spread[0]), text[0] if text else 0.0, level, min(len(reference.values), len(other.values))
-        )
+    if seeds and not told_apart:
+        have = min(len(reference.values), len(other.values))
+        one, two = seeds
+        more = seeds_needed(value, one.value + two.value, text_variance, level, have)
     return Difference(
         value=value,
         low=value - width,
         high=value + width,
         p=min(1.0, p * n_pairs),
-        text_error=math.sqrt(text[0]) if text is not None else None,
-        seed_error=math.sqrt(seed_variance) if seed_variance is not None else None,
+        text_error=text_error,
+        seed_error=seed_error,
         degrees=degrees,
         is_told_apart=told_apart,
         is_paired=paired,
         more_seeds=more,
-        is_hopeless=not told_apart and spread is not None and more is None,
+        is_hopeless=bool(seeds) and not told_apart and more is None,
     )
 
 
-def satterthwaite(parts: list[tuple[float, float]]) -> tuple[float, float]:
-    """The sum of variances that were estimated with some degrees of freedom each, and its own degrees of freedom."""
-    total = sum(variance for variance, _ in parts)
+def satterthwaite(parts: list[Variance]) -> Variance:
+    """The sum of independent variances, with its own degrees of freedom."""
+    total = sum(part.value for part in parts)
     if total == 0:
-        return 0.0, min(degrees for _, degrees in parts)
-    return total, total**2 / sum(variance**2 / degrees for variance, degrees in parts)
+        return Variance(0.0, min(part.degrees for part in parts))
+    return Variance(total, total**2 / sum(part.value**2 / part.degrees for part in parts))
 
 
-def _seed_variances(reference: Sample, other: Sample) -> tuple[list[float], list[float]] | None:
-    """The variance between seeds of either, and its degrees of freedom; None if neither has several."""
-    counts = [len(reference.values), len(other.values)]
-    if max(counts) < 2:
-        return None
-    known = [float(s.values.var(ddof=1)) if len(s.values) > 1 else None for s in (reference, other)]
-    if known[0] is None or known[1] is None:
-        only, degrees = next((v, n - 1.0) for v, n in zip(known, counts, strict=True) if v is not None)
+def _seed_variances(reference: Sample, other: Sample) -> list[Variance]:
+    """The variance between seeds of either; none if neither has several seeds."""
+    known = []
+    for sample in (reference, other):
+        n = len(sample.values)
+        if n > 1:
+            known.append(Variance(float(sample.values.var(ddof=1)), n - 1.0))
+    if len(known) == 1:
         # One estimate, used twice: as one part it has its own degrees of freedom, as two each has half of them.
-        return [only, only], [degrees / 2, degrees / 2]
-    return [known[0], known[1]], [n - 1.0 for n in counts]
+        [only] = known
+        return 2 * [Variance(only.value, only.degrees / 2)]
+    return known
 
 
-def _text_part(
-    reference: Sample, other: Sample, *, paired: bool, resamples: int, seed: int
-) -> tuple[float, float] | None:
-    """The variance of the difference that is due to the text, and its degrees of freedom; None without windows.
+def _text_variance(reference: Sample, other: Sample, *, paired: bool, resamples: int, seed: int) -> Variance | None:
+    """The variance of the difference that is due to the text; None if either was not measured on windows.
 
     Raises:
         TooFewWindowsError: fewer than FEWEST_WINDOWS.
     """
-    samples = [s for s in (reference, other) if s.nats is not None and s.units is not None]
-    if len(samples) < 2:
+    fewest = min(len(reference.totals), len(other.totals))
+    if fewest == 0:
         return None
-    fewest = min(len(s.nats) for s in samples if s.nats is not None)
     if fewest < FEWEST_WINDOWS:
         raise TooFewWindowsError(fewest)
     if paired:
-        one, two = samples
-        assert one.nats is not None and one.units is not None and two.nats is not None and two.units is not None
-        draws = resampled([(two.nats, two.units), (one.nats, one.units)], resamples=resamples, seed=seed)
-        return _bootstrap_variance(draws[0] - draws[1], len(one.nats))
+        draws = resampled([other, reference], resamples=resamples, seed=seed)
+        return _bootstrap_variance(draws[0] - draws[1], len(reference.totals))
     parts = []
-    for number, sample in enumerate(samples):
-        assert sample.nats is not None and sample.units is not None
-        [draws] = resampled([(sample.nats, sample.units)], resamples=resamples, seed=seed + number)
-        parts.append(_bootstrap_variance(draws, len(sample.nats)))
+    # Each is resampled with a seed of its own, so that the two are independent.
+    for number, sample in enumerate((reference, other)):
+        [draws] = resampled([sample], resamples=resamples, seed=seed + number)
+        parts.append(_bootstrap_variance(draws, len(sample.totals)))
     return satterthwaite(parts)
 
 
@@ -183,36 +205,39 @@ def block_length(n: int) -> int:
     return max(1, math.ceil(2 * n ** (1 / 3)))
 
 
-def resampled(ratios: list[tuple[Floats, Floats]], *, resamples: int, seed: int) -> Floats:
-    """Sums of numerators over sums of denominators (n,), of the same resampled blocks for all: (ratios, resamples)."""
-    n = len(ratios[0][0])
+def resampled(samples: list[Sample], *, resamples: int, seed: int) -> Floats:
+    """The metric of each sample on resampled blocks of the text, the same ones for all: (samples, resamples)."""
+    n = len(samples[0].totals)
     length = block_length(n)
     n_blocks = max(1, round(n / length))
-    sums = np.stack([_circular_sums(values, length) for pair in ratios for values in pair])  # (2 ratios, n)
+    sums = []
+    for sample in samples:
+        sums += [_circular_sums(sample.totals, length), _circular_sums(sample.units, length)]  # (n,) each
     generator = np.random.default_rng(seed)
+    chunk = max(1, CHUNK // n_blocks)  # all resamples at once could need gigabytes
     totals = []
-    for start in range(0, resamples, chunk := max(1, CHUNK // n_blocks)):
-        starts = generator.integers(n, size=(min(chunk, resamples - start), n_blocks))
+    for first in range(0, resamples, chunk):
+        starts = generator.integers(n, size=(min(chunk, resamples - first), n_blocks))
         totals.append(np.stack([row[starts].sum(axis=1) for row in sums]))
-    total = np.concatenate(totals, axis=1)
+    total = np.concatenate(totals, axis=1)  # (2 samples, resamples)
     return total[0::2] / total[1::2]
 
 
 def _circular_sums(values: Floats, length: int) -> Floats:
     """The sum of `length` values from each place on; after the last comes the first."""
-    running = np.concatenate([[0.0], np.cumsum(np.concatenate([values, values[: length - 1]]))])
+    circle = np.concatenate([values, values[: length - 1]])
+    running = np.concatenate([[0.0], np.cumsum(circle)])
     return running[length:] - running[:-length]
 
 
-def _bootstrap_variance(draws: Floats, n: int) -> tuple[float, float]:
-    """The variance of what was drawn, for `n` windows, and its degrees of freedom: those of as many whole blocks.
+def _bootstrap_variance(draws: Floats, n: int) -> Variance:
+    """The variance of what was drawn, for `n` windows; its degrees of freedom are those of as many whole blocks.
 
     As the mean of b blocks varies about their own mean, a bootstrap sees (b - 1) / b of the variance.
     """
-    length = block_length(n)
-    blocks = n / length
+    blocks = n / block_length(n)
     drawn = max(1, round(blocks))
-    return float(draws.var()) * drawn / (blocks - 1), blocks - 1
+    return Variance(float(draws.var()) * drawn / (blocks - 1), blocks - 1)
 
 
 def seeds_needed(value: float, seed_variances: float, text_variance: float, level: float, have: int) -> int | None:
@@ -229,6 +254,7 @@ def seeds_needed(value: float, seed_variances: float, text_variance: float, leve
         error = math.sqrt(seed_variances / n + text_variance)
         return abs(value) >= (quantile(1 - level / 2, degrees) + quantile(POWER, degrees)) * error
 
-    fewest = max(have, 1) + 1
+    fewest = max(have, 1) + 1  # so at least two: one seed has no variance
+    # More seeds only help, so the first number that is enough can be found by bisection.
     n = fewest + bisect_left(range(fewest, MOST_SEEDS + 1), True, key=would_tell)
     return n - have if n <= MOST_SEEDS else None

@@ -11,7 +11,7 @@ NODES, WEIGHTS = np.polynomial.legendre.leggauss(400)
 def two_sided(t: float, degrees: float) -> float:
     """The probability of a value as far from 0 as `t`.
 
-    With t = sqrt(degrees) tan(a) the density is one of cos(a) ** (degrees - 1), which is integrated by Gauss-Legendre.
+    With t = sqrt(degrees) tan(a) the density becomes cos(a) ** (degrees - 1), which is integrated by Gauss-Legendre.
     """
     angle = math.atan(abs(t) / math.sqrt(degrees))
     half = (math.pi / 2 - angle) / 2
@@ -22,11 +22,15 @@ def two_sided(t: float, degrees: float) -> float:
 
 @lru_cache(maxsize=4096)
 def quantile(probability: float, degrees: float) -> float:
-    """The t below which a value is with `probability`, from 0.5 to less than 1."""
+    """The t below which a value is with `probability`, which is at least 0.5 and less than 1; found by bisection."""
+    tails = 2 * (1 - probability)
     low, high = 0.0, 1.0
-    while two_sided(high, degrees) > 2 * (1 - probability):
+    while two_sided(high, degrees) > tails:
         low, high = high, 2 * high
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if two_sided(middle, degrees) > 2 * (1 - probability) else (low, middle)
+        if two_sided(middle, degrees) > tails:
+            low = middle
+        else:
+            high = middle
     return (low + high) / 2

@@ -8,36 +8,17 @@ from rich.table import Table
 from rich.text import Text
 
 MOST = 6
-"""Keys that have a column each. More are rows of a table of their own, if there are as few configs."""
+"""So many keys have a column each. More are rows of a second table, if there are at most so many configs."""
 
 
 def tables(found: dict[str, Any]) -> Iterator[Table]:
-    """The configs, best first, with their verdicts; what they differ in, if it is much; its importance, if known."""
-    configs, metric, table = found["configs"], found["settings"]["metric"], Table(box=box.SIMPLE_HEAD)
-    table.caption = _caption(metric, **found["metric"])
+    """The configs, best first, with their verdicts; in what they differ, if it is much; its importance, if known."""
+    configs = found["configs"]
     keys = list(configs[0]["settings"])
-    names = [key.rpartition(".")[2] for key in keys]
-    headings = [name if names.count(name) == 1 else key for name, key in zip(names, keys, strict=True)]
-    in_columns = 0 < len(keys) <= MOST
-    for heading in headings if in_columns else ["config"]:
-        table.add_column(heading, overflow="fold")
-    for heading in ("seeds", metric, "last logged", "best logged", "tokens", "training s", "from the best", "verdict"):
-        is_number = heading not in ("verdict", "from the best")
-        table.add_column(heading, justify="right" if is_number else "left", overflow="fold")
-    for n, config in enumerate(configs):
-        runs = [run for run in found["runs"] if run["config"] == n]
-        table.add_row(
-            *(Text(value) for value in (config["settings"].values() if in_columns else [config["label"]])),
-            str(len(runs)),
-            f"{config['mean']:.4f}" + (f" +- {config['spread']:.4f}" if config["spread"] is not None else ""),
-            _mean(runs, "final", "value", ".4f"),
-            f"{_mean(runs, 'best', 'value', '.4f')} at {_mean(runs, 'best', 'step', ',.0f')}",
-            _mean(runs, "final", "tokens", ",.0f"),
-            _mean(runs, "final", "seconds", ",.0f"),
-            difference_text(config["difference"]),
-            config["verdict"],
-        )
-    yield table
+    if len(keys) <= MOST:
+        yield _verdicts(found, keys)
+    else:
+        yield _verdicts(found, [])
     if len(keys) > MOST >= len(configs):
         differing = Table("key", box=box.SIMPLE_HEAD)
         for config in configs:
@@ -52,19 +33,66 @@ def tables(found: dict[str, Any]) -> Iterator[Table]:
         yield shares
 
 
-def _caption(metric: str, *, direction: str, text: str) -> Text:
+def _verdicts(found: dict[str, Any], keys: list[str]) -> Table:
+    """A row for each config, with a column for each of `keys`, or else with its label."""
+    metric = found["settings"]["metric"]
+    table = Table(box=box.SIMPLE_HEAD, caption=_caption(metric, **found["metric"]))
+    for heading in _headings(keys) or ["config"]:
+        table.add_column(heading, overflow="fold")
+    for heading in ("seeds", metric, "last logged", "best logged", "tokens", "training s"):
+        table.add_column(heading, justify="right", overflow="fold")
+    for heading in ("from the best", "verdict"):
+        table.add_column(heading, overflow="fold")
+    for n, config in enumerate(found["configs"]):
+        runs = [run for run in found["runs"] if run["config"] == n]
+        mean = f"{config['mean']:.4f}"
+        if config["spread"] is not None:
+            mean += f" +- {config['spread']:.4f}"
+        cells = [config["settings"][key] for key in keys] or [config["label"]]
+        table.add_row(
+            *map(Text, cells),  # rich would read markup in a str, and these are what runs have written
+            str(len(runs)),
+            mean,
+            _mean(runs, "final", "value", ".4f"),
+            f"{_mean(runs, 'best', 'value', '.4f')} at {_mean(runs, 'best', 'step', ',.0f')}",
+            _mean(runs, "final", "tokens", ",.0f"),
+            _mean(runs, "final", "seconds", ",.0f"),
+            _difference(config["difference"]),
+            config["verdict"],
+        )
+    return table
+
+
+def _caption(metric: str, direction: str, text: str) -> Text:
+    """What the metric is, and which values of it are better; empty for a column that is not a metric."""
+    if not text:
+        return Text()
     better = "lower" if direction == "min" else "higher"
-    return Text(f"{metric}: {text} ({better} is better)" if text else "")
+    return Text(f"{metric}: {text} ({better} is better)")
 
 
-def difference_text(difference: dict[str, Any] | None) -> str:
-    """The difference from the best config, its interval, and the probability of as large a one if there were none."""
+def _headings(keys: list[str]) -> list[str]:
+    """The last part of each key, or all of it if two keys share that part."""
+    names = [key.rpartition(".")[2] for key in keys]
+    headings = []
+    for name, key in zip(names, keys, strict=True):
+        is_unique = names.count(name) == 1
+        headings.append(name if is_unique else key)
+    return headings
+
+
+def _difference(difference: dict[str, Any] | None) -> str:
+    """The difference from the best config, its interval, and the probability of one as large if there were none."""
     if difference is None:
         return ""
-    p = f"p = {difference['p']:.2g}" if difference["p"] >= 1e-4 else "p < 0.0001"
+    p = f"p = {difference['p']:.2g}"
+    if difference["p"] < 1e-4:
+        p = "p < 0.0001"
     return f"{difference['value']:+.4f} ({difference['low']:+.4f} to {difference['high']:+.4f}), {p}"
 
 
 def _mean(runs: list[dict[str, Any]], which: str, name: str, form: str) -> str:
     values = [run[which].get(name) for run in runs]
-    return "" if None in values else format(sum(values) / len(values), form)
+    if None in values:
+        return ""
+    return format(sum(values) / len(values), form)

@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from firstlight.compare.groups import Group
 from firstlight.compare.runs import Run
-from firstlight.compare.settings import Settings
+from firstlight.compare.settings import CompareSettings
 from firstlight.compare.statistics import (
     FEWEST_WINDOWS,
     Difference,
@@ -17,88 +18,108 @@ from firstlight.compare.statistics import (
     difference,
 )
 from firstlight.compare.windows import (
+    Ground,
+    MeasuredRun,
     check_grounds,
     configured_ground,
-    measure,
-    measured_as,
+    measure_windows,
+    measured_mean,
     sample_of,
     scores_last_window,
 )
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """A config with what was measured of it. `difference` is from the best one: None of that one itself, and where
-    nothing can be said."""
-
-    group: Group
-    sample: Sample
-    difference: Difference | None
-    sentence: str
-
-    @property
-    def mean(self) -> float:
-        return float(self.sample.values.mean())
-
-    @property
-    def spread(self) -> float | None:
-        """Standard deviation between seeds; None of a single one."""
-        return float(self.sample.values.std(ddof=1)) if len(self.sample.values) > 1 else None
-
-
-def judge(groups: list[Group], settings: Settings) -> tuple[list[Ranked], list[str]]:
-    """The configs, best first, each with a verdict; and what is to be noted.
-
-    The best one is chosen by looking, so the confidence holds for all pairs there are.
-
-    Raises:
-        ConfigError: a run has not logged the metric, or the runs cannot be compared in it.
-    """
-    runs = [run for group in groups for run in group.runs]
-    for run in runs:
-        run.final(settings.metric)
-    metric = runs[0].metric(settings.metric)
-    if (mean := measured_as(runs[0], settings)) is not None:
-        last_window = all(map(scores_last_window, runs))  # the same windows for all of them
-        measured = {run.folder: measure(run, mean, settings, last_window=last_window) for run in runs}
-        grounds = [measured[run.folder].ground for run in runs]
-        samples = [sample_of(group, measured) for group in groups]
-    else:
-        grounds = [configured_ground(run) for run in runs]
-        samples = [_logged(group.runs, settings.metric) for group in groups]
-    notes = [*_unlike(runs, settings.metric), *check_grounds(runs, grounds, settings.metric, metric)]
-    ground_of = {run.folder: ground for run, ground in zip(runs, grounds, strict=True)}
-    sign = runs[0].sign_of(settings.metric)
-    order = sorted(range(len(groups)), key=lambda n: sign * float(samples[n].values.mean()))
-    best, others = order[0], []
-    for n in order[1:]:
-        is_paired = ground_of[groups[n].runs[0].folder] == ground_of[groups[best].runs[0].folder]
-        try:
-            found = difference(
-                samples[best],
-                samples[n],
-                paired=is_paired,
-                confidence=settings.confidence,
-                n_pairs=math.comb(len(groups), 2),
-                resamples=settings.resamples,
-                seed=settings.seed,
-            )
-        except TooFewWindowsError as error:
-            others.append(Ranked(groups[n], samples[n], None, _too_few(error.n_windows, settings)))
-        except NothingKnownError:
-            others.append(Ranked(groups[n], samples[n], None, NOTHING_KNOWN))
-        else:
-            others.append(Ranked(groups[n], samples[n], found, _sentence(found, is_of_text=metric is not None)))
-    first = Ranked(groups[best], samples[best], None, _sentence_of_the_best(others))
-    return [first, *others], notes
-
+from firstlight.metrics.base import Mean
 
 NOTHING_KNOWN = "nothing can be said of one seed of each without windows; run each with seeds=3"
 MOST_NAMED = 6
 """Runs that a note names one by one."""
 
 
-def _too_few(n_windows: int, settings: Settings) -> str:
+@dataclass(frozen=True)
+class Ranked:
+    """A config, what was measured of it, and how it differs from the best one.
+
+    `difference` is None for the best one itself, and where nothing can be said.
+    """
+
+    group: Group
+    sample: Sample
+    difference: Difference | None
+    sentence: str
+
+
+def judge(groups: list[Group], settings: CompareSettings) -> tuple[list[Ranked], list[str]]:
+    """The configs, best first, each with a verdict; and notes.
+
+    The best one is chosen by looking, so the confidence holds for all pairs of configs.
+
+    Raises:
+        ConfigError: a run has not logged the metric, or the runs cannot be compared in it.
+    """
+    column = settings.metric
+    runs = [run for group in groups for run in group.runs]
+    for run in runs:
+        run.final(column)  # raises if it has none; measuring, which takes long, comes after it
+    mean = measured_mean(runs[0], settings)
+    if mean is not None:
+        samples, grounds = _measured(groups, runs, mean, settings)
+    else:
+        samples, grounds = _logged(groups, column)
+    metric = runs[0].metric(column)
+    notes = _unfinished(runs, column) + _unlike(runs, column) + check_grounds(runs, grounds, column, metric)
+    sign = runs[0].sign_of(column)
+    pairs = list(zip(groups, samples, strict=True))
+    pairs.sort(key=lambda pair: sign * pair[1].mean)
+    best_group, best = pairs[0]
+    others = []
+    for group, sample in pairs[1:]:
+        is_paired = grounds[group.runs[0].folder] == grounds[best_group.runs[0].folder]
+        found = None
+        try:
+            found = difference(
+                best,
+                sample,
+                paired=is_paired,
+                confidence=settings.confidence,
+                n_pairs=math.comb(len(groups), 2),
+                resamples=settings.resamples,
+                seed=settings.seed,
+            )
+            sentence = _sentence(found, is_of_text=metric is not None)
+        except TooFewWindowsError as error:
+            sentence = _too_few(error.n_windows, settings)
+        except NothingKnownError:
+            sentence = NOTHING_KNOWN
+        others.append(Ranked(group, sample, found, sentence))
+    return [Ranked(best_group, best, None, _sentence_of_the_best(others)), *others], notes
+
+
+def _measured(
+    groups: list[Group], runs: list[Run], metric: Mean, settings: CompareSettings
+) -> tuple[list[Sample], dict[Path, Ground]]:
+    """Samples of the groups, from evaluating the weights of their runs, and what each run was measured on."""
+    last_window = all(map(scores_last_window, runs))  # the same windows for all of them
+    measured: dict[Path, MeasuredRun] = {}
+    grounds: dict[Path, Ground] = {}
+    for run in runs:
+        measured[run.folder] = measure_windows(run, metric, settings, last_window=last_window)
+        grounds[run.folder] = measured[run.folder].ground
+    return [sample_of(group, measured) for group in groups], grounds
+
+
+def _logged(groups: list[Group], column: str) -> tuple[list[Sample], dict[Path, Ground]]:
+    """The same from what the runs have logged."""
+    samples: list[Sample] = []
+    grounds: dict[Path, Ground] = {}
+    for group in groups:
+        values = []
+        for run in group.runs:
+            values.append(run.final(column).value)
+            grounds[run.folder] = configured_ground(run)
+        samples.append(Sample(np.array(values)))
+    return samples, grounds
+
+
+def _too_few(n_windows: int, settings: CompareSettings) -> str:
     if settings.windows < FEWEST_WINDOWS:
         return f"too few windows to tell: windows={settings.windows}, and it takes {FEWEST_WINDOWS}"
     return (
@@ -110,49 +131,53 @@ def _too_few(n_windows: int, settings: Settings) -> str:
 def _sentence_of_the_best(others: list[Ranked]) -> str:
     if not others:
         return "the only config"
-    is_anything_known = any(other.difference is not None for other in others)
-    return "the best" if is_anything_known else "the best here, which may be chance"
+    if any(other.difference is not None for other in others):
+        return "the best"
+    return "the best here, which may be chance"
 
 
-def _unlike(runs: list[Run], metric: str) -> list[str]:
-    """The runs that are not finished, and those that have seen other numbers of tokens than most."""
-    notes = [
-        f"{run.name} is unfinished (step {int(run.final(metric).x['step']):,}): it may still change"
-        for run in runs
-        if not run.is_finished
-    ]
-    seen: dict[int, list[str]] = {}
+def _unfinished(runs: list[Run], column: str) -> list[str]:
+    notes = []
     for run in runs:
-        tokens = run.final(metric).x.get("tokens")
-        if tokens is not None:
-            seen.setdefault(int(tokens), []).append(run.name)
-    if len(seen) > 1:
-        usual = max(seen, key=lambda tokens: (len(seen[tokens]), tokens))
-        others = [f"{_named(names)} {tokens:,}" for tokens, names in sorted(seen.items()) if tokens != usual]
-        notes.append(f"not all runs have seen the same number of tokens: {'; '.join(others)}; the others {usual:,}")
+        if not run.is_finished:
+            step = int(run.final(column).x["step"])
+            notes.append(f"{run.name} is unfinished (step {step:,}): it may still change")
     return notes
 
 
+def _unlike(runs: list[Run], column: str) -> list[str]:
+    """A note if not all runs have seen the same number of tokens; it names those that differ from most."""
+    seen: dict[int, list[str]] = {}
+    for run in runs:
+        tokens = run.final(column).x.get("tokens")
+        if tokens is not None:
+            seen.setdefault(int(tokens), []).append(run.name)
+    if len(seen) < 2:
+        return []
+    usual = max(seen, key=lambda tokens: (len(seen[tokens]), tokens))
+    others = [f"{_named(names)} {tokens:,}" for tokens, names in sorted(seen.items()) if tokens != usual]
+    return [f"not all runs have seen the same number of tokens: {'; '.join(others)}; the others {usual:,}"]
+
+
 def _named(names: list[str]) -> str:
-    more = len(names) - MOST_NAMED
-    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
-
-
-def _logged(runs: list[Run], metric: str) -> Sample:
-    return Sample(np.array([run.final(metric).value for run in runs]))
+    text = ", ".join(names[:MOST_NAMED])
+    if len(names) > MOST_NAMED:
+        text += f" and {len(names) - MOST_NAMED} more"
+    return text
 
 
 def _sentence(found: Difference, *, is_of_text: bool) -> str:
-    alone = " on this text; of the seed nothing is known: run each with seeds=3" if found.seed_error is None else ""
-    if found.is_told_apart and found.text_error is None and is_of_text:
-        return "worse on this text, by more than the chance of the seeds; of another text nothing is known"
-    if found.is_told_apart:
-        return f"worse{alone or ', by more than chance'}"
     if found.seed_error is None:
-        return f"not distinguishable{alone}"
+        verdict = "worse" if found.is_told_apart else "not distinguishable"
+        return f"{verdict} on this text; of the seed nothing is known: run each with seeds=3"
+    if found.is_told_apart:
+        if found.text_error is None and is_of_text:
+            return "worse on this text, by more than the chance of the seeds; of another text nothing is known"
+        return "worse, by more than chance"
+    if found.more_seeds == 1:
+        return "not distinguishable; run about 1 more seed of each"
     if found.more_seeds is not None:
-        plural = "s" if found.more_seeds > 1 else ""
-        return f"not distinguishable; run about {found.more_seeds} more seed{plural} of each"
+        return f"not distinguishable; run about {found.more_seeds} more seeds of each"
     if found.text_error is not None and abs(found.value) < 2 * found.text_error:
         return "not distinguishable, and no number of seeds would tell: the text is too short"
     return "not distinguishable, and hardly any number of seeds would tell"

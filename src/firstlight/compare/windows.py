@@ -1,27 +1,28 @@
-"""The weights of every run on the windows of the validation split: the sums of a metric, of each window."""
+"""The weights of every run on the windows of the validation split: a metric, window by window."""
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from firstlight.compare.groups import Group
 from firstlight.compare.runs import Run
-from firstlight.compare.settings import Settings
-from firstlight.compare.statistics import Sample
+from firstlight.compare.settings import CompareSettings
+from firstlight.compare.statistics import Floats, Sample
 from firstlight.errors import ConfigError
 from firstlight.metrics.base import Mean, Metric
 from firstlight.sources import find_checkpoint, load_checkpoint
 from firstlight.training.evaluation import EvaluationModule
 from firstlight.training.measuring import evaluation_trainer, text_of
 
-Floats = NDArray[np.float64]
 AT_ONCE = 4096
 """Tokens that go through a model at once."""
+OF_TEXT = ("_target_", "path", "folder", "train_ratio", "test_ratio")
+"""Keys of a section `data` that say what the validation text is."""
 
 
 @dataclass(frozen=True)
@@ -34,19 +35,19 @@ class Ground:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Of each window what the metric adds up, nats if it is the loss, and what that is divided by: (windows,) each."""
+class MeasuredRun:
+    """For each window what the metric adds up, and what that is divided by (see `Sample`): (windows,) each."""
 
-    nats: Floats
+    totals: Floats
     units: Floats
     ground: Ground
 
 
-def measured_as(run: Run, settings: Settings) -> Mean | None:
-    """The metric, where the weights are measured in it window by window; None: what the runs logged is taken.
+def measured_mean(run: Run, settings: CompareSettings) -> Mean | None:
+    """The metric, if the weights are measured in it window by window; None if what the runs logged is taken.
 
     Raises:
-        ConfigError: the best weights are to be measured in a metric that is no mean.
+        ConfigError: the best weights are to be measured in a metric that is not a mean.
     """
     metric = run.metric(settings.metric)
     if settings.windows > 0 and settings.metric.startswith("val/") and isinstance(metric, Mean):
@@ -57,17 +58,17 @@ def measured_as(run: Run, settings: Settings) -> Mean | None:
 
 
 def scores_last_window(run: Run) -> bool:
-    """Does the run's own validation loss count the last, shorter window?"""
+    """Whether the run's own validation loss counts the last, shorter window."""
     return bool((run.config.get("data") or {}).get("eval_last_window", False))
 
 
-def measure(run: Run, metric: Mean, settings: Settings, *, last_window: bool) -> Measured:
+def measure_windows(run: Run, metric: Mean, settings: CompareSettings, *, last_window: bool) -> MeasuredRun:
     """Evaluate the weights of a run, in float32, on windows that are spread evenly over its validation split.
 
-    With `last_window` the shorter one at its end is among them, where all others are.
+    If these are all windows, the shorter one at the end is added with `last_window`.
 
     Raises:
-        ConfigError: it has no weights, or its text cannot be had any more.
+        ConfigError: it has no weights, or its text is not available any more.
     """
     checkpoint = find_checkpoint(str(run.folder), best=settings.weights == "best", key="runs")
     loaded = load_checkpoint(checkpoint)
@@ -79,24 +80,29 @@ def measure(run: Run, metric: Mean, settings: Settings, *, last_window: bool) ->
     windows, tokenizer = text.windows["val"], text.tokenizer
     device = evaluation_trainer(settings.accelerator, "32-true").strategy.root_device
     module = EvaluationModule(model, tokenizer.byte_lengths).to(device).eval()
-    chosen = torch.linspace(0, len(windows) - 1, min(settings.windows, len(windows)), dtype=torch.float64).long()
+    n_windows = min(settings.windows, len(windows))
+    # In float32 a place above 2**24 would be rounded to another window.
+    chosen = torch.linspace(0, len(windows) - 1, n_windows, dtype=torch.float64).long()
     batches = list(chosen.split(max(AT_ONCE // text.context_length, 1)))
-    if last_window and len(chosen) == len(windows) and windows.n_rest > 0:
+    # It is shorter, so it cannot be in a batch with others.
+    if last_window and n_windows == len(windows) and windows.n_rest > 0:
         batches.append(windows.rest_index)
-    sums: list[list[float]] = []
+    sums = []
     with torch.inference_mode():
         for index in batches:
-            inputs, targets = (part.to(device) for part in windows[index])  # (B, T) each
-            sums += [metric.sums(window) for window in module.scored((inputs, targets)).split(targets.shape[1])]
-    factor = metric.value([1.0, 1.0])  # of bits per byte: bits in a nat
-    assert factor is not None
+            inputs, targets = windows[index]  # (B, T) each
+            scored = module.scored((inputs.to(device), targets.to(device)))
+            sums += map(metric.sums, scored.split(targets.shape[1]))
     totals, counts = np.array(sums).T  # (windows,) each
+    # A mean may have a constant factor (bits per byte: the bits in a nat), which is its value for equal sums.
+    factor = metric.value([1.0, 1.0])
+    assert factor is not None
     ground = Ground(
         _digest(tokenizer.decode(text.ids["val"].tolist())),
         _digest(json.dumps(loaded.tokenizer or loaded.config.get("tokenizer"), default=str)),
         text.context_length,
     )
-    return Measured(totals, counts / factor, ground)
+    return MeasuredRun(totals, counts / factor, ground)
 
 
 def _digest(text: str) -> str:
@@ -106,44 +112,47 @@ def _digest(text: str) -> str:
 def configured_ground(run: Run) -> Ground:
     """What a run is judged on, as far as its config tells."""
     data = run.config.get("data") or {}
-    of_the_text = {k: v for k, v in data.items() if k in ("_target_", "path", "folder", "train_ratio", "test_ratio")}
+    of_text = {key: value for key, value in data.items() if key in OF_TEXT}
     return Ground(
-        json.dumps(of_the_text, sort_keys=True, default=str),
+        json.dumps(of_text, sort_keys=True, default=str),
         json.dumps(run.config.get("tokenizer"), sort_keys=True, default=str),
         int(data.get("context_length") or 0),
     )
 
 
-def check_grounds(runs: list[Run], grounds: list[Ground], column: str, metric: Metric | None) -> list[str]:
-    """What makes a comparison of runs on several grounds less than one on a single one.
+def check_grounds(runs: list[Run], grounds: Mapping[Path, Ground], column: str, metric: Metric | None) -> list[str]:
+    """A note on the first run that is judged on another ground than the first; none if all have the same one.
 
-    `metric` is what is logged as `column`, if it is one.
+    `metric` is what is logged as `column`; None if that is not a metric.
 
     Raises:
-        ConfigError: they cannot be compared in it.
+        ConfigError: the runs cannot be compared in it.
     """
     notes = []
-    for run, ground in zip(runs, grounds, strict=True):
-        texts, tokenizers = ground.text != grounds[0].text, ground.tokenizer != grounds[0].tokenizer
-        what = "texts" if texts else "tokenizers"
-        if (texts or tokenizers) and metric is not None and metric.of_tokens:
+    first = grounds[runs[0].folder]
+    for run in runs[1:]:
+        ground, both = grounds[run.folder], f"{runs[0].name} and {run.name}"
+        is_other_text, is_other_tokenizer = ground.text != first.text, ground.tokenizer != first.tokenizer
+        if (is_other_text or is_other_tokenizer) and metric is not None and metric.of_tokens:
+            what = "texts" if is_other_text else "tokenizers"
             raise ConfigError(
-                f"metric ({column}): {runs[0].name} and {run.name} have different {what}, where it means different "
-                "things; compare them in bits of a byte: metric=val/bits_per_byte"
+                f"metric ({column}): {both} have different {what}, where it means different things; "
+                "compare them in bits per byte: metric=val/bits_per_byte"
             )
-        if texts:
-            notes.append(f"{runs[0].name} and {run.name} are measured on different texts: one may just be easier")
-        elif tokenizers:
-            notes.append(f"{runs[0].name} and {run.name} have different tokenizers, and so other windows: not paired")
-        elif ground.context_length != grounds[0].context_length:
-            notes.append(f"{runs[0].name} and {run.name} have windows of different lengths: not paired")
+        if is_other_text:
+            notes.append(f"{both} are measured on different texts: one may just be easier")
+        elif is_other_tokenizer:
+            notes.append(f"{both} have different tokenizers, and so other windows: not paired")
+        elif ground.context_length != first.context_length:
+            notes.append(f"{both} have windows of different lengths: not paired")
     return notes[:1]
 
 
-def sample_of(group: Group, measured: dict[Any, Measured]) -> Sample:
-    """What is known of a config: the metric of each seed, and the windows' nats, a mean over the seeds."""
+def sample_of(group: Group, measured: Mapping[Path, MeasuredRun]) -> Sample:
+    """What is known of a config: the metric of each seed, and the totals of the windows, a mean over the seeds."""
     members = [measured[run.folder] for run in group.runs]
-    values = [float(m.nats.sum() / m.units.sum()) for m in members]
-    if any(m.ground != members[0].ground for m in members):  # a vocabulary that another seed has learned
-        return Sample(np.array(values))
-    return Sample(np.array(values), np.mean([m.nats for m in members], axis=0), members[0].units)
+    values = np.array([member.totals.sum() / member.units.sum() for member in members])
+    first = members[0]
+    if any(member.ground != first.ground for member in members):  # another seed has learned another vocabulary
+        return Sample(values)
+    return Sample(values, np.mean([member.totals for member in members], axis=0), first.units)
