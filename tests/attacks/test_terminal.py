@@ -79,10 +79,10 @@ def test_runs_with_escapes_in_their_names_and_values_are_compared_without_them(t
         config["optimizer"]["lr"] = value
         (run / ".hydra/config.yaml").write_text(yaml.safe_dump(config))
     from firstlight.compare.command import compare, write_files
-    from firstlight.compare.settings import Settings
+    from firstlight.compare.settings import CompareSettings
     from firstlight.compare.table import tables
 
-    settings = Settings(
+    settings = CompareSettings(
         runs=["one", text.replace("/", "_")], metric="val/loss", weights="last", windows=0, accelerator="cpu",
         confidence=0.95, resamples=100, seed=0, storage=None, out=None,
     )  # fmt: skip
