@@ -99,4 +99,5 @@ def write(text: str) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
+        give_up(sys.stdout)  # or Python fails once more as it ends, with an exit code of its own
         raise ConfigError(f"standard output cannot be written: {error.strerror}") from None
