@@ -1,6 +1,14 @@
-"""The contract of a learning-rate schedule."""
+"""The contracts of an optimizer and of a learning-rate schedule."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from torch.optim import Optimizer
+
+from firstlight.model.base import LanguageModel
+
+OptimizerFactory = Callable[[LanguageModel], Optimizer]
+"""What a config's section `optimizer` becomes: it is completed with the model."""
 
 
 class Schedule(ABC):

@@ -15,9 +15,8 @@ from firstlight.loss.cross_entropy import CrossEntropy
 from firstlight.metrics.base import Metric
 from firstlight.metrics.measured import measured
 from firstlight.model.base import LanguageModel
-from firstlight.optim.base import Schedule
+from firstlight.optim.base import OptimizerFactory, Schedule
 from firstlight.training.compilation import Compilation
-from firstlight.training.module import OptimizerFactory
 from firstlight.training.nonfinite.guard import OnNan
 from firstlight.training.trainer import Trainer
 

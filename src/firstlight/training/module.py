@@ -1,7 +1,6 @@
 """One training step, its optimizer and schedule, and what a checkpoint of it says."""
 
 import math
-from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +18,7 @@ from firstlight.loss.base import Loss
 from firstlight.metrics.base import Metric
 from firstlight.metrics.measured import direction_of
 from firstlight.model.base import LanguageModel
-from firstlight.optim.base import Schedule
+from firstlight.optim.base import OptimizerFactory, Schedule
 from firstlight.training.evaluation import EvaluationModule
 from firstlight.training.lightning import forget_end, scaler_of
 from firstlight.training.memory.micro_batches import cut
@@ -27,8 +26,6 @@ from firstlight.training.nonfinite.description import describe, largest, worst_w
 from firstlight.training.nonfinite.guard import Guard, OnNan
 from firstlight.training.nonfinite.late_check import StepRecord, handles_scaling
 from firstlight.training.trainer import Trainer
-
-OptimizerFactory = Callable[[LanguageModel], Optimizer]
 
 
 class PretrainingModule(EvaluationModule):

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 from firstlight.config import blame
 from firstlight.data.datamodule import TextDataModule
 from firstlight.model.base import LanguageModel
+from firstlight.optim.base import OptimizerFactory
 from firstlight.training.memory.limits import device_memory
 
 DTYPES = {"16-true": torch.float16, "bf16-true": torch.bfloat16, "64-true": torch.float64}
@@ -32,9 +33,7 @@ class Sizes:
     peak_lr: float
 
 
-def sizes_of(
-    model: Callable[..., LanguageModel], optimizer: Callable[[LanguageModel], Optimizer], precision: str
-) -> Sizes:
+def sizes_of(model: Callable[..., LanguageModel], optimizer: OptimizerFactory, precision: str) -> Sizes:
     """The sizes of a run, from the shapes alone: nothing of them is in memory.
 
     Raises:

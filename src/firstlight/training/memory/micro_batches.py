@@ -21,11 +21,10 @@ from firstlight.data.datamodule import Batch, TextDataModule
 from firstlight.errors import ConfigError
 from firstlight.loss.base import Loss
 from firstlight.model.base import LanguageModel
+from firstlight.optim.base import OptimizerFactory
 from firstlight.training.memory.estimate import is_out_of_memory
 from firstlight.training.memory.limits import free_memory
 from firstlight.training.trainer import Trainer
-
-OptimizerFactory = Callable[[LanguageModel], torch.optim.Optimizer]
 
 USED = {"cpu": 0.6, "cuda": 0.9}
 """Of the memory that is free, by device, what the tensors of a step may take. The rest is for what is not counted: on a
