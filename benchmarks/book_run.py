@@ -47,13 +47,18 @@ def run_page(file: Path) -> None:
     model = GPTModel(ours, drop_rate=0.1)
     loaders = [
         torch.utils.data.DataLoader(
-            GPTDatasetV1(tokenizer.encode(part), 256, 256), batch_size=2, shuffle=train, drop_last=train
+            GPTDatasetV1(tokenizer.encode(part), 256, 256),
+            batch_size=2,
+            shuffle=train,
+            drop_last=train,
         )
         for part, train in ((text[:split], True), (text[split:], False))
     ]
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0004, weight_decay=0.1)
     start = torch.tensor(tokenizer.encode("Every effort moves you")).unsqueeze(0)
-    evaluations = train_model_simple(model, *loaders, optimizer, 10, eval_freq=5, eval_iter=5, start_context=start)
+    evaluations = train_model_simple(
+        model, *loaders, optimizer, 10, eval_freq=5, eval_iter=5, start_context=start
+    )
     print(*(loss for _, _, loss in evaluations))
 
 
@@ -73,7 +78,10 @@ def run_firstlight(file: Path, seed: int, overrides: list[str]) -> tuple[float, 
         ]  # fmt: skip
         seconds, _ = timed(command)
         rows = RunFolder(Path(folder, "run")).rows
-    return seconds, [float(row["val/loss"]) for row in rows if row["val/loss"]][1:]  # not the untrained model's
+    return (
+        seconds,
+        [float(row["val/loss"]) for row in rows if row["val/loss"]][1:],
+    )  # not the untrained model's
 
 
 def main() -> None:
@@ -91,21 +99,34 @@ def main() -> None:
     losses = [float(loss) for loss in out.splitlines()[-1].split()]
     print(f"{BOOK}: {seconds:.0f} s, {losses[-1]:.3f}", flush=True)
     runs = {BOOK: [(seconds, losses)]}
-    plan = [(name, 123) for name in RUNS] + [([*RUNS][-1], seed) for seed in range(124, 123 + args.seeds)]
+    plan = [(name, 123) for name in RUNS] + [
+        ([*RUNS][-1], seed) for seed in range(124, 123 + args.seeds)
+    ]
     for name, seed in plan:
         runs.setdefault(name, []).append(run_firstlight(args.file, seed, RUNS[name]))
-        print(f"{name}, seed {seed}: {runs[name][-1][0]:.0f} s, {runs[name][-1][1][-1]:.3f}", flush=True)
+        print(
+            f"{name}, seed {seed}: {runs[name][-1][0]:.0f} s, {runs[name][-1][1][-1]:.3f}",
+            flush=True,
+        )
     Console(width=120).print(table_of(runs))
 
 
 def table_of(runs: dict[str, list[tuple[float, list[float]]]]) -> Table:
     table = Table()
-    for column in ("run", "seconds", "of the book's", "last validation loss, by seed", "lowest, by seed"):
+    for column in (
+        "run",
+        "seconds",
+        "of the book's",
+        "last validation loss, by seed",
+        "lowest, by seed",
+    ):
         table.add_column(column, justify="left" if column == "run" else "right")
     page = runs[BOOK][0][0]
     for name, found in runs.items():
         seconds = statistics.median(taken for taken, _ in found)
-        last, lowest = (", ".join(f"{f(losses):.3f}" for _, losses in found) for f in (lambda x: x[-1], min))
+        last, lowest = (
+            ", ".join(f"{f(losses):.3f}" for _, losses in found) for f in (lambda x: x[-1], min)
+        )
         table.add_row(name, f"{seconds:.0f}", f"{seconds / page:.2f}", last, lowest)
     return table
 

@@ -1,7 +1,8 @@
-"""The loss with its projection, forward and backward: torch's own formula and ours, at the size of GPT-2's 124M.
+"""The loss with its projection, forward and backward: torch's own formula and ours, at the size of
+GPT-2's 124M.
 
-bf16 autocast of float32 weights (50,257 x 768); also with the gradient of the output matrix as one product. In turn;
-medians.
+bf16 autocast of float32 weights (50,257 x 768); also with the gradient of the output matrix as one
+product. In turn; medians.
 
     .venv/bin/python benchmarks/cross_entropy.py
 """
@@ -38,7 +39,9 @@ FORMULAS: dict[str, tuple[Loss, int]] = {
 """And how many ids' rows of the output matrix get their gradient at a time."""
 
 
-def seconds(loss: Loss, n_ids: int, hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[float, float]:
+def seconds(
+    loss: Loss, n_ids: int, hidden: Tensor, weight: Tensor, targets: Tensor
+) -> tuple[float, float]:
     hidden.grad = weight.grad = None
     began = time.perf_counter()
     with mock.patch.dict(cross_entropy.IDS, cpu=n_ids), torch.autocast("cpu", torch.bfloat16):
@@ -63,7 +66,9 @@ def main() -> None:
             {name: seconds(*formula, hidden, weight, targets) for name, formula in FORMULAS.items()}
             for _ in range(rounds + 2)
         ]
-        taken = {name: statistics.median(each[name][0] for each in found[2:]) for name in FORMULAS}  # two warm up
+        taken = {
+            name: statistics.median(each[name][0] for each in found[2:]) for name in FORMULAS
+        }  # two warm up
         for name, median in taken.items():
             times, loss = taken["torch's"] / median, found[0][name][1]
             table.add_row(str(n_tokens), name, f"{median:.3f}", f"{times:.2f}", f"{loss:.6f}")

@@ -45,7 +45,9 @@ def build_litgpt(dtype: torch.dtype):
         from litgpt import Config
     except ImportError:
         return None
-    config = Config.from_name("pythia-160m", vocab_size=50257, padded_vocab_size=50257, block_size=1024)
+    config = Config.from_name(
+        "pythia-160m", vocab_size=50257, padded_vocab_size=50257, block_size=1024
+    )
     with torch.device("cpu"):
         return LitGPT(config).to(dtype).eval()
 
@@ -57,7 +59,9 @@ def read_once(model: GPT, inputs: torch.Tensor) -> None:
             F.linear(inputs[:, : module.in_features], module.weight)
 
 
-def contenders(dtype: torch.dtype, batch: int, tokens: int, with_page: bool) -> dict[str, Callable[[], object]]:
+def contenders(
+    dtype: torch.dtype, batch: int, tokens: int, with_page: bool
+) -> dict[str, Callable[[], object]]:
     ours, theirs = build(dtype)
     prompts = torch.randint(50257, (batch, PROMPT), generator=torch.Generator().manual_seed(1))
     rows = prompts.tolist()
@@ -76,11 +80,16 @@ def contenders(dtype: torch.dtype, batch: int, tokens: int, with_page: bool) -> 
                 generate(lit, row, max_returned_tokens=PROMPT + tokens, temperature=0.0, top_k=1)
 
         runs["litgpt"] = run_litgpt
-    settings = {"max_new_tokens": tokens, "do_sample": False, "attention_mask": torch.ones_like(prompts)}
+    settings = {
+        "max_new_tokens": tokens,
+        "do_sample": False,
+        "attention_mask": torch.ones_like(prompts),
+    }
     runs["transformers"] = lambda: theirs.generate(prompts, **settings).tolist()
     fused = ours.fused()
     runs["firstlight"] = lambda: [
-        [*row, *c[0].ids] for row, c in zip(rows, Greedy().generate(fused, rows, max_new_tokens=tokens), strict=True)
+        [*row, *c[0].ids]
+        for row, c in zip(rows, Greedy().generate(fused, rows, max_new_tokens=tokens), strict=True)
     ]
     if dtype == torch.bfloat16:
         small = quantize_int8(build(torch.float32)[0])
@@ -107,7 +116,9 @@ def measure(dtype: torch.dtype, batch: int, tokens: int, rounds: int, with_page:
         to_transformers = medians["transformers"] / s
         of_limit = f"{medians['limit'] / s:7.0%}" if "limit" in medians else ""
         rate = f"{batch * tokens / s:9.1f} tokens/s {to_transformers:6.2f}x {of_limit:>8}"
-        print(f"  {name:<16} {rate}  (slowest/fastest {max(seconds[name]) / min(seconds[name]):.2f})")
+        print(
+            f"  {name:<16} {rate}  (slowest/fastest {max(seconds[name]) / min(seconds[name]):.2f})"
+        )
 
 
 def main() -> None:
@@ -119,12 +130,20 @@ def main() -> None:
     parser.add_argument("--page", action=argparse.BooleanOptionalAction, default=True)
     args = parser.parse_args()
     logging.set_verbosity_error()
-    print(f"{platform.processor() or platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, ", end="")
-    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}; x: times transformers; %: of the limit")
+    print(
+        f"{platform.processor() or platform.machine()},"
+        f" {torch.backends.cpu.get_cpu_capability()}, ",
+        end="",
+    )
+    print(
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}; x: times transformers; %:"
+        " of the limit"
+    )
     for precision in args.precisions:
         for batch in args.batches:
             print(f"{precision}, batch {batch}, {args.tokens} new tokens")
-            # The page's loop computes everything again for each token: batch 1 in float32 shows it well enough.
+            # The page's loop computes everything again for each token: batch 1 in float32 shows it
+            # well enough.
             with_page = args.page and precision == "fp32" and batch == 1
             measure(DTYPES[precision], batch, args.tokens, args.rounds, with_page)
 

@@ -1,7 +1,8 @@
-"""Which tokenizer gives the better text in the same training time? The default experiment with each, in turn.
+"""Which tokenizer gives the better text in the same training time? The default experiment with
+each, in turn.
 
-Bits per byte are comparable between tokenizers; steps are set so that each trains for about `SECONDS`, from its own
-measured speed. Prints a table and a sample of each.
+Bits per byte are comparable between tokenizers; steps are set so that each trains for about
+`SECONDS`, from its own measured speed. Prints a table and a sample of each.
 
     .venv/bin/python benchmarks/default_tokenizer.py
 """
@@ -25,7 +26,14 @@ CASES = {
 
 
 def train(folder: Path, steps: int, overrides: list[str]) -> list[dict[str, str]]:
-    command = [sys.executable, "-m", "firstlight", "train", f"output_dir={folder}", f"trainer.max_steps={steps}"]
+    command = [
+        sys.executable,
+        "-m",
+        "firstlight",
+        "train",
+        f"output_dir={folder}",
+        f"trainer.max_steps={steps}",
+    ]
     evaluations = f"trainer.eval_every_n_steps={max(1, steps // 4)}"
     subprocess.run([*command, evaluations, *overrides], check=True, stdout=subprocess.DEVNULL)
     with (folder / "metrics.csv").open() as file:
@@ -40,11 +48,18 @@ def main() -> None:
         for case, overrides in CASES.items():
             folder = Path(name) / case.replace(" ", "")
             trial = train(folder.with_suffix(".trial"), 40, overrides)
-            speed = statistics.median(float(row["tokens_per_second"]) for row in trial if row["tokens_per_second"])
+            speed = statistics.median(
+                float(row["tokens_per_second"]) for row in trial if row["tokens_per_second"]
+            )
             steps = round(SECONDS * speed / (float(trial[-1]["tokens"]) / 40))
             run = train(folder, steps, overrides)
             best = min(float(row["val/bits_per_byte"]) for row in run if row["val/bits_per_byte"])
-            sample = (folder / "samples.txt").read_text(encoding="utf-8").split("--- step ")[-1].partition("\n")[2]
+            sample = (
+                (folder / "samples.txt")
+                .read_text(encoding="utf-8")
+                .split("--- step ")[-1]
+                .partition("\n")[2]
+            )
             rows.append((case, steps, speed, best, " ".join(sample.split())))
     print(f"{'tokenizer':<10} {'steps':>6} {'tokens/s':>9} {'best bits/byte':>15}")
     for case, steps, speed, best, _ in rows:

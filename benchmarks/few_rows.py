@@ -1,4 +1,5 @@
-"""Is W x^T faster than x W^T, and for how many rows? The matrices of GPT-2's 124M in float32, both orders in turn.
+"""Is W x^T faster than x W^T, and for how many rows? The matrices of GPT-2's 124M in float32, both
+orders in turn.
 
 .venv/bin/python benchmarks/few_rows.py
 """
@@ -29,12 +30,18 @@ def main() -> None:
     parser.parse_args()
     print("out x in       rows   x W^T ms   W x^T ms   times")
     for n_out, n_in in ((2304, 768), (768, 768), (3072, 768), (768, 3072), (50257, 768)):
-        plain = [nn.Linear(n_in, n_out) for _ in range(1 if n_out > 10_000 else 8)]  # more than a cache holds
+        plain = [
+            nn.Linear(n_in, n_out) for _ in range(1 if n_out > 10_000 else 8)
+        ]  # more than a cache holds
         fast = [FewRowsLinear(layer) for layer in plain]
         for rows in (2, 4, 8, 16, 32, 64):
             x = torch.randn(rows, n_in)
-            pairs = [(seconds(plain, x), seconds(fast, x)) for _ in range(ROUNDS + 1)]  # the first warms up
-            one, other = (statistics.median(p[i] for p in pairs[1:]) / len(plain) * 1e3 for i in (0, 1))
+            pairs = [
+                (seconds(plain, x), seconds(fast, x)) for _ in range(ROUNDS + 1)
+            ]  # the first warms up
+            one, other = (
+                statistics.median(p[i] for p in pairs[1:]) / len(plain) * 1e3 for i in (0, 1)
+            )
             print(f"{n_out:>5} x {n_in:<5} {rows:>6} {one:10.2f} {other:10.2f} {one / other:7.2f}")
 
 

@@ -1,8 +1,10 @@
-"""Kill a training (kill -9) at random points of its life, resume it, and compare it with one that was not killed.
+"""Kill a training (kill -9) at random points of its life, resume it, and compare it with one that
+was not killed.
 
-A model of 7,680 parameters, 24 steps, six configs in turn, each killed up to five times a run until all kills are made.
-Half of the points are even over the seconds of a process, half right after it changed a file; see `firstlight verify`,
-whose parts these are. The same seed draws the same points; what they hit is up to the clock.
+A model of 7,680 parameters, 24 steps, six configs in turn, each killed up to five times a run until
+all kills are made. Half of the points are even over the seconds of a process, half right after it
+changed a file; see `firstlight verify`, whose parts these are. The same seed draws the same points;
+what they hit is up to the clock.
 
     .venv/bin/python benchmarks/kills.py              # 100 kills: a few minutes on two cores
     .venv/bin/python benchmarks/kills.py --kills 20 --seed 7
@@ -54,11 +56,15 @@ CONFIGS = {
 }  # fmt: skip
 
 
-def campaign(name: str, overrides: tuple[str, ...], n_kills: int, seed: int, work: Path) -> tuple[Campaign, int]:
+def campaign(
+    name: str, overrides: tuple[str, ...], n_kills: int, seed: int, work: Path
+) -> tuple[Campaign, int]:
     """The campaign of one config, and the number of steps between its checkpoints."""
     folder = work / name.replace(" ", "_").replace(",", "")
     folder.mkdir()
-    config = arguments(compose_config("train", [*TINY, *overrides, f"data.path={work / 'text.txt'}"]))
+    config = arguments(
+        compose_config("train", [*TINY, *overrides, f"data.path={work / 'text.txt'}"])
+    )
     config["output_dir"] = str(folder / "run")
     runs = Runs(RunConfig(config, config), folder)
     straight, whole = runs.straight("straight")
@@ -83,7 +89,15 @@ def table_of(campaigns: dict[str, tuple[Campaign, int]]) -> Table:
         by_phase = [str(c.kills_by_phase.get(phase, 0)) for phase in PHASES]
         lost = f"{c.most_steps_lost} of {every}"
         runs_same = f"{n_same(c)} of {len(c.runs)}"
-        table.add_row(name, str(len(c.kills)), *by_phase, str(n_processes(c)), runs_same, str(len(c.faults)), lost)
+        table.add_row(
+            name,
+            str(len(c.kills)),
+            *by_phase,
+            str(n_processes(c)),
+            runs_same,
+            str(len(c.faults)),
+            lost,
+        )
     return table
 
 
@@ -111,12 +125,18 @@ def main() -> int:
         campaigns[name] = campaign(name, overrides, n_kills, args.seed + number, work)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     console.print(
-        f"{platform.processor() or platform.machine()}, torch {torch.__version__}, seed {args.seed}", end=", "
+        f"{platform.processor() or platform.machine()}, torch {torch.__version__}, seed"
+        f" {args.seed}",
+        end=", ",
     )
     console.print(f"{time.perf_counter() - began:.0f} s")
     console.print(table_of(campaigns))
     wrong = [text for c, _ in campaigns.values() for text in (*c.differences, *c.faults)]
-    wrong += [f"{name}: {c.most_steps_lost} steps lost" for name, (c, n) in campaigns.items() if c.most_steps_lost > n]
+    wrong += [
+        f"{name}: {c.most_steps_lost} steps lost"
+        for name, (c, n) in campaigns.items()
+        if c.most_steps_lost > n
+    ]
     print("\n".join(wrong or ["every run is the run that was never killed"]))
     if not wrong:
         shutil.rmtree(work)

@@ -1,7 +1,8 @@
 """How much memory does loading a GPT-2 take, as a multiple of its float32 size?
 
-Writes a GPT-2 with random weights in the layout of the file that is read, reads it in a process of its own, and
-compares the highest resident memory of that process with what it had before. Linux only (VmHWM).
+Writes a GPT-2 with random weights in the layout of the file that is read, reads it in a process of
+its own, and compares the highest resident memory of that process with what it had before. Linux
+only (VmHWM).
 
     .venv/bin/python benchmarks/load_memory.py gpt2 gpt2-xl
     .venv/bin/python benchmarks/load_memory.py 12x768 --dtype float16 --folder /big/disk
@@ -20,7 +21,12 @@ import numpy as np
 from firstlight.foreign.gpt2 import GPT2Config
 from firstlight.foreign.huggingface import SINGLE
 
-SIZES = {"gpt2": (12, 768), "gpt2-medium": (24, 1024), "gpt2-large": (36, 1280), "gpt2-xl": (48, 1600)}
+SIZES = {
+    "gpt2": (12, 768),
+    "gpt2-medium": (24, 1024),
+    "gpt2-large": (36, 1280),
+    "gpt2-xl": (48, 1600),
+}
 DTYPES = {"float32": "F32", "float16": "F16"}
 
 READ = """
@@ -42,7 +48,13 @@ print(json.dumps({"size": size, "peak": memory("VmHWM") - before, "seconds": sec
 
 def write_gpt2(folder: Path, n_layers: int, width: int, dtype: str) -> None:
     """A GPT-2 in Hugging Face's layout, written tensor by tensor: it may be larger than memory."""
-    config = {"vocab_size": 50257, "n_positions": 1024, "n_embd": width, "n_layer": n_layers, "n_head": width // 64}
+    config = {
+        "vocab_size": 50257,
+        "n_positions": 1024,
+        "n_embd": width,
+        "n_layer": n_layers,
+        "n_head": width // 64,
+    }
     (folder / "config.json").write_text(json.dumps({"model_type": "gpt2", **config}))
     shapes = dict(GPT2Config(**config).shapes())
     header, end = {}, 0
@@ -60,7 +72,9 @@ def write_gpt2(folder: Path, n_layers: int, width: int, dtype: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("sizes", nargs="*", default=["gpt2"], help="a published GPT-2, or LAYERSxWIDTH")
+    parser.add_argument(
+        "sizes", nargs="*", default=["gpt2"], help="a published GPT-2, or LAYERSxWIDTH"
+    )
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of the file")
     parser.add_argument("--folder", help="where to write the model (as large as it is)")
     arguments = parser.parse_args()
@@ -69,7 +83,9 @@ def main() -> None:
         n_layers, width = SIZES[size] if size in SIZES else map(int, size.split("x"))
         with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
             write_gpt2(Path(name), n_layers, width, arguments.dtype)
-            out = subprocess.run([sys.executable, "-c", READ, name], check=True, capture_output=True, text=True).stdout
+            out = subprocess.run(
+                [sys.executable, "-c", READ, name], check=True, capture_output=True, text=True
+            ).stdout
         read = json.loads(out)
         ratio = read["peak"] / read["size"]
         sizes = f"{read['size'] / 1e6:>9,.0f} MB {read['peak'] / 1e6:>7,.0f} MB"

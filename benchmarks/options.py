@@ -1,4 +1,6 @@
-"""The command lines of the benchmarks: what their options take, refused before anything is measured."""
+"""The command lines of the benchmarks: what their options take, refused before anything is
+measured.
+"""
 
 import argparse
 from pathlib import Path
@@ -6,7 +8,9 @@ from pathlib import Path
 
 def described(doc: str | None) -> argparse.ArgumentParser:
     """A parser whose --help is `doc`, laid out as it is."""
-    return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    return argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
 
 
 def positive(text: str) -> int:

@@ -1,10 +1,12 @@
-"""What a step of `fit` costs beside its arithmetic: against a plain loop that trains the same, in turn, in one process.
+"""What a step of `fit` costs beside its arithmetic: against a plain loop that trains the same, in
+turn, in one process.
 
 .venv/bin/python benchmarks/overhead.py [--steps 300] [--rounds 5] [--profile] [override ...]
 
-Both have the same model, windows, dropout, loss, optimizer, clipping, check for nan and schedule; that they end with
-the same weights is asserted. Milliseconds are the mean of the steps after the first 20 of a run, and the median of the
-rounds, by the wall clock. `--profile` prints where the time of `fit` goes (cProfile) in place of the table.
+Both have the same model, windows, dropout, loss, optimizer, clipping, check for nan and schedule;
+that they end with the same weights is asserted. Milliseconds are the mean of the steps after the
+first 20 of a run, and the median of the rounds, by the wall clock. `--profile` prints where the
+time of `fit` goes (cProfile) in place of the table.
 """
 
 import cProfile
@@ -40,8 +42,17 @@ BASE = (
     "trainer.precision=32-true", "data.eval_batches=1", "trainer.eval_every_n_steps=1000000",
     "callbacks.sample_generation.max_new_tokens=1", "~callbacks.plots", "callbacks.throughput.peak_flops=1e12",
 )  # fmt: skip
-TINY = ("model.context_length=16", "model.emb_dim=16", "model.n_heads=2", "model.n_layers=1", "data.batch_size=8")
-SIZES = {"tiny (1 layer of 16, 8 x 16 tokens)": TINY, "model=nano data.batch_size=1": ("data.batch_size=1",)}
+TINY = (
+    "model.context_length=16",
+    "model.emb_dim=16",
+    "model.n_heads=2",
+    "model.n_layers=1",
+    "data.batch_size=8",
+)
+SIZES = {
+    "tiny (1 layer of 16, 8 x 16 tokens)": TINY,
+    "model=nano data.batch_size=1": ("data.batch_size=1",),
+}
 
 
 class Clock(pl.Callback):
@@ -55,19 +66,29 @@ class Clock(pl.Callback):
 
 
 def milliseconds(times: list[float]) -> float:
-    return 1e3 * (times[-2] - times[WARM_UP]) / (len(times) - 2 - WARM_UP)  # the last one is evaluated
+    return (
+        1e3 * (times[-2] - times[WARM_UP]) / (len(times) - 2 - WARM_UP)
+    )  # the last one is evaluated
 
 
 def by_fit(plain: dict[str, Any], *, bare: bool) -> tuple[float, dict[str, torch.Tensor]]:
     clock, built = Clock(), build(plain)
     watching = (
-        {"callbacks": {"clock": clock}, "logger": {}} if bare else {"callbacks": built["callbacks"] | {"c": clock}}
+        {"callbacks": {"clock": clock}, "logger": {}}
+        if bare
+        else {"callbacks": built["callbacks"] | {"c": clock}}
     )
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         fitted = fit(Experiment(**(built | watching)), plain, [])
     if bare:  # without checkpoints the last weights are kept
-        return milliseconds(clock.times), load_checkpoint(fitted.folder / "model.safetensors").state_dict
-    return milliseconds(clock.times), load_checkpoint(find_checkpoint(str(fitted.folder))).state_dict
+        return (
+            milliseconds(clock.times),
+            load_checkpoint(fitted.folder / "model.safetensors").state_dict,
+        )
+    return (
+        milliseconds(clock.times),
+        load_checkpoint(find_checkpoint(str(fitted.folder))).state_dict,
+    )
 
 
 def by_loop(plain: dict[str, Any]) -> tuple[float, dict[str, torch.Tensor]]:
@@ -78,9 +99,15 @@ def by_loop(plain: dict[str, Any]) -> tuple[float, dict[str, torch.Tensor]]:
     module = EvaluationModule(built["model"](), data.tokenizer.byte_lengths).train()
     optimizer, clip = built["optimizer"](module.model), plain["trainer"]["gradient_clip_val"]
     steps, peak = plain["trainer"]["max_steps"], plain["optimizer"]["lr"]
-    schedule = LambdaLR(optimizer, lambda step: built["scheduler"].lr(step, max_steps=steps, peak=peak) / peak)
+    schedule = LambdaLR(
+        optimizer, lambda step: built["scheduler"].lr(step, max_steps=steps, peak=peak) / peak
+    )
     order = data.order.train_batches(
-        len(data.windows["train"]), batch_size=data.batch_size, shuffle=data.shuffle, drop_last=data.drop_last, start=0
+        len(data.windows["train"]),
+        batch_size=data.batch_size,
+        shuffle=data.shuffle,
+        drop_last=data.drop_last,
+        start=0,
     )
     times, parameters = [], list(module.model.parameters())
     for step, indices in zip(range(steps), order, strict=False):
@@ -105,10 +132,15 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*")
     options = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    print("| size | loop, ms a step | fit, bare | overhead | fit, with logs, bar, checkpoints | overhead |")
+    print(
+        "| size | loop, ms a step | fit, bare | overhead | fit, with logs, bar, checkpoints |"
+        " overhead |"
+    )
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
-        Path("text.txt").write_text("The lamp was lit, and nobody on the quay had seen who did it. " * 2000)
+        Path("text.txt").write_text(
+            "The lamp was lit, and nobody on the quay had seen who did it. " * 2000
+        )
         for name, size in SIZES.items():
             words = [*BASE, *size, f"trainer.max_steps={options.steps}", *options.overrides]
             plain = arguments(compose_config("train", words))
@@ -123,11 +155,17 @@ def main() -> None:
                 bare, twin = by_fit(plain, bare=True)
                 full, other = by_fit(plain, bare=False)
                 for key in twin:  # of tied matrices one is saved
-                    assert torch.equal(weights[key], twin[key]) and torch.equal(twin[key], other[key]), key
+                    assert torch.equal(weights[key], twin[key]) and torch.equal(
+                        twin[key], other[key]
+                    ), key
                 rounds.append((loop, bare, full))
             loop, bare, full = (statistics.median(r[i] for r in rounds) for i in range(3))
             over = [statistics.median(r[i] - r[0] for r in rounds) for i in (1, 2)]
-            print(f"| {name} | {loop:.2f} | {bare:.2f} | {over[0]:.2f} | {full:.2f} | {over[1]:.2f} |", flush=True)
+            print(
+                f"| {name} | {loop:.2f} | {bare:.2f} | {over[0]:.2f} | {full:.2f} |"
+                f" {over[1]:.2f} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

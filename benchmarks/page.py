@@ -1,8 +1,9 @@
-"""The model, the training loop and the text generation of the book's chapters 4 and 5: what others are compared with.
+"""The model, the training loop and the text generation of the book's chapters 4 and 5: what others
+are compared with.
 
-From "Build a Large Language Model (From Scratch)" (Sebastian Raschka, Manning 2024), Apache License 2.0,
-https://github.com/rasbt/LLMs-from-scratch; names are shortened, the device is left out, the dataset takes ids, and the
-loop returns its evaluations.
+From "Build a Large Language Model (From Scratch)" (Sebastian Raschka, Manning 2024), Apache License
+2.0, https://github.com/rasbt/LLMs-from-scratch; names are shortened, the device is left out, the
+dataset takes ids, and the loop returns its evaluations.
 """
 
 import torch
@@ -20,7 +21,9 @@ class MultiHeadAttention(nn.Module):
         self.W_value = nn.Linear(d, d, bias=qkv_bias)
         self.out_proj = nn.Linear(d, d)
         self.dropout = nn.Dropout(drop_rate)
-        self.register_buffer("mask", torch.triu(torch.ones(context_length, context_length), diagonal=1))
+        self.register_buffer(
+            "mask", torch.triu(torch.ones(context_length, context_length), diagonal=1)
+        )
 
     def forward(self, x):
         b, n, _ = x.shape
@@ -38,7 +41,11 @@ class MultiHeadAttention(nn.Module):
 class LayerNorm(nn.Module):
     def __init__(self, d):
         super().__init__()
-        self.eps, self.scale, self.shift = 1e-5, nn.Parameter(torch.ones(d)), nn.Parameter(torch.zeros(d))
+        self.eps, self.scale, self.shift = (
+            1e-5,
+            nn.Parameter(torch.ones(d)),
+            nn.Parameter(torch.zeros(d)),
+        )
 
     def forward(self, x):
         mean, var = x.mean(dim=-1, keepdim=True), x.var(dim=-1, keepdim=True, unbiased=False)
@@ -47,7 +54,16 @@ class LayerNorm(nn.Module):
 
 class GELU(nn.Module):
     def forward(self, x):
-        return 0.5 * x * (1 + torch.tanh(torch.sqrt(torch.tensor(2.0 / torch.pi)) * (x + 0.044715 * torch.pow(x, 3))))
+        return (
+            0.5
+            * x
+            * (
+                1
+                + torch.tanh(
+                    torch.sqrt(torch.tensor(2.0 / torch.pi)) * (x + 0.044715 * torch.pow(x, 3))
+                )
+            )
+        )
 
 
 class FeedForward(nn.Module):
@@ -83,14 +99,19 @@ class GPTModel(nn.Module):
         self.drop_emb = nn.Dropout(drop_rate)
         qkv_bias = block.W_query.bias is not None
         self.trf_blocks = nn.Sequential(
-            *(TransformerBlock(d, ours.context_length, drop_rate, block.n_heads, qkv_bias) for _ in ours.trf_blocks)
+            *(
+                TransformerBlock(d, ours.context_length, drop_rate, block.n_heads, qkv_bias)
+                for _ in ours.trf_blocks
+            )
         )
         self.final_norm = LayerNorm(d)
         self.out_head = nn.Linear(d, ours.vocab_size, bias=False)
         theirs = dict(self.named_parameters())
         with torch.no_grad():
             for name, weight in ours.state_dict().items():
-                renamed = name.replace("norm.weight", "norm.scale").replace("norm.bias", "norm.shift")
+                renamed = name.replace("norm.weight", "norm.scale").replace(
+                    "norm.bias", "norm.shift"
+                )
                 for n in "12":
                     renamed = renamed.replace(f"norm{n}.weight", f"norm{n}.scale").replace(
                         f"norm{n}.bias", f"norm{n}.shift"
@@ -145,13 +166,19 @@ def calc_loss_loader(data_loader, model, num_batches):
 def evaluate_model(model, train_loader, val_loader, eval_iter):
     model.eval()
     with torch.no_grad():
-        losses = [calc_loss_loader(loader, model, eval_iter) for loader in (train_loader, val_loader)]
+        losses = [
+            calc_loss_loader(loader, model, eval_iter) for loader in (train_loader, val_loader)
+        ]
     model.train()
     return losses
 
 
-def train_model_simple(model, train_loader, val_loader, optimizer, num_epochs, eval_freq, eval_iter, start_context):
-    """Step, training loss and validation loss of each evaluation; `start_context` is the ids of a prompt, (1, T)."""
+def train_model_simple(
+    model, train_loader, val_loader, optimizer, num_epochs, eval_freq, eval_iter, start_context
+):
+    """Step, training loss and validation loss of each evaluation; `start_context` is the ids of a
+    prompt, (1, T).
+    """
     evaluations, global_step = [], -1
     for _ in range(num_epochs):
         model.train()
@@ -164,7 +191,10 @@ def train_model_simple(model, train_loader, val_loader, optimizer, num_epochs, e
             if global_step % eval_freq == 0:
                 losses = evaluate_model(model, train_loader, val_loader, eval_iter)
                 evaluations.append((global_step, *losses))
-                print(f"Step {global_step:06d}: Train loss {losses[0]:.3f}, Val loss {losses[1]:.3f}", flush=True)
+                print(
+                    f"Step {global_step:06d}: Train loss {losses[0]:.3f}, Val loss {losses[1]:.3f}",
+                    flush=True,
+                )
         model.eval()
         generate_text_simple(model, start_context, 50, model.pos_emb.weight.shape[0])
     return evaluations

@@ -1,8 +1,9 @@
-"""Does guessing ahead pay? Plain decoding and prompt lookup in turn, one row, float32, on this machine.
+"""Does guessing ahead pay? Plain decoding and prompt lookup in turn, one row, float32, on this
+machine.
 
-Where the text is like the training text: a small GPT that has learned a few pages by heart, guessing from those pages
-or from its own text alone. Where it is not: sampling at temperature 1.5, and GPT-2's 124M layout with random weights.
-Every pair gives the same tokens, which is asserted.
+Where the text is like the training text: a small GPT that has learned a few pages by heart,
+guessing from those pages or from its own text alone. Where it is not: sampling at temperature 1.5,
+and GPT-2's 124M layout with random weights. Every pair gives the same tokens, which is asserted.
 
     .venv/bin/python benchmarks/prompt_lookup.py           # about five minutes, most of it training
 """
@@ -39,7 +40,11 @@ def learn_by_heart(folder: Path, text: str) -> Path:
         "model.context_length=256", "model.drop_rate=0.0", "data.train_ratio=0.8", "data.stride=64",
         "data.batch_size=8", f"trainer.eval_every_n_steps={STEPS}", "logger=[]", "~callbacks.plots",
     ]  # fmt: skip
-    subprocess.run([sys.executable, "-m", "firstlight", "train", *overrides], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, "-m", "firstlight", "train", *overrides],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
     return folder / "run" / "model.safetensors"
 
 
@@ -67,7 +72,9 @@ def compare(
             for guessing in (False, True):
                 passes, began = 0, time.perf_counter()
                 settings = {"make_context": lookup} if guessing else {}
-                stream = decoding.stream(model, [prompt], max_new_tokens=tokens, seeds=[round_], **settings)
+                stream = decoding.stream(
+                    model, [prompt], max_new_tokens=tokens, seeds=[round_], **settings
+                )
                 found[guessing] = [token.id for token in stream]
                 if round_:
                     seconds[guessing].append(time.perf_counter() - began)
@@ -83,7 +90,9 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=150)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    story = (files("firstlight.data.texts") / "the_lamplighters.txt").read_text(encoding="utf-8")[:PAGES]
+    story = (files("firstlight.data.texts") / "the_lamplighters.txt").read_text(encoding="utf-8")[
+        :PAGES
+    ]
     with tempfile.TemporaryDirectory() as folder:
         loaded = load_checkpoint(find_checkpoint(str(learn_by_heart(Path(folder), story))))
         model, tokenizer = loaded.build_model().fused(), loaded.build_tokenizer()
@@ -92,11 +101,29 @@ def main() -> None:
     run = functools.partial(compare, tokens=args.tokens, rounds=args.rounds)
     nothing = NGrams()
     run("by heart, greedy, guessing from the pages", model, prompts, Greedy(), NGrams(ids))
-    run("by heart, temperature 0.8, guessing from the pages", model, prompts, Sample(temperature=0.8), NGrams(ids))
+    run(
+        "by heart, temperature 0.8, guessing from the pages",
+        model,
+        prompts,
+        Sample(temperature=0.8),
+        NGrams(ids),
+    )
     run("by heart, greedy, guessing from its own text", model, prompts, Greedy(), nothing)
-    run("by heart, temperature 1.5, guessing from the pages", model, prompts, Sample(temperature=1.5), NGrams(ids))
+    run(
+        "by heart, temperature 1.5, guessing from the pages",
+        model,
+        prompts,
+        Sample(temperature=1.5),
+        NGrams(ids),
+    )
     torch.manual_seed(0)
-    sizes = {"vocab_size": 50257, "context_length": 1024, "emb_dim": 768, "n_heads": 12, "n_layers": 12}
+    sizes = {
+        "vocab_size": 50257,
+        "context_length": 1024,
+        "emb_dim": 768,
+        "n_heads": 12,
+        "n_layers": 12,
+    }
     random = GPT(**sizes, drop_rate=0.0, tie_weights=True, init="gpt2").fused()
     prompt = torch.randint(50257, (64,), generator=torch.Generator().manual_seed(1)).tolist()
     run("124M, random weights, temperature 1", random, [prompt * 2], Sample(), nothing)

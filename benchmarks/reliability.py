@@ -1,8 +1,10 @@
-"""What exactness and safety cost: a step of the default experiment with all of it, against one with none of it.
+"""What exactness and safety cost: a step of the default experiment with all of it, against one with
+none of it.
 
-With: seeds by batch, checks for nan, signals, guarded callbacks, the end of a step. Without: all of that taken out of
-the code. In turn, in one process; a round is one run of each, timed from its second step to its last, without
-evaluations. Below that the price of a checkpoint, of which there is one in `INTERVAL` steps by default.
+With: seeds by batch, checks for nan, signals, guarded callbacks, the end of a step. Without: all of
+that taken out of the code. In turn, in one process; a round is one run of each, timed from its
+second step to its last, without evaluations. Below that the price of a checkpoint, of which there
+is one in `INTERVAL` steps by default.
 
     .venv/bin/python benchmarks/reliability.py --rounds 3
 """
@@ -95,19 +97,29 @@ def saves() -> Iterator[list[float]]:
 def run(rounds: int) -> None:
     seconds_a_step(without=False)  # the first run of a process is slower
     with saves() as seconds:
-        pairs = [(seconds_a_step(without=False), seconds_a_step(without=True)) for _ in range(rounds)]
+        pairs = [
+            (seconds_a_step(without=False), seconds_a_step(without=True)) for _ in range(rounds)
+        ]
     ratio = statistics.median(a / b for a, b in pairs)
     step, save = statistics.median(b for _, b in pairs), statistics.median(seconds)
     table = Table("what", "seconds", "share of a step")
     table.add_row(f"a step without ({rounds} rounds of {STEPS} steps, median)", f"{step:.4f}", "")
-    table.add_row("a step with", f"{statistics.median(a for a, _ in pairs):.4f}", f"{ratio - 1:+.2%}")
+    table.add_row(
+        "a step with", f"{statistics.median(a for a, _ in pairs):.4f}", f"{ratio - 1:+.2%}"
+    )
     order = SeededOrder(seed=1)
     seeding = price(lambda: order.seed_batch(7, 0, torch.device("cpu")), 2000)
     table.add_row("seeding a batch", f"{seeding:.6f}", f"{seeding / step:+.4%}")
-    table.add_row(f"a checkpoint, one in {INTERVAL} steps", f"{save:.4f}", f"{save / INTERVAL / step:+.2%}")
+    table.add_row(
+        f"a checkpoint, one in {INTERVAL} steps", f"{save:.4f}", f"{save / INTERVAL / step:+.2%}"
+    )
     table.add_row("all of it", "", f"{ratio - 1 + save / INTERVAL / step:+.2%}")
     Console(width=100).print(table)
-    print("rounds:", ", ".join(f"{a / b - 1:+.2%}" for a, b in pairs), f"; threads: {torch.get_num_threads()}")
+    print(
+        "rounds:",
+        ", ".join(f"{a / b - 1:+.2%}" for a, b in pairs),
+        f"; threads: {torch.get_num_threads()}",
+    )
 
 
 if __name__ == "__main__":

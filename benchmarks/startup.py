@@ -1,9 +1,10 @@
-"""How long `firstlight` takes to answer, and to make its first step; each a process of its own, in turn.
+"""How long `firstlight` takes to answer, and to make its first step; each a process of its own, in
+turn.
 
 .venv/bin/python benchmarks/startup.py [--rounds 5]
 
-The first round is told apart: what is not in the system's page cache is read from the disk in it. To have all of it
-cold, empty the cache before (`echo 3 > /proc/sys/vm/drop_caches`, as root).
+The first round is told apart: what is not in the system's page cache is read from the disk in it.
+To have all of it cold, empty the cache before (`echo 3 > /proc/sys/vm/drop_caches`, as root).
 """
 
 import statistics
@@ -17,7 +18,11 @@ from pathlib import Path
 from options import described
 
 TRAIN = ("train", "output_dir=run", "trainer.log_every_n_steps=1", "trainer.max_steps=600")
-COMMANDS = {"--help": ("--help",), "train --help": ("train", "--help"), "train, to its first step": TRAIN}
+COMMANDS = {
+    "--help": ("--help",),
+    "train --help": ("train", "--help"),
+    "train, to its first step": TRAIN,
+}
 GOALS = {"--help": 1, "train --help": 1, "train, to its first step": 12}
 
 
@@ -25,13 +30,17 @@ def seconds(arguments: Sequence[str], folder: str) -> float:
     """To the end, or of a run to the row of its first step in metrics.csv."""
     began = time.perf_counter()
     command = [sys.executable, "-m", "firstlight", *arguments]
-    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
     try:
         while process.poll() is None:
             if arguments is TRAIN and _has_stepped(Path(folder, "run", "metrics.csv")):
                 return time.perf_counter() - began
             time.sleep(0.005)
-        assert process.returncode == 0 and arguments is not TRAIN, process.stderr and process.stderr.read()
+        assert process.returncode == 0 and arguments is not TRAIN, (
+            process.stderr and process.stderr.read()
+        )
         return time.perf_counter() - began
     finally:
         process.kill()

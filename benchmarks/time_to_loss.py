@@ -1,10 +1,12 @@
-"""Tokens and seconds to a validation loss: GPT-2 with AdamW, the modern model with AdamW and with Muon, nanoGPT.
+"""Tokens and seconds to a validation loss: GPT-2 with AdamW, the modern model with AdamW and with
+Muon, nanoGPT.
 
-About 1.3M parameters, or as `--width` has it; bytes, 16 windows of 128 a step. Learning rates are tuned on the stories
-that come with firstlight, then each recipe is trained on Python's documentation, which none was tuned on, with three
-seeds. The mark is the best validation loss of GPT-2 with AdamW there; seconds are those of training alone. nanoGPT
-(https://github.com/karpathy/nanoGPT, a clone of it) is its own model and optimizer in its own loop, for as long as the
-best recipe trained.
+About 1.3M parameters, or as `--width` has it; bytes, 16 windows of 128 a step. Learning rates are
+tuned on the stories that come with firstlight, then each recipe is trained on Python's
+documentation, which none was tuned on, with three seeds. The mark is the best validation loss of
+GPT-2 with AdamW there; seconds are those of training alone. nanoGPT
+(https://github.com/karpathy/nanoGPT, a clone of it) is its own model and optimizer in its own loop,
+for as long as the best recipe trained.
 
     .venv/bin/python benchmarks/time_to_loss.py --nanogpt ~/nanoGPT      # half an hour on two cores
 """
@@ -42,7 +44,12 @@ SETTINGS = [
     f"trainer.eval_every_n_steps={EVALUATE_EVERY}", "trainer.log_every_n_steps=10", "trainer.accelerator=cpu",
     "logger=[csv]", "callbacks=[throughput]", "callbacks.throughput.peak_flops=1e12",
 ]  # fmt: skip
-COSINE = ["scheduler=warmup_cosine", "scheduler.warmup_steps=20", "scheduler.initial_lr=0", "scheduler.min_lr=0"]
+COSINE = [
+    "scheduler=warmup_cosine",
+    "scheduler.warmup_steps=20",
+    "scheduler.initial_lr=0",
+    "scheduler.min_lr=0",
+]
 STABLE = ["scheduler=warmup_stable_decay", "scheduler.warmup_steps=20", "scheduler.decay_ratio=0.5"]
 
 
@@ -55,12 +62,16 @@ class Recipe:
 
 
 RECIPES = {
-    "GPT-2, AdamW, cosine": Recipe(["model=nano", "optimizer=adamw", *COSINE], (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)),
+    "GPT-2, AdamW, cosine": Recipe(
+        ["model=nano", "optimizer=adamw", *COSINE], (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
+    ),
     "modern, AdamW, cosine": Recipe(
-        ["model=modern_nano", "model.n_kv_heads=null", "optimizer=adamw", *COSINE], (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
+        ["model=modern_nano", "model.n_kv_heads=null", "optimizer=adamw", *COSINE],
+        (5e-4, 1e-3, 2e-3, 4e-3, 8e-3),
     ),
     "modern, Muon, stable-decay": Recipe(
-        ["model=modern_nano", "model.n_kv_heads=null", "optimizer=muon", *STABLE], (3e-3, 6e-3, 1.2e-2, 2.4e-2)
+        ["model=modern_nano", "model.n_kv_heads=null", "optimizer=muon", *STABLE],
+        (3e-3, 6e-3, 1.2e-2, 2.4e-2),
     ),
 }
 BASE = "GPT-2, AdamW, cosine"
@@ -86,7 +97,11 @@ class Curve:
 
 def train(recipe: Recipe, width: int, rate: float, seed: int, data: str, steps: int) -> Curve:
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        sizes = [f"model.emb_dim={width}", f"model.n_heads={width // HEAD_DIM}", f"trainer.max_steps={steps}"]
+        sizes = [
+            f"model.emb_dim={width}",
+            f"model.n_heads={width // HEAD_DIM}",
+            f"trainer.max_steps={steps}",
+        ]
         settings = [*SETTINGS, *sizes, f"optimizer.lr={rate}", f"seed={seed}", f"data={data}"]
         assert main(["train", *recipe.overrides, *settings, f"output_dir={folder}/run"]) == 0
         rows = RunFolder(Path(folder) / "run").rows
@@ -102,9 +117,18 @@ def train(recipe: Recipe, width: int, rate: float, seed: int, data: str, steps: 
     return curve
 
 
-def train_nanogpt(nanogpt: Any, width: int, rate: float, seed: int, data: type[TextDataModule], budget: float) -> Curve:
-    """nanoGPT's loop (train.py): windows at random, bf16 autocast, warm-up and cosine to a tenth, clipping at 1."""
-    text = data(tokenizer=BytesTokenizer(), order=SeededOrder(seed=0), context_length=CONTEXT, batch_size=BATCH)
+def train_nanogpt(
+    nanogpt: Any, width: int, rate: float, seed: int, data: type[TextDataModule], budget: float
+) -> Curve:
+    """nanoGPT's loop (train.py): windows at random, bf16 autocast, warm-up and cosine to a tenth,
+    clipping at 1.
+    """
+    text = data(
+        tokenizer=BytesTokenizer(),
+        order=SeededOrder(seed=0),
+        context_length=CONTEXT,
+        batch_size=BATCH,
+    )
     text.setup()
     ids = text.ids["train"].long()
     sizes = {"block_size": CONTEXT, "n_layer": LAYERS, "n_head": width // HEAD_DIM, "n_embd": width}
@@ -134,10 +158,14 @@ def train_nanogpt(nanogpt: Any, width: int, rate: float, seed: int, data: type[T
         for chosen in indices.split(BATCH):
             inputs, targets = text.windows["val"][chosen]
             with torch.autocast("cpu", torch.bfloat16):
-                losses += [float(model(inputs, targets.contiguous())[1])] * len(chosen)  # every window weighs the same
+                losses += [float(model(inputs, targets.contiguous())[1])] * len(
+                    chosen
+                )  # every window weighs the same
         return statistics.mean(losses)
 
-    model, optimizer, generator = begin()  # of another run: how many steps the budget allows, for the schedule
+    model, optimizer, generator = (
+        begin()
+    )  # of another run: how many steps the budget allows, for the schedule
     for _ in range(5):
         step()
     started = time.perf_counter()
@@ -149,7 +177,9 @@ def train_nanogpt(nanogpt: Any, width: int, rate: float, seed: int, data: type[T
     for n in range(steps):
         started = time.perf_counter()
         share = (n - 20) / max(steps - 20, 1)
-        now = rate * (n + 1) / 21 if n < 20 else rate * (0.1 + 0.45 * (1 + math.cos(math.pi * share)))
+        now = (
+            rate * (n + 1) / 21 if n < 20 else rate * (0.1 + 0.45 * (1 + math.cos(math.pi * share)))
+        )
         for group in optimizer.param_groups:
             group["lr"] = now
         step()
@@ -173,20 +203,34 @@ def table_of(curves: dict[str, list[Curve]], rates: dict[str, float]) -> Table:
     mark = statistics.mean(curve.best for curve in curves[BASE])
     own = [curve.until(mark) or (curve.tokens[-1], curve.seconds[-1]) for curve in curves[BASE]]
     base_tokens, base_seconds = (statistics.mean(values) for values in zip(*own, strict=True))
-    table = Table(title=f"nats a byte on Python's documentation; the mark is {mark:.4f}", title_justify="left")
-    for column in ("recipe", "lr", "best loss", "spread", "seconds", "tokens to the mark", "seconds to the mark"):
+    table = Table(
+        title=f"nats a byte on Python's documentation; the mark is {mark:.4f}", title_justify="left"
+    )
+    for column in (
+        "recipe",
+        "lr",
+        "best loss",
+        "spread",
+        "seconds",
+        "tokens to the mark",
+        "seconds to the mark",
+    ):
         table.add_column(column)
     for name, found in curves.items():
         best = [curve.best for curve in found]
         until = [curve.until(mark) for curve in found]
         cells = ["never", "never"]
         if all(until):
-            reached = [statistics.mean(values) for values in zip(*[u for u in until if u], strict=True)]
+            reached = [
+                statistics.mean(values) for values in zip(*[u for u in until if u], strict=True)
+            ]
             shares = reached[0] / base_tokens, reached[1] / base_seconds
             cells = [f"{reached[0]:,.0f} ({shares[0]:.2f})", f"{reached[1]:.1f} ({shares[1]:.2f})"]
         spread = f"{min(best):.4f} to {max(best):.4f}"
         whole = f"{statistics.mean(curve.seconds[-1] for curve in found):.0f}"
-        table.add_row(name, f"{rates[name]:g}", f"{statistics.mean(best):.4f}", spread, whole, *cells)
+        table.add_row(
+            name, f"{rates[name]:g}", f"{statistics.mean(best):.4f}", spread, whole, *cells
+        )
     return table
 
 
@@ -201,13 +245,20 @@ def run() -> None:
     parser = described(__doc__)
     parser.add_argument("--nanogpt", type=nanogpt_clone, help="a clone of nanoGPT")
     parser.add_argument(
-        "--width", type=positive, default=160, help=f"a multiple of {HEAD_DIM}; 160 is 1.3M parameters, 320 5M"
+        "--width",
+        type=positive,
+        default=160,
+        help=f"a multiple of {HEAD_DIM}; 160 is 1.3M parameters, 320 5M",
     )
     parser.add_argument("--steps", type=positive, default=300)
     parser.add_argument("--seeds", type=positive, default=3)
     parser.add_argument("--json", type=Path, help="where the curves go")
     parser.add_argument(
-        "--rates", type=float, nargs="+", default=[], help="of the recipes, then nanoGPT, already tuned"
+        "--rates",
+        type=float,
+        nargs="+",
+        default=[],
+        help="of the recipes, then nanoGPT, already tuned",
     )
     args = parser.parse_args()
     if args.width % HEAD_DIM:
@@ -217,7 +268,9 @@ def run() -> None:
         rates[name] = tuned(
             name,
             recipe.rates,
-            lambda rate, recipe=recipe: train(recipe, args.width, rate, 0, "lamplighters", args.steps),
+            lambda rate, recipe=recipe: train(
+                recipe, args.width, rate, 0, "lamplighters", args.steps
+            ),
         )
     curves: dict[str, list[Curve]] = {name: [] for name in RECIPES}
     for seed in range(1, args.seeds + 1):  # in turn
@@ -228,7 +281,9 @@ def run() -> None:
     Console(width=140).print(table_of(curves, rates))
     if args.nanogpt:
         nanogpt = load_nanogpt(args.nanogpt)
-        budget = statistics.mean(curve.seconds[-1] for curve in curves["modern, Muon, stable-decay"])
+        budget = statistics.mean(
+            curve.seconds[-1] for curve in curves["modern, Muon, stable-decay"]
+        )
         if "nanoGPT" not in rates:
             rates["nanoGPT"] = tuned(
                 "nanoGPT",

@@ -61,7 +61,13 @@ def timed(step: Callable[[], Any], n: int, device: str) -> list[float]:
 
 
 def loop(
-    model: Any, optimizer: Any, loss: Callable[[Any, Any], Any], args: argparse.Namespace, *, bf16: bool, clip: bool
+    model: Any,
+    optimizer: Any,
+    loss: Callable[[Any, Any], Any],
+    args: argparse.Namespace,
+    *,
+    bf16: bool,
+    clip: bool,
 ) -> list[float]:
     """A plain training loop."""
     model.to(args.device).train()
@@ -100,36 +106,56 @@ def nanogpt(args: argparse.Namespace, precision: str) -> list[float]:
     with contextlib.redirect_stdout(io.StringIO()):
         model = module.GPT(
             module.GPTConfig(
-                block_size=args.context, vocab_size=args.vocab, n_layer=L, n_head=H, n_embd=C, dropout=0.1, bias=False
+                block_size=args.context,
+                vocab_size=args.vocab,
+                n_layer=L,
+                n_head=H,
+                n_embd=C,
+                dropout=0.1,
+                bias=False,
             )
         ).to(args.device)
         optimizer = model.configure_optimizers(1e-1, 6e-4, (0.9, 0.95), args.device)
     if args.compile:
         model.compile()
-    return loop(model, optimizer, lambda x, y: model(x, y)[1], args, bf16=precision == "bf16", clip=True)
+    return loop(
+        model, optimizer, lambda x, y: model(x, y)[1], args, bf16=precision == "bf16", clip=True
+    )
 
 
 def transformers(args: argparse.Namespace, precision: str) -> list[float]:
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    model = GPT2LMHeadModel(GPT2Config(vocab_size=args.vocab, n_positions=args.context, n_embd=C, n_layer=L, n_head=H))
+    model = GPT2LMHeadModel(
+        GPT2Config(vocab_size=args.vocab, n_positions=args.context, n_embd=C, n_layer=L, n_head=H)
+    )
     optimizer = torch.optim.AdamW(model.to(args.device).parameters(), lr=6e-4, fused=True)
 
     def loss(inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.cross_entropy(model(inputs).logits.flatten(0, 1).float(), targets.flatten())
+        return torch.nn.functional.cross_entropy(
+            model(inputs).logits.flatten(0, 1).float(), targets.flatten()
+        )
 
     return loop(model, optimizer, loss, args, bf16=precision == "bf16", clip=True)
 
 
 def litgpt(args: argparse.Namespace, precision: str) -> list[float]:
-    """litgpt has no GPT-2: a Pythia of the same sizes, which has rotary positions and no dropout."""
+    """litgpt has no GPT-2: a Pythia of the same sizes, which has rotary positions and no
+    dropout."""
     from litgpt import GPT, Config
     from litgpt.utils import chunked_cross_entropy
 
     model = GPT(
-        Config.from_name("pythia-160m", vocab_size=args.vocab, padded_vocab_size=args.vocab, block_size=args.context)
+        Config.from_name(
+            "pythia-160m",
+            vocab_size=args.vocab,
+            padded_vocab_size=args.vocab,
+            block_size=args.context,
+        )
     )
-    optimizer = torch.optim.AdamW(model.to(args.device).parameters(), lr=6e-4, weight_decay=0.1, fused=True)
+    optimizer = torch.optim.AdamW(
+        model.to(args.device).parameters(), lr=6e-4, weight_decay=0.1, fused=True
+    )
 
     def loss(inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return chunked_cross_entropy(model(inputs), targets, chunk_size=0)  # as litgpt/pretrain.py
@@ -152,7 +178,11 @@ def firstlight(args: argparse.Namespace, precision: str, *without: str) -> list[
         began(self, *arguments)
 
     is_without = "kept memory" in without
-    allocation = mock.patch("firstlight.commands.train.keep_freed_memory") if is_without else contextlib.nullcontext()
+    allocation = (
+        mock.patch("firstlight.commands.train.keep_freed_memory")
+        if is_without
+        else contextlib.nullcontext()
+    )
     with (
         tempfile.TemporaryDirectory() as folder,
         mock.patch.object(PretrainingModule, "on_train_batch_start", marked),
@@ -170,7 +200,9 @@ def firstlight(args: argparse.Namespace, precision: str, *without: str) -> list[
             f"model.dropout={'torch' if 'fast dropout' in without else 'fast'}",
         ]  # fmt: skip
         assert main(["train", *settings]) == 0
-    return [after - before for before, after in zip(times[WARM_UP:], times[WARM_UP + 1 :], strict=False)]
+    return [
+        after - before for before, after in zip(times[WARM_UP:], times[WARM_UP + 1 :], strict=False)
+    ]
 
 
 def product(args: argparse.Namespace, precision: str) -> list[float]:
@@ -193,7 +225,10 @@ CONTENDERS: dict[str, tuple[Callable[[argparse.Namespace, str], list[float]], st
     "litgpt, bf16": (litgpt, "bf16"),
     "firstlight, fp32": (firstlight, "fp32"),
     "firstlight, bf16": (firstlight, "bf16"),
-    "... with torch's dropout and attention, bf16": (lambda a, p: firstlight(a, p, "fast dropout"), "bf16"),
+    "... with torch's dropout and attention, bf16": (
+        lambda a, p: firstlight(a, p, "fast dropout"),
+        "bf16",
+    ),
     "... giving freed memory back, bf16": (lambda a, p: firstlight(a, p, "kept memory"), "bf16"),
     "... both, bf16": (lambda a, p: firstlight(a, p, "fast dropout", "kept memory"), "bf16"),
     "limit, fp32": (product, "fp32"),
@@ -203,16 +238,23 @@ CONTENDERS: dict[str, tuple[Callable[[argparse.Namespace, str], list[float]], st
 
 def main() -> None:
     parser = described(__doc__)
-    parser.add_argument("--nanogpt", type=nanogpt_clone, help="a clone of https://github.com/karpathy/nanoGPT")
+    parser.add_argument(
+        "--nanogpt", type=nanogpt_clone, help="a clone of https://github.com/karpathy/nanoGPT"
+    )
     parser.add_argument("--batch", type=positive, default=2, help="windows of a step")
     parser.add_argument("--context", type=positive, default=256)
     parser.add_argument(
-        "--vocab", type=positive, default=50257, help="rows of the embedding; 50304 is a multiple of 64"
+        "--vocab",
+        type=positive,
+        default=50257,
+        help="rows of the embedding; 50304 is a multiple of 64",
     )
     parser.add_argument("--steps", type=positive, default=5, help="timed steps of a round")
     parser.add_argument("--rounds", type=positive, default=3)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--compile", action="store_true", help="torch.compile, for nanoGPT and firstlight")
+    parser.add_argument(
+        "--compile", action="store_true", help="torch.compile, for nanoGPT and firstlight"
+    )
     parser.add_argument(
         "--only",
         choices=CONTENDERS,
@@ -231,23 +273,38 @@ def main() -> None:
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: there is none")
     lacking = {"nano": not args.nanogpt, "litgpt": not importlib.util.find_spec("litgpt")}
-    names = [name for name in CONTENDERS if not any(word in name for word, lacks in lacking.items() if lacks)]
+    names = [
+        name
+        for name in CONTENDERS
+        if not any(word in name for word, lacks in lacking.items() if lacks)
+    ]
     if args.device == "cuda":  # what these leave out is for CPUs
         names = [name for name in names if not name.startswith("...")]
     if absent := [name for name in args.only or () if name not in names]:
         needs = "--nanogpt, litgpt installed, or for '...' a CPU"
         parser.error(f"--only {', '.join(map(repr, absent))}: needs {needs}")
     asked = args.only or names
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in names if name in asked or "limit" in name}
+    found: dict[str, list[dict[str, Any]]] = {
+        name: [] for name in names if name in asked or "limit" in name
+    }
     for n in range(args.rounds):
         for name in found:
             command = [sys.executable, "-W", "ignore", __file__, *sys.argv[1:], "--contender", name]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode != 0:  # as of the book's loop where its logits do not fit into the device's memory
-                print(f"round {n + 1}, {name}: failed ({done.returncode}): {done.stderr[-500:]}", flush=True)
+            if (
+                done.returncode != 0
+            ):  # as of the book's loop where its logits do not fit into the device's memory
+                print(
+                    f"round {n + 1}, {name}: failed ({done.returncode}): {done.stderr[-500:]}",
+                    flush=True,
+                )
                 continue
             found[name].append(json.loads(done.stdout.splitlines()[-1]))
-            print(f"round {n + 1}, {name}: {statistics.median(found[name][-1]['seconds']):.3f} s a step", flush=True)
+            print(
+                f"round {n + 1}, {name}: {statistics.median(found[name][-1]['seconds']):.3f} s a"
+                " step",
+                flush=True,
+            )
     measured = {name: rounds for name, rounds in found.items() if rounds}
     Console(width=120).print(table_of(measured, args.batch * args.context))
 
@@ -259,15 +316,29 @@ def peak_memory() -> float:
 
 
 def table_of(found: dict[str, list[dict[str, Any]]], tokens: int) -> Table:
-    step = {name: statistics.median(s for r in rounds for s in r["seconds"]) for name, rounds in found.items()}
+    step = {
+        name: statistics.median(s for r in rounds for s in r["seconds"])
+        for name, rounds in found.items()
+    }
     slowest = step[next(iter(step))]
     table = Table()
-    for column in ("what", "s a step", "from ... to", "tokens/s", "times the first", "of the limit", "GB"):
+    for column in (
+        "what",
+        "s a step",
+        "from ... to",
+        "tokens/s",
+        "times the first",
+        "of the limit",
+        "GB",
+    ):
         table.add_column(column, justify="left" if column == "what" else "right")
     for name, rounds in found.items():
         each = [statistics.median(r["seconds"]) for r in rounds]
         limit = step.get(f"limit, {name.rpartition(', ')[2]}")
-        share, memory = f"{limit / step[name]:.0%}" if limit else "", f"{max(r['gigabytes'] for r in rounds):.1f}"
+        share, memory = (
+            f"{limit / step[name]:.0%}" if limit else "",
+            f"{max(r['gigabytes'] for r in rounds):.1f}",
+        )
         table.add_row(
             name, f"{step[name]:.3f}", f"{min(each):.3f} ... {max(each):.3f}", f"{tokens / step[name]:,.0f}",
             f"{slowest / step[name]:.2f}", *(("", "") if name.startswith("limit") else (share, memory)),

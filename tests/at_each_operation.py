@@ -1,4 +1,6 @@
-"""Ends a piece of work at its first, second, third, ... operation on files: as kill -9 or a full disk would."""
+"""Ends a piece of work at its first, second, third, ... operation on files: as kill -9 or a full
+disk would.
+"""
 
 import errno
 import os
@@ -15,8 +17,8 @@ def ends_of(work: Callable[[], object], below: str, how: str, stride: int = 1) -
 
     k is 1, 1 + `stride`, 1 + 2 `stride`, ... Counted are operations on paths with `below` in them.
 
-    Yields how the process ended (FAILED if the full disk was an error), each time for the caller to look at what it has
-    left; the last time it is DONE: nothing was disturbed.
+    Yields how the process ended (FAILED if the full disk was an error), each time for the caller to
+    look at what it has left; the last time it is DONE: nothing was disturbed.
     """
     k, code = 1, KILLED
     while code != DONE:

@@ -1,4 +1,6 @@
-"""Writes TensorFlow's checkpoints as far as the tests need them; that they are real is what the fixture is for."""
+"""Writes TensorFlow's checkpoints as far as the tests need them; that they are real is what the
+fixture is for.
+"""
 
 import struct
 from collections.abc import Callable
@@ -36,7 +38,13 @@ def entry(dtype=1, shape=(2,), shard=0, offset=0, size=8, crc32c=None) -> bytes:
     """Of two zeros in float32, unless it is said otherwise."""
     dims = b"".join(part(2, number(1, dim)) for dim in shape)
     place = number(3, shard) + number(4, offset) + number(5, size)
-    return number(1, dtype) + part(2, dims) + place + varint(6 << 3 | 5) + (crc32c or checksum(bytes(8)))
+    return (
+        number(1, dtype)
+        + part(2, dims)
+        + place
+        + varint(6 << 3 | 5)
+        + (crc32c or checksum(bytes(8)))
+    )
 
 
 def block(pairs: list[tuple[bytes, bytes]]) -> bytes:
@@ -49,7 +57,13 @@ def block(pairs: list[tuple[bytes, bytes]]) -> bytes:
         else:
             while n_shared < min(len(key), len(last)) and key[n_shared] == last[n_shared]:
                 n_shared += 1
-        content += varint(n_shared) + varint(len(key) - n_shared) + varint(len(value)) + key[n_shared:] + value
+        content += (
+            varint(n_shared)
+            + varint(len(key) - n_shared)
+            + varint(len(value))
+            + key[n_shared:]
+            + value
+        )
         last = key
     return content + struct.pack(f"<{len(restarts) + 1}I", *restarts, len(restarts))
 
@@ -78,7 +92,9 @@ def table(
     return bytes(content) + footer.ljust(40, b"\0") + struct.pack("<Q", 0xDB4775248B80FB57)
 
 
-def write_bundle(prefix: Path, tensors: dict[str, np.ndarray], *, n_shards: int = 1, **settings) -> None:
+def write_bundle(
+    prefix: Path, tensors: dict[str, np.ndarray], *, n_shards: int = 1, **settings
+) -> None:
     """The two or more files of a checkpoint; tensors go to the data files in turn."""
     shards = [bytearray() for _ in range(n_shards)]
     pairs = [(b"", header(n_shards))]

@@ -1,4 +1,6 @@
-"""What several test files share: tiny models, a tiny data module, and data that only some machines have."""
+"""What several test files share: tiny models, a tiny data module, and data that only some machines
+have.
+"""
 
 import gc
 import locale
@@ -10,26 +12,79 @@ from contextlib import suppress
 from pathlib import Path
 
 OTHERS = (
-    *("FIRSTLIGHT_", "HF_", "TRANSFORMERS_", "WANDB_", "MLFLOW_", "OPTUNA_", "HYDRA_", "XDG_", "TORCH", "LC_", "PL_"),
-    *("SLURM_", "SRUN_", "LSB_", "JSM_", "PMI_", "PMIX_", "OMPI_", "PBS_", "KUBERNETES_", "NCCL_", "GLOO_"),
+    *(
+        "FIRSTLIGHT_",
+        "HF_",
+        "TRANSFORMERS_",
+        "WANDB_",
+        "MLFLOW_",
+        "OPTUNA_",
+        "HYDRA_",
+        "XDG_",
+        "TORCH",
+        "LC_",
+        "PL_",
+    ),
+    *(
+        "SLURM_",
+        "SRUN_",
+        "LSB_",
+        "JSM_",
+        "PMI_",
+        "PMIX_",
+        "OMPI_",
+        "PBS_",
+        "KUBERNETES_",
+        "NCCL_",
+        "GLOO_",
+    ),
 )
-"""Beginnings of variables with which a user, a scheduler or a launcher tells programs what to do: not the tests."""
+"""Beginnings of variables with which a user, a scheduler or a launcher tells programs what to do:
+not the tests."""
 OTHER = (
-    *("RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
-    *("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE"),
-    *("TTY_INTERACTIVE", "http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"),
+    *(
+        "RANK",
+        "LOCAL_RANK",
+        "GROUP_RANK",
+        "NODE_RANK",
+        "WORLD_SIZE",
+        "LOCAL_WORLD_SIZE",
+        "MASTER_ADDR",
+        "MASTER_PORT",
+    ),
+    *(
+        "COLUMNS",
+        "LINES",
+        "NO_COLOR",
+        "FORCE_COLOR",
+        "CLICOLOR",
+        "CLICOLOR_FORCE",
+        "TTY_COMPATIBLE",
+    ),
+    *(
+        "TTY_INTERACTIVE",
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+    ),
     *("LANG", "LANGUAGE", "PYTHONUTF8", "PYTHONIOENCODING", "PYTHONCOERCECLOCALE"),
 )
 """Such variables by their whole names."""
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-"""With another number of threads the last digits of a sum are others: 1 here, and 1 in the processes of the tests."""
+"""With another number of threads the last digits of a sum are others: 1 here, and 1 in the
+processes of the tests."""
 LOCALE = "C.UTF-8"
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-"""What nohup, or a shell that starts a job in the background, has a process ignore: a stopped run would not stop."""
+"""What nohup, or a shell that starts a job in the background, has a process ignore: a stopped run
+would not stop."""
 
 
 def same_surroundings() -> None:
-    """Make the environment of the tests, and of the processes that they start, the same on every machine.
+    """Make the environment of the tests, and of the processes that they start, the same on every
+    machine.
 
     What a CPU can do is left as it is.
     """
@@ -41,7 +96,9 @@ def same_surroundings() -> None:
         locale.setlocale(locale.LC_ALL, LOCALE)
     for number in STOPPING:
         if signal.getsignal(number) == signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+            signal.signal(
+                number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            )
 
 
 same_surroundings()  # before Lightning is imported, which reads the rank of this process then
@@ -74,7 +131,8 @@ def _own_folders(tmp_path_factory):
 
 @pytest.hookimpl(tryfirst=True)  # before -m takes away the long ones
 def pytest_collection_modifyitems(items):
-    """Of a test with `one_in(n)` the first of every n cases is as it is, and the others are long."""
+    """Of a test with `one_in(n)` the first of every n cases is as it is, and the others are
+    long."""
     seen = Counter()
     for item in items:
         mark = item.get_closest_marker("one_in")
@@ -93,10 +151,19 @@ def pytest_collection_finish():
 
 @pytest.fixture
 def tiny_gpt():
-    """A factory of small GPTs in evaluation mode, whose weights are large enough for mistakes to show."""
+    """A factory of small GPTs in evaluation mode, whose weights are large enough for mistakes to
+    show.
+    """
 
     def make(*, seed: int = 0, **changes) -> GPT:
-        sizes = {"vocab_size": 31, "context_length": 8, "emb_dim": 12, "n_heads": 3, "n_layers": 2, "drop_rate": 0.0}
+        sizes = {
+            "vocab_size": 31,
+            "context_length": 8,
+            "emb_dim": 12,
+            "n_heads": 3,
+            "n_layers": 2,
+            "drop_rate": 0.0,
+        }
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             model = GPT(**(sizes | changes))
@@ -109,10 +176,19 @@ def tiny_gpt():
 
 @pytest.fixture
 def tiny_modern():
-    """A factory of small ModernGPTs in evaluation mode, whose weights are large enough for mistakes to show."""
+    """A factory of small ModernGPTs in evaluation mode, whose weights are large enough for mistakes
+    to show.
+    """
 
     def make(*, seed: int = 0, **changes) -> ModernGPT:
-        sizes = {"vocab_size": 31, "context_length": 8, "emb_dim": 24, "n_heads": 6, "n_layers": 2, "n_kv_heads": 2}
+        sizes = {
+            "vocab_size": 31,
+            "context_length": 8,
+            "emb_dim": 24,
+            "n_heads": 6,
+            "n_layers": 2,
+            "n_kv_heads": 2,
+        }
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             model = ModernGPT(**(sizes | {"tie_weights": False} | changes))
@@ -131,14 +207,23 @@ def tiny_model(request, tiny_gpt, tiny_modern):
 
 @pytest.fixture
 def tiny_data(tmp_path):
-    """A factory of data modules over text files with the given contents: bytes, windows of 8, batches of 2."""
+    """A factory of data modules over text files with the given contents: bytes, windows of 8,
+    batches of 2.
+    """
 
     def make(*texts: str, **changes) -> TextData:
         files = []
-        for number, text in enumerate(texts or ["The lamp went out, and the harbour was dark. " * 12]):
+        for number, text in enumerate(
+            texts or ["The lamp went out, and the harbour was dark. " * 12]
+        ):
             files.append(tmp_path / f"{number}.txt")
             files[-1].write_text(text, encoding="utf-8")
-        settings = {"tokenizer": BytesTokenizer(), "order": SeededOrder(seed=1), "context_length": 8, "batch_size": 2}
+        settings = {
+            "tokenizer": BytesTokenizer(),
+            "order": SeededOrder(seed=1),
+            "context_length": 8,
+            "batch_size": 2,
+        }
         return TextData(path=[str(f) for f in files], **(settings | changes))
 
     return make
@@ -146,8 +231,11 @@ def tiny_data(tmp_path):
 
 @pytest.fixture
 def gpt2_vocabulary() -> GPT2Tokenizer:
-    """GPT-2's tokenizer, ready to encode; skips where its vocabulary would have to be downloaded."""
-    folder = Path(os.environ.get("TIKTOKEN_CACHE_DIR") or Path(tempfile.gettempdir(), "data-gym-cache"))
+    """GPT-2's tokenizer, ready to encode; skips where its vocabulary would have to be
+    downloaded."""
+    folder = Path(
+        os.environ.get("TIKTOKEN_CACHE_DIR") or Path(tempfile.gettempdir(), "data-gym-cache")
+    )
     names = ("6d1cbeee0f20b3d9449abfede4726ed8212e3aee", "6c7ea1a7e38e3a7f062df639a5b80947f075ffe6")
     if not all((folder / name).is_file() for name in names):
         pytest.skip("GPT-2's vocabulary is not on this machine: set TIKTOKEN_CACHE_DIR")

@@ -1,4 +1,6 @@
-"""The smallest models of others: the book's `.pth`, Hugging Face's folders, OpenAI's folder; for tests to spoil."""
+"""The smallest models of others: the book's `.pth`, Hugging Face's folders, OpenAI's folder; for
+tests to spoil.
+"""
 
 import json
 from pathlib import Path
@@ -34,7 +36,9 @@ def book_state() -> dict[str, torch.Tensor]:
     for name, weight in small_gpt(emb_dim=64, n_heads=1).state_dict().items():
         module, _, kind = name.rpartition(".")
         is_norm = module.rpartition(".")[2] in ("norm1", "norm2", "final_norm")
-        state[f"{module}.{ {'weight': 'scale', 'bias': 'shift'}[kind] }" if is_norm else name] = weight
+        state[f"{module}.{ {'weight': 'scale', 'bias': 'shift'}[kind] }" if is_norm else name] = (
+            weight
+        )
     return state
 
 
@@ -59,10 +63,16 @@ def write_qwen3(folder: Path) -> Path:
 def write_openai(folder: Path) -> Path:
     folder.mkdir()
     tensors = {}
-    for name, weight in to_gpt2(small_gpt(qkv_bias=True, tie_weights=True).state_dict(), n_layers=1).items():
+    for name, weight in to_gpt2(
+        small_gpt(qkv_bias=True, tie_weights=True).state_dict(), n_layers=1
+    ).items():
         *parts, kind = name.removeprefix("transformer.").replace("h.0", "h0").split(".")
         is_matrix = parts[-1].startswith("c_")
-        ends = [] if parts[-1] in ("wte", "wpe") else [{"weight": "w" if is_matrix else "g", "bias": "b"}[kind]]
+        ends = (
+            []
+            if parts[-1] in ("wte", "wpe")
+            else [{"weight": "w" if is_matrix else "g", "bias": "b"}[kind]]
+        )
         content = weight[None] if is_matrix and kind == "weight" else weight
         tensors["/".join(["model", *parts, *ends])] = content.detach().contiguous().numpy()
     write_bundle(folder / "model.ckpt", tensors)

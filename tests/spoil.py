@@ -42,7 +42,14 @@ def splices(content: bytes, n: int = 100, *, seed: int = 0) -> Iterator[bytes]:
     for _ in range(n):
         at, length = draw.randrange(len(content)), draw.choice((1, 2, 8, 64, 500))
         source = draw.randrange(len(content))
-        middle = draw.choice((b"", draw.randbytes(length), bytes([draw.choice((0, 0x7F, 0x80, 0xFF))]) * length, None))
+        middle = draw.choice(
+            (
+                b"",
+                draw.randbytes(length),
+                bytes([draw.choice((0, 0x7F, 0x80, 0xFF))]) * length,
+                None,
+            )
+        )
         if middle is None:
             yield content[:at] + content[source : source + length] + content[at:]
         else:
@@ -55,7 +62,9 @@ def everything(content: bytes) -> Iterator[bytes]:
 
 
 def hostile_json(document: Any) -> Iterator[bytes]:
-    """The document with each of its nodes left out, or replaced by each `HOSTILE` value; of long lists a few nodes."""
+    """The document with each of its nodes left out, or replaced by each `HOSTILE` value; of long
+    lists a few nodes.
+    """
     yield DEEP
     for path in _paths(document):
         for value in HOSTILE:
@@ -66,7 +75,13 @@ def hostile_json(document: Any) -> Iterator[bytes]:
 
 def _paths(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     yield path
-    keys = list(node) if isinstance(node, dict) else list(range(len(node))) if isinstance(node, list) else []
+    keys = (
+        list(node)
+        if isinstance(node, dict)
+        else list(range(len(node)))
+        if isinstance(node, list)
+        else []
+    )
     for key in keys if len(keys) < 30 else [*keys[:2], keys[-1]]:
         yield from _paths(node[key], (*path, key))
 
@@ -86,9 +101,11 @@ def _changed(document: Any, path: tuple[Any, ...], value: Any) -> Any:
 
 @contextmanager
 def within(seconds: int, memory: int = GIGABYTE) -> Iterator[None]:
-    """Raise in the block if it takes longer, or asks for more memory than that on top of what this process has.
+    """Raise in the block if it takes longer, or asks for more memory than that on top of what this
+    process has.
 
-    The memory is bounded on Linux only: elsewhere there is no such bound, or nothing to read what the process has.
+    The memory is bounded on Linux only: elsewhere there is no such bound, or nothing to read what
+    the process has.
     """
 
     def too_long(*_: object) -> None:

@@ -1,7 +1,9 @@
-"""Every mistake of a user's: exit code 2, one clear line for each, no traceback, nothing written, no step trained.
+"""Every mistake of a user's: exit code 2, one clear line for each, no traceback, nothing written,
+no step trained.
 
-Composing a command line takes Hydra a third of a second: mistakes that are only found later, in values, are tested
-on one composed config (`refused_values`), the others on whole command lines (`refused`).
+Composing a command line takes Hydra a third of a second: mistakes that are only found later, in
+values, are tested on one composed config (`refused_values`), the others on whole command lines
+(`refused`).
 """
 
 import copy
@@ -109,7 +111,9 @@ def book_run(texts, tmp_path_factory):
 
 @pytest.fixture
 def refused(capsys, place, no_training):
-    """Run a command line that is a mistake; check what every mistake must look like; return its lines."""
+    """Run a command line that is a mistake; check what every mistake must look like; return its
+    lines.
+    """
 
     def check(arguments, *words, lines=1):
         capsys.readouterr()
@@ -142,7 +146,9 @@ def composed(texts):
 
 @pytest.fixture
 def refused_values(capsys, composed, place, no_training):
-    """Fit `tiny` with overrides that compose, but are a mistake; check the lines that `main` would show."""
+    """Fit `tiny` with overrides that compose, but are a mistake; check the lines that `main` would
+    show.
+    """
     from firstlight.config import build, check_config
     from firstlight.training.experiment import Experiment
     from firstlight.training.fit import fit
@@ -172,7 +178,9 @@ def refused_values(capsys, composed, place, no_training):
 
 @pytest.fixture
 def refused_call(capsys, place):
-    """Call what `verb` calls with overrides that are a mistake; check the lines that `main` would show."""
+    """Call what `verb` calls with overrides that are a mistake; check the lines that `main` would
+    show.
+    """
     from firstlight.commands.evaluate import arguments as evaluation_arguments
     from firstlight.commands.evaluate import evaluate
     from firstlight.commands.generate import generate
@@ -206,8 +214,12 @@ def snapshot(folder):
 
 
 def table(*rows):
-    """Parameters (arguments, words) from rows (id, arguments, words); arguments and words are split at spaces."""
-    return pytest.mark.parametrize(("arguments", "words"), [pytest.param(a.split(), w, id=i) for i, a, w in rows])
+    """Parameters (arguments, words) from rows (id, arguments, words); arguments and words are split
+    at spaces.
+    """
+    return pytest.mark.parametrize(
+        ("arguments", "words"), [pytest.param(a.split(), w, id=i) for i, a, w in rows]
+    )
 
 
 # ---- the command line itself
@@ -219,14 +231,38 @@ def table(*rows):
     ("unknown option of the program", "--verbose", ["--verbose", "train"]),
     ("unknown option of a verb", "train --epochs=3", ["--epochs=3", "key=value"]),
     ("unknown option with a value apart", "train --epochs 3", ["--epochs", "key=value"]),
-    ("an option of Hydra's that is not ours", "train --experimental-rerun=x", ["--experimental-rerun=x", "no option"]),
-    ("options that exclude each other", "train --run --info", ["--run", "--info", "exclude each other"]),
+    (
+        "an option of Hydra's that is not ours",
+        "train --experimental-rerun=x",
+        ["--experimental-rerun=x", "no option"],
+    ),
+    (
+        "options that exclude each other",
+        "train --run --info",
+        ["--run", "--info", "exclude each other"],
+    ),
     ("an option of another one", "train --package=model", ["--package", "--cfg job"]),
-    ("a section that is not there", "train --cfg=job --package=modle", ["--package modle", "no such section"]),
-    ("configs from two places", "train --config-dir . hydra.searchpath=[a]", ["hydra.searchpath", "--config-dir"]),
-    ("a sweep of another verb", "evaluate -m checkpoint=a,b", ["-m is for train only", "call evaluate once"]),
+    (
+        "a section that is not there",
+        "train --cfg=job --package=modle",
+        ["--package modle", "no such section"],
+    ),
+    (
+        "configs from two places",
+        "train --config-dir . hydra.searchpath=[a]",
+        ["hydra.searchpath", "--config-dir"],
+    ),
+    (
+        "a sweep of another verb",
+        "evaluate -m checkpoint=a,b",
+        ["-m is for train only", "call evaluate once"],
+    ),
     ("word without =", "train quickstart", ["'quickstart'", "key=value", "--help"]),
-    ("config folder that is not there", "train --config-dir nowhere", ["--config-dir", "nowhere", "no such folder"]),
+    (
+        "config folder that is not there",
+        "train --config-dir nowhere",
+        ["--config-dir", "nowhere", "no such folder"],
+    ),
 )
 def test_a_command_line_that_is_no_command_is_refused(refused, arguments, words):
     refused(arguments, *words)
@@ -235,7 +271,11 @@ def test_a_command_line_that_is_no_command_is_refused(refused, arguments, words)
 @table(
     ("misspelt key", "model.emb_dimm=32", ["model.emb_dimm", "did you mean 'model.emb_dim'"]),
     ("misspelt key at the top", "seeed=1", ["seeed", "did you mean 'seed'"]),
-    ("misspelt key of the trainer", "trainer.max_step=3", ["trainer.max_step", "did you mean 'trainer.max_steps'"]),
+    (
+        "misspelt key of the trainer",
+        "trainer.max_step=3",
+        ["trainer.max_step", "did you mean 'trainer.max_steps'"],
+    ),
     ("misspelt section", "optimiser.lr=1", ["optimiser.lr", "did you mean 'optimizer.lr'"]),
     ("right key, no section", "lr=1", ["lr", "did you mean 'optimizer.lr'"]),
     ("right key, wrong section", "model.lr=1", ["model.lr", "did you mean 'optimizer.lr'"]),
@@ -244,8 +284,16 @@ def test_a_command_line_that_is_no_command_is_refused(refused, arguments, words)
         "experiment=quickstart_modern optimizer.momentums=1",
         ["optimizer.momentums", "did you mean 'optimizer.momentum'"],
     ),
-    ("key like none but an internal one", "optimizer._target=1", ["optimizer._target", "optimizer.lr"]),
-    ("a group of another verb", "decoding=greedy", ["decoding", "callbacks.sample_generation.decoding"]),
+    (
+        "key like none but an internal one",
+        "optimizer._target=1",
+        ["optimizer._target", "optimizer.lr"],
+    ),
+    (
+        "a group of another verb",
+        "decoding=greedy",
+        ["decoding", "callbacks.sample_generation.decoding"],
+    ),
     (
         "key of what was taken away",
         "~callbacks.checkpoint callbacks.checkpoint.keep_last=1",
@@ -255,17 +303,37 @@ def test_a_command_line_that_is_no_command_is_refused(refused, arguments, words)
     ("key longer than a file's name", f"{'a' * 300}=1", ["no such key"]),
     ("nothing like it", "frobnicate=1", ["frobnicate", "no such key", "--help"]),
     ("misspelt group", "modle=nano", ["modle", "did you mean 'model'"]),
-    ("misspelt choice", "model=nanoo", ["model=nanoo", "did you mean 'nano'", "gpt2_small", "gpt2_xl"]),
-    ("choice nothing like any", "tokenizer=sentencepiece", ["tokenizer=sentencepiece", "bpe, bytes, gpt2"]),
-    ("misspelt experiment", "experiment=quikstart", ["experiment=quikstart", "did you mean 'quickstart'"]),
-    ("one wrong of a list", "callbacks=[default,early_stoping]", ["early_stoping", "did you mean 'early_stopping'"]),
+    (
+        "misspelt choice",
+        "model=nanoo",
+        ["model=nanoo", "did you mean 'nano'", "gpt2_small", "gpt2_xl"],
+    ),
+    (
+        "choice nothing like any",
+        "tokenizer=sentencepiece",
+        ["tokenizer=sentencepiece", "bpe, bytes, gpt2"],
+    ),
+    (
+        "misspelt experiment",
+        "experiment=quikstart",
+        ["experiment=quikstart", "did you mean 'quickstart'"],
+    ),
+    (
+        "one wrong of a list",
+        "callbacks=[default,early_stoping]",
+        ["early_stoping", "did you mean 'early_stopping'"],
+    ),
     ("a logger we do not have", "logger=[comet]", ["logger=comet", "csv", "tensorboard", "wandb"]),
     ("added key", "+model.foo=1", ["model.foo", "GPT has no 'foo'"]),
     ("forced key", "++model.foo=1", ["model.foo", "GPT has no 'foo'"]),
     ("forced misspelt key", "++model.n_layer=1", ["model.n_layer", "did you mean 'n_layers'"]),
     ("added key at the top", "+foo=1", ["foo", "there is no 'foo'"]),
     ("added key that is there", "+model.emb_dim=32", ["model.emb_dim"]),
-    ("removed key that is not there", "~callbacks.plotz", ["callbacks.plotz", "did you mean 'callbacks.plots'"]),
+    (
+        "removed key that is not there",
+        "~callbacks.plotz",
+        ["callbacks.plotz", "did you mean 'callbacks.plots'"],
+    ),
     ("removed key that is needed", "~model.n_layers", ["model", "'n_layers' is needed"]),
     ("removed section that is needed", "~tokenizer", ["tokenizer"]),
     ("comma without -m", "optimizer.lr=1e-3,1e-4", ["optimizer.lr=1e-3,1e-4", "-m"]),
@@ -275,7 +343,11 @@ def test_a_command_line_that_is_no_command_is_refused(refused, arguments, words)
     ("the base of a group", "model=base", ["model=base", "(gpt2_large, gpt2_medium, "]),
     ("a group that is null", "model=null", ["model", "nano"]),
     ("interpolation of nothing", "name=${nope}", ["name", "nope"]),
-    ("interpolation of no variable", "name=${oc.env:FIRSTLIGHT_NO_SUCH}", ["name", "FIRSTLIGHT_NO_SUCH"]),
+    (
+        "interpolation of no variable",
+        "name=${oc.env:FIRSTLIGHT_NO_SUCH}",
+        ["name", "FIRSTLIGHT_NO_SUCH"],
+    ),
     ("interpolation without a resolver", "name=${frob:1}", ["name", "frob"]),
 )
 @pytest.mark.one_in(3)
@@ -289,7 +361,14 @@ def test_a_text_dataset_without_a_path_is_refused(refused):
 
 def test_every_mistake_of_a_command_line_is_reported_at_once(refused, texts):
     said = refused(
-        tiny(texts, "+model.foo=1", "optimizer.lr=-1", "data.shuffle=perhaps", "scheduler.warmup_steps=2.5"), lines=4
+        tiny(
+            texts,
+            "+model.foo=1",
+            "optimizer.lr=-1",
+            "data.shuffle=perhaps",
+            "scheduler.warmup_steps=2.5",
+        ),
+        lines=4,
     )
     for key in ("model.foo", "optimizer.lr", "data.shuffle", "scheduler.warmup_steps"):
         assert any(line.startswith(f"firstlight: {key}: ") for line in said)
@@ -340,7 +419,11 @@ def test_a_value_of_another_type_is_refused(refused_values, key, kind, values):
     ("lr inf", "optimizer.lr=inf", ["optimizer.lr", "> 0", "inf"]),
     ("lr -inf", "optimizer.lr=-inf", ["optimizer.lr", "> 0", "-inf"]),
     ("eps 0", "optimizer.eps=0", ["optimizer.eps", "> 0"]),
-    ("weight decay negative", "optimizer.weight_decay=-0.1", ["optimizer.weight_decay", ">= 0", "-0.1"]),
+    (
+        "weight decay negative",
+        "optimizer.weight_decay=-0.1",
+        ["optimizer.weight_decay", ">= 0", "-0.1"],
+    ),
     ("weight decay nan", "optimizer.weight_decay=nan", ["optimizer.weight_decay", ">= 0", "nan"]),
     ("beta 1", "optimizer.betas=[0.9,1.0]", ["optimizer.betas", "< 1", "[0.9, 1.0]"]),
     ("three betas", "optimizer.betas=[0.9,0.95,0.99]", ["optimizer.betas", "[0.9, 0.95, 0.99]"]),
@@ -359,19 +442,35 @@ def test_a_value_of_another_type_is_refused(refused_values, key, kind, values):
     ("train ratio negative", "data.train_ratio=-0.5", ["data.train_ratio", "> 0", "-0.5"]),
     ("train ratio nan", "data.train_ratio=nan", ["data.train_ratio", "nan"]),
     ("test ratio 1", "data.test_ratio=1", ["data.test_ratio", "< 1", "got 1"]),
-    ("ratios leave nothing", "data.test_ratio=0.1", ["train_ratio (0.9)", "test_ratio (0.1)", "less than 1"]),
+    (
+        "ratios leave nothing",
+        "data.test_ratio=0.1",
+        ["train_ratio (0.9)", "test_ratio (0.1)", "less than 1"],
+    ),
     ("batch 0", "data.batch_size=0", ["data.batch_size", "> 0", "got 0"]),
     ("batch negative", "data.batch_size=-2", ["data.batch_size", "> 0", "-2"]),
     ("stride 0", "data.stride=0", ["data.stride", "> 0", "got 0"]),
     ("stride negative", "data.stride=-1", ["data.stride", "> 0", "-1"]),
     ("stride that skips", "data.stride=17", ["stride (17)", "context_length (16)"]),
-    ("window longer than the context", "data.context_length=17", ["data.context_length (17)", "16"]),
+    (
+        "window longer than the context",
+        "data.context_length=17",
+        ["data.context_length (17)", "16"],
+    ),
     ("workers negative", "data.num_workers=-1", ["data.num_workers", ">= 0", "-1"]),
     ("evaluation of nothing", "data.eval_batches=0", ["data.eval_batches", "> 0", "got 0"]),
     ("seed negative", "seed=-1", ["seed", ">= 0", "-1"]),
     ("seed too large", "seed=4294967296", ["seed", "4294967296"]),
-    ("warm-up as long as the run", "scheduler.warmup_steps=2", ["warmup_steps (2)", "2 steps", "lower"]),
-    ("warm-up longer than the run", "scheduler.warmup_steps=50", ["warmup_steps (50)", "2 steps", "lower"]),
+    (
+        "warm-up as long as the run",
+        "scheduler.warmup_steps=2",
+        ["warmup_steps (2)", "2 steps", "lower"],
+    ),
+    (
+        "warm-up longer than the run",
+        "scheduler.warmup_steps=50",
+        ["warmup_steps (50)", "2 steps", "lower"],
+    ),
     ("warm-up negative", "scheduler.warmup_steps=-1", ["scheduler.warmup_steps", ">= 0", "-1"]),
     ("initial lr above lr", "scheduler.initial_lr=1", ["initial_lr (1", "optimizer.lr (0.001)"]),
     ("min lr above lr", "scheduler.min_lr=1", ["min_lr (1", "optimizer.lr (0.001)"]),
@@ -379,26 +478,78 @@ def test_a_value_of_another_type_is_refused(refused_values, key, kind, values):
     ("no steps", "trainer.max_steps=0", ["trainer.max_steps", "> 0", "got 0"]),
     ("steps negative", "trainer.max_steps=-5", ["trainer.max_steps", "> 0", "-5"]),
     ("two lengths", "trainer.max_epochs=1", ["max_steps and max_epochs", "exactly one", "null"]),
-    ("three lengths", "trainer.max_epochs=1 trainer.max_tokens=99", ["max_steps and max_epochs and max_tokens"]),
-    ("no length", "trainer.max_steps=null", ["exactly one of max_steps, max_epochs and max_tokens", "none"]),
+    (
+        "three lengths",
+        "trainer.max_epochs=1 trainer.max_tokens=99",
+        ["max_steps and max_epochs and max_tokens"],
+    ),
+    (
+        "no length",
+        "trainer.max_steps=null",
+        ["exactly one of max_steps, max_epochs and max_tokens", "none"],
+    ),
     ("less than a step", "trainer.max_steps=null trainer.max_tokens=31", ["max_tokens (31)", "32"]),
-    ("epochs 0", "trainer.max_steps=null trainer.max_epochs=0", ["trainer.max_epochs", "> 0", "got 0"]),
+    (
+        "epochs 0",
+        "trainer.max_steps=null trainer.max_epochs=0",
+        ["trainer.max_epochs", "> 0", "got 0"],
+    ),
     ("epochs inf", "trainer.max_steps=null trainer.max_epochs=inf", ["trainer.max_epochs", "inf"]),
-    ("accumulate 0", "trainer.accumulate_grad_batches=0", ["trainer.accumulate_grad_batches", "> 0", "got 0"]),
+    (
+        "accumulate 0",
+        "trainer.accumulate_grad_batches=0",
+        ["trainer.accumulate_grad_batches", "> 0", "got 0"],
+    ),
     ("clip 0", "trainer.gradient_clip_val=0", ["trainer.gradient_clip_val", "> 0", "got 0"]),
     ("clip negative", "trainer.gradient_clip_val=-1", ["trainer.gradient_clip_val", "> 0", "-1"]),
     ("log every 0", "trainer.log_every_n_steps=0", ["trainer.log_every_n_steps", "> 0", "got 0"]),
-    ("evaluate every 0", "trainer.eval_every_n_steps=0", ["trainer.eval_every_n_steps", "> 0", "got 0"]),
-    ("evaluate never", "trainer.eval_every_n_steps=null", ["trainer.eval_every_n_steps", "> 0", "None"]),
+    (
+        "evaluate every 0",
+        "trainer.eval_every_n_steps=0",
+        ["trainer.eval_every_n_steps", "> 0", "got 0"],
+    ),
+    (
+        "evaluate never",
+        "trainer.eval_every_n_steps=null",
+        ["trainer.eval_every_n_steps", "> 0", "None"],
+    ),
     ("no devices", "trainer.devices=0", ["trainer.devices", "> 0", "got 0"]),
     ("devices do not divide", "trainer.devices=3", ["devices (3", "data.batch_size (2)"]),
-    ("vocabulary below the bytes", "tokenizer.vocab_size=100", ["tokenizer.vocab_size", ">= 257", "100"]),
-    ("model's vocabulary below", "model.vocab_size=200", ["model.vocab_size (200)", "at least 257"]),
-    ("sample of nothing", "callbacks.sample_generation.max_new_tokens=0", ["sample_generation.max_new_tokens", "> 0"]),
-    ("sample without a prompt", "callbacks.sample_generation.prompt=", ["sample_generation.prompt", "''"]),
-    ("sample at -1", "callbacks.sample_generation.decoding.temperature=-1", ["decoding.temperature", ">= 0", "-1"]),
-    ("save every 0", "callbacks.checkpoint.every_n_steps=0", ["callbacks.checkpoint.every_n_steps", "> 0", "got 0"]),
-    ("monitor of nothing", "callbacks.checkpoint.monitor=val/los", ["callbacks.checkpoint.monitor", "val/los"]),
+    (
+        "vocabulary below the bytes",
+        "tokenizer.vocab_size=100",
+        ["tokenizer.vocab_size", ">= 257", "100"],
+    ),
+    (
+        "model's vocabulary below",
+        "model.vocab_size=200",
+        ["model.vocab_size (200)", "at least 257"],
+    ),
+    (
+        "sample of nothing",
+        "callbacks.sample_generation.max_new_tokens=0",
+        ["sample_generation.max_new_tokens", "> 0"],
+    ),
+    (
+        "sample without a prompt",
+        "callbacks.sample_generation.prompt=",
+        ["sample_generation.prompt", "''"],
+    ),
+    (
+        "sample at -1",
+        "callbacks.sample_generation.decoding.temperature=-1",
+        ["decoding.temperature", ">= 0", "-1"],
+    ),
+    (
+        "save every 0",
+        "callbacks.checkpoint.every_n_steps=0",
+        ["callbacks.checkpoint.every_n_steps", "> 0", "got 0"],
+    ),
+    (
+        "monitor of nothing",
+        "callbacks.checkpoint.monitor=val/los",
+        ["callbacks.checkpoint.monitor", "val/los"],
+    ),
 )
 def test_a_value_out_of_range_is_refused(refused_values, arguments, words):
     refused_values(arguments, *words)
@@ -414,7 +565,9 @@ def test_a_value_out_of_range_is_refused(refused_values, arguments, words):
 )
 @pytest.mark.one_in(3)
 def test_a_value_out_of_range_of_muon_is_refused(refused, texts, arguments, words):
-    refused(tiny(texts, "optimizer=muon", *(f"optimizer.{argument}" for argument in arguments)), *words)
+    refused(
+        tiny(texts, "optimizer=muon", *(f"optimizer.{argument}" for argument in arguments)), *words
+    )
 
 
 def test_what_an_optimizer_refuses_is_a_mistake_in_its_section(refused, texts):
@@ -425,8 +578,16 @@ def test_what_an_optimizer_refuses_is_a_mistake_in_its_section(refused, texts):
 @table(
     ("decay negative", "decay_ratio=-0.1", ["scheduler.decay_ratio", ">= 0", "-0.1"]),
     ("decay in percent", "decay_ratio=20", ["scheduler.decay_ratio", "<= 1", "got 20"]),
-    ("decay of another shape", "decay_shape=cosine", ["decay_shape", "'linear'", "'sqrt'", "'cosine'"]),
-    ("no room to decay", "decay_ratio=1", ["scheduler: warmup_steps (1)", "2 steps of decay_ratio (1"]),
+    (
+        "decay of another shape",
+        "decay_shape=cosine",
+        ["decay_shape", "'linear'", "'sqrt'", "'cosine'"],
+    ),
+    (
+        "no room to decay",
+        "decay_ratio=1",
+        ["scheduler: warmup_steps (1)", "2 steps of decay_ratio (1"],
+    ),
     ("min lr above lr", "min_lr=1", ["min_lr (1", "optimizer.lr (0.001)"]),
 )
 @pytest.mark.one_in(3)
@@ -454,13 +615,17 @@ def test_a_vocabulary_below_gpt2s_is_refused(refused, texts, value, monkeypatch)
 def test_a_device_that_is_not_to_be_had_is_refused(refused_values, accelerator):
     import torch
 
-    if accelerator in ("gpu", "cuda", "mps") and (torch.cuda.is_available() or torch.backends.mps.is_available()):
+    if accelerator in ("gpu", "cuda", "mps") and (
+        torch.cuda.is_available() or torch.backends.mps.is_available()
+    ):
         pytest.skip("there may be one here")
     refused_values([f"trainer.accelerator={accelerator}"], "trainer", "accelerator")
 
 
 def test_the_way_out_of_a_missing_device_is_the_cpu(refused, texts):
-    refused(tiny(texts, "trainer.accelerator=toaster"), "trainer", "toaster", "trainer.accelerator=cpu")
+    refused(
+        tiny(texts, "trainer.accelerator=toaster"), "trainer", "toaster", "trainer.accelerator=cpu"
+    )
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf17", "31", "[32]"])
@@ -515,7 +680,13 @@ def test_a_text_without_permission_is_refused(refused_values, monkeypatch):
 
 
 def test_a_ratio_that_leaves_no_window_of_training_is_refused(refused_values):
-    refused_values(["data.train_ratio=0.001"], "train split", "2 tokens", "model.context_length=1", "longer text")
+    refused_values(
+        ["data.train_ratio=0.001"],
+        "train split",
+        "2 tokens",
+        "model.context_length=1",
+        "longer text",
+    )
 
 
 def test_a_test_split_without_a_window_is_refused(refused_values):
@@ -535,7 +706,9 @@ def test_a_batch_larger_than_the_training_windows_is_refused(refused_values):
 
 @pytest.mark.parametrize("special_tokens", ["true", "false"])
 def test_the_special_token_may_stand_in_a_text(texts, place, special_tokens):
-    arguments = quick(texts, f"data.path={texts / 'special.txt'}", f"data.special_tokens={special_tokens}")
+    arguments = quick(
+        texts, f"data.path={texts / 'special.txt'}", f"data.special_tokens={special_tokens}"
+    )
     assert main([*arguments, "trainer.max_steps=2", "output_dir=here"]) == 0
     assert (place / "here" / "model.safetensors").is_file()
 
@@ -546,7 +719,9 @@ def test_the_special_token_may_stand_in_a_text(texts, place, special_tokens):
 @pytest.mark.parametrize("below", ["", "/run"])
 def test_an_output_folder_below_a_file_is_refused(refused_values, texts, below):
     wanted = f"{texts / 'good.txt'}/runs{below}"
-    refused_values([f"output_dir={wanted}"], f"output_dir ({wanted})", "cannot be made", "output_dir=")
+    refused_values(
+        [f"output_dir={wanted}"], f"output_dir ({wanted})", "cannot be made", "output_dir="
+    )
 
 
 @pytest.mark.parametrize("wanted", ["", ".", "/"])
@@ -735,26 +910,42 @@ def forge(run, file, section, node):
     from firstlight.checkpoints.model_file import read_model_file, save_model_file
 
     stored = read_model_file(run / "model.safetensors")
-    tokenizer = None if section == "tokenizer" else stored.tokenizer  # if there is none, the config is to build it
-    save_model_file(stored.weights, file, config={**stored.config, section: node}, tokenizer=tokenizer)
+    tokenizer = (
+        None if section == "tokenizer" else stored.tokenizer
+    )  # if there is none, the config is to build it
+    save_model_file(
+        stored.weights, file, config={**stored.config, section: node}, tokenizer=tokenizer
+    )
 
 
 @pytest.mark.parametrize("target", ["os.system", "firstlight.cli.os.system"])
 @pytest.mark.parametrize(
-    ("verb", "section"), [("generate", "model"), ("generate", "tokenizer"), ("evaluate", "model"), ("evaluate", "data")]
+    ("verb", "section"),
+    [("generate", "model"), ("generate", "tokenizer"), ("evaluate", "model"), ("evaluate", "data")],
 )
-def test_a_call_in_the_config_of_a_checkpoint_is_not_made(refused_call, run, tmp_path, verb, section, target):
+def test_a_call_in_the_config_of_a_checkpoint_is_not_made(
+    refused_call, run, tmp_path, verb, section, target
+):
     file, marker = tmp_path / "forged.safetensors", tmp_path / "marker"
     forge(run, file, section, {"_target_": target, "command": f"touch {marker}"})
     refused_call(verb_with(verb, file), f"{section}._target_", target)
     assert not marker.exists()
 
 
-@pytest.mark.parametrize("call", ["_target_: os.system, command: 'touch {}'", "_target_: pathlib.Path.touch, self: {}"])
-def test_a_call_hidden_in_an_interpolation_of_a_checkpoint_is_not_made(refused, run, tmp_path, call):
+@pytest.mark.parametrize(
+    "call", ["_target_: os.system, command: 'touch {}'", "_target_: pathlib.Path.touch, self: {}"]
+)
+def test_a_call_hidden_in_an_interpolation_of_a_checkpoint_is_not_made(
+    refused, run, tmp_path, call
+):
     file, marker = tmp_path / "forged.safetensors", tmp_path / "marker"
     hidden = "${oc.create:{" + call.format(marker) + "}}"
-    forge(run, file, "data", {"_target_": "firstlight.data.text.TextData", "_partial_": True, "path": hidden})
+    forge(
+        run,
+        file,
+        "data",
+        {"_target_": "firstlight.data.text.TextData", "_partial_": True, "path": hidden},
+    )
     refused(["evaluate", f"checkpoint={file}"], "data")
     assert not marker.exists()
 
@@ -768,7 +959,9 @@ def test_a_call_in_the_config_of_a_run_is_not_made(refused, run, tmp_path):
     config = yaml.safe_load(file.read_text())
     config["callbacks"]["attack"] = {"_target_": "os.system", "command": f"touch {marker}"}
     file.write_text(yaml.safe_dump(config))
-    refused(["train", f"resume={copy}", "trainer.max_steps=4"], "callbacks.attack._target_", "os.system")
+    refused(
+        ["train", f"resume={copy}", "trainer.max_steps=4"], "callbacks.attack._target_", "os.system"
+    )
     assert not marker.exists()
 
 
@@ -812,16 +1005,32 @@ def test_a_finished_run_is_not_resumed(refused_resume, run):
 
 
 def test_a_run_is_not_resumed_for_fewer_steps(refused_resume, run):
-    refused_resume(run, ["trainer.max_steps=1"], "resume", "finished", "2 of 1 steps", "trainer.max_steps")
+    refused_resume(
+        run, ["trainer.max_steps=1"], "resume", "finished", "2 of 1 steps", "trainer.max_steps"
+    )
 
 
 @pytest.mark.parametrize(
     "override",
-    ["model.n_layers=3", "seed=1", "data.batch_size=4", "optimizer.lr=1e-4", "model=nano", "name=x", "output_dir=x"],
+    [
+        "model.n_layers=3",
+        "seed=1",
+        "data.batch_size=4",
+        "optimizer.lr=1e-4",
+        "model=nano",
+        "name=x",
+        "output_dir=x",
+    ],
 )
 def test_a_resumed_run_keeps_its_past(refused_resume, run, override):
     key = override.partition("=")[0]
-    refused_resume(run, ["trainer.max_steps=4", override], key, "cannot be changed when resuming", "trainer.max_*")
+    refused_resume(
+        run,
+        ["trainer.max_steps=4", override],
+        key,
+        "cannot be changed when resuming",
+        "trainer.max_*",
+    )
 
 
 @pytest.mark.parametrize(
@@ -876,7 +1085,9 @@ def test_a_run_of_truncated_checkpoints_is_not_resumed(refused_resume, run, tmp_
     states = [copy / "checkpoints" / f"step_0000000{step}" / "training_state.pt" for step in (1, 2)]
     for state in states:
         state.write_bytes(state.read_bytes()[:5000])
-    refused_resume(copy, ["trainer.max_steps=4"], "none is whole", "step_00000002/training_state.pt: damaged")
+    refused_resume(
+        copy, ["trainer.max_steps=4"], "none is whole", "step_00000002/training_state.pt: damaged"
+    )
 
 
 # ---- generate
@@ -899,15 +1110,42 @@ def test_a_run_of_truncated_checkpoints_is_not_resumed(refused_resume, run, tmp_
         (["prompt=lamp", "decoding.top_p=nan"], ["decoding.top_p", "nan"]),
         (["prompt=lamp", "decoding.min_p=0"], ["decoding.min_p", "> 0 and <= 1", "got 0"]),
         (["prompt=lamp", "decoding.min_p=2"], ["decoding.min_p", "> 0 and <= 1", "got 2"]),
-        (["prompt=lamp", "decoding.repetition_penalty=0"], ["decoding.repetition_penalty", ">= 0.01", "got 0"]),
-        (["prompt=lamp", "decoding.repetition_penalty=-1"], ["decoding.repetition_penalty", ">= 0.01", "-1"]),
-        (["prompt=lamp", "decoding=beam", "decoding.n_beams=0"], ["decoding.n_beams", "> 0", "got 0"]),
-        (["prompt=lamp", "decoding=beam", "decoding.n_beams=2.5"], ["decoding.n_beams", "int", "2.5"]),
-        (["prompt=lamp", "decoding=beam", "decoding.n_beams=129"], ["decoding", "n_beams (129)", "257"]),
-        (["prompt=lamp", "decoding=beam", "decoding.length_penalty=1e3"], ["decoding.length_penalty", "<= 10", "1000"]),
-        (["prompt=lamp", "decoding=beam", "decoding.length_penalty=nan"], ["decoding.length_penalty", "nan"]),
-        (["prompt=lamp", "decoding=beam", "num_samples=5"], ["decoding", "num_samples (5)", "n_beams (4)"]),
-        (["prompt=lamp", "decoding=greedy", "num_samples=2"], ["decoding", "num_samples (2)", "decoding=sample"]),
+        (
+            ["prompt=lamp", "decoding.repetition_penalty=0"],
+            ["decoding.repetition_penalty", ">= 0.01", "got 0"],
+        ),
+        (
+            ["prompt=lamp", "decoding.repetition_penalty=-1"],
+            ["decoding.repetition_penalty", ">= 0.01", "-1"],
+        ),
+        (
+            ["prompt=lamp", "decoding=beam", "decoding.n_beams=0"],
+            ["decoding.n_beams", "> 0", "got 0"],
+        ),
+        (
+            ["prompt=lamp", "decoding=beam", "decoding.n_beams=2.5"],
+            ["decoding.n_beams", "int", "2.5"],
+        ),
+        (
+            ["prompt=lamp", "decoding=beam", "decoding.n_beams=129"],
+            ["decoding", "n_beams (129)", "257"],
+        ),
+        (
+            ["prompt=lamp", "decoding=beam", "decoding.length_penalty=1e3"],
+            ["decoding.length_penalty", "<= 10", "1000"],
+        ),
+        (
+            ["prompt=lamp", "decoding=beam", "decoding.length_penalty=nan"],
+            ["decoding.length_penalty", "nan"],
+        ),
+        (
+            ["prompt=lamp", "decoding=beam", "num_samples=5"],
+            ["decoding", "num_samples (5)", "n_beams (4)"],
+        ),
+        (
+            ["prompt=lamp", "decoding=greedy", "num_samples=2"],
+            ["decoding", "num_samples (2)", "decoding=sample"],
+        ),
         (["prompt=lamp", "decoding=greedy", "decoding.temperature=1"], ["decoding.temperature"]),
         (["prompts={texts}/empty.txt"], ["prompts", "empty.txt", "no prompt in it"]),
         (["prompts={texts}/blank.txt"], ["prompts", "blank.txt", "no prompt in it"]),
@@ -931,12 +1169,24 @@ def test_a_run_of_truncated_checkpoints_is_not_resumed(refused_resume, run, tmp_
         (["prompt=lamp", "prompt_lookup=1"], ["prompt_lookup", ">= 2", "got 1"]),
         (["prompt=lamp", "prompt_lookup=4", "decoding=beam"], ["prompt_lookup", "beam"]),
         (["prompt=lamp", "lookup_text={texts}/good.txt"], ["lookup_text", "prompt_lookup=7"]),
-        (["prompt=lamp", "prompt_lookup=4", "lookup_text=nowhere.txt"], ["lookup_text", "nowhere.txt", "no such file"]),
-        (["prompt=lamp", "prompt_lookup=4", "lookup_text={texts}/latin1.txt"], ["lookup_text", "not UTF-8"]),
+        (
+            ["prompt=lamp", "prompt_lookup=4", "lookup_text=nowhere.txt"],
+            ["lookup_text", "nowhere.txt", "no such file"],
+        ),
+        (
+            ["prompt=lamp", "prompt_lookup=4", "lookup_text={texts}/latin1.txt"],
+            ["lookup_text", "not UTF-8"],
+        ),
         (["prompt=lamp", "precision=int8", "accelerator=gpu"], ["accelerator=cpu"]),
-        (["prompt=lamp", "precision=int4"], ["precision", "'32-true'", "'bf16-true'", "'int8'", "'int4'"]),
+        (
+            ["prompt=lamp", "precision=int4"],
+            ["precision", "'32-true'", "'bf16-true'", "'int8'", "'int4'"],
+        ),
         (["prompt=lamp", "decoding=beem"], ["decoding=beem", "greedy", "sample"]),
-        (["prompt=lamp", "decoding.top_kk=3"], ["decoding.top_kk", "did you mean 'decoding.top_k'"]),
+        (
+            ["prompt=lamp", "decoding.top_kk=3"],
+            ["decoding.top_kk", "did you mean 'decoding.top_k'"],
+        ),
         (["prompt=lamp", "top_k=3"], ["top_k", "did you mean 'decoding.top_k'"]),
         (["prompt=lamp", "max_new_tokens=0"], ["max_new_tokens", "> 0", "got 0"]),
         (["prompt=lamp", "max_new_tokens=-1"], ["max_new_tokens", "> 0", "-1"]),
@@ -954,12 +1204,20 @@ def test_a_run_of_truncated_checkpoints_is_not_resumed(refused_resume, run, tmp_
 )
 @pytest.mark.one_in(3)
 def test_a_generation_that_cannot_be_made_is_refused(refused_call, run, texts, arguments, words):
-    refused_call(["generate", f"checkpoint={run}", *(a.replace("{texts}", str(texts)) for a in arguments)], *words)
+    refused_call(
+        ["generate", f"checkpoint={run}", *(a.replace("{texts}", str(texts)) for a in arguments)],
+        *words,
+    )
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [["prompt="], ["prompt=lamp", "decoding.top_k=258"], ["prompt=lamp", "logprobs=true"], ["prompts=none"]],
+    [
+        ["prompt="],
+        ["prompt=lamp", "decoding.top_k=258"],
+        ["prompt=lamp", "logprobs=true"],
+        ["prompts=none"],
+    ],
 )
 def test_a_command_line_that_cannot_be_generated_from_is_refused(refused, run, arguments):
     refused(["generate", f"checkpoint={run}", *arguments])
@@ -1017,10 +1275,18 @@ def test_a_prompt_is_taken_as_it_is_typed(prompt):
     assert build(check_config(config, generate))["prompt"] == prompt
 
 
-@pytest.mark.parametrize("prompt", ["The lamp, 'the' \"sea\" \\", "[a=b, {c: (d", "${x}", "line\n\n\tline", "é 灯 🏮"])
+@pytest.mark.parametrize(
+    "prompt", ["The lamp, 'the' \"sea\" \\", "[a=b, {c: (d", "${x}", "line\n\n\tline", "é 灯 🏮"]
+)
 @pytest.mark.one_in(3)
 def test_a_text_begins_with_its_prompt(capsys, run, place, prompt):
-    arguments = [f"checkpoint={run}", f"prompt={prompt}", "decoding=greedy", "max_new_tokens=1", "accelerator=cpu"]
+    arguments = [
+        f"checkpoint={run}",
+        f"prompt={prompt}",
+        "decoding=greedy",
+        "max_new_tokens=1",
+        "accelerator=cpu",
+    ]
     assert main(["generate", *arguments]) == 0
     out, err = capsys.readouterr()
     assert out.startswith(prompt)
@@ -1030,7 +1296,11 @@ def test_a_text_begins_with_its_prompt(capsys, run, place, prompt):
 
 @pytest.mark.parametrize("prompt", ["${x}, [a", 'it\'s "so" = \\'])
 def test_the_prompt_of_the_samples_is_taken_as_it_is_typed(texts, place, prompt):
-    overrides = [f"callbacks.sample_generation.prompt={prompt}", "trainer.max_steps=2", "output_dir=here"]
+    overrides = [
+        f"callbacks.sample_generation.prompt={prompt}",
+        "trainer.max_steps=2",
+        "output_dir=here",
+    ]
     assert main(tiny(texts, "~callbacks.plots", "~callbacks.throughput", *overrides)) == 0
     samples = (place / "here" / "samples.txt").read_text()
     assert samples.startswith(f"--- step 0\n{prompt}")
@@ -1050,7 +1320,10 @@ def test_the_prompt_of_the_samples_is_taken_as_it_is_typed(texts, place, prompt)
         (["spilt=val"], ["spilt", "did you mean 'split'"]),
         (["data=text"], ["data.path", "a value is needed"]),
         (["data=text", "data.path=nowhere.txt"], ["data", "nowhere.txt", "no such file"]),
-        (["data=text", "data.path=nowhere.txt", "+data.foo=1"], ["data.foo", "TextData has no 'foo'"]),
+        (
+            ["data=text", "data.path=nowhere.txt", "+data.foo=1"],
+            ["data.foo", "TextData has no 'foo'"],
+        ),
         (["data=texts"], ["data=texts", "did you mean 'text'"]),
         (["checkpoint=3"], ["checkpoint (3)", "no such file or run folder"]),
         (["data=3"], ["data"]),
@@ -1071,7 +1344,9 @@ def test_an_evaluation_that_cannot_be_made_is_refused(refused_call, run, argumen
 
 @pytest.mark.parametrize("file", ["short.txt", "empty.txt", "latin1.txt", "one_window.txt"])
 def test_an_evaluation_of_a_text_that_will_not_do_is_refused(refused_call, run, texts, file):
-    refused_call(["evaluate", f"checkpoint={run}", "data=text", f"data.path={texts / file}"], "data")
+    refused_call(
+        ["evaluate", f"checkpoint={run}", "data=text", f"data.path={texts / file}"], "data"
+    )
 
 
 def test_an_evaluation_of_another_text_works_and_writes_nothing(capsys, run, texts, place):
@@ -1079,15 +1354,25 @@ def test_an_evaluation_of_another_text_works_and_writes_nothing(capsys, run, tex
 
     arguments = ["data=text", f"data.path={texts / 'special.txt'}", "accelerator=cpu"]
     assert main(["evaluate", f"checkpoint={run}", *arguments]) == 0
-    assert set(json.loads(capsys.readouterr().out)) == {"val/loss", "val/perplexity", "val/bits_per_byte", "val/tokens"}
-    assert main(["evaluate", f"checkpoint={run}", *arguments, "split=test", "data.test_ratio=0.05"]) == 0
+    assert set(json.loads(capsys.readouterr().out)) == {
+        "val/loss",
+        "val/perplexity",
+        "val/bits_per_byte",
+        "val/tokens",
+    }
+    assert (
+        main(["evaluate", f"checkpoint={run}", *arguments, "split=test", "data.test_ratio=0.05"])
+        == 0
+    )
     assert "test/loss" in json.loads(capsys.readouterr().out)
     assert list(place.iterdir()) == []
 
 
 def test_tasks_without_lm_eval_are_refused(refused_call, monkeypatch):
     monkeypatch.setattr("firstlight.commands.evaluate.find_spec", lambda _name: None)
-    refused_call(["evaluate", "checkpoint=last", "tasks=lambada_openai"], "pip install 'firstlight[lm-eval]'")
+    refused_call(
+        ["evaluate", "checkpoint=last", "tasks=lambada_openai"], "pip install 'firstlight[lm-eval]'"
+    )
 
 
 # ---- what is no mistake
@@ -1100,7 +1385,12 @@ def test_callbacks_can_be_chosen(texts, no_training, choice):
 
 
 def test_callbacks_can_be_removed(texts, place):
-    overrides = ["~callbacks.plots", "~callbacks.sample_generation", "~callbacks.throughput", "output_dir=here"]
+    overrides = [
+        "~callbacks.plots",
+        "~callbacks.sample_generation",
+        "~callbacks.throughput",
+        "output_dir=here",
+    ]
     assert main(tiny(texts, "logger=[csv]", *overrides)) == 0
     written = {file.name for file in (place / "here").iterdir()}
     assert "loss.png" not in written and "samples.txt" not in written

@@ -26,14 +26,17 @@ TINY = (
     "model.n_heads=2", "model.n_layers=1", "data.batch_size=8", "trainer.accelerator=cpu", "output_dir=out",
 )  # fmt: skip
 SHORT = ("bench.steps=2", "bench.warmup_steps=1", "bench.rounds=1", "bench.most_batch=2")
-NO_CPU_MEMORY = "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried"
+NO_CPU_MEMORY = (
+    "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried"
+)
 
 
 SMALL_MACHINE = {
     "firstlight.bench.machine.COPIED": 2**16,
     "firstlight.training.callbacks.throughput.CPU_MATRIX": 64,
 }
-"""What the machine is measured with: a CPU without bfloat16 takes seconds for a product of large matrices of it."""
+"""What the machine is measured with: a CPU without bfloat16 takes seconds for a product of large
+matrices of it."""
 
 
 @pytest.fixture(autouse=True)
@@ -61,9 +64,16 @@ class Benched:
 
 @pytest.fixture(scope="module")
 def benched(tmp_path_factory):
-    """A config that is on no rung of its ladder whatever the CPU can do, measured where the folder `out` is taken."""
+    """A config that is on no rung of its ladder whatever the CPU can do, measured where the folder
+    `out` is taken.
+    """
     folder, out, err = tmp_path_factory.mktemp("benched"), io.StringIO(), io.StringIO()
-    words = ["bench.steps=4", "bench.rounds=2", "bench.tolerance=10", "trainer.accumulate_grad_batches=2"]
+    words = [
+        "bench.steps=4",
+        "bench.rounds=2",
+        "bench.tolerance=10",
+        "trainer.accumulate_grad_batches=2",
+    ]
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.chdir(folder)
         for name, size in SMALL_MACHINE.items():
@@ -100,15 +110,30 @@ def test_a_config_is_measured_from_end_to_end(benched):
     ):
         assert said in benched.out
     assert sorted(file.name for file in benched.folder.iterdir()) == ["out", "out_2", "text.txt"]
-    assert sorted(file.name for file in (benched.folder / "out_2").iterdir()) == ["bench.json", "bench.png"]
+    assert sorted(file.name for file in (benched.folder / "out_2").iterdir()) == [
+        "bench.json",
+        "bench.png",
+    ]
     assert (benched.folder / "out_2/bench.png").read_bytes().startswith(b"\x89PNG")
 
     told = benched.told
-    assert list(told) == ["machine", "settings", "config", "ladder", "left_out", "suggestion", "larger_batch"]
+    assert list(told) == [
+        "machine",
+        "settings",
+        "config",
+        "ladder",
+        "left_out",
+        "suggestion",
+        "larger_batch",
+    ]
     machine, config, ladder = told["machine"], told["config"], told["ladder"]
     assert machine["threads"] == torch.get_num_threads() and machine["copied_bytes_per_second"] > 0
     assert {"float32", "bfloat16", machine["training_dtype"]} == {*machine["flops_per_second"]}
-    assert config["tokens_per_step"] == 2 * 8 * 16 and config["mfu"] > 0 and config["peak_memory_bytes"] > 10**8
+    assert (
+        config["tokens_per_step"] == 2 * 8 * 16
+        and config["mfu"] > 0
+        and config["peak_memory_bytes"] > 10**8
+    )
     step = dict(config["step_milliseconds"])
     whole = step.pop("step")
     assert list(step) == ["data", "forward", "backward", "optimizer", "framework"]
@@ -117,23 +142,35 @@ def test_a_config_is_measured_from_end_to_end(benched):
     assert [row["rung"] for row in ladder][:3] == ["plain", "fast dropout", "fused optimizer"]
     assert ladder[-1]["rung"] == "this config" and sum(row["is_this_config"] for row in ladder) == 1
     for row in ladder:
-        assert row["problem"] is None and len(row["tokens_per_second_by_round"]) == 2 and row["loss"] > 0
+        assert (
+            row["problem"] is None
+            and len(row["tokens_per_second_by_round"]) == 2
+            and row["loss"] > 0
+        )
     assert "compile" in told["left_out"]
 
 
 def test_what_is_suggested_can_be_given_to_train(benched, place):
     told = benched.told
     asked = [told["suggestion"], *([told["larger_batch"]] if told["larger_batch"] else [])]
-    for words in [[row["overrides"] for row in told["ladder"]], [suggested["overrides"] for suggested in asked]]:
+    for words in [
+        [row["overrides"] for row in told["ladder"]],
+        [suggested["overrides"] for suggested in asked],
+    ]:
         for overrides in words:
             compose_config("train", [*TINY, *overrides])
 
 
 def test_a_folder_that_is_taken_is_left_alone(benched):
-    assert list((benched.folder / "out").iterdir()) == [] and (benched.folder / "out_2/bench.json").is_file()
+    assert (
+        list((benched.folder / "out").iterdir()) == []
+        and (benched.folder / "out_2/bench.json").is_file()
+    )
 
 
-def test_rungs_that_cannot_be_measured_say_so_and_the_others_are_measured(place, monkeypatch, capsys):
+def test_rungs_that_cannot_be_measured_say_so_and_the_others_are_measured(
+    place, monkeypatch, capsys
+):
     from torch._dynamo.exc import Unsupported
 
     step = PretrainingModule.training_step
@@ -144,20 +181,29 @@ def test_rungs_that_cannot_be_measured_say_so_and_the_others_are_measured(place,
         return step(self, batch, batch_idx)
 
     monkeypatch.setattr(PretrainingModule, "training_step", limited)
-    without_memory_for(monkeypatch, lambda config: config["compile"], Unsupported("no such operation"))
+    without_memory_for(
+        monkeypatch, lambda config: config["compile"], Unsupported("no such operation")
+    )
     assert main(["bench", *TINY, *SHORT, "bench.most_batch=8", "bench.compile=true"]) == 0
     out, err = capsys.readouterr()
     assert "not measured: batch x2 (out of memory)" in out and err == ""
     assert "not measured: compile (torch.compile: no such operation)" in out
-    ladder = {row["rung"]: row["problem"] for row in json.loads(Path("out/bench.json").read_text())["ladder"]}
+    ladder = {
+        row["rung"]: row["problem"]
+        for row in json.loads(Path("out/bench.json").read_text())["ladder"]
+    }
     assert "batch x4" not in ladder  # nor anything larger
     assert {rung for rung, problem in ladder.items() if problem} == {"compile", "batch x2"}
 
 
 @pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError(NO_CPU_MEMORY)], ids=["gpu", "cpu"]
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError(NO_CPU_MEMORY)],
+    ids=["gpu", "cpu"],
 )
-def test_a_config_that_does_not_fit_itself_is_a_failure_in_one_line(place, monkeypatch, capsys, error):
+def test_a_config_that_does_not_fit_itself_is_a_failure_in_one_line(
+    place, monkeypatch, capsys, error
+):
     without_memory_for(monkeypatch, lambda config: True, error)
     assert main(["bench", *TINY, *SHORT]) == 1
     out, err = capsys.readouterr()
@@ -175,7 +221,11 @@ def test_a_failure_that_is_ours_keeps_its_traceback(place, monkeypatch):
 def test_a_run_that_trains_on_nothing_finite_is_said(place, capsys):
     assert main(["bench", *TINY, *SHORT, "optimizer.lr=1e30", "bench.steps=6"]) == 1
     out, err = capsys.readouterr()
-    assert out == "" and err.startswith("firstlight: this config cannot be measured: ") and err.count("\n") == 1
+    assert (
+        out == ""
+        and err.startswith("firstlight: this config cannot be measured: ")
+        and err.count("\n") == 1
+    )
 
 
 @pytest.mark.parametrize(
@@ -217,6 +267,9 @@ def test_nothing_of_a_run_is_kept_but_its_numbers(place):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Stopwatch, "on_train_start", remember)
         run, settings = arguments(compose_config("bench", [*TINY, *SHORT]))
-        measured = [runs.measure(run, settings.warmup_steps, place / "run", in_parts=in_parts) for in_parts in (0, 1)]
+        measured = [
+            runs.measure(run, settings.warmup_steps, place / "run", in_parts=in_parts)
+            for in_parts in (0, 1)
+        ]
     assert [len(run.timing.seconds) for run in measured] == [2, 2]
     assert [reference() for reference in seen] == [None, None]

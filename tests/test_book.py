@@ -1,6 +1,7 @@
 """The figures of "Build a Large Language Model (From Scratch)", chapter 5, on a CPU in float32.
 
-Needs GPT-2's vocabulary (TIKTOKEN_CACHE_DIR) and the text, which are not part of the project: skipped without them.
+Needs GPT-2's vocabulary (TIKTOKEN_CACHE_DIR) and the text, which are not part of the project:
+skipped without them.
 """
 
 from pathlib import Path
@@ -21,14 +22,22 @@ EVALUATIONS = {  # step of the book, which counts from 0: training loss, validat
 }  # fmt: skip
 UNTRAINED_SAMPLE = "Every effort moves you rentingetic wasnم refres RexMeCHicular stren"
 LAST_SAMPLE = (
-    'Every effort moves you know," was one of the axioms he laid down across the Sevres and silver of an exquisitely '
-    "appointed luncheon-table, when, on a later day, I had again run over from Monte Carlo; and Mrs. Gis"
+    'Every effort moves you know," was one of the axioms he laid down across the Sevres and silver'
+    " of an exquisitely appointed luncheon-table, when, on a later day, I had again run over from"
+    " Monte Carlo; and Mrs. Gis"
 )
 
 
-def run_the_book(verdict: Path, folder: Path, *overrides: str) -> tuple[dict[int, tuple[float, float]], list[str]]:
+def run_the_book(
+    verdict: Path, folder: Path, *overrides: str
+) -> tuple[dict[int, tuple[float, float]], list[str]]:
     """Losses by our step, which counts updates made, and the samples."""
-    arguments = ["train", "experiment=book_chapter5", f"data.folder={verdict.parent}", f"output_dir={folder}"]
+    arguments = [
+        "train",
+        "experiment=book_chapter5",
+        f"data.folder={verdict.parent}",
+        f"output_dir={folder}",
+    ]
     assert main([*arguments, "trainer.accelerator=cpu", "~callbacks.checkpoint", *overrides]) == 0
     rows = [row for row in RunFolder(folder).rows if row["val/loss"]]
     samples = (folder / "samples.txt").read_text(encoding="utf-8").split("--- step ")[1:]

@@ -19,7 +19,8 @@ from firstlight.overrides import conf_dir
 
 SENTENCE = "The lamp was lit by the keeper every night, and the ships came home. "
 SECONDS = 3.0
-"""An answer that needs no torch takes less, Python's start included; about 0.7 on an idle machine."""
+"""An answer that needs no torch takes less, Python's start included; about 0.7 on an idle
+machine."""
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +60,9 @@ def tiny(tmp_path):
 
 def in_process_of_its_own(code):
     """What `code` printed, as a process of its own."""
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
     assert result.returncode == 0, result.stderr
     return result.stdout
 
@@ -86,8 +89,8 @@ def in_process_of_its_own(code):
 def test_help_and_misspelt_keys_answer_at_once_without_torch(place, arguments):
     words = arguments if len(arguments) == 2 else [*arguments, "--help"]
     code = (
-        "import sys; from firstlight.cli import main; "
-        f"print(main({words!r})); print([m for m in ('torch', 'lightning', 'numpy') if m in sys.modules])"
+        f"import sys; from firstlight.cli import main; print(main({words!r})); print([m for m in"
+        " ('torch', 'lightning', 'numpy') if m in sys.modules])"
     )
     began = time.perf_counter()
     out = in_process_of_its_own(code)
@@ -152,7 +155,10 @@ def test_every_key_of_an_option_is_explained(capsys, place, verb, option):
     assert [line for line in key_lines(page) if " # " not in line] == []
     group, _, choice = option.partition("=")
     chosen = choice.strip("[]")
-    assert chosen in ("default", "book") or chosen in page.partition(f"  {group}=")[2].partition("  of: ")[0]
+    assert (
+        chosen in ("default", "book")
+        or chosen in page.partition(f"  {group}=")[2].partition("  of: ")[0]
+    )
     assert list(place.iterdir()) == []
 
 
@@ -181,9 +187,13 @@ def test_the_version_is_printed(capsys, word):
 
 def test_python_m_firstlight_is_the_same_program():
     command = [sys.executable, "-m", "firstlight"]
-    result = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(
+        [*command, "--version"], capture_output=True, text=True, timeout=60, check=False
+    )
     assert (result.returncode, result.stdout, result.stderr) == (0, f"{__version__}\n", "")
-    result = subprocess.run([*command, "trian"], capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(
+        [*command, "trian"], capture_output=True, text=True, timeout=60, check=False
+    )
     assert (result.returncode, result.stdout) == (2, "")
     assert "did you mean 'train'" in result.stderr
 
@@ -220,14 +230,35 @@ def test_the_composed_config_is_printed_and_nothing_is_written(capsys, place, ve
     ],
 )
 def test_a_part_of_the_composed_config_is_printed(capsys, package, printed):
-    words = ["model.context_length=64", "optimizer.lr=3e-4", "--cfg", "job", "--package", package, "--resolve"]
+    words = [
+        "model.context_length=64",
+        "optimizer.lr=3e-4",
+        "--cfg",
+        "job",
+        "--package",
+        package,
+        "--resolve",
+    ]
     assert main(["train", *words]) == 0
     found = yaml.safe_load(capsys.readouterr().out)
     assert (found | printed if isinstance(printed, dict) else printed) == found
 
 
 def test_hydras_own_settings_hold(capsys, place):
-    assert main(["train", "name=${hydra:job.config_name}", "--cfg", "job", "--resolve", "--package", "name"]) == 0
+    assert (
+        main(
+            [
+                "train",
+                "name=${hydra:job.config_name}",
+                "--cfg",
+                "job",
+                "--resolve",
+                "--package",
+                "name",
+            ]
+        )
+        == 0
+    )
     assert capsys.readouterr().out == "train\n"
     set_it = "+hydra.job.env_set.FIRSTLIGHT_TEST_NAME=lamp"
     words = [set_it, "checkpoint=${oc.env:FIRSTLIGHT_TEST_NAME}", "hydra.verbose=firstlight_test"]
@@ -242,8 +273,9 @@ def test_hydra_shows_what_it_knows(place):
     (place / "mine").mkdir()
     options = [["--info", "searchpath"], ["--cfg", "hydra"], ["--cfg=all"]]
     out = in_process_of_its_own(
-        "import sys; from firstlight.cli import main; before = list(sys.argv); "
-        f"print([main(['train', *option, '--config-dir', 'mine']) for option in {options}], sys.argv == before)"
+        "import sys; from firstlight.cli import main; before = list(sys.argv);"
+        f" print([main(['train', *option, '--config-dir', 'mine']) for option in {options}],"
+        " sys.argv == before)"
     )
     assert out.count(str(place / "mine")) == len(options)
     assert out.splitlines()[-1] == "[0, 0, 0] True"
@@ -275,7 +307,9 @@ def test_a_working_folder_that_was_removed_is_one_line(capsys, place, verb):
     place.rmdir()
     assert main([verb]) == 2
     err = capsys.readouterr().err
-    assert err.startswith("firstlight: the working folder is not available") and err.count("\n") == 1
+    assert (
+        err.startswith("firstlight: the working folder is not available") and err.count("\n") == 1
+    )
     assert main(["--help"]) == 0
 
 
@@ -398,14 +432,22 @@ def test_the_command_line_of_the_process_is_left_as_it_was(capsys):
 @pytest.mark.skipif(os.name == "nt", reason="no such shell")
 def test_the_program_in_a_pipe_that_closes_does_not_trace_back(place):
     command = f"{shlex.quote(sys.executable)} -m firstlight train --help | head -1"
-    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False
+    )
     assert result.stdout.startswith("firstlight train")
     assert "Traceback" not in result.stderr
 
 
 def test_a_name_that_the_locale_cannot_write_is_one_line(tmp_path):
     (tmp_path / "text.txt").write_text("The lamp was lit, and the boats came home. " * 40)
-    words = ["data=text", "data.path=text.txt", "tokenizer=bytes", "model.context_length=16", "output_dir=\u00e9"]
+    words = [
+        "data=text",
+        "data.path=text.txt",
+        "tokenizer=bytes",
+        "model.context_length=16",
+        "output_dir=\u00e9",
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "firstlight", "train", *words],
         cwd=tmp_path,

@@ -134,22 +134,39 @@ def test_a_name_like_no_other_gets_no_advice():
 @pytest.mark.parametrize(
     ("node", "problem"),
     [
-        (TEXT_DATA | {"batch_sizee": 2}, "data.batch_sizee: TextData has no 'batch_sizee'; did you mean 'batch_size'?"),
-        (TEXT_DATA | {"batch_size": 2.5}, "data.batch_size: expected int > 0 and <= 1048576, got 2.5"),
+        (
+            TEXT_DATA | {"batch_sizee": 2},
+            "data.batch_sizee: TextData has no 'batch_sizee'; did you mean 'batch_size'?",
+        ),
+        (
+            TEXT_DATA | {"batch_size": 2.5},
+            "data.batch_size: expected int > 0 and <= 1048576, got 2.5",
+        ),
         (
             {"_target_": "firstlight.training.trainer.Trainer", "_partial_": True, "max_step": 3},
             "data.max_step: Trainer has no 'max_step'; did you mean 'max_steps'?",
         ),
         (
-            {"_target_": "firstlight.training.trainer.Trainer", "_partial_": True, "enable_progres_bar": True},
-            "data.enable_progres_bar: Trainer has no 'enable_progres_bar'; did you mean 'enable_progress_bar'?",
+            {
+                "_target_": "firstlight.training.trainer.Trainer",
+                "_partial_": True,
+                "enable_progres_bar": True,
+            },
+            (
+                "data.enable_progres_bar: Trainer has no 'enable_progres_bar'; did you mean"
+                " 'enable_progress_bar'?"
+            ),
         ),
         (
             {"_target_": "torch.optim.AdamW", "_partial_": True, "lrr": 1},
             "data.lrr: AdamW has no 'lrr'; did you mean 'lr'?",
         ),
         (
-            {"_target_": "lightning.pytorch.callbacks.EarlyStopping", "monitor": "val/loss", "patience": "three"},
+            {
+                "_target_": "lightning.pytorch.callbacks.EarlyStopping",
+                "monitor": "val/loss",
+                "patience": "three",
+            },
             "data.patience: expected int > 0 and <= 1000000000000, got 'three'",
         ),
     ],
@@ -172,7 +189,9 @@ def test_a_partial_node_may_lack_arguments_that_a_whole_one_needs():
 
 
 def test_a_value_that_is_still_missing_is_asked_for():
-    assert problems(data=TEXT_DATA | {"path": "???"}) == ["data.path: a value is needed; give data.path=..."]
+    assert problems(data=TEXT_DATA | {"path": "???"}) == [
+        "data.path: a value is needed; give data.path=..."
+    ]
 
 
 def test_what_a_constructor_refuses_is_reported_with_the_name_of_its_section():
@@ -190,7 +209,15 @@ def test_a_list_is_built_into_what_the_signature_asks_for():
 
 @pytest.mark.parametrize(
     "target",
-    ["os.system", "subprocess.run", "builtins.eval", "torch.hub.load", "firstlightx.Model", "firstlight", 3],
+    [
+        "os.system",
+        "subprocess.run",
+        "builtins.eval",
+        "torch.hub.load",
+        "firstlightx.Model",
+        "firstlight",
+        3,
+    ],
 )
 def test_a_target_outside_the_known_packages_is_refused(target):
     (line,) = problems(data={"_target_": target})
@@ -200,7 +227,11 @@ def test_a_target_outside_the_known_packages_is_refused(target):
 
 @pytest.mark.parametrize(
     "target",
-    ["firstlight.config.os.system", "firstlight.checkpoints.checkpoint.torch.hub.load", "torch.optim.adam.torch.load"],
+    [
+        "firstlight.config.os.system",
+        "firstlight.checkpoints.checkpoint.torch.hub.load",
+        "torch.optim.adam.torch.load",
+    ],
 )
 def test_a_known_package_is_no_way_to_what_it_has_imported(target):
     (line,) = problems(data={"_target_": target, "_partial_": True})
@@ -254,10 +285,15 @@ def options():
 def test_every_option_of_the_configuration_is_a_valid_call(overrides):
     config = compose_config("train", overrides)
     check_config(config["sweep"], Settings, "sweep")
-    check_config(OmegaConf.masked_copy(config, [key for key in config if key not in ("sweep", "seeds")]), Experiment)
+    check_config(
+        OmegaConf.masked_copy(config, [key for key in config if key not in ("sweep", "seeds")]),
+        Experiment,
+    )
 
 
-@pytest.mark.parametrize("option", [file.stem for file in sorted(Path(conf_dir(), "decoding").glob("*.yaml"))])
+@pytest.mark.parametrize(
+    "option", [file.stem for file in sorted(Path(conf_dir(), "decoding").glob("*.yaml"))]
+)
 def test_every_decoding_can_be_chosen_for_generate(option):
     overrides = [f"decoding={option}", "checkpoint=last", "prompt=Once"]
     check_config(compose_config("generate", overrides), generate)

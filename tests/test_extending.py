@@ -1,4 +1,5 @@
-"""Every walk-through of docs/extending.md, as a reader would follow it, in a copy of the checkout."""
+"""Every walk-through of docs/extending.md, as a reader would follow it, in a copy of the
+checkout."""
 
 import os
 import re
@@ -10,8 +11,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SECTIONS = re.split(r"^## ", (ROOT / "docs" / "extending.md").read_text(encoding="utf-8"), flags=re.M)[1:]
-QUICK = "trainer.max_steps=21 data.batch_size=2 data.eval_batches=1 callbacks.sample_generation.max_new_tokens=3"
+SECTIONS = re.split(
+    r"^## ", (ROOT / "docs" / "extending.md").read_text(encoding="utf-8"), flags=re.M
+)[1:]
+QUICK = (
+    "trainer.max_steps=21 data.batch_size=2 data.eval_batches=1"
+    " callbacks.sample_generation.max_new_tokens=3"
+)
 DRIVER = """
 import shlex, sys
 from firstlight.cli import main
@@ -23,13 +29,19 @@ for line in sys.stdin.read().splitlines():
 @pytest.mark.long
 def test_every_walk_through_works(tmp_path):
     for folder in ("src", "conf"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__")
+        )
     commands = []
     for section in SECTIONS:
-        files = re.findall(r"^`((?:src|conf)/\S+)`\n\n```\w+\n(.*?)^```", section, flags=re.M | re.S)
+        files = re.findall(
+            r"^`((?:src|conf)/\S+)`\n\n```\w+\n(.*?)^```", section, flags=re.M | re.S
+        )
         assert len(files) == 2, f"one .py and one .yaml: {section.splitlines()[0]}"
         for name, text in files:
-            assert not (tmp_path / name).exists(), f"{name} is there already: choose another example"
+            assert not (tmp_path / name).exists(), (
+                f"{name} is there already: choose another example"
+            )
             (tmp_path / name).write_text(text, encoding="utf-8")
         commands += re.findall(r"^```sh\n(.*?)\n```", section, flags=re.M | re.S)
     assert len(commands) == len(SECTIONS) == 8
@@ -52,6 +64,14 @@ def test_every_walk_through_works(tmp_path):
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda s: s.splitlines()[0])
 def test_examples_are_formatted_as_the_project_is(section):
     for code in re.findall(r"^```python\n(.*?)^```", section, flags=re.M | re.S):
-        ruff = [sys.executable, "-m", "ruff", "check", "--stdin-filename", str(ROOT / "src" / "example.py"), "-"]
+        ruff = [
+            sys.executable,
+            "-m",
+            "ruff",
+            "check",
+            "--stdin-filename",
+            str(ROOT / "src" / "example.py"),
+            "-",
+        ]
         checked = subprocess.run(ruff, input=code, capture_output=True, text=True, cwd=ROOT)
         assert checked.returncode == 0, checked.stdout

@@ -1,4 +1,5 @@
-"""Other people's file systems: what a run can do without may be missing; what it needs is tested before it starts.
+"""Other people's file systems: what a run can do without may be missing; what it needs is tested
+before it starts.
 
 tests/faults does the same from below Python, with whole runs.
 """
@@ -65,7 +66,10 @@ def test_a_lock_that_is_held_is_not_mistaken_for_a_missing_one(tmp_path):
 
 def test_a_lock_that_cannot_be_made_is_an_error(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match=r"Not a directory|File exists"), files.locked(tmp_path / "file" / ".lock"):
+    with (
+        pytest.raises(OSError, match=r"Not a directory|File exists"),
+        files.locked(tmp_path / "file" / ".lock"),
+    ):
         pass
 
 
@@ -80,7 +84,9 @@ def test_a_lock_that_cannot_be_made_is_an_error(tmp_path):
         (Path, "mkdir", errno.EPERM, "make a folder (Operation not permitted)"),
     ],
 )
-def test_what_a_file_system_cannot_do_is_named_and_nothing_is_left(tmp_path, monkeypatch, module, name, number, words):
+def test_what_a_file_system_cannot_do_is_named_and_nothing_is_left(
+    tmp_path, monkeypatch, module, name, number, words
+):
     files.check_file_system(tmp_path, "output_dir (a)", "give another one")
     assert list(tmp_path.iterdir()) == []
     with monkeypatch.context() as patch:
@@ -88,7 +94,9 @@ def test_what_a_file_system_cannot_do_is_named_and_nothing_is_left(tmp_path, mon
         with pytest.raises(ConfigError) as refused:
             files.check_file_system(tmp_path, "output_dir (a)", "give another one")
     said = str(refused.value)
-    assert said.startswith(f"output_dir (a): this file system cannot {words}") and said.endswith("; give another one")
+    assert said.startswith(f"output_dir (a): this file system cannot {words}") and said.endswith(
+        "; give another one"
+    )
     assert list(tmp_path.iterdir()) == []
 
 

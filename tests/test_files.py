@@ -19,7 +19,22 @@ from firstlight.files import (
 
 
 @pytest.mark.parametrize(
-    "name", ["..", ".", "", "a/b", "/etc", "../precious", "a\\b", "a\0b", 3, None, ["a"], "a" * 256, "\ud800"]
+    "name",
+    [
+        "..",
+        ".",
+        "",
+        "a/b",
+        "/etc",
+        "../precious",
+        "a\\b",
+        "a\0b",
+        3,
+        None,
+        ["a"],
+        "a" * 256,
+        "\ud800",
+    ],
 )
 def test_what_is_not_one_plain_name_is_not_inside(tmp_path, name):
     with pytest.raises(ConfigError, match="is not the name of something in this folder"):
@@ -46,7 +61,9 @@ def precious(tmp_path):
     return file
 
 
-@pytest.mark.parametrize("target", ["../../precious", "../../not_there", "../..", "../../run_2", "link"])
+@pytest.mark.parametrize(
+    "target", ["../../precious", "../../not_there", "../..", "../../run_2", "link"]
+)
 def test_links_that_lead_out_are_found_at_any_depth(tmp_path, precious, target):
     (tmp_path / "run_2").mkdir()
     (tmp_path / "run" / "sub" / "link").symlink_to(target)

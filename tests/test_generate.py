@@ -28,12 +28,21 @@ pytestmark = pytest.mark.cpu
 TEXT = "abcdefghi\njklmnopqrstuvwxyzé"
 """What the model knows: each byte is followed by the next one, the last by the end of text."""
 END_OF_TEXT = 256
-SIZES = {"vocab_size": 257, "context_length": 16, "emb_dim": 32, "n_heads": 2, "n_layers": 1, "drop_rate": 0.0}
+SIZES = {
+    "vocab_size": 257,
+    "context_length": 16,
+    "emb_dim": 32,
+    "n_heads": 2,
+    "n_layers": 1,
+    "drop_rate": 0.0,
+}
 
 
 @pytest.fixture(scope="module")
 def alphabet(tmp_path_factory):
-    """A file of weights: the residual stream is the embedding of a byte, which the head has beside the next byte."""
+    """A file of weights: the residual stream is the embedding of a byte, which the head has beside
+    the next byte.
+    """
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
         model = GPT(**SIZES)
@@ -57,7 +66,12 @@ def output(alphabet):
     """What `generate` prints for arguments; greedily, on the CPU, unless they say otherwise."""
 
     def call(**arguments):
-        settings = {"checkpoint": str(alphabet), "decoding": Greedy(), "accelerator": "cpu", "max_new_tokens": 40}
+        settings = {
+            "checkpoint": str(alphabet),
+            "decoding": Greedy(),
+            "accelerator": "cpu",
+            "max_new_tokens": 40,
+        }
         return "".join(generate(**(settings | arguments)))
 
     return call
@@ -66,7 +80,9 @@ def output(alphabet):
 @pytest.fixture
 def objects(output):
     """The JSON objects that `generate` prints for arguments."""
-    return lambda **arguments: [json.loads(line) for line in output(format="jsonl", **arguments).split("\n")[:-1]]
+    return lambda **arguments: [
+        json.loads(line) for line in output(format="jsonl", **arguments).split("\n")[:-1]
+    ]
 
 
 @pytest.fixture
@@ -100,7 +116,10 @@ def test_every_line_of_a_file_that_is_not_blank_is_a_prompt(output, prompts):
 def test_lines_of_a_file_end_at_newlines_only_and_may_have_a_mark_and_spaces(objects, tmp_path):
     file = tmp_path / "prompts.txt"
     file.write_bytes("\ufeff a\u2028b \r\n\x0cc\u0085d".encode())
-    assert [found["prompt"] for found in objects(prompts=str(file))] == [" a\u2028b ", "\x0cc\u0085d"]
+    assert [found["prompt"] for found in objects(prompts=str(file))] == [
+        " a\u2028b ",
+        "\x0cc\u0085d",
+    ]
 
 
 def test_several_samples_of_a_prompt_differ_and_begin_with_it(output):
@@ -124,7 +143,9 @@ def test_several_samples_of_a_prompt_differ_and_begin_with_it(output):
     ],
     ids=repr,
 )
-@pytest.mark.parametrize("way", [{}, {"stream": True}, {"prompt_lookup": 4}], ids=["plain", "stream", "lookup"])
+@pytest.mark.parametrize(
+    "way", [{}, {"stream": True}, {"prompt_lookup": 4}], ids=["plain", "stream", "lookup"]
+)
 def test_a_stop_string_ends_the_text_and_is_cut_off(output, stop, expected, way):
     assert output(prompt="abc", stop=stop, **way) == expected + "\n"
 
@@ -155,7 +176,11 @@ def test_that_no_stop_string_came_is_said_on_stderr_in_a_line(output, capsys, st
 
 @pytest.mark.parametrize(
     "decoding",
-    [Greedy(), BOLD, Sample(temperature=1.5, top_k=50, top_p=0.9, min_p=0.01, repetition_penalty=1.1)],
+    [
+        Greedy(),
+        BOLD,
+        Sample(temperature=1.5, top_k=50, top_p=0.9, min_p=0.01, repetition_penalty=1.1),
+    ],
     ids=["greedy", "sample", "all filters"],
 )
 def test_streams_batches_and_guesses_change_no_letter(output, prompts, tmp_path, decoding):
@@ -187,7 +212,9 @@ def test_the_same_seed_gives_the_same_text_and_another_seed_another(output):
     assert text(1) == text(1) != text(2)
 
 
-def test_the_same_prompt_twice_gets_texts_of_its_own_and_the_first_that_of_the_prompt_alone(objects, tmp_path):
+def test_the_same_prompt_twice_gets_texts_of_its_own_and_the_first_that_of_the_prompt_alone(
+    objects, tmp_path
+):
     file = tmp_path / "prompts.txt"
     file.write_text("abc\nabc\nabc\n")
     found = [one["text"] for one in objects(prompts=str(file), decoding=BOLD, num_samples=3)]
@@ -197,9 +224,20 @@ def test_the_same_prompt_twice_gets_texts_of_its_own_and_the_first_that_of_the_p
 
 def test_a_stream_comes_in_pieces_of_whole_characters(alphabet):
     pieces = generate(
-        checkpoint=str(alphabet), prompt="yz", decoding=Greedy(), stream=True, accelerator="cpu", stop="never"
+        checkpoint=str(alphabet),
+        prompt="yz",
+        decoding=Greedy(),
+        stream=True,
+        accelerator="cpu",
+        stop="never",
     )
-    assert list(pieces) == ["yz", "", "é", "", "\n"]  # two bytes, the end of text, the end of the line
+    assert list(pieces) == [
+        "yz",
+        "",
+        "é",
+        "",
+        "\n",
+    ]  # two bytes, the end of text, the end of the line
 
 
 # ---- JSON lines
@@ -221,7 +259,9 @@ def test_log_probabilities_are_those_of_the_model_for_each_token(objects, alphab
     assert one["ids"] == [*"zé".encode(), END_OF_TEXT]
     assert one["tokens"] == ["z", "\ufffd", "\ufffd", "<|endoftext|>"]
     with torch.no_grad():
-        logits = load_checkpoint(alphabet).build_model()(torch.tensor([[*b"xy", *one["ids"]]]))[0, 1:-1]
+        logits = load_checkpoint(alphabet).build_model()(torch.tensor([[*b"xy", *one["ids"]]]))[
+            0, 1:-1
+        ]
     expected = logits.log_softmax(dim=-1).gather(-1, torch.tensor(one["ids"])[:, None])[:, 0]
     assert one["logprobs"] == pytest.approx(expected.tolist(), abs=1e-5)
 
@@ -232,7 +272,9 @@ def test_a_json_line_is_one_line_whatever_the_text(output):
 
 def test_beams_come_with_their_scores_best_first(objects, prompts):
     found = objects(prompts=prompts, decoding=BeamSearch(n_beams=3), num_samples=2, logprobs=True)
-    assert [one["prompt"] for one in found] == [p for p in ("wx", "abcdefghi", "no", "q") for _ in range(2)]
+    assert [one["prompt"] for one in found] == [
+        p for p in ("wx", "abcdefghi", "no", "q") for _ in range(2)
+    ]
     for best, second in zip(found[::2], found[1::2], strict=True):
         assert best["score"] >= second["score"]
         assert best["text"] == TEXT.partition(best["prompt"])[2]
@@ -240,7 +282,12 @@ def test_beams_come_with_their_scores_best_first(objects, prompts):
 
 
 def test_batches_of_beams_are_beams_of_each_prompt(output, prompts):
-    arguments = {"prompts": prompts, "decoding": BeamSearch(n_beams=3), "num_samples": 2, "stop": "op"}
+    arguments = {
+        "prompts": prompts,
+        "decoding": BeamSearch(n_beams=3),
+        "num_samples": 2,
+        "stop": "op",
+    }
     assert output(**arguments, batch_size=1) == output(**arguments, batch_size=100)
 
 
@@ -248,7 +295,9 @@ def test_batches_of_beams_are_beams_of_each_prompt(output, prompts):
 
 
 @pytest.mark.parametrize("special_tokens", [True, False])
-def test_the_end_of_text_in_a_prompt_is_a_token_or_its_characters_as_was_said(output, special_tokens):
+def test_the_end_of_text_in_a_prompt_is_a_token_or_its_characters_as_was_said(
+    output, special_tokens
+):
     text = output(prompt="<|endoftext|>abc", special_tokens=special_tokens, max_new_tokens=3)
     assert text == "<|endoftext|>abcdef\n"
     longer = {"prompt": "<|endoftext|>abcd", "special_tokens": special_tokens, "max_new_tokens": 3}
@@ -266,7 +315,9 @@ def test_the_end_of_text_in_a_prompt_is_a_token_or_its_characters_as_was_said(ou
 @pytest.mark.parametrize("decoding", [Greedy(), BeamSearch(n_beams=2)], ids=["greedy", "beam"])
 def test_lower_precision_still_knows_the_alphabet(output, precision, decoding):
     assert output(prompt="abc", precision=precision, decoding=decoding) == TEXT + "\n"
-    assert output(prompt="abc", precision=precision, decoding=decoding, max_new_tokens=3) == "abcdef\n"
+    assert (
+        output(prompt="abc", precision=precision, decoding=decoding, max_new_tokens=3) == "abcdef\n"
+    )
 
 
 # ---- the command line
@@ -291,20 +342,36 @@ def test_the_command_line_reads_stop_strings_as_they_are_typed(run):
 
 
 def test_the_command_line_prints_json_lines_that_a_machine_reads(run, prompts):
-    lines = run(f"prompts={prompts}", "decoding=beam", "num_samples=2", "format=jsonl", "logprobs=true").splitlines()
+    lines = run(
+        f"prompts={prompts}", "decoding=beam", "num_samples=2", "format=jsonl", "logprobs=true"
+    ).splitlines()
     assert len(lines) == 8
     assert all({"prompt", "text", "score", "logprobs"} <= set(json.loads(line)) for line in lines)
 
 
 def test_the_command_line_samples_with_every_filter(run, prompts):
-    words = ["decoding.top_p=0.9", "decoding.min_p=0.05", "decoding.repetition_penalty=1.2", "num_samples=2", "seed=7"]
+    words = [
+        "decoding.top_p=0.9",
+        "decoding.min_p=0.05",
+        "decoding.repetition_penalty=1.2",
+        "num_samples=2",
+        "seed=7",
+    ]
     assert run(f"prompts={prompts}", *words) == run(f"prompts={prompts}", *words, "prompt_lookup=4")
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("words", ["format=jsonl", "stream=true"])
 def test_a_reader_that_leaves_is_nobodys_mistake(alphabet, words):
-    command = [sys.executable, "-m", "firstlight", "generate", f"checkpoint={alphabet}", "prompt=a", words]
+    command = [
+        sys.executable,
+        "-m",
+        "firstlight",
+        "generate",
+        f"checkpoint={alphabet}",
+        "prompt=a",
+        words,
+    ]
     shell = f"{shlex.join(command)} max_new_tokens=3 | true; exit ${{PIPESTATUS[0]}}"
     result = subprocess.run(["bash", "-c", shell], capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (141, "")
@@ -316,7 +383,9 @@ def test_a_full_disk_behind_standard_output_is_one_line(alphabet):
     with Path("/dev/full").open("w") as full:
         result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     assert result.returncode == 2
-    assert result.stderr == "firstlight: standard output cannot be written: No space left on device\n"
+    assert (
+        result.stderr == "firstlight: standard output cannot be written: No space left on device\n"
+    )
 
 
 @pytest.mark.parametrize("stop", ["</s>", "<|im_end|>", "it's", '"', "🙂", "a, [b", "${x}"])

@@ -1,4 +1,6 @@
-"""What came from the environment is stored as text, is told from text that looks like it, and can be given again."""
+"""What came from the environment is stored as text, is told from text that looks like it, and can
+be given again.
+"""
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -21,7 +23,16 @@ FROM_ENVIRONMENT = {
     "\\\\${oc.env:S}": "\\\\${oc.env:S}",
 }  # fmt: skip
 """What a config says, and what is stored of it."""
-LITERAL = ["${x}", "${oc.env:S}", "\\${oc.env:S}", "a\\\\${oc.env:S}${y}", "???", "it's ${a:b}", "\\", "é灯"]
+LITERAL = [
+    "${x}",
+    "${oc.env:S}",
+    "\\${oc.env:S}",
+    "a\\\\${oc.env:S}${y}",
+    "???",
+    "it's ${a:b}",
+    "\\",
+    "é灯",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +84,9 @@ def test_a_text_that_looks_like_it_stays_a_text(value):
     assert resolved(as_data(kept)) == {"name": value}
 
 
-@pytest.mark.parametrize("text", ["${oc.env:HOME}", "${oc.decode:'[1,2]'}", "${oc.create:{a:1}}", "${x}", "${now:%Y}"])
+@pytest.mark.parametrize(
+    "text", ["${oc.env:HOME}", "${oc.decode:'[1,2]'}", "${oc.create:{a:1}}", "${x}", "${now:%Y}"]
+)
 def test_nothing_in_a_stored_config_is_resolved(text):
     data = {"a": text, "b": [text, {"c": f"<{text}>"}]}
     assert resolved(as_data(data)) == data
@@ -116,13 +129,18 @@ def test_the_environment_is_for_secrets_and_places(key, text, monkeypatch):
     with pytest.raises(ConfigError) as caught:
         check_kept(config, OmegaConf.to_container(config, resolve=True))
     line = str(caught.value)
-    assert line.startswith(f"{key}: give the value itself") and "secrets and places (name, output_dir" in line
+    assert (
+        line.startswith(f"{key}: give the value itself")
+        and "secrets and places (name, output_dir" in line
+    )
     assert "\n" not in line and "sesame" not in line
 
 
 def test_a_text_that_a_run_shows_cannot_be_kept_secret():
     config = OmegaConf.create({"callbacks": {"sample_generation": {"prompt": "${oc.env:S}"}}})
-    with pytest.raises(ConfigError, match=r"callbacks.sample_generation.prompt: .* give the text itself"):
+    with pytest.raises(
+        ConfigError, match=r"callbacks.sample_generation.prompt: .* give the text itself"
+    ):
         check_kept(config, OmegaConf.to_container(config, resolve=True))
 
 
@@ -153,7 +171,9 @@ def test_a_text_kept_from_omegaconf_is_shown_as_it_was_typed():
         ("${oc.env:FIRSTLIGHT_NOWHERE}", "Environment variable 'FIRSTLIGHT_NOWHERE' not found"),
     ],
 )
-def test_what_cannot_be_resolved_is_told_without_the_words_of_python(tmp_path, monkeypatch, capsys, text, words):
+def test_what_cannot_be_resolved_is_told_without_the_words_of_python(
+    tmp_path, monkeypatch, capsys, text, words
+):
     monkeypatch.chdir(tmp_path)
     assert main(["train", f"output_dir={text}"]) == 2
     line = capsys.readouterr().err

@@ -48,7 +48,11 @@ def imports_of(file: Path) -> set[str]:
     return modules
 
 
-FILES = [file for file in sorted(SOURCE.rglob("*.py")) if file.parent != SOURCE or file.name != "__init__.py"]
+FILES = [
+    file
+    for file in sorted(SOURCE.rglob("*.py"))
+    if file.parent != SOURCE or file.name != "__init__.py"
+]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
@@ -57,13 +61,19 @@ def test_imports_point_down_only(file: Path):
     for module in imports_of(file):
         if module.startswith("firstlight.") and module.split(".")[1] in RANK:
             other = module.split(".")[1]
-            assert other == own or RANK[other] < RANK[own], f"{file.relative_to(SOURCE)} ({own}) imports {module}"
+            assert other == own or RANK[other] < RANK[own], (
+                f"{file.relative_to(SOURCE)} ({own}) imports {module}"
+            )
 
 
 def test_no_private_module_of_hydras_is_imported():
-    assert [file for file in FILES if any(module.startswith("hydra._") for module in imports_of(file))] == []
+    assert [
+        file for file in FILES if any(module.startswith("hydra._") for module in imports_of(file))
+    ] == []
 
 
 def test_a_decoder_or_a_callback_never_depends_on_one_model():
     users = [f for part in ("decoding", "training", "data") for f in (SOURCE / part).rglob("*.py")]
-    assert not [f for f in users if imports_of(f) & {"firstlight.model.gpt", "firstlight.model.modern"}]
+    assert not [
+        f for f in users if imports_of(f) & {"firstlight.model.gpt", "firstlight.model.modern"}
+    ]

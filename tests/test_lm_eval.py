@@ -1,4 +1,6 @@
-"""The answers that lm-eval gets of a model: computed by hand, and by its own `HFLM` from the same weights."""
+"""The answers that lm-eval gets of a model: computed by hand, and by its own `HFLM` from the same
+weights.
+"""
 
 import pytest
 import torch
@@ -62,7 +64,9 @@ def ids_of(text):
 
 
 def by_hand(model, context, continuation):
-    """The log-likelihood of ids that fit into the context, one token after another, and whether each is the best."""
+    """The log-likelihood of ids that fit into the context, one token after another, and whether
+    each is the best.
+    """
     total, greedy = 0.0, True
     for place, wanted in enumerate(continuation):
         before = (context + continuation[:place])[-(CONTEXT - (len(continuation) - 1 - place)) :]
@@ -96,14 +100,20 @@ def test_neither_the_batch_nor_the_order_changes_a_log_likelihood(lm):
     requests = asked("loglikelihood", *PAIRS, LONG)
     alone = lm(1).loglikelihood(requests, disable_tqdm=True)
     together = lm(8).loglikelihood(requests[::-1], disable_tqdm=True)[::-1]
-    assert [total for total, _ in alone] == pytest.approx([total for total, _ in together], abs=1e-4)
+    assert [total for total, _ in alone] == pytest.approx(
+        [total for total, _ in together], abs=1e-4
+    )
     assert [greedy for _, greedy in alone] == [greedy for _, greedy in together]
 
 
 @torch.no_grad()
 def test_a_continuation_longer_than_the_context_is_scored_in_parts(model, lm):
     context, rest = map(ids_of, LONG)
-    parts = [(context + rest[:16], rest[16:32]), (context + rest[:32], rest[32:]), (context, rest[:16])]
+    parts = [
+        (context + rest[:16], rest[16:32]),
+        (context + rest[:32], rest[32:]),
+        (context, rest[:16]),
+    ]
     expected = sum(by_hand(model, *part)[0] for part in parts)
     ((total, _),) = lm().loglikelihood(asked("loglikelihood", LONG), disable_tqdm=True)
     assert total == pytest.approx(expected, abs=1e-3)
@@ -132,7 +142,9 @@ def test_a_continuation_without_a_token_of_its_own_is_refused(tiny_gpt):
     tokenizer = BPETokenizer(vocab_size=300)
     tokenizer.fit(["the lamp and the fog " * 9])
     merged = next(
-        pair for pair in (("la", "mp"), ("f", "og"), ("th", "e")) if len(tokenizer.encode("".join(pair))) == 1
+        pair
+        for pair in (("la", "mp"), ("f", "og"), ("th", "e"))
+        if len(tokenizer.encode("".join(pair))) == 1
     )
     lm = HarnessLM(tiny_gpt(vocab_size=300), tokenizer, batch_size=2)
     with pytest.raises(ConfigError, match="has no token of its own: begin it with a space"):
@@ -160,7 +172,9 @@ def greedily(model, question, until, n_tokens):
 def test_answers_are_those_of_an_uncached_loop(model, lm, n_tokens, batch_size):
     free = greedily(model, "The lamp", [], n_tokens)
     until = [free[2], "\n"]
-    requests = asked("generate_until", *((q, {"until": until, "max_gen_toks": n_tokens}) for q in QUESTIONS))
+    requests = asked(
+        "generate_until", *((q, {"until": until, "max_gen_toks": n_tokens}) for q in QUESTIONS)
+    )
     expected = [greedily(model, question, until, n_tokens) for question in QUESTIONS]
     assert lm(batch_size).generate_until(requests) == expected
     assert expected[0] == free[: free.index(free[2])]
@@ -168,8 +182,13 @@ def test_answers_are_those_of_an_uncached_loop(model, lm, n_tokens, batch_size):
 
 def test_settings_may_differ_between_requests_and_draws_do_not_depend_on_the_batch(lm):
     drawn = {"until": [], "max_gen_toks": 6, "do_sample": True, "temperature": 1.5, "top_k": 200}
-    few, many = {"until": "x", "max_gen_toks": 2}, {"until": ["x"], "max_gen_toks": 6, "do_sample": False}
-    requests = asked("generate_until", ("a", drawn), ("b", few), ("b", many), ("a", drawn), ("ccc", drawn))
+    few, many = (
+        {"until": "x", "max_gen_toks": 2},
+        {"until": ["x"], "max_gen_toks": 6, "do_sample": False},
+    )
+    requests = asked(
+        "generate_until", ("a", drawn), ("b", few), ("b", many), ("a", drawn), ("ccc", drawn)
+    )
     found = lm(1).generate_until(requests)
     assert found == lm(8).generate_until(requests)
     assert found[2].startswith(found[1]) and found[0] != found[3]
@@ -191,7 +210,8 @@ def hflm(model):
     from lm_eval.models.huggingface import HFLM
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-    # GPT-2's characters for the bytes: printable ones are themselves, the others follow from U+0100 on.
+    # GPT-2's characters for the bytes: printable ones are themselves, the others follow from U+0100
+    # on.
     shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
     hidden = [i for i in range(256) if i not in shown]
     vocabulary = {chr(i): i for i in shown} | {chr(256 + n): i for n, i in enumerate(hidden)}
@@ -199,7 +219,10 @@ def hflm(model):
     fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     fast.decoder = decoders.ByteLevel()
     tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=fast, eos_token="<|endoftext|>", bos_token="<|endoftext|>", clean_up_tokenization_spaces=False
+        tokenizer_object=fast,
+        eos_token="<|endoftext|>",
+        bos_token="<|endoftext|>",
+        clean_up_tokenization_spaces=False,
     )
     sizes = {"n_positions": CONTEXT, "n_embd": 12, "n_head": 3, "n_layer": 2}
     config = transformers.GPT2Config(vocab_size=257, bos_token_id=END, eos_token_id=END, **sizes)
@@ -218,9 +241,13 @@ def test_answers_are_those_of_lm_evals_own_adapter(hflm, lm):
     }.items():
         found = getattr(ours, kind)(requests, disable_tqdm=True)
         expected = getattr(hflm, kind)(requests, disable_tqdm=True)
-        assert torch.tensor(found, dtype=torch.double).allclose(torch.tensor(expected, dtype=torch.double), atol=1e-3)
+        assert torch.tensor(found, dtype=torch.double).allclose(
+            torch.tensor(expected, dtype=torch.double), atol=1e-3
+        )
     settings = {"until": ["a", "\n"], "max_gen_toks": 10}
-    requests = asked("generate_until", *((question, settings) for question in QUESTIONS if question))
+    requests = asked(
+        "generate_until", *((question, settings) for question in QUESTIONS if question)
+    )
     assert ours.generate_until(requests) == hflm.generate_until(requests, disable_tqdm=True)
 
 
@@ -230,7 +257,11 @@ def test_an_answer_has_no_id_that_stands_for_no_token(tiny_gpt, tokenizer):
     settings = {"until": [], "max_gen_toks": 12}
     [free] = Greedy().generate(padded, [tokenizer.encode("fog")], max_new_tokens=12)
     assert max(free[0].ids) > 256
-    [answer] = HarnessLM(padded, tokenizer, batch_size=1).generate_until(asked("generate_until", ("fog", settings)))
+    [answer] = HarnessLM(padded, tokenizer, batch_size=1).generate_until(
+        asked("generate_until", ("fog", settings))
+    )
     unused = tokenizer.without_token(300)
-    [bound] = Greedy().generate(padded, [tokenizer.encode("fog")], max_new_tokens=12, eos_id=END, unused=unused)
+    [bound] = Greedy().generate(
+        padded, [tokenizer.encode("fog")], max_new_tokens=12, eos_id=END, unused=unused
+    )
     assert answer == tokenizer.text_bytes(bound[0].ids).decode("utf-8", errors="replace")

@@ -15,7 +15,16 @@ PREPARED = "from firstlight import output; output.prepare(); "
 
 def run(code, *arguments, shell=""):
     """`code` in a process of its own, with streams as `shell` says."""
-    command = ["sh", "-c", f'exec "$@" {shell}', "sh", sys.executable, *arguments, "-c", PREPARED + code]
+    command = [
+        "sh",
+        "-c",
+        f'exec "$@" {shell}',
+        "sh",
+        sys.executable,
+        *arguments,
+        "-c",
+        PREPARED + code,
+    ]
     return subprocess.run(command, capture_output=True, timeout=60, check=False)
 
 
@@ -36,7 +45,10 @@ def test_an_encoding_with_all_characters_is_known(monkeypatch, encoding):
 
 def test_what_is_printed_where_output_is_closed_lands_in_no_file(tmp_path):
     """A library that prints writes to descriptor 1, whatever has that number."""
-    code = f"import os; file = open({str(tmp_path / 'file')!r}, 'w'); print('a'); os.write(1, b'b'); os.write(2, b'c')"
+    code = (
+        f"import os; file = open({str(tmp_path / 'file')!r}, 'w'); print('a'); os.write(1, b'b');"
+        " os.write(2, b'c')"
+    )
     done = run(code, shell="<&- >&- 2>&-")
     assert done.returncode == 0
     assert (tmp_path / "file").read_bytes() == b""
@@ -52,7 +64,11 @@ def test_what_is_told_ends_nothing_when_nobody_reads_any_more():
     os.close(reads)
     code = "output.tell('a' * 10_000); output.note('b'); output.tell('c'); print('d', flush=True)"
     done = subprocess.run(
-        [sys.executable, "-c", PREPARED + code], stdout=writes, stderr=writes, check=False, timeout=60
+        [sys.executable, "-c", PREPARED + code],
+        stdout=writes,
+        stderr=writes,
+        check=False,
+        timeout=60,
     )
     os.close(writes)
     assert done.returncode == 0
@@ -84,4 +100,7 @@ def test_help_for_which_there_is_no_room_is_one_line(arguments, monkeypatch, cap
 
     monkeypatch.setattr(sys, "stdout", Full())
     assert main(arguments) == 2
-    assert capsys.readouterr().err == "firstlight: standard output cannot be written: No space left on device\n"
+    assert (
+        capsys.readouterr().err
+        == "firstlight: standard output cannot be written: No space left on device\n"
+    )

@@ -25,9 +25,56 @@ from firstlight.sweep.settings import Settings as OfSweep
 from firstlight.training.experiment import Experiment
 
 NAMES = [
-    *("a=b", "my run (1)", "a, b", "été", "文本", "R&D", "it's", "2024", "1e5", "x#1", "{x}", "[x]", "true", "null"),
-    *("~/x", "~nobody", "a\\b", "\\", '"', 'a"b', 'a\\"b', "$x", "$(x)", "`x`", " x", "x ", "???", "-x", "1_0", ".5"),
-    *("007", "inf", "a\tb", "*", "!x", "^", "a:b", "key: v", "x|y", '"a", "b"', "'a", "a\\", "range(1,2)", "glob(*)"),
+    *(
+        "a=b",
+        "my run (1)",
+        "a, b",
+        "été",
+        "文本",
+        "R&D",
+        "it's",
+        "2024",
+        "1e5",
+        "x#1",
+        "{x}",
+        "[x]",
+        "true",
+        "null",
+    ),
+    *(
+        "~/x",
+        "~nobody",
+        "a\\b",
+        "\\",
+        '"',
+        'a"b',
+        'a\\"b',
+        "$x",
+        "$(x)",
+        "`x`",
+        " x",
+        "x ",
+        "???",
+        "-x",
+        "1_0",
+        ".5",
+    ),
+    *(
+        "007",
+        "inf",
+        "a\tb",
+        "*",
+        "!x",
+        "^",
+        "a:b",
+        "key: v",
+        "x|y",
+        '"a", "b"',
+        "'a",
+        "a\\",
+        "range(1,2)",
+        "glob(*)",
+    ),
     *("choice(a,b)", "tag(x)", "<x>", "x;y", "a@b", "%", "+x", "last", "🏮"),
 ]
 
@@ -50,14 +97,34 @@ def test_a_text_is_taken_as_it_is_typed(name):
 
 def test_every_kind_of_text_key_is_one_that_is_typed():
     for verb, key, group in (
-        *(("train", key, None) for key in ("name", "output_dir", "init_from", "resume", "sweep.storage")),
+        *(
+            ("train", key, None)
+            for key in ("name", "output_dir", "init_from", "resume", "sweep.storage")
+        ),
         *(("train", f"data.{key}", "data=the_verdict") for key in ("url", "folder")),
-        *(("train", f"logger.mlflow.{key}", "logger=[mlflow]") for key in ("tracking_uri", "artifacts")),
-        *(("train", f"logger.wandb.{key}", "logger=[wandb]") for key in ("project", "entity", "tags")),
-        *(("generate", key, None) for key in ("checkpoint", "prompts", "lookup_text", "stop", "prompt")),
-        *(("evaluate", "tasks", None), ("export", "out", None), ("compare", "out", None), ("sweep", "folder", None)),
+        *(
+            ("train", f"logger.mlflow.{key}", "logger=[mlflow]")
+            for key in ("tracking_uri", "artifacts")
+        ),
+        *(
+            ("train", f"logger.wandb.{key}", "logger=[wandb]")
+            for key in ("project", "entity", "tags")
+        ),
+        *(
+            ("generate", key, None)
+            for key in ("checkpoint", "prompts", "lookup_text", "stop", "prompt")
+        ),
+        *(
+            ("evaluate", "tasks", None),
+            ("export", "out", None),
+            ("compare", "out", None),
+            ("sweep", "folder", None),
+        ),
     ):
-        assert value_of(verb, key, *([group] if group else []), f"{key}=a=b, (1) é #2") == "a=b, (1) é #2", key
+        assert (
+            value_of(verb, key, *([group] if group else []), f"{key}=a=b, (1) é #2")
+            == "a=b, (1) é #2"
+        ), key
 
 
 ALIKE = [name for name in NAMES if not name.startswith("[")]  # which only some keys take for a list
@@ -169,7 +236,9 @@ def test_a_command_is_printed_where_the_working_folder_was_removed(tmp_path, mon
     monkeypatch.chdir(tmp_path / "gone")
     monkeypatch.setenv("PATH", "")
     (tmp_path / "gone").rmdir()
-    assert command("train", "seed=1") == f"{Path(sys.executable).parent / 'firstlight'} train seed=1"
+    assert (
+        command("train", "seed=1") == f"{Path(sys.executable).parent / 'firstlight'} train seed=1"
+    )
 
 
 def test_a_path_with_an_equals_sign_may_be_given_as_a_word_alone(tmp_path, monkeypatch):
@@ -177,7 +246,10 @@ def test_a_path_with_an_equals_sign_may_be_given_as_a_word_alone(tmp_path, monke
     for name in ("lr=1", "lr=2"):
         Path(name).mkdir()
     assert parse_arguments("compare", ["lr=1", "lr=2"]).overrides == ['runs=["lr=1","lr=2"]']
-    assert parse_arguments("sweep", ["status", "lr=1"]).overrides == ["action=status", 'folder="lr=1"']
+    assert parse_arguments("sweep", ["status", "lr=1"]).overrides == [
+        "action=status",
+        'folder="lr=1"',
+    ]
     assert parse_arguments("compare", ["~/a", "~/b"]).overrides == ['runs=["~/a","~/b"]']
 
 
@@ -222,15 +294,25 @@ def signatures() -> Iterator[tuple[str, Callable[..., Any], dict[str, Any]]]:
         "sweep": sweep._settings,
         "compare": CompareSettings,
     }.items():
-        yield "", entry, yaml.safe_load((Path(conf_dir()) / f"{verb}.yaml").read_text(encoding="utf-8"))
-    yield "sweep", OfSweep, yaml.safe_load((Path(conf_dir()) / "sweep" / "default.yaml").read_text(encoding="utf-8"))
+        yield (
+            "",
+            entry,
+            yaml.safe_load((Path(conf_dir()) / f"{verb}.yaml").read_text(encoding="utf-8")),
+        )
+    yield (
+        "sweep",
+        OfSweep,
+        yaml.safe_load((Path(conf_dir()) / "sweep" / "default.yaml").read_text(encoding="utf-8")),
+    )
     for file in sorted(Path(conf_dir()).glob("*/*.yaml")):
         nodes = [(file.parent.name, yaml.safe_load(file.read_text(encoding="utf-8")))]
         while nodes:
             path, node = nodes.pop()
             if "_target_" in node:
                 yield path, _locate(node["_target_"]), node
-            nodes += [(f"{path}.{key}", child) for key, child in node.items() if isinstance(child, dict)]
+            nodes += [
+                (f"{path}.{key}", child) for key, child in node.items() if isinstance(child, dict)
+            ]
 
 
 def test_every_key_of_a_signature_that_is_a_text_is_marked_in_its_yaml_file():
@@ -244,9 +326,21 @@ def test_every_key_of_a_signature_that_is_a_text_is_marked_in_its_yaml_file():
             assert where in keys, f"{where} is a text: begin its comment in conf/ with 'text: '"
             arguments = typing.get_args(hints[key])
             nullable[where] = nullable.get(where, False) or type(None) in arguments
-            is_list = typing.get_origin(hints[key]) is list or any(typing.get_origin(a) is list for a in arguments)
-            is_list |= any(typing.get_origin(typing.get_args(a)[0]) is list for a in arguments if typing.get_args(a))
-            assert keys[where].may_be_list == is_list, f"{where}: begin its comment with 'text or list: '"
-    assert set(nullable) == set(keys), f"marked as texts, but not so declared: {set(keys) - set(nullable)}"
+            is_list = typing.get_origin(hints[key]) is list or any(
+                typing.get_origin(a) is list for a in arguments
+            )
+            is_list |= any(
+                typing.get_origin(typing.get_args(a)[0]) is list
+                for a in arguments
+                if typing.get_args(a)
+            )
+            assert keys[where].may_be_list == is_list, (
+                f"{where}: begin its comment with 'text or list: '"
+            )
+    assert set(nullable) == set(keys), (
+        f"marked as texts, but not so declared: {set(keys) - set(nullable)}"
+    )
     for where, may_be_null in nullable.items():
-        assert keys[where].may_be_null == may_be_null, f"{where}: say in its comment what null means, if it may be null"
+        assert keys[where].may_be_null == may_be_null, (
+            f"{where}: say in its comment what null means, if it may be null"
+        )

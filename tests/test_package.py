@@ -37,7 +37,9 @@ def test_the_wheel_holds_the_config_and_the_stories_and_nothing_else(dist):
 def test_the_sdist_has_no_runs_in_it(dist):
     with tarfile.open(next(dist.glob("*.tar.gz"))) as sdist:
         names = sdist.getnames()
-    assert not [name for name in names if "outputs" in name or ".venv" in name or "__pycache__" in name]
+    assert not [
+        name for name in names if "outputs" in name or ".venv" in name or "__pycache__" in name
+    ]
 
 
 @pytest.mark.long
@@ -45,15 +47,37 @@ def test_installed_elsewhere_it_trains(dist, tmp_path):
     venv.create(tmp_path / "venv", with_pip=False)
     python = tmp_path / "venv" / "bin" / "python"
     wheel = next(dist.glob("*.whl"))
-    run(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", wheel, cwd=tmp_path)
+    run(
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        python,
+        "install",
+        "--quiet",
+        "--no-deps",
+        wheel,
+        cwd=tmp_path,
+    )
     site = next((tmp_path / "venv").glob("lib/python*/site-packages"))
-    # torch and the rest from here; .pth files found through a .pth file are not read, so our checkout stays out
-    packages = [folder for folder in sys.path if Path(folder).name in ("site-packages", "dist-packages")]
+    # torch and the rest from here; .pth files found through a .pth file are not read, so our
+    # checkout stays out
+    packages = [
+        folder for folder in sys.path if Path(folder).name in ("site-packages", "dist-packages")
+    ]
     (site / "dependencies.pth").write_text("\n".join(packages), encoding="utf-8")
     where = run(python, "-c", "import firstlight; print(firstlight.__file__)", cwd=tmp_path)
     assert str(site) in where
     command = tmp_path / "venv" / "bin" / "firstlight"
-    small = ("tokenizer=bytes", "model.emb_dim=16", "model.n_layers=1", "model.n_heads=2", "data.eval_batches=1")
-    out = run(command, "train", "trainer.max_steps=2", "scheduler.warmup_steps=1", *small, cwd=tmp_path)
+    small = (
+        "tokenizer=bytes",
+        "model.emb_dim=16",
+        "model.n_layers=1",
+        "model.n_heads=2",
+        "data.eval_batches=1",
+    )
+    out = run(
+        command, "train", "trainer.max_steps=2", "scheduler.warmup_steps=1", *small, cwd=tmp_path
+    )
     assert "done: 2 steps" in out
     assert len(list(tmp_path.glob("outputs/quickstart/*/model.safetensors"))) == 1

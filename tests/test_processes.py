@@ -1,4 +1,6 @@
-"""The process that starts the others is the first one: variables that others have left decide nothing."""
+"""The process that starts the others is the first one: variables that others have left decide
+nothing.
+"""
 
 import os
 import subprocess
@@ -46,9 +48,15 @@ def started_by(monkeypatch):
 
 def test_what_others_have_left_in_the_environment_is_taken_out_of_it(left_over):
     processes.begin()
-    assert not {name for name in LEFT_OVER if "RANK" in name or name.startswith("PL_")} & set(os.environ)
+    assert not {name for name in LEFT_OVER if "RANK" in name or name.startswith("PL_")} & set(
+        os.environ
+    )
     assert "SLURM_NTASKS" not in os.environ and "MASTER_PORT" not in os.environ
-    assert (processes.is_further(), processes.local_rank(), processes.shared_run_folder()) == (False, 0, None)
+    assert (processes.is_further(), processes.local_rank(), processes.shared_run_folder()) == (
+        False,
+        0,
+        None,
+    )
     ours = OwnProcesses()
     assert (ours.local_rank(), ours.node_rank(), ours.creates_processes_externally) == (0, 0, False)
     assert ours.main_port > 0
@@ -94,11 +102,19 @@ def test_a_child_without_a_rank_is_not_a_further_process(started_by, rank):
 
 
 def test_torchrun_is_refused_in_one_line(monkeypatch, capsys):
-    for name, value in {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}.items():
+    for name, value in {
+        "TORCHELASTIC_RUN_ID": "none",
+        "WORLD_SIZE": "2",
+        "RANK": "1",
+        "LOCAL_RANK": "1",
+    }.items():
         monkeypatch.setenv(name, value)
     assert main(["train"]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("firstlight: torchrun started 2 processes; do not use torchrun") and said.count("\n") == 1
+    assert (
+        said.startswith("firstlight: torchrun started 2 processes; do not use torchrun")
+        and said.count("\n") == 1
+    )
 
 
 @pytest.mark.parametrize("size", ["1", "abc", ""])
@@ -147,11 +163,19 @@ def test_a_run_is_whole_whatever_is_left_in_the_environment_and_where_its_output
     """The variables are also read when Lightning is imported: this takes a process of its own."""
     (tmp_path / "text.txt").write_text("The lamp was lit, and the lamp went out. " * 40)
     tiny = (
-        "data=text data.path=text.txt tokenizer=bytes model.context_length=16 model.emb_dim=16 model.n_heads=2 "
-        "model.n_layers=1 data.batch_size=2 trainer.max_steps=2 trainer.eval_every_n_steps=1 trainer.accelerator=cpu "
-        "scheduler=constant logger=[csv] callbacks=[checkpoint,progress] output_dir=run"
+        "data=text data.path=text.txt tokenizer=bytes model.context_length=16 model.emb_dim=16"
+        " model.n_heads=2 model.n_layers=1 data.batch_size=2 trainer.max_steps=2"
+        " trainer.eval_every_n_steps=1 trainer.accelerator=cpu scheduler=constant logger=[csv]"
+        " callbacks=[checkpoint,progress] output_dir=run"
     )
-    command = [sys.executable, "-m", "firstlight", "train", *tiny.split(), "name=${oc.env:SLURM_PROCID}"]
+    command = [
+        sys.executable,
+        "-m",
+        "firstlight",
+        "train",
+        *tiny.split(),
+        "name=${oc.env:SLURM_PROCID}",
+    ]
     closed = ["sh", "-c", 'exec "$@" >&- 2>&-', "sh", *command]
     environment = os.environ | LEFT_OVER | {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "ascii"}
     done = subprocess.run(closed, cwd=tmp_path, env=environment, timeout=300, check=False)

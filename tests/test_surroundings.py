@@ -28,7 +28,12 @@ TOUCHED = (
 def test_the_tests_and_the_processes_that_they_start_have_one_thread():
     assert torch.get_num_threads() == 1
     code = "import torch; print(torch.get_num_threads())"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "1\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        == "1\n"
+    )
 
 
 def test_nothing_that_a_scheduler_or_a_user_has_set_is_left():
@@ -43,8 +48,20 @@ def test_what_stops_a_run_is_not_ignored():
 
 @pytest.mark.long
 def test_the_tests_pass_in_the_surroundings_of_others():
-    words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-m", "not long", *TOUCHED]
+    words = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "-q",
+        "-m",
+        "not long",
+        *TOUCHED,
+    ]
     in_the_background = ["bash", "-c", "trap '' INT HUP; exec \"$@\"", "bash", *words]
     environment = {**os.environ, **SURROUNDINGS}
-    done = subprocess.run(in_the_background, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        in_the_background, env=environment, cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr

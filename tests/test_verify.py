@@ -45,7 +45,9 @@ def test_what_is_not_exact_is_named_and_kept(place, monkeypatch, capsys):
     assert "metrics.csv: step 5: train/batch_loss" in err
     (kept,) = place.glob("outputs/quickstart/verify_*")
     assert str(kept) in err
-    assert (kept / "straight" / "metrics.csv").is_file() and (kept / "killed_1" / "metrics.csv").is_file()
+    assert (kept / "straight" / "metrics.csv").is_file() and (
+        kept / "killed_1" / "metrics.csv"
+    ).is_file()
 
 
 @pytest.mark.parametrize(
@@ -69,7 +71,9 @@ def test_what_is_not_exact_is_named_and_kept(place, monkeypatch, capsys):
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 @pytest.mark.one_in(4)
-def test_what_cannot_be_verified_is_refused_before_anything_runs(place, monkeypatch, capsys, overrides, said):
+def test_what_cannot_be_verified_is_refused_before_anything_runs(
+    place, monkeypatch, capsys, overrides, said
+):
     def started(*_):
         raise AssertionError("it began")
 
@@ -95,7 +99,11 @@ def test_what_a_run_refuses_when_it_begins_is_a_mistake_as_always(place, capsys)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
-    [[], ["data.num_workers=2", "data.drop_last=false", "verify.kills=10"], ["compile=true", "verify.steps=8"]],
+    [
+        [],
+        ["data.num_workers=2", "data.drop_last=false", "verify.kills=10"],
+        ["compile=true", "verify.steps=8"],
+    ],
     ids=" ".join,
 )
 def test_the_whole_of_it_holds(place, capsys, overrides):

@@ -22,8 +22,13 @@ VERBS = {
     "generate": "continue a prompt with a checkpoint",
     "verify": "prove on your config that a killed and resumed run is the run that was never killed",
     "sweep": "show a sweep's progress and best point; resume it or retry failed trials",
-    "compare": "runs beside each other, or the trials of a sweep: which is best, and is it more than chance",
-    "bench": "how fast your config trains on this machine, where the time goes, and what would be faster",
+    "compare": (
+        "runs beside each other, or the trials of a sweep: which is best, and is it more than"
+        " chance"
+    ),
+    "bench": (
+        "how fast your config trains on this machine, where the time goes, and what would be faster"
+    ),
     "info": "what a run or a checkpoint holds, without loading it; whether it is complete",
     "export": "write a checkpoint for other programs: Hugging Face's format, or safetensors",
 }
@@ -43,8 +48,8 @@ usage: firstlight VERB [key=value ...]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command line; return the exit code: 0 done, 1 a run that failed, 2 a mistake of the user's, 130 and
-    141 interrupted and not read to the end."""
+    """Run one command line; return the exit code: 0 done, 1 a run that failed, 2 a mistake of the
+    user's, 130 and 141 interrupted and not read to the end."""
     output.prepare()
     forget_hidden()
     try:
@@ -60,7 +65,12 @@ def main(arguments: list[str] | None = None) -> int:
         if error.encoding != sys.getfilesystemencoding().lower():
             raise
         name = shorten(ascii(error.object))
-        _tell([f"{name}: files cannot have such names in this locale ({error.encoding}); set PYTHONUTF8=1"])
+        _tell(
+            [
+                f"{name}: files cannot have such names in this locale ({error.encoding}); set"
+                " PYTHONUTF8=1"
+            ]
+        )
         return 2
     except BrokenPipeError:  # `... | head`: nobody reads any more, which is nobody's mistake
         output.give_up(sys.stdout)
@@ -88,7 +98,9 @@ def _answer(words: list[str]) -> None:
         return
     processes.begin()
     if verb not in VERBS:
-        raise ConfigError(f"there is no verb '{verb}'{did_you_mean(verb, VERBS)} (verbs: {', '.join(VERBS)})")
+        raise ConfigError(
+            f"there is no verb '{verb}'{did_you_mean(verb, VERBS)} (verbs: {', '.join(VERBS)})"
+        )
     from firstlight.verbs import run  # late: Hydra takes a moment to import
 
     run(verb, VERBS[verb], rest)
@@ -100,17 +112,26 @@ def _tell(lines: list[str]) -> None:
 
 
 def unsupported(system: str, python: tuple[int, ...]) -> str | None:
-    """Why firstlight does not run on this `system` (sys.platform), or this version of Python; None if it does."""
+    """Why firstlight does not run on this `system` (sys.platform), or this version of Python; None
+    if it does.
+    """
     if system not in ("linux", "darwin"):
         return f"it runs on Linux and macOS, not on {system}; on Windows use WSL"
     if not OLDEST_PYTHON <= python <= NEWEST_PYTHON:
-        versions = " to ".join(".".join(map(str, version)) for version in (OLDEST_PYTHON, NEWEST_PYTHON))
-        return f"it runs on Python {versions}, and this is {'.'.join(map(str, python))}; make another environment"
+        versions = " to ".join(
+            ".".join(map(str, version)) for version in (OLDEST_PYTHON, NEWEST_PYTHON)
+        )
+        return (
+            f"it runs on Python {versions}, and this is {'.'.join(map(str, python))}; make another"
+            " environment"
+        )
     return None
 
 
 def _as_typed(word: str) -> str:
-    """A word of the command line as text, also where the locale is ASCII: Python could not decode it there."""
+    """A word of the command line as text, also where the locale is ASCII: Python could not decode
+    it there.
+    """
     if not any("\ud800" <= character <= "\udfff" for character in word):
         return word
     try:

@@ -1,8 +1,9 @@
-"""Is a composed config a valid call? Names, values and types are checked against the signatures it will call.
+"""Is a composed config a valid call? Names, values and types are checked against the signatures it
+will call.
 
 The signature of each `_target_` is the schema: nothing is declared twice, and third-party classes
-(`torch.optim.AdamW`, `lightning.pytorch.Trainer`) are checked as strictly as ours. Ranges are pydantic
-annotations of the signature (`PositiveInt`, `Ratio`).
+(`torch.optim.AdamW`, `lightning.pytorch.Trainer`) are checked as strictly as ours. Ranges are
+pydantic annotations of the signature (`PositiveInt`, `Ratio`).
 """
 
 import functools
@@ -52,13 +53,15 @@ TARGETS = (
     "torch.optim.",
     *(f"lightning.pytorch.{part}." for part in ("callbacks", "loggers", "profilers")),
 )
-"""Where the classes that a config names may come from: a config is data, and must not call whatever it likes."""
+"""Where the classes that a config names may come from: a config is data, and must not call whatever
+it likes."""
 OURS = "firstlight.training.callbacks.early_stopping.EarlyStopping"
 IN_PLACE_OF = {
     "lightning.pytorch.callbacks.EarlyStopping": OURS,
     "lightning.pytorch.callbacks.early_stopping.EarlyStopping": OURS,
 }
-"""Classes of Lightning's, and ours that take the same arguments, with which a run can be resumed as well."""
+"""Classes of Lightning's, and ours that take the same arguments, with which a run can be resumed as
+well."""
 FUNCTIONS = ("firstlight.optim.", "torch.optim.")
 """Where a `_target_` may also be a function."""
 ALLOW_TARGETS = "FIRSTLIGHT_ALLOW_TARGETS"
@@ -66,10 +69,12 @@ ALLOW_TARGETS = "FIRSTLIGHT_ALLOW_TARGETS"
 
 
 def check_config(config: DictConfig, entry: Callable[..., Any], key: str = "") -> dict[str, Any]:
-    """Return `config` as plain data, ready to be built for a call of `entry`; `key` is where it is in a larger one.
+    """Return `config` as plain data, ready to be built for a call of `entry`; `key` is where it is
+    in a larger one.
 
     Raises:
-        ConfigError: with one line for every key that `entry`, or the target of a node below it, would refuse.
+        ConfigError: with one line for every key that `entry`, or the target of a node below it,
+            would refuse.
     """
     plain = to_plain(config)
     problems = dict(_call_problems(key, entry, plain))
@@ -113,9 +118,11 @@ def to_plain(config: DictConfig) -> dict[str, Any]:
 
 
 def check_node(key: str, node: Any, contract: type) -> dict[str, Any]:
-    """Return one section, checked, of a config that did not come from the command line: the one a checkpoint carries.
+    """Return one section, checked, of a config that did not come from the command line: the one a
+    checkpoint carries.
 
-    Nothing of it has been called when this returns, and it can call nothing but the constructor of a `contract`.
+    Nothing of it has been called when this returns, and it can call nothing but the constructor of
+    a `contract`.
 
     Raises:
         ConfigError: it names no subclass of `contract`, or is not a valid call of it.
@@ -139,13 +146,15 @@ def takes(node: dict[str, Any], name: str, value: Any) -> bool:
 
 
 def build(node: Any, key: str = "") -> Any:
-    """Call every `_target_` of a checked config, innermost first (`_partial_` ones become `functools.partial`s).
+    """Call every `_target_` of a checked config, innermost first (`_partial_` ones become
+    `functools.partial`s).
 
-    What hydra.utils.instantiate does, over plain data: no interpolation in it is resolved a second time, so that a
-    config from elsewhere cannot say more than was checked.
+    What hydra.utils.instantiate does, over plain data: no interpolation in it is resolved a second
+    time, so that a config from elsewhere cannot say more than was checked.
 
     Raises:
-        ConfigError: a constructor refused its values: one of ours with a ValueError or TypeError, others anyhow.
+        ConfigError: a constructor refused its values: one of ours with a ValueError or TypeError,
+            others anyhow.
     """
     if isinstance(node, list):
         return [build(child, f"{key}.{n}") for n, child in enumerate(node)]
@@ -175,7 +184,9 @@ def _locate(name: str) -> Any:
 
 
 def blame(key: str, error: Exception) -> ConfigError:
-    """`error`, raised by the object that the section `key` of the config describes, as a mistake of the user's."""
+    """`error`, raised by the object that the section `key` of the config describes, as a mistake of
+    the user's.
+    """
     if isinstance(error, ConfigError):
         return error
     missing = re.search(r"missing \d+ required .*?argument.*?: (.*)", str(error))
@@ -201,7 +212,8 @@ def _value_problems(path: str, value: Any, hint: Any) -> Problems:
         elif element is Any and not _fits(value, hint):
             yield path, _misfit(path, value, hint)
         for key, child in value.items():
-            # With an element of a known type, the value that does not fit is named, not the whole section.
+            # With an element of a known type, the value that does not fit is named, not the whole
+            # section.
             if element is not Any or isinstance(child, dict | list):
                 yield from _value_problems(_join(path, key), child, element)
         return
@@ -210,7 +222,9 @@ def _value_problems(path: str, value: Any, hint: Any) -> Problems:
     if isinstance(value, list):
         for number, child in enumerate(value):
             if isinstance(child, dict | list):
-                yield from _value_problems(_join(path, number), child, element if _is_node(child) else Any)
+                yield from _value_problems(
+                    _join(path, number), child, element if _is_node(child) else Any
+                )
 
 
 def _misfit(path: str, value: Any, hint: Any) -> str:
@@ -222,7 +236,9 @@ def _is_node(value: Any) -> bool:
 
 
 def _node_problems(path: str, node: dict[str, Any], hint: Any) -> Problems:
-    """What is wrong with a `_target_` node where `hint` is declared: its target, or else its arguments."""
+    """What is wrong with a `_target_` node where `hint` is declared: its target, or else its
+    arguments.
+    """
     is_partial = node.get("_partial_", False)
     try:
         target = _target_of(path, node["_target_"])
@@ -242,14 +258,17 @@ def _target_of(path: str, name: Any) -> Callable[..., Any]:
     allowed = (*TARGETS, *(f"{package}." for package in names if package))
     if not isinstance(name, str) or not name.startswith(allowed):
         raise ConfigError(
-            f"{key}: {shown(name)} is not in a package that a config may name (firstlight, torch.optim, "
-            f"Lightning's callbacks, loggers, ...); to allow yours, set {ALLOW_TARGETS}=its_package"
+            f"{key}: {shown(name)} is not in a package that a config may name (firstlight,"
+            " torch.optim, Lightning's callbacks, loggers, ...); to allow yours, set"
+            f" {ALLOW_TARGETS}=its_package"
         )
     try:
         target = _locate(name)
     except Exception as error:  # whatever its module raises on import
         raise ConfigError(f"{key}: {name!r} cannot be imported ({one_line(error)})") from None
-    home = f"{getattr(target, '__module__', '')}."  # what a module has imported is elsewhere at home
+    home = (  # what a module has imported is elsewhere at home
+        f"{getattr(target, '__module__', '')}."
+    )
     may_be_function = home.startswith(FUNCTIONS) or not home.startswith(TARGETS)
     is_callable = inspect.isclass(target) or (inspect.isfunction(target) and may_be_function)
     if not home.startswith(allowed) or not is_callable:
@@ -279,7 +298,9 @@ def _check_partial(path: str, is_partial: Any, hint: Any) -> None:
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What a `_target_` node must make; of no class: it must not be there, since a plain value is wanted."""
+    """What a `_target_` node must make; of no class: it must not be there, since a plain value is
+    wanted.
+    """
 
     classes: tuple[type, ...] = ()
     partial: frozenset[bool] = frozenset()
@@ -332,7 +353,9 @@ def _element(hint: Any) -> Any:
     return Any
 
 
-def _call_problems(path: str, target: Callable[..., Any], given: dict[str, Any], *, partial: bool = False) -> Problems:
+def _call_problems(
+    path: str, target: Callable[..., Any], given: dict[str, Any], *, partial: bool = False
+) -> Problems:
     parameters, hints = _signature(target)
     for key, value in given.items():
         where = _join(path, key)
@@ -353,7 +376,9 @@ def _call_problems(path: str, target: Callable[..., Any], given: dict[str, Any],
 
 @functools.cache
 def _signature(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
-    """Parameters and type hints of a call; `**kwargs` of a constructor stands for its parent's parameters."""
+    """Parameters and type hints of a call; `**kwargs` of a constructor stands for its parent's
+    parameters.
+    """
     if not inspect.isclass(target):
         return dict(inspect.signature(target).parameters), _hints(target)
     parameters: dict[str, inspect.Parameter] = {}
@@ -375,7 +400,9 @@ def _signature(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter]
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     try:
         return typing.get_type_hints(function, include_extras=True)
-    except NameError:  # a name imported for type checkers only: names of arguments are checked, not their types
+    except (
+        NameError
+    ):  # a name imported for type checkers only: names of arguments are checked, not their types
         return {}
 
 
@@ -391,13 +418,20 @@ def _fits(value: Any, hint: Any) -> bool:
         value = [v for v in value if not _is_node(v)]
     try:
         text = json.dumps(value)
-    except (TypeError, ValueError):  # what YAML has and JSON has not: dates, bytes, numbers of 5,000 digits
+    except (
+        TypeError,
+        ValueError,
+    ):  # what YAML has and JSON has not: dates, bytes, numbers of 5,000 digits
         return False
     try:
         _adapter(hint).validate_json(text, strict=True)
     except ValidationError:
         return False
-    except (PydanticUserError, NameError, TypeError):  # a hint that pydantic cannot read: nothing to compare
+    except (
+        PydanticUserError,
+        NameError,
+        TypeError,
+    ):  # a hint that pydantic cannot read: nothing to compare
         return True
     return True
 
@@ -407,7 +441,12 @@ def _adapter(hint: Any) -> TypeAdapter[Any]:
     return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
 
 
-_SIGNS: dict[Any, tuple[str, str]] = {Gt: (">", "gt"), Ge: (">=", "ge"), Lt: ("<", "lt"), Le: ("<=", "le")}
+_SIGNS: dict[Any, tuple[str, str]] = {
+    Gt: (">", "gt"),
+    Ge: (">=", "ge"),
+    Lt: ("<", "lt"),
+    Le: ("<=", "le"),
+}
 
 
 def _show(hint: Any) -> str:

@@ -1,8 +1,17 @@
-"""Rich's console for text that may be somebody else's: nothing in it steers the terminal, and nothing is markup."""
+"""Rich's console for text that may be somebody else's: nothing in it steers the terminal, and
+nothing is markup.
+"""
 
 from typing import IO
 
-from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderableType, RenderHook, RenderResult
+from rich.console import (
+    Console,
+    ConsoleOptions,
+    ConsoleRenderable,
+    RenderableType,
+    RenderHook,
+    RenderResult,
+)
 from rich.measure import Measurement
 from rich.segment import Segment
 

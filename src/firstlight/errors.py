@@ -1,4 +1,6 @@
-"""What is said to a user who made a mistake. Imports nothing slow, so `--help` and misspelt keys answer at once."""
+"""What is said to a user who made a mistake. Imports nothing slow, so `--help` and misspelt keys
+answer at once.
+"""
 
 import difflib
 import re
@@ -8,7 +10,9 @@ from typing import Any
 
 
 class ConfigError(ValueError):
-    """A user's mistake. The message is shown without a traceback, and the process ends with exit code 2."""
+    """A user's mistake. The message is shown without a traceback, and the process ends with exit
+    code 2.
+    """
 
 
 class DamagedError(ConfigError):
@@ -20,7 +24,9 @@ class FinishedError(ConfigError):
 
 
 class RunError(RuntimeError):
-    """A run cannot continue, for a reason outside the program. The message is shown as it is; exit code 1."""
+    """A run cannot continue, for a reason outside the program. The message is shown as it is; exit
+    code 1.
+    """
 
 
 class DivergedError(RunError):
@@ -57,7 +63,9 @@ def reason_of(error: Exception) -> str:
 
 
 def message_lines(error: BaseException) -> list[str]:
-    """The message of `error`, one line a mistake: not too long, and with nothing in it that would steer a terminal."""
+    """The message of `error`, one line a mistake: not too long, and with nothing in it that would
+    steer a terminal.
+    """
     return [shorten(line, LONGEST_LINE) for line in str(error).split("\n")]
 
 
@@ -70,7 +78,9 @@ def shown(value: object) -> str:
 
 
 def shorten(text: str, width: int = 80) -> str:
-    """`text` for a message: printable, and with its middle left out if it is longer than `width` characters."""
+    """`text` for a message: printable, and with its middle left out if it is longer than `width`
+    characters.
+    """
     text = printable(without_hidden(text))
     if len(text) <= width:
         return text
@@ -106,7 +116,9 @@ def visible(text: str) -> str:
 
 
 def shell_word(text: str) -> str:
-    """`text` as one word of a command line, printable: what is shown can be pasted into a shell (bash, zsh, ksh)."""
+    """`text` as one word of a command line, printable: what is shown can be pasted into a shell
+    (bash, zsh, ksh).
+    """
     if text.isprintable():
         return shlex.quote(text)
     quoted = ""

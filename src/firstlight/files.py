@@ -1,7 +1,8 @@
-"""Writing files and folders safely: a new file appears complete or not at all, and no write follows a link.
+"""Writing files and folders safely: a new file appears complete or not at all, and no write follows
+a link.
 
-Run folders, sweeps and caches may come from somebody else. If firstlight followed a link in one of them, that person
-could choose which of the user's files is overwritten.
+Run folders, sweeps and caches may come from somebody else. If firstlight followed a link in one of
+them, that person could choose which of the user's files is overwritten.
 """
 
 import errno
@@ -22,12 +23,22 @@ from filelock import FileLock
 from firstlight.errors import ConfigError, shorten
 from firstlight.output import note
 
-NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOSYS, errno.EISDIR, errno.EACCES, errno.EPERM}
-"""Errors from file systems that cannot fsync a folder (CIFS, some FUSE ones). A rename is the safest they offer."""
+NO_FOLDER_SYNC = {
+    errno.EINVAL,
+    errno.ENOTSUP,
+    errno.EBADF,
+    errno.ENOSYS,
+    errno.EISDIR,
+    errno.EACCES,
+    errno.EPERM,
+}
+"""Errors from file systems that cannot fsync a folder (CIFS, some FUSE ones). A rename is the
+safest they offer."""
 NO_MODES = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EROFS}
 """Errors from chmod on file systems without POSIX permissions (exFAT, CIFS, WSL's /mnt/c)."""
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
-"""Errors from flock on file systems without locks (NFS without its lock service, Lustre, some FUSE ones)."""
+"""Errors from flock on file systems without locks (NFS without its lock service, Lustre, some FUSE
+ones)."""
 NO_MAPS = {errno.ENODEV, errno.ENOSYS, errno.ENOTSUP}
 """Errors from mmap on file systems that cannot map files into memory (some FUSE ones)."""
 LONGEST_NAME = 255
@@ -42,7 +53,8 @@ def inside(folder: Path, name: object) -> Path:
     """The path of `name` in `folder`, where `name` was read from a file and is not trusted.
 
     Raises:
-        ConfigError: `name` is not a plain name (it is `..`, `a/b` or an absolute path), or the path is a link.
+        ConfigError: `name` is not a plain name (it is `..`, `a/b` or an absolute path), or the path
+            is a link.
     """
     if (
         not isinstance(name, str)
@@ -50,17 +62,22 @@ def inside(folder: Path, name: object) -> Path:
         or not PLAIN_NAME.fullmatch(name)
         or len(name.encode()) > LONGEST_NAME
     ):
-        raise ConfigError(f"{folder}: {shorten(repr(name))} is not the name of something in this folder")
+        raise ConfigError(
+            f"{folder}: {shorten(repr(name))} is not the name of something in this folder"
+        )
     path = folder / name
     if path.is_symlink():
-        raise ConfigError(f"{path}: a link, where firstlight only makes files and folders; remove it")
+        raise ConfigError(
+            f"{path}: a link, where firstlight only makes files and folders; remove it"
+        )
     return path
 
 
 def check_links(folder: Path, unwritten: str = "") -> None:
     """Refuse to write into a folder that contains, at any depth, a link to something outside it.
 
-    Links whose path matches the pattern `unwritten` (see `PurePath.match`) are allowed: they are never written to.
+    Links whose path matches the pattern `unwritten` (see `PurePath.match`) are allowed: they are
+    never written to.
 
     Raises:
         ConfigError: the folder contains such a link.
@@ -77,11 +94,15 @@ def check_links(folder: Path, unwritten: str = "") -> None:
                 leads_out = True
             if leads_out:
                 shown = folder / path.relative_to(root)
-                raise ConfigError(f"{shown}: a link that leads out of {folder}; remove it, or copy what it links to")
+                raise ConfigError(
+                    f"{shown}: a link that leads out of {folder}; remove it, or copy what it"
+                    " links to"
+                )
 
 
 def open_new(file: Path, mode: str = "w") -> IO[Any]:
-    """Create `file` and open it for writing. An existing file or link of that name is removed, not written to.
+    """Create `file` and open it for writing. An existing file or link of that name is removed, not
+    written to.
 
     Raises:
         OSError: the file cannot be created.
@@ -94,7 +115,8 @@ def open_new(file: Path, mode: str = "w") -> IO[Any]:
 def open_to_append(file: Path, mode: str = "a", buffering: int = -1) -> IO[Any]:
     """Open `file` for appending; create it if it does not exist. Symbolic links are not followed.
 
-    A file with several names (hard links) is replaced by a copy first, so that the other names keep their content.
+    A file with several names (hard links) is replaced by a copy first, so that the other names keep
+    their content.
 
     Raises:
         OSError: it is a symbolic link, or cannot be opened.
@@ -104,7 +126,9 @@ def open_to_append(file: Path, mode: str = "a", buffering: int = -1) -> IO[Any]:
 
 
 def _open(file: Path, mode: str, more_flags: int, buffering: int = -1) -> IO[Any]:
-    """Open `file`, unless it is a symbolic link. Text is UTF-8 on every system, with its newlines unchanged."""
+    """Open `file`, unless it is a symbolic link. Text is UTF-8 on every system, with its newlines
+    unchanged.
+    """
 
     def unfollowed(path: str, flags: int) -> int:
         return os.open(path, flags | more_flags | os.O_NOFOLLOW, 0o666)
@@ -115,7 +139,8 @@ def _open(file: Path, mode: str, more_flags: int, buffering: int = -1) -> IO[Any
 
 
 def separate(file: Path) -> None:
-    """Replace a file that has several names (hard links) by a copy, so that it can be written in place.
+    """Replace a file that has several names (hard links) by a copy, so that it can be written in
+    place.
 
     Raises:
         OSError: it cannot be copied.
@@ -130,12 +155,15 @@ def separate(file: Path) -> None:
 def append(file: Path, content: bytes) -> None:
     """Append `content` to `file`, all of it or, if writing fails, none of it.
 
-    The content then survives the death of this process, but not a power cut: fsync would take longer than a small step.
+    The content then survives the death of this process, but not a power cut: fsync would take
+    longer than a small step.
 
     Raises:
         OSError: it cannot be written, or the file is a symbolic link.
     """
-    with open_to_append(file, "ab", buffering=0) as stream:  # so that no part is left in a buffer when writing fails
+    with open_to_append(
+        file, "ab", buffering=0
+    ) as stream:  # so that no part is left in a buffer when writing fails
         end, left = stream.tell(), memoryview(content)
         try:
             while left:
@@ -148,10 +176,11 @@ def append(file: Path, content: bytes) -> None:
 
 @contextmanager
 def replacing(file: Path, mode: str = "w", *, through: Path | None = None) -> Iterator[IO[Any]]:
-    """Write `file` again. It keeps its old content until the block ends; then it holds all of the new, on disk.
+    """Write `file` again. It keeps its old content until the block ends; then it holds all of the
+    new, on disk.
 
-    The new content is first written to the temporary file `through`. Writers that may run at the same time each need
-    their own; the default is derived from the name of `file`.
+    The new content is first written to the temporary file `through`. Writers that may run at the
+    same time each need their own; the default is derived from the name of `file`.
 
     Raises:
         OSError: the file cannot be written; it keeps its old content.
@@ -164,7 +193,8 @@ def replacing(file: Path, mode: str = "w", *, through: Path | None = None) -> It
 
 @contextmanager
 def replacing_by_path(file: Path) -> Iterator[Path]:
-    """Like `replacing`, for libraries that open the file themselves: yields the path of an empty temporary file.
+    """Like `replacing`, for libraries that open the file themselves: yields the path of an empty
+    temporary file.
 
     Raises:
         OSError: the file cannot be written; it keeps its old content.
@@ -195,7 +225,9 @@ def replace_text(file: Path, text: str) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link, or a folder with its contents, as far as possible. Links are not followed."""
+    """Remove a file, a link, or a folder with its contents, as far as possible. Links are not
+    followed.
+    """
     with suppress(OSError):
         path.unlink()
         return
@@ -203,7 +235,9 @@ def remove(path: Path) -> None:
 
 
 def temporary_of(target: Path, tag: str = "") -> Path:
-    """The hidden path, in the same folder, at which a file or folder is written before it is renamed to `target`."""
+    """The hidden path, in the same folder, at which a file or folder is written before it is
+    renamed to `target`.
+    """
     suffix = f".{tag}" if tag else ""
     return target.with_name(f".{target.name}{suffix}.tmp")
 
@@ -215,7 +249,8 @@ def sync(stream: IO[Any]) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush the entries of `folder` to disk, if the file system can. Otherwise a power cut may undo a rename.
+    """Flush the entries of `folder` to disk, if the file system can. Otherwise a power cut may undo
+    a rename.
 
     Raises:
         OSError: the disk fails.
@@ -232,7 +267,8 @@ def sync_folder(folder: Path) -> None:
 
 
 def give_usual_mode(file: Path) -> None:
-    """Give `file` the permissions that the user's umask allows. File systems without permissions are left alone.
+    """Give `file` the permissions that the user's umask allows. File systems without permissions
+    are left alone.
 
     Raises:
         OSError: the disk fails.
@@ -247,7 +283,9 @@ def give_usual_mode(file: Path) -> None:
 
 
 def can_be_mapped(file: Path) -> bool:
-    """Whether the file system of `file` can map files into memory; True for an empty file, which cannot tell."""
+    """Whether the file system of `file` can map files into memory; True for an empty file, which
+    cannot tell.
+    """
     try:
         with file.open("rb") as stream, mmap.mmap(stream.fileno(), 1, access=mmap.ACCESS_READ):
             return True
@@ -267,7 +305,8 @@ def locked(file: Path, *, timeout: float = 0) -> Iterator[None]:
         filelock.Timeout: another process still holds the lock after `timeout` seconds.
         OSError: the lock file cannot be created.
     """
-    # A soft lock is merely a file: it would remain after its process was killed, and the run could never be resumed.
+    # A soft lock is merely a file: it would remain after its process was killed, and the run could
+    # never be resumed.
     lock = FileLock(file, timeout=timeout, fallback_to_soft=False)
     try:
         lock.acquire()
@@ -284,15 +323,16 @@ def locked(file: Path, *, timeout: float = 0) -> Iterator[None]:
 @functools.cache
 def _note_no_locks(folder: Path) -> None:
     note(
-        f"{shorten(str(folder))}: this file system cannot lock files; make sure that only one process at a time "
-        "writes there"
+        f"{shorten(str(folder))}: this file system cannot lock files; make sure that only one"
+        " process at a time writes there"
     )
 
 
 def existing_place(wanted: Path) -> Path:
     """An existing folder on the file system where `wanted` is, or will be, created.
 
-    It is a parent of `wanted` if possible: a folder that is about to become a run folder must stay empty.
+    It is a parent of `wanted` if possible: a folder that is about to become a run folder must stay
+    empty.
 
     Raises:
         OSError: `wanted` is not a possible name for a folder.
@@ -305,11 +345,12 @@ def existing_place(wanted: Path) -> Path:
 def check_file_system(folder: Path, subject: str, way_out: str) -> None:
     """Test in `folder` everything that a run needs from the file system, and clean up.
 
-    A folder that is not writable passes: the code that writes there reports that. The error message begins with
-    `subject` and ends with `way_out`.
+    A folder that is not writable passes: the code that writes there reports that. The error message
+    begins with `subject` and ends with `way_out`.
 
     Raises:
-        ConfigError: the file system lacks something; the message says what, and the system's reason.
+        ConfigError: the file system lacks something; the message says what, and the system's
+            reason.
     """
     try:
         place = Path(tempfile.mkdtemp(prefix=PROBE, dir=folder))
@@ -321,15 +362,22 @@ def check_file_system(folder: Path, subject: str, way_out: str) -> None:
             attempted = action  # it is done when the loop asks for the next one
     except OSError as error:
         reason = error.strerror or str(error)
-        raise ConfigError(f"{subject}: this file system cannot {attempted} ({reason}); {way_out}") from None
+        raise ConfigError(
+            f"{subject}: this file system cannot {attempted} ({reason}); {way_out}"
+        ) from None
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
 
 def _operations_of_a_run(place: Path) -> Iterator[str]:
-    """Do in the folder `place` what a run does to files. Each operation is named before it is done."""
+    """Do in the folder `place` what a run does to files. Each operation is named before it is
+    done."""
     content, twice = b"firstlight", b"firstlightfirstlight"
-    file, unfinished, finished = place / "file", place / ".step_00000001.tmp", place / "step_00000001"
+    file, unfinished, finished = (
+        place / "file",
+        place / ".step_00000001.tmp",
+        place / "step_00000001",
+    )
     yield "make a folder"
     unfinished.mkdir()
     yield "write a file"
@@ -342,7 +390,10 @@ def _operations_of_a_run(place: Path) -> Iterator[str]:
     append(file, content)
     _check_content(file.read_bytes(), twice)
     yield "map a file into memory"
-    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+    with (
+        file.open("rb") as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+    ):
         _check_content(mapped[:], twice)
     yield "replace a file by renaming another"
     replace_text(file, "")

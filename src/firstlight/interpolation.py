@@ -1,11 +1,12 @@
 """What `${...}` in a config stands for, and what of it is stored with a run.
 
-A value that comes from the environment (`${oc.env:SCRATCH}`) may be a secret. A run may have such values where a secret
-or a place belongs. The config that is built has the value; the one that is stored has the text in its place, and no
-message shows the value. A stored config is data when it is read again: nothing in it is resolved.
+A value that comes from the environment (`${oc.env:SCRATCH}`) may be a secret. A run may have such
+values where a secret or a place belongs. The config that is built has the value; the one that is
+stored has the text in its place, and no message shows the value. A stored config is data when it is
+read again: nothing in it is resolved.
 
-A stored text that holds `${oc.env:` is in OmegaConf's syntax, with a backslash before each `${` that is not an
-interpolation; every other stored text is as it is.
+A stored text that holds `${oc.env:` is in OmegaConf's syntax, with a backslash before each `${`
+that is not an interpolation; every other stored text is as it is.
 """
 
 import re
@@ -15,7 +16,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException, UnsupportedInterpolationType
+from omegaconf.errors import (
+    InterpolationKeyError,
+    OmegaConfBaseException,
+    UnsupportedInterpolationType,
+)
 from omegaconf.resolvers import oc
 
 from firstlight.errors import ConfigError, hide, shell_word, shorten
@@ -31,7 +36,8 @@ UNUSED = ("name", "output_dir", "init_from")
 PLACES = ("name", "output_dir", "init_from", "resume", "data", "logger", "callbacks")
 """Keys and sections of a run in which a text may come from the environment."""
 _MARK = f"<{secrets.token_hex(8)}>"
-"""In the place of the `$` of an interpolation of the environment, to tell it from a text that looks like one."""
+"""In the place of the `$` of an interpolation of the environment, to tell it from a text that looks
+like one."""
 _BEFORE_BRACE = re.compile(r"(\\*)\$\{")
 _BEFORE_MARK = re.compile(rf"(\\*){_MARK}")
 _NO_DEFAULT = object()
@@ -39,9 +45,11 @@ _NO_DEFAULT = object()
 
 @contextmanager
 def only_variables(names: Iterable[str] | None) -> Iterator[None]:
-    """Within the block, let texts look up no other variables of the environment than `names`; None: all.
+    """Within the block, let texts look up no other variables of the environment than `names`; None:
+    all.
 
-    For texts that the user has not typed: a file from elsewhere could have secrets sent wherever it likes.
+    For texts that the user has not typed: a file from elsewhere could have secrets sent wherever it
+    likes.
     """
     global _readable
     before, _readable = _readable, None if names is None else set(names)
@@ -52,7 +60,8 @@ def only_variables(names: Iterable[str] | None) -> Iterator[None]:
 
 
 def check_kept(config: DictConfig, plain: dict[str, Any]) -> dict[str, Any]:
-    """The config to store: `plain`, which is `config` resolved, with texts from the environment as interpolations.
+    """The config to store: `plain`, which is `config` resolved, with texts from the environment as
+    interpolations.
 
     Raises:
         ConfigError: a value comes from the environment where no secret or place belongs.
@@ -72,7 +81,9 @@ def why_unresolved(error: OmegaConfBaseException) -> str:
     assert OmegaConf.is_config(error.parent_node)
     parent: Any = OmegaConf.to_container(error.parent_node, resolve=False)
     text = shorten(as_typed(str(parent[error.key])))
-    kind, _, reason = str(error).splitlines()[0].rpartition(" raised while resolving interpolation: ")
+    kind, _, reason = (
+        str(error).splitlines()[0].rpartition(" raised while resolving interpolation: ")
+    )
     if isinstance(error, UnsupportedInterpolationType):
         return f"{text}: there is no such resolver; {FORMS}"
     if isinstance(error, InterpolationKeyError):
@@ -83,7 +94,9 @@ def why_unresolved(error: OmegaConfBaseException) -> str:
 
 
 def from_environment(stored: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """The keys of a stored config whose values came from the environment, and the values as they are given again."""
+    """The keys of a stored config whose values came from the environment, and the values as they
+    are given again.
+    """
     for key, value in stored.items():
         where = f"{path}{key}"
         if isinstance(value, dict):
@@ -109,7 +122,8 @@ def as_data(stored: Any) -> Any:
 
 
 def as_values(stored: Any) -> Any:
-    """A stored config as the values that it was made of; what came from the environment stays text."""
+    """A stored config as the values that it was made of; what came from the environment stays
+    text."""
     if isinstance(stored, dict):
         return {key: as_values(value) for key, value in stored.items()}
     if isinstance(stored, list):
@@ -118,8 +132,12 @@ def as_values(stored: Any) -> Any:
 
 
 def as_typed(text: str) -> str:
-    """An override, or a line of a config, with the texts in it that were kept from OmegaConf in a form of their own."""
-    return re.sub(r"\$\{(?:text|stored):([0-9a-f]*)\}", lambda match: bytes.fromhex(match[1]).decode(), text)
+    """An override, or a line of a config, with the texts in it that were kept from OmegaConf in a
+    form of their own.
+    """
+    return re.sub(
+        r"\$\{(?:text|stored):([0-9a-f]*)\}", lambda match: bytes.fromhex(match[1]).decode(), text
+    )
 
 
 def _marked_env(key: str, default: Any = _NO_DEFAULT) -> str:
@@ -132,18 +150,25 @@ def _marked_stored(hexadecimal: str) -> str:
     text = _text(hexadecimal)
     if not _is_interpolation(text):
         return _unescaped(text)
-    return _BEFORE_BRACE.sub(lambda match: _half(match[1]) + ("${" if len(match[1]) % 2 else f"{_MARK}{{"), text)
+    return _BEFORE_BRACE.sub(
+        lambda match: _half(match[1]) + ("${" if len(match[1]) % 2 else f"{_MARK}{{"), text
+    )
 
 
 def _stored(key: str, value: Any, marked: Any) -> Any:
     if isinstance(value, dict | list) and type(value) is type(marked) and len(value) == len(marked):
         if isinstance(value, list):
             return [_stored(key, *pair) for pair in zip(value, marked, strict=True)]
-        return {name: _stored(f"{key}.{name}".lstrip("."), value[name], marked.get(name)) for name in value}
+        return {
+            name: _stored(f"{key}.{name}".lstrip("."), value[name], marked.get(name))
+            for name in value
+        }
     is_text = isinstance(marked, str) and (value is None or isinstance(value, str))
     if is_text and _MARK in marked and key.partition(".")[0] in PLACES:
         if key.endswith(".prompt"):
-            raise ConfigError(f"{key}: the samples in the run folder begin with it: give the text itself")
+            raise ConfigError(
+                f"{key}: the samples in the run folder begin with it: give the text itself"
+            )
         return _escaped(marked)
     if repr(value) != repr(marked):
         raise _refusal(key)
@@ -152,11 +177,15 @@ def _stored(key: str, value: Any, marked: Any) -> Any:
 
 def _refusal(key: str) -> ConfigError:
     places = "name, output_dir, init_from, and texts of data, logger and callbacks"
-    return ConfigError(f"{key}: give the value itself: ${{oc.env:...}} is for secrets and places ({places})")
+    return ConfigError(
+        f"{key}: give the value itself: ${{oc.env:...}} is for secrets and places ({places})"
+    )
 
 
 def _escaped(marked: str) -> str:
-    """A text as it is stored: in OmegaConf's syntax if it holds something of the environment, or looks as if."""
+    """A text as it is stored: in OmegaConf's syntax if it holds something of the environment, or
+    looks as if.
+    """
     if _MARK not in marked and ENVIRONMENT not in marked:
         return marked
     # Backslashes count only before an interpolation, and are written twice there.
@@ -173,7 +202,9 @@ def _texts(node: Any) -> Iterator[str]:
 
 
 def _is_interpolation(text: str) -> bool:
-    """Does a stored text stand for something of the environment? An even number of backslashes are themselves."""
+    """Does a stored text stand for something of the environment? An even number of backslashes are
+    themselves.
+    """
     return ENVIRONMENT in text and re.search(r"(?<!\\)(\\\\)*\$\{oc\.env:", text) is not None
 
 
@@ -214,7 +245,8 @@ def _quoted(text: str, quote: str) -> str:
 def _env(key: str, default: Any = _NO_DEFAULT) -> str | None:
     if _readable is not None and key not in _readable:
         raise ConfigError(
-            f"a file looks up {shorten(key)} in your environment; if it is yours, allow it: {_allowed(key)}"
+            f"a file looks up {shorten(key)} in your environment; if it is yours, allow it:"
+            f" {_allowed(key)}"
         )
     value = given(key)
     if value is not None:

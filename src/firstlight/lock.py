@@ -1,6 +1,7 @@
 """One process at a time holds a lock; a second one is told which process that is.
 
-The system releases the lock of a process that dies, however it dies. Processes that it forked do not hold the lock.
+The system releases the lock of a process that dies, however it dies. Processes that it forked do
+not hold the lock.
 """
 
 import json
@@ -43,7 +44,9 @@ def only_process(lock: Path) -> Iterator[None]:
             raise HeldError(_holder(writer)) from None
         try:
             with open_new(writer) as stream:
-                json.dump({"host": socket.gethostname(), "pid": os.getpid(), "started": started()}, stream)
+                json.dump(
+                    {"host": socket.gethostname(), "pid": os.getpid(), "started": started()}, stream
+                )
             yield
         finally:
             with suppress(OSError):  # the folder was moved or removed
@@ -51,12 +54,15 @@ def only_process(lock: Path) -> Iterator[None]:
 
 
 def files_of(lock: Path) -> set[str]:
-    """The names of the files that holding `lock` leaves, or may leave when the process is killed."""
+    """The names of the files that holding `lock` leaves, or may leave when the process is
+    killed."""
     return {lock.name, WRITER}
 
 
 def _holder(writer: Path) -> str:
-    """The process that `writer` names, or "another process" if it names none after PATIENCE seconds."""
+    """The process that `writer` names, or "another process" if it names none after PATIENCE
+    seconds.
+    """
     deadline = time.monotonic() + PATIENCE
     while True:
         holder = _named(writer)
@@ -68,7 +74,8 @@ def _holder(writer: Path) -> str:
 
 
 def _named(writer: Path) -> str | None:
-    """The process that the file names; None if it names none, or one of this machine that has died."""
+    """The process that the file names; None if it names none, or one of this machine that has
+    died."""
     try:
         if not writer.is_file() or writer.is_symlink():
             return None

@@ -1,4 +1,6 @@
-"""Standard output and error. All text goes through here: it may be somebody else's, and must not steer a terminal."""
+"""Standard output and error. All text goes through here: it may be somebody else's, and must not
+steer a terminal.
+"""
 
 import io
 import os
@@ -13,11 +15,12 @@ _closed: list[TextIO] = []
 
 
 def prepare() -> None:
-    """Make the standard streams usable if they are closed, or have an encoding that lacks characters.
+    """Make the standard streams usable if they are closed, or have an encoding that lacks
+    characters.
 
-    A character that the encoding lacks is written as an escape (`\\u9053`). A closed descriptor (`>&-`) is opened on
-    /dev/null: otherwise the next file that is opened would get its number, and what libraries print would be written
-    into that file.
+    A character that the encoding lacks is written as an escape (`\\u9053`). A closed descriptor
+    (`>&-`) is opened on /dev/null: otherwise the next file that is opened would get its number, and
+    what libraries print would be written into that file.
     """
     for descriptor in (0, 1, 2):
         try:
@@ -35,7 +38,9 @@ def prepare() -> None:
 
 
 def give_up(stream: TextIO) -> None:
-    """Discard what is still in the buffer of `stream`, and what will be written to it: nobody reads it any more."""
+    """Discard what is still in the buffer of `stream`, and what will be written to it: nobody reads
+    it any more.
+    """
     with suppress(io.UnsupportedOperation):  # it has no descriptor
         _discard(stream.fileno())
 
@@ -57,7 +62,8 @@ def is_unicode() -> bool:
 
 
 def say(text: str, *, stderr: bool = False) -> None:
-    """Print lines, without values that must not be shown, and with nothing that a terminal would obey.
+    """Print lines, without values that must not be shown, and with nothing that a terminal would
+    obey.
 
     Raises:
         OSError: nobody reads the stream any more, or it cannot be written.
@@ -66,7 +72,9 @@ def say(text: str, *, stderr: bool = False) -> None:
 
 
 def tell(text: str, *, stderr: bool = False) -> None:
-    """Like `say`, for what a run can do without: if nobody reads any more (a closed terminal), the run continues."""
+    """Like `say`, for what a run can do without: if nobody reads any more (a closed terminal), the
+    run continues.
+    """
     try:
         say(text, stderr=stderr)
     except OSError:
@@ -83,7 +91,8 @@ def note(text: str) -> None:
 
 
 def write(text: str) -> None:
-    """Write and flush `text`, the result of a command: unchanged into files and pipes, visibly on a terminal.
+    """Write and flush `text`, the result of a command: unchanged into files and pipes, visibly on a
+    terminal.
 
     Raises:
         BrokenPipeError: nobody reads any more.

@@ -1,15 +1,18 @@
-"""Words of a command line: which values are texts, how a text is written for Hydra's grammar, and commands to paste.
+"""Words of a command line: which values are texts, how a text is written for Hydra's grammar, and
+commands to paste.
 
-Hydra reads `=`, brackets, commas, `#` and letters beyond ASCII in a value as something else, or refuses them, and takes
-2024, 1e5 and null for what they look like. The value of a key that is a text is what was typed. A key says so in its
-YAML file, at the beginning of its comment:
+Hydra reads `=`, brackets, commas, `#` and letters beyond ASCII in a value as something else, or
+refuses them, and takes 2024, 1e5 and null for what they look like. The value of a key that is a
+text is what was typed. A key says so in its YAML file, at the beginning of its comment:
 
-    text: ...           as it is typed; in Hydra's quotes what is inside them; with -m the texts between its commas
+    text: ...           as it is typed; in Hydra's quotes what is inside them; with -m the
+                        texts between its commas
     text or list: ...   the same, or several of them: [a,b]
     prose: ...          every character of it, quotes and `${` too
     prose or list: ...  the same, or several texts: [a,"b, c"]
 
-`null` is nothing where the default is null or the comment says what null means; as prose it is four letters.
+`null` is nothing where the default is null or the comment says what null means; as prose it is four
+letters.
 """
 
 import functools
@@ -32,12 +35,15 @@ from firstlight.interpolation import as_typed
 
 MOST_PARTS = 2000
 """Of one setting: Hydra's parser takes the square of their number, two seconds for these."""
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # written in C, where PyYAML was built with it
+_LOADER = getattr(
+    yaml, "CSafeLoader", yaml.SafeLoader
+)  # written in C, where PyYAML was built with it
 _config_dir: ContextVar[str | None] = ContextVar("config_dir", default=None)
 _MARK = re.compile(r"(?P<kind>text|prose)(?P<list> or list)?: ")
 _QUOTED = re.compile(r"""("(\\.|[^\\"])*"|'(\\.|[^\\'])*')""", re.DOTALL)
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/@%+*?|-]+")
-"""Texts that Hydra's grammar reads as they are, but for numbers, `null`, `true`, `false` and `???`."""
+"""Texts that Hydra's grammar reads as they are, but for numbers, `null`, `true`, `false` and
+`???`."""
 _SWEEP = re.compile(r"\s*(choice|range|interval|glob|shuffle|sort|tag)\(.*\)\s*", re.DOTALL)
 """Several values that are not written with commas alone."""
 
@@ -67,15 +73,23 @@ def conf_dir() -> str:
 
 @functools.cache
 def text_keys(config_dir: str | None = None) -> dict[str, TextKey]:
-    """The keys whose values are texts: of every verb and every choice, and those of the user's `config_dir`."""
+    """The keys whose values are texts: of every verb and every choice, and those of the user's
+    `config_dir`.
+    """
     found: dict[str, TextKey] = {}
     folders = [conf_dir()] if config_dir is None else [conf_dir(), config_dir]
-    for top in map(Path, folders):  # no deeper than groups are: it may be the folder of a whole project
+    for top in map(
+        Path, folders
+    ):  # no deeper than groups are: it may be the folder of a whole project
         for file in (*top.glob("*.yaml"), *top.glob("*/*.yaml")):
             try:
                 text = file.read_text(encoding="utf-8")
                 marked = dict(_text_keys(text)) if _MARK.search(text) else {}
-            except (OSError, ValueError, yaml.YAMLError):  # Hydra says what is wrong with it, if it is chosen at all
+            except (
+                OSError,
+                ValueError,
+                yaml.YAMLError,
+            ):  # Hydra says what is wrong with it, if it is chosen at all
                 continue
             package = _package(text, "" if file.parent == top else file.parent.name)
             for key, kind in marked.items():
@@ -100,7 +114,9 @@ def config_dir() -> str | None:
 
 
 def _package(text: str, group: str) -> str:
-    """Where Hydra puts the keys of a file: below the name of its group, unless its `# @package` says otherwise."""
+    """Where Hydra puts the keys of a file: below the name of its group, unless its `# @package`
+    says otherwise.
+    """
     header = re.search(r"^# @package (\S+)", text, flags=re.MULTILINE)
     package = group if header is None else header[1]
     return "" if package == "_global_" else package
@@ -115,8 +131,8 @@ def _text_keys(text: str) -> Iterator[tuple[str, TextKey]]:
 
 
 def commented(text: str) -> Iterator[tuple[str, yaml.Node, str]]:
-    """The dotted keys of a YAML file that have a comment, their values, and the comment: at the end of the key's line,
-    with the lines of comment right below it."""
+    """The dotted keys of a YAML file that have a comment, their values, and the comment: at the end
+    of the key's line, with the lines of comment right below it."""
     lines = text.splitlines()
 
     def visit(node: yaml.Node, path: str) -> Iterator[tuple[str, yaml.Node, str]]:
@@ -124,7 +140,9 @@ def commented(text: str) -> Iterator[tuple[str, yaml.Node, str]]:
             return
         for key, value in node.value:
             name = f"{path}{key.value}"
-            line = value.end_mark.line if isinstance(value, yaml.ScalarNode) else key.start_mark.line
+            line = (
+                value.end_mark.line if isinstance(value, yaml.ScalarNode) else key.start_mark.line
+            )
             _, _, comment = lines[line][key.end_mark.column :].partition(" # ")
             words = [comment.strip()]
             for below in lines[line + 1 :]:
@@ -141,7 +159,8 @@ def commented(text: str) -> Iterator[tuple[str, yaml.Node, str]]:
 
 
 def ready(word: str, config_dir: str | None = None, *, multirun: bool = False) -> str:
-    """An override as it is typed, for Hydra's grammar: of a key that is a text the value is quoted where it has to be.
+    """An override as it is typed, for Hydra's grammar: of a key that is a text the value is quoted
+    where it has to be.
 
     With `multirun` the texts between commas are several values.
     """
@@ -180,7 +199,9 @@ def _ready_text(value: str) -> str:
 
 
 def _split(value: str, nested: bool) -> list[str]:
-    """The parts of `value` between commas, but for those in Hydra's quotes or, if `nested`, inside a list."""
+    """The parts of `value` between commas, but for those in Hydra's quotes or, if `nested`, inside
+    a list.
+    """
     parts, start, position, depth = [], 0, 0, 0
     is_fresh = True  # nothing of this part has been seen yet: only here quotes and lists begin
     while position < len(value):
@@ -195,7 +216,9 @@ def _split(value: str, nested: bool) -> list[str]:
             depth += 1
         elif character == "]" and depth:
             depth -= 1
-        is_fresh = character == "," or (is_fresh and (character.isspace() or (character == "[" and depth > 0)))
+        is_fresh = character == "," or (
+            is_fresh and (character.isspace() or (character == "[" and depth > 0))
+        )
         position += 1
     return [*parts, value[start:]]
 
@@ -242,7 +265,9 @@ def setting(key: str, value: str) -> str:
 
 
 def typed(override: str, config_dir: str | None = None) -> str:
-    """An override that is ready for Hydra's grammar as it would be typed: what `ready` makes it from."""
+    """An override that is ready for Hydra's grammar as it would be typed: what `ready` makes it
+    from.
+    """
     key, equals, value = override.partition("=")
     kind = text_keys(config_dir).get(key.lstrip("+"))
     if not equals or kind is None:
@@ -264,8 +289,12 @@ def typed(override: str, config_dir: str | None = None) -> str:
 
 
 def command(verb: str, *overrides: str, config_dir: str | None = None) -> str:
-    """A command to paste into a shell; `overrides` are ready for Hydra's grammar, or words without a key."""
-    return " ".join([program("firstlight"), verb, words_to_paste(*overrides, config_dir=config_dir)]).rstrip()
+    """A command to paste into a shell; `overrides` are ready for Hydra's grammar, or words without
+    a key.
+    """
+    return " ".join(
+        [program("firstlight"), verb, words_to_paste(*overrides, config_dir=config_dir)]
+    ).rstrip()
 
 
 def words_to_paste(*overrides: str, config_dir: str | None = None) -> str:
@@ -281,13 +310,16 @@ def is_quoted(value: str) -> bool:
 
 
 def named(key: str, value: str) -> str:
-    """`value` as a word without its key, where it can be given so (`firstlight sweep resume DIR`)."""
+    """`value` as a word without its key, where it can be given so (`firstlight sweep resume
+    DIR`)."""
     needs_key = "=" in value or value.startswith(("-", "~"))
     return setting(key, value) if needs_key else value
 
 
 def program(name: str) -> str:
-    """How this shell finds the program `name`: as it is, or in an environment that is not activated."""
+    """How this shell finds the program `name`: as it is, or in an environment that is not
+    activated.
+    """
     if shutil.which(name):
         return name
     path = str(Path(sys.executable).parent / name)

@@ -1,4 +1,6 @@
-"""Helper processes: a signal to their group does not end them before the process they help, and none outlives it."""
+"""Helper processes: a signal to their group does not end them before the process they help, and
+none outlives it.
+"""
 
 import ctypes
 import os
@@ -23,12 +25,13 @@ _PR_SET_PDEATHSIG = 1
 def signals_held() -> Iterator[None]:
     """Block SIGNALS. Processes that are started within the block never receive them.
 
-    `scancel`, `systemctl stop`, `timeout` and Ctrl-C send their signal to every process of a group. The process that
-    trains then stops in good order, and may need its helpers until it has.
+    `scancel`, `systemctl stop`, `timeout` and Ctrl-C send their signal to every process of a group.
+    The process that trains then stops in good order, and may need its helpers until it has.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        resource_tracker.ensure_running()  # this unblocks some of the signals, so they are blocked again
+        # this unblocks some of the signals, so they are blocked again
+        resource_tracker.ensure_running()
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         yield
     finally:
@@ -36,24 +39,30 @@ def signals_held() -> Iterator[None]:
 
 
 def let_signals_through() -> None:
-    """Unblock SIGNALS in a process that was started with `signals_held`, and handles them itself."""
+    """Unblock SIGNALS in a process that was started with `signals_held`, and handles them
+    itself."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def end_with(parent: int, signum: int = signal.SIGKILL) -> None:
-    """Send this process `signum` as soon as the process that started it, with the process id `parent`, has ended.
+    """Send this process `signum` as soon as the process that started it, with the process id
+    `parent`, has ended.
 
-    A thread waits for that, on every system. Linux itself sends SIGKILL sooner, whatever the threads are doing.
+    A thread waits for that, on every system. Linux itself sends SIGKILL sooner, whatever the
+    threads are doing.
     """
     if sys.platform == "linux" and signum == signal.SIGKILL:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signum)
-    # The thread stays even so: with a fork server, Linux waits for the end of the server, not of the process it serves.
+    # The thread stays even so: with a fork server, Linux waits for the end of the server, not of
+    # the process it serves.
     threading.Thread(target=_wait_and_end, args=(parent, signum), daemon=True).start()
 
 
 def _wait_and_end(parent: int, signum: int) -> None:
     started_by = parent_process()
-    if started_by is not None:  # by multiprocessing, perhaps through a server, whose id os.getppid() would be then
+    if (
+        started_by is not None
+    ):  # by multiprocessing, perhaps through a server, whose id os.getppid() would be then
         wait([started_by.sentinel])
     while os.getppid() == parent:
         time.sleep(POLL)
@@ -61,7 +70,8 @@ def _wait_and_end(parent: int, signum: int) -> None:
 
 
 def started(pid: int | None = None) -> str:
-    """When the process `pid` (default: this one) was started, in ticks of the system's clock; "" if it does not exist.
+    """When the process `pid` (default: this one) was started, in ticks of the system's clock; "" if
+    it does not exist.
 
     Without /proc, as on macOS, "running" if it exists.
     """
@@ -76,7 +86,8 @@ def started(pid: int | None = None) -> str:
         except OSError:
             return ""
         return "running"
-    # The second field is the name of the command in brackets, which may contain spaces and brackets.
+    # The second field is the name of the command in brackets, which may contain spaces and
+    # brackets.
     state, *rest = text.rpartition(")")[2].split()
     if state in "ZX":  # zombie, dead
         return ""

@@ -1,9 +1,11 @@
-"""Which process of a run this is. firstlight decides that itself and trusts no launcher's environment variables.
+"""Which process of a run this is. firstlight decides that itself and trusts no launcher's
+environment variables.
 
-A run on several devices has several processes. The user starts the first one, and Lightning launches the rest from it,
-with the same command line. Launchers and schedulers set variables such as `RANK` and `SLURM_PROCID`, which are often
-left over in an environment that has nothing to do with this run. Lightning and torch would believe them, so they are
-removed from the environment before either is imported. A config can still refer to them (`${oc.env:SLURM_PROCID}`).
+A run on several devices has several processes. The user starts the first one, and Lightning
+launches the rest from it, with the same command line. Launchers and schedulers set variables such
+as `RANK` and `SLURM_PROCID`, which are often left over in an environment that has nothing to do
+with this run. Lightning and torch would believe them, so they are removed from the environment
+before either is imported. A config can still refer to them (`${oc.env:SLURM_PROCID}`).
 """
 
 import os
@@ -15,11 +17,14 @@ from pathlib import Path
 from firstlight.errors import ConfigError, shorten
 
 RUN_FOLDER = "FIRSTLIGHT_RUN_FOLDER"
-"""Environment variable: the run folder, which the first process of a multi-device run made for all of them."""
+"""Environment variable: the run folder, which the first process of a multi-device run made for all
+of them."""
 FIRST_PROCESS = "FIRSTLIGHT_FIRST_PROCESS"
-"""Environment variable: the process id of the first process, which is the parent of all the others."""
+"""Environment variable: the process id of the first process, which is the parent of all the
+others."""
 FOUND_RUN = "FIRSTLIGHT_FOUND_RUN"
-"""Environment variable: the run that `resume=auto` found in the first process; empty if it found none."""
+"""Environment variable: the run that `resume=auto` found in the first process; empty if it found
+none."""
 SWEEP, TRIAL = "FIRSTLIGHT_SWEEP", "FIRSTLIGHT_TRIAL"
 """Environment variables of a trial: the folder of its sweep, and its row number in the ledger."""
 
@@ -31,11 +36,13 @@ DECIDING = re.compile(
     | STANDALONE_PORT | TORCHELASTIC_.*
     | SLURM_(PROCID|LOCALID|NODEID|NTASKS|NTASKS_PER_NODE|NPROCS|STEP_NUM_TASKS)
     | JSM_NAMESPACE_.* | LSB_DJOB_RANKFILE | OMPI_COMM_WORLD_.* | PMI_.* | PMIX_.* | MPI_LOCAL.*
-    | PL_TRAINER_.* | PL_GLOBAL_SEED | PL_SEED_WORKERS  # Lightning's settings: ours are in the config
+    # Lightning's settings: ours are in the config
+    | PL_TRAINER_.* | PL_GLOBAL_SEED | PL_SEED_WORKERS
     """,
     re.VERBOSE,
 )
-"""Variables that would decide which process is first, how many there are, or how Lightning's Trainer behaves."""
+"""Variables that would decide which process is first, how many there are, or how Lightning's
+Trainer behaves."""
 TASKS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "JSM_NAMESPACE_SIZE")
 """Variables in which srun, mpirun and jsrun say how many processes they started."""
 
@@ -46,7 +53,8 @@ _taken: dict[str, str] = {}
 
 
 def begin() -> None:
-    """Remove the variables that would decide which process this is. Call it before torch is imported.
+    """Remove the variables that would decide which process this is. Call it before torch is
+    imported.
 
     Raises:
         ConfigError: torchrun started several processes, each of which would train the whole run.
@@ -56,8 +64,8 @@ def begin() -> None:
     n_processes = _count(os.environ.get("WORLD_SIZE"))
     if "TORCHELASTIC_RUN_ID" in os.environ and n_processes > 1 and not _was_started:
         raise ConfigError(
-            f"torchrun started {n_processes} processes; do not use torchrun: start one process with "
-            "trainer.devices=... and it launches the rest"
+            f"torchrun started {n_processes} processes; do not use torchrun: start one process with"
+            " trainer.devices=... and it launches the rest"
         )
     # Lightning and torch read these variables when they are imported, and believe them.
     for name in list(os.environ):
@@ -73,7 +81,9 @@ def given(name: str) -> str | None:
 
 
 def given_environment() -> dict[str, str]:
-    """The whole environment as it was when this process started, for a firstlight command that it launches."""
+    """The whole environment as it was when this process started, for a firstlight command that it
+    launches.
+    """
     return {**_taken, **os.environ}
 
 
@@ -86,9 +96,13 @@ def number(name: str, default: int) -> int:
     text = given(name) or ""
     if not text.strip():
         return default
-    # Not int(text): it would also accept 1_000 and digits of other scripts, and fail for thousands of digits.
+    # Not int(text): it would also accept 1_000 and digits of other scripts, and fail for thousands
+    # of digits.
     if not re.fullmatch(r"\s*[0-9]{1,18}\s*", text):
-        raise ConfigError(f"environment variable {name} ({shorten(text)}): not a whole number; correct it, or unset it")
+        raise ConfigError(
+            f"environment variable {name} ({shorten(text)}): not a whole number; correct it, or"
+            " unset it"
+        )
     return int(text)
 
 
@@ -103,7 +117,9 @@ def is_further() -> bool:
 def _is_started() -> bool:
     # Any command that is called from within a run inherits the variables, but has another parent.
     is_child = os.environ.get(FIRST_PROCESS) == str(os.getppid()) and RUN_FOLDER in os.environ
-    return is_child and re.fullmatch("[1-9][0-9]{0,8}", os.environ.get("LOCAL_RANK", "")) is not None
+    return (
+        is_child and re.fullmatch("[1-9][0-9]{0,8}", os.environ.get("LOCAL_RANK", "")) is not None
+    )
 
 
 def first_process() -> int:
@@ -141,8 +157,9 @@ def several_tasks() -> str | None:
         n_tasks = _count(given(name))
         if n_tasks > 1:
             return (
-                f"{name}={n_tasks}: this command seems to have been started {n_tasks} times, and each process "
-                "trains its own run; to train one run on several devices, start it once with trainer.devices=..."
+                f"{name}={n_tasks}: this command seems to have been started {n_tasks} times, and"
+                " each process trains its own run; to train one run on several devices, start it"
+                " once with trainer.devices=..."
             )
     return None
 

@@ -1,4 +1,6 @@
-"""The names of checkpoints on the command line, and how to read a checkpoint, whichever program wrote it."""
+"""The names of checkpoints on the command line, and how to read a checkpoint, whichever program
+wrote it.
+"""
 
 from pathlib import Path
 
@@ -18,9 +20,9 @@ from firstlight.foreign.openai import is_openai_folder, read_openai
 def find_checkpoint(name: str, *, best: bool = True, key: str = "checkpoint") -> Path:
     """The file or folder of a checkpoint, which may have to be downloaded once.
 
-    `name` is a checkpoint, a run folder (its best checkpoint, or the newest if not `best`), "last" (the newest run), a
-    folder of Hugging Face's or OpenAI's files, or a published model: gpt2, hf:REPO, hf:FOLDER, openai:124M. Errors are
-    about the setting `key`.
+    `name` is a checkpoint, a run folder (its best checkpoint, or the newest if not `best`), "last"
+    (the newest run), a folder of Hugging Face's or OpenAI's files, or a published model: gpt2,
+    hf:REPO, hf:FOLDER, openai:124M. Errors are about the setting `key`.
 
     Raises:
         ConfigError: there is none, or it cannot be downloaded.
@@ -40,7 +42,12 @@ def find_checkpoint(name: str, *, best: bool = True, key: str = "checkpoint") ->
         is_file = exists = False
     if not exists:
         raise ConfigError(f"{key} ({name}): there is no such file or run folder")
-    if is_file or is_huggingface_folder(path) or is_openai_folder(path) or (path / MANIFEST).is_file():
+    if (
+        is_file
+        or is_huggingface_folder(path)
+        or is_openai_folder(path)
+        or (path / MANIFEST).is_file()
+    ):
         return path
     saved = checkpoints_of(path)
     if not saved:
@@ -67,8 +74,8 @@ def _find_published(name: str) -> Path | None:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint of firstlight (a folder, or its `.safetensors`), the book's (`.pth`), or a published model's
-    folder.
+    """Read a checkpoint of firstlight (a folder, or its `.safetensors`), the book's (`.pth`), or a
+    published model's folder.
 
     Raises:
         DamagedError: it is damaged.
@@ -92,7 +99,9 @@ def _load_book(file: Path) -> Checkpoint:
         state = {str(name).removeprefix("_orig_mod."): tensor for name, tensor in state.items()}
     if not isinstance(state, dict) or not is_book_state_dict(state):
         keys = shorten(", ".join(map(str, list(raw)[:5])))
-        raise ConfigError(f"{file}: neither a checkpoint of firstlight nor of the book (its keys: {keys})")
+        raise ConfigError(
+            f"{file}: neither a checkpoint of firstlight nor of the book (its keys: {keys})"
+        )
     weights = read_tensors(file, state)
     try:
         config = book_config(weights)

@@ -1,4 +1,5 @@
-"""What a verb does with its words. Nothing here imports torch, so that help and mistakes are fast."""
+"""What a verb does with its words. Nothing here imports torch, so that help and mistakes are
+fast."""
 
 import importlib
 import os
@@ -31,7 +32,9 @@ def run(verb: str, purpose: str, words: list[str]) -> None:
     from firstlight.runs.environment import working_folder
 
     if working_folder() is None:  # Hydra asks for it, whatever the verb
-        raise ConfigError("the working folder is not available (was it removed?); change to another one with cd")
+        raise ConfigError(
+            "the working folder is not available (was it removed?); change to another one with cd"
+        )
     args = parse_arguments(verb, words)
     if args.multirun and verb != "train":
         raise ConfigError(f"{verb}: -m is for train only; call {verb} once for each value")
@@ -55,7 +58,9 @@ def run(verb: str, purpose: str, words: list[str]) -> None:
 
 def _command(verb: str) -> ModuleType:
     """The module of a verb, with its `main`; imported late, as most of them need torch."""
-    return importlib.import_module(f"firstlight.{verb}.command" if verb in PACKAGES else f"firstlight.commands.{verb}")
+    return importlib.import_module(
+        f"firstlight.{verb}.command" if verb in PACKAGES else f"firstlight.commands.{verb}"
+    )
 
 
 def _composed(verb: str, overrides: list[str], args: Namespace) -> DictConfig:
@@ -73,7 +78,11 @@ def _let_hydra_show(verb: str, args: Namespace) -> None:
     def never_called(config: DictConfig) -> None:
         raise AssertionError("Hydra was to show something, not to run the verb")
 
-    words = [f"firstlight {verb}", *args.overrides, *args.options]  # --info would take what follows for its own
+    words = [
+        f"firstlight {verb}",
+        *args.overrides,
+        *args.options,
+    ]  # --info would take what follows for its own
     with command_line(words), explained(verb, args.overrides, args.config_dir):
         hydra.main(version_base="1.3", config_path=conf_dir(), config_name=verb)(never_called)()
 
@@ -106,18 +115,25 @@ def _train(args: Namespace) -> None:
 
 
 def _callbacks_of_trial() -> dict[str, Any]:
-    """The callbacks that a run has beside its own because it is a trial of a sweep; none if it is not."""
+    """The callbacks that a run has beside its own because it is a trial of a sweep; none if it is
+    not.
+    """
     if processes.SWEEP not in os.environ:
         return {}
     from firstlight.sweep.pruning import Pruning  # only trials need Optuna
 
-    return {"pruning": Pruning(sweep=os.environ[processes.SWEEP], number=processes.number(processes.TRIAL, 0))}
+    return {
+        "pruning": Pruning(
+            sweep=os.environ[processes.SWEEP], number=processes.number(processes.TRIAL, 0)
+        )
+    }
 
 
 def _begin_sweep(args: Namespace) -> None:
     from firstlight.sweep.settings import only_in_some
 
-    # Misspelt words are found here, without torch. Keys that only some trials have are checked when it is planned.
+    # Misspelt words are found here, without torch. Keys that only some trials have are checked when
+    # it is planned.
     conditional = tuple(f"{key}=" for key in only_in_some(args.overrides, args.config_dir))
     in_all = [word for word in args.overrides if not word.startswith(conditional)]
     check_trials("train", in_all, args.config_dir)

@@ -1,6 +1,7 @@
 """Hydra's way to firstlight's sweeps: the hydra/sweeper of `firstlight train -m`.
 
-Hydra finds it in this namespace, and imports it whenever it starts: nothing heavy may be imported here.
+Hydra finds it in this namespace, and imports it whenever it starts: nothing heavy may be imported
+here.
 """
 
 import os
@@ -35,7 +36,9 @@ class FirstlightSweeper(Sweeper):
         self.launcher: Launcher | None = None
         self.hydra_context: HydraContext | None = None
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
         self.config, self.hydra_context = config, hydra_context
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
@@ -45,7 +48,9 @@ class FirstlightSweeper(Sweeper):
         from firstlight.sweep.loop import work_on
 
         assert self.config is not None and self.launcher is not None
-        at_once = OmegaConf.select(self.config, "hydra.launcher.n_jobs") or 1  # joblib's; -1: as many as there are CPUs
+        at_once = (
+            OmegaConf.select(self.config, "hydra.launcher.n_jobs") or 1
+        )  # joblib's; -1: as many as there are CPUs
         if at_once < 0:
             at_once = os.cpu_count() or 1
         work_on(Path(self.config.hydra.sweep.dir), self.launcher.launch, at_once)

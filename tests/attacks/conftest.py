@@ -17,7 +17,11 @@ OTHER_DOORS = ("evaluate", "export", "info")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    own = [item for item in items if isinstance(item, pytest.Function) and Path(__file__).parent in item.path.parents]
+    own = [
+        item
+        for item in items
+        if isinstance(item, pytest.Function) and Path(__file__).parent in item.path.parents
+    ]
     for item in own:
         if hasattr(item, "callspec") and item.callspec.params.get("door") in OTHER_DOORS:
             item.add_marker(pytest.mark.long)
@@ -44,7 +48,9 @@ def trained(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def refusal(capfd) -> Callable[[list[str]], str]:
-    """Run a command line that must be refused: exit code 2, one line a mistake, nothing run, nothing written."""
+    """Run a command line that must be refused: exit code 2, one line a mistake, nothing run,
+    nothing written.
+    """
 
     def run(arguments: list[str], *, several: bool = False) -> str:
         before = sorted(Path().rglob("*"))
@@ -54,7 +60,9 @@ def refusal(capfd) -> Callable[[list[str]], str]:
         assert not MARKER.exists(), "code was run"
         lines = err.splitlines()
         assert (code, out) == (2, "") and lines and (several or len(lines) == 1), out + err
-        assert all(ln.startswith("firstlight: ") and ln.isprintable() and len(ln) < 600 for ln in lines), err
+        assert all(
+            ln.startswith("firstlight: ") and ln.isprintable() and len(ln) < 600 for ln in lines
+        ), err
         assert sorted(Path().rglob("*")) == before
         return err
 

@@ -1,4 +1,6 @@
-"""Every way into firstlight for a file of somebody else's, and what the attacks leave behind if they succeed."""
+"""Every way into firstlight for a file of somebody else's, and what the attacks leave behind if
+they succeed.
+"""
 
 import os
 from collections.abc import Callable
@@ -17,7 +19,13 @@ TRAIN = (
 """A run of a second."""
 
 DOORS: dict[str, Callable[[object], list[str]]] = {
-    "generate": lambda name: ["generate", f"checkpoint={name}", "prompt=a", "max_new_tokens=1", "accelerator=cpu"],
+    "generate": lambda name: [
+        "generate",
+        f"checkpoint={name}",
+        "prompt=a",
+        "max_new_tokens=1",
+        "accelerator=cpu",
+    ],
     "evaluate": lambda name: ["evaluate", f"checkpoint={name}", "accelerator=cpu"],
     "export": lambda name: ["export", f"checkpoint={name}", "out=out"],
     "train": lambda name: ["train", *TRAIN, "output_dir=next", f"init_from={name}"],

@@ -1,4 +1,6 @@
-"""Checkpoints of our own format with whatever content, and checksums that are right: what a forger would send."""
+"""Checkpoints of our own format with whatever content, and checksums that are right: what a forger
+would send.
+"""
 
 import hashlib
 import json
@@ -25,7 +27,9 @@ def hostile_run(trained: Path, folder: Path, content: bytes, name: str = TRAININ
 
 def forged_record(weights: dict[str, torch.Tensor], text: str) -> bytes:
     """A file of weights with `text` as the record beside them."""
-    return safetensors.torch.save(weights, {"format": "pt", RECORD: text, DIGEST: _digest(text, weights)})
+    return safetensors.torch.save(
+        weights, {"format": "pt", RECORD: text, DIGEST: _digest(text, weights)}
+    )
 
 
 def forged_config(config: dict[str, Any], weights: dict[str, torch.Tensor] | None = None) -> bytes:
@@ -46,7 +50,9 @@ def hostile_weights(trained: Path, folder: Path, text: str) -> Path:
 def reseal(checkpoint: Path, name: str, digest: str) -> None:
     """Write into the manifest what the file `name` is now."""
     manifest = read_manifest(checkpoint)
-    stored = manifest.files[name].model_copy(update={"bytes": (checkpoint / name).stat().st_size, "sha256": digest})
+    stored = manifest.files[name].model_copy(
+        update={"bytes": (checkpoint / name).stat().st_size, "sha256": digest}
+    )
     changed = manifest.model_copy(update={"files": manifest.files | {name: stored}})
     (checkpoint / MANIFEST).write_bytes(changed.to_json())
 

@@ -45,7 +45,10 @@ PAYLOADS: dict[str, tuple[Callable[[], Any], str]] = {
     "os.system": (lambda: CODE, r"posix\.system"),
     "exec": (lambda: Call(builtins.exec, OPEN), "exec"),
     "eval": (lambda: Call(builtins.eval, OPEN), "eval"),
-    "a process": (lambda: Call(subprocess.check_call, TOUCH.split()), r"(subprocess|commands)\.check_call"),
+    "a process": (
+        lambda: Call(subprocess.check_call, TOUCH.split()),
+        r"(subprocess|commands)\.check_call",
+    ),
     "a path": (lambda: Call(Path.touch, MARKER), r"getattr|pathlib\.Path\.touch"),
     "torch.load": (torch_load, "functools.partial"),
     "numpy.load": (numpy_load, "numpy.load"),
@@ -54,10 +57,22 @@ PAYLOADS: dict[str, tuple[Callable[[], Any], str]] = {
         "operator.methodcaller",
     ),
     "a state": (Setter, r"str|unicode"),
-    "a storage": (lambda: Call(torch._utils._rebuild_tensor_v2, CODE, 0, (1,), (1,), False, {}), r"posix\.system"),
-    "among weights": (lambda: {"tok_emb.weight": torch.ones(3, 2), "final_norm.scale": CODE}, IN_TENSORS),
-    "behind weights": (lambda: {**{f"w{n}": torch.ones(100) for n in range(20)}, "epoch": CODE}, IN_TENSORS),
-    "below the state dict": (lambda: {"model_state_dict": {"tok_emb.weight": {"x": [CODE]}}}, r"posix\.system"),
+    "a storage": (
+        lambda: Call(torch._utils._rebuild_tensor_v2, CODE, 0, (1,), (1,), False, {}),
+        r"posix\.system",
+    ),
+    "among weights": (
+        lambda: {"tok_emb.weight": torch.ones(3, 2), "final_norm.scale": CODE},
+        IN_TENSORS,
+    ),
+    "behind weights": (
+        lambda: {**{f"w{n}": torch.ones(100) for n in range(20)}, "epoch": CODE},
+        IN_TENSORS,
+    ),
+    "below the state dict": (
+        lambda: {"model_state_dict": {"tok_emb.weight": {"x": [CODE]}}},
+        r"posix\.system",
+    ),
 }
 """What to save, and the first name in it that is not allowed, as Python 2 or 3 has it."""
 

@@ -1,4 +1,5 @@
-"""A checkpoint is a file or a folder here, never an address: nothing is asked for over the network to be unpickled.
+"""A checkpoint is a file or a folder here, never an address: nothing is asked for over the network
+to be unpickled.
 
 Lightning's `load_from_checkpoint("http://...")` downloads the file and runs the code in it.
 """
@@ -34,7 +35,9 @@ def server():
     """A server on this machine that answers every request with a pickle, and counts them."""
     with ThreadingHTTPServer(("127.0.0.1", 0), _Pickles) as server:
         server.requests = []
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread = threading.Thread(
+            target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        )
         thread.start()
         yield server
         server.shutdown()
@@ -53,7 +56,9 @@ def test_an_address_is_refused_at_every_door_and_never_asked(door, scheme, serve
     assert server.requests == []
 
 
-@pytest.mark.parametrize("scheme", ["HTTP", "https", "ftp", "s3", "memory", "github", "simplecache::http", "zip"])
+@pytest.mark.parametrize(
+    "scheme", ["HTTP", "https", "ftp", "s3", "memory", "github", "simplecache::http", "zip"]
+)
 def test_no_scheme_is_followed(scheme, server, refusal):
     assert "must be a file or a run folder" in refusal(DOORS["generate"](address(server, scheme)))
     assert server.requests == []
@@ -65,7 +70,9 @@ def test_an_address_behind_the_name_of_a_source_is_none(prefix, server, refusal)
     assert server.requests == []
 
 
-@pytest.mark.parametrize("name", ["http:/127.0.0.1/x", "//127.0.0.1/x", "file:x", "model.ckpt?x=y", "~nobody-here/x"])
+@pytest.mark.parametrize(
+    "name", ["http:/127.0.0.1/x", "//127.0.0.1/x", "file:x", "model.ckpt?x=y", "~nobody-here/x"]
+)
 def test_what_looks_like_an_address_is_a_file_that_is_not_there(name, refusal):
     assert "there is no such file" in refusal(DOORS["generate"](f"'{name}'"))
 
@@ -77,5 +84,7 @@ def test_a_run_is_no_address(server, refusal):
 
 def test_a_text_is_no_address(server, refusal):
     texts = [override for override in TRAIN if not override.startswith("data.path")]
-    assert "no such file" in refusal(["train", *texts, "output_dir=next", f"data.path={address(server)}"])
+    assert "no such file" in refusal(
+        ["train", *texts, "output_dir=next", f"data.path={address(server)}"]
+    )
     assert server.requests == []

@@ -1,4 +1,6 @@
-"""OpenAI's folders: what TensorFlow's files say of themselves is checked before it is allocated, read or followed."""
+"""OpenAI's folders: what TensorFlow's files say of themselves is checked before it is allocated,
+read or followed.
+"""
 
 import json
 import os
@@ -27,7 +29,12 @@ def index(changed=None, **settings):
         for name, e in bundle.entries.items():
             crc32c = struct.pack("<I", e.crc32c)
             fields = {"shape": e.shape, "offset": e.offset, "size": e.size, "crc32c": crc32c}
-            pairs.append((name.encode(), write.entry(**fields | ((changed or {}) if name == "model/wte" else {}))))
+            pairs.append(
+                (
+                    name.encode(),
+                    write.entry(**fields | ((changed or {}) if name == "model/wte" else {})),
+                )
+            )
         bundle.index.write_bytes(write.table(pairs, **settings))
 
     return attack
@@ -73,16 +80,28 @@ ATTACKS = {
     "an offset just behind it": (index({"offset": 20_352 - 8}), "cut short"),
     "a size without end": (index({"size": HUGE}), "does not have the size of its shape"),
     "a shape without end": (index({"shape": (HUGE, HUGE)}), "does not have the shape of a tensor"),
-    "a shape that is large": (index({"shape": (10**9, 12), "size": 48 * 10**9}), "hparams.json makes it"),
+    "a shape that is large": (
+        index({"shape": (10**9, 12), "size": 48 * 10**9}),
+        "hparams.json makes it",
+    ),
     "a checksum of another": (index({"crc32c": bytes(4)}), "checksum of 'model/wte' differs"),
     "another data file": (index({"shard": 1}), "is in data file 1 of 1"),
     "compressed": (index(compression=1), "compressed"),
     "layers without end": (hparams(n_layer=2**62), "has 1 layers"),
     "a vocabulary without end": (hparams(n_vocab=2**62), "hparams.json makes it"),
-    "numbers without end": (file("hparams.json", b'{"n_vocab": ' + b"9" * 10_000 + b"}"), "hparams.json: "),
+    "numbers without end": (
+        file("hparams.json", b'{"n_vocab": ' + b"9" * 10_000 + b"}"),
+        "hparams.json: ",
+    ),
     "nested without end": (file("encoder.json", b"[" * 100_000), "encoder.json: "),
-    "a path out of the folder": (file("checkpoint", b'model_checkpoint_path: "../../secret"\n'), "secret.index"),
-    "an absolute path": (file("checkpoint", b'model_checkpoint_path: "/etc/passwd"\n'), "passwd.index"),
+    "a path out of the folder": (
+        file("checkpoint", b'model_checkpoint_path: "../../secret"\n'),
+        "secret.index",
+    ),
+    "an absolute path": (
+        file("checkpoint", b'model_checkpoint_path: "/etc/passwd"\n'),
+        "passwd.index",
+    ),
     "a device for data": (linked(DATA, "/dev/zero"), "cut short"),
     "a device for an index": (linked(INDEX, "/dev/zero"), "not a regular file"),
     "a device for sizes": (linked("hparams.json", "/dev/zero"), "not a regular file"),

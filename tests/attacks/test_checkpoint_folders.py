@@ -1,4 +1,6 @@
-"""Checkpoint folders of our own format, made by somebody else: their checksums are right, their content is not ours."""
+"""Checkpoint folders of our own format, made by somebody else: their checksums are right, their
+content is not ours.
+"""
 
 import copy
 import io
@@ -22,7 +24,11 @@ from firstlight.sources import find_checkpoint, load_checkpoint
 from firstlight.training.resume import find_resumed
 
 GO_ON = ["train", "resume=run", *RESUME]
-COMMANDS = {**{door: command("run") for door, command in DOORS.items()}, "info": INFO("run"), "resume": GO_ON}
+COMMANDS = {
+    **{door: command("run") for door, command in DOORS.items()},
+    "info": INFO("run"),
+    "resume": GO_ON,
+}
 
 
 def saved(save, payload):
@@ -30,7 +36,9 @@ def saved(save, payload):
     return Path("payload").read_bytes()
 
 
-@pytest.mark.parametrize("save", [zip_file, old_file, own_zip, FORMATS["bare pickle 2"], FORMATS["zip, pickle 5"]])
+@pytest.mark.parametrize(
+    "save", [zip_file, old_file, own_zip, FORMATS["bare pickle 2"], FORMATS["zip, pickle 5"]]
+)
 def test_a_training_state_with_code_is_refused_by_its_name(save, trained, refusal):
     hostile_run(trained, Path("run"), saved(save, {"loops": CODE}))
     line = refusal(GO_ON)
@@ -51,12 +59,26 @@ def test_weights_that_are_a_pickle_are_refused_at_every_door(door, trained, refu
 
 
 def test_weights_that_are_a_bare_pickle_are_refused(trained, refusal):
-    hostile_run(trained, Path("run"), saved(lambda payload, file: bare(payload, file, 4), CODE), name=WEIGHTS)
+    hostile_run(
+        trained,
+        Path("run"),
+        saved(lambda payload, file: bare(payload, file, 4), CODE),
+        name=WEIGHTS,
+    )
     assert "not a safetensors file" in refusal(GO_ON)
 
 
 @pytest.mark.parametrize(
-    "key", ["global_step", "epoch", "loops", "callbacks", "optimizer_states", "lr_schedulers", "firstlight"]
+    "key",
+    [
+        "global_step",
+        "epoch",
+        "loops",
+        "callbacks",
+        "optimizer_states",
+        "lr_schedulers",
+        "firstlight",
+    ],
 )
 @pytest.mark.one_in(3)
 def test_a_training_state_of_another_shape_is_refused(key, trained, refusal):
@@ -76,7 +98,9 @@ MANIFESTS = {
     "without end": lambda content: b" " * 2**21,
     "another format": changed(format=99),
     "a step of text": changed(step="x"),
-    "a step without end": lambda content: content.replace(b'"step": 2', b'"step": ' + b"9" * 10_000),
+    "a step without end": lambda content: content.replace(
+        b'"step": 2', b'"step": ' + b"9" * 10_000
+    ),
     "files above the folder": changed(files={"../../x": {"bytes": 1, "sha256": "0" * 64}}),
     "no files": changed(files={}),
     "a key of its own": changed(_target_="os.system"),
@@ -113,7 +137,9 @@ def test_hostile_values_in_a_manifest_are_refused_or_harmless(trained):
     lines = []
     for text in hostile_json(document):
         changed = None if text == DEEP else json.loads(text)
-        (folder / MANIFEST).write_bytes(resealed_manifest(changed) if isinstance(changed, dict) else text)
+        (folder / MANIFEST).write_bytes(
+            resealed_manifest(changed) if isinstance(changed, dict) else text
+        )
         with within(seconds=10):
             try:
                 load_checkpoint(folder)

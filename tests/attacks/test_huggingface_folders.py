@@ -1,4 +1,6 @@
-"""Folders like those of Hugging Face's hub: no pickle, no code beside the weights, no file outside of the folder."""
+"""Folders like those of Hugging Face's hub: no pickle, no code beside the weights, no file outside
+of the folder.
+"""
 
 import json
 import os
@@ -41,7 +43,9 @@ def indexed(name):
 
 def changed(name, **fields):
     """A JSON file with other fields."""
-    return lambda folder: (folder / name).write_text(json.dumps(json.loads((folder / name).read_text()) | fields))
+    return lambda folder: (folder / name).write_text(
+        json.dumps(json.loads((folder / name).read_text()) | fields)
+    )
 
 
 def header(**tensors):
@@ -83,34 +87,57 @@ def pipe(folder):
 def own_code(folder):
     """What `trust_remote_code` would import."""
     (folder / "evil.py").write_text(f"open({str(MARKER.absolute())!r}, 'w')\n")
-    changed(CONFIG, model_type="evil", auto_map={"AutoModelForCausalLM": "evil.Model", "AutoConfig": "evil.Config"})(
-        folder
-    )
+    changed(
+        CONFIG,
+        model_type="evil",
+        auto_map={"AutoModelForCausalLM": "evil.Model", "AutoConfig": "evil.Config"},
+    )(folder)
 
 
 ATTACKS = {
     "a pickle": (pickled, "pytorch_model.bin: a pickle can run code and is not read"),
     "a pickle under another name": (pickled_under_another_name, "not a safetensors file"),
     "code of its own": (own_code, "only the architectures of GPT-2, Qwen3, Llama can be read"),
-    "a part above the folder": (indexed("../elsewhere.safetensors"), "is not the name of a safetensors file beside it"),
-    "a part at a path": (indexed("/etc/elsewhere.safetensors"), "is not the name of a safetensors file beside it"),
+    "a part above the folder": (
+        indexed("../elsewhere.safetensors"),
+        "is not the name of a safetensors file beside it",
+    ),
+    "a part at a path": (
+        indexed("/etc/elsewhere.safetensors"),
+        "is not the name of a safetensors file beside it",
+    ),
     "a part at an address": (
         indexed("http://127.0.0.1:9/x.safetensors"),
         "is not the name of a safetensors file beside it",
     ),
-    "a part that is a pickle": (indexed("pytorch_model.bin"), "is not the name of a safetensors file beside it"),
-    "a part that is not there": (indexed("b.safetensors"), "missing, though model.safetensors.index.json names it"),
-    "a part that is no text": (indexed(["b.safetensors"]), "is not the name of a safetensors file beside it"),
+    "a part that is a pickle": (
+        indexed("pytorch_model.bin"),
+        "is not the name of a safetensors file beside it",
+    ),
+    "a part that is not there": (
+        indexed("b.safetensors"),
+        "missing, though model.safetensors.index.json names it",
+    ),
+    "a part that is no text": (
+        indexed(["b.safetensors"]),
+        "is not the name of a safetensors file beside it",
+    ),
     "a header without end": (header_of(2**62), "not a safetensors file"),
     "a header of 100 MB": (header_of(10**8), "not a safetensors file"),
     "offsets that overlap": (header(wpe={"data_offsets": [0, 384]}), "not a safetensors file"),
-    "offsets behind the file": (header(wpe={"data_offsets": [10**12, 10**12 + 384]}), "not a safetensors file"),
+    "offsets behind the file": (
+        header(wpe={"data_offsets": [10**12, 10**12 + 384]}),
+        "not a safetensors file",
+    ),
     "offsets backwards": (header(wpe={"data_offsets": [384, 0]}), "not a safetensors file"),
     "a shape without end": (header(wpe={"shape": [2**62, 2**62]}), "not a safetensors file"),
     "layers without end": (changed(CONFIG, n_layer=2**62), "have no h.1."),
     "a width without end": (changed(CONFIG, n_embd=3 * 2**61), "config.json"),
     "a number without end": (changed(CONFIG, vocab_size=10**400), "config.json: vocab_size"),
-    "a device for a config": (linked(CONFIG, "/dev/zero"), "config.json: cannot be read (not a regular file)"),
+    "a device for a config": (
+        linked(CONFIG, "/dev/zero"),
+        "config.json: cannot be read (not a regular file)",
+    ),
     "a device for weights": (linked(WEIGHTS, "/dev/zero"), "there is no model.safetensors"),
     "a device for a vocabulary": (linked("tokenizer.json", "/dev/zero"), ""),
     "a pipe for a vocabulary": (pipe, ""),
@@ -138,7 +165,9 @@ def test_a_hostile_folder_is_refused(attack, reason):
 
 
 @pytest.mark.parametrize("door", DOORS)
-@pytest.mark.parametrize(("name", "prefix"), [("a pickle", ""), ("code of its own", "hf:"), ("a part at a path", "")])
+@pytest.mark.parametrize(
+    ("name", "prefix"), [("a pickle", ""), ("code of its own", "hf:"), ("a part at a path", "")]
+)
 def test_it_is_refused_at_every_door(door, name, prefix, refusal):
     attack, reason = ATTACKS[name]
     attack(write_huggingface(Path("theirs")))

@@ -34,7 +34,13 @@ def precious():
     return file
 
 
-TEMPORARY = ["samples.tmp", ".samples.txt.tmp", ".metrics.csv.tmp", ".model.safetensors.tmp", ".hydra/.config.yaml.tmp"]
+TEMPORARY = [
+    "samples.tmp",
+    ".samples.txt.tmp",
+    ".metrics.csv.tmp",
+    ".model.safetensors.tmp",
+    ".hydra/.config.yaml.tmp",
+]
 IN_PLACE = [
     "metrics.csv",
     "samples.txt",
@@ -44,7 +50,14 @@ IN_PLACE = [
     ".hydra/overrides.yaml",
     "loss.png",
 ]
-OTHERS = ["events.out.tfevents.9.x", "wandb", ".wandb_run", ".mlflow_run", "checkpoints/.step_00000004.tmp", "a/b/c"]
+OTHERS = [
+    "events.out.tfevents.9.x",
+    "wandb",
+    ".wandb_run",
+    ".mlflow_run",
+    "checkpoints/.step_00000004.tmp",
+    "a/b/c",
+]
 
 
 @pytest.mark.parametrize("name", [*TEMPORARY, *IN_PLACE, *OTHERS, "checkpoints"])
@@ -147,7 +160,9 @@ def test_what_replaces_a_file_is_never_written_through_a_link(run, precious, tmp
 
 
 def test_nothing_else_in_this_program_opens_a_file_for_writing():
-    """So the attacks above are attacks on all of it. What is made in a folder that is new has no links in it."""
+    """So the attacks above are attacks on all of it. What is made in a folder that is new has no
+    links in it.
+    """
     import re
 
     source = Path(sys.modules["firstlight"].__file__).parent

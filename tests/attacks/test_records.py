@@ -1,4 +1,6 @@
-"""A checkpoint from elsewhere is data: whatever its config says, nothing is called but the model it describes."""
+"""A checkpoint from elsewhere is data: whatever its config says, nothing is called but the model it
+describes.
+"""
 
 from pathlib import Path
 
@@ -11,7 +13,10 @@ from firstlight.cli import main
 from firstlight.errors import ConfigError
 from firstlight.sources import load_checkpoint
 
-TOUCH = {"_target_": "pathlib.Path.touch", "self": {"_target_": "pathlib.Path", "_args_": ["marker"]}}
+TOUCH = {
+    "_target_": "pathlib.Path.touch",
+    "self": {"_target_": "pathlib.Path", "_args_": ["marker"]},
+}
 SYSTEM = {"_target_": "os.system", "command": "touch marker"}
 ATTACKS = {
     "a function of the system": SYSTEM,
@@ -48,7 +53,9 @@ def test_a_config_in_a_checkpoint_calls_nothing(section, which):
 @pytest.mark.parametrize("which", ["model", "tokenizer", "data"])
 def test_it_calls_nothing_at_every_door(door, which, trained, refusal):
     good = read_model_file(trained / "model.safetensors")
-    Path("evil.safetensors").write_bytes(forged_config({**good.config, which: SYSTEM}, good.weights))
+    Path("evil.safetensors").write_bytes(
+        forged_config({**good.config, which: SYSTEM}, good.weights)
+    )
     if which == "data" and door != "evaluate":
         assert main(DOORS[door]("evil.safetensors")) == 0  # whoever brings a text, or needs none
         assert not MARKER.exists()

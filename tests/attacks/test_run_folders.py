@@ -1,4 +1,6 @@
-"""A run folder from somebody else: its config is data. Nothing of it is called, resolved or followed."""
+"""A run folder from somebody else: its config is data. Nothing of it is called, resolved or
+followed.
+"""
 
 import os
 import shutil
@@ -65,19 +67,33 @@ CALLS = {
     "eval": ("callbacks.evil", call("builtins.eval", _args_=[f"open({str(MARKER)!r}, 'w')"])),
     "a process": ("callbacks.evil", call("subprocess.check_call", args=TOUCH.split())),
     "torch.load": ("callbacks.evil", call("torch.load", f="evil.pth", weights_only=False)),
-    "a path": ("callbacks.evil", call("pathlib.Path.touch", _args_=[call("pathlib.Path", _args_=[str(MARKER)])])),
-    "a file to remove": ("callbacks.evil", call("pathlib.Path.unlink", _args_=[call("pathlib.Path", _args_=["x"])])),
+    "a path": (
+        "callbacks.evil",
+        call("pathlib.Path.touch", _args_=[call("pathlib.Path", _args_=[str(MARKER)])]),
+    ),
+    "a file to remove": (
+        "callbacks.evil",
+        call("pathlib.Path.unlink", _args_=[call("pathlib.Path", _args_=["x"])]),
+    ),
     "hydra": ("callbacks.evil", call("hydra.utils.instantiate", config=SYSTEM)),
     "a method of hydra": ("callbacks.evil", call("hydra.utils.get_method", path="os.system")),
     "our builder": ("callbacks.evil", call("firstlight.config.build", node=SYSTEM)),
     "a module of a module": ("callbacks.evil", call("firstlight.cli.os.system", command=TOUCH)),
-    "a function of lightning": ("callbacks.evil", call("lightning.pytorch.callbacks.os.system", command=TOUCH)),
+    "a function of lightning": (
+        "callbacks.evil",
+        call("lightning.pytorch.callbacks.os.system", command=TOUCH),
+    ),
     "a hook of lightning": (
         "callbacks.evil",
-        call("lightning.pytorch.callbacks.LambdaCallback", on_fit_start={**SYSTEM, "_partial_": True}),
+        call(
+            "lightning.pytorch.callbacks.LambdaCallback", on_fit_start={**SYSTEM, "_partial_": True}
+        ),
     ),
     "a target that is none": ("callbacks.evil", call(["os.system"])),
-    "a module that does not exist": ("callbacks.evil", call("firstlight.training.callbacks.evil.Evil")),
+    "a module that does not exist": (
+        "callbacks.evil",
+        call("firstlight.training.callbacks.evil.Evil"),
+    ),
 }
 
 
@@ -191,7 +207,9 @@ def test_a_file_that_is_no_plain_config_is_refused_at_once(content, reason, run,
     assert reason in line
 
 
-@pytest.mark.parametrize("name", [".hydra/config.yaml", ".hydra/overrides.yaml", "environment.json"])
+@pytest.mark.parametrize(
+    "name", [".hydra/config.yaml", ".hydra/overrides.yaml", "environment.json"]
+)
 @pytest.mark.parametrize("kind", ["a device", "a pipe", "a hole", "a folder"])
 @pytest.mark.one_in(3)
 def test_a_record_that_is_no_file_is_refused(name, kind, run, refusal):

@@ -43,5 +43,8 @@ def test_one_function_unpickles_and_every_door_goes_through_it():
         if re.search(r"= *torch\.load\(", line)
     ]
     assert uses == [
-        ("checkpoints/checkpoint.py", 'raw = torch.load(path, map_location="cpu", weights_only=True, mmap=True)')
+        (
+            "checkpoints/checkpoint.py",
+            'raw = torch.load(path, map_location="cpu", weights_only=True, mmap=True)',
+        )
     ]

@@ -1,4 +1,6 @@
-"""A sweep from somebody else: its ledger and its sweep.yaml are data, and decide nothing outside of its folder."""
+"""A sweep from somebody else: its ledger and its sweep.yaml are data, and decide nothing outside of
+its folder.
+"""
 
 import json
 import shlex
@@ -31,7 +33,9 @@ COMMAND = [*TRAIN, "optimizer.lr=1e-3,2e-3", "output_dir=sweep"]
 
 @pytest.fixture
 def sweep(monkeypatch):
-    """The ledger of a sweep of two trials, the first of which is done, with a secret in the environment."""
+    """The ledger of a sweep of two trials, the first of which is done, with a secret in the
+    environment.
+    """
     monkeypatch.setenv("FIRSTLIGHT_TEST_SECRET", SECRET)
     ledger = Ledger.open(planned(COMMAND, None))
     ledger.note(0, folder="0_lr-1e-3", overrides=["optimizer.lr=0.001"])
@@ -51,7 +55,9 @@ def spoil(key, value):
     with sqlite3.connect(SWEEP / DATABASE) as database:
         database.execute("DELETE FROM trial_user_attributes WHERE key = ? AND trial_id = 1", (key,))
         row = (key, value if isinstance(value, bytes) else json.dumps(value))
-        database.execute("INSERT INTO trial_user_attributes (trial_id, key, value_json) VALUES (1, ?, ?)", row)
+        database.execute(
+            "INSERT INTO trial_user_attributes (trial_id, key, value_json) VALUES (1, ?, ?)", row
+        )
     database.close()
 
 
@@ -93,9 +99,12 @@ def test_what_a_killed_run_has_left_makes_way(sweep):
 
 
 @pytest.mark.parametrize(
-    ("is_resumable", "is_over", "stays"), [(True, False, True), (False, True, True), (False, False, False)]
+    ("is_resumable", "is_over", "stays"),
+    [(True, False, True), (False, True, True), (False, False, False)],
 )
-def test_only_an_unfinished_run_that_cannot_be_resumed_is_removed(is_resumable, is_over, stays, sweep):
+def test_only_an_unfinished_run_that_cannot_be_resumed_is_removed(
+    is_resumable, is_over, stays, sweep
+):
     folder = SWEEP / "1_x"
     with new_run_folder(folder, config={}, overrides=[], is_fixed=True):
         pass
@@ -138,11 +147,18 @@ UNREADABLE = {
     "a state": "UPDATE trials SET state = 'LOST' WHERE trial_id = 1",
     "a date": "UPDATE trials SET datetime_complete = 'yesterday' WHERE trial_id = 1",
     "a distribution": (
-        "INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json) VALUES (1, 'a', 1, '{}')"
+        "INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json) VALUES (1,"
+        " 'a', 1, '{}')"
     ),
     "a direction": "UPDATE study_directions SET direction = 'UP'",
 }
-VERBS = [["sweep", "status"], ["sweep", "best"], ["sweep", "resume"], ["sweep", "retry"], ["compare"]]
+VERBS = [
+    ["sweep", "status"],
+    ["sweep", "best"],
+    ["sweep", "resume"],
+    ["sweep", "retry"],
+    ["compare"],
+]
 
 
 def execute(sql):
@@ -154,7 +170,9 @@ def execute(sql):
 @pytest.mark.parametrize("words", VERBS, ids=str)
 @pytest.mark.parametrize("sql", UNREADABLE.values(), ids=UNREADABLE)
 @pytest.mark.one_in(4)
-def test_a_ledger_that_optuna_makes_no_sense_of_is_one_line_and_its_backup_is_told(sql, words, sweep, refusal, capfd):
+def test_a_ledger_that_optuna_makes_no_sense_of_is_one_line_and_its_backup_is_told(
+    sql, words, sweep, refusal, capfd
+):
     sweep.close()
     execute(sql)
     line = refusal([*words, "sweep", *(["out=null"] if words == ["compare"] else [])])
@@ -176,7 +194,9 @@ def test_a_ledger_of_another_version_of_optuna_is_one_line(version, told, words,
     assert told in refusal([*words, "sweep", *(["out=null"] if words == ["compare"] else [])])
 
 
-@pytest.mark.parametrize("text", ["output_dir=precious", "hydra.run.dir=x", "init_from=x", "optimizer.lr=3e-3", "x"])
+@pytest.mark.parametrize(
+    "text", ["output_dir=precious", "hydra.run.dir=x", "init_from=x", "optimizer.lr=3e-3", "x"]
+)
 @pytest.mark.one_in(4)
 def test_overrides_of_a_row_are_those_of_its_sweep(text, sweep, refusal):
     with pytest.raises(ConfigError, match="not a value that"):
@@ -185,7 +205,9 @@ def test_overrides_of_a_row_are_those_of_its_sweep(text, sweep, refusal):
     assert "not a value that" in refusal(["sweep", "best", "sweep"])
 
 
-@pytest.mark.parametrize("text", ["output_dir=precious", "hydra.run.dir=x", "hydra/launcher=x", "resume=x", "+seeds=3"])
+@pytest.mark.parametrize(
+    "text", ["output_dir=precious", "hydra.run.dir=x", "hydra/launcher=x", "resume=x", "+seeds=3"]
+)
 @pytest.mark.one_in(4)
 def test_arguments_of_a_record_are_those_of_a_trial(text, sweep, refusal):
     change(arguments=[*sweep.record.arguments, text])
@@ -193,7 +215,8 @@ def test_arguments_of_a_record_are_those_of_a_trial(text, sweep, refusal):
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("seeds", "1"), ("seeds", [-5]), ("config", []), ("config_dir", 1), ("settings", {"a": 1})]
+    ("key", "value"),
+    [("seeds", "1"), ("seeds", [-5]), ("config", []), ("config_dir", 1), ("settings", {"a": 1})],
 )
 @pytest.mark.one_in(4)
 def test_a_record_of_another_kind_is_one_line(key, value, sweep, refusal):
@@ -209,7 +232,9 @@ STORAGES = [
 
 
 @pytest.mark.parametrize("storage", STORAGES)
-@pytest.mark.parametrize("words", [["sweep", "status"], ["sweep", "best"], ["sweep", "resume"], ["compare"]], ids=str)
+@pytest.mark.parametrize(
+    "words", [["sweep", "status"], ["sweep", "best"], ["sweep", "resume"], ["compare"]], ids=str
+)
 @pytest.mark.one_in(4)
 def test_a_storage_is_not_opened_because_a_file_names_it(storage, words, sweep, refusal):
     change(storage=storage)
@@ -281,10 +306,10 @@ def half_written(file):
     import sys
 
     write = (
-        "import os, sqlite3, sys; db = sqlite3.connect(sys.argv[1], isolation_level=None);"
-        "db.execute('PRAGMA cache_size = 1'); db.execute('PRAGMA cache_spill = 1'); db.execute('BEGIN IMMEDIATE');"
-        "db.execute('CREATE TABLE junk (a)');"
-        "db.executemany('INSERT INTO junk VALUES (?)', [('x' * 5000,)] * 200); os._exit(9)"
+        "import os, sqlite3, sys; db = sqlite3.connect(sys.argv[1],"
+        " isolation_level=None);db.execute('PRAGMA cache_size = 1'); db.execute('PRAGMA cache_spill"
+        " = 1'); db.execute('BEGIN IMMEDIATE');db.execute('CREATE TABLE junk"
+        " (a)');db.executemany('INSERT INTO junk VALUES (?)', [('x' * 5000,)] * 200); os._exit(9)"
     )
     subprocess.run([sys.executable, "-c", write, str(file)], check=False, timeout=60)
 
@@ -320,7 +345,9 @@ def test_who_only_looks_writes_nothing(spoil_file, sweep, capfd):
 
 @pytest.mark.parametrize("words", [["sweep", "status"], ["sweep", "resume"], ["compare"]], ids=str)
 def test_a_journal_that_names_another_file_does_not_have_it_deleted(words, sweep):
-    """SQLite deletes the "super-journal" that a journal names at its end, once it has played the journal back."""
+    """SQLite deletes the "super-journal" that a journal names at its end, once it has played the
+    journal back.
+    """
     sweep.close()
     precious = Path("precious").absolute()
     precious.write_text("thesis")
@@ -346,13 +373,17 @@ def test_a_view_in_the_place_of_a_table_is_not_asked(sweep, refusal):
     assert "views or triggers" in refusal(["sweep", "status", "sweep"])
 
 
-def test_a_folder_of_configs_of_another_sweep_is_not_read_by_the_same_command(tmp_path, sweep, refusal):
+def test_a_folder_of_configs_of_another_sweep_is_not_read_by_the_same_command(
+    tmp_path, sweep, refusal
+):
     sweep.close()
     change(config_dir=str(tmp_path))
     assert "holds another sweep: config_dir" in refusal(["train", "-m", *COMMAND])
 
 
-@pytest.mark.parametrize("name", [f"{DATABASE}.tmp", f".{DATABASE}.backup.tmp", f"{DATABASE}.backup"])
+@pytest.mark.parametrize(
+    "name", [f"{DATABASE}.tmp", f".{DATABASE}.backup.tmp", f"{DATABASE}.backup"]
+)
 def test_a_backup_is_not_written_through_a_link(name, sweep):
     Path("precious").write_text("thesis")
     (SWEEP / name).unlink(missing_ok=True)
@@ -362,7 +393,9 @@ def test_a_backup_is_not_written_through_a_link(name, sweep):
     assert not backup_of(SWEEP / DATABASE).is_symlink() or name == f"{DATABASE}.tmp"
 
 
-@pytest.mark.parametrize("name", ["sweep.yaml", DATABASE, f"{DATABASE}-journal", ".sweep.lock", "logs", "0_lr-1e-3"])
+@pytest.mark.parametrize(
+    "name", ["sweep.yaml", DATABASE, f"{DATABASE}-journal", ".sweep.lock", "logs", "0_lr-1e-3"]
+)
 @pytest.mark.one_in(4)
 def test_a_sweep_with_a_link_out_of_it_is_not_resumed(name, sweep):
     sweep.close()
@@ -383,7 +416,9 @@ def test_a_sweep_with_a_link_out_of_it_is_not_resumed(name, sweep):
     assert contents("precious") == before
 
 
-@pytest.mark.parametrize("name", [DATABASE, f"{DATABASE}-journal", ".sweep.lock", f"{DATABASE}.backup"])
+@pytest.mark.parametrize(
+    "name", [DATABASE, f"{DATABASE}-journal", ".sweep.lock", f"{DATABASE}.backup"]
+)
 def test_a_file_that_has_another_name_outside_keeps_what_it_has_there(name, sweep):
     sweep.close()
     other = Path("precious")

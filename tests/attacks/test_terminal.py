@@ -1,4 +1,6 @@
-"""Text from somebody else reaches a terminal as text: it neither steers it, nor is it read as markup."""
+"""Text from somebody else reaches a terminal as text: it neither steers it, nor is it read as
+markup.
+"""
 
 import io
 import shutil
@@ -35,7 +37,10 @@ def is_plain(text: str) -> bool:
 @pytest.mark.parametrize("where", ["a cell", "a heading", "a title", "a line"])
 def test_a_console_shows_text_as_it_is_and_control_characters_visibly(where, text):
     stream = io.StringIO()
-    console, table = SafeConsole(width=200, file=stream), Table(title=text if where == "a title" else None)
+    console, table = (
+        SafeConsole(width=200, file=stream),
+        Table(title=text if where == "a title" else None),
+    )
     table.add_column(text if where == "a heading" else "x")
     table.add_row(text if where == "a cell" else "y")
     console.print(text if where == "a line" else table)
@@ -50,7 +55,9 @@ def test_what_is_said_and_noted_is_plain(text, capfd):
     output.say(f"{text}\nsecond")
     output.note(text)
     out, err = capfd.readouterr()
-    assert is_plain(out) and is_plain(err) and out.endswith("\nsecond\n") and err.startswith("note: ")
+    assert (
+        is_plain(out) and is_plain(err) and out.endswith("\nsecond\n") and err.startswith("note: ")
+    )
 
 
 class _Terminal(io.StringIO):
@@ -68,11 +75,15 @@ def test_what_a_model_writes_is_visible_on_a_terminal_and_as_it_is_elsewhere(mon
 
 
 def test_data_is_made_printable_with_its_keys_and_keeps_its_newlines():
-    assert printable_data({"\x1b": ["a\nb\x07", 1, None, ("\r",)]}) == {"\\x1b": ["a\nb\\x07", 1, None, ["\\r"]]}
+    assert printable_data({"\x1b": ["a\nb\x07", 1, None, ("\r",)]}) == {
+        "\\x1b": ["a\nb\\x07", 1, None, ["\\r"]]
+    }
 
 
 @pytest.mark.parametrize("text", [ESCAPES["a colour"], ESCAPES["markup"]])
-def test_runs_with_escapes_in_their_names_and_values_are_compared_without_them(text, trained, capfd):
+def test_runs_with_escapes_in_their_names_and_values_are_compared_without_them(
+    text, trained, capfd
+):
     for name, value in (("one", 1e-3), (text.replace("/", "_"), text)):
         run = Path(shutil.copytree(trained, name))
         config = yaml.safe_load((run / ".hydra/config.yaml").read_text())
@@ -92,7 +103,11 @@ def test_runs_with_escapes_in_their_names_and_values_are_compared_without_them(t
     stream = io.StringIO()
     for table in tables(found):
         SafeConsole(width=200, file=stream).print(table)
-    written = stream.getvalue() + Path("out/compare.json").read_text() + Path("out/compare.html").read_text()
+    written = (
+        stream.getvalue()
+        + Path("out/compare.json").read_text()
+        + Path("out/compare.html").read_text()
+    )
     assert is_plain(written)
     if text.isprintable():
         assert text in stream.getvalue()

@@ -17,19 +17,25 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 def settings_of(*overrides):
     """The config of a short run and the settings of `bench`, with `overrides`."""
-    return arguments(compose_config("bench", ["trainer.accelerator=cpu", "bench.rounds=2", *overrides]))
+    return arguments(
+        compose_config("bench", ["trainer.accelerator=cpu", "bench.rounds=2", *overrides])
+    )
 
 
 def left_out(*overrides, device=CPU):
     """Why the steps that do not apply are left out."""
     config, settings = settings_of(*overrides)
-    return {step.name: step.left_out for step in steps(config.plain, settings, device) if step.left_out}
+    return {
+        step.name: step.left_out for step in steps(config.plain, settings, device) if step.left_out
+    }
 
 
 @pytest.fixture
 def climbed(monkeypatch, tmp_path):
     """A function that climbs a ladder on which `rate` and `loss` of a config are the runs'."""
-    monkeypatch.setattr(ladders, "resolve_precision", lambda name, _: "bf16-mixed" if name == "auto" else name)
+    monkeypatch.setattr(
+        ladders, "resolve_precision", lambda name, _: "bf16-mixed" if name == "auto" else name
+    )
 
     def climb(*overrides, rate=lambda config: 1.0, loss=lambda config: 5.0):
         config, settings = settings_of(*overrides)
@@ -39,7 +45,9 @@ def climbed(monkeypatch, tmp_path):
             return MeasuredRun(timing, loss(config.plain))
 
         monkeypatch.setattr(ladders, "measure", measure)
-        ladder = Ladder(config, settings, device=CPU, peak=10**6, work=tmp_path, tell=lambda text: None)
+        ladder = Ladder(
+            config, settings, device=CPU, peak=10**6, work=tmp_path, tell=lambda text: None
+        )
         ladder.climb()
         return ladder
 
@@ -62,7 +70,9 @@ def test_steps_that_do_not_apply_say_why():
     assert reasons["larger batch"] == "bench.most_batch is 1"
     assert "bench.compile=true tries it" in reasons["compile"]
     assert left_out("bench.compile=false")["compile"] == "bench.compile is false"
-    assert left_out("init_from=x", "tokenizer=bytes")["padded vocabulary"] == "it comes with init_from"
+    assert (
+        left_out("init_from=x", "tokenizer=bytes")["padded vocabulary"] == "it comes with init_from"
+    )
 
 
 def test_a_ladder_has_what_its_device_can_use(monkeypatch):
@@ -79,13 +89,27 @@ def test_a_ladder_has_what_its_device_can_use(monkeypatch):
 
 def test_each_rung_is_the_one_before_and_its_own_settings(climbed):
     ladder = climbed("tokenizer=bytes", rate=rate_of)
-    names = ["plain", "fast dropout", "fused optimizer", "precision", "padded vocabulary", "batch x2", "batch x4"]
+    names = [
+        "plain",
+        "fast dropout",
+        "fused optimizer",
+        "precision",
+        "padded vocabulary",
+        "batch x2",
+        "batch x4",
+    ]
     assert [rung.name for rung in ladder.rungs] == names
     assert [rung.name for rung in ladder.rungs if rung.is_config] == ["precision"]
     assert all(len(rung.runs) == 2 for rung in ladder.rungs)
     last = ladder.rungs[-1].config.plain
-    assert last["model"]["vocab_size"] == 320 and last["model"]["dropout"] == "fast" and last["optimizer"]["fused"]
-    assert last["data"]["batch_size"] == 64 and last["data"]["eval_batches"] == 1  # the same windows are evaluated
+    assert (
+        last["model"]["vocab_size"] == 320
+        and last["model"]["dropout"] == "fast"
+        and last["optimizer"]["fused"]
+    )
+    assert (
+        last["data"]["batch_size"] == 64 and last["data"]["eval_batches"] == 1
+    )  # the same windows are evaluated
 
 
 def test_a_rung_that_fails_is_not_carried_on(climbed):
@@ -137,11 +161,17 @@ def test_a_rung_that_learns_less_is_not_suggested(climbed):
     )
     suggestion, larger = suggestions(ladder)
     assert suggestion.overrides == ["model.dropout=fast"]
-    assert larger is not None and larger.overrides == ["model.dropout=fast", "data.batch_size=32"]  # built without it
+    assert larger is not None and larger.overrides == [
+        "model.dropout=fast",
+        "data.batch_size=32",
+    ]  # built without it
 
 
 def test_of_what_is_hardly_faster_the_config_is_suggested(climbed):
-    ladder = climbed("bench.most_batch=1", rate=lambda config: 1.01 if config["model"]["dropout"] == "torch" else 1.0)
+    ladder = climbed(
+        "bench.most_batch=1",
+        rate=lambda config: 1.01 if config["model"]["dropout"] == "torch" else 1.0,
+    )
     suggestion, larger = suggestions(ladder)
     assert suggestion.rung.is_config and suggestion.overrides == [] and larger is None
 
@@ -158,7 +188,11 @@ def test_what_is_faster_within_the_spread_of_the_rounds_is_not_suggested(climbed
         )
         rounds[at] = rounds.get(at, 0) + 1
         noise = 0.3 * (rounds[at] % 2)  # of two rounds the first is faster by it
-        return {"torch": 1.0, "fast": 2.0}[config["model"]["dropout"]] + 0.2 * config["optimizer"]["fused"] + noise
+        return (
+            {"torch": 1.0, "fast": 2.0}[config["model"]["dropout"]]
+            + 0.2 * config["optimizer"]["fused"]
+            + noise
+        )
 
     slow = ("model.dropout=torch", "optimizer.fused=false", "trainer.precision=32-true")
     suggestion, larger = suggestions(climbed(*slow, rate=rate))

@@ -12,12 +12,21 @@ from firstlight.data.tokenizers.bpe import BPETokenizer
 from firstlight.errors import ConfigError
 from firstlight.sources import find_checkpoint, load_checkpoint
 
-SIZES = {"vocab_size": 300, "context_length": 8, "emb_dim": 12, "n_heads": 3, "n_layers": 2, "drop_rate": 0.0}
+SIZES = {
+    "vocab_size": 300,
+    "context_length": 8,
+    "emb_dim": 12,
+    "n_heads": 3,
+    "n_layers": 2,
+    "drop_rate": 0.0,
+}
 IDS = torch.arange(16).view(2, 8)
 
 
 def config_of(**changes):
-    return {"model": {"_target_": "firstlight.model.gpt.GPT", "_partial_": True, **SIZES, **changes}}
+    return {
+        "model": {"_target_": "firstlight.model.gpt.GPT", "_partial_": True, **SIZES, **changes}
+    }
 
 
 @pytest.fixture
@@ -29,7 +38,9 @@ def tokenizer():
 
 @pytest.fixture
 def saved(tiny_gpt, tokenizer, tmp_path):
-    """A factory: a saved model, and the model itself; `change` spoils its config or weights before they are saved."""
+    """A factory: a saved model, and the model itself; `change` spoils its config or weights before
+    they are saved.
+    """
 
     def save(change=lambda config, weights: None, **changes):
         model, file = tiny_gpt(**(SIZES | changes)), tmp_path / "model.safetensors"
@@ -57,7 +68,9 @@ def test_a_saved_model_comes_back_with_its_tokenizer(saved, tokenizer, changes):
     loaded = checkpoint.build_model()
     assert torch.equal(loaded(IDS), model(IDS))
     assert not loaded.training
-    assert checkpoint.build_tokenizer().encode("the lamp, 日本") == tokenizer.encode("the lamp, 日本")
+    assert checkpoint.build_tokenizer().encode("the lamp, 日本") == tokenizer.encode(
+        "the lamp, 日本"
+    )
     assert checkpoint.step is None
 
 
@@ -110,7 +123,9 @@ def test_other_plain_data_is_refused(tmp_path, content):
 
 
 def test_weights_that_somebody_else_saved_are_refused(tmp_path):
-    safetensors.torch.save_file({"tok_emb.weight": torch.zeros(2, 2)}, tmp_path / "model.safetensors")
+    safetensors.torch.save_file(
+        {"tok_emb.weight": torch.zeros(2, 2)}, tmp_path / "model.safetensors"
+    )
     assert "not weights that firstlight saved" in refusal(tmp_path / "model.safetensors")
 
 
@@ -181,7 +196,9 @@ def test_weights_that_are_not_finite_are_refused(saved, value):
     ],
     ids=str,
 )
-def test_the_weights_of_another_model_are_refused_with_the_first_difference(saved, tiny_gpt, changes, difference):
+def test_the_weights_of_another_model_are_refused_with_the_first_difference(
+    saved, tiny_gpt, changes, difference
+):
     file, _ = saved()
     model = tiny_gpt(seed=1, **(SIZES | changes))
     before = model(IDS)
@@ -205,7 +222,9 @@ def test_tied_weights_fit_an_untied_model_only_with_both_matrices(saved, tiny_gp
         load_weights(tiny_gpt(**SIZES), load_checkpoint(file))
 
 
-@pytest.mark.parametrize("model", [None, {}, 3, {"_target_": "os.mkdir", "path": "it_ran"}], ids=repr)
+@pytest.mark.parametrize(
+    "model", [None, {}, 3, {"_target_": "os.mkdir", "path": "it_ran"}], ids=repr
+)
 def test_a_checkpoint_without_a_model_that_may_be_built_is_refused(tmp_path, model):
     checkpoint = Checkpoint(tmp_path / "x.ckpt", {}, {"model": model}, None, None)
     with pytest.raises(ConfigError, match=r"^model"):
@@ -214,16 +233,30 @@ def test_a_checkpoint_without_a_model_that_may_be_built_is_refused(tmp_path, mod
 
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
-    """Three runs below outputs/ with manifests alone, "new" the last one written to; only "old" was evaluated."""
+    """Three runs below outputs/ with manifests alone, "new" the last one written to; only "old" was
+    evaluated.
+    """
     monkeypatch.chdir(tmp_path)
     stored = {name: StoredFile(bytes=0, sha256="0" * 64) for name in (WEIGHTS, TRAINING_STATE)}
-    for age, name, scores in (100, "old", (3, 1, 2)), (50, "new", (None,) * 11), (75, "middle", (None,)):
+    for age, name, scores in (
+        (100, "old", (3, 1, 2)),
+        (50, "new", (None,) * 11),
+        (75, "middle", (None,)),
+    ):
         for step, score in enumerate(scores, 1):
-            folder = tmp_path / "outputs" / "some experiment" / name / "checkpoints" / f"step_{step:08}"
+            folder = (
+                tmp_path / "outputs" / "some experiment" / name / "checkpoints" / f"step_{step:08}"
+            )
             folder.mkdir(parents=True)
             metrics = {} if score is None else {"val/loss": score}
             manifest = Manifest(
-                format=2, step=step, tokens=0, monitor="val/loss", metrics=metrics, fingerprint={}, files=stored
+                format=2,
+                step=step,
+                tokens=0,
+                monitor="val/loss",
+                metrics=metrics,
+                fingerprint={},
+                files=stored,
             )
             (folder / MANIFEST).write_bytes(manifest.to_json())
             os.utime(folder / MANIFEST, (1e9 - age, 1e9 - age))
@@ -240,7 +273,9 @@ def test_last_means_the_run_that_was_written_to_last(runs):
     assert find_checkpoint("last").resolve() == runs / "new/checkpoints/step_00000011"
 
 
-@pytest.mark.parametrize("name", ["old/checkpoints/step_00000001", "old/checkpoints/step_00000001/checkpoint.json"])
+@pytest.mark.parametrize(
+    "name", ["old/checkpoints/step_00000001", "old/checkpoints/step_00000001/checkpoint.json"]
+)
 def test_a_checkpoint_or_a_file_means_itself(runs, name):
     assert find_checkpoint(str(runs / name)) == runs / name
 
@@ -250,7 +285,10 @@ def test_a_checkpoint_or_a_file_means_itself(runs, name):
     [
         ("https://example.com/model.pth", "download it first"),
         ("nowhere", r"checkpoint \(nowhere\): there is no such file or run folder"),
-        ("outputs", r"checkpoint \(outputs\) is a folder without a checkpoint \(checkpoints/step_\*\)"),
+        (
+            "outputs",
+            r"checkpoint \(outputs\) is a folder without a checkpoint \(checkpoints/step_\*\)",
+        ),
     ],
 )
 @pytest.mark.usefixtures("runs")

@@ -1,7 +1,8 @@
-"""Whatever bytes a foreign file has, its reader says so in one line or loads a model: no traceback, no hang, no flood.
+"""Whatever bytes a foreign file has, its reader says so in one line or loads a model: no traceback,
+no hang, no flood.
 
-That no bit of the data is changed is promised of what has checksums: `.pth` (CRC-32 of each part) and TensorFlow's
-bundles (CRC-32C of each tensor). Hugging Face's safetensors have none.
+That no bit of the data is changed is promised of what has checksums: `.pth` (CRC-32 of each part)
+and TensorFlow's bundles (CRC-32C of each tensor). Hugging Face's safetensors have none.
 """
 
 import json
@@ -47,7 +48,9 @@ def without_tokenizer(folder: Path) -> Path:
 
 
 def same(weights: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> bool:
-    return weights.keys() == expected.keys() and all(torch.equal(weights[name], expected[name]) for name in weights)
+    return weights.keys() == expected.keys() and all(
+        torch.equal(weights[name], expected[name]) for name in weights
+    )
 
 
 def test_a_spoilt_file_of_the_book_is_refused_or_read_with_the_same_weights(tmp_path):
@@ -68,7 +71,8 @@ def test_a_bit_changed_in_a_weight_of_the_book_is_always_noticed(tmp_path):
         start = content.index(weight.detach().numpy().tobytes())
         size = weight.numel() * 4
         changed = (
-            content[:start] + part + content[start + size :] for part in flips(content[start : start + size], 25)
+            content[:start] + part + content[start + size :]
+            for part in flips(content[start : start + size], 25)
         )
         assert outcomes(file, changed, lambda: load_checkpoint(file)) == {"refused": 25}
 
@@ -91,7 +95,10 @@ def test_hostile_values_in_a_json_file_of_hugging_face_are_refused_or_harmless(t
     if name.startswith("model"):
         names = [f"transformer.{name}" for name in ("wte.weight", "wpe.weight", "ln_f.bias")]
         (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
-        index = {"metadata": {}, "weight_map": dict.fromkeys(names, "model-00001-of-00001.safetensors")}
+        index = {
+            "metadata": {},
+            "weight_map": dict.fromkeys(names, "model-00001-of-00001.safetensors"),
+        }
         (folder / name).write_text(json.dumps(index))
     document = json.loads((folder / name).read_text())
     found = outcomes(folder / name, hostile_json(document), lambda: read_huggingface(folder))
@@ -117,14 +124,29 @@ def test_hostile_values_in_the_header_of_safetensors_are_refused_or_harmless(tmp
     content = file.read_bytes()
     size = struct.unpack("<Q", content[:8])[0]
     header, data = json.loads(content[8 : 8 + size]), content[8 + size :]
-    part = {name: header.pop(name) for name in ("__metadata__", "transformer.wte.weight", "transformer.h.0.ln_1.bias")}
+    part = {
+        name: header.pop(name)
+        for name in ("__metadata__", "transformer.wte.weight", "transformer.h.0.ln_1.bias")
+    }
 
     def spoilt():
         for text in hostile_json(part):
             if text.startswith(b"{") and text != b"{}":
                 text = text[:-1] + b", " + json.dumps(header)[1:].encode()
             yield struct.pack("<Q", len(text)) + text + data
-        for wrong in (0, 1, 7, size - 1, size + 1, len(content), 2**20, 10**8, 2**32, 2**63, 2**64 - 1):
+        for wrong in (
+            0,
+            1,
+            7,
+            size - 1,
+            size + 1,
+            len(content),
+            2**20,
+            10**8,
+            2**32,
+            2**63,
+            2**64 - 1,
+        ):
             yield struct.pack("<Q", wrong) + content[8:]
 
     found = outcomes(file, spoilt(), lambda: read_huggingface(folder))
@@ -155,7 +177,14 @@ def test_a_spoilt_tokenizer_of_hugging_face_is_refused_or_read_whole(tmp_path, n
 
 @pytest.mark.parametrize(
     "name",
-    ["checkpoint", "hparams.json", "encoder.json", "vocab.bpe", "model.ckpt.index", "model.ckpt.data-00000-of-00001"],
+    [
+        "checkpoint",
+        "hparams.json",
+        "encoder.json",
+        "vocab.bpe",
+        "model.ckpt.index",
+        "model.ckpt.data-00000-of-00001",
+    ],
 )
 @pytest.mark.one_in(3)
 def test_a_spoilt_file_of_openai_is_refused_or_read_with_the_same_weights(tmp_path, name):
@@ -177,4 +206,6 @@ def test_a_spoilt_file_of_openai_is_refused_or_read_with_the_same_weights(tmp_pa
 def test_a_changed_bit_in_any_tensor_of_tensorflow_is_always_noticed(tmp_path):
     folder = write_openai(tmp_path / "124M")
     file = TensorBundle(folder / "model.ckpt").data_file(0)
-    assert outcomes(file, flips(file.read_bytes(), 300, seed=1), lambda: read_openai(folder)) == {"refused": 300}
+    assert outcomes(file, flips(file.read_bytes(), 300, seed=1), lambda: read_openai(folder)) == {
+        "refused": 300
+    }

@@ -25,12 +25,18 @@ BAD = {
     "no config": {key: value for key, value in GOOD.items() if key != "config"},
     "a config that is none": {**GOOD, "config": 3},
     "a tokenizer that is none": {**GOOD, "tokenizer": [1]},
-    "no size of the vocabulary": {**GOOD, "tokenizer": {k: v for k, v in TOKENIZER.items() if k != "vocab_size"}},
+    "no size of the vocabulary": {
+        **GOOD,
+        "tokenizer": {k: v for k, v in TOKENIZER.items() if k != "vocab_size"},
+    },
     "a token that is no bytes": {**GOOD, "tokenizer": {**TOKENIZER, "tokens": ["zz"]}},
     "a pattern that is none": {**GOOD, "tokenizer": {**TOKENIZER, "pattern": "("}},
     "a vocabulary with a gap": {**GOOD, "tokenizer": {**TOKENIZER, "vocab_size": 3}},
     "a model of nothing": {**GOOD, "config": {"model": {}}},
-    "an enormous model": {**GOOD, "config": {"model": {**GOOD["config"]["model"], "vocab_size": 10**12}}},
+    "an enormous model": {
+        **GOOD,
+        "config": {"model": {**GOOD["config"]["model"], "vocab_size": 10**12}},
+    },
 }
 
 
@@ -40,7 +46,10 @@ def written(tmp_path, tiny_gpt):
 
     def write(record, **changed):
         weights, file = tiny_gpt(**SIZES).state_dict() | changed, tmp_path / "model.safetensors"
-        weights, text = {name: weight.clone() for name, weight in weights.items()}, json.dumps(record)
+        weights, text = (
+            {name: weight.clone() for name, weight in weights.items()},
+            json.dumps(record),
+        )
         metadata = {"format": "pt", "firstlight": text, "sha256": _digest(text, weights)}
         safetensors.torch.save_file(weights, file, metadata=metadata)
         return file
@@ -69,10 +78,17 @@ def test_weights_that_are_whole_numbers_are_refused(written, capsys):
 
 @pytest.mark.parametrize("left_out", ["pos_emb.weight", "trf_blocks"])
 def test_a_part_of_the_books_model_is_refused(tiny_gpt, tmp_path, left_out, capsys):
-    state = {k: v for k, v in tiny_gpt(emb_dim=64, n_heads=1).state_dict().items() if not k.startswith(left_out)}
+    state = {
+        k: v
+        for k, v in tiny_gpt(emb_dim=64, n_heads=1).state_dict().items()
+        if not k.startswith(left_out)
+    }
     state["final_norm.scale"] = state.pop("final_norm.weight")
     torch.save(state, tmp_path / "model.pth")
-    assert main(["generate", f"checkpoint={tmp_path / 'model.pth'}", "prompt=a", "accelerator=cpu"]) == 2
+    assert (
+        main(["generate", f"checkpoint={tmp_path / 'model.pth'}", "prompt=a", "accelerator=cpu"])
+        == 2
+    )
     assert capsys.readouterr().err.count("\n") == 1
 
 

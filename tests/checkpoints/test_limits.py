@@ -39,12 +39,24 @@ def refusal(file):
 @pytest.mark.parametrize(
     ("weight", "reason"),
     [
-        pytest.param(torch.ones(1).expand(10**12, 64), "larger than the file", id="one number as a matrix"),
-        pytest.param(torch.empty(257, 64, device="meta"), "not a plain tensor", id="without content"),
+        pytest.param(
+            torch.ones(1).expand(10**12, 64), "larger than the file", id="one number as a matrix"
+        ),
+        pytest.param(
+            torch.empty(257, 64, device="meta"), "not a plain tensor", id="without content"
+        ),
         pytest.param(MATRIX.to_sparse(), "not a plain tensor", id="sparse"),
-        pytest.param(MATRIX.to(torch.int64), "does not hold floating-point numbers (torch.int64)", id="whole numbers"),
-        pytest.param(MATRIX.to(torch.float8_e4m3fn), "does not hold floating-point numbers", id="8 bits"),
-        pytest.param(MATRIX * 1j, "does not hold floating-point numbers (torch.complex64)", id="complex"),
+        pytest.param(
+            MATRIX.to(torch.int64),
+            "does not hold floating-point numbers (torch.int64)",
+            id="whole numbers",
+        ),
+        pytest.param(
+            MATRIX.to(torch.float8_e4m3fn), "does not hold floating-point numbers", id="8 bits"
+        ),
+        pytest.param(
+            MATRIX * 1j, "does not hold floating-point numbers (torch.complex64)", id="complex"
+        ),
         pytest.param(MATRIX * torch.nan, "not finite", id="nan"),
         pytest.param(torch.tensor(1.0), "not a whole model of the book", id="one number"),
         pytest.param(torch.ones(0, 64), "vocab_size: expected int > 0", id="empty"),
@@ -66,7 +78,9 @@ def test_weights_of_mixed_precision_become_one(tmp_path, dtype):
 
 
 def test_one_tensor_under_many_names_is_refused(tmp_path):
-    torch.save(book_state() | {f"trf_blocks.{n}.ff.x": MATRIX for n in range(40)}, tmp_path / "model.pth")
+    torch.save(
+        book_state() | {f"trf_blocks.{n}.ff.x": MATRIX for n in range(40)}, tmp_path / "model.pth"
+    )
     assert "larger than the file" in refusal(tmp_path / "model.pth")
 
 
@@ -88,11 +102,19 @@ def test_a_name_is_shown_in_characters_that_can_be_shown(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "size", [2**31, 10**18, 2**63 - 1, 2**70, 10**400], ids=["2e9", "1e18", "9e18", "2**70", "1e400"]
+    "size",
+    [2**31, 10**18, 2**63 - 1, 2**70, 10**400],
+    ids=["2e9", "1e18", "9e18", "2**70", "1e400"],
 )
 @pytest.mark.parametrize("key", ["vocab_size", "context_length", "emb_dim", "n_layers"])
 def test_a_model_that_no_weights_are_for_is_refused(key, size):
-    section = {"_target_": "firstlight.model.gpt.GPT", "_partial_": True, **SIZES, "n_heads": 1, key: size}
+    section = {
+        "_target_": "firstlight.model.gpt.GPT",
+        "_partial_": True,
+        **SIZES,
+        "n_heads": 1,
+        key: size,
+    }
     checkpoint = Checkpoint(Path("model.ckpt"), book_state(), {"model": section}, None, None)
     with within(seconds=10), pytest.raises(ConfigError):
         checkpoint.build_model()
@@ -100,7 +122,9 @@ def test_a_model_that_no_weights_are_for_is_refused(key, size):
 
 @pytest.mark.parametrize("layer", [9, 999_999_999, 10**30])
 def test_a_book_of_endless_layers_is_refused(tmp_path, layer):
-    torch.save(book_state() | {f"trf_blocks.{layer}.norm1.scale": torch.ones(64)}, tmp_path / "model.pth")
+    torch.save(
+        book_state() | {f"trf_blocks.{layer}.norm1.scale": torch.ones(64)}, tmp_path / "model.pth"
+    )
     refusal(tmp_path / "model.pth")
 
 
@@ -123,13 +147,17 @@ def test_lists_that_contain_each_other_without_end_are_refused(tmp_path):
     laughs = ["ha"]
     for _ in range(60):
         laughs = [laughs, laughs]
-    torch.save({"model_state_dict": book_state() | {"tok_emb.weight": laughs}}, tmp_path / "model.pth")
+    torch.save(
+        {"model_state_dict": book_state() | {"tok_emb.weight": laughs}}, tmp_path / "model.pth"
+    )
     assert "something else than tensors" in refusal(tmp_path / "model.pth")
 
 
 def test_the_format_of_before_2020_is_refused_for_want_of_checksums(tmp_path):
     torch.save(book_state(), tmp_path / "model.pth", _use_new_zipfile_serialization=False)
-    assert "format of before 2020, which has no checksums: torch.save it again" in refusal(tmp_path / "model.pth")
+    assert "format of before 2020, which has no checksums: torch.save it again" in refusal(
+        tmp_path / "model.pth"
+    )
 
 
 def test_a_file_that_was_saved_without_checksums_is_refused_as_such(tmp_path):
@@ -138,7 +166,9 @@ def test_a_file_that_was_saved_without_checksums_is_refused_as_such(tmp_path):
     assert "saved without checksums: torch.save it again" in refusal(tmp_path / "model.pth")
 
 
-@pytest.mark.parametrize("content", [b"", b"\0", b"PK\3\4", b"\x89PNG\r\n", b"not a checkpoint\n" * 100, bytes(10**6)])
+@pytest.mark.parametrize(
+    "content", [b"", b"\0", b"PK\3\4", b"\x89PNG\r\n", b"not a checkpoint\n" * 100, bytes(10**6)]
+)
 def test_another_file_is_refused(tmp_path, content):
     (tmp_path / "model.pth").write_bytes(content)
     assert "damaged, or not a checkpoint" in refusal(tmp_path / "model.pth")
@@ -151,15 +181,22 @@ def test_a_compressed_file_is_refused_before_it_unfolds(tmp_path):
 
 
 def test_parts_that_overlap_are_refused(tmp_path):
-    """Every entry of the directory points to the same large part: a small file, and hours to read it all."""
+    """Every entry of the directory points to the same large part: a small file, and hours to read
+    it all.
+    """
     file = write_book(tmp_path / "model.pth")
     content = file.read_bytes()
     with zipfile.ZipFile(file) as archive:
-        start, largest = archive.start_dir, max(archive.infolist(), key=lambda entry: entry.file_size)
+        start, largest = (
+            archive.start_dir,
+            max(archive.infolist(), key=lambda entry: entry.file_size),
+        )
     directory, at = bytearray(content[start:]), 0
     while directory[at : at + 4] == b"PK\1\2":
         name, extra, comment = struct.unpack("<3H", directory[at + 28 : at + 34])
-        directory[at + 16 : at + 28] = struct.pack("<3I", largest.CRC, largest.file_size, largest.file_size)
+        directory[at + 16 : at + 28] = struct.pack(
+            "<3I", largest.CRC, largest.file_size, largest.file_size
+        )
         at += 46 + name + extra + comment
     file.write_bytes(content[:start] + directory)
     assert "overlap" in refusal(file)
@@ -197,7 +234,9 @@ def test_tokens_whose_merges_would_take_hours_are_refused():
         state_of_vocabulary(vocab, [])
 
 
-@pytest.mark.parametrize("pattern", ["(a+)+$", "a*", "(", "(a{1000}){1000}", r"\p{L}{1,100000}", "(?:" * 5000])
+@pytest.mark.parametrize(
+    "pattern", ["(a+)+$", "a*", "(", "(a{1000}){1000}", r"\p{L}{1,100000}", "(?:" * 5000]
+)
 def test_a_pattern_that_loses_text_is_refused(pattern):
     state = bytes_tokenizer().state_dict()
     with within(seconds=10), pytest.raises(ValueError, match=r"pattern|[Rr]egex|Parsing"):
@@ -205,17 +244,23 @@ def test_a_pattern_that_loses_text_is_refused(pattern):
 
 
 SQUARE = r"(?:[a-zA-Z ]+)+(?=\x00)|[\s\S]"
-"""A pattern that looks for what is not there behind every letter, and cuts into characters all the same."""
+"""A pattern that looks for what is not there behind every letter, and cuts into characters all the
+same."""
 
 
 @pytest.mark.parametrize("encode", ["encode", "encode_documents"])
-def test_a_pattern_that_takes_the_square_of_the_length_is_left_after_a_time_in_proportion_to_it(encode, monkeypatch):
+def test_a_pattern_that_takes_the_square_of_the_length_is_left_after_a_time_in_proportion_to_it(
+    encode, monkeypatch
+):
     monkeypatch.setattr(base, "SECONDS", 0.1)
     monkeypatch.setattr(base, "SECONDS_PER_CHARACTER", 1e-5)
     tokenizer = StoredTokenizer({**bytes_tokenizer().state_dict(), "pattern": SQUARE})
     assert tokenizer.encode("The lamp") == list(b"The lamp")
     text = "ab " * 5000
-    with within(seconds=20), pytest.raises(ConfigError, match="takes too long for a text of 15,000 characters"):
+    with (
+        within(seconds=20),
+        pytest.raises(ConfigError, match="takes too long for a text of 15,000 characters"),
+    ):
         getattr(tokenizer, encode)(text if encode == "encode" else [text])
 
 
@@ -248,11 +293,16 @@ def many_tensors(file, n, metadata=None):
     file.write_bytes(struct.pack("<Q", len(content)) + content)
 
 
-@pytest.mark.parametrize("reader", [read_model_file, describe_checkpoint, load_checkpoint, _headers, _read])
+@pytest.mark.parametrize(
+    "reader", [read_model_file, describe_checkpoint, load_checkpoint, _headers, _read]
+)
 def test_a_file_of_hundreds_of_thousands_of_tensors_is_refused(reader, tmp_path):
     file = tmp_path / "many.safetensors"
     many_tensors(file, 400_000)
-    with within(seconds=20), pytest.raises(ValueError, match="400,000 tensors, there may be 16,384"):
+    with (
+        within(seconds=20),
+        pytest.raises(ValueError, match="400,000 tensors, there may be 16,384"),
+    ):
         reader(file)
 
 
@@ -263,7 +313,9 @@ def test_as_many_weights_as_there_may_be_are_compared_with_a_model_in_seconds(ti
         load_weights(model, Checkpoint(Path("x"), weights, {}, None, None))
 
 
-@pytest.mark.parametrize("changed", [{"end_of_text": 255}, {"end_of_text": 2**70}, {"vocab_size": 10**12}])
+@pytest.mark.parametrize(
+    "changed", [{"end_of_text": 255}, {"end_of_text": 2**70}, {"vocab_size": 10**12}]
+)
 def test_a_vocabulary_of_impossible_size_is_refused(changed):
     with within(seconds=10), pytest.raises(ValueError, match="must be"):
         StoredTokenizer(bytes_tokenizer().state_dict() | changed)

@@ -1,4 +1,6 @@
-"""`firstlight compare`, on runs that were trained: what is refused, what is told, what the page holds."""
+"""`firstlight compare`, on runs that were trained: what is refused, what is told, what the page
+holds.
+"""
 
 import json
 import re
@@ -17,11 +19,31 @@ from firstlight.compare.table import tables
 pytestmark = pytest.mark.cpu
 
 TINY = [
-    *("model.emb_dim=16", "model.n_layers=1", "model.n_heads=2", "model.context_length=16", "model.drop_rate=0"),
-    *("tokenizer=bytes", "data=text", "data.batch_size=4", "data.eval_batches=4", "trainer.max_steps=12"),
-    *("trainer.eval_every_n_steps=6", "trainer.log_every_n_steps=3", "scheduler.warmup_steps=2", "logger=[csv]"),
+    *(
+        "model.emb_dim=16",
+        "model.n_layers=1",
+        "model.n_heads=2",
+        "model.context_length=16",
+        "model.drop_rate=0",
+    ),
+    *(
+        "tokenizer=bytes",
+        "data=text",
+        "data.batch_size=4",
+        "data.eval_batches=4",
+        "trainer.max_steps=12",
+    ),
+    *(
+        "trainer.eval_every_n_steps=6",
+        "trainer.log_every_n_steps=3",
+        "scheduler.warmup_steps=2",
+        "logger=[csv]",
+    ),
     "metrics=[default,top1_accuracy]",
-    *("callbacks=[checkpoint,throughput,sample_generation]", "callbacks.sample_generation.max_new_tokens=4"),
+    *(
+        "callbacks=[checkpoint,throughput,sample_generation]",
+        "callbacks.sample_generation.max_new_tokens=4",
+    ),
     *("callbacks.sample_generation.prompt=</script><b>lamp", "callbacks.throughput.peak_flops=1e9"),
 ]
 RUNS = {
@@ -67,7 +89,9 @@ def found(place, capsys):
 def test_runs_are_ranked_with_what_they_differ_in_and_seeds_are_repetitions(found, capsys):
     result = found("b", "a", "b2")
     best, other = result["configs"]
-    assert best["settings"] == {"optimizer.lr": "0.01"} and other["settings"] == {"optimizer.lr": "0.0001"}
+    assert best["settings"] == {"optimizer.lr": "0.01"} and other["settings"] == {
+        "optimizer.lr": "0.0001"
+    }
     assert (best["seeds"], other["seeds"]) == ([123], [123, 7])
     assert other["spread"] > 0 and best["spread"] is None
     difference = other["difference"]
@@ -86,7 +110,9 @@ def test_configs_that_differ_in_much_have_a_table_of_it(found, capsys):
     for table in tables(result):
         Console(width=140).print(table)
     said = capsys.readouterr().out
-    assert re.search(r"key +lr=0\.01 +lr=0\.0001", said) and re.search(r"model\.key_11 +one +two", said)
+    assert re.search(r"key +lr=0\.01 +lr=0\.0001", said) and re.search(
+        r"model\.key_11 +one +two", said
+    )
     assert "from the best" in said  # in one piece: the first table has room for its own columns
 
 
@@ -97,7 +123,9 @@ def test_the_measured_loss_is_that_of_evaluate(found, capsys):
     loss = json.loads(capsys.readouterr().out)["val/loss"]
     assert result["configs"][0]["mean"] == pytest.approx(loss, rel=1e-6)
     result = found("a", "b", "metric=val/bits_per_byte")
-    assert result["configs"][0]["mean"] == pytest.approx(loss / 0.6931471805599453, rel=1e-6)  # bytes are tokens
+    assert result["configs"][0]["mean"] == pytest.approx(
+        loss / 0.6931471805599453, rel=1e-6
+    )  # bytes are tokens
 
 
 def test_a_metric_to_maximise_is_measured_and_the_highest_is_the_best(found, capsys):
@@ -113,7 +141,9 @@ def test_a_metric_to_maximise_is_measured_and_the_highest_is_the_best(found, cap
     [run, *_] = result["runs"]
     assert run["best"]["value"] == max(point["value"] for point in run["curve"])
     with_logged = found("b", "a", "metric=val/top1_accuracy", "windows=0")
-    assert [config["settings"] for config in with_logged["configs"]] == [c["settings"] for c in result["configs"]]
+    assert [config["settings"] for config in with_logged["configs"]] == [
+        c["settings"] for c in result["configs"]
+    ]
 
 
 def test_curves_are_over_steps_tokens_and_seconds(found):
@@ -140,17 +170,22 @@ def short_text(place, monkeypatch):
         _, lr, seed = name.split("_")
         if not Path(name).is_dir():
             of_run = [f"optimizer.lr={lr}", f"seed={seed}", f"output_dir={name}"]
-            assert main(["train", *TINY, "data.path=short.txt", "trainer.max_steps=6", *of_run]) == 0
+            assert (
+                main(["train", *TINY, "data.path=short.txt", "trainer.max_steps=6", *of_run]) == 0
+            )
     return names
 
 
-def test_too_few_windows_are_told_in_the_table_the_data_the_page_and_the_figure(found, short_text, capsys):
+def test_too_few_windows_are_told_in_the_table_the_data_the_page_and_the_figure(
+    found, short_text, capsys
+):
     result = found(*short_text)
     best, other = result["configs"]
     assert result["windows"] == {"measured": 6, "fewest": 8, "are_too_few": True}
     assert best["verdict"] == "the best here, which may be chance" and other["difference"] is None
     told = (
-        "validation has too few windows to tell: 6, and it takes 8; more validation text, or a lower data.train_ratio"
+        "validation has too few windows to tell: 6, and it takes 8; more validation text, or a"
+        " lower data.train_ratio"
     )
     assert other["verdict"].startswith(told)
     said = " ".join(capsys.readouterr().out.split())
@@ -163,15 +198,22 @@ def test_too_few_windows_are_told_in_the_table_the_data_the_page_and_the_figure(
 
 def test_of_what_runs_have_logged_the_seeds_alone_are_told(found, short_text):
     verdict = found(*short_text, "windows=0")["configs"][1]["verdict"]
-    assert "worse on this text, by more than the chance of the seeds" in verdict or "not distinguishable" in verdict
+    assert (
+        "worse on this text, by more than the chance of the seeds" in verdict
+        or "not distinguishable" in verdict
+    )
     assert not found(*short_text, "windows=0")["windows"]["are_too_few"]
 
 
-def test_unfinished_runs_and_other_numbers_of_tokens_are_named_before_anything_is_said(found, place, capsys):
+def test_unfinished_runs_and_other_numbers_of_tokens_are_named_before_anything_is_said(
+    found, place, capsys
+):
     shutil.copytree("b2", "killed", dirs_exist_ok=True)
     Path("killed/model.safetensors").unlink()
     metrics = Path("killed/metrics.csv")
-    metrics.write_text("".join(line for line in metrics.read_text().splitlines(True) if not line.startswith("12,")))
+    metrics.write_text(
+        "".join(line for line in metrics.read_text().splitlines(True) if not line.startswith("12,"))
+    )
     result = found("a", "b", "killed")
     assert [run["name"] for run in result["runs"] if not run["is_finished"]] == ["killed"]
     assert result["notes"][:2] == [
@@ -198,7 +240,9 @@ def test_a_config_and_a_seed_count_once_whatever_does_not_change_training(found,
         config = Path(f"copy_of_{name}/.hydra/config.yaml")
         text = config.read_text()
         assert "num_workers: 0" in text and "max_new_tokens: 4" in text
-        config.write_text(text.replace("num_workers: 0", "num_workers: 2").replace("_tokens: 4", "_tokens: 8"))
+        config.write_text(
+            text.replace("num_workers: 0", "num_workers: 2").replace("_tokens: 4", "_tokens: 8")
+        )
     result = found("a", "b", "copy_of_a", "copy_of_b")
     assert [config["seeds"] for config in result["configs"]] == [[123], [123]]
     assert sum("is left out" in note for note in result["notes"]) == 2
@@ -218,7 +262,9 @@ def test_one_text_at_two_places_is_one_text(found, place):
         (lambda text: text.replace("\n12,", "\nx,"), "not what firstlight writes"),
         (lambda text: "", "has logged nothing yet"),
         (
-            lambda text: text + "18,1152,1.0,nan,nan" + "," * (text.splitlines()[0].count(",") - 4) + "\n",
+            lambda text: (
+                text + "18,1152,1.0,nan,nan" + "," * (text.splitlines()[0].count(",") - 4) + "\n"
+            ),
             "is nan at step 18",
         ),
     ],
@@ -241,12 +287,19 @@ def test_a_file_of_a_run_that_is_larger_than_any_is_not_read(place, capsys, name
         file.truncate(100 * 2**30)  # a hole: nothing is written
     assert main(["compare", "huge", "b", "out=null"]) == 2
     err = capsys.readouterr().err
-    assert f"huge/{name}): not what firstlight writes (File too large: over " in err and err.count("\n") == 1
+    assert (
+        f"huge/{name}): not what firstlight writes (File too large: over " in err
+        and err.count("\n") == 1
+    )
 
 
 @pytest.mark.parametrize("windows", ["windows=256", "windows=0"])
-@pytest.mark.parametrize(("other", "what"), [("other_text", "texts"), ("other_tokenizer", "tokenizers")])
-def test_losses_of_different_things_are_refused_and_bits_of_a_byte_are_not(place, capsys, other, what, windows):
+@pytest.mark.parametrize(
+    ("other", "what"), [("other_text", "texts"), ("other_tokenizer", "tokenizers")]
+)
+def test_losses_of_different_things_are_refused_and_bits_of_a_byte_are_not(
+    place, capsys, other, what, windows
+):
     assert main(["compare", "a", other, "out=null", windows]) == 2
     err = capsys.readouterr().err
     assert f"different {what}" in err and "metric=val/bits_per_byte" in err and err.count("\n") == 1
@@ -309,22 +362,35 @@ document.getElementById("plot").dispatchEvent(new MouseEvent("mousemove", at));
 
 
 def test_a_browser_shows_the_page_and_what_the_mouse_is_at(found, tmp_path):
-    """Chromium runs its script: the table, the curves and the samples are there, and the sample is text."""
+    """Chromium runs its script: the table, the curves and the samples are there, and the sample is
+    text.
+    """
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("there is no Chromium")
     found("a", "b")
     page = tmp_path / "page.html"
     page.write_text(Path("out/compare.html").read_text().replace("</body>", f"{MOUSE}</body>"))
-    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile", "--dump-dom"]
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={tmp_path}/profile",
+        "--dump-dom",
+    ]
     command = [chromium, *options, page.as_uri()]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     body = shown.partition("</script>")[0].partition("<body>")[2]
     assert body.count("<path ") == 2 and "the best" in body
     assert "&lt;/script&gt;&lt;b&gt;lamp" in body
     assert 'aria-pressed="true">step 12<' in body
-    assert 'aria-pressed="true">training tokens<' in body and 'aria-pressed="false">optimizer steps<' in body
+    assert (
+        'aria-pressed="true">training tokens<' in body
+        and 'aria-pressed="false">optimizer steps<' in body
+    )
     tip = body.partition('<div id="tip"')[2]
     assert re.search(
-        r"<b>[ab]</b><br>12 optimizer steps, 768 training tokens, .* seconds of training<br>val/loss \d", tip
+        r"<b>[ab]</b><br>12 optimizer steps, 768 training tokens, .* seconds of"
+        r" training<br>val/loss \d",
+        tip,
     )

@@ -5,15 +5,25 @@ import math
 import numpy as np
 import pytest
 
-from firstlight.compare.statistics import NothingKnownError, Sample, TooFewWindowsError, difference, seeds_needed
+from firstlight.compare.statistics import (
+    NothingKnownError,
+    Sample,
+    TooFewWindowsError,
+    difference,
+    seeds_needed,
+)
 from firstlight.compare.student import quantile, two_sided
 
 N_TRIALS, N_WINDOWS = 300, 120
 
 
 def draw(rng, *, gap, n_seeds, of_seeds, of_text, n_windows=N_WINDOWS):
-    """Two configs that are `gap` apart; windows that are hard for one are hard for the other; neighbours are alike."""
-    hardness = np.convolve(rng.normal(0, 1, n_windows + 2), np.ones(3) / math.sqrt(3), "valid")  # (windows,)
+    """Two configs that are `gap` apart; windows that are hard for one are hard for the other;
+    neighbours are alike.
+    """
+    hardness = np.convolve(
+        rng.normal(0, 1, n_windows + 2), np.ones(3) / math.sqrt(3), "valid"
+    )  # (windows,)
     samples = []
     for mean in (3.0, 3.0 + gap):
         own = np.convolve(rng.normal(0, of_text, n_windows + 2), np.ones(3) / math.sqrt(3), "valid")
@@ -24,10 +34,17 @@ def draw(rng, *, gap, n_seeds, of_seeds, of_text, n_windows=N_WINDOWS):
 
 
 @pytest.mark.parametrize(
-    ("n_seeds", "of_seeds", "of_text"), [(3, 0.02, 0.05), (1, 0.0, 0.2), (4, 0.05, 0.0)], ids=["both", "text", "seeds"]
+    ("n_seeds", "of_seeds", "of_text"),
+    [(3, 0.02, 0.05), (1, 0.0, 0.2), (4, 0.05, 0.0)],
+    ids=["both", "text", "seeds"],
 )
-def test_of_equal_configs_few_are_told_apart_and_of_the_intervals_most_hold_the_truth(n_seeds, of_seeds, of_text):
-    rng, settings = np.random.default_rng(0), {"paired": True, "confidence": 0.95, "n_pairs": 1, "resamples": 300}
+def test_of_equal_configs_few_are_told_apart_and_of_the_intervals_most_hold_the_truth(
+    n_seeds, of_seeds, of_text
+):
+    rng, settings = (
+        np.random.default_rng(0),
+        {"paired": True, "confidence": 0.95, "n_pairs": 1, "resamples": 300},
+    )
     wrong = told_apart = 0
     for seed in range(N_TRIALS):
         same = draw(rng, gap=0.0, n_seeds=n_seeds, of_seeds=of_seeds, of_text=of_text)
@@ -35,7 +52,8 @@ def test_of_equal_configs_few_are_told_apart_and_of_the_intervals_most_hold_the_
         one, other = draw(rng, gap=0.1, n_seeds=n_seeds, of_seeds=of_seeds, of_text=of_text)
         found = difference(one, other, seed=seed, **settings)
         wrong += not found.low <= 0.1 <= found.high
-    # 5 % are promised; three standard errors of 300 trials are 3.8 %; and none at all would be far too cautious
+    # 5 % are promised; three standard errors of 300 trials are 3.8 %; and none at all would be far
+    # too cautious
     assert 1 <= wrong <= 0.09 * N_TRIALS
     assert 1 <= told_apart <= 0.09 * N_TRIALS
 
@@ -43,23 +61,33 @@ def test_of_equal_configs_few_are_told_apart_and_of_the_intervals_most_hold_the_
 @pytest.mark.parametrize("n_windows", [1, 2, 5, 7, 8, 12, 20, 32])
 @pytest.mark.parametrize(("n_seeds", "of_seeds"), [(3, 0.02), (1, 0.0)], ids=["seeds", "one seed"])
 def test_of_equal_configs_few_are_told_apart_however_few_the_windows(n_windows, n_seeds, of_seeds):
-    """The book's validation has two windows: three seeds are alike on them, and say nothing of another text."""
+    """The book's validation has two windows: three seeds are alike on them, and say nothing of
+    another text.
+    """
     rng, told_apart, n_trials = np.random.default_rng(n_windows), 0, 200
     for seed in range(n_trials):
-        same = draw(rng, gap=0.0, n_seeds=n_seeds, of_seeds=of_seeds, of_text=0.2, n_windows=n_windows)
+        same = draw(
+            rng, gap=0.0, n_seeds=n_seeds, of_seeds=of_seeds, of_text=0.2, n_windows=n_windows
+        )
         try:
-            found = difference(*same, paired=True, confidence=0.95, n_pairs=1, resamples=200, seed=seed)
+            found = difference(
+                *same, paired=True, confidence=0.95, n_pairs=1, resamples=200, seed=seed
+            )
         except NothingKnownError:
             continue
         told_apart += found.is_told_apart
-    assert told_apart <= 0.09 * n_trials  # 5 % are promised, and two and a half standard errors are 3.9 %
+    assert (
+        told_apart <= 0.09 * n_trials
+    )  # 5 % are promised, and two and a half standard errors are 3.9 %
 
 
 @pytest.mark.parametrize("paired", [True, False])
 def test_too_few_windows_are_told_and_not_left_out_whatever_the_seeds(paired):
     settings = {"paired": paired, "confidence": 0.95, "n_pairs": 1, "resamples": 100, "seed": 0}
     rng = np.random.default_rng(0)
-    few, enough = (draw(rng, gap=3.0, n_seeds=4, of_seeds=0.01, of_text=0.01, n_windows=n) for n in (7, 8))
+    few, enough = (
+        draw(rng, gap=3.0, n_seeds=4, of_seeds=0.01, of_text=0.01, n_windows=n) for n in (7, 8)
+    )
     with pytest.raises(TooFewWindowsError) as caught:
         difference(*few, **settings)
     assert caught.value.n_windows == 7
@@ -69,7 +97,8 @@ def test_too_few_windows_are_told_and_not_left_out_whatever_the_seeds(paired):
 def test_a_difference_that_is_large_is_told_and_its_interval_is_narrower_where_windows_are_paired():
     one, other = draw(np.random.default_rng(1), gap=0.5, n_seeds=1, of_seeds=0, of_text=0.1)
     paired, apart = (
-        difference(one, other, paired=p, confidence=0.95, n_pairs=1, resamples=1000, seed=0) for p in (True, False)
+        difference(one, other, paired=p, confidence=0.95, n_pairs=1, resamples=1000, seed=0)
+        for p in (True, False)
     )
     assert paired.is_told_apart and paired.p < 0.001
     assert apart.high - apart.low > 3 * (paired.high - paired.low)
@@ -88,7 +117,8 @@ def test_what_is_not_told_apart_says_how_many_seeds_would_do():
 def test_more_pairs_make_a_verdict_harder():
     one, other = draw(np.random.default_rng(2), gap=0.05, n_seeds=3, of_seeds=0.02, of_text=0.02)
     few, many = (
-        difference(one, other, paired=True, confidence=0.95, n_pairs=n, resamples=500, seed=0) for n in (1, 45)
+        difference(one, other, paired=True, confidence=0.95, n_pairs=n, resamples=500, seed=0)
+        for n in (1, 45)
     )
     assert many.high - many.low > few.high - few.low
     assert many.p == pytest.approx(min(1, 45 * few.p))
@@ -108,7 +138,8 @@ def test_without_windows_and_with_one_seed_each_nothing_is_known():
 
 
 @pytest.mark.parametrize(
-    ("t", "degrees", "p"), [(12.706, 1, 0.05), (2.776, 4, 0.05), (2.0, 60, 0.05003), (4.604, 4, 0.01)]
+    ("t", "degrees", "p"),
+    [(12.706, 1, 0.05), (2.776, 4, 0.05), (2.0, 60, 0.05003), (4.604, 4, 0.01)],
 )
 def test_student_is_that_of_the_tables(t, degrees, p):
     assert two_sided(t, degrees) == pytest.approx(p, rel=2e-3)

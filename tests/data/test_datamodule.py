@@ -30,7 +30,11 @@ def refusal(data):
 
 def test_the_verdict_is_counted_as_in_the_book(gpt2_vocabulary, verdict):
     data = TextData(
-        path=str(verdict), tokenizer=gpt2_vocabulary, order=SeededOrder(seed=1), context_length=256, batch_size=2
+        path=str(verdict),
+        tokenizer=gpt2_vocabulary,
+        order=SeededOrder(seed=1),
+        context_length=256,
+        batch_size=2,
     )
     data.setup()
     assert {name: len(ids) for name, ids in data.ids.items()} == {"train": 4612, "val": 534}
@@ -68,7 +72,11 @@ def test_the_last_window_may_end_with_the_last_token(tiny_data):
 def test_a_text_is_split_by_characters_and_no_window_crosses_a_split(tiny_data):
     data = tiny_data("é" * 70 + "v" * 20 + "t" * 10, train_ratio=0.7, test_ratio=0.1)
     data.setup()
-    assert {split: text_of(data, split) for split in data.ids} == {"train": "é" * 70, "val": "v" * 20, "test": "t" * 10}
+    assert {split: text_of(data, split) for split in data.ids} == {
+        "train": "é" * 70,
+        "val": "v" * 20,
+        "test": "t" * 10,
+    }
     for split, letters in ("train", "é"), ("val", "v"), ("test", "t"):
         assert set(torch.stack(windows_of(data, split)).unique().tolist()) == set(letters.encode())
 
@@ -84,7 +92,9 @@ def test_documents_are_joined_by_end_of_text_and_may_be_cut_by_a_split(tiny_data
 def test_a_tokenizer_learns_from_the_training_split_alone(tiny_data):
     def learned(validation):
         data = tiny_data(
-            PROSE + validation, tokenizer=BPETokenizer(vocab_size=290), train_ratio=len(PROSE) / (len(PROSE) + 200)
+            PROSE + validation,
+            tokenizer=BPETokenizer(vocab_size=290),
+            train_ratio=len(PROSE) / (len(PROSE) + 200),
         )
         data.setup()
         return data.tokenizer.state_dict()
@@ -95,11 +105,17 @@ def test_a_tokenizer_learns_from_the_training_split_alone(tiny_data):
 @pytest.mark.parametrize("drop_last", [True, False])
 @pytest.mark.parametrize("batch_size", [1, 3, 7])
 def test_tokens_are_counted_as_they_are_trained_on(tiny_data, drop_last, batch_size):
-    data = tiny_data("a" * 100 + "v" * 20, train_ratio=100 / 120, drop_last=drop_last, batch_size=batch_size)
+    data = tiny_data(
+        "a" * 100 + "v" * 20, train_ratio=100 / 120, drop_last=drop_last, batch_size=batch_size
+    )
     data.setup()
     trained = 0
     batches = data.order.train_batches(
-        len(data.windows["train"]), batch_size=batch_size, shuffle=True, drop_last=drop_last, start=0
+        len(data.windows["train"]),
+        batch_size=batch_size,
+        shuffle=True,
+        drop_last=drop_last,
+        start=0,
     )
     for number, batch in enumerate(islice(batches, 3 * data.batches_per_epoch + 2)):
         assert data.tokens_after(number) == trained
@@ -117,7 +133,9 @@ def test_training_resumes_at_any_batch_of_the_run(tiny_data):
     assert trained(80) == whole[80:]
 
 
-def test_a_trainer_of_lightnings_own_reads_its_share_as_torch_distributed_tells_it(tiny_data, monkeypatch):
+def test_a_trainer_of_lightnings_own_reads_its_share_as_torch_distributed_tells_it(
+    tiny_data, monkeypatch
+):
     monkeypatch.setattr(distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(distributed, "get_rank", lambda: 1)
     monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
@@ -143,15 +161,24 @@ def test_the_shares_of_several_processes_make_up_the_batch_of_one(tiny_data):
         return [inputs for inputs, _ in data.train_batches(start=0, stop=9, share=share)]
 
     shares = zip(batches(0, 2), batches(1, 2), strict=True)
-    assert all(torch.equal(torch.cat(pair), whole) for pair, whole in zip(shares, batches(0, 1), strict=True))
+    assert all(
+        torch.equal(torch.cat(pair), whole)
+        for pair, whole in zip(shares, batches(0, 1), strict=True)
+    )
 
 
-@pytest.mark.parametrize("texts", [[PROSE[:160]], [PROSE[:80], PROSE[80:160]]], ids=["one document", "two documents"])
+@pytest.mark.parametrize(
+    "texts", [[PROSE[:160]], [PROSE[:80], PROSE[80:160]]], ids=["one document", "two documents"]
+)
 @pytest.mark.parametrize("tokenizer", ["bytes", "bpe"])
 @pytest.mark.parametrize("test_ratio", [0.0, 0.2])
 def test_both_ways_out_of_a_short_validation_split_work(tiny_data, texts, tokenizer, test_ratio):
     def data(**changes):
-        settings = {"context_length": 20, "train_ratio": 0.7 if test_ratio else 0.9, "batch_size": 1}
+        settings = {
+            "context_length": 20,
+            "train_ratio": 0.7 if test_ratio else 0.9,
+            "batch_size": 1,
+        }
         settings |= {"test_ratio": test_ratio, **changes}
         if tokenizer == "bpe":
             settings["tokenizer"] = BPETokenizer(vocab_size=270)
@@ -169,16 +196,23 @@ def test_both_ways_out_of_a_short_validation_split_work(tiny_data, texts, tokeni
 def test_the_ratio_that_is_offered_counts_special_tokens_as_one(tiny_data):
     text = PROSE[:100] + "<|endoftext|>fog " * 6
     settings = {"context_length": 20, "special_tokens": True, "batch_size": 1}
-    train_ratio = float(re.search(r"data\.train_ratio=([\d.]+)", refusal(tiny_data(text, **settings)))[1])
+    train_ratio = float(
+        re.search(r"data\.train_ratio=([\d.]+)", refusal(tiny_data(text, **settings)))[1]
+    )
     tiny_data(text, **settings, train_ratio=train_ratio).setup()
 
 
 @pytest.mark.parametrize(
     "settings",
-    [{"train_ratio": 0.8, "context_length": 90}, {"train_ratio": 0.7, "test_ratio": 0.1, "context_length": 25}],
+    [
+        {"train_ratio": 0.8, "context_length": 90},
+        {"train_ratio": 0.7, "test_ratio": 0.1, "context_length": 25},
+    ],
     ids=["training and validation", "validation and test"],
 )
-def test_where_several_splits_are_too_short_only_what_helps_all_of_them_is_offered(tiny_data, settings):
+def test_where_several_splits_are_too_short_only_what_helps_all_of_them_is_offered(
+    tiny_data, settings
+):
     message = refusal(tiny_data("a" * 100, **settings, batch_size=1))
     context_length = int(re.search(r"model\.context_length=(\d+)", message)[1])
     tiny_data("a" * 100, **(settings | {"context_length": context_length}), batch_size=1).setup()
@@ -198,24 +232,37 @@ def test_a_batch_larger_than_the_text_is_refused_with_the_largest_that_works(tin
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"train_ratio": 0.8, "test_ratio": 0.2}, r"train_ratio \(0\.8\) \+ test_ratio \(0\.2\) must be less than 1"),
+        (
+            {"train_ratio": 0.8, "test_ratio": 0.2},
+            r"train_ratio \(0\.8\) \+ test_ratio \(0\.2\) must be less than 1",
+        ),
         ({"stride": 9}, r"stride \(9\) must not be above context_length \(8\)"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused_before_anything_is_read(changes, message):
     with pytest.raises(ValueError, match=message):
-        TextData(path="nowhere.txt", tokenizer=None, order=None, **({"context_length": 8} | changes))
+        TextData(
+            path="nowhere.txt", tokenizer=None, order=None, **({"context_length": 8} | changes)
+        )
 
 
 def scored(data, split, limit=None):
     """The targets of an evaluation, and the shapes of its batches."""
     batches = [targets for _, targets in data.eval_batches_of(split, limit)]
-    return torch.cat([targets.flatten() for targets in batches]).tolist(), [tuple(t.shape) for t in batches]
+    return torch.cat([targets.flatten() for targets in batches]).tolist(), [
+        tuple(t.shape) for t in batches
+    ]
 
 
 @pytest.mark.parametrize("stride", [8, 3])
 def test_an_evaluation_of_a_whole_split_scores_every_token_once(tiny_data, stride):
-    data = tiny_data("The lamp went out. " * 12, eval_last_window=True, stride=stride, train_ratio=0.7, test_ratio=0.1)
+    data = tiny_data(
+        "The lamp went out. " * 12,
+        eval_last_window=True,
+        stride=stride,
+        train_ratio=0.7,
+        test_ratio=0.1,
+    )
     data.setup()
     for split, ids in data.ids.items():
         targets, shapes = scored(data, split)
@@ -234,7 +281,9 @@ def test_without_the_key_or_with_a_limit_the_windows_are_those_they_were(tiny_da
         assert scored(old, split)[0] == windows_of(old, split)[1].flatten().tolist()
         assert old.n_scored(split) == n_windows * 8
         for limit in (1, 2, 10**6):
-            assert scored(old, split, lambda limit=limit: limit) == scored(new, split, lambda limit=limit: limit)
+            assert scored(old, split, lambda limit=limit: limit) == scored(
+                new, split, lambda limit=limit: limit
+            )
             assert new.n_scored(split, limit) == min(n_windows, 2 * limit) * 8
     # Of training no more batches are read than of validation, last window or not.
     read = [len(list(data.evaluations(is_untrained=lambda: False)[0])) for data in (old, new)]
@@ -255,7 +304,9 @@ def test_the_summary_says_what_of_validation_is_not_evaluated(tiny_data):
 
     assert "not evaluated" not in summary(eval_last_window=True)
     assert "6 windows of 8, 5 of 53 predictions are not evaluated" in summary()
-    assert "6 windows of 8, 37 of 53 predictions are not evaluated" in summary(eval_last_window=True, eval_batches=1)
+    assert "6 windows of 8, 37 of 53 predictions are not evaluated" in summary(
+        eval_last_window=True, eval_batches=1
+    )
 
 
 def test_two_processes_score_the_last_window_once(tiny_data):

@@ -1,4 +1,6 @@
-"""Vocabularies in Hugging Face's files give transformers the ids that ours gives, and the other way round."""
+"""Vocabularies in Hugging Face's files give transformers the ids that ours gives, and the other way
+round.
+"""
 
 import json
 import random
@@ -20,7 +22,18 @@ from firstlight.data.tokenizers.huggingface import (
 from firstlight.errors import ConfigError
 
 PROSE = "The lamplighter's daughter lit the lamps along the harbour; the lamps lit the fog. " * 20
-PAIRS = ("\u00a0", "\u2009", "\u200d", "\u0301", "\u0b95\u0bcd", "\u0661", "\u00bd", "\u2028", "\u0085", "\u3000")
+PAIRS = (
+    "\u00a0",
+    "\u2009",
+    "\u200d",
+    "\u0301",
+    "\u0b95\u0bcd",
+    "\u0661",
+    "\u00bd",
+    "\u2028",
+    "\u0085",
+    "\u3000",
+)
 TEXTS = [
     "",
     " ",
@@ -99,7 +112,12 @@ def small():
 def tokenizer_json(vocab, merges, **changes):
     model = {"type": "BPE", "vocab": vocab, "merges": merges}
     pre_tokenizer = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
-    content = {"added_tokens": [], "normalizer": None, "pre_tokenizer": pre_tokenizer, "model": model}
+    content = {
+        "added_tokens": [],
+        "normalizer": None,
+        "pre_tokenizer": pre_tokenizer,
+        "model": model,
+    }
     return content | changes
 
 
@@ -129,7 +147,9 @@ def test_vocab_and_merges_alone_are_enough_for_transformers(tokenizer, exported,
     assert theirs.encode(PROSE[:200]) == tokenizer.encode(PROSE[:200])
 
 
-@pytest.mark.parametrize("names", [["tokenizer.json"], ["vocab.json", "merges.txt"]], ids=" and ".join)
+@pytest.mark.parametrize(
+    "names", [["tokenizer.json"], ["vocab.json", "merges.txt"]], ids=" and ".join
+)
 def test_what_was_written_is_read_as_it_was(tokenizer, exported, folder, names):
     for name in names:
         shutil.copy(exported / name, folder)
@@ -164,8 +184,18 @@ def test_merges_may_begin_with_a_hash(small, folder):
     assert read_tokenizer(folder)["tokens"][256] == b"##".hex()
 
 
-SPLIT = {"type": "Split", "pattern": {"Regex": GPT2_PATTERN}, "behavior": "Isolated", "invert": False}
-BYTES_ONLY = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+SPLIT = {
+    "type": "Split",
+    "pattern": {"Regex": GPT2_PATTERN},
+    "behavior": "Isolated",
+    "invert": False,
+}
+BYTES_ONLY = {
+    "type": "ByteLevel",
+    "add_prefix_space": False,
+    "trim_offsets": True,
+    "use_regex": False,
+}
 
 
 @pytest.mark.parametrize(
@@ -176,7 +206,12 @@ BYTES_ONLY = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": Tr
         {"post_processor": {"type": "ByteLevel", "add_prefix_space": True}},
         {"added_tokens": [{"id": 258, "content": END_OF_TEXT, "special": True}]},
     ],
-    ids=["as it is", "the pattern spelt out", "a post-processor without effect", "end of text declared"],
+    ids=[
+        "as it is",
+        "the pattern spelt out",
+        "a post-processor without effect",
+        "end of text declared",
+    ],
 )
 @pytest.mark.parametrize("as_pairs", [False, True], ids=["merges as strings", "merges as pairs"])
 def test_ways_to_write_the_same_tokenizer_are_read_the_same(small, folder, changes, as_pairs):
@@ -194,11 +229,31 @@ def test_ways_to_write_the_same_tokenizer_are_read_the_same(small, folder, chang
         ({"pre_tokenizer": {"type": "Whitespace"}}, r"pre_tokenizer \(Whitespace\)"),
         ({"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True}}, "does not cut words"),
         ({"pre_tokenizer": BYTES_ONLY}, "does not cut words"),
-        ({"pre_tokenizer": {"type": "Sequence", "pretokenizers": []}}, r"pre_tokenizer \(Sequence\)"),
-        ({"pre_tokenizer": {"type": "Sequence", "pretokenizers": [SPLIT, 3]}}, r"pre_tokenizer \(Sequence\)"),
-        ({"pre_tokenizer": {"type": "Sequence", "pretokenizers": [SPLIT | {"invert": True}, BYTES_ONLY]}}, "Sequence"),
-        ({"post_processor": {"type": "RobertaProcessing"}}, r"post_processor \(RobertaProcessing\)"),
-        ({"post_processor": {"type": "TemplateProcessing", "special_tokens": {"[CLS]": {}}}}, "adds special tokens"),
+        (
+            {"pre_tokenizer": {"type": "Sequence", "pretokenizers": []}},
+            r"pre_tokenizer \(Sequence\)",
+        ),
+        (
+            {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [SPLIT, 3]}},
+            r"pre_tokenizer \(Sequence\)",
+        ),
+        (
+            {
+                "pre_tokenizer": {
+                    "type": "Sequence",
+                    "pretokenizers": [SPLIT | {"invert": True}, BYTES_ONLY],
+                }
+            },
+            "Sequence",
+        ),
+        (
+            {"post_processor": {"type": "RobertaProcessing"}},
+            r"post_processor \(RobertaProcessing\)",
+        ),
+        (
+            {"post_processor": {"type": "TemplateProcessing", "special_tokens": {"[CLS]": {}}}},
+            "adds special tokens",
+        ),
         ({"added_tokens": [{"id": 259, "content": "[PAD]"}]}, r"added token '\[PAD\]'"),
         ({"added_tokens": [{"id": 300, "content": END_OF_TEXT}]}, "is 300, not 258"),
         ({"added_tokens": 3}, "added token 3"),
@@ -206,8 +261,14 @@ def test_ways_to_write_the_same_tokenizer_are_read_the_same(small, folder, chang
         ({"model": None}, "model is None"),
         ({"model": {"vocab": {}}}, "model.vocab must map"),
         ({"model": {"vocab": {"a": "0"}, "merges": []}}, "model.vocab must map"),
-        ({"model": {"vocab": {}, "merges": [], "ignore_merges": True}}, "model.ignore_merges is True"),
-        ({"model": {"vocab": {}, "merges": [], "end_of_word_suffix": "</w>"}}, "model.end_of_word_suffix is '</w>'"),
+        (
+            {"model": {"vocab": {}, "merges": [], "ignore_merges": True}},
+            "model.ignore_merges is True",
+        ),
+        (
+            {"model": {"vocab": {}, "merges": [], "end_of_word_suffix": "</w>"}},
+            "model.end_of_word_suffix is '</w>'",
+        ),
         ({"model": {"vocab": {}, "merges": ["a b c"]}}, "'a b c' is not a merge"),
         ({"model": {"vocab": {}, "merges": [["a", 1]]}}, "is not a merge"),
     ],
@@ -222,7 +283,9 @@ def test_another_kind_of_tokenizer_is_refused_by_name(small, folder, changes, wo
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "vocab.json"])
-@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe", b"[" * 100_000], ids=lambda c: repr(c[:3]))
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[1]", b"\xff\xfe", b"[" * 100_000], ids=lambda c: repr(c[:3])
+)
 def test_a_damaged_file_is_refused_in_one_line(folder, name, content):
     (folder / "merges.txt").write_text("#version: 0.2\n")
     (folder / name).write_bytes(content)
@@ -245,9 +308,15 @@ def test_half_a_vocabulary_is_refused(small, folder):
         (lambda v, m: v.update({END_OF_TEXT: 300}), "is 300, not 258"),
         (lambda v, m: v.update({END_OF_TEXT: 0}), "is 0, not"),
         (lambda v, m: v.update({"日": 258, END_OF_TEXT: 259}), "not spelt in GPT-2's stand-ins"),
-        (lambda v, m: v.update({"xyz": v.pop("!")}), "1 of the 256 bytes are not tokens, the first 0x21"),
+        (
+            lambda v, m: v.update({"xyz": v.pop("!")}),
+            "1 of the 256 bytes are not tokens, the first 0x21",
+        ),
         (lambda v, m: v.update({"": 258, END_OF_TEXT: 259}), "is not a merge of two tokens"),
-        (lambda v, m: v.update({"they": 256, "th": 258, END_OF_TEXT: 259}), "is not a merge of two tokens before it"),
+        (
+            lambda v, m: v.update({"they": 256, "th": 258, END_OF_TEXT: 259}),
+            "is not a merge of two tokens before it",
+        ),
         (lambda v, m: m.reverse(), "'th e' where 't h' was expected"),
         (lambda v, m: m.pop(), "None where 'th e' was expected"),
         (lambda v, m: m.append("e r"), "3 merges for 2 tokens"),
@@ -264,9 +333,16 @@ def test_ids_that_ranks_cannot_express_are_refused(small, change, words):
 
 def test_merges_that_tiktoken_would_make_in_another_order_are_refused(small):
     vocab, _ = small
-    vocab = {c: i for c, i in vocab.items() if i < 256} | {"bc": 256, "ab": 257, "abc": 258, END_OF_TEXT: 259}
+    vocab = {c: i for c, i in vocab.items() if i < 256} | {
+        "bc": 256,
+        "ab": 257,
+        "abc": 258,
+        END_OF_TEXT: 259,
+    }
     state_of_vocabulary(vocab, ["b c", "a b", "a bc"])
-    with pytest.raises(ValueError, match="'ab c' where 'a bc' was expected"):  # Hugging Face cuts abc into a, bc
+    with pytest.raises(
+        ValueError, match="'ab c' where 'a bc' was expected"
+    ):  # Hugging Face cuts abc into a, bc
         state_of_vocabulary(vocab, ["b c", "a b", "ab c"])
 
 

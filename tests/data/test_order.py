@@ -41,7 +41,9 @@ def test_dropping_the_last_batch_leaves_full_batches_without_repeats():
 
 def test_which_windows_are_dropped_changes_from_epoch_to_epoch():
     flat = batches(30, drop_last=True)
-    dropped = {frozenset(range(WINDOWS)) - frozenset(chain(*flat[i : i + 3])) for i in range(0, 30, 3)}
+    dropped = {
+        frozenset(range(WINDOWS)) - frozenset(chain(*flat[i : i + 3])) for i in range(0, 30, 3)
+    }
     assert len(dropped) > 1
 
 
@@ -49,7 +51,9 @@ def test_which_windows_are_dropped_changes_from_epoch_to_epoch():
 def test_a_batch_is_the_same_wherever_reading_began(shuffle, drop_last):
     whole = batches(14, shuffle=shuffle, drop_last=drop_last)
     for start in range(12):
-        assert batches(14 - start, start=start, shuffle=shuffle, drop_last=drop_last) == whole[start:]
+        assert (
+            batches(14 - start, start=start, shuffle=shuffle, drop_last=drop_last) == whole[start:]
+        )
 
 
 def test_the_order_depends_on_the_seed_and_on_nothing_else():
@@ -66,7 +70,9 @@ def test_the_order_depends_on_the_seed_and_on_nothing_else():
 @pytest.mark.parametrize("limit", [None, 1, 3, 99])
 def test_an_evaluation_takes_the_same_windows_whatever_seed_training_and_global_state(split, limit):
     def windows(order):
-        return [b.tolist() for b in order.eval_batches(WINDOWS, batch_size=3, split=split, limit=limit)]
+        return [
+            b.tolist() for b in order.eval_batches(WINDOWS, batch_size=3, split=split, limit=limit)
+        ]
 
     order = SeededOrder(seed=1)
     expected = windows(order)
@@ -80,7 +86,7 @@ def test_an_evaluation_takes_the_same_windows_whatever_seed_training_and_global_
 
 
 def test_a_limited_evaluation_of_training_reaches_the_far_end_of_the_text():
-    (first, second) = SeededOrder(seed=1).eval_batches(100, batch_size=5, split="train", limit=2)
+    first, second = SeededOrder(seed=1).eval_batches(100, batch_size=5, split="train", limit=2)
     assert first.tolist() + second.tolist() == list(range(0, 100, 10))
 
 

@@ -27,7 +27,9 @@ def read(path):
 
 @pytest.fixture
 def server(monkeypatch):
-    """A factory: serve `content` (None: 404) on this machine, and return its address and how to stop it."""
+    """A factory: serve `content` (None: 404) on this machine, and return its address and how to
+    stop it.
+    """
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     running = []
 
@@ -62,7 +64,10 @@ def test_a_file_is_one_document_and_a_list_is_several(tmp_path):
     for name in ("b.txt", "a.txt"):
         (tmp_path / name).write_text(f"text of {name}")
     assert read(tmp_path / "a.txt") == ["text of a.txt"]
-    assert read([str(tmp_path / "b.txt"), str(tmp_path / "a.txt")]) == ["text of b.txt", "text of a.txt"]
+    assert read([str(tmp_path / "b.txt"), str(tmp_path / "a.txt")]) == [
+        "text of b.txt",
+        "text of a.txt",
+    ]
 
 
 def test_of_a_folder_all_text_files_are_read_in_the_order_of_their_names(tmp_path):
@@ -128,16 +133,23 @@ def test_the_verdict_is_downloaded_once_and_kept(server, verdict, tmp_path):
 
 def test_a_verdict_that_was_put_by_hand_needs_no_network(verdict, tmp_path):
     (tmp_path / "the-verdict.txt").write_bytes(verdict.read_bytes())
-    (document,) = source(TheVerdictData, url="http://127.0.0.1:1/", folder=str(tmp_path)).documents()
+    (document,) = source(
+        TheVerdictData, url="http://127.0.0.1:1/", folder=str(tmp_path)
+    ).documents()
     assert len(document) == 20_479
 
 
-def test_a_verdict_that_was_damaged_is_downloaded_again_and_that_is_said(server, verdict, tmp_path, capsys):
+def test_a_verdict_that_was_damaged_is_downloaded_again_and_that_is_said(
+    server, verdict, tmp_path, capsys
+):
     (tmp_path / "the-verdict.txt").write_bytes(verdict.read_bytes().replace(b"Jack", b"jack", 1))
     url, _ = server(verdict.read_bytes())
     (document,) = source(TheVerdictData, url=url, folder=str(tmp_path)).documents()
     assert len(document) == 20_479 and "jack" not in document
-    assert f"note: {tmp_path / 'the-verdict.txt'} is not the text of the book" in capsys.readouterr().err
+    assert (
+        f"note: {tmp_path / 'the-verdict.txt'} is not the text of the book"
+        in capsys.readouterr().err
+    )
 
 
 def test_another_text_at_the_address_is_refused_and_leaves_nothing_behind(server, tmp_path):
@@ -175,7 +187,14 @@ STORY = "The lamp was lit, and nobody on the quay had seen who did it. " * 4
 
 
 def test_hidden_files_and_backups_are_left_out_at_any_depth_and_it_is_said(tmp_path):
-    for name in ("a.txt", ".a.txt", ".ipynb_checkpoints/a-checkpoint.txt", "deep/.git/x.md", "deep/b~/b.txt", "c.txt~"):
+    for name in (
+        "a.txt",
+        ".a.txt",
+        ".ipynb_checkpoints/a-checkpoint.txt",
+        "deep/.git/x.md",
+        "deep/b~/b.txt",
+        "c.txt~",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(STORY + name)
     (tmp_path / "code.py").write_text("x")
@@ -185,14 +204,21 @@ def test_hidden_files_and_backups_are_left_out_at_any_depth_and_it_is_said(tmp_p
 
 
 def test_what_runs_write_is_left_out_of_a_folder_unless_it_is_named_itself(tmp_path):
-    mine = ("a.txt", "notes/.hydra/config.yaml", "notes/b.txt", "0" * 32 + "/c.txt")  # another program's, a name
+    mine = (
+        "a.txt",
+        "notes/.hydra/config.yaml",
+        "notes/b.txt",
+        "0" * 32 + "/c.txt",
+    )  # another program's, a name
     runs = ("outputs/x/.hydra/config.yaml", "outputs/x/environment.json", "outputs/x/samples.txt")
     of_mlflow = (f"outputs/mlflow/{'a1' * 16}/artifacts/sample/step_8.txt",)
     for name in (*mine, *runs, *of_mlflow):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(STORY + name)
     data = text_data(tmp_path)
-    assert sorted(data.documents()) == sorted(STORY + name for name in mine if name.endswith(".txt"))
+    assert sorted(data.documents()) == sorted(
+        STORY + name for name in mine if name.endswith(".txt")
+    )
     assert data.summary().startswith("3 files; left out: 1 hidden, 2 run folders\ntrain ")
     with pytest.raises(ValueError, match=r"without \.txt or \.md files \(left out: 1 run folder\)"):
         read(tmp_path / "outputs" / "mlflow")
@@ -203,7 +229,11 @@ def test_what_is_named_itself_is_read_even_if_it_is_hidden(tmp_path):
     (tmp_path / ".notes").mkdir()
     for name in (".notes/a.txt", ".b.txt", "c~"):
         (tmp_path / name).write_text(name)
-    assert read([str(tmp_path / name) for name in (".notes", ".b.txt", "c~")]) == [".notes/a.txt", ".b.txt", "c~"]
+    assert read([str(tmp_path / name) for name in (".notes", ".b.txt", "c~")]) == [
+        ".notes/a.txt",
+        ".b.txt",
+        "c~",
+    ]
 
 
 def test_a_folder_with_hidden_texts_alone_says_so(tmp_path):
@@ -212,7 +242,9 @@ def test_a_folder_with_hidden_texts_alone_says_so(tmp_path):
         read(tmp_path)
 
 
-def test_the_order_of_files_depends_neither_on_the_file_system_nor_on_how_it_writes_letters(tmp_path, monkeypatch):
+def test_the_order_of_files_depends_neither_on_the_file_system_nor_on_how_it_writes_letters(
+    tmp_path, monkeypatch
+):
     names = [
         "a.txt",
         "cafe\u0301.txt",
@@ -276,7 +308,10 @@ KINDS = {
     "UTF-16 of the other order": (b"\xfe\xff" + STORY.encode("utf-16-be"), "iconv -f utf-16 "),
     "UTF-16 without a mark": (STORY.encode("utf-16-le"), "iconv -f utf-16-le "),
     "UTF-16, big end first, without a mark": (STORY.encode("utf-16-be"), "iconv -f utf-16-be "),
-    "UTF-16 of Russian without a mark": (("Лампа горела. " * 20).encode("utf-16-le"), "iconv -f utf-16-le "),
+    "UTF-16 of Russian without a mark": (
+        ("Лампа горела. " * 20).encode("utf-16-le"),
+        "iconv -f utf-16-le ",
+    ),
     "UTF-32": (STORY.encode("utf-32"), "iconv -f utf-32 "),
     "UTF-32 without a mark": (STORY.encode("utf-32-be"), "iconv -f utf-32-be "),
     "gzip": (gzip.compress(STORY.encode()), "gunzip -c"),
@@ -284,10 +319,16 @@ KINDS = {
     "xz": (lzma.compress(STORY.encode()), "xz -dc"),
     "zstd": (b"\x28\xb5\x2f\xfd\x04\x00abc", "zstd -dc"),
     "zip": (b"PK\x03\x04\x0a\0\0\0\0\0a.txt" + STORY.encode(), "unzip"),
-    "docx": (b"PK\x03\x04\x14\0\x06\0[Content_Types].xml PK\x03\x04 word/document.xml" + b"x" * 40, "Word's .docx"),
+    "docx": (
+        b"PK\x03\x04\x14\0\x06\0[Content_Types].xml PK\x03\x04 word/document.xml" + b"x" * 40,
+        "Word's .docx",
+    ),
     "tar": (b"a.txt".ljust(257, b"\0") + b"ustar\x0000" + b"\0" * 200 + STORY.encode(), "tar -xf"),
     "PDF": (b"%PDF-1.4\n1 0 obj <<>> endobj\n", "pdftotext"),
-    "PDF with compressed parts": (b"%PDF-1.4 \xe2\xe3 stream " + gzip.compress(STORY.encode()), "pdftotext"),
+    "PDF with compressed parts": (
+        b"%PDF-1.4 \xe2\xe3 stream " + gzip.compress(STORY.encode()),
+        "pdftotext",
+    ),
     "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", "ps2ascii"),
     "RTF": (rb"{\rtf1\ansi The lamp}", "RTF"),
     "GIF": (b"GIF89a\x10\0\x10\0\xf0\0\0", "a GIF picture"),
@@ -295,11 +336,17 @@ KINDS = {
     "SQLite": (b"SQLite format 3\0\x10\0\x01\x01", "an SQLite database"),
     "parquet": (b"PAR1\x15\x04\x15" + b"abc" * 20 + b"PAR1", "parquet"),
     "something binary": (bytes(range(32)) * 10, "binary data"),
-    "latin1": ("né à Paris, été".encode("latin-1"), "it looks like latin1; convert it: iconv -f latin1 -t utf-8"),
+    "latin1": (
+        "né à Paris, été".encode("latin-1"),
+        "it looks like latin1; convert it: iconv -f latin1 -t utf-8",
+    ),
     "cp1252": ("“né” à Paris, été".encode("cp1252"), "it looks like cp1252"),
     "cp1251": (("Лампа горела всю ночь " * 5).encode("cp1251"), "find its encoding"),
     "Shift-JIS": (("灯りがともった" * 5).encode("shift_jis"), "find its encoding"),
-    "UTF-8, damaged": (("né à Paris, été " * 4).encode() + b"\xc3", "it is UTF-8 except in 1 place"),
+    "UTF-8, damaged": (
+        ("né à Paris, été " * 4).encode() + b"\xc3",
+        "it is UTF-8 except in 1 place",
+    ),
 }
 
 
@@ -316,8 +363,24 @@ def test_a_file_that_is_not_utf8_text_is_named_for_what_it_is(tmp_path, kind):
 @pytest.mark.parametrize(
     "text",
     [
-        *(STORY, "PK is a name", "a\0b" + STORY, "\x1b[1mbold\x1b[0m", "ЛАМПА", "灯", "", "\n", "%", "BZh9 is a rank"),
-        *("GIF89a is a format — née 1989", "PAR1 began late", "%PDF-1.7 is a header", "BZh91AY&SY begins a block"),
+        *(
+            STORY,
+            "PK is a name",
+            "a\0b" + STORY,
+            "\x1b[1mbold\x1b[0m",
+            "ЛАМПА",
+            "灯",
+            "",
+            "\n",
+            "%",
+            "BZh9 is a rank",
+        ),
+        *(
+            "GIF89a is a format — née 1989",
+            "PAR1 began late",
+            "%PDF-1.7 is a header",
+            "BZh91AY&SY begins a block",
+        ),
         *("%!PS-Adobe-3.0 is one, too", "{\\rtf1 is a third", "x" * 257 + "ustar is a mark"),
     ],
 )

@@ -138,7 +138,12 @@ def test_a_learned_vocabulary_is_kept_and_read_again():
 
 
 def test_another_text_or_another_size_has_a_vocabulary_of_its_own():
-    for documents, size in ([TEXT], 300), ([TEXT], 301), ([TEXT, "more"], 300), ([TEXT + "more"], 300):
+    for documents, size in (
+        ([TEXT], 300),
+        ([TEXT], 301),
+        ([TEXT, "more"], 300),
+        ([TEXT + "more"], 300),
+    ):
         BPETokenizer(vocab_size=size).fit(documents)
     assert len(cached_files()) == 4
 
@@ -180,7 +185,9 @@ def test_one_wrong_bit_in_the_cache_is_noticed_said_and_learned_again(capsys):
         assert again.encode(TEXT) == tokenizer.encode(TEXT)
         assert file.read_bytes() == whole
         said = capsys.readouterr().err
-        assert (said.startswith("note: ") and str(file) in said and said.count("\n") == 1) or (place < 65 and not said)
+        assert (said.startswith("note: ") and str(file) in said and said.count("\n") == 1) or (
+            place < 65 and not said
+        )
 
 
 def test_the_cache_of_an_earlier_version_which_has_no_checksum_is_learned_again_silently(capsys):

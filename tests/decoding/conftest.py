@@ -18,12 +18,15 @@ STRATEGIES = {
     "min_p": Sample(min_p=0.2),
     "repetition_penalty": Sample(repetition_penalty=1.5),
     "greedy with repetition_penalty": Sample(temperature=0, repetition_penalty=2.0),
-    "all filters": Sample(temperature=1.4, top_k=20, top_p=0.95, min_p=0.02, repetition_penalty=1.2),
+    "all filters": Sample(
+        temperature=1.4, top_k=20, top_p=0.95, min_p=0.02, repetition_penalty=1.2
+    ),
 }
 
 
 def pytest_generate_tests(metafunc):
-    """A test that asks for a `strategy` is run with every one that settles one token after another."""
+    """A test that asks for a `strategy` is run with every one that settles one token after
+    another."""
     if "strategy" in metafunc.fixturenames:
         metafunc.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES)
 
@@ -61,7 +64,9 @@ def countdown():
 
 @pytest.fixture
 def uncached():
-    """The book's `generate_text_simple` for one row, with any strategy: new ids and the log-probability of each."""
+    """The book's `generate_text_simple` for one row, with any strategy: new ids and the
+    log-probability of each.
+    """
 
     @torch.no_grad()
     def generate(model, decoding, prompt, n, *, seed=0, eos_id=None):
@@ -84,6 +89,8 @@ def random_ids():
 
     def make(*lengths, vocab_size=31, seed=3):
         generator = torch.Generator().manual_seed(seed)
-        return [torch.randint(vocab_size, (length,), generator=generator).tolist() for length in lengths]
+        return [
+            torch.randint(vocab_size, (length,), generator=generator).tolist() for length in lengths
+        ]
 
     return make

@@ -16,8 +16,12 @@ ROUNDING = {"rel": 1e-5, "abs": 1e-5}
 
 
 @torch.no_grad()
-def search(model, prompt, *, n_beams, max_new_tokens, length_penalty=1.0, early_stopping=True, eos_id=None):
-    """Beam search without a cache and with all candidates in one sorted list: [(score, ids)], best first."""
+def search(
+    model, prompt, *, n_beams, max_new_tokens, length_penalty=1.0, early_stopping=True, eos_id=None
+):
+    """Beam search without a cache and with all candidates in one sorted list: [(score, ids)], best
+    first.
+    """
     beams, complete = [(0.0, [])], []
     for length in range(1, max_new_tokens + 1):
         windows = torch.tensor([[*prompt, *ids][-model.context_length :] for _, ids in beams])
@@ -34,7 +38,9 @@ def search(model, prompt, *, n_beams, max_new_tokens, length_penalty=1.0, early_
         complete += [(total / len(ids) ** length_penalty, ids) for total, ids in ended]
         complete = sorted(complete, key=lambda c: -c[0])[:n_beams]
         furthest = max_new_tokens if length_penalty > 0 else length
-        if len(complete) == n_beams and (early_stopping or beams[0][0] / furthest**length_penalty <= complete[-1][0]):
+        if len(complete) == n_beams and (
+            early_stopping or beams[0][0] / furthest**length_penalty <= complete[-1][0]
+        ):
             break
     return complete
 
@@ -42,7 +48,9 @@ def search(model, prompt, *, n_beams, max_new_tokens, length_penalty=1.0, early_
 def assert_same(found: list[Continuation], expected):
     """Are these the continuations of [(score, ids)]?"""
     assert [row.ids for row in found] == [ids for _, ids in expected]
-    assert [row.score for row in found] == pytest.approx([score for score, _ in expected], **ROUNDING)
+    assert [row.score for row in found] == pytest.approx(
+        [score for score, _ in expected], **ROUNDING
+    )
 
 
 # ---- the same texts and scores as others find
@@ -67,12 +75,20 @@ def test_batches_are_the_uncached_search_of_each_prompt_alone(
     tiny_gpt, random_ids, common_ids, n_beams, early_stopping, length_penalty
 ):
     model, prompts = tiny_gpt(context_length=8), random_ids(2, 5, 8, 11)
-    settings = {"n_beams": n_beams, "length_penalty": length_penalty, "early_stopping": early_stopping}
+    settings = {
+        "n_beams": n_beams,
+        "length_penalty": length_penalty,
+        "early_stopping": early_stopping,
+    }
     decoding, n_ended = BeamSearch(**settings), 0
     for eos_id in (None, *common_ids(model, prompts, 2)):
-        found = decoding.generate(model, prompts, max_new_tokens=7, num_samples=n_beams, eos_id=eos_id)
+        found = decoding.generate(
+            model, prompts, max_new_tokens=7, num_samples=n_beams, eos_id=eos_id
+        )
         for prompt, continuations in zip(prompts, found, strict=True):
-            assert_same(continuations, search(model, prompt, max_new_tokens=7, eos_id=eos_id, **settings))
+            assert_same(
+                continuations, search(model, prompt, max_new_tokens=7, eos_id=eos_id, **settings)
+            )
             n_ended += sum(row.finish_reason == "end_of_text" for row in continuations)
     assert n_ended > 4  # or nothing has been said about ends
 
@@ -96,7 +112,9 @@ def twins(tiny_gpt, transformers):
 
 
 @pytest.mark.parametrize("length_penalty", [-1.0, 0.0, 1.0, 2.0])
-@pytest.mark.parametrize(("early_stopping", "their_name"), [(True, True), (False, "never")], ids=["early", "late"])
+@pytest.mark.parametrize(
+    ("early_stopping", "their_name"), [(True, True), (False, "never")], ids=["early", "late"]
+)
 @pytest.mark.one_in(2)
 def test_texts_and_scores_are_those_of_transformers(
     twins, random_ids, common_ids, early_stopping, their_name, length_penalty
@@ -117,10 +135,16 @@ def test_texts_and_scores_are_those_of_transformers(
             return_dict_in_generate=True,
             output_scores=True,
         )
-        decoding = BeamSearch(n_beams=n_beams, length_penalty=length_penalty, early_stopping=early_stopping)
-        [found] = decoding.generate(ours, [prompt], max_new_tokens=8, num_samples=n_beams, eos_id=eos_id)
+        decoding = BeamSearch(
+            n_beams=n_beams, length_penalty=length_penalty, early_stopping=early_stopping
+        )
+        [found] = decoding.generate(
+            ours, [prompt], max_new_tokens=8, num_samples=n_beams, eos_id=eos_id
+        )
         rows = [row[len(prompt) :] for row in out.sequences.tolist()]
-        rows = [row[: row.index(eos_id) + 1] if eos_id in row else row for row in rows]  # without padding
+        rows = [
+            row[: row.index(eos_id) + 1] if eos_id in row else row for row in rows
+        ]  # without padding
         assert_same(found, list(zip(out.sequences_scores.tolist(), rows, strict=True)))
         n_ended += sum(row.finish_reason == "end_of_text" for row in found)
     assert n_ended > 4  # or nothing has been said about ends
@@ -134,7 +158,9 @@ def test_one_beam_is_greedy(tiny_model, random_ids):
     for eos_id in (None, 1, 18):
         settings = {"max_new_tokens": 9, "eos_id": eos_id}
         greedy = Greedy().generate(model, prompts, **settings)
-        for [beam], [row] in zip(BeamSearch(n_beams=1).generate(model, prompts, **settings), greedy, strict=True):
+        for [beam], [row] in zip(
+            BeamSearch(n_beams=1).generate(model, prompts, **settings), greedy, strict=True
+        ):
             assert (beam.ids, beam.finish_reason) == (row.ids, row.finish_reason)
             assert beam.logprobs == pytest.approx(row.logprobs, **ROUNDING)
 
@@ -154,9 +180,15 @@ def test_beams_as_many_as_texts_find_the_most_probable_text_of_all(tiny_model):
     texts = list(itertools.product(range(8), repeat=2))
     with torch.no_grad():
         steps = model(torch.tensor([[3, *text] for text in texts])).log_softmax(dim=-1)
-    totals = [float(step[0, first] + step[1, second]) for step, (first, second) in zip(steps, texts, strict=True)]
-    [found] = BeamSearch(n_beams=4, length_penalty=0.0).generate(model, [[3]], max_new_tokens=2, num_samples=4)
-    # Four of eight go on after the first token; here the best text is one of theirs, and not the greedy one.
+    totals = [
+        float(step[0, first] + step[1, second])
+        for step, (first, second) in zip(steps, texts, strict=True)
+    ]
+    [found] = BeamSearch(n_beams=4, length_penalty=0.0).generate(
+        model, [[3]], max_new_tokens=2, num_samples=4
+    )
+    # Four of eight go on after the first token; here the best text is one of theirs, and not the
+    # greedy one.
     assert tuple(found[0].ids) == texts[totals.index(max(totals))]
     assert found[0].score == pytest.approx(max(totals), **ROUNDING)
     assert [row.score for row in found] == sorted((row.score for row in found), reverse=True)
@@ -165,8 +197,12 @@ def test_beams_as_many_as_texts_find_the_most_probable_text_of_all(tiny_model):
 def test_a_score_is_the_mean_log_probability_unless_told_otherwise(tiny_gpt, random_ids):
     for penalty in (-0.5, 0.0, 1.0, 2.0):
         decoding = BeamSearch(n_beams=3, length_penalty=penalty)
-        for row in decoding.generate(tiny_gpt(), random_ids(4), max_new_tokens=6, num_samples=3, eos_id=1)[0]:
-            assert row.score == pytest.approx(sum(row.logprobs) / len(row.ids) ** penalty, **ROUNDING)
+        for row in decoding.generate(
+            tiny_gpt(), random_ids(4), max_new_tokens=6, num_samples=3, eos_id=1
+        )[0]:
+            assert row.score == pytest.approx(
+                sum(row.logprobs) / len(row.ids) ** penalty, **ROUNDING
+            )
 
 
 def test_the_best_of_several_samples_are_the_best_of_all(tiny_gpt, random_ids):
@@ -183,7 +219,10 @@ def test_one_new_token_gives_the_most_probable_ones(tiny_gpt):
     with torch.no_grad():
         best = model(torch.tensor([[7, 8]]))[0, -1].log_softmax(dim=-1).topk(3)
     [found] = BeamSearch(n_beams=3).generate(model, [[7, 8]], max_new_tokens=1, num_samples=3)
-    assert_same(found, [(score, [token]) for score, token in zip(*map(torch.Tensor.tolist, best), strict=True)])
+    assert_same(
+        found,
+        [(score, [token]) for score, token in zip(*map(torch.Tensor.tolist, best), strict=True)],
+    )
 
 
 def test_a_vocabulary_twice_as_large_as_the_beams_is_enough(tiny_gpt):
@@ -215,7 +254,9 @@ def test_a_stop_ends_a_beam_and_the_others_go_on(tiny_gpt):
 def test_a_stop_that_ends_every_candidate_ends_the_search(tiny_gpt, early_stopping):
     model = tiny_gpt()
     decoding = BeamSearch(n_beams=3, early_stopping=early_stopping)
-    found = decoding.generate(model, [[1], [2, 3]], max_new_tokens=50, num_samples=3, stop=lambda ids: len(ids) == 2)
+    found = decoding.generate(
+        model, [[1], [2, 3]], max_new_tokens=50, num_samples=3, stop=lambda ids: len(ids) == 2
+    )
     for rows in found:
         assert [(len(row.ids), row.finish_reason) for row in rows] == [(2, "stop")] * 3
 
@@ -224,8 +265,11 @@ def test_candidates_may_die_out_beside_one_that_goes_on(tiny_gpt, random_ids):
     model, prompts = tiny_gpt(), random_ids(1, 3)
     first = BeamSearch(n_beams=4).generate(model, prompts, max_new_tokens=1)[0][0].ids[0]
     decoding = BeamSearch(n_beams=4, early_stopping=False, length_penalty=2.0)
-    # All texts but those that begin with `first` stop at once: one beam of the first prompt lives among dead ones.
-    found = decoding.generate(model, prompts, max_new_tokens=4, num_samples=4, stop=lambda ids: ids[0] != first)
+    # All texts but those that begin with `first` stop at once: one beam of the first prompt lives
+    # among dead ones.
+    found = decoding.generate(
+        model, prompts, max_new_tokens=4, num_samples=4, stop=lambda ids: ids[0] != first
+    )
     assert found[0][0].finish_reason == "length"
     for rows in found:
         assert len(rows) == 4
@@ -240,7 +284,9 @@ def test_searching_on_when_enough_texts_are_complete_finds_no_worse_and_sometime
     better = 0
     for eos_id in common_ids(model, prompts, 4):
         late, early = (
-            BeamSearch(n_beams=3, early_stopping=stops).generate(model, prompts, max_new_tokens=9, eos_id=eos_id)
+            BeamSearch(n_beams=3, early_stopping=stops).generate(
+                model, prompts, max_new_tokens=9, eos_id=eos_id
+            )
             for stops in (False, True)
         )
         for [other], [row] in zip(late, early, strict=True):

@@ -14,14 +14,18 @@ def uncached_logits():
 
     @torch.no_grad()
     def compute(model, rows):
-        return torch.cat([model(torch.tensor([row[-model.context_length :]]))[:, -1] for row in rows])
+        return torch.cat(
+            [model(torch.tensor([row[-model.context_length :]]))[:, -1] for row in rows]
+        )
 
     return compute
 
 
 @pytest.fixture
 def assert_same(uncached_logits):
-    """Are `logits` (B, V) those after each of `rows`, up to what the order of a float32 sum of 12 terms changes?"""
+    """Are `logits` (B, V) those after each of `rows`, up to what the order of a float32 sum of 12
+    terms changes?
+    """
 
     def check(logits, model, rows):
         torch.testing.assert_close(logits, uncached_logits(model, rows), atol=1e-5, rtol=0)
@@ -30,7 +34,9 @@ def assert_same(uncached_logits):
 
 
 @pytest.mark.parametrize(
-    "lengths", [(1,), (8,), (9,), (20,), (1, 5), (3, 1, 8), (7, 8, 9), (2, 20)], ids="prompts of {}".format
+    "lengths",
+    [(1,), (8,), (9,), (20,), (1, 5), (3, 1, 8), (7, 8, 9), (2, 20)],
+    ids="prompts of {}".format,
 )
 @torch.no_grad()
 def test_logits_are_those_of_each_row_alone_while_the_window_fills_and_slides(
@@ -46,7 +52,9 @@ def test_logits_are_those_of_each_row_alone_while_the_window_fills_and_slides(
 
 
 @torch.no_grad()
-def test_several_tokens_at_once_have_the_logits_of_one_after_another(tiny_model, random_ids, assert_same):
+def test_several_tokens_at_once_have_the_logits_of_one_after_another(
+    tiny_model, random_ids, assert_same
+):
     model, rows, new = tiny_model(context_length=8), random_ids(2, 4), random_ids(4, 4, seed=9)
     context = Context(model, rows)
     context.start()
@@ -55,7 +63,9 @@ def test_several_tokens_at_once_have_the_logits_of_one_after_another(tiny_model,
     for n in range(4):
         rows = [[*row, ids[n]] for row, ids in zip(rows, new, strict=True)]
         assert_same(logits[:, n], model, rows)
-    assert_same(context.append(torch.tensor([[1], [2]]))[:, 0], model, [[*rows[0], 1], [*rows[1], 2]])
+    assert_same(
+        context.append(torch.tensor([[1], [2]]))[:, 0], model, [[*rows[0], 1], [*rows[1], 2]]
+    )
 
 
 @torch.no_grad()
@@ -74,12 +84,16 @@ def test_what_is_dropped_was_never_there(tiny_gpt, assert_same):
     context.append(torch.tensor([[4, 5, 6], [7, 8, 9]]))
     context.drop(2)
     assert context.room == 5
-    assert_same(context.append(torch.tensor([[10], [11]]))[:, 0], model, [[1, 2, 4, 10], [3, 7, 11]])
+    assert_same(
+        context.append(torch.tensor([[10], [11]]))[:, 0], model, [[1, 2, 4, 10], [3, 7, 11]]
+    )
 
 
 @pytest.mark.parametrize("lengths", [(2, 4, 1), (8, 3, 7), (9, 2, 12)], ids="prompts of {}".format)
 @torch.no_grad()
-def test_rows_that_are_reordered_doubled_and_left_out_keep_their_past(tiny_model, random_ids, assert_same, lengths):
+def test_rows_that_are_reordered_doubled_and_left_out_keep_their_past(
+    tiny_model, random_ids, assert_same, lengths
+):
     model, rows = tiny_model(context_length=8), random_ids(*lengths)
     context = Context(model, rows)
     context.start()
@@ -92,7 +106,9 @@ def test_rows_that_are_reordered_doubled_and_left_out_keep_their_past(tiny_model
 @torch.no_grad()
 def test_while_the_window_does_not_slide_every_token_is_computed_once(tiny_gpt):
     model, computed = tiny_gpt(context_length=8), []
-    model.drop_emb.register_forward_hook(lambda _module, _args, output: computed.append(output.shape[1]))
+    model.drop_emb.register_forward_hook(
+        lambda _module, _args, output: computed.append(output.shape[1])
+    )
     context = Context(model, [[1, 2, 3], [4]])
     context.start()
     for _ in range(7):

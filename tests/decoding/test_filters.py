@@ -35,7 +35,9 @@ def test_top_k_keeps_exactly_k_also_among_equals(k):
 
 
 def test_of_equal_logits_top_k_keeps_the_lower_ids():
-    assert kept(filters.top_k(torch.tensor([[2.0, 7.0, 2.0, 2.0]]), 3)).tolist() == [[True, True, True, False]]
+    assert kept(filters.top_k(torch.tensor([[2.0, 7.0, 2.0, 2.0]]), 3)).tolist() == [
+        [True, True, True, False]
+    ]
 
 
 def test_top_k_keeps_exactly_k_of_logits_in_bf16_which_are_often_equal():
@@ -64,7 +66,8 @@ def test_top_k_is_that_of_transformers_where_no_logits_are_equal(logits, transfo
     ],
 )
 def test_top_p_keeps_the_fewest_that_sum_to_p_or_more(p, left):
-    # Powers of two: their sums are exact, so that the borders 0.5, 0.75 and 0.875 are tested on the spot.
+    # Powers of two: their sums are exact, so that the borders 0.5, 0.75 and 0.875 are tested on the
+    # spot.
     logits = torch.tensor([[0.125, 0.5, 0.125, 0.25]]).log2() * torch.tensor(2.0).log()
     assert logits.softmax(dim=-1).tolist() == [[0.125, 0.5, 0.125, 0.25]]
     assert kept(filters.top_p(logits, p))[0].nonzero()[:, 0].tolist() == left
@@ -77,12 +80,16 @@ def test_top_p_is_that_of_transformers(logits, transformers, p):
 
 def test_top_p_of_one_keeps_everything_although_sums_are_rounded():
     logits = torch.randn(4, GPT2_VOCABULARY, generator=torch.Generator().manual_seed(0)) * 3
-    assert (logits.softmax(dim=-1).sort(descending=True).values.cumsum(dim=-1)[:, :-1] >= 1).any()  # they do
+    assert (
+        logits.softmax(dim=-1).sort(descending=True).values.cumsum(dim=-1)[:, :-1] >= 1
+    ).any()  # they do
     assert torch.equal(filters.top_p(logits, 1.0), logits)
 
 
 def test_top_p_keeps_at_least_one_however_sure_the_model_is():
-    assert kept(filters.top_p(torch.tensor([[0.0, 200.0, 0.0], [5.0, 5.0, 5.0]]), 1e-9)).tolist() == [
+    assert kept(
+        filters.top_p(torch.tensor([[0.0, 200.0, 0.0], [5.0, 5.0, 5.0]]), 1e-9)
+    ).tolist() == [
         [False, True, False],
         [True, False, False],
     ]
@@ -97,7 +104,9 @@ def test_min_p_is_that_of_transformers(logits, transformers, p):
 
 
 def test_min_p_of_one_keeps_the_most_probable_and_its_equals():
-    assert kept(filters.min_p(torch.tensor([[1.0, 3.0, 3.0, 2.999]]), 1.0)).tolist() == [[False, True, True, False]]
+    assert kept(filters.min_p(torch.tensor([[1.0, 3.0, 3.0, 2.999]]), 1.0)).tolist() == [
+        [False, True, True, False]
+    ]
 
 
 def test_min_p_compares_with_the_most_probable_one_and_not_with_all():
@@ -110,7 +119,11 @@ def test_min_p_compares_with_the_most_probable_one_and_not_with_all():
 
 @pytest.mark.parametrize(
     "apply",
-    [lambda x: filters.top_k(x, 7), lambda x: filters.top_p(x, 0.8), lambda x: filters.min_p(x, 0.3)],
+    [
+        lambda x: filters.top_k(x, 7),
+        lambda x: filters.top_p(x, 0.8),
+        lambda x: filters.min_p(x, 0.3),
+    ],
     ids=["top_k", "top_p", "min_p"],
 )
 class TestRulingOut:
@@ -127,7 +140,9 @@ class TestRulingOut:
     def test_rows_are_filtered_on_their_own(self, apply, logits):
         assert torch.equal(apply(logits), torch.cat([apply(row) for row in logits.split(1)]))
 
-    def test_what_is_kept_is_not_changed_and_neither_are_the_logits_that_were_given(self, apply, logits):
+    def test_what_is_kept_is_not_changed_and_neither_are_the_logits_that_were_given(
+        self, apply, logits
+    ):
         given = logits.clone()
         left = apply(given)
         assert torch.equal(given, logits)

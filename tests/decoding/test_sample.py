@@ -45,24 +45,33 @@ def test_draws_with_a_generator_of_ones_own_are_those_of_the_book(choose, temper
     decoding = Sample(temperature=temperature)
     with torch.random.fork_rng():
         torch.manual_seed(123)
-        book = [torch.multinomial(decoding.probabilities(BOOK_LOGITS)[0], num_samples=1).item() for _ in range(100)]
+        book = [
+            torch.multinomial(decoding.probabilities(BOOK_LOGITS)[0], num_samples=1).item()
+            for _ in range(100)
+        ]
     assert choose(decoding, BOOK_LOGITS.expand(100, -1), seed=123).tolist() == book
 
 
 def test_top_three_probabilities_are_those_of_the_book():
     probabilities = Sample(top_k=3).probabilities(BOOK_LOGITS)[0]
-    assert probabilities[[0, 3, 7]].tolist() == pytest.approx([0.0615, 0.5775, 0.3610], abs=5e-5)  # 4 digits printed
+    assert probabilities[[0, 3, 7]].tolist() == pytest.approx(
+        [0.0615, 0.5775, 0.3610], abs=5e-5
+    )  # 4 digits printed
     assert probabilities.count_nonzero() == 3
 
 
 def test_the_order_is_that_of_the_book_first_what_may_be_drawn_then_temperature():
-    # At temperature 5 the best two have 47 % of the probability, at 1 they have 92 %: a nucleus of 0.9 is two tokens
-    # where it comes first, and seven where temperature does.
+    # At temperature 5 the best two have 47 % of the probability, at 1 they have 92 %: a nucleus of
+    # 0.9 is two tokens where it comes first, and seven where temperature does.
     hot = Sample(temperature=5.0).probabilities(BOOK_LOGITS)[0].sort(descending=True).values
     assert hot[:2].sum() < 0.9
-    expected = torch.zeros(9).scatter(0, torch.tensor([3, 7]), (BOOK_LOGITS[0, [3, 7]] / 5).softmax(dim=-1))
+    expected = torch.zeros(9).scatter(
+        0, torch.tensor([3, 7]), (BOOK_LOGITS[0, [3, 7]] / 5).softmax(dim=-1)
+    )
     for first in ({"top_k": 2}, {"top_p": 0.9}, {"min_p": 0.5}):
-        torch.testing.assert_close(Sample(temperature=5.0, **first).probabilities(BOOK_LOGITS)[0], expected)
+        torch.testing.assert_close(
+            Sample(temperature=5.0, **first).probabilities(BOOK_LOGITS)[0], expected
+        )
 
 
 # ---- what equals what
@@ -72,13 +81,20 @@ def test_temperature_zero_and_top_k_of_one_are_greedy(choose):
     logits = torch.randn(50, 20, generator=torch.Generator().manual_seed(0))
     expected = choose(Greedy(), logits)
     assert torch.equal(expected, logits.max(dim=-1).indices)
-    for same in ({"temperature": 0}, {"top_k": 1, "temperature": 3.0}, {"top_p": 1e-9}, {"temperature": 1e-6}):
+    for same in (
+        {"temperature": 0},
+        {"top_k": 1, "temperature": 3.0},
+        {"top_p": 1e-9},
+        {"temperature": 1e-6},
+    ):
         assert torch.equal(choose(Sample(**same), logits), expected)
 
 
 def test_temperature_zero_and_top_k_of_one_are_greedy_among_equals(choose):
     logits = torch.randn(50, 400, generator=torch.Generator().manual_seed(0)).round()
-    assert (logits == logits.amax(dim=-1, keepdim=True)).sum(dim=-1).max() > 1  # best ones that are equal
+    assert (logits == logits.amax(dim=-1, keepdim=True)).sum(
+        dim=-1
+    ).max() > 1  # best ones that are equal
     expected = choose(Greedy(), logits)
     for same in ({"temperature": 0}, {"top_k": 1}, {"top_p": 1e-9}):
         assert torch.equal(choose(Sample(**same), logits), expected)
@@ -86,17 +102,33 @@ def test_temperature_zero_and_top_k_of_one_are_greedy_among_equals(choose):
 
 def test_filters_that_keep_everything_change_nothing():
     decoding = Sample(top_k=9, top_p=1.0, min_p=1e-9, repetition_penalty=1.0)
-    assert torch.equal(decoding.probabilities(BOOK_LOGITS, [[0, 3]]), Sample().probabilities(BOOK_LOGITS))
+    assert torch.equal(
+        decoding.probabilities(BOOK_LOGITS, [[0, 3]]), Sample().probabilities(BOOK_LOGITS)
+    )
 
 
 def test_probabilities_at_temperature_zero_are_one_and_nothing():
-    assert Sample(temperature=0).probabilities(BOOK_LOGITS)[0].tolist() == [0, 0, 0, 1, 0, 0, 0, 0, 0]
+    assert Sample(temperature=0).probabilities(BOOK_LOGITS)[0].tolist() == [
+        0,
+        0,
+        0,
+        1,
+        0,
+        0,
+        0,
+        0,
+        0,
+    ]
 
 
 @pytest.mark.parametrize("temperature", [1e-300, 1e-45, 1e-39, 1e-30, 1e38])
 def test_no_temperature_however_extreme_gives_nan(temperature):
     probabilities = Sample(temperature=temperature).probabilities(BOOK_LOGITS)[0]
-    expected = torch.zeros(9).index_fill(0, torch.tensor([3]), 1.0) if temperature < 1 else torch.full((9,), 1 / 9)
+    expected = (
+        torch.zeros(9).index_fill(0, torch.tensor([3]), 1.0)
+        if temperature < 1
+        else torch.full((9,), 1 / 9)
+    )
     torch.testing.assert_close(probabilities, expected)
 
 
@@ -111,7 +143,12 @@ def test_the_penalty_is_for_each_row_on_its_own_tokens():
     logits, decoding = BOOK_LOGITS.expand(3, -1), Sample(repetition_penalty=1e6)
     probabilities = decoding.probabilities(logits, [[3, 3, 7], [7], [2]])
     assert probabilities.argmax(dim=-1).tolist() == [0, 3, 3]
-    assert seen([[3, 3, 7], [7], [2]], logits).nonzero().tolist() == [[0, 3], [0, 7], [1, 7], [2, 2]]
+    assert seen([[3, 3, 7], [7], [2]], logits).nonzero().tolist() == [
+        [0, 3],
+        [0, 7],
+        [1, 7],
+        [2, 2],
+    ]
 
 
 # ---- draws
@@ -127,7 +164,9 @@ def test_draws_follow_the_probabilities(choose):
 def test_a_row_draws_from_its_own_generator_alone():
     probabilities = torch.full((3, 1000), 1e-3)
     together = draw(probabilities, [torch.Generator().manual_seed(seed) for seed in (5, 6, 5)])
-    alone = [draw(probabilities[:1], [torch.Generator().manual_seed(seed)]).item() for seed in (5, 6, 5)]
+    alone = [
+        draw(probabilities[:1], [torch.Generator().manual_seed(seed)]).item() for seed in (5, 6, 5)
+    ]
     assert together.tolist() == alone
     assert alone[0] == alone[2] != alone[1]
 

@@ -24,18 +24,24 @@ def ids_of(found):
 
 
 @pytest.mark.parametrize("num_samples", [pytest.param(1, marks=pytest.mark.long), 3])
-@pytest.mark.parametrize("lengths", [(1,), (3, 1, 5), (8, 2), (11, 4, 9)], ids=lambda lengths: f"prompts of {lengths}")
+@pytest.mark.parametrize(
+    "lengths", [(1,), (3, 1, 5), (8, 2), (11, 4, 9)], ids=lambda lengths: f"prompts of {lengths}"
+)
 @pytest.mark.one_in(2)
 def test_batches_are_the_uncached_loop_over_each_row_alone(
     tiny_model, uncached, random_ids, strategy, lengths, num_samples
 ):
     model, prompts = tiny_model(context_length=8), random_ids(*lengths)
     seeds = [101 + number for number in range(len(prompts))]
-    found = strategy.generate(model, prompts, max_new_tokens=10, num_samples=num_samples, seeds=seeds)
+    found = strategy.generate(
+        model, prompts, max_new_tokens=10, num_samples=num_samples, seeds=seeds
+    )
     for prompt, seed, samples in zip(prompts, seeds, found, strict=True):
         assert len(samples) == num_samples
         for number, sample in enumerate(samples):
-            ids, logprobs = uncached(model, strategy, prompt, 10, seed=derived_seed(seed, sample=number))
+            ids, logprobs = uncached(
+                model, strategy, prompt, 10, seed=derived_seed(seed, sample=number)
+            )
             assert sample.ids == ids
             assert sample.logprobs == pytest.approx(logprobs, **ROUNDING)
             assert sample.finish_reason == "length"
@@ -44,7 +50,9 @@ def test_batches_are_the_uncached_loop_over_each_row_alone(
 @pytest.mark.one_in(2)
 def test_rows_that_end_leave_the_others_as_they_were(tiny_model, uncached, random_ids, strategy):
     model, prompts = tiny_model(context_length=8), random_ids(*[4] * 12)
-    everything = [uncached(model, strategy, prompt, 10, seed=n)[0] for n, prompt in enumerate(prompts)]
+    everything = [
+        uncached(model, strategy, prompt, 10, seed=n)[0] for n, prompt in enumerate(prompts)
+    ]
     eos_id = everything[0][2]  # so that it comes somewhere
     found = strategy.generate(model, prompts, max_new_tokens=10, seeds=range(12), eos_id=eos_id)
     for ids, [row] in zip(everything, found, strict=True):
@@ -62,7 +70,11 @@ def test_draws_of_a_row_depend_on_its_seed_and_number_alone(tiny_gpt, random_ids
     decoding = Sample(temperature=2.0)
 
     def texts(prompts, num_samples, seeds):
-        return ids_of(decoding.generate(model, prompts, max_new_tokens=9, num_samples=num_samples, seeds=seeds))
+        return ids_of(
+            decoding.generate(
+                model, prompts, max_new_tokens=9, num_samples=num_samples, seeds=seeds
+            )
+        )
 
     [three] = texts([first], 3, [7])
     assert texts([first], 1, [7]) == [three[:1]]
@@ -88,21 +100,27 @@ def test_without_seeds_every_prompt_and_sample_has_one_of_its_own(tiny_gpt):
 
 
 def test_seeds_of_prompts_and_of_samples_never_meet():
-    seeds = {derived_seed(derived_seed(123, prompt=p), sample=s) for p in range(40) for s in range(40)}
+    seeds = {
+        derived_seed(derived_seed(123, prompt=p), sample=s) for p in range(40) for s in range(40)
+    }
     assert len(seeds) == 1600
     assert derived_seed(123) == 123
 
 
 def test_the_same_seed_gives_the_same_text_and_another_seed_another(tiny_gpt):
     def text(seed):
-        return ids_of(Sample(temperature=2.0).generate(tiny_gpt(), [[1]], max_new_tokens=20, seeds=[seed]))
+        return ids_of(
+            Sample(temperature=2.0).generate(tiny_gpt(), [[1]], max_new_tokens=20, seeds=[seed])
+        )
 
     assert text(1) == text(1) != text(2)
 
 
 def test_generating_leaves_the_global_random_state_alone(tiny_gpt, strategy):
     before = torch.get_rng_state()
-    strategy.generate(tiny_gpt(drop_rate=0.5).train(), [[1], [2, 3]], max_new_tokens=3, num_samples=2)
+    strategy.generate(
+        tiny_gpt(drop_rate=0.5).train(), [[1], [2, 3]], max_new_tokens=3, num_samples=2
+    )
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -131,7 +149,9 @@ def test_a_row_ends_when_stop_says_so_of_its_new_ids(countdown):
 
 
 def test_a_prompt_neither_ends_nor_stops_its_continuation(countdown):
-    [[row]] = Greedy().generate(countdown(), [[0, 5]], max_new_tokens=3, eos_id=0, stop=lambda ids: 5 in ids)
+    [[row]] = Greedy().generate(
+        countdown(), [[0, 5]], max_new_tokens=3, eos_id=0, stop=lambda ids: 5 in ids
+    )
     assert (row.ids, row.finish_reason) == ([4, 3, 2], "length")
 
 
@@ -153,13 +173,17 @@ def test_of_several_reasons_to_end_at_once_the_text_itself_comes_first(countdown
 
 def test_log_probabilities_are_those_of_the_model_whatever_the_filters(countdown):
     [[row]] = Sample(temperature=0.1, top_k=1).generate(countdown(), [[4]], max_new_tokens=3)
-    assert row.logprobs == pytest.approx([1 - math.log(math.e + 9)] * 3)  # of one logit of 1 among nine of 0
+    assert row.logprobs == pytest.approx(
+        [1 - math.log(math.e + 9)] * 3
+    )  # of one logit of 1 among nine of 0
 
 
 # ---- the stream
 
 
-def test_a_stream_yields_the_tokens_of_generate_row_by_row_as_they_come(tiny_gpt, random_ids, strategy):
+def test_a_stream_yields_the_tokens_of_generate_row_by_row_as_they_come(
+    tiny_gpt, random_ids, strategy
+):
     model, prompts = tiny_gpt(), random_ids(3, 1)
     settings = {"max_new_tokens": 6, "num_samples": 2, "seeds": [4, 5], "eos_id": 7}
     tokens = list(strategy.stream(model, prompts, **settings))
@@ -191,7 +215,9 @@ def test_the_mode_of_the_model_is_restored_even_if_nobody_reads_to_the_end(tiny_
     assert model.training is training
 
 
-def test_gradients_are_recorded_between_two_streamed_tokens_and_after_a_stream_nobody_reads(tiny_gpt):
+def test_gradients_are_recorded_between_two_streamed_tokens_and_after_a_stream_nobody_reads(
+    tiny_gpt,
+):
     stream = Greedy().stream(tiny_gpt(), [[1]], max_new_tokens=3)
     next(stream)
     assert torch.is_grad_enabled()

@@ -5,7 +5,18 @@ import pytest
 from firstlight.data.tokenizers.bytes import BytesTokenizer
 from firstlight.decoding.stop import StopStrings, TextStream
 
-PIECES = [b"a", b"b", b"ab", b"ba", b"\n", "é".encode(), "灯".encode(), "é".encode()[:1], "é".encode()[1:], b"b\n"]
+PIECES = [
+    b"a",
+    b"b",
+    b"ab",
+    b"ba",
+    b"\n",
+    "é".encode(),
+    "灯".encode(),
+    "é".encode()[:1],
+    "é".encode()[1:],
+    b"b\n",
+]
 """Tokens of a vocabulary in which characters, and stop strings, begin and end anywhere."""
 
 
@@ -23,7 +34,9 @@ def of_bytes():
 
 @pytest.fixture
 def streamed():
-    """What a stream shows as `ids` come one at a time, the generation ending at a stop: its pieces, and the ids."""
+    """What a stream shows as `ids` come one at a time, the generation ending at a stop: its pieces,
+    and the ids.
+    """
 
     def show(stop, ids):
         stream, pieces = TextStream(stop), []
@@ -127,11 +140,19 @@ def test_the_end_of_text_is_no_text(of_bytes, streamed):
 def test_streamed_text_is_the_text_whatever_comes(of_bytes, streamed, seed):
     draw = random.Random(seed)
     for _ in range(60):
-        stops = draw.choices(["ab", "aab", "ba\n", "é", "éa", "灯é", "\n", "bab"], k=draw.randint(0, 3))
+        stops = draw.choices(
+            ["ab", "aab", "ba\n", "é", "éa", "灯é", "\n", "bab"], k=draw.randint(0, 3)
+        )
         if draw.random() < 0.5:
-            stop, ids = StopStrings(stops, of_pieces), draw.choices(range(len(PIECES)), k=draw.randint(1, 20))
+            stop, ids = (
+                StopStrings(stops, of_pieces),
+                draw.choices(range(len(PIECES)), k=draw.randint(1, 20)),
+            )
         else:  # any bytes at all
-            stop, ids = StopStrings(stops, of_bytes), draw.choices([*range(257), *spelt("ab\né灯") * 20], k=30)
+            stop, ids = (
+                StopStrings(stops, of_bytes),
+                draw.choices([*range(257), *spelt("ab\né灯") * 20], k=30),
+            )
         pieces, shown = streamed(stop, ids)
         whole = stop.text(shown)
         assert "".join(pieces) == whole

@@ -1,4 +1,6 @@
-"""Ids of a model that stand for no token of its tokenizer are never chosen, and change nothing where there are none."""
+"""Ids of a model that stand for no token of its tokenizer are never chosen, and change nothing
+where there are none.
+"""
 
 import functools
 import json
@@ -29,7 +31,9 @@ def test_no_strategy_chooses_an_id_without_a_token_and_logprobs_stay_the_models_
     model, make = tiny_gpt(), Context
     if prompt_lookup is not None:
         make = functools.partial(PromptLookup, max_guesses=prompt_lookup)
-    stream = functools.partial(strategy.stream, model, [[1, 2, 1, 2]], max_new_tokens=30, make_context=make)
+    stream = functools.partial(
+        strategy.stream, model, [[1, 2, 1, 2]], max_new_tokens=30, make_context=make
+    )
     free, bound = (gather(stream(unused=unused), 1, 1)[0][0] for unused in (None, UNUSED))
     assert any(UNUSED[i] for i in free.ids) and not any(UNUSED[i] for i in bound.ids)
     ids = [1, 2, 1, 2]
@@ -41,13 +45,19 @@ def test_no_strategy_chooses_an_id_without_a_token_and_logprobs_stay_the_models_
 
 def test_beam_search_ranks_tokens_alone_by_the_models_own_logprobs(tiny_gpt):
     model = tiny_gpt()
-    found = BeamSearch(n_beams=4).generate(model, [[1], [5, 2]], max_new_tokens=8, num_samples=4, unused=UNUSED)
+    found = BeamSearch(n_beams=4).generate(
+        model, [[1], [5, 2]], max_new_tokens=8, num_samples=4, unused=UNUSED
+    )
     rows = [row for rows in found for row in rows]
     assert len(rows) == 8 and not any(UNUSED[i] for row in rows for i in row.ids)
     best = found[0][0]
     logprobs = model(torch.tensor([[1, *best.ids[:7]]]))[0].log_softmax(dim=-1).detach()
-    assert best.logprobs[:7] == pytest.approx([float(logprobs[n, i]) for n, i in enumerate(best.ids[:7])], abs=1e-5)
-    plain = BeamSearch(n_beams=13).generate(model, [[1]], max_new_tokens=2, num_samples=13, unused=UNUSED)
+    assert best.logprobs[:7] == pytest.approx(
+        [float(logprobs[n, i]) for n, i in enumerate(best.ids[:7])], abs=1e-5
+    )
+    plain = BeamSearch(n_beams=13).generate(
+        model, [[1]], max_new_tokens=2, num_samples=13, unused=UNUSED
+    )
     assert len({tuple(row.ids) for row in plain[0]}) == 13  # as many beams as there are tokens
 
 
@@ -58,7 +68,9 @@ class Padded(Tokenizer):
 
     def build(self, documents):
         ranks = {bytes([i]): i for i in range(256)}
-        return tiktoken.Encoding("padded", pat_str=r"[\s\S]", mergeable_ranks=ranks, special_tokens={END_OF_TEXT: 300})
+        return tiktoken.Encoding(
+            "padded", pat_str=r"[\s\S]", mergeable_ranks=ranks, special_tokens={END_OF_TEXT: 300}
+        )
 
 
 def ids_without(tokenizer, n_ids):
@@ -89,23 +101,42 @@ def test_a_full_vocabulary_draws_what_it_drew(tiny_gpt):
     settings = {"max_new_tokens": 20, "seeds": [7]}
     none = torch.zeros(31, dtype=torch.bool)
     for unused in (None, none):
-        [[row]] = Sample(temperature=1.3, top_p=0.9).generate(tiny_gpt(), [[1]], unused=unused, **settings)
+        [[row]] = Sample(temperature=1.3, top_p=0.9).generate(
+            tiny_gpt(), [[1]], unused=unused, **settings
+        )
         [[plain]] = Sample(temperature=1.3, top_p=0.9).generate(tiny_gpt(), [[1]], **settings)
         assert row == plain
 
 
 @pytest.fixture
 def short_run(tmp_path, monkeypatch, capsys):
-    """A run whose text is too short for its vocabulary of 2,048 ids, what it said, and the ids of its samples."""
+    """A run whose text is too short for its vocabulary of 2,048 ids, what it said, and the ids of
+    its samples.
+    """
     monkeypatch.chdir(tmp_path)
     sampled = []
     decode = Tokenizer.decode_document
-    monkeypatch.setattr(Tokenizer, "decode_document", lambda self, ids: sampled.append(ids) or decode(self, ids))
+    monkeypatch.setattr(
+        Tokenizer, "decode_document", lambda self, ids: sampled.append(ids) or decode(self, ids)
+    )
     Path("text.txt").write_text("the lamp was lit again and nobody in the harbour knew. " * 40)
     sizes = ["model.n_layers=1", "model.emb_dim=16", "model.n_heads=2", "model.context_length=16"]
-    lengths = ["trainer.max_steps=2", "trainer.eval_every_n_steps=1", "scheduler=constant", "data.batch_size=4"]
-    sample = ["callbacks.sample_generation.decoding.top_k=null", "callbacks.sample_generation.max_new_tokens=20"]
-    rest = ["trainer.accelerator=cpu", "callbacks.throughput.peak_flops=1e9", "~callbacks.plots", "output_dir=run"]
+    lengths = [
+        "trainer.max_steps=2",
+        "trainer.eval_every_n_steps=1",
+        "scheduler=constant",
+        "data.batch_size=4",
+    ]
+    sample = [
+        "callbacks.sample_generation.decoding.top_k=null",
+        "callbacks.sample_generation.max_new_tokens=20",
+    ]
+    rest = [
+        "trainer.accelerator=cpu",
+        "callbacks.throughput.peak_flops=1e9",
+        "~callbacks.plots",
+        "output_dir=run",
+    ]
     assert main(["train", "data=text", "data.path=text.txt", *sizes, *lengths, *sample, *rest]) == 0
     return "run", capsys.readouterr().err, sampled
 
@@ -123,7 +154,13 @@ def test_a_run_says_that_its_text_is_too_short_and_neither_samples_nor_generate_
         ["decoding=greedy"],
         ["decoding=beam"],
     ):
-        command = ["generate", f"checkpoint={run}", "prompt=the lamp", "max_new_tokens=30", "accelerator=cpu"]
+        command = [
+            "generate",
+            f"checkpoint={run}",
+            "prompt=the lamp",
+            "max_new_tokens=30",
+            "accelerator=cpu",
+        ]
         assert main([*command, "format=jsonl", "logprobs=true", *words]) == 0
         row = json.loads(capsys.readouterr().out)
         assert row["ids"] and max(row["ids"]) < n_ids

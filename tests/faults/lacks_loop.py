@@ -41,7 +41,9 @@ def files():
 
 
 def tried(what, number):
-    """Exit codes and words of a run that begins there, of a healthy one that is resumed there, and what is new."""
+    """Exit codes and words of a run that begins there, of a healthy one that is resumed there, and
+    what is new.
+    """
     before = files()
     library.lacks_set(what.encode(), number)
     begun = said(BEGIN)
@@ -55,10 +57,20 @@ def tried(what, number):
     library.lacks_set(b"", 0)
     healthy = said(RESUME)[0] if resumed[0] else 0
     shutil.rmtree("run")
-    return {"begun": begun, "resumed": resumed, "generated": evaluated, "left": left, "resumed elsewhere": healthy}
+    return {
+        "begun": begun,
+        "resumed": resumed,
+        "generated": evaluated,
+        "left": left,
+        "resumed elsewhere": healthy,
+    }
 
 
 if __name__ == "__main__":
     os.chdir(sys.argv[1])
     Path("text.txt").write_text(TEXT)
-    print(json.dumps({f"{what} {errno.errorcode[number]}": tried(what, number) for what, number in LACKING}))
+    print(
+        json.dumps(
+            {f"{what} {errno.errorcode[number]}": tried(what, number) for what, number in LACKING}
+        )
+    )

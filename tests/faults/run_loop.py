@@ -27,7 +27,9 @@ SETTINGS = [*TINY, "trainer.max_steps=12", "callbacks.checkpoint.every_n_steps=3
 
 
 def in_child(arguments, log, arm=None):
-    """`firstlight` with `arguments` in a process of its own; its exit status and the operations it counted."""
+    """`firstlight` with `arguments` in a process of its own; its exit status and the operations it
+    counted.
+    """
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -75,12 +77,16 @@ def loop(kind, stride, of_resumed):
         assert "Traceback" not in said, f"{kind} at {k}: {said}"
         begun = bool(checkpoints_of(Path("run")))
         finished = Path("run/model.safetensors").is_file()
-        outcomes[f"exit {code}, {'finished' if finished else 'begun' if begun else 'no checkpoint yet'}"] += 1
+        outcomes[
+            f"exit {code}, {'finished' if finished else 'begun' if begun else 'no checkpoint yet'}"
+        ] += 1
         if not finished:
             code, _ = in_child(begin, "again.log")  # the same command, whatever is left of the run
             assert code == 0, f"{kind} at {k}: {Path('again.log').read_text()}"
         assert rows_of("run") == rows_of("whole"), f"{kind} at {k}: rows differ"
-        assert same_weights("run", "whole") and same_weights("run", "whole", best=True), f"{kind} at {k}: weights"
+        assert same_weights("run", "whole") and same_weights("run", "whole", best=True), (
+            f"{kind} at {k}: weights"
+        )
         if kind == "SIGKILL":
             same = Path("run/samples.txt").read_bytes() == Path("whole/samples.txt").read_bytes()
             assert same, f"{kind} at {k}: samples differ"

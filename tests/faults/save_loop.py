@@ -1,4 +1,5 @@
-"""With faults.so preloaded: fail the 1st, 2nd, 3rd, ... operation of a save until it completes; print what happened.
+"""With faults.so preloaded: fail the 1st, 2nd, 3rd, ... operation of a save until it completes;
+print what happened.
 
 usage: save_loop.py FOLDER
 """
@@ -47,7 +48,13 @@ def state(step):
         "loops": {},
         "callbacks": {},
         "lr_schedulers": [{"_last_lr": [0.1]}],
-        RECORD: {"config": {}, "tokenizer": TOKENIZER, "metrics": {}, "skipped_steps": [0, 0], "manifest": described},
+        RECORD: {
+            "config": {},
+            "tokenizer": TOKENIZER,
+            "metrics": {},
+            "skipped_steps": [0, 0],
+            "manifest": described,
+        },
     }
 
 
@@ -60,13 +67,20 @@ def newest(run):
     """The step of the newest whole checkpoint, every number of it compared."""
     resumed = find_resumed(run)
     step = resumed.step
-    assert torch.equal(load_checkpoint(resumed.checkpoint).state_dict["weight"], torch.full((WEIGHTS,), float(step)))
-    assert torch.equal(resumed.state["optimizer_states"][0]["exp_avg"], torch.full((WEIGHTS,), step + 0.5))
+    assert torch.equal(
+        load_checkpoint(resumed.checkpoint).state_dict["weight"],
+        torch.full((WEIGHTS,), float(step)),
+    )
+    assert torch.equal(
+        resumed.state["optimizer_states"][0]["exp_avg"], torch.full((WEIGHTS,), step + 0.5)
+    )
     return step
 
 
 def try_save(run, k, kind):
-    """Save step 2 with the k-th operation failing; whether it says it is done, and how many operations it took."""
+    """Save step 2 with the k-th operation failing; whether it says it is done, and how many
+    operations it took.
+    """
     faults.faults_arm(str(run).encode(), ctypes.c_long(k), KINDS[kind])
     try:
         save(run, 2)

@@ -9,7 +9,9 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class FakeHub(ThreadingHTTPServer):
-    """Serves `files` (name to bytes) as the one repository `repo`; `.safetensors` are stored under their sha256."""
+    """Serves `files` (name to bytes) as the one repository `repo`; `.safetensors` are stored under
+    their sha256.
+    """
 
     daemon_threads = True
 
@@ -22,7 +24,9 @@ class FakeHub(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
     def __enter__(self):
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        threading.Thread(
+            target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        ).start()
         return self
 
     def __exit__(self, *_):
@@ -32,7 +36,9 @@ class FakeHub(ThreadingHTTPServer):
     def downloaded(self):
         """Names of the files whose content was asked for."""
         return sorted(
-            path.rpartition("/")[2] for method, path in self.requests if method == "GET" and "/api/" not in path
+            path.rpartition("/")[2]
+            for method, path in self.requests
+            if method == "GET" and "/api/" not in path
         )
 
 
@@ -52,7 +58,9 @@ class _Handler(BaseHTTPRequestHandler):
         if path == f"/api/models/{repo}/revision/main":
             return self.answer(json.dumps({"id": repo, "sha": COMMIT}).encode())
         if path == f"/api/models/{repo}/tree/{COMMIT}":
-            return self.answer(json.dumps([self.entry(name) for name in self.server.files]).encode())
+            return self.answer(
+                json.dumps([self.entry(name) for name in self.server.files]).encode()
+            )
         if path.startswith(f"/api/models/{repo}/revision/"):
             return self.answer(b"", {"X-Error-Code": "RevisionNotFound"}, 404)
         name = path.removeprefix(f"/{repo}/resolve/{COMMIT}/")
@@ -67,9 +75,18 @@ class _Handler(BaseHTTPRequestHandler):
     def entry(self, name):
         content = self.server.files[name]
         blob = b"blob %d\0" % len(content) + content  # as git hashes a file
-        entry = {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(blob).hexdigest()}
+        entry = {
+            "type": "file",
+            "path": name,
+            "size": len(content),
+            "oid": hashlib.sha1(blob).hexdigest(),
+        }
         if name.endswith(".safetensors"):
-            entry["lfs"] = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 130}
+            entry["lfs"] = {
+                "oid": hashlib.sha256(content).hexdigest(),
+                "size": len(content),
+                "pointerSize": 130,
+            }
         return entry
 
     def answer(self, body, headers=None, status=200):

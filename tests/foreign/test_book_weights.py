@@ -9,7 +9,9 @@ pytestmark = pytest.mark.cpu
 
 NORMS = ("norm1", "norm2", "final_norm")
 RENAMED = {
-    f"{norm}.{ours}": f"{norm}.{book}" for norm in NORMS for ours, book in {"weight": "scale", "bias": "shift"}.items()
+    f"{norm}.{ours}": f"{norm}.{book}"
+    for norm in NORMS
+    for ours, book in {"weight": "scale", "bias": "shift"}.items()
 }
 
 
@@ -20,7 +22,9 @@ def as_the_book_saves_it(model):
         ours = next((n for n in RENAMED if name.endswith(n)), None)
         state[name.replace(ours, RENAMED[ours]) if ours else name] = tensor.clone()
     for layer in range(len(model.trf_blocks)):
-        state[f"trf_blocks.{layer}.att.mask"] = torch.triu(torch.ones(model.context_length, model.context_length), 1)
+        state[f"trf_blocks.{layer}.att.mask"] = torch.triu(
+            torch.ones(model.context_length, model.context_length), 1
+        )
     return state
 
 
@@ -32,12 +36,20 @@ def test_names_of_the_book_are_translated_and_masks_dropped(tiny_gpt):
 
 
 @pytest.mark.parametrize("qkv_bias", [False, True])
-@pytest.mark.parametrize("with_optimizer", [False, True], ids=["model.pth", "model_and_optimizer.pth"])
-def test_both_files_that_the_book_saves_give_its_model(tiny_gpt, tmp_path, qkv_bias, with_optimizer):
+@pytest.mark.parametrize(
+    "with_optimizer", [False, True], ids=["model.pth", "model_and_optimizer.pth"]
+)
+def test_both_files_that_the_book_saves_give_its_model(
+    tiny_gpt, tmp_path, qkv_bias, with_optimizer
+):
     model = tiny_gpt(emb_dim=128, n_heads=2, n_layers=3, qkv_bias=qkv_bias)
     state = as_the_book_saves_it(model)
     optimizer = torch.optim.AdamW(model.parameters())
-    saved = {"model_state_dict": state, "optimizer_state_dict": optimizer.state_dict()} if with_optimizer else state
+    saved = (
+        {"model_state_dict": state, "optimizer_state_dict": optimizer.state_dict()}
+        if with_optimizer
+        else state
+    )
     torch.save(saved, tmp_path / "model.pth")
 
     loaded = load_checkpoint(tmp_path / "model.pth").build_model()

@@ -1,4 +1,6 @@
-"""What is exported loads elsewhere as the same model, appears whole or not at all, and replaces nothing."""
+"""What is exported loads elsewhere as the same model, appears whole or not at all, and replaces
+nothing.
+"""
 
 import errno
 import json
@@ -24,7 +26,14 @@ from firstlight.sources import load_checkpoint
 
 pytestmark = pytest.mark.cpu
 
-SIZES = {"vocab_size": 300, "context_length": 8, "emb_dim": 12, "n_heads": 3, "n_layers": 2, "drop_rate": 0.1}
+SIZES = {
+    "vocab_size": 300,
+    "context_length": 8,
+    "emb_dim": 12,
+    "n_heads": 3,
+    "n_layers": 2,
+    "drop_rate": 0.1,
+}
 LAYOUTS = {"gpt2": (12, 12), "gpt2-medium": (24, 16), "gpt2-large": (36, 20), "gpt2-xl": (48, 25)}
 IDS = torch.randint(300, (2, 8), generator=torch.Generator().manual_seed(1))
 TEXT = "The lamp went out,\n\n  and the harbour (1907) was dark. 日本 👩‍👩‍👧 don't "
@@ -44,7 +53,9 @@ def checkpoint(tiny_gpt, tokenizer, tmp_path):
 
     def save(**changes):
         model, file = tiny_gpt(**(SIZES | changes)), tmp_path / "saved.safetensors"
-        config = {"model": {"_target_": "firstlight.model.gpt.GPT", "_partial_": True, **SIZES, **changes}}
+        config = {
+            "model": {"_target_": "firstlight.model.gpt.GPT", "_partial_": True, **SIZES, **changes}
+        }
         save_model_file(model.state_dict(), file, config=config, tokenizer=tokenizer.state_dict())
         return file, model
 
@@ -69,7 +80,9 @@ def test_transformers_loads_the_same_model_and_tokenizer(
     monkeypatch.setattr(transformers.utils.logging.get_logger("transformers"), "propagate", True)
     model, out = tiny_gpt(**SIZES, tie_weights=tied, qkv_bias=qkv_bias), tmp_path / "out"
     export_huggingface(model, tokenizer, out)
-    theirs, missing = transformers.AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
+    theirs, missing = transformers.AutoModelForCausalLM.from_pretrained(
+        out, output_loading_info=True
+    )
     their_tokenizer = transformers.AutoTokenizer.from_pretrained(out)
     assert not any(missing.values())
     assert caplog.messages == [] and list(recwarn) == []
@@ -79,7 +92,9 @@ def test_transformers_loads_the_same_model_and_tokenizer(
     assert difference <= 1e-5
     assert their_tokenizer.encode(TEXT) == tokenizer.encode(TEXT)
     assert theirs.config.tie_word_embeddings is tied
-    assert theirs.config.eos_token_id == theirs.generation_config.eos_token_id == tokenizer.end_of_text
+    assert (
+        theirs.config.eos_token_id == theirs.generation_config.eos_token_id == tokenizer.end_of_text
+    )
     assert theirs.config.attn_pdrop == theirs.config.embd_pdrop == theirs.config.resid_pdrop == 0.1
     continued = theirs.generate(IDS[:1, :3], max_new_tokens=3, do_sample=False, pad_token_id=0)
     assert continued.shape == (1, 6)
@@ -94,7 +109,9 @@ def test_transformers_loads_a_modern_model_as_its_own(
     changes = {"qk_norm": qk_norm, "tie_weights": tied, "rope_theta": 500.0, "drop_rate": 0.1}
     model, out = tiny_modern(vocab_size=300, **changes), tmp_path / "out"
     export_huggingface(model, tokenizer, out)
-    theirs, missing = transformers.AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
+    theirs, missing = transformers.AutoModelForCausalLM.from_pretrained(
+        out, output_loading_info=True
+    )
     their_tokenizer = transformers.AutoTokenizer.from_pretrained(out)
     assert type(theirs).__name__ == ("Qwen3ForCausalLM" if qk_norm else "LlamaForCausalLM")
     assert not any(missing.values())
@@ -108,7 +125,9 @@ def test_transformers_loads_a_modern_model_as_its_own(
     assert their_tokenizer.decode(tokenizer.encode(TEXT)) == TEXT
     assert (theirs.config.tie_word_embeddings, theirs.config.attention_dropout) == (tied, 0.1)
     assert theirs.config.max_position_embeddings == their_tokenizer.model_max_length == 8
-    assert theirs.config.eos_token_id == theirs.generation_config.eos_token_id == tokenizer.end_of_text
+    assert (
+        theirs.config.eos_token_id == theirs.generation_config.eos_token_id == tokenizer.end_of_text
+    )
     continued = theirs.generate(IDS[:1, :3], max_new_tokens=3, do_sample=False, pad_token_id=0)
     [[greedy]] = Greedy().generate(model, IDS[:1, :3].tolist(), max_new_tokens=3)
     assert continued[0, 3:].tolist() == greedy.ids
@@ -116,9 +135,13 @@ def test_transformers_loads_a_modern_model_as_its_own(
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.one_in(2)
-def test_the_published_layouts_give_transformers_logits_in_both_directions(tiny_gpt, tokenizer, tmp_path, layout):
+def test_the_published_layouts_give_transformers_logits_in_both_directions(
+    tiny_gpt, tokenizer, tmp_path, layout
+):
     n_layers, n_heads = LAYOUTS[layout]
-    model = tiny_gpt(**SIZES | {"n_layers": n_layers, "n_heads": n_heads, "emb_dim": 2 * n_heads}, qkv_bias=True)
+    model = tiny_gpt(
+        **SIZES | {"n_layers": n_layers, "n_heads": n_heads, "emb_dim": 2 * n_heads}, qkv_bias=True
+    )
     export_huggingface(model, tokenizer, tmp_path / "ours")
     theirs = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "ours").eval()
     theirs.save_pretrained(tmp_path / "theirs")
@@ -136,7 +159,9 @@ def test_an_exported_model_comes_back_bit_for_bit(tiny_gpt, tokenizer, tmp_path,
     export_huggingface(model, tokenizer, tmp_path / "out")
     back = read_back(tmp_path / "out")
     assert back.state_dict().keys() == model.state_dict().keys()
-    assert all(torch.equal(back.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
+    assert all(
+        torch.equal(back.state_dict()[name], tensor) for name, tensor in model.state_dict().items()
+    )
     assert torch.equal(back(IDS), model(IDS))
     assert back.n_parameters == model.n_parameters
 
@@ -152,9 +177,15 @@ def test_biases_that_the_model_lacks_are_zeros(tiny_gpt, tokenizer, tmp_path):
 def test_a_folder_has_what_other_programs_look_for_and_nothing_else(tiny_gpt, tokenizer, tmp_path):
     out = tmp_path / "some" / "new" / "folder"
     export_huggingface(tiny_gpt(**SIZES, tie_weights=True), tokenizer, out)
-    weights, vocabulary = ["config.json", "generation_config.json", "model.safetensors"], ["merges.txt", "vocab.json"]
+    weights, vocabulary = (
+        ["config.json", "generation_config.json", "model.safetensors"],
+        ["merges.txt", "vocab.json"],
+    )
     assert files(out) == sorted([*weights, *vocabulary, "tokenizer.json", "tokenizer_config.json"])
-    assert files(tmp_path / "some" / "new") == ["folder", *(f"folder/{name}" for name in files(out))]
+    assert files(tmp_path / "some" / "new") == [
+        "folder",
+        *(f"folder/{name}" for name in files(out)),
+    ]
     with safe_open(out / "model.safetensors", framework="pt") as file:
         assert file.metadata() == {"format": "pt"}
         names = list(file.keys())
@@ -166,12 +197,16 @@ def test_a_model_with_a_tokenizer_of_bytes_is_exported(tiny_gpt, tmp_path):
     tokenizer = BytesTokenizer(vocab_size=300)
     tokenizer.fit([])
     export_huggingface(tiny_gpt(**SIZES), tokenizer, tmp_path / "out")
-    assert transformers.AutoTokenizer.from_pretrained(tmp_path / "out").encode(TEXT) == tokenizer.encode(TEXT)
+    assert transformers.AutoTokenizer.from_pretrained(tmp_path / "out").encode(
+        TEXT
+    ) == tokenizer.encode(TEXT)
 
 
 def test_safetensors_have_our_names_and_load_as_a_checkpoint(checkpoint, tokenizer, tmp_path):
     file, model = checkpoint(tie_weights=True)
-    export_safetensors(model, tokenizer, tmp_path / "a" / "out.safetensors", config=load_checkpoint(file).config)
+    export_safetensors(
+        model, tokenizer, tmp_path / "a" / "out.safetensors", config=load_checkpoint(file).config
+    )
     state = safetensors.torch.load_file(tmp_path / "a" / "out.safetensors")
     assert len({"tok_emb.weight", "out_head.weight"} & state.keys()) == 1
     assert {"tok_emb.weight", "out_head.weight", *state} == set(model.state_dict())
@@ -189,7 +224,9 @@ class Other(LanguageModel):
 
 
 def test_another_architecture_is_refused_for_hf_and_told_what_works(tokenizer, tmp_path):
-    with pytest.raises(ConfigError, match=r"^Other cannot be exported with format=hf.*format=safetensors"):
+    with pytest.raises(
+        ConfigError, match=r"^Other cannot be exported with format=hf.*format=safetensors"
+    ):
         export_huggingface(Other(), tokenizer, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -203,7 +240,10 @@ def test_a_tokenizer_that_hugging_face_cannot_have_is_refused(tiny_gpt, tokenize
 
 @pytest.mark.parametrize(
     "error",
-    [OSError(errno.ENOSPC, "No space left on device"), SafetensorError("Error while serializing: I/O error")],
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        SafetensorError("Error while serializing: I/O error"),
+    ],
     ids=["the system says so", "safetensors says so"],
 )
 @pytest.mark.parametrize("format", ["hf", "safetensors"])
@@ -223,7 +263,9 @@ def raise_(error):
 
 
 def test_an_interrupted_export_leaves_nothing(tiny_gpt, tokenizer, tmp_path, monkeypatch):
-    monkeypatch.setattr(safetensors.torch, "save_file", lambda *_, **__: raise_(KeyboardInterrupt()))
+    monkeypatch.setattr(
+        safetensors.torch, "save_file", lambda *_, **__: raise_(KeyboardInterrupt())
+    )
     before = files(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         export_huggingface(tiny_gpt(**SIZES), tokenizer, tmp_path / "out")
@@ -262,7 +304,11 @@ def test_an_empty_folder_may_be_filled(checkpoint, tmp_path, capsys):
     assert torch.equal(read_back(tmp_path / "out")(IDS), model(IDS))
     out = capsys.readouterr().out
     assert out.count("\n") == 1
-    assert str(tmp_path / "out") in out and " MB)" in out and "AutoModelForCausalLM.from_pretrained" in out
+    assert (
+        str(tmp_path / "out") in out
+        and " MB)" in out
+        and "AutoModelForCausalLM.from_pretrained" in out
+    )
 
 
 def test_the_verb_writes_a_file_of_safetensors(checkpoint, tmp_path, capsys):
@@ -280,7 +326,10 @@ def test_the_verb_writes_a_file_of_safetensors(checkpoint, tmp_path, capsys):
         (["out=x"], "checkpoint: a value is needed"),
         (["checkpoint=x"], "out: a value is needed"),
         (["checkpoint=x", "out=''"], "out: expected non-empty str"),
-        (["checkpoint=x", "out=x", "format=onnx"], "format: expected 'hf' or 'safetensors', got 'onnx'"),
+        (
+            ["checkpoint=x", "out=x", "format=onnx"],
+            "format: expected 'hf' or 'safetensors', got 'onnx'",
+        ),
         (["checkpoint=x", "out=x.bin", "format=safetensors"], "give out=FILE.safetensors"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -1,4 +1,6 @@
-"""Downloads from a hub on this machine: what is fetched, what is kept, and one line for everything that goes wrong."""
+"""Downloads from a hub on this machine: what is fetched, what is kept, and one line for everything
+that goes wrong.
+"""
 
 import os
 import subprocess
@@ -36,7 +38,9 @@ def hub(tmp_path, monkeypatch):
     with FakeHub(REPO, FILES | UNWANTED) as server:
         monkeypatch.setattr(constants, "ENDPOINT", server.url)
         monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
+            constants,
+            "HUGGINGFACE_CO_URL_TEMPLATE",
+            server.url + "/{repo_id}/resolve/{revision}/{filename}",
         )
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
@@ -44,7 +48,8 @@ def hub(tmp_path, monkeypatch):
 
 
 def refusal(repo=REPO, revision=None):
-    """What is said of a download that fails; every such line names the repository and the ways out."""
+    """What is said of a download that fails; every such line names the repository and the ways
+    out."""
     with pytest.raises(ConfigError) as caught:
         download(repo, revision)
     line = str(caught.value)
@@ -55,18 +60,31 @@ def refusal(repo=REPO, revision=None):
 
 
 def in_process_of_its_own(hub, tmp_path, **environment):
-    """Download as a user's process does, which reads its settings when huggingface_hub is imported."""
-    settings = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1", **environment}
+    """Download as a user's process does, which reads its settings when huggingface_hub is
+    imported."""
+    settings = {
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_HUB_DISABLE_XET": "1",
+        **environment,
+    }
     code = f"from firstlight.foreign.hub import download; print(download({REPO!r}))"
     return subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | settings, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code],
+        env=os.environ | settings,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
 def test_a_model_is_downloaded_into_the_hubs_own_cache_and_found_there_offline(hub, tmp_path):
     first = in_process_of_its_own(hub, tmp_path)
     assert first.returncode == 0, first.stderr
-    assert first.stdout.startswith(str(tmp_path / "home" / "hub" / "models--somebody--tiny-gpt2" / "snapshots"))
+    assert first.stdout.startswith(
+        str(tmp_path / "home" / "hub" / "models--somebody--tiny-gpt2" / "snapshots")
+    )
     assert hub.downloaded() == sorted(FILES)
     assert "Fetching" in first.stderr  # the progress bars
     hub.requests.clear()
@@ -176,7 +194,9 @@ def test_content_of_another_sha256_is_refused_until_it_is_deleted(hub):
     right = FILES["model.safetensors"]
     hub.served["model.safetensors"] = right[:-1] + bytes([right[-1] ^ 1])
     file = download(REPO) / "model.safetensors"
-    with pytest.raises(ConfigError, match=rf"^{file}: damaged.* delete {file.resolve()} and try again$"):
+    with pytest.raises(
+        ConfigError, match=rf"^{file}: damaged.* delete {file.resolve()} and try again$"
+    ):
         check_content(file)
     hub.served.clear()
     file.resolve().unlink()
@@ -185,7 +205,9 @@ def test_content_of_another_sha256_is_refused_until_it_is_deleted(hub):
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "merges.txt"])
-def test_a_file_of_the_cache_that_is_damaged_is_downloaded_again_and_that_is_said(name, hub, capsys):
+def test_a_file_of_the_cache_that_is_damaged_is_downloaded_again_and_that_is_said(
+    name, hub, capsys
+):
     file = download(REPO) / name
     hub.requests.clear()
     right = FILES[name]
@@ -207,7 +229,9 @@ def test_files_that_no_hub_stored_are_not_compared_with_their_names(tmp_path):
 
 def test_small_files_are_compared_with_the_sha1_that_git_gives_them(tmp_path):
     (tmp_path / "blobs").mkdir()
-    blob = tmp_path / "blobs" / "bd9dbf5aae1a3862dd1526723246b20206e5fc37"  # git hash-object of "what is up, doc?"
+    blob = (
+        tmp_path / "blobs" / "bd9dbf5aae1a3862dd1526723246b20206e5fc37"
+    )  # git hash-object of "what is up, doc?"
     blob.write_bytes(b"what is up, doc?")
     (tmp_path / "config.json").symlink_to(blob)
     check_content(tmp_path / "config.json")
@@ -226,6 +250,8 @@ def test_without_a_home_the_hub_is_not_kept_in_the_working_folder(tmp_path, monk
     from firstlight.foreign.hub import _cache_folder
 
     assert _cache_folder() == Path(constants.HF_HUB_CACHE)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", "~/.cache/huggingface/hub")  # what expanduser leaves
+    monkeypatch.setattr(
+        constants, "HF_HUB_CACHE", "~/.cache/huggingface/hub"
+    )  # what expanduser leaves
     monkeypatch.setenv("FIRSTLIGHT_CACHE_DIR", str(tmp_path))
     assert _cache_folder() == tmp_path / "huggingface"

@@ -1,4 +1,6 @@
-"""GPT-2 in Hugging Face's format: the same logits as transformers, and one line for every folder that is none."""
+"""GPT-2 in Hugging Face's format: the same logits as transformers, and one line for every folder
+that is none.
+"""
 
 import hashlib
 import json
@@ -33,7 +35,9 @@ def their_gpt2(**changes):
         model = transformers.GPT2LMHeadModel(config).eval()
         for name, parameter in model.named_parameters():
             if parameter.dim() == 1:  # norms and biases are ones and zeros otherwise
-                torch.nn.init.normal_(parameter, mean=float(".ln_" in name and name.endswith("weight")), std=0.1)
+                torch.nn.init.normal_(
+                    parameter, mean=float(".ln_" in name and name.endswith("weight")), std=0.1
+                )
     return model
 
 
@@ -104,9 +108,14 @@ def test_logits_are_those_of_transformers(tmp_path, layout, tied):
 def test_sections_and_tokenizer_are_those_of_the_folder(original):
     _, config, tokenizer = read_huggingface(original)
     model = config["model"]
-    assert [model[k] for k in ("vocab_size", "context_length", "emb_dim", "n_layers", "n_heads")] == [*SIZES.values()]
+    assert [
+        model[k] for k in ("vocab_size", "context_length", "emb_dim", "n_layers", "n_heads")
+    ] == [*SIZES.values()]
     assert (model["drop_rate"], model["qkv_bias"], model["tie_weights"]) == (0.1, True, True)
-    assert config["tokenizer"] == {"_target_": "firstlight.data.tokenizers.gpt2.GPT2Tokenizer", "vocab_size": 300}
+    assert config["tokenizer"] == {
+        "_target_": "firstlight.data.tokenizers.gpt2.GPT2Tokenizer",
+        "vocab_size": 300,
+    }
     assert tokenizer["vocab_size"] == 300
     checkpoint = Checkpoint(original, {}, config, tokenizer, None)
     assert checkpoint.build_tokenizer().encode("abc") == [97, 98, 99]
@@ -131,7 +140,9 @@ def test_names_without_their_prefix_and_old_masks_are_read_as_well(folder, origi
 
 
 def test_a_copy_of_the_embedding_as_head_is_read_once(folder, original):
-    change_tensors(folder, lambda t: t.update({"lm_head.weight": t["transformer.wte.weight"].clone()}))
+    change_tensors(
+        folder, lambda t: t.update({"lm_head.weight": t["transformer.wte.weight"].clone()})
+    )
     assert torch.equal(load(folder)(IDS), load(original)(IDS))
 
 
@@ -152,23 +163,31 @@ def test_half_precision_becomes_float32(folder, dtype):
 def test_the_weights_are_a_copy_that_the_file_can_be_deleted_behind(folder):
     weights, *_ = read_huggingface(folder)
     shutil.rmtree(folder)
-    assert all(tensor.is_contiguous() and torch.isfinite(tensor).all() for tensor in weights.values())
+    assert all(
+        tensor.is_contiguous() and torch.isfinite(tensor).all() for tensor in weights.values()
+    )
 
 
 def test_shards_are_read_through_their_index(folder, original):
     (folder / "model.safetensors").unlink()
-    transformers.GPT2LMHeadModel.from_pretrained(original).save_pretrained(folder, max_shard_size="20KB")
+    transformers.GPT2LMHeadModel.from_pretrained(original).save_pretrained(
+        folder, max_shard_size="20KB"
+    )
     assert len(list(folder.glob("*.safetensors"))) > 2
     assert torch.equal(load(folder)(IDS), load(original)(IDS))
     next(folder.glob("model-00002*")).unlink()
     refusal(folder, "model-00002", "missing")
 
 
-@pytest.mark.parametrize("name", ["../model.safetensors", "/etc/passwd", "sub/model.safetensors", "model.bin", 3])
+@pytest.mark.parametrize(
+    "name", ["../model.safetensors", "/etc/passwd", "sub/model.safetensors", "model.bin", 3]
+)
 def test_an_index_cannot_name_files_elsewhere(folder, name):
     shutil.copy(folder / "model.safetensors", folder.parent)
     (folder / "model.safetensors").rename(folder / "other.safetensors")
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"wte.weight": name}}))
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"wte.weight": name}})
+    )
     refusal(folder, "index.json", str(name))
 
 
@@ -189,8 +208,17 @@ def test_dropout_rates_that_differ_are_told(folder, capsys):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"tie_word_embeddings": ..., "n_inner": ..., "layer_norm_epsilon": ..., "scale_attn_weights": ...},
-        {"n_inner": 96, "activation_function": "gelu_pytorch_tanh", "reorder_and_upcast_attn": True},
+        {
+            "tie_word_embeddings": ...,
+            "n_inner": ...,
+            "layer_norm_epsilon": ...,
+            "scale_attn_weights": ...,
+        },
+        {
+            "n_inner": 96,
+            "activation_function": "gelu_pytorch_tanh",
+            "reorder_and_upcast_attn": True,
+        },
     ],
     ids=["nothing said", "other words for the same"],
 )
@@ -202,7 +230,10 @@ def test_what_is_the_same_model_is_read(folder, original, changes):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"model_type": "bert", "architectures": ["BertForMaskedLM"]}, ["model_type is 'bert'", "BertForMaskedLM"]),
+        (
+            {"model_type": "bert", "architectures": ["BertForMaskedLM"]},
+            ["model_type is 'bert'", "BertForMaskedLM"],
+        ),
         ({"model_type": "llama"}, ["max_position_embeddings", "required"]),
         ({"model_type": ..., "architectures": ...}, ["GPT-2", "model_type is None"]),
         ({"model_type": ["gpt2"]}, ["model_type is ['gpt2']"]),
@@ -245,10 +276,22 @@ def test_a_config_of_another_model_is_refused_before_anything_is_read(folder, ch
         (lambda t: t.pop("transformer.h.1.mlp.c_fc.weight"), ["no h.1.mlp.c_fc.weight"]),
         (lambda t: t.clear(), ["no wte.weight"]),
         (lambda t: t.update({"score.weight": torch.zeros(2, 24)}), ["score.weight", "no place"]),
-        (lambda t: t.update({"transformer.ln_f.bias": torch.zeros(25)}), ["ln_f.bias", "(25,)", "(24,)"]),
-        (lambda t: t.update({"transformer.ln_f.bias": torch.zeros(24, dtype=torch.int8)}), ["ln_f.bias is I8", "BF16"]),
-        (lambda t: t.update({"lm_head.weight": torch.zeros(300, 24)}), ["lm_head.weight is not wte.weight"]),
-        (lambda t: t.update({"lm_head.weight": torch.zeros(301, 24)}), ["lm_head.weight", "(301, 24)"]),
+        (
+            lambda t: t.update({"transformer.ln_f.bias": torch.zeros(25)}),
+            ["ln_f.bias", "(25,)", "(24,)"],
+        ),
+        (
+            lambda t: t.update({"transformer.ln_f.bias": torch.zeros(24, dtype=torch.int8)}),
+            ["ln_f.bias is I8", "BF16"],
+        ),
+        (
+            lambda t: t.update({"lm_head.weight": torch.zeros(300, 24)}),
+            ["lm_head.weight is not wte.weight"],
+        ),
+        (
+            lambda t: t.update({"lm_head.weight": torch.zeros(301, 24)}),
+            ["lm_head.weight", "(301, 24)"],
+        ),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
@@ -268,7 +311,15 @@ def test_tensors_of_another_model_are_refused_by_name(folder, change, words):
         lambda content: b"\xff" * 8 + content[8:],
         lambda content: pickle.dumps({"wte.weight": [0.0]}),
     ],
-    ids=["empty", "cut in its header", "a byte short", "a byte more", "noise", "a header of 2^64 bytes", "a pickle"],
+    ids=[
+        "empty",
+        "cut in its header",
+        "a byte short",
+        "a byte more",
+        "noise",
+        "a header of 2^64 bytes",
+        "a pickle",
+    ],
 )
 def test_a_damaged_file_is_refused_in_one_line(folder, damage):
     file = folder / "model.safetensors"
@@ -276,7 +327,9 @@ def test_a_damaged_file_is_refused_in_one_line(folder, damage):
     refusal(folder, "model.safetensors: damaged, or not a safetensors file")
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"3", b"\xff\xfe", b"[" * 100_000], ids=lambda c: repr(c[:3]))
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"3", b"\xff\xfe", b"[" * 100_000], ids=lambda c: repr(c[:3])
+)
 def test_a_config_that_is_no_object_is_refused(folder, content):
     (folder / "config.json").write_bytes(content)
     refusal(folder, "config.json")

@@ -1,4 +1,6 @@
-"""Qwen3 and Llama in Hugging Face's format: the same logits as transformers, and one line for what is computed else."""
+"""Qwen3 and Llama in Hugging Face's format: the same logits as transformers, and one line for what
+is computed else.
+"""
 
 import json
 import shutil
@@ -40,7 +42,9 @@ def written(tiny_modern, tokenizer, tmp_path):
     """A factory: the folder of an exported model, and the model."""
 
     def write(**changes):
-        model = tiny_modern(**({"vocab_size": 300, "rope_theta": 500.0, "drop_rate": 0.1} | changes))
+        model = tiny_modern(
+            **({"vocab_size": 300, "rope_theta": 500.0, "drop_rate": 0.1} | changes)
+        )
         export_huggingface(model, tokenizer, tmp_path / "ours")
         return tmp_path / "ours", model
 
@@ -83,7 +87,9 @@ def test_an_exported_model_comes_back_bit_for_bit(written, tokenizer, changes):
     loaded = load_checkpoint(folder)
     back = loaded.build_model()
     assert back.state_dict().keys() == model.state_dict().keys()
-    assert all(torch.equal(back.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
+    assert all(
+        torch.equal(back.state_dict()[name], tensor) for name, tensor in model.state_dict().items()
+    )
     assert torch.equal(back(IDS), model(IDS))
     assert (back.n_parameters, back.context_length) == (model.n_parameters, model.context_length)
     assert (back.rope_theta, back.drop_emb.p) == (500.0, 0.1)
@@ -101,7 +107,9 @@ def test_what_transformers_saves_is_read_with_its_logits(written, tmp_path, chan
         assert (load(tmp_path / "theirs")(IDS) - theirs(IDS).logits).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("changes", [{"rope_parameters": ...}, {"rope_theta": ...}, {"head_dim": ...}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{"rope_parameters": ...}, {"rope_theta": ...}, {"head_dim": ...}], ids=str
+)
 def test_what_is_the_same_model_in_words_of_other_versions_is_read(written, changes):
     folder, model = written(qk_norm=False)
     change_config(folder, **changes)
@@ -110,7 +118,9 @@ def test_what_is_the_same_model_in_words_of_other_versions_is_read(written, chan
 
 def test_angles_that_older_versions_have_saved_are_no_weights(written):
     folder, model = written()
-    change_tensors(folder, lambda t: t.update({"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(2)}))
+    change_tensors(
+        folder, lambda t: t.update({"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(2)})
+    )
     assert torch.equal(load(folder)(IDS), model(IDS))
 
 
@@ -118,13 +128,19 @@ def test_angles_that_older_versions_have_saved_are_no_weights(written):
     ("changes", "words"),
     [
         ({"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, ["rope_scaling ({'rope_type'"]),
-        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, ["rope_parameters.rope_type ('yarn')"]),
+        (
+            {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}},
+            ["rope_parameters.rope_type ('yarn')"],
+        ),
         ({"rope_parameters": {"rope_theta": 1e4, "factor": 2.0}}, ["rope_parameters.factor (2.0)"]),
         ({"rope_parameters": {"rope_theta": 0.0}}, ["rope_parameters.rope_theta (0.0)"]),
         ({"rope_theta": float("inf")}, ["rope_theta (inf)"]),
         ({"partial_rotary_factor": 0.5}, ["partial_rotary_factor (0.5)"]),
         ({"use_sliding_window": True}, ["use_sliding_window (True)"]),
-        ({"layer_types": ["full_attention", "sliding_attention"]}, ["layer_types.1 ('sliding_attention')"]),
+        (
+            {"layer_types": ["full_attention", "sliding_attention"]},
+            ["layer_types.1 ('sliding_attention')"],
+        ),
         ({"attention_bias": True}, ["attention_bias (True)"]),
         ({"mlp_bias": True}, ["mlp_bias (True)"]),
         ({"hidden_act": "gelu"}, ["hidden_act ('gelu')", "silu"]),
@@ -132,7 +148,10 @@ def test_angles_that_older_versions_have_saved_are_no_weights(written):
         ({"head_dim": 128}, ["head_dim (128)", "hidden_size / num_attention_heads (4)"]),
         ({"head_dim": ...}, ["head_dim (128)"]),  # Qwen3's default
         ({"num_attention_heads": 5}, ["hidden_size (24)", "2 * num_attention_heads (10)"]),
-        ({"num_attention_heads": 8, "head_dim": 3}, ["hidden_size (24)", "2 * num_attention_heads (16)"]),
+        (
+            {"num_attention_heads": 8, "head_dim": 3},
+            ["hidden_size (24)", "2 * num_attention_heads (16)"],
+        ),
         ({"num_key_value_heads": 4}, ["num_attention_heads (6)", "num_key_value_heads (4)"]),
         ({"num_key_value_heads": 3}, ["k_proj.weight", "(8, 24)", "(12, 24)"]),
         ({"num_key_value_heads": ...}, ["num_key_value_heads (32)"]),
@@ -158,10 +177,22 @@ def test_a_config_of_another_model_is_refused_by_the_name_of_what_differs(writte
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda t: t.pop("model.layers.1.self_attn.k_norm.weight"), ["no layers.1.self_attn.k_norm.weight"]),
-        (lambda t: t.update({"model.layers.0.self_attn.q_proj.bias": torch.zeros(24)}), ["q_proj.bias", "no place"]),
-        (lambda t: t.update({"model.norm.weight": torch.zeros(24, dtype=torch.int8)}), ["norm.weight is I8"]),
-        (lambda t: t.update({"lm_head.weight": torch.zeros(300, 24)}), ["lm_head.weight is not embed_tokens.weight"]),
+        (
+            lambda t: t.pop("model.layers.1.self_attn.k_norm.weight"),
+            ["no layers.1.self_attn.k_norm.weight"],
+        ),
+        (
+            lambda t: t.update({"model.layers.0.self_attn.q_proj.bias": torch.zeros(24)}),
+            ["q_proj.bias", "no place"],
+        ),
+        (
+            lambda t: t.update({"model.norm.weight": torch.zeros(24, dtype=torch.int8)}),
+            ["norm.weight is I8"],
+        ),
+        (
+            lambda t: t.update({"lm_head.weight": torch.zeros(300, 24)}),
+            ["lm_head.weight is not embed_tokens.weight"],
+        ),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

@@ -13,7 +13,15 @@ from bundle_writer import write_bundle
 
 from firstlight.checkpoints.checkpoint import Checkpoint
 from firstlight.errors import ConfigError
-from firstlight.foreign.openai import DATA, FILES, INDEX, URLS, download, is_openai_folder, read_openai
+from firstlight.foreign.openai import (
+    DATA,
+    FILES,
+    INDEX,
+    URLS,
+    download,
+    is_openai_folder,
+    read_openai,
+)
 from firstlight.foreign.tensorflow import TensorBundle
 
 FIXTURE = Path(__file__).parent / "tensorflow_fixture"
@@ -46,7 +54,9 @@ def refusal(folder, file):
 
 
 def theirs(sizes, seed=0):
-    """GPT-2 as transformers has it, with random weights, and its weights as OpenAI names and shapes them."""
+    """GPT-2 as transformers has it, with random weights, and its weights as OpenAI names and shapes
+    them.
+    """
     from transformers import GPT2Config, GPT2LMHeadModel
 
     with torch.random.fork_rng():
@@ -73,7 +83,9 @@ def theirs(sizes, seed=0):
             parts.pop()
         elif parts[-1] == "bias":
             parts[-1] = "b"
-        tensors["/".join(["model", *parts])] = tensor[None].numpy() if parts[-1] == "w" else tensor.numpy()
+        tensors["/".join(["model", *parts])] = (
+            tensor[None].numpy() if parts[-1] == "w" else tensor.numpy()
+        )
     return model.eval(), tensors
 
 
@@ -85,20 +97,26 @@ def save(folder, sizes, tensors):
 
 
 @pytest.mark.parametrize(
-    ("n_layer", "n_head"), [(12, 12), (24, 16), (36, 20), (48, 25)], ids=["124M", "355M", "774M", "1558M"]
+    ("n_layer", "n_head"),
+    [(12, 12), (24, 16), (36, 20), (48, 25)],
+    ids=["124M", "355M", "774M", "1558M"],
 )
 @torch.inference_mode()
 def test_every_published_layout_gives_the_logits_of_transformers(tmp_path, n_layer, n_head):
     sizes = {"n_vocab": 31, "n_ctx": 16, "n_embd": 2 * n_head, "n_head": n_head, "n_layer": n_layer}
     model, tensors = theirs(sizes)
     ids = IDS % 31
-    torch.testing.assert_close(model_of(save(tmp_path, sizes, tensors))(ids), model(ids).logits, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        model_of(save(tmp_path, sizes, tensors))(ids), model(ids).logits, atol=1e-5, rtol=0
+    )
 
 
 def test_the_weights_are_those_that_tensorflow_saved(folder):
     model, bundle = model_of(folder), TensorBundle(folder / "model.ckpt")
     assert np.array_equal(model.tok_emb.weight.numpy(force=True), bundle.read("model/wte"))
-    assert np.array_equal(model.trf_blocks[1].norm2.bias.numpy(force=True), bundle.read("model/h1/ln_2/b"))
+    assert np.array_equal(
+        model.trf_blocks[1].norm2.bias.numpy(force=True), bundle.read("model/h1/ln_2/b")
+    )
     key = bundle.read("model/h0/attn/c_attn/w")[0, :, 48:96]
     assert np.array_equal(model.trf_blocks[0].att.W_key.weight.numpy(force=True), key.T)
     assert model(IDS).shape == (2, 16, 269)
@@ -107,8 +125,15 @@ def test_the_weights_are_those_that_tensorflow_saved(folder):
 
 def test_the_config_is_that_of_gpt2_with_its_tokenizer(folder):
     _, config, tokenizer = read_openai(folder)
-    assert config["model"]["n_heads"] == 4 and config["model"]["qkv_bias"] and config["model"]["tie_weights"]
-    assert config["tokenizer"] == {"_target_": "firstlight.data.tokenizers.gpt2.GPT2Tokenizer", "vocab_size": 269}
+    assert (
+        config["model"]["n_heads"] == 4
+        and config["model"]["qkv_bias"]
+        and config["model"]["tie_weights"]
+    )
+    assert config["tokenizer"] == {
+        "_target_": "firstlight.data.tokenizers.gpt2.GPT2Tokenizer",
+        "vocab_size": 269,
+    }
     assert tokenizer is None
 
 
@@ -144,7 +169,10 @@ def test_a_damaged_vocabulary_is_refused(folder, file, content):
 
 def test_tensors_that_are_no_weights_are_left_out(tmp_path):
     _, tensors = theirs(SIZES)
-    tensors |= {"model/wte/Adam": np.zeros(2, np.float32), "flags": np.zeros(3, bool)}  # 3: no number is aligned
+    tensors |= {
+        "model/wte/Adam": np.zeros(2, np.float32),
+        "flags": np.zeros(3, bool),
+    }  # 3: no number is aligned
     assert model_of(save(tmp_path, SIZES, tensors))(IDS).shape == (2, 16, 269)
 
 
@@ -152,7 +180,9 @@ def test_tensors_that_are_no_weights_are_left_out(tmp_path):
 def test_the_checkpoint_file_says_which_files_are_meant(folder, path):
     for file in folder.glob("model.ckpt.*"):
         file.rename(folder / file.name.replace("model.ckpt", "other-700"))
-    (folder / "checkpoint").write_text(f'model_checkpoint_path: "{path}"\nall_model_checkpoint_paths: "{path}"\n')
+    (folder / "checkpoint").write_text(
+        f'model_checkpoint_path: "{path}"\nall_model_checkpoint_paths: "{path}"\n'
+    )
     assert model_of(folder)(IDS).shape == (2, 16, 269)
 
 
@@ -187,7 +217,10 @@ def test_a_missing_file_is_named(folder, name):
         ({"n_layer": 3}, "has 2 layers; hparams.json says 3"),
         ({"n_layer": 1}, "has 2 layers; hparams.json says 1"),
         ({"n_layer": 10**15}, "has 2 layers; hparams.json says 1000000000000000"),
-        ({"n_vocab": 10**15}, "model/wte is (269, 48) of <f4; hparams.json makes it (1000000000000000, 48) of <f4"),
+        (
+            {"n_vocab": 10**15},
+            "model/wte is (269, 48) of <f4; hparams.json makes it (1000000000000000, 48) of <f4",
+        ),
         ({"n_ctx": 17}, "model/wpe is (16, 48) of <f4; hparams.json makes it (17, 48) of <f4"),
         ({"n_embd": 96}, "model/wte is (269, 48) of <f4; hparams.json makes it (269, 96) of <f4"),
     ],
@@ -226,7 +259,10 @@ def test_hyperparameters_that_cannot_be_are_refused(folder, content, message):
         ({"model/h1/mlp/c_fc/w": None}, "has no model/h1/mlp/c_fc/w"),
         ({"model/h1/mlp/c_fc/w": (48, 192)}, "model/h1/mlp/c_fc/w is (48, 192) of <f4; "),
         ({"model/h0/attn/c_attn/b": (48,)}, "model/h0/attn/c_attn/b is (48,) of <f4; "),
-        ({"model/ln_f/g": np.zeros(48)}, "model/ln_f/g is (48,) of <f8; hparams.json makes it (48,) of <f4"),
+        (
+            {"model/ln_f/g": np.zeros(48)},
+            "model/ln_f/g is (48,) of <f8; hparams.json makes it (48,) of <f4",
+        ),
         ({"model/wpe": None, "wpe": (16, 48)}, "has no model/wpe"),
     ],
     ids=str,
@@ -258,10 +294,11 @@ def test_a_folder_is_openais_if_one_of_its_files_is_there(folder, tmp_path):
 
 @pytest.fixture
 def server(monkeypatch):
-    """A factory: serve the fixture below "/NUMBER/124M/", changed by `change`; the address, and what was asked for.
+    """A factory: serve the fixture below "/NUMBER/124M/", changed by `change`; the address, and
+    what was asked for.
 
-    `change` gets the name of a file and its content, and returns what to send: None is 404, a pair is the content and
-    the length that is announced.
+    `change` gets the name of a file and its content, and returns what to send: None is 404, a pair
+    is the content and the length that is announced.
     """
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     running = []
@@ -274,7 +311,9 @@ def server(monkeypatch):
                 requests.append(self.path)
                 *_, size, name = self.path.split("/")
                 answer = change(name, (FIXTURE / name).read_bytes()) if size == "124M" else None
-                content, length = answer if isinstance(answer, tuple) else (answer, len(answer or b""))
+                content, length = (
+                    answer if isinstance(answer, tuple) else (answer, len(answer or b""))
+                )
                 self.send_response(404 if answer is None else 200)
                 self.send_header("Content-Length", str(length))
                 self.end_headers()
@@ -372,9 +411,17 @@ def test_only_files_that_are_missing_or_not_whole_are_downloaded(server, cache, 
         only("vocab.bpe", lambda content: None),
         lambda name, content: b"<html>Sign in to this network</html>",
     ],
-    ids=["404", "a connection that ends too soon", "a short file", "no vocab.bpe", "a page to sign in"],
+    ids=[
+        "404",
+        "a connection that ends too soon",
+        "a short file",
+        "no vocab.bpe",
+        "a page to sign in",
+    ],
 )
-def test_what_the_first_address_does_not_have_comes_from_the_second(server, cache, monkeypatch, first):
+def test_what_the_first_address_does_not_have_comes_from_the_second(
+    server, cache, monkeypatch, first
+):
     addresses = [server(first)[0], server()[0]]
     monkeypatch.setenv(URLS, ", ".join(addresses))
     download("124M")
@@ -405,7 +452,9 @@ def test_a_download_that_fails_everywhere_says_so_in_one_line_and_leaves_whole_f
     with pytest.raises(ConfigError) as caught:
         download("124M")
     message = str(caught.value)
-    assert message.startswith(f"cannot download {broken} of GPT-2: {url}/a/124M/{broken} ({reason}), {url}/b/124M/")
+    assert message.startswith(
+        f"cannot download {broken} of GPT-2: {url}/a/124M/{broken} ({reason}), {url}/b/124M/"
+    )
     assert f"into {cache}, use a folder" in message and "hf:FOLDER" in message
     assert "\n" not in message
     assert names_in(cache) == set(FILES[: FILES.index(broken)])
@@ -433,7 +482,8 @@ def test_an_interrupted_download_leaves_nothing_behind(server, cache, monkeypatc
 
 def test_a_size_that_was_never_published_is_refused():
     with pytest.raises(
-        ConfigError, match=r"GPT-2 \(345M\) must be one of 124M, 355M, 774M, 1558M; did you mean '355M'"
+        ConfigError,
+        match=r"GPT-2 \(345M\) must be one of 124M, 355M, 774M, 1558M; did you mean '355M'",
     ):
         download("345M")
 
@@ -441,5 +491,7 @@ def test_a_size_that_was_never_published_is_refused():
 def test_a_cache_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("FIRSTLIGHT_CACHE_DIR", str(tmp_path / "file"))
-    with pytest.raises(ConfigError, match=r"cannot write .+file/gpt2/124M \(Not a directory\); set FIRST"):
+    with pytest.raises(
+        ConfigError, match=r"cannot write .+file/gpt2/124M \(Not a directory\); set FIRST"
+    ):
         download("124M")

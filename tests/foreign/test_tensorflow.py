@@ -71,7 +71,11 @@ def test_tensors_of_other_dtypes_and_of_every_rank_come_back(tmp_path):
     assert bundle.entries.keys() == tensors.keys()
     for name, tensor in tensors.items():
         read = bundle.read(name)
-        assert read.dtype == tensor.dtype and read.shape == tensor.shape and np.array_equal(read, tensor)
+        assert (
+            read.dtype == tensor.dtype
+            and read.shape == tensor.shape
+            and np.array_equal(read, tensor)
+        )
 
 
 def test_tensors_in_two_data_files_come_back(tmp_path):
@@ -79,7 +83,9 @@ def test_tensors_in_two_data_files_come_back(tmp_path):
     write.write_bundle(tmp_path / "model.ckpt", tensors, n_shards=2)
     bundle = TensorBundle(tmp_path / "model.ckpt")
     assert all(np.array_equal(bundle.read(name), tensor) for name, tensor in tensors.items())
-    assert [bundle.data_size(n) for n in (0, 1)] == [bundle.data_file(n).stat().st_size for n in (0, 1)]
+    assert [bundle.data_size(n) for n in (0, 1)] == [
+        bundle.data_file(n).stat().st_size for n in (0, 1)
+    ]
 
 
 def test_what_is_written_to_a_tensor_does_not_reach_the_file(prefix):
@@ -110,7 +116,9 @@ def test_an_index_with_one_byte_changed_is_refused_or_still_right(prefix):
                 still_right += 1
             except ConfigError:
                 pass
-    assert still_right < 3 * 50  # the padding of the footer, and the block without content that nothing reads
+    assert (
+        still_right < 3 * 50
+    )  # the padding of the footer, and the block without content that nothing reads
 
 
 def test_data_with_one_byte_changed_is_refused_with_the_name_of_the_tensor(prefix):
@@ -118,7 +126,11 @@ def test_data_with_one_byte_changed_is_refused_with_the_name_of_the_tensor(prefi
     file = bundle.data_file(0)
     content = file.read_bytes()
     for name, entry in bundle.entries.items():
-        for position in (entry.offset, entry.offset + entry.size // 2, entry.offset + entry.size - 1):
+        for position in (
+            entry.offset,
+            entry.offset + entry.size // 2,
+            entry.offset + entry.size - 1,
+        ):
             changed = bytearray(content)
             changed[position] ^= 0x10
             file.write_bytes(changed)
@@ -128,7 +140,9 @@ def test_data_with_one_byte_changed_is_refused_with_the_name_of_the_tensor(prefi
 def test_data_that_is_cut_short_is_refused(prefix):
     file = TensorBundle(prefix).data_file(0)
     file.write_bytes(file.read_bytes()[:-1])
-    assert "cut short (281,279 bytes; 'model/wte' ends at 281,280)" in refusal(prefix, name="model/wte")
+    assert "cut short (281,279 bytes; 'model/wte' ends at 281,280)" in refusal(
+        prefix, name="model/wte"
+    )
 
 
 def damage(seed):
@@ -138,7 +152,9 @@ def damage(seed):
     def change(content):
         changed = bytearray(content)
         for _ in range(draw.choice((0, 1, 1, 2, 8))):
-            changed[draw.randrange(len(changed))] = draw.choice((0, 1, 0x7F, 0x80, 0xFF, draw.randrange(256)))
+            changed[draw.randrange(len(changed))] = draw.choice(
+                (0, 1, 0x7F, 0x80, 0xFF, draw.randrange(256))
+            )
         return bytes(changed)
 
     return change
@@ -205,8 +221,14 @@ def test_a_tensor_that_cannot_be_is_refused(tmp_path, entry, message):
         ([(b"", write.header()), (b"x", b"\x12" + write.varint(2**63))], "cut short"),
         ([(b"", write.header()), (b"\xff", write.entry())], "'utf-8' codec"),
         ([(b"", write.header()), (b"x\ny", write.entry(shard=1))], r"'x\ny' is in data file 1"),
-        ([(b"", write.header()), (b"x", write.entry()), (b"x", write.entry())], "names are not in order"),
-        ([(b"", write.header()), (b"x", write.entry()), (b"a", write.entry())], "names are not in order"),
+        (
+            [(b"", write.header()), (b"x", write.entry()), (b"x", write.entry())],
+            "names are not in order",
+        ),
+        (
+            [(b"", write.header()), (b"x", write.entry()), (b"a", write.entry())],
+            "names are not in order",
+        ),
         ([(b"", write.header(endianness=1)), (b"x", write.entry())], "big-endian"),
         ([(b"", write.header(0)), (b"x", write.entry())], "0 data files"),
         ([(b"", write.header(10**6)), (b"x", write.entry())], "1000000 data files"),
@@ -236,7 +258,9 @@ def test_names_that_unfold_without_end_are_refused(tmp_path):
     blocks = iter([content, write.block([])])
     pairs = [(b"x", b"")]
     tracemalloc.start()
-    message = refusal_of_table(tmp_path / "model.ckpt", pairs, damage=lambda plain: next(blocks, plain))
+    message = refusal_of_table(
+        tmp_path / "model.ckpt", pairs, damage=lambda plain: next(blocks, plain)
+    )
     assert tracemalloc.get_traced_memory()[1] < 40 * len(content)
     tracemalloc.stop()
     assert "names are longer than it can hold" in message
@@ -245,7 +269,9 @@ def test_names_that_unfold_without_end_are_refused(tmp_path):
 def test_a_block_that_is_listed_twice_is_refused(tmp_path):
     """A large block without names, listed a million times, would take for ever."""
     blocks = [write.block([]), write.block([]), write.block([(b"a", b"\0\4"), (b"b", b"\0\4")])]
-    message = refusal_of_table(tmp_path / "model.ckpt", [(b"x", b"")], damage=lambda plain: blocks.pop(0))
+    message = refusal_of_table(
+        tmp_path / "model.ckpt", [(b"x", b"")], damage=lambda plain: blocks.pop(0)
+    )
     assert "blocks are not in order" in message
 
 

@@ -25,7 +25,8 @@ def text(tmp_path_factory):
 
 @pytest.fixture
 def stops_at_work(monkeypatch):
-    """Training, evaluating and decoding raise `Began`; the memory of every machine is a gigabyte."""
+    """Training, evaluating and decoding raise `Began`; the memory of every machine is a
+    gigabyte."""
     import lightning.pytorch as pl
     from lightning.pytorch.trainer.connectors import callback_connector
 
@@ -50,7 +51,11 @@ def stops_at_work(monkeypatch):
     monkeypatch.setattr(BeamSearch, "generate", begin)
     monkeypatch.setattr(Stepwise, "stream", begin)
     monkeypatch.setattr(memory, "device_memory", lambda _: ("this computer", 10**9))
-    monkeypatch.setattr(writer, "environment", lambda: environment)  # the same for all, and it asks git
-    monkeypatch.setattr(callback_connector, "_load_external_callbacks", lambda _: [])  # searches the whole disk
+    monkeypatch.setattr(
+        writer, "environment", lambda: environment
+    )  # the same for all, and it asks git
+    monkeypatch.setattr(
+        callback_connector, "_load_external_callbacks", lambda _: []
+    )  # searches the whole disk
     yield
     torch.use_deterministic_algorithms(False)

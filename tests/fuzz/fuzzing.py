@@ -1,4 +1,6 @@
-"""Run many cases: each ends where the work would begin, or with one clear line for every mistake. Nothing else."""
+"""Run many cases: each ends where the work would begin, or with one clear line for every mistake.
+Nothing else.
+"""
 
 import contextlib
 import io
@@ -33,11 +35,13 @@ class Began(BaseException):
     """The work that was asked for would begin now."""
 
 
-def fuzz(cases: SearchStrategy[Any], run: Callable[[Any], list[str] | None], *, n: int, place: Path) -> Counter[str]:
+def fuzz(
+    cases: SearchStrategy[Any], run: Callable[[Any], list[str] | None], *, n: int, place: Path
+) -> Counter[str]:
     """Run `n` different `cases`, the same ones every time; count how they ended.
 
-    `run` returns None if the work began, else what the user is told, a line a mistake; `place` is the present folder,
-    where what was refused must have written nothing.
+    `run` returns None if the work began, else what the user is told, a line a mistake; `place` is
+    the present folder, where what was refused must have written nothing.
     """
     ends: Counter[str] = Counter()
 
@@ -53,7 +57,11 @@ def fuzz(cases: SearchStrategy[Any], run: Callable[[Any], list[str] | None], *, 
     @given(cases)
     def one(case: Any) -> None:
         err = io.StringIO()
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(err), _time_limit():
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(err),
+            _time_limit(),
+        ):
             said = run(case)
         ends["began" if said is None else "refused"] += 1
         assert "Traceback" not in err.getvalue()
@@ -67,12 +75,15 @@ def fuzz(cases: SearchStrategy[Any], run: Callable[[Any], list[str] | None], *, 
     with memory_limit(MOST_MEMORY):
         one()
     print(
-        f"{ends.total():,} cases: {ends['began']:,} began, {ends['refused']:,} were refused; "
-        f"{time.process_time() - seconds:.0f} s of CPU, {(peak_memory() - memory) / 1e6:.0f} MB more at the peak"
+        f"{ends.total():,} cases: {ends['began']:,} began, {ends['refused']:,} were refused;"
+        f" {time.process_time() - seconds:.0f} s of CPU, {(peak_memory() - memory) / 1e6:.0f} MB"
+        " more at the peak"
     )
     assert ends.total() >= n
     if n >= 100:  # of fewer nearly all may end in one way
-        assert min(ends["began"], ends["refused"]) > n / 20  # else the cases are no longer what they should be
+        assert (
+            min(ends["began"], ends["refused"]) > n / 20
+        )  # else the cases are no longer what they should be
     return ends
 
 
@@ -86,15 +97,23 @@ def assert_clear(said: list[str]) -> None:
 
 def peak_memory() -> int:
     """The most bytes that this process has had."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
 
 
 @contextlib.contextmanager
 def memory_limit(more: int) -> Iterator[None]:
-    """Within it this process cannot allocate `more` bytes; on Linux, where the system keeps the limit."""
+    """Within it this process cannot allocate `more` bytes; on Linux, where the system keeps the
+    limit.
+    """
     before, status = resource.getrlimit(resource.RLIMIT_DATA), Path("/proc/self/status")
     if status.is_file():
-        (now,) = (line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmData:"))
+        (now,) = (
+            line.split()[1]
+            for line in status.read_text().splitlines()
+            if line.startswith("VmData:")
+        )
         resource.setrlimit(resource.RLIMIT_DATA, (int(now) * 1024 + more, before[1]))
     try:
         yield

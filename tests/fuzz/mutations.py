@@ -1,4 +1,6 @@
-"""Wrong, odd and right settings of a composed config, as they would be typed: `key=value`, `+key=value`, `~key`."""
+"""Wrong, odd and right settings of a composed config, as they would be typed: `key=value`,
+`+key=value`, `~key`.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,7 +8,28 @@ from typing import Any
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
-INTEGERS = (0, -1, 1, 2, 3, 7, 15, 16, 17, 64, 256, 257, 1000, 10**6, 2**31 - 1, 2**31, 2**32, 2**63 - 1, 2**63, 10**30)
+INTEGERS = (
+    0,
+    -1,
+    1,
+    2,
+    3,
+    7,
+    15,
+    16,
+    17,
+    64,
+    256,
+    257,
+    1000,
+    10**6,
+    2**31 - 1,
+    2**31,
+    2**32,
+    2**63 - 1,
+    2**63,
+    10**30,
+)
 FLOATS = (
     "0.0", "-0.0", "0.5", "1.0", "-1.5", "0.999999999999999999", "1e-5", "5e-324", "1e-400", "1e39", "1e308", "1e400",
     "-1e308", "nan", "inf", "-inf",
@@ -56,8 +79,12 @@ OPEN_KEYS = (
 """Keys that no YAML file lists, but that the signatures, or Hydra, know."""
 
 _text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\0"), max_size=12)
-_unusual_text = st.sampled_from(["\u202e", "\ufeff", "é" * 40, "灯🏮", "e\u0301", "\x1b[31m", "\x00", "\ud800", "\r\n"])
-_huge = st.sampled_from(["x" * 20_000, "9" * 4000, "9" * 5000, "é" * 300, "[" * 40 + "]" * 40, "a/" * 3000, " " * 999])
+_unusual_text = st.sampled_from(
+    ["\u202e", "\ufeff", "é" * 40, "灯🏮", "e\u0301", "\x1b[31m", "\x00", "\ud800", "\r\n"]
+)
+_huge = st.sampled_from(
+    ["x" * 20_000, "9" * 4000, "9" * 5000, "é" * 300, "[" * 40 + "]" * 40, "a/" * 3000, " " * 999]
+)
 
 
 def quoted(text: str) -> str:
@@ -83,15 +110,20 @@ wild_values = st.one_of(
 
 
 def right_values(value: Any) -> st.SearchStrategy[str]:
-    """What a key that has `value` might have as well; of a section, what it might be mistaken for."""
+    """What a key that has `value` might have as well; of a section, what it might be mistaken
+    for."""
     if isinstance(value, bool):
         return st.sampled_from(["true", "false"])
     if isinstance(value, int):
-        return st.one_of(st.integers(1, 64), st.integers(1, 4).map(lambda n: n * max(value, 1))).map(str)
+        return st.one_of(
+            st.integers(1, 64), st.integers(1, 4).map(lambda n: n * max(value, 1))
+        ).map(str)
     if isinstance(value, float):
         return st.sampled_from([0.1, 0.5, 0.9, 1.0, 2.0]).map(lambda factor: repr(factor * value))
     if isinstance(value, list):
-        return st.lists(st.floats(0.0, 0.99).map(lambda x: f"{x:.3g}"), max_size=3).map(lambda x: f"[{','.join(x)}]")
+        return st.lists(st.floats(0.0, 0.99).map(lambda x: f"{x:.3g}"), max_size=3).map(
+            lambda x: f"[{','.join(x)}]"
+        )
     if value is None:
         return st.one_of(st.integers(1, 64).map(str), st.sampled_from(["null", "0.5", "true"]))
     return st.one_of(st.sampled_from(CHOICES), st.just(f"'{value}'"))
@@ -109,10 +141,14 @@ def _settings(node: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def mutations(settings: dict[str, Any]) -> st.SearchStrategy[list[str]]:
-    """One to four settings: most often of a key that is there, as often a value it may have as one that it may not."""
+    """One to four settings: most often of a key that is there, as often a value it may have as one
+    that it may not.
+    """
     leaves = [key for key, value in settings.items() if not isinstance(value, dict)]
     sections = [key for key in settings if key not in leaves] or ["nowhere"]
-    right = [right_values(settings[key]).map(f"{key}={{}}".format) for key in leaves if "._" not in key]
+    right = [
+        right_values(settings[key]).map(f"{key}={{}}".format) for key in leaves if "._" not in key
+    ]
     wrong = [wild_values.map(f"{key}={{}}".format) for key in leaves]
     unknown = st.sampled_from(["foo", "emb_dimm", "lr", "_x", "a.b"])
     kinds = {
@@ -121,10 +157,16 @@ def mutations(settings: dict[str, Any]) -> st.SearchStrategy[list[str]]:
         1: st.one_of(
             st.builds("{}={}".format, st.sampled_from(sections), wild_values),
             st.builds("~{}".format, st.sampled_from(list(settings))),
-            st.builds("++{}={}".format, st.sampled_from(OPEN_KEYS), st.one_of(wild_values, right_values(None))),
+            st.builds(
+                "++{}={}".format,
+                st.sampled_from(OPEN_KEYS),
+                st.one_of(wild_values, right_values(None)),
+            ),
             st.builds("++{}.{}=1".format, st.sampled_from(sections), unknown),
             st.builds("{}._target_={}".format, st.sampled_from(sections), st.sampled_from(TARGETS)),
         ),
     }
-    one = st.sampled_from([kind for weight, kind in kinds.items() for _ in range(weight)]).flatmap(lambda kind: kind)
+    one = st.sampled_from([kind for weight, kind in kinds.items() for _ in range(weight)]).flatmap(
+        lambda kind: kind
+    )
     return st.lists(one, min_size=1, max_size=4)

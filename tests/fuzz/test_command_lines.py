@@ -1,4 +1,6 @@
-"""Whole command lines through `firstlight.cli.main`: groups, choices, options, keys that do not exist, sweeps."""
+"""Whole command lines through `firstlight.cli.main`: groups, choices, options, keys that do not
+exist, sweeps.
+"""
 
 import contextlib
 import io
@@ -42,7 +44,9 @@ OPTIONS = (
 def choices(draw: st.DrawFn) -> str:
     """A choice for a group, which there may not be."""
     group = draw(st.sampled_from([*sorted(GROUPS), "modle", "model/x", "hydra/launcher"]))
-    names = st.sampled_from([*GROUPS.get(group, []), *GROUPS["data"], "nope", "null", "../train", "3", ""])
+    names = st.sampled_from(
+        [*GROUPS.get(group, []), *GROUPS["data"], "nope", "null", "../train", "3", ""]
+    )
     if group in LISTS:
         return f"{group}=[{','.join(draw(st.lists(names, max_size=3)))}]"
     where = f"{group}@callbacks.sample_generation.decoding" if group == "decoding" else group
@@ -54,9 +58,20 @@ words = st.one_of(
     choices(),
     choices().map(lambda word: "~" + word.partition("=")[0]),
     st.sampled_from(OPTIONS),
-    st.sampled_from(["seed=1,2", "seed=range(10**9)", "resume=last", "resume=here", "init_from=here", "hydra.mode=x"]),
+    st.sampled_from(
+        [
+            "seed=1,2",
+            "seed=range(10**9)",
+            "resume=last",
+            "resume=here",
+            "init_from=here",
+            "hydra.mode=x",
+        ]
+    ),
     st.builds(
-        "{}={}".format, st.sampled_from(["lr", "model.lr", "optimiser.lr", "seeed", "é", "a.b.c", ""]), st.just("1")
+        "{}={}".format,
+        st.sampled_from(["lr", "model.lr", "optimiser.lr", "seeed", "é", "a.b.c", ""]),
+        st.just("1"),
     ),
     st.text(max_size=8),
 )
@@ -87,11 +102,15 @@ def test_a_command_line_begins_or_is_refused(stops_at_work, without_a_network, p
             return None
         assert code == 2
         lines = err.getvalue().splitlines()
-        if "-m" in chosen and Path("outputs").is_dir():  # a job of a sweep failed: Hydra names it, and keeps its folder
+        if (
+            "-m" in chosen and Path("outputs").is_dir()
+        ):  # a job of a sweep failed: Hydra names it, and keeps its folder
             lines = [line for line in lines if not line.startswith("Error executing job")]
             shutil.rmtree("outputs")
         assert all(line.startswith("firstlight: ") for line in lines), lines
         return [line.removeprefix("firstlight: ") for line in lines]
 
-    few = st.one_of(st.just([]), st.lists(words, max_size=2))  # what is right alone is seldom right together
+    few = st.one_of(
+        st.just([]), st.lists(words, max_size=2)
+    )  # what is right alone is seldom right together
     fuzz(st.tuples(few, st.one_of(st.just([]), values)), run, n=n, place=place)

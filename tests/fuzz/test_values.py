@@ -26,14 +26,25 @@ from firstlight.training.experiment import Experiment
 from firstlight.training.fit import fit
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:This DataLoader will create"),  # more workers than this computer has CPUs
+    pytest.mark.filterwarnings(
+        "ignore:This DataLoader will create"
+    ),  # more workers than this computer has CPUs
     pytest.mark.filterwarnings("ignore:.*AMP with fp16 is not supported on CPU"),
 ]
 TRAININGS = {
     "default": ["scheduler.warmup_steps=1"],
-    "learned vocabulary": ["tokenizer=bpe", "tokenizer.vocab_size=300", "scheduler=constant", "logger=[csv]"],
+    "learned vocabulary": [
+        "tokenizer=bpe",
+        "tokenizer.vocab_size=300",
+        "scheduler=constant",
+        "logger=[csv]",
+    ],
     "book": ["order=book", "scheduler=constant", "callbacks=[book,early_stopping]"],
-    "beam search": ["decoding@callbacks.sample_generation.decoding=beam", "scheduler.warmup_steps=0", "logger=[csv]"],
+    "beam search": [
+        "decoding@callbacks.sample_generation.decoding=beam",
+        "scheduler.warmup_steps=0",
+        "logger=[csv]",
+    ],
 }
 GENERATIONS = {
     "sample": [],
@@ -56,7 +67,9 @@ def changed(config: DictConfig, verb: str, overrides: list[str]) -> DictConfig:
             if override.is_delete():
                 parent, _, last = key.rpartition(".")
                 OmegaConf.set_struct(config, False)
-                if not isinstance(node := OmegaConf.select(config, parent) if parent else config, DictConfig):
+                if not isinstance(
+                    node := OmegaConf.select(config, parent) if parent else config, DictConfig
+                ):
                     raise ConfigError(f"{key}: there is no such key")
                 node.pop(last, None)
             else:
@@ -105,17 +118,29 @@ def test_a_generation_begins_or_is_refused(stops_at_work, place, run, name, n):
     def generate_(config, overrides):
         next(generate(**build(check_config(config, generate))))
 
-    composed = compose_config("generate", [f"checkpoint={run}", "prompt=lamp", "accelerator=cpu", *GENERATIONS[name]])
+    composed = compose_config(
+        "generate", [f"checkpoint={run}", "prompt=lamp", "accelerator=cpu", *GENERATIONS[name]]
+    )
     fuzzed("generate", composed, generate_, n // 4, place)
 
 
 @CASES
 def test_an_evaluation_begins_or_is_refused(stops_at_work, place, run, text, n):
-    composed = compose_config("evaluate", [f"checkpoint={run}", "data=text", f"data.path={text}", "accelerator=cpu"])
-    fuzzed("evaluate", composed, lambda config, _: evaluate(**evaluation_arguments(config)), n // 4, place)
+    composed = compose_config(
+        "evaluate", [f"checkpoint={run}", "data=text", f"data.path={text}", "accelerator=cpu"]
+    )
+    fuzzed(
+        "evaluate",
+        composed,
+        lambda config, _: evaluate(**evaluation_arguments(config)),
+        n // 4,
+        place,
+    )
 
 
 @CASES
 def test_an_export_is_written_or_refused(place, run, n):
     composed = compose_config("export", [f"checkpoint={run}", "out=here"])
-    fuzzed("export", composed, lambda config, _: export(**check_config(config, export)), n // 10, place)
+    fuzzed(
+        "export", composed, lambda config, _: export(**check_config(config, export)), n // 10, place
+    )

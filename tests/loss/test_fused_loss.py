@@ -1,4 +1,6 @@
-"""The fused loss is torch's cross-entropy of the logits, gradients included, in a part of the memory."""
+"""The fused loss is torch's cross-entropy of the logits, gradients included, in a part of the
+memory.
+"""
 
 import pytest
 import torch
@@ -30,7 +32,9 @@ def inputs(dtype=torch.float32):
 
 def plain(hidden, weight, targets):
     logits = F.linear(hidden, weight)
-    return F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), targets, reduction="none")
+    return F.cross_entropy(
+        logits.to(torch.promote_types(logits.dtype, torch.float32)), targets, reduction="none"
+    )
 
 
 def outcome(loss, reduce, dtype, *, autocast=False):
@@ -41,10 +45,16 @@ def outcome(loss, reduce, dtype, *, autocast=False):
     return losses.detach(), hidden.grad, weight.grad
 
 
-@pytest.mark.parametrize("reduce", [torch.mean, lambda x: (x * torch.arange(N)).sum() / 7], ids=["mean", "weighted"])
-@pytest.mark.parametrize(("dtype", "rtol"), [(torch.float64, 1e-12), (torch.float32, 1e-5)], ids=str)
+@pytest.mark.parametrize(
+    "reduce", [torch.mean, lambda x: (x * torch.arange(N)).sum() / 7], ids=["mean", "weighted"]
+)
+@pytest.mark.parametrize(
+    ("dtype", "rtol"), [(torch.float64, 1e-12), (torch.float32, 1e-5)], ids=str
+)
 def test_losses_and_gradients_are_torchs(chunks, reduce, dtype, rtol):
-    for mine, theirs in zip(outcome(linear_cross_entropy, reduce, dtype), outcome(plain, reduce, dtype), strict=True):
+    for mine, theirs in zip(
+        outcome(linear_cross_entropy, reduce, dtype), outcome(plain, reduce, dtype), strict=True
+    ):
         assert mine.dtype == theirs.dtype
         torch.testing.assert_close(mine, theirs, rtol=rtol, atol=rtol)
 
@@ -55,7 +65,9 @@ def test_under_autocast_the_losses_are_those_of_bf16_logits_in_float32(chunks):
     torch.testing.assert_close(mine[0], theirs[0], rtol=1e-6, atol=1e-6)
     for my_grad, their_grad in zip(mine[1:], theirs[1:], strict=True):
         assert my_grad.dtype == torch.float32
-        assert (my_grad - their_grad).norm() < 2**-7 * their_grad.norm()  # what rounding to 8 bits costs
+        assert (
+            my_grad - their_grad
+        ).norm() < 2**-7 * their_grad.norm()  # what rounding to 8 bits costs
 
 
 def test_the_size_of_the_gradient_is_not_rounded_with_the_number_of_tokens():
@@ -78,7 +90,9 @@ def test_a_token_that_is_nearly_certain_keeps_its_gradient_in_bf16():
     with torch.autocast("cpu", torch.bfloat16):
         linear_cross_entropy(hidden, weight, torch.tensor([0])).sum().backward()
     probability = torch.sigmoid(torch.tensor(8 * 0.6))
-    assert weight.grad[0, 0] == pytest.approx(float(8 * (probability - 1)), rel=0.02)  # not the rounding of p - 1
+    assert weight.grad[0, 0] == pytest.approx(
+        float(8 * (probability - 1)), rel=0.02
+    )  # not the rounding of p - 1
 
 
 def test_the_loss_of_an_id_that_is_all_but_impossible_is_its_lead():
@@ -91,7 +105,13 @@ def test_the_loss_of_an_id_that_is_all_but_impossible_is_its_lead():
 def test_logits_that_are_not_finite_give_torchs_losses():
     """A logit of inf makes the loss nan, unless it is the target's -inf, whose loss is inf."""
     hidden = torch.ones(2, 1, requires_grad=True)
-    for logit, target in ((torch.inf, 0), (torch.inf, 1), (-torch.inf, 0), (-torch.inf, 1), (torch.nan, 1)):
+    for logit, target in (
+        (torch.inf, 0),
+        (torch.inf, 1),
+        (-torch.inf, 0),
+        (-torch.inf, 1),
+        (torch.nan, 1),
+    ):
         weight, targets = torch.tensor([[logit], [0.0], [1.0]]), torch.tensor([target, target])
         mine, theirs = linear_cross_entropy(hidden, weight, targets), plain(hidden, weight, targets)
         torch.testing.assert_close(mine, theirs, equal_nan=True)
@@ -118,7 +138,9 @@ def test_without_gradients_the_losses_are_the_same(chunks):
     hidden, weight, targets = inputs()
     with torch.no_grad():
         losses = linear_cross_entropy(hidden, weight, targets)
-    torch.testing.assert_close(losses, plain(hidden, weight, targets).detach(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        losses, plain(hidden, weight, targets).detach(), rtol=1e-6, atol=1e-6
+    )
 
 
 def test_weights_that_are_frozen_get_no_gradient():
@@ -136,7 +158,9 @@ def test_training_holds_the_logits_once():
 
 def test_nan_stays_nan():
     hidden, weight, targets = inputs()
-    losses = linear_cross_entropy(torch.where(torch.arange(N)[:, None] == 3, torch.nan, hidden), weight, targets)
+    losses = linear_cross_entropy(
+        torch.where(torch.arange(N)[:, None] == 3, torch.nan, hidden), weight, targets
+    )
     assert losses.isnan().nonzero().tolist() == [[3]]
 
 
@@ -146,7 +170,9 @@ ADDED = [{"z_loss": 0.01}, {"label_smoothing": 0.1}, {"z_loss": 0.01, "label_smo
 def plain_with(z_loss=0.0, label_smoothing=0.0):
     def loss(hidden, weight, targets):
         logits = hidden @ weight.T
-        smoothed = F.cross_entropy(logits, targets, reduction="none", label_smoothing=label_smoothing)
+        smoothed = F.cross_entropy(
+            logits, targets, reduction="none", label_smoothing=label_smoothing
+        )
         return smoothed + z_loss * logits.logsumexp(dim=1).square()
 
     return loss

@@ -1,4 +1,6 @@
-"""`loss=...` in a run: what training lowers, and that evaluations measure the cross-entropy all the same."""
+"""`loss=...` in a run: what training lowers, and that evaluations measure the cross-entropy all the
+same.
+"""
 
 from pathlib import Path
 
@@ -18,7 +20,9 @@ RUN = (
 @pytest.fixture(autouse=True)
 def in_a_folder_with_a_text(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("text.txt").write_text("The lamp was lit, and the lamp went out; nobody had seen who did it. " * 12)
+    Path("text.txt").write_text(
+        "The lamp was lit, and the lamp went out; nobody had seen who did it. " * 12
+    )
 
 
 def train(folder: str, *overrides: str) -> list[dict[str, str]]:
@@ -29,7 +33,9 @@ def train(folder: str, *overrides: str) -> list[dict[str, str]]:
 
 def test_z_loss_is_added_to_what_training_lowers_and_to_nothing_else():
     plain, with_z = train("plain"), train("z", "loss.z_loss=0.1")
-    assert with_z[0]["val/loss"] == plain[0]["val/loss"]  # of the untrained model, which is the same
+    assert (
+        with_z[0]["val/loss"] == plain[0]["val/loss"]
+    )  # of the untrained model, which is the same
     # All logits of an untrained model are near 0, so that log Z is near log 257.
     added = float(with_z[1]["train/batch_loss"]) - float(plain[1]["train/batch_loss"])
     assert added == pytest.approx(0.1 * 5.55**2, rel=0.05)
@@ -37,14 +43,19 @@ def test_z_loss_is_added_to_what_training_lowers_and_to_nothing_else():
 
 def test_parts_of_a_batch_have_the_loss_of_the_whole():
     settings = ("loss.z_loss=0.1", "loss.label_smoothing=0.1")
-    whole, parts = train("whole", *settings), train("parts", *settings, "trainer.micro_batch_size=3")
+    whole, parts = (
+        train("whole", *settings),
+        train("parts", *settings, "trainer.micro_batch_size=3"),
+    )
     for row, other in zip(whole, parts, strict=True):
         for name in ("train/batch_loss", "grad_norm", "val/loss"):
             if row[name]:
                 assert float(other[name]) == pytest.approx(float(row[name]), rel=1e-5)
 
 
-@pytest.mark.parametrize("override", ["loss.z_loss=-1", "loss.label_smoothing=1", "loss.z_los=0.1", "loss=focl"])
+@pytest.mark.parametrize(
+    "override", ["loss.z_loss=-1", "loss.label_smoothing=1", "loss.z_los=0.1", "loss=focl"]
+)
 def test_what_a_loss_cannot_be_is_refused_by_name(override, capsys):
     assert main([*RUN, "output_dir=run", override]) == 2
     assert override.split("=")[0] in capsys.readouterr().err

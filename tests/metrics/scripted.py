@@ -4,7 +4,9 @@ from firstlight.metrics.base import Direction, Metric, Scored
 
 
 class Scripted(Metric):
-    """`values[n]` at the n-th evaluation, that of the untrained model included, of training and validation alike."""
+    """`values[n]` at the n-th evaluation, that of the untrained model included, of training and
+    validation alike.
+    """
 
     name, text, n_sums = "scripted", "what a test says", 0
 

@@ -31,7 +31,10 @@ def plain(model, data) -> dict[str, float]:
         logits = model(inputs[None])[0].float()
         losses.append(F.cross_entropy(logits, targets, reduction="none").double())
         hits.append(logits.argmax(dim=1) == targets)
-    return {"loss": float(torch.cat(losses).mean()), "top1_accuracy": float(torch.cat(hits).double().mean())}
+    return {
+        "loss": float(torch.cat(losses).mean()),
+        "top1_accuracy": float(torch.cat(hits).double().mean()),
+    }
 
 
 def learn(model, data) -> None:
@@ -45,7 +48,9 @@ def learn(model, data) -> None:
 
 
 @pytest.mark.parametrize("precision", ["32-true", "int8"])
-@pytest.mark.parametrize("at_once", [1, 3, None], ids=["window by window", "in parts of 3", "whole"])
+@pytest.mark.parametrize(
+    "at_once", [1, 3, None], ids=["window by window", "in parts of 3", "whole"]
+)
 def test_every_token_of_validation_counts_once_however_they_are_cut(
     tiny_model, tiny_data, monkeypatch, precision, at_once
 ):
@@ -61,19 +66,29 @@ def test_every_token_of_validation_counts_once_however_they_are_cut(
     module = EvaluationModule(model, data.tokenizer.byte_lengths, measured(ALL))
     if at_once is not None:
         monkeypatch.setattr(
-            module, "parts", lambda batch: list(zip(*(part.split(at_once) for part in batch), strict=True))
+            module,
+            "parts",
+            lambda batch: list(zip(*(part.split(at_once) for part in batch), strict=True)),
         )
-    evaluation_trainer("cpu", precision).validate(module, dataloaders=data.eval_batches_of("val"), verbose=False)
+    evaluation_trainer("cpu", precision).validate(
+        module, dataloaders=data.eval_batches_of("val"), verbose=False
+    )
     with torch.no_grad():
         expected = plain(model, data)
     found = module.metrics
     assert list(found) == ["val/loss", "val/perplexity", "val/bits_per_byte", "val/top1_accuracy"]
-    assert found["val/loss"] == pytest.approx(expected["loss"], rel=1e-2 if precision == "int8" else 1e-6)
-    few = 2 / len(data.ids["val"]) if precision == "int8" else 1e-9  # in bfloat16 two ids may be nearly as probable
+    assert found["val/loss"] == pytest.approx(
+        expected["loss"], rel=1e-2 if precision == "int8" else 1e-6
+    )
+    few = (
+        2 / len(data.ids["val"]) if precision == "int8" else 1e-9
+    )  # in bfloat16 two ids may be nearly as probable
     assert found["val/top1_accuracy"] == pytest.approx(expected["top1_accuracy"], abs=few)
     assert 0 < found["val/top1_accuracy"] < 1
     assert found["val/perplexity"] == math.exp(found["val/loss"])
-    assert found["val/bits_per_byte"] == pytest.approx(found["val/loss"] / math.log(2))  # bytes are tokens
+    assert found["val/bits_per_byte"] == pytest.approx(
+        found["val/loss"] / math.log(2)
+    )  # bytes are tokens
 
 
 def test_predictions_are_computed_only_if_a_metric_asks(tiny_gpt, tiny_data):
@@ -90,14 +105,19 @@ def test_predictions_are_computed_only_if_a_metric_asks(tiny_gpt, tiny_data):
 
 def test_the_loss_is_always_there_and_bits_per_byte_where_there_are_bytes():
     assert list(values_of(measured({}), [6.0, 3.0])) == ["loss"]
-    assert values_of(measured(None), [6.0, 3.0, 6.0, 3.0, 6.0, 0.0]) == {"loss": 2.0, "perplexity": math.exp(2.0)}
+    assert values_of(measured(None), [6.0, 3.0, 6.0, 3.0, 6.0, 0.0]) == {
+        "loss": 2.0,
+        "perplexity": math.exp(2.0),
+    }
 
 
 def test_windows_are_parts_of_a_batch(tiny_gpt, tiny_data):
     model, data = tiny_gpt(vocab_size=257), tiny_data()
     data.setup()
     with torch.no_grad():
-        scored = EvaluationModule(model, data.tokenizer.byte_lengths).scored(next(iter(data.eval_batches_of("val"))))
+        scored = EvaluationModule(model, data.tokenizer.byte_lengths).scored(
+            next(iter(data.eval_batches_of("val")))
+        )
     parts = list(scored.split(8))
     assert len(parts) == 2
     for metric in measured(ALL):
@@ -110,8 +130,12 @@ def test_a_metric_that_returns_other_sums_than_it_says_is_named(tiny_gpt, tiny_d
     data.setup()
     metrics = measured({"a": Miscounting(values=[1.0], direction="min")})
     module = EvaluationModule(tiny_gpt(vocab_size=257), data.tokenizer.byte_lengths, metrics)
-    with pytest.raises(ValueError, match=r"metric scripted: sums\(\) has returned 1 numbers, n_sums is 0"):
-        evaluation_trainer("cpu", "32-true").validate(module, dataloaders=data.eval_batches_of("val"), verbose=False)
+    with pytest.raises(
+        ValueError, match=r"metric scripted: sums\(\) has returned 1 numbers, n_sums is 0"
+    ):
+        evaluation_trainer("cpu", "32-true").validate(
+            module, dataloaders=data.eval_batches_of("val"), verbose=False
+        )
 
 
 @pytest.mark.parametrize(
@@ -120,7 +144,10 @@ def test_a_metric_that_returns_other_sums_than_it_says_is_named(tiny_gpt, tiny_d
         ("all", "expected a section"),
         ({"a": {"_target_": "firstlight.loss.cross_entropy.CrossEntropy"}}, "is not a Metric"),
         ({"a": {"_target_": "os.system"}}, "metrics.a._target_"),
-        ({"a": {"_target_": "firstlight.metrics.base.Mean"}}, "is abstract; name one of its subclasses"),
+        (
+            {"a": {"_target_": "firstlight.metrics.base.Mean"}},
+            "is abstract; name one of its subclasses",
+        ),
         ({"a": 3}, "metrics.a: expected a section"),
         (
             {key: {"_target_": "firstlight.metrics.perplexity.Perplexity"} for key in "ab"},

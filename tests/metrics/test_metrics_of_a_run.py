@@ -1,4 +1,6 @@
-"""`metrics=...` in a run: logged, monitored in its direction, an objective of sweeps, measured by `evaluate`."""
+"""`metrics=...` in a run: logged, monitored in its direction, an objective of sweeps, measured by
+`evaluate`.
+"""
 
 import json
 from pathlib import Path
@@ -26,7 +28,9 @@ MONITOR = "callbacks.checkpoint.monitor=val/scripted"
 @pytest.fixture(autouse=True)
 def in_a_folder_with_a_text(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("text.txt").write_text("The lamp was lit, and the lamp went out; nobody had seen who did it. " * 12)
+    Path("text.txt").write_text(
+        "The lamp was lit, and the lamp went out; nobody had seen who did it. " * 12
+    )
 
 
 def scripted(*values: float, direction: str = "max") -> list[str]:
@@ -43,13 +47,19 @@ def steps_of(folder: str) -> list[int]:
 def test_top1_accuracy_is_logged_stored_and_evaluated(capsys):
     assert main([*RUN, "output_dir=run", CHECKPOINT, ACCURACY, "trainer.max_steps=2"]) == 0
     rows = RunFolder(Path("run")).rows
-    assert all(0 <= float(row[name]) <= 1 for row in rows for name in ("train/top1_accuracy", "val/top1_accuracy"))
+    assert all(
+        0 <= float(row[name]) <= 1
+        for row in rows
+        for name in ("train/top1_accuracy", "val/top1_accuracy")
+    )
     board = b"".join(file.read_bytes() for file in Path("run").glob("events.out.tfevents.*"))
     assert b"val/top1_accuracy" in board and b"over_tokens/val/top1_accuracy" in board
     capsys.readouterr()
     assert main(["evaluate", "checkpoint=run"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["val/top1_accuracy"] == pytest.approx(float(rows[-1]["val/top1_accuracy"]), abs=0.02)
+    assert found["val/top1_accuracy"] == pytest.approx(
+        float(rows[-1]["val/top1_accuracy"]), abs=0.02
+    )
 
 
 def test_evaluate_adds_metrics_to_those_of_the_run(capsys):
@@ -58,7 +68,10 @@ def test_evaluate_adds_metrics_to_those_of_the_run(capsys):
     for more, names in (([], ["loss"]), (["metrics=top1_accuracy"], ["loss", "top1_accuracy"])):
         capsys.readouterr()
         assert main(["evaluate", "checkpoint=run", *more]) == 0
-        assert list(json.loads(capsys.readouterr().out)) == [*(f"val/{name}" for name in names), "val/tokens"]
+        assert list(json.loads(capsys.readouterr().out)) == [
+            *(f"val/{name}" for name in names),
+            "val/tokens",
+        ]
 
 
 def test_the_best_checkpoint_of_a_metric_to_maximise_is_the_highest():
@@ -91,14 +104,20 @@ def test_the_best_checkpoint_of_a_metric_to_minimise_is_the_lowest_and_its_manif
     ],
 )
 def test_early_stopping_follows_the_direction_of_its_metric(values, direction, mode, last_step):
-    stopping = ["callbacks.early_stopping.monitor=val/scripted", "callbacks.early_stopping.patience=2"]
+    stopping = [
+        "callbacks.early_stopping.monitor=val/scripted",
+        "callbacks.early_stopping.patience=2",
+    ]
     more = [*scripted(*values, direction=direction), f"callbacks.early_stopping.mode={mode}"]
     assert main([*RUN, "output_dir=run", STOPPING, *stopping, *more]) == 0
     assert int(RunFolder(Path("run")).rows[-1]["step"]) == last_step
 
 
 def test_a_run_that_was_stopped_early_by_a_metric_to_maximise_says_so_and_goes_on(capsys):
-    stopping = ["callbacks.early_stopping.monitor=val/scripted", "callbacks.early_stopping.patience=1"]
+    stopping = [
+        "callbacks.early_stopping.monitor=val/scripted",
+        "callbacks.early_stopping.patience=1",
+    ]
     assert main([*RUN, "output_dir=run", STOPPING, *stopping, *scripted(1, 2, 1, 1, 1)]) == 0
     assert main(["train", "resume=run"]) == 2
     assert "at step 2, was stopped early" in capsys.readouterr().err
@@ -109,17 +128,42 @@ def test_a_run_that_was_stopped_early_by_a_metric_to_maximise_says_so_and_goes_o
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        ([CHECKPOINT, "callbacks.checkpoint.monitor=val/top1_accuracy"], "callbacks.checkpoint.monitor"),
-        ([CHECKPOINT, ACCURACY, "callbacks.checkpoint.monitor=val/top1_acuracy"], "did you mean 'val/top1_accuracy'"),
-        ([STOPPING, "callbacks.early_stopping.monitor=perplexity"], "callbacks.early_stopping.monitor (perplexity)"),
+        (
+            [CHECKPOINT, "callbacks.checkpoint.monitor=val/top1_accuracy"],
+            "callbacks.checkpoint.monitor",
+        ),
+        (
+            [CHECKPOINT, ACCURACY, "callbacks.checkpoint.monitor=val/top1_acuracy"],
+            "did you mean 'val/top1_accuracy'",
+        ),
+        (
+            [STOPPING, "callbacks.early_stopping.monitor=perplexity"],
+            "callbacks.early_stopping.monitor (perplexity)",
+        ),
         ([STOPPING, "callbacks.early_stopping.mode=most"], "'min' or 'max' or null"),
         ([CHECKPOINT, "metrics=[default,top1_acuracy]"], "did you mean 'top1_accuracy'"),
-        ([CHECKPOINT, "metrics=[]", "callbacks.checkpoint.monitor=val/perplexity"], "no such metric"),
-        (["-m", CHECKPOINT, "optimizer.lr=1e-3,1e-2", "sweep.objectives=[val/top1_accuracy]"], "sweep.objectives"),
-        (["-m", CHECKPOINT, "metrics=default,perplexity", "sweep.objectives=[val/bits_per_byte]"], "no such metric"),
+        (
+            [CHECKPOINT, "metrics=[]", "callbacks.checkpoint.monitor=val/perplexity"],
+            "no such metric",
+        ),
+        (
+            ["-m", CHECKPOINT, "optimizer.lr=1e-3,1e-2", "sweep.objectives=[val/top1_accuracy]"],
+            "sweep.objectives",
+        ),
+        (
+            [
+                "-m",
+                CHECKPOINT,
+                "metrics=default,perplexity",
+                "sweep.objectives=[val/bits_per_byte]",
+            ],
+            "no such metric",
+        ),
     ],
 )
-def test_a_name_that_no_evaluation_measures_is_refused_before_anything_is_written(overrides, said, capsys):
+def test_a_name_that_no_evaluation_measures_is_refused_before_anything_is_written(
+    overrides, said, capsys
+):
     assert main([*RUN, "output_dir=run", *overrides]) == 2
     err = capsys.readouterr().err
     assert said in err and err.count("\n") == 1
@@ -131,12 +175,19 @@ def test_objectives_have_the_direction_of_their_metric():
     config = {"metrics": {"top1_accuracy": {"_target_": target}}}
     names = ["val/top1_accuracy", "best/val/top1_accuracy", "train/loss", "seconds"]
     assert directions_of(names, config) == ["max", "max", "min", "min"]
-    assert directions_of(["val/perplexity"], {}) == ["min"]  # of a sweep that an earlier version planned
+    assert directions_of(["val/perplexity"], {}) == [
+        "min"
+    ]  # of a sweep that an earlier version planned
 
 
 @pytest.mark.long
 def test_a_sweep_ranks_by_a_metric_to_maximise(capsys):
-    lengths = ["trainer.max_steps=1,12", "optimizer.lr=1e-2", ACCURACY, "sweep.objectives=[val/top1_accuracy]"]
+    lengths = [
+        "trainer.max_steps=1,12",
+        "optimizer.lr=1e-2",
+        ACCURACY,
+        "sweep.objectives=[val/top1_accuracy]",
+    ]
     assert main([*RUN[:1], "-m", *RUN[1:], CHECKPOINT, *lengths, "output_dir=sweep"]) == 0
     capsys.readouterr()
     assert main(["sweep", "status", "sweep", "format=json"]) == 0

@@ -1,4 +1,6 @@
-"""The plain formula is torch's attention, forward and backward; with dropout it is the formula with a mask."""
+"""The plain formula is torch's attention, forward and backward; with dropout it is the formula with
+a mask.
+"""
 
 import pytest
 import torch
@@ -38,7 +40,9 @@ def test_with_dropout_it_is_the_formula_with_the_mask_that_was_drawn():
 
     def formula(q, k, v):
         scores = q @ k.mT / SHAPE[-1] ** 0.5
-        weights = scores.masked_fill(torch.ones(SHAPE[2], SHAPE[2]).triu(1).bool(), -torch.inf).softmax(-1)
+        weights = scores.masked_fill(
+            torch.ones(SHAPE[2], SHAPE[2]).triu(1).bool(), -torch.inf
+        ).softmax(-1)
         kept = draw_mask(torch.Size([6, 17, 17]), rate).view(weights.shape) != 0
         return (weights * kept * scale_of(rate)) @ v
 
@@ -54,7 +58,9 @@ def test_with_dropout_it_is_the_formula_with_the_mask_that_was_drawn():
 def test_in_bf16_it_is_no_further_from_the_truth_than_torchs():
     truth = outcome(lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True))
     plain = outcome(lambda q, k, v: _PlainAttention.apply(q, k, v, 0.0), torch.bfloat16)
-    torchs = outcome(lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True), torch.bfloat16)
+    torchs = outcome(
+        lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True), torch.bfloat16
+    )
     for mine, theirs, right in zip(plain, torchs, truth, strict=True):
         assert (mine - right).norm() < 1.5 * (theirs - right).norm() + 1e-3 * right.norm()
 
@@ -66,7 +72,9 @@ def test_later_tokens_do_not_change_earlier_outputs():
         keys[:, :, 9:] += 1
         values[:, :, 9:] -= 1
     after = _PlainAttention.apply(queries, keys, values, 0.0)
-    assert torch.equal(before[:, :, :9], after[:, :, :9]) and not torch.equal(before[:, :, 9:], after[:, :, 9:])
+    assert torch.equal(before[:, :, :9], after[:, :, :9]) and not torch.equal(
+        before[:, :, 9:], after[:, :, 9:]
+    )
 
 
 @pytest.mark.parametrize("masks", ["torch", "fast"])
@@ -93,7 +101,9 @@ def test_a_head_of_keys_serves_several_of_queries(rate):
 def test_long_sequences_are_not_kept_by_their_square(n_tokens, is_plain):
     queries = torch.randn(1, 1, n_tokens, 8, dtype=torch.bfloat16, requires_grad=True)
     kept: list[int] = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda x: kept.append(x.numel()) or x, lambda x: x
+    ):
         causal_attention(queries, queries, queries, masks="fast")
     assert (max(kept) >= n_tokens**2) == is_plain
 
@@ -103,4 +113,6 @@ def test_torch_draws_as_torch():
     torch.manual_seed(3)
     mine = causal_attention(queries, keys, values, drop_rate=0.2, masks="torch")
     torch.manual_seed(3)
-    assert torch.equal(mine, F.scaled_dot_product_attention(queries, keys, values, dropout_p=0.2, is_causal=True))
+    assert torch.equal(
+        mine, F.scaled_dot_product_attention(queries, keys, values, dropout_p=0.2, is_causal=True)
+    )

@@ -18,11 +18,15 @@ def cache():
 @pytest.fixture
 def some_ids():
     """A factory of random ids (B, T), the same every time."""
-    return lambda batch, length: torch.randint(31, (batch, length), generator=torch.Generator().manual_seed(1))
+    return lambda batch, length: torch.randint(
+        31, (batch, length), generator=torch.Generator().manual_seed(1)
+    )
 
 
 def fill(cache, tokens):
-    """Let each layer of `cache` keep `tokens` (B, T) themselves, times 10 in the second layer; what each returns."""
+    """Let each layer of `cache` keep `tokens` (B, T) themselves, times 10 in the second layer; what
+    each returns.
+    """
     returned = []
     for layer, factor in enumerate((1, 10)):
         keys = (tokens * factor).float()[:, None, :, None]  # (B, H = 1, T, D = 1)
@@ -50,7 +54,9 @@ def test_logits_of_padded_rows_are_those_of_each_row_alone(tiny_model, some_ids,
     cache.padding = torch.tensor([8 - length for length in lengths])
     logits = torch.cat([model(chunk, cache) for chunk in ids.split(chunks, dim=1)], dim=1)
     for row, length in enumerate(lengths):
-        torch.testing.assert_close(logits[row, -length:], model(ids[row : row + 1, -length:])[0], **ROUNDING)
+        torch.testing.assert_close(
+            logits[row, -length:], model(ids[row : row + 1, -length:])[0], **ROUNDING
+        )
     assert logits.isfinite().all()  # of the padding, too: a nan would spread through the values
 
 
@@ -91,7 +97,9 @@ def test_memory_is_allocated_once(cache):
 
 
 @pytest.mark.parametrize(("autocast", "kept"), [(False, torch.float32), (True, torch.bfloat16)])
-def test_bfloat16_is_kept_as_float32_on_a_cpu_unless_autocast_would_cast_it_back(cache, autocast, kept):
+def test_bfloat16_is_kept_as_float32_on_a_cpu_unless_autocast_would_cast_it_back(
+    cache, autocast, kept
+):
     keys = torch.ones(2, 3, 1, 4, dtype=torch.bfloat16)
     with torch.autocast("cpu", enabled=autocast):
         returned, _ = cache.update(0, keys, keys)
@@ -167,7 +175,11 @@ def test_no_mask_is_needed_for_a_beginning_or_for_one_token(cache):
 
 def test_several_tokens_after_others_see_those_and_themselves(cache):
     cache.advance(2)
-    assert cache.mask(3, torch.device("cpu")).int().tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
+    assert cache.mask(3, torch.device("cpu")).int().tolist() == [
+        [1, 1, 1, 0, 0],
+        [1, 1, 1, 1, 0],
+        [1, 1, 1, 1, 1],
+    ]
 
 
 def test_nothing_sees_the_padding_but_the_padding_itself(cache):
@@ -177,4 +189,7 @@ def test_nothing_sees_the_padding_but_the_padding_itself(cache):
     assert mask[0, 0].int().tolist() == [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
     assert mask[1, 0].int().tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
     cache.advance(3)
-    assert cache.mask(2, torch.device("cpu"))[1, 0].int().tolist() == [[0, 0, 1, 1, 0], [0, 0, 1, 1, 1]]
+    assert cache.mask(2, torch.device("cpu"))[1, 0].int().tolist() == [
+        [0, 0, 1, 1, 0],
+        [0, 0, 1, 1, 1],
+    ]

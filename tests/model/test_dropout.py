@@ -1,4 +1,6 @@
-"""Fast dropout is dropout: the same distribution, exact expectation, from the same generator, with its gradient."""
+"""Fast dropout is dropout: the same distribution, exact expectation, from the same generator, with
+its gradient.
+"""
 
 import pytest
 import torch
@@ -8,7 +10,9 @@ from firstlight.model.dropout import FastDropout, apply_mask, draw_mask, make_dr
 
 pytestmark = pytest.mark.cpu
 
-DTYPES = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+DTYPES = pytest.mark.parametrize(
+    "dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str
+)
 
 
 def seeded(call, seed=0):
@@ -45,7 +49,9 @@ def test_a_mask_is_all_bits_or_none():
     mask = draw_mask(torch.Size([1000]), 0.5)
     assert mask.dtype == torch.int16 and set(mask.tolist()) == {-1, 0}
     x = torch.tensor([1.5, -2.0, float("inf"), float("nan")])
-    assert torch.equal(apply_mask(x, torch.tensor([-1, 0, 0, 0], dtype=torch.int16)), torch.tensor([1.5, 0, 0, 0]))
+    assert torch.equal(
+        apply_mask(x, torch.tensor([-1, 0, 0, 0], dtype=torch.int16)), torch.tensor([1.5, 0, 0, 0])
+    )
 
 
 @DTYPES

@@ -12,7 +12,9 @@ ROUNDING = {"rtol": 0, "atol": 1e-5}
 """Sums of numbers of about 1 in another order, in float32."""
 
 
-@pytest.mark.parametrize("rows", [(1,), (2,), (7,), (MOST,), (MOST + 1,), (3, 5), (1, 1), (2, 40)], ids=str)
+@pytest.mark.parametrize(
+    "rows", [(1,), (2,), (7,), (MOST,), (MOST + 1,), (3, 5), (1, 1), (2, 40)], ids=str
+)
 @pytest.mark.parametrize("bias", [True, False])
 def test_the_product_of_a_few_rows_is_the_usual_one(rows, bias):
     torch.manual_seed(0)
@@ -42,12 +44,16 @@ def test_a_fused_gpt_is_the_same_model(tiny_gpt, qkv_bias, tie_weights):
     assert not any(parameter.requires_grad for parameter in fused.parameters())
 
 
-@pytest.mark.parametrize("changes", [{}, {"qk_norm": False}, {"n_kv_heads": 6}, {"tie_weights": True}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{}, {"qk_norm": False}, {"n_kv_heads": 6}, {"tie_weights": True}], ids=str
+)
 def test_a_fused_modern_gpt_is_the_same_model(tiny_modern, changes):
     model, fused = tiny_modern(**changes), tiny_modern(**changes).fused().fused()
     ids = torch.randint(31, (3, 8), generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(fused(ids), model(ids), **ROUNDING)
-    layers = {name.rpartition(".")[2] for name, m in fused.named_modules() if isinstance(m, nn.Linear)}
+    layers = {
+        name.rpartition(".")[2] for name, m in fused.named_modules() if isinstance(m, nn.Linear)
+    }
     assert layers == {"W_qkv", "out_proj", "gate_up", "down", "out_head"}
     assert not any(type(module) is nn.Linear for module in fused.modules())
 
@@ -55,7 +61,9 @@ def test_a_fused_modern_gpt_is_the_same_model(tiny_modern, changes):
 @pytest.mark.parametrize("bias", [True, False])
 def test_joined_layers_give_their_outputs_one_behind_the_other(bias):
     layers, x = [nn.Linear(8, outputs, bias=bias) for outputs in (3, 5, 1)], torch.randn(2, 8)
-    torch.testing.assert_close(joined(*layers)(x), torch.cat([layer(x) for layer in layers], dim=-1), **ROUNDING)
+    torch.testing.assert_close(
+        joined(*layers)(x), torch.cat([layer(x) for layer in layers], dim=-1), **ROUNDING
+    )
 
 
 def test_fusing_needs_no_second_copy_of_the_weights(tiny_model):

@@ -32,7 +32,9 @@ class BookAttention(nn.Module):
     def __init__(self, dim, n_heads, context, drop_rate, qkv_bias):
         super().__init__()
         self.n_heads = n_heads
-        self.W_query, self.W_key, self.W_value = (nn.Linear(dim, dim, bias=qkv_bias) for _ in range(3))
+        self.W_query, self.W_key, self.W_value = (
+            nn.Linear(dim, dim, bias=qkv_bias) for _ in range(3)
+        )
         self.out_proj = nn.Linear(dim, dim)
         self.dropout = nn.Dropout(drop_rate)
         self.register_buffer("mask", torch.triu(torch.ones(context, context), diagonal=1))
@@ -40,7 +42,9 @@ class BookAttention(nn.Module):
     def forward(self, x):
         b, t, c = x.shape
         heads = (b, t, self.n_heads, c // self.n_heads)
-        q, k, v = (w(x).view(heads).transpose(1, 2) for w in (self.W_query, self.W_key, self.W_value))
+        q, k, v = (
+            w(x).view(heads).transpose(1, 2) for w in (self.W_query, self.W_key, self.W_value)
+        )
         scores = (q @ k.transpose(2, 3)).masked_fill(self.mask.bool()[:t, :t], -torch.inf)
         weights = self.dropout(torch.softmax(scores / k.shape[-1] ** 0.5, dim=-1))
         return self.out_proj((weights @ v).transpose(1, 2).reshape(b, t, c))
@@ -64,13 +68,28 @@ class BookGPT(nn.Module):
     """The book's chapter 4, formula by formula: what `GPT` must compute."""
 
     def __init__(
-        self, *, vocab_size, context_length, emb_dim, n_heads, n_layers, drop_rate, qkv_bias=False, tie_weights=False
+        self,
+        *,
+        vocab_size,
+        context_length,
+        emb_dim,
+        n_heads,
+        n_layers,
+        drop_rate,
+        qkv_bias=False,
+        tie_weights=False,
     ):
         super().__init__()
-        self.tok_emb, self.pos_emb = nn.Embedding(vocab_size, emb_dim), nn.Embedding(context_length, emb_dim)
+        self.tok_emb, self.pos_emb = (
+            nn.Embedding(vocab_size, emb_dim),
+            nn.Embedding(context_length, emb_dim),
+        )
         self.drop_emb = nn.Dropout(drop_rate)
         self.trf_blocks = nn.Sequential(
-            *(BookBlock(emb_dim, n_heads, context_length, drop_rate, qkv_bias) for _ in range(n_layers))
+            *(
+                BookBlock(emb_dim, n_heads, context_length, drop_rate, qkv_bias)
+                for _ in range(n_layers)
+            )
         )
         self.final_norm = BookNorm(emb_dim)
         self.out_head = nn.Linear(emb_dim, vocab_size, bias=False)
@@ -87,13 +106,26 @@ CONFIGS = {
     "one head": {"n_heads": 1},
     "qkv bias": {"qkv_bias": True},
     "tied": {"tie_weights": True},
-    "deep, tied, with bias": {"n_layers": 4, "tie_weights": True, "qkv_bias": True, "emb_dim": 32, "n_heads": 4},
+    "deep, tied, with bias": {
+        "n_layers": 4,
+        "tie_weights": True,
+        "qkv_bias": True,
+        "emb_dim": 32,
+        "n_heads": 4,
+    },
 }
 
 
 def twins(drop_rate=0.0, **changes):
     """The book's model with random weights, and ours with the same ones."""
-    sizes = {"vocab_size": 31, "context_length": 8, "emb_dim": 12, "n_heads": 3, "n_layers": 2, "drop_rate": drop_rate}
+    sizes = {
+        "vocab_size": 31,
+        "context_length": 8,
+        "emb_dim": 12,
+        "n_heads": 3,
+        "n_layers": 2,
+        "drop_rate": drop_rate,
+    }
     torch.manual_seed(0)
     book, ours = BookGPT(**(sizes | changes)), GPT(**(sizes | changes))
     for parameter in book.parameters():
@@ -107,7 +139,9 @@ def some_ids(batch=2, length=8, vocab=31):
 
 
 @pytest.mark.parametrize("changes", CONFIGS.values(), ids=CONFIGS)
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-10)], ids=["f32", "f64"])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-10)], ids=["f32", "f64"]
+)
 def test_logits_and_gradients_are_those_of_the_books_formulas(changes, dtype, tolerance):
     book, ours = (model.to(dtype).eval() for model in twins(**changes))
     inputs, targets = some_ids(), some_ids().flip(0)
@@ -132,7 +166,14 @@ def test_dropout_draws_the_random_numbers_that_the_book_draws():
 
 
 def test_an_untrained_model_has_the_weights_that_the_book_draws_with_the_same_seed():
-    sizes = {"vocab_size": 31, "context_length": 8, "emb_dim": 12, "n_heads": 3, "n_layers": 2, "drop_rate": 0.1}
+    sizes = {
+        "vocab_size": 31,
+        "context_length": 8,
+        "emb_dim": 12,
+        "n_heads": 3,
+        "n_layers": 2,
+        "drop_rate": 0.1,
+    }
     with torch.random.fork_rng():
         torch.manual_seed(123)
         expected = from_book(BookGPT(**sizes).state_dict())
@@ -143,12 +184,29 @@ def test_an_untrained_model_has_the_weights_that_the_book_draws_with_the_same_se
 
 def from_transformers(theirs):
     """The state dict of a `GPT2LMHeadModel` with our names."""
-    renamed = {"wte": "tok_emb", "wpe": "pos_emb", "ln_f": "final_norm", "lm_head": "out_head", "h": "trf_blocks"}
-    renamed |= {"ln_1": "norm1", "ln_2": "norm2", "attn": "att", "mlp": "ff", "c_fc": "layers.0", "transformer": None}
+    renamed = {
+        "wte": "tok_emb",
+        "wpe": "pos_emb",
+        "ln_f": "final_norm",
+        "lm_head": "out_head",
+        "h": "trf_blocks",
+    }
+    renamed |= {
+        "ln_1": "norm1",
+        "ln_2": "norm2",
+        "attn": "att",
+        "mlp": "ff",
+        "c_fc": "layers.0",
+        "transformer": None,
+    }
     state = {}
     for name, tensor in theirs.items():
         parts = [
-            {"mlp": "layers.2", "attn": "out_proj"}[before] if part == "c_proj" else renamed.get(part, part)
+            (
+                {"mlp": "layers.2", "attn": "out_proj"}[before]
+                if part == "c_proj"
+                else renamed.get(part, part)
+            )
             for before, part in zip(["", *name.split(".")], name.split("."), strict=False)
         ]
         ours = ".".join(filter(None, parts))
@@ -171,7 +229,15 @@ def test_logits_are_those_of_transformers_gpt2():
     torch.manual_seed(0)
     for parameter in theirs.parameters():
         nn.init.normal_(parameter, std=0.3)
-    ours = GPT(vocab_size=31, context_length=8, emb_dim=12, n_heads=3, n_layers=2, qkv_bias=True, tie_weights=True)
+    ours = GPT(
+        vocab_size=31,
+        context_length=8,
+        emb_dim=12,
+        n_heads=3,
+        n_layers=2,
+        qkv_bias=True,
+        tie_weights=True,
+    )
     ours.load_state_dict(from_transformers(theirs.state_dict()))
     assert (ours.eval()(some_ids()) - theirs(some_ids()).logits).abs().max() < 1e-4
 
@@ -210,13 +276,23 @@ def test_tied_weights_share_storage_and_are_counted_once(tiny_gpt):
 
 def test_gpt2_initialisation_has_the_published_standard_deviations():
     torch.manual_seed(0)
-    model = GPT(vocab_size=500, context_length=64, emb_dim=128, n_heads=4, n_layers=8, qkv_bias=True, init="gpt2")
+    model = GPT(
+        vocab_size=500,
+        context_length=64,
+        emb_dim=128,
+        n_heads=4,
+        n_layers=8,
+        qkv_bias=True,
+        init="gpt2",
+    )
     for name, parameter in model.named_parameters():
         if "norm" in name or name.endswith("bias"):
             assert parameter.unique().tolist() == [1.0 if name.endswith("weight") else 0.0], name
         else:
             into_residual = name.endswith(("out_proj.weight", "layers.2.weight"))
-            assert parameter.std().item() == pytest.approx(0.02 / 4 if into_residual else 0.02, rel=0.03), name
+            assert parameter.std().item() == pytest.approx(
+                0.02 / 4 if into_residual else 0.02, rel=0.03
+            ), name
 
 
 def test_dropout_is_active_in_training_mode_only(tiny_gpt):

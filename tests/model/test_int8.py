@@ -12,8 +12,8 @@ from firstlight.model.int8 import Int8Linear, quantize_int8
 pytestmark = pytest.mark.cpu
 
 BF16 = 2**-8
-"""The largest relative error of a number rounded to bfloat16 (8 bits of mantissa), and of one rounded twice, 2 ** -9
-each."""
+"""The largest relative error of a number rounded to bfloat16 (8 bits of mantissa), and of one
+rounded twice, 2 ** -9 each."""
 
 
 @pytest.fixture
@@ -64,14 +64,17 @@ def test_no_weight_is_further_off_than_half_a_step(linear):
     rounded = Int8Linear(layer)
     assert rounded.weight.dtype == torch.int8
     step = rounded.scale.float()[:, None]
-    # Half a step, and where a scale was rounded down to bfloat16 the largest weight is cut at 127 of them.
+    # Half a step, and where a scale was rounded down to bfloat16 the largest weight is cut at 127
+    # of them.
     assert ((rounded.weight[:, :48] * step - layer.weight).abs() <= step * (0.5 + 1e-3)).all()
     assert (rounded.weight.abs().amax(dim=1) >= 126).all()  # every row uses its whole range
 
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("shape", [(1, 1), (2, 1), (3, 5)], ids=str)
-@pytest.mark.parametrize("inputs", [1, 12, 17, 31, 32, 48, 100])  # torch's kernel itself reads beyond some of them
+@pytest.mark.parametrize(
+    "inputs", [1, 12, 17, 31, 32, 48, 100]
+)  # torch's kernel itself reads beyond some of them
 def test_the_product_is_as_close_as_the_rounding_of_its_factors_allows(linear, bias, shape, inputs):
     layer = linear(bias=bias, inputs=inputs)
     rounded = Int8Linear(layer)
@@ -82,7 +85,10 @@ def test_the_product_is_as_close_as_the_rounding_of_its_factors_allows(linear, b
     steps = x.abs().sum(dim=-1, keepdim=True) * rounded.scale.float()
     own = 0.0 if layer.bias is None else layer.bias.abs()
     assert found.shape == exact.shape
-    assert ((found - exact).abs() <= steps * 0.501 * (1 + BF16) + BF16 * (size + own) + BF16 * exact.abs()).all()
+    assert (
+        (found - exact).abs()
+        <= steps * 0.501 * (1 + BF16) + BF16 * (size + own) + BF16 * exact.abs()
+    ).all()
 
 
 def test_weights_of_nothing_stay_nothing():
@@ -94,13 +100,17 @@ def test_weights_of_nothing_stay_nothing():
 
 
 @pytest.mark.parametrize("tie_weights", [False, True], ids=["untied", "tied"])
-def test_all_linear_layers_with_the_head_are_in_8_bits_and_the_embeddings_are_not(tiny_gpt, tie_weights):
+def test_all_linear_layers_with_the_head_are_in_8_bits_and_the_embeddings_are_not(
+    tiny_gpt, tie_weights
+):
     model = tiny_gpt(tie_weights=tie_weights)
     embedding = model.tok_emb.weight.detach().bfloat16()
     n_linear = sum(isinstance(module, nn.Linear) for module in model.modules())
     assert quantize_int8(model) is model
     assert not any(isinstance(module, nn.Linear) for module in model.modules())
-    assert sum(isinstance(module, Int8Linear) for module in model.modules()) == n_linear == 2 * 6 + 1
+    assert (
+        sum(isinstance(module, Int8Linear) for module in model.modules()) == n_linear == 2 * 6 + 1
+    )
     assert isinstance(model.out_head, Int8Linear)
     assert torch.equal(model.tok_emb.weight, embedding)
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}

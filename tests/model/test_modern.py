@@ -93,10 +93,16 @@ def test_logits_and_gradients_are_those_of_transformers(tiny_modern, architectur
 
 def test_scores_depend_on_the_distance_alone():
     generator = torch.Generator().manual_seed(0)
-    query, key = torch.randn(1, 1, 1, 8, generator=generator), torch.randn(1, 1, 1, 8, generator=generator)
+    query, key = (
+        torch.randn(1, 1, 1, 8, generator=generator),
+        torch.randn(1, 1, 1, 8, generator=generator),
+    )
 
     def score(at, of):
-        turned = [rotated(x, rotation(torch.tensor([p]), 8, 10_000.0)) for x, p in ((query, at), (key, of))]
+        turned = [
+            rotated(x, rotation(torch.tensor([p]), 8, 10_000.0))
+            for x, p in ((query, at), (key, of))
+        ]
         return float((turned[0] * turned[1]).sum())
 
     assert score(7, 7) == pytest.approx(float((query * key).sum()), abs=1e-5)
@@ -120,12 +126,17 @@ def test_positions_of_each_row_are_turned_as_if_it_were_alone():
     positions = torch.tensor([[0, 1, 2, 3], [5, 6, 7, 900]])
     together = rotated(x, rotation(positions, 8, 10_000.0))
     for row in range(2):
-        assert torch.equal(together[row], rotated(x[row : row + 1], rotation(positions[row], 8, 10_000.0))[0])
+        assert torch.equal(
+            together[row], rotated(x[row : row + 1], rotation(positions[row], 8, 10_000.0))[0]
+        )
 
 
 @torch.no_grad()
 def test_the_order_of_earlier_tokens_matters(tiny_modern):
-    model, ids = tiny_modern(n_layers=1), torch.tensor([[3, 4, 5]])  # one layer is blind to order without positions
+    model, ids = (
+        tiny_modern(n_layers=1),
+        torch.tensor([[3, 4, 5]]),
+    )  # one layer is blind to order without positions
     assert not torch.allclose(model(ids)[:, -1], model(ids[:, [1, 0, 2]])[:, -1], atol=1e-2)
 
 
@@ -180,7 +191,8 @@ def test_logits_in_bfloat16_are_those_of_float32_but_for_rounding(tiny_modern, q
 
 
 @pytest.mark.filterwarnings(
-    r"ignore:`torch.jit.script_method` is deprecated",  # torch 2.13's own, while its compiler is imported
+    # torch 2.13's own, while its compiler is imported
+    r"ignore:`torch.jit.script_method` is deprecated",
     r"ignore:`torch.jit.script` is deprecated",
 )
 @pytest.mark.parametrize("autocast", [False, True], ids=["float32", "bf16-mixed"])
@@ -226,7 +238,8 @@ def test_each_dropout_has_an_effect_of_its_own(tiny_modern, place):
 
 
 @pytest.mark.parametrize(
-    ("name", "parameters"), [("modern_nano", 11_224_192), ("modern_small", 114_115_584), ("modern_medium", 317_330_432)]
+    ("name", "parameters"),
+    [("modern_nano", 11_224_192), ("modern_small", 114_115_584), ("modern_medium", 317_330_432)],
 )
 def test_configured_models_have_the_number_of_parameters_that_they_say(name, parameters):
     config = to_plain(compose_config("train", [f"model={name}", "tokenizer=gpt2"]))
@@ -245,7 +258,9 @@ def test_a_modern_model_has_no_more_matrices_than_the_gpt2_of_its_size(size):
     assert 0.8 * counts[1] < counts[0] < counts[1]
 
 
-@pytest.mark.parametrize(("emb_dim", "ff_dim"), [(12, 32), (24, 64), (192, 512), (768, 2048), (1024, 2752)])
+@pytest.mark.parametrize(
+    ("emb_dim", "ff_dim"), [(12, 32), (24, 64), (192, 512), (768, 2048), (1024, 2752)]
+)
 def test_the_feed_forward_is_eight_thirds_as_wide_in_whole_blocks(emb_dim, ff_dim):
     with torch.device("meta"):
         model = ModernGPT(vocab_size=8, context_length=8, emb_dim=emb_dim, n_heads=2, n_layers=1)
@@ -274,7 +289,9 @@ def test_matrices_begin_with_the_published_standard_deviations():
             assert parameter.unique().tolist() == [1.0], name
         else:
             into_residual = name.endswith(("out_proj.weight", "down.weight"))
-            assert parameter.std().item() == pytest.approx(0.02 / 4 if into_residual else 0.02, rel=0.03), name
+            assert parameter.std().item() == pytest.approx(
+                0.02 / 4 if into_residual else 0.02, rel=0.03
+            ), name
 
 
 def test_only_norms_are_no_matrices(tiny_modern):
@@ -285,14 +302,20 @@ def test_only_norms_are_no_matrices(tiny_modern):
 
 def test_operations_are_counted_by_the_parameters_and_the_context(tiny_modern):
     model = tiny_modern(context_length=16)
-    matrices = sum(p.numel() for n, p in model.named_parameters() if p.dim() == 2 and n != "tok_emb.weight")
-    attention = 2 * 2 * 16 * 24 * 2  # scores and sums, a multiplication and an addition each, T * C, layers
+    matrices = sum(
+        p.numel() for n, p in model.named_parameters() if p.dim() == 2 and n != "tok_emb.weight"
+    )
+    attention = (
+        2 * 2 * 16 * 24 * 2
+    )  # scores and sums, a multiplication and an addition each, T * C, layers
     assert training_flops_per_token(model) == pytest.approx(3 * (2 * matrices + attention))
 
 
 def test_weights_of_a_tied_model_are_a_head_of_their_own_and_not_the_other_way(tiny_modern):
     tied, untied = tiny_modern(tie_weights=True), tiny_modern()
-    weights = {name: tensor for name, tensor in tied.state_dict().items() if name != "out_head.weight"}
+    weights = {
+        name: tensor for name, tensor in tied.state_dict().items() if name != "out_head.weight"
+    }
     untied.load_state_dict(untied.adapted(weights))
     assert torch.equal(untied(some_ids()), tied(some_ids()))
     with pytest.raises(ValueError, match="tie_weights must be false"):

@@ -1,6 +1,8 @@
-"""Makes the run folders kept here, with the code of any commit: python make.py NAME, in a folder with its text.txt.
+"""Makes the run folders kept here, with the code of any commit: python make.py NAME, in a folder
+with its text.txt.
 
-Each kind of run is trained to its end, for the rows it must come to, and once more, killed after step 8.
+Each kind of run is trained to its end, for the rows it must come to, and once more, killed after
+step 8.
 """
 
 import contextlib

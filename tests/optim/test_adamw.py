@@ -16,13 +16,19 @@ def what_decays(model, decay):
     optimizer.step()
     after = dict(model.named_parameters())
     for name, parameter in after.items():
-        assert torch.equal(parameter, before[name]) or torch.allclose(parameter, before[name] * 0.95), name
+        assert torch.equal(parameter, before[name]) or torch.allclose(
+            parameter, before[name] * 0.95
+        ), name
     return {name for name in before if not torch.equal(after[name], before[name])}
 
 
 def test_matrices_decay_and_biases_and_norms_do_not(tiny_gpt):
     model = tiny_gpt(qkv_bias=True, tie_weights=True)
-    matrices = {name for name, _ in model.named_parameters() if name.endswith("weight") and "norm" not in name}
+    matrices = {
+        name
+        for name, _ in model.named_parameters()
+        if name.endswith("weight") and "norm" not in name
+    }
     assert what_decays(model, "matrices") == matrices
 
 
@@ -37,7 +43,9 @@ def test_fused_updates_equal_the_plain_ones(tiny_gpt, decay):
     trained = []
     for fused in (True, False):
         model = tiny_gpt().double()
-        optimizer = adamw(model, lr=1e-2, betas=(0.8, 0.9), weight_decay=0.1, decay=decay, fused=fused)
+        optimizer = adamw(
+            model, lr=1e-2, betas=(0.8, 0.9), weight_decay=0.1, decay=decay, fused=fused
+        )
         for _ in range(5):
             optimizer.zero_grad()
             F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()).backward()

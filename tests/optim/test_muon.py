@@ -36,7 +36,9 @@ def falling(optimizer):
 
 
 def same(one, other):
-    return all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in one.state_dict().items())
+    return all(
+        torch.equal(tensor, other.state_dict()[name]) for name, tensor in one.state_dict().items()
+    )
 
 
 class Bigram(LanguageModel):
@@ -73,7 +75,11 @@ def test_matrices_in_a_stack_are_adamws(tiny_gpt):
     model = tiny_gpt()
     model.experts = nn.Parameter(torch.ones(2, 3, 4))
     assert not any(p is model.experts for p in hidden_matrices(model))
-    assert any(p is model.experts for group in muon(model, lr=1e-3).adamw.param_groups for p in group["params"])
+    assert any(
+        p is model.experts
+        for group in muon(model, lr=1e-3).adamw.param_groups
+        for p in group["params"]
+    )
 
 
 def test_everything_decays_when_asked(tiny_gpt):
@@ -82,14 +88,18 @@ def test_everything_decays_when_asked(tiny_gpt):
 
 
 def test_a_model_without_a_hidden_matrix_is_refused():
-    with pytest.raises(ValueError, match=r"Bigram has no hidden matrix for Muon, .*; use optimizer=adamw"):
+    with pytest.raises(
+        ValueError, match=r"Bigram has no hidden matrix for Muon, .*; use optimizer=adamw"
+    ):
         muon(Bigram(), lr=1e-3)
 
 
 def test_weights_in_bfloat16_without_nesterov_are_refused(tiny_gpt):
     model = tiny_gpt().bfloat16()
     muon(model, lr=1e-3)
-    with pytest.raises(ValueError, match=r"nesterov \(False\) must be true for weights in bfloat16"):
+    with pytest.raises(
+        ValueError, match=r"nesterov \(False\) must be true for weights in bfloat16"
+    ):
         muon(model, lr=1e-3, nesterov=False)
 
 
@@ -106,7 +116,9 @@ def test_without_nesterov_torchs_muon_spoils_its_momentum_in_bfloat16_alone():
 def test_steps_equal_those_of_torchs_muon_and_adamw_run_apart(tiny_gpt):
     model, twin = tiny_gpt(), tiny_gpt()
     settings = {"lr": 1e-2, "weight_decay": 0.2}
-    optimizer = muon(model, **settings, momentum=0.8, nesterov=False, ns_steps=3, betas=(0.8, 0.9), eps=1e-6)
+    optimizer = muon(
+        model, **settings, momentum=0.8, nesterov=False, ns_steps=3, betas=(0.8, 0.9), eps=1e-6
+    )
     hidden = hidden_matrices(twin)
     others = [p for p in twin.parameters() if not any(p is h for h in hidden)]
     groups = [
@@ -114,7 +126,14 @@ def test_steps_equal_those_of_torchs_muon_and_adamw_run_apart(tiny_gpt):
         {"params": [p for p in others if p.dim() == 1], "weight_decay": 0.0},
     ]
     apart = [
-        torch.optim.Muon(hidden, **settings, momentum=0.8, nesterov=False, ns_steps=3, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.Muon(
+            hidden,
+            **settings,
+            momentum=0.8,
+            nesterov=False,
+            ns_steps=3,
+            adjust_lr_fn="match_rms_adamw",
+        ),
         torch.optim.AdamW(groups, **settings, betas=(0.8, 0.9), eps=1e-6, fused=True),
     ]
     start = {name: p.detach().clone() for name, p in model.named_parameters()}
@@ -129,7 +148,9 @@ def test_steps_equal_those_of_torchs_muon_and_adamw_run_apart(tiny_gpt):
 
 
 def test_muons_updates_have_the_size_of_adamws(tiny_gpt):
-    """Liu et al. 2025: a root mean square of 0.2 lr, about that of AdamW's, whatever the gradients and the shape."""
+    """Liu et al. 2025: a root mean square of 0.2 lr, about that of AdamW's, whatever the gradients
+    and the shape.
+    """
     model = tiny_gpt(emb_dim=48)
     before = [p.detach().clone() for p in hidden_matrices(model)]
     optimizer = muon(model, lr=1e-2, weight_decay=0.0)
@@ -138,7 +159,9 @@ def test_muons_updates_have_the_size_of_adamws(tiny_gpt):
         p.grad = 10.0 ** (size % 5 - 2) * torch.randn(p.shape, generator=generator)
     optimizer.step()
     for was, p in zip(before, hidden_matrices(model), strict=True):
-        assert float((p.detach() - was).square().mean().sqrt()) == pytest.approx(0.2 * 1e-2, rel=0.25)
+        assert float((p.detach() - was).square().mean().sqrt()) == pytest.approx(
+            0.2 * 1e-2, rel=0.25
+        )
 
 
 def test_a_schedule_moves_the_rate_of_all_groups_in_proportion(tiny_gpt):
@@ -149,7 +172,9 @@ def test_a_schedule_moves_the_rate_of_all_groups_in_proportion(tiny_gpt):
         assert [group["lr"] for group in optimizer.param_groups] == [rate] * 3
         train(model, optimizer, schedule, 1)
         of_parts = [*optimizer.muon.param_groups, *optimizer.adamw.param_groups]
-        assert all(own is group for own, group in zip(of_parts, optimizer.param_groups, strict=True))
+        assert all(
+            own is group for own, group in zip(of_parts, optimizer.param_groups, strict=True)
+        )
 
 
 def test_training_goes_on_bit_for_bit_from_what_was_saved(tiny_gpt, tmp_path):
@@ -160,7 +185,9 @@ def test_training_goes_on_bit_for_bit_from_what_was_saved(tiny_gpt, tmp_path):
     optimizer = muon(parts, lr=1e-2)
     schedule = falling(optimizer)
     train(parts, optimizer, schedule, 3)
-    torch.save([parts.state_dict(), optimizer.state_dict(), schedule.state_dict()], tmp_path / "state.pt")
+    torch.save(
+        [parts.state_dict(), optimizer.state_dict(), schedule.state_dict()], tmp_path / "state.pt"
+    )
 
     weights, of_optimizer, of_schedule = torch.load(tmp_path / "state.pt", weights_only=True)
     resumed = tiny_gpt(seed=2)
@@ -173,7 +200,9 @@ def test_training_goes_on_bit_for_bit_from_what_was_saved(tiny_gpt, tmp_path):
     assert same(resumed, whole)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str
+)
 def test_a_tiny_model_learns_in_every_precision(tiny_gpt, dtype):
     model = tiny_gpt().to(dtype)
     optimizer = muon(model, lr=1e-2)

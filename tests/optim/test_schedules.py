@@ -44,7 +44,9 @@ def test_a_constant_schedule_stays_at_the_peak():
 
 @pytest.mark.parametrize("shape", ["linear", "sqrt"])
 def test_the_rate_rises_stays_at_the_peak_and_decays_in_the_last_part_of_the_run(shape):
-    schedule = WarmupStableDecay(warmup_steps=10, initial_lr=1e-4, min_lr=2e-4, decay_ratio=0.2, decay_shape=shape)
+    schedule = WarmupStableDecay(
+        warmup_steps=10, initial_lr=1e-4, min_lr=2e-4, decay_ratio=0.2, decay_shape=shape
+    )
     rates = [schedule.lr(step, max_steps=100, peak=1e-3) for step in range(101)]
     assert rates[:11] == pytest.approx([1e-4 + k * 9e-5 for k in range(11)])
     assert set(rates[10:81]) == {1e-3}
@@ -56,11 +58,15 @@ def test_the_rate_rises_stays_at_the_peak_and_decays_in_the_last_part_of_the_run
 
 def test_before_the_decay_the_rates_do_not_depend_on_the_length_of_the_run():
     schedule = WarmupStableDecay(warmup_steps=10, decay_ratio=0.5)
-    short, long = ([schedule.lr(step, max_steps=n, peak=1e-3) for step in range(50)] for n in (100, 1000))
+    short, long = (
+        [schedule.lr(step, max_steps=n, peak=1e-3) for step in range(50)] for n in (100, 1000)
+    )
     assert short == long
 
 
-@pytest.mark.parametrize(("decay_ratio", "last"), [(0, 1.0), (0.04, 1.0), (0.06, 1.0), (0.1, 1.0), (0.2, 0.5)])
+@pytest.mark.parametrize(
+    ("decay_ratio", "last"), [(0, 1.0), (0.04, 1.0), (0.06, 1.0), (0.1, 1.0), (0.2, 0.5)]
+)
 def test_a_decay_is_of_whole_steps_and_may_be_none(decay_ratio, last):
     schedule = WarmupStableDecay(warmup_steps=0, decay_ratio=decay_ratio, decay_shape="linear")
     assert [schedule.lr(step, max_steps=10, peak=1.0) for step in range(10)] == [1.0] * 9 + [last]
@@ -78,8 +84,11 @@ def test_a_warmup_and_a_decay_may_fill_the_run_and_not_more():
     WarmupStableDecay(warmup_steps=80, decay_ratio=0.2).check(max_steps=100, peak=1e-3)
     with pytest.raises(
         ValueError,
-        match=r"warmup_steps \(81\) and the 20 steps of decay_ratio \(0\.2\) must not be more than the run's 100 "
-        r"steps; lower scheduler\.warmup_steps or scheduler\.decay_ratio, or train longer",
+        match=(
+            r"warmup_steps \(81\) and the 20 steps of decay_ratio \(0\.2\) must not be more than"
+            r" the run's 100 "
+            r"steps; lower scheduler\.warmup_steps or scheduler\.decay_ratio, or train longer"
+        ),
     ):
         WarmupStableDecay(warmup_steps=81, decay_ratio=0.2).check(max_steps=100, peak=1e-3)
 
@@ -88,7 +97,9 @@ def test_a_warmup_and_a_decay_may_fill_the_run_and_not_more():
 @pytest.mark.parametrize("warmup_steps", [100, 101])
 def test_a_warmup_as_long_as_the_run_is_refused(kind, warmup_steps):
     schedule = kind(warmup_steps=warmup_steps)
-    with pytest.raises(ValueError, match=rf"warmup_steps \({warmup_steps}\) must be less than the run's 100 steps"):
+    with pytest.raises(
+        ValueError, match=rf"warmup_steps \({warmup_steps}\) must be less than the run's 100 steps"
+    ):
         schedule.check(max_steps=100, peak=1e-3)
 
 
@@ -96,7 +107,9 @@ def test_a_warmup_as_long_as_the_run_is_refused(kind, warmup_steps):
 @pytest.mark.parametrize("name", ["initial_lr", "min_lr"])
 def test_a_rate_above_the_peak_is_refused(kind, name):
     schedule = kind(warmup_steps=1, **{name: 2e-3})
-    with pytest.raises(ValueError, match=rf"{name} \(0\.002\) must not be above the peak, optimizer\.lr \(0\.001\)"):
+    with pytest.raises(
+        ValueError, match=rf"{name} \(0\.002\) must not be above the peak, optimizer\.lr \(0\.001\)"
+    ):
         schedule.check(max_steps=100, peak=1e-3)
 
 

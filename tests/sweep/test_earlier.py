@@ -1,7 +1,9 @@
-"""A sweep of an earlier version is resumed, also in another place, and its new trials are comparable with the old ones.
+"""A sweep of an earlier version is resumed, also in another place, and its new trials are
+comparable with the old ones.
 
-`earlier_sweep/` was made by the version before `data.eval_last_window` (8f2dbe8^), somewhere else: its first trial is
-done, its second as a kill after step 3 of 6 leaves it, its third not begun. The ledger is there as SQL.
+`earlier_sweep/` was made by the version before `data.eval_last_window` (8f2dbe8^), somewhere else:
+its first trial is done, its second as a kill after step 3 of 6 leaves it, its third not begun. The
+ledger is there as SQL.
 """
 
 import inspect
@@ -40,7 +42,10 @@ def config_of(folder: str) -> dict:
 
 
 def steps_of(folder: str) -> list[str]:
-    return [row.partition(",")[0] for row in Path("sweep", folder, "metrics.csv").read_text().splitlines()]
+    return [
+        row.partition(",")[0]
+        for row in Path("sweep", folder, "metrics.csv").read_text().splitlines()
+    ]
 
 
 def test_a_sweep_of_an_earlier_version_is_resumed_where_it_is_now(earlier, capsys):
@@ -49,12 +54,16 @@ def test_a_sweep_of_an_earlier_version_is_resumed_where_it_is_now(earlier, capsy
     out = capsys.readouterr().out
     assert "3 trials: 3 done" in out and "++data.eval_last_window=false" in out
     assert config_of("2_optimizer.lr-0.03")["data"]["eval_last_window"] is False
-    assert "eval_last_window" not in config_of("1_optimizer.lr-0.02")["data"]  # resumed: it keeps its config
+    assert (
+        "eval_last_window" not in config_of("1_optimizer.lr-0.02")["data"]
+    )  # resumed: it keeps its config
     assert steps_of("1_optimizer.lr-0.02") == ["step", "0", "3", "6"]
     assert Path("sweep/0_optimizer.lr-0.01/metrics.csv").stat().st_mtime_ns == first
     assert main(["sweep", "status", "sweep", "format=json"]) == 0
     trials = json.loads(capsys.readouterr().out)["trials"]
-    assert [trial["step"] for trial in trials] == [6, 6, 6] and all(trial["error"] is None for trial in trials)
+    assert [trial["step"] for trial in trials] == [6, 6, 6] and all(
+        trial["error"] is None for trial in trials
+    )
 
 
 def test_the_command_of_an_earlier_version_is_given_again(earlier):
@@ -73,4 +82,9 @@ def test_a_section_of_somebody_else_that_has_no_such_key_lacks_nothing():
     section = {"_target_": "firstlight.data.text.TextData", "_partial_": True, "path": "a.txt"}
     assert lacking({"data": section, "loss": {}, "metrics": {}}) == LATER_KEYS
     assert lacking({"data": {**section, "eval_last_window": True}, "loss": {}, "metrics": {}}) == {}
-    assert lacking({"data": {**section, "_target_": "firstlight.model.gpt.GPT"}, "loss": {}, "metrics": {}}) == {}
+    assert (
+        lacking(
+            {"data": {**section, "_target_": "firstlight.model.gpt.GPT"}, "loss": {}, "metrics": {}}
+        )
+        == {}
+    )

@@ -12,8 +12,19 @@ import pytest
 
 COMMAND = [sys.executable, "-m", "firstlight"]
 SWEEP = [
-    *("model.emb_dim=16", "model.n_layers=1", "model.n_heads=2", "model.context_length=16", "tokenizer=bytes"),
-    *("data.batch_size=4", "data.eval_batches=2", "trainer.max_steps=300", "trainer.eval_every_n_steps=50"),
+    *(
+        "model.emb_dim=16",
+        "model.n_layers=1",
+        "model.n_heads=2",
+        "model.context_length=16",
+        "tokenizer=bytes",
+    ),
+    *(
+        "data.batch_size=4",
+        "data.eval_batches=2",
+        "trainer.max_steps=300",
+        "trainer.eval_every_n_steps=50",
+    ),
     *("scheduler.warmup_steps=2", "callbacks=[checkpoint]", "logger=[csv]", "output_dir=sweep"),
     *("optimizer.lr=1e-3,3e-3,1e-2", "seeds=2"),
 ]
@@ -26,12 +37,15 @@ def start(place: Path, *words: str) -> subprocess.Popen:
 
 def status(place: Path) -> dict:
     words = [*COMMAND, "sweep", "status", "sweep", "format=json"]
-    return json.loads(subprocess.run(words, cwd=place, capture_output=True, text=True, check=True).stdout)
+    return json.loads(
+        subprocess.run(words, cwd=place, capture_output=True, text=True, check=True).stdout
+    )
 
 
 def results(place: Path) -> list[tuple]:
     return [
-        (t["number"], t["state"], t["overrides"], t["seed"], t["metrics"]["val/loss"]) for t in status(place)["trials"]
+        (t["number"], t["state"], t["overrides"], t["seed"], t["metrics"]["val/loss"])
+        for t in status(place)["trials"]
     ]
 
 
@@ -47,13 +61,17 @@ def kill_and_resume(place: Path, moments: list[float]) -> int:
             process.wait()
             n_kills += 1
         has_begun = (place / "sweep" / "sweep.yaml").exists()
-        process = start(place, *(["sweep", "resume", "sweep"] if has_begun else ["train", "-m", *SWEEP]))
+        process = start(
+            place, *(["sweep", "resume", "sweep"] if has_begun else ["train", "-m", *SWEEP])
+        )
     assert process.wait(timeout=300) == 0, (place / "log.txt").read_text()
     return n_kills
 
 
 @pytest.mark.slow
-def test_a_sweep_of_six_trials_that_is_killed_five_times_ends_with_six_rows_and_the_same_best(tmp_path):
+def test_a_sweep_of_six_trials_that_is_killed_five_times_ends_with_six_rows_and_the_same_best(
+    tmp_path,
+):
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     undisturbed.mkdir(), killed.mkdir()
     assert start(undisturbed, "train", "-m", *SWEEP).wait(timeout=300) == 0

@@ -24,11 +24,19 @@ from firstlight.sweep.plan import Plan, _held_folder, add_missing
 from firstlight.sweep.record import RECORD, Record, read_record
 from firstlight.sweep.storage import DATABASE, backup_of, close, open_file
 
-ROWS = [{"params": {}, "attributes": {"point": n, "seed": 1, "overrides": [f"a={n}"]}} for n in range(6)]
+ROWS = [
+    {"params": {}, "attributes": {"point": n, "seed": 1, "overrides": [f"a={n}"]}} for n in range(6)
+]
 
 
 RECORD_OF_SIX = Record(
-    arguments=[], config_dir=None, config={}, settings=vars(NO_SETTINGS), n_trials=6, seeds=[1], version="0"
+    arguments=[],
+    config_dir=None,
+    config={},
+    settings=vars(NO_SETTINGS),
+    n_trials=6,
+    seeds=[1],
+    version="0",
 )
 
 
@@ -81,7 +89,9 @@ def test_the_row_of_a_process_that_died_is_taken_again_and_that_of_a_living_one_
 
 def test_a_process_that_has_the_number_of_a_dead_one_is_not_taken_for_it(ledger):
     ledger.take()
-    ledger.note(0, worker=f"{ledger.worker.split(':')[0]}:{os.getpid()}:1")  # started at another time
+    ledger.note(
+        0, worker=f"{ledger.worker.split(':')[0]}:{os.getpid()}:1"
+    )  # started at another time
     assert ledger.take() == 0
 
 
@@ -120,11 +130,16 @@ def test_a_failed_row_is_made_again_in_a_new_one_with_its_folder(ledger):
     assert ledger.retry() == [0]  # what was refused would be refused again
     assert ledger.retry() == []
     assert ledger.rows()[0].replaced_by == 6
-    assert (ledger.row(6).folder, ledger.row(6).state, ledger.row(6).overrides) == ("0_a-0", "planned", ["a=0"])
+    assert (ledger.row(6).folder, ledger.row(6).state, ledger.row(6).overrides) == (
+        "0_a-0",
+        "planned",
+        ["a=0"],
+    )
 
 
 @pytest.mark.parametrize(
-    "spoil", [lambda f: f.write_bytes(b"x" * 3000), lambda f: f.unlink(), lambda f: f.write_bytes(b"")]
+    "spoil",
+    [lambda f: f.write_bytes(b"x" * 3000), lambda f: f.unlink(), lambda f: f.write_bytes(b"")],
 )
 def test_a_ledger_that_is_damaged_or_gone_is_its_backup_and_that_is_said(ledger, capsys, spoil):
     finish(ledger, ledger.take())
@@ -136,7 +151,9 @@ def test_a_ledger_that_is_damaged_or_gone_is_its_backup_and_that_is_said(ledger,
     again.close()
 
 
-def test_a_database_in_place_of_the_file_is_read_through_the_environment_each_time(tmp_path, monkeypatch):
+def test_a_database_in_place_of_the_file_is_read_through_the_environment_each_time(
+    tmp_path, monkeypatch
+):
     """As a password is, which stands nowhere in the folder."""
     storage = f"sqlite:///{tmp_path}/${{oc.env:LEDGER}}.db"
     record = RECORD_OF_SIX
@@ -166,19 +183,28 @@ def test_a_folder_may_have_any_name(ledger, tmp_path, name):
     again = Ledger.open(folder)
     assert states(again) == ["planned"] * 6
     again.close()
-    assert {file.name for file in folder.iterdir()} == {DATABASE, f"{DATABASE}.backup", RECORD, ".sweep.lock"}
+    assert {file.name for file in folder.iterdir()} == {
+        DATABASE,
+        f"{DATABASE}.backup",
+        RECORD,
+        ".sweep.lock",
+    }
 
 
-def test_what_a_killed_process_left_half_written_is_put_right_and_not_taken_for_damage(ledger, capsys):
+def test_what_a_killed_process_left_half_written_is_put_right_and_not_taken_for_damage(
+    ledger, capsys
+):
     """A hot journal: SQLite rolls it back when the file is opened next, if it may write."""
     ledger.finish(0, TrialState.COMPLETE, [1.0], metrics={"val/loss": 1.0})
     write_half = (
-        "import os, sqlite3, sys; db = sqlite3.connect(sys.argv[1], isolation_level=None);"
-        "db.execute('PRAGMA cache_size = 1'); db.execute('PRAGMA cache_spill = 1'); db.execute('BEGIN IMMEDIATE');"
-        "db.execute('CREATE TABLE junk (a)');"
-        "db.executemany('INSERT INTO junk VALUES (?)', [('x' * 5000,)] * 200); os._exit(9)"
+        "import os, sqlite3, sys; db = sqlite3.connect(sys.argv[1],"
+        " isolation_level=None);db.execute('PRAGMA cache_size = 1'); db.execute('PRAGMA cache_spill"
+        " = 1'); db.execute('BEGIN IMMEDIATE');db.execute('CREATE TABLE junk"
+        " (a)');db.executemany('INSERT INTO junk VALUES (?)', [('x' * 5000,)] * 200); os._exit(9)"
     )
-    subprocess.run([sys.executable, "-c", write_half, str(ledger.folder / DATABASE)], check=False, timeout=60)
+    subprocess.run(
+        [sys.executable, "-c", write_half, str(ledger.folder / DATABASE)], check=False, timeout=60
+    )
     assert (ledger.folder / f"{DATABASE}-journal").stat().st_size > 0
     again = Ledger.open(ledger.folder)
     assert states(again) == ["done", *["planned"] * 5]
@@ -208,13 +234,17 @@ def assert_is_planned(folder):
 
 @pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("how", ["kill", "full disk"])
-def test_what_a_kill_or_a_full_disk_leaves_of_a_sweep_is_planned_by_the_same_command(tmp_path, how, stride):
+def test_what_a_kill_or_a_full_disk_leaves_of_a_sweep_is_planned_by_the_same_command(
+    tmp_path, how, stride
+):
     folder, ends = tmp_path / "sweep", 0
     for end in ends_of(lambda: plan(folder), str(folder), how, stride):
         ends += stride
         is_planned = (folder / DATABASE).exists()
         if (folder / RECORD).is_file() and not is_planned:
-            with pytest.raises(ConfigError, match="stopped while it was planned, before its first trial") as caught:
+            with pytest.raises(
+                ConfigError, match="stopped while it was planned, before its first trial"
+            ) as caught:
                 Ledger.open(folder)
             assert len(message_lines(caught.value)) == 1
         if is_planned:  # what there is of a ledger is whole
@@ -242,9 +272,13 @@ def unfinished(folder, content):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"SQLite format 3\0half", "tables without a study", "a study without rows"], ids=str
+    "content",
+    [b"", b"SQLite format 3\0half", "tables without a study", "a study without rows"],
+    ids=str,
 )
-def test_what_earlier_versions_left_of_a_ledger_that_was_being_made_is_made_again(tmp_path, content):
+def test_what_earlier_versions_left_of_a_ledger_that_was_being_made_is_made_again(
+    tmp_path, content
+):
     unfinished(tmp_path, content)
     plan(tmp_path)
     assert_is_planned(tmp_path)
@@ -254,7 +288,10 @@ def test_of_two_processes_that_plan_a_sweep_one_is_told_of_the_other(tmp_path, m
     folder = tmp_path / "sweep"
     with ExitStack() as held:
         _held_folder(folder, held, is_fixed=True)
-        with ExitStack() as other, pytest.raises(ConfigError, match=rf"process {os.getpid()} on .* is planning this"):
+        with (
+            ExitStack() as other,
+            pytest.raises(ConfigError, match=rf"process {os.getpid()} on .* is planning this"),
+        ):
             _held_folder(folder, other, is_fixed=True)
         with ExitStack() as other:
             assert _held_folder(folder, other, is_fixed=False) == tmp_path / "sweep_2"

@@ -17,7 +17,9 @@ def row(number: int, point: int, state: str, **metrics: float) -> Row:
         overrides=[f"a={point}"],
         params={"a": point},
         folder=None,
-        metrics={"val/loss": metrics["loss"], "seconds": metrics.get("seconds", 1.0)} if metrics else {},
+        metrics=(
+            {"val/loss": metrics["loss"], "seconds": metrics.get("seconds", 1.0)} if metrics else {}
+        ),
         seconds=1.0,
         error=None,
         config=None,
@@ -37,7 +39,10 @@ def test_the_best_point_has_the_lowest_mean_and_pruned_failed_and_unfinished_one
     [best] = best_points(rows, ["val/loss"], [1], 2)
     assert best.overrides == ["a=1"]
     assert best.means == [2.9] and best.spreads == [0.0]
-    assert [point.overrides for point in points(rows, ["val/loss"], [1], 2)][:2] == [["a=1"], ["a=0"]]
+    assert [point.overrides for point in points(rows, ["val/loss"], [1], 2)][:2] == [
+        ["a=1"],
+        ["a=0"],
+    ]
 
 
 def test_a_loss_that_is_no_number_is_never_best_wherever_it_stands():
@@ -46,8 +51,14 @@ def test_a_loss_that_is_no_number_is_never_best_wherever_it_stands():
         rows = [row(k, k, "done", loss=loss) for k, loss in enumerate(losses[n:] + losses[:n])]
         [best] = best_points(rows, ["val/loss"], [1], 1)
         assert best.means == [2.0]
-        assert [point.means[0] for point in points(rows, ["val/loss"], [1], 1)][:3] == [2.0, 2.5, 3.0]
-    [point] = points([row(0, 0, "done", loss=math.inf), row(1, 0, "done", loss=1.0)], ["val/loss"], [1], 2)
+        assert [point.means[0] for point in points(rows, ["val/loss"], [1], 1)][:3] == [
+            2.0,
+            2.5,
+            3.0,
+        ]
+    [point] = points(
+        [row(0, 0, "done", loss=math.inf), row(1, 0, "done", loss=1.0)], ["val/loss"], [1], 2
+    )
     assert not point.is_whole and point.spreads == [None]
 
 
@@ -64,6 +75,16 @@ def test_of_two_objectives_all_points_are_best_that_no_other_beats_in_both():
 
 
 def test_of_an_objective_to_maximise_the_highest_is_best():
-    rows = [row(0, 0, "done", loss=1.0, seconds=9.0), row(1, 1, "done", loss=2.0, seconds=9.0), row(2, 2, "planned")]
-    assert [point.overrides for point in points(rows, ["val/loss"], [-1], 1)] == [["a=1"], ["a=0"], ["a=2"]]
-    assert [point.overrides for point in best_points(rows, ["val/loss", "seconds"], [-1, 1], 1)] == [["a=1"]]
+    rows = [
+        row(0, 0, "done", loss=1.0, seconds=9.0),
+        row(1, 1, "done", loss=2.0, seconds=9.0),
+        row(2, 2, "planned"),
+    ]
+    assert [point.overrides for point in points(rows, ["val/loss"], [-1], 1)] == [
+        ["a=1"],
+        ["a=0"],
+        ["a=2"],
+    ]
+    assert [
+        point.overrides for point in best_points(rows, ["val/loss", "seconds"], [-1, 1], 1)
+    ] == [["a=1"]]

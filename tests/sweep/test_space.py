@@ -53,7 +53,9 @@ def test_a_grid_has_every_point_once_the_last_key_fastest():
 
 def test_a_key_with_a_condition_is_set_only_where_it_holds():
     given = points(
-        "optimizer=adamw,muon", "optimizer.momentum=0.9,0.95", only_if=["optimizer.momentum if optimizer=muon"]
+        "optimizer=adamw,muon",
+        "optimizer.momentum=0.9,0.95",
+        only_if=["optimizer.momentum if optimizer=muon"],
     )
     assert given == [
         "optimizer=adamw",
@@ -71,7 +73,14 @@ def test_the_command_line_comes_before_the_values_of_the_section():
 
 def test_of_a_key_that_is_given_twice_the_last_counts():
     space = space_of(
-        ["seed=1", "optimizer.lr=1,2", "model.n_layers=3", "seed=2", "optimizer.lr=5", "model.n_layers=4,5"],
+        [
+            "seed=1",
+            "optimizer.lr=1,2",
+            "model.n_layers=3",
+            "seed=2",
+            "optimizer.lr=5",
+            "model.n_layers=4,5",
+        ],
         NO_SETTINGS,
     )
     assert space.fixed == ["seed=2", "optimizer.lr=5"]
@@ -79,7 +88,11 @@ def test_of_a_key_that_is_given_twice_the_last_counts():
 
 
 def test_a_condition_may_be_written_as_another_number():
-    given = points("optimizer.lr=1e-3,1e-2", "model.n_layers=1,2", only_if=["model.n_layers if optimizer.lr=0.001"])
+    given = points(
+        "optimizer.lr=1e-3,1e-2",
+        "model.n_layers=1,2",
+        only_if=["model.n_layers if optimizer.lr=0.001"],
+    )
     assert len(given) == 3
 
 
@@ -102,9 +115,21 @@ def test_examples_show_every_choice_and_of_an_interval_both_ends_and_a_number_th
         (["optimizer.lr=interval(2,1)"], {}, "optimizer.lr"),
         (["optimizer.lr=1e-3,0.001"], {}, "there twice"),
         (["seed=1,2"], {"only_if": ["model.n_layers if optimizer=muon"]}, "not swept over"),
-        (["model.n_layers=1,2", "optimizer=adamw,muon"], {"only_if": ["model.n_layers if optimizer=muon"]}, "before"),
-        (["optimizer=adamw,muon", "optimizer.lr=1,2"], {"only_if": ["optimizer.lr if optimizer=moun"]}, "never holds"),
-        (["optimizer.lr=1,2"], {"only_if": ["optimizer.lr if optimizer=muon"]}, "neither swept over nor given"),
+        (
+            ["model.n_layers=1,2", "optimizer=adamw,muon"],
+            {"only_if": ["model.n_layers if optimizer=muon"]},
+            "before",
+        ),
+        (
+            ["optimizer=adamw,muon", "optimizer.lr=1,2"],
+            {"only_if": ["optimizer.lr if optimizer=moun"]},
+            "never holds",
+        ),
+        (
+            ["optimizer.lr=1,2"],
+            {"only_if": ["optimizer.lr if optimizer=muon"]},
+            "neither swept over nor given",
+        ),
         (["optimizer.lr=1,2"], {"only_if": ["optimizer.lr"]}, "KEY if OTHER=VALUE"),
         (["optimizer.lr=tag(lgo,interval(1,2))"], {}, "no tag lgo"),
         (["model.n_layers=range(3,1)"], {}, "no value in it"),

@@ -15,8 +15,20 @@ from firstlight.cli import main
 from firstlight.sweep import loop
 
 TINY = [
-    *("model.emb_dim=16", "model.n_layers=1", "model.n_heads=2", "model.context_length=16", "tokenizer=bytes"),
-    *("data=text", "data.batch_size=4", "data.eval_batches=2", "trainer.max_steps=6", "trainer.eval_every_n_steps=3"),
+    *(
+        "model.emb_dim=16",
+        "model.n_layers=1",
+        "model.n_heads=2",
+        "model.context_length=16",
+        "tokenizer=bytes",
+    ),
+    *(
+        "data=text",
+        "data.batch_size=4",
+        "data.eval_batches=2",
+        "trainer.max_steps=6",
+        "trainer.eval_every_n_steps=3",
+    ),
     *("scheduler.warmup_steps=2", "callbacks=[checkpoint]", "logger=[csv]", "output_dir=sweep"),
 ]
 COMMAND = ["train", "-m", *TINY, "model.n_heads=2,3", "data.path=a.txt,b.txt", "seeds=2"]
@@ -52,7 +64,9 @@ def written(folder: str) -> dict[Path, int]:
     return {file: file.stat().st_mtime_ns for file in Path(folder).glob("*/model.safetensors")}
 
 
-@pytest.mark.parametrize("where", ["before the first trial", pytest.param("after it", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "where", ["before the first trial", pytest.param("after it", marks=pytest.mark.long)]
+)
 def test_a_signal_between_two_trials_stops_the_sweep_as_one_within_a_trial_does(
     place, status, monkeypatch, capsys, where
 ):
@@ -68,11 +82,15 @@ def test_a_signal_between_two_trials_stops_the_sweep_as_one_within_a_trial_does(
         main(["train", "-m", *TINY, "data.path=a.txt", "optimizer.lr=0.01,0.02"])
     assert ended.value.code == 128 + signal.SIGTERM
     assert "sweep resume" in capsys.readouterr().out
-    assert states(status()) == (["done", "planned"] if where == "after it" else ["planned", "planned"])
+    assert states(status()) == (
+        ["done", "planned"] if where == "after it" else ["planned", "planned"]
+    )
 
 
 @pytest.mark.long
-def test_a_sweep_leaves_out_what_cannot_be_trained_outlives_what_fails_and_makes_nothing_twice(place, status, capsys):
+def test_a_sweep_leaves_out_what_cannot_be_trained_outlives_what_fails_and_makes_nothing_twice(
+    place, status, capsys
+):
     assert main(COMMAND) == 1  # b.txt is not there, and 16 cannot be shared by 3 heads
     out, err = capsys.readouterr()
     assert "2 of 4 points cannot be trained and are left out; model.n_heads=3" in err
@@ -98,7 +116,10 @@ def test_a_sweep_leaves_out_what_cannot_be_trained_outlives_what_fails_and_makes
     for trial in done:
         by_text.setdefault(trial["overrides"][1], []).append(trial["metrics"]["val/loss"])
         logged = (place / "sweep" / trial["folder"] / "metrics.csv").read_text().splitlines()
-        assert float(logged[-1].split(",")[logged[0].split(",").index("val/loss")]) == trial["metrics"]["val/loss"]
+        assert (
+            float(logged[-1].split(",")[logged[0].split(",").index("val/loss")])
+            == trial["metrics"]["val/loss"]
+        )
     assert best["means"] == [min(sum(losses) / 2 for losses in by_text.values())]
     assert main(["sweep", "best", "sweep"]) == 0
     [command] = re.findall(r"firstlight (train .*)", capsys.readouterr().out)
@@ -110,7 +131,9 @@ SMALL = ["train", "-m", *TINY, "data.path=a.txt,b.txt", "optimizer.lr=1e-2", "se
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """The working directory of a sweep of two trials, one of which has failed, as its text is not there."""
+    """The working directory of a sweep of two trials, one of which has failed, as its text is not
+    there.
+    """
     folder = tmp_path_factory.mktemp("made")
     (folder / "a.txt").write_text(TEXT)
     with chdir(folder):
@@ -138,9 +161,24 @@ def test_what_failed_is_made_again_and_nothing_is_made_twice(begun, status):
 
 @pytest.mark.cpu
 def test_the_trials_of_a_sweep_are_the_runs_of_its_command_line(begun, status):
-    assert main(["train", *TINY[:-1], "data.path=a.txt", "optimizer.lr=1e-2", "seed=6", "output_dir=alone"]) == 0
+    assert (
+        main(
+            [
+                "train",
+                *TINY[:-1],
+                "data.path=a.txt",
+                "optimizer.lr=1e-2",
+                "seed=6",
+                "output_dir=alone",
+            ]
+        )
+        == 0
+    )
     trial = status()["trials"][0]
-    assert Path("sweep", trial["folder"], "metrics.csv").read_bytes() == Path("alone/metrics.csv").read_bytes()
+    assert (
+        Path("sweep", trial["folder"], "metrics.csv").read_bytes()
+        == Path("alone/metrics.csv").read_bytes()
+    )
 
 
 @pytest.mark.long
@@ -153,7 +191,12 @@ def test_joblib_makes_two_trials_at_once_from_one_command(place, status):
 
 @pytest.mark.long
 def test_a_trial_that_falls_behind_is_pruned(place, status, capsys):
-    search = ["optimizer.lr=1e-2,2e-2,3e-2,1e-9", "scheduler.initial_lr=0", "scheduler.min_lr=0", "sweep.pruner=median"]
+    search = [
+        "optimizer.lr=1e-2,2e-2,3e-2,1e-9",
+        "scheduler.initial_lr=0",
+        "scheduler.min_lr=0",
+        "sweep.pruner=median",
+    ]
     assert main(["train", "-m", *TINY, "data.path=a.txt", *search]) == 0
     found = status()
     assert states(found) == ["done", "done", "done", "pruned"]
@@ -161,9 +204,16 @@ def test_a_trial_that_falls_behind_is_pruned(place, status, capsys):
 
 
 @pytest.mark.long
-def test_a_key_of_one_choice_is_swept_over_where_that_is_chosen_for_two_objectives(place, status, capsys):
+def test_a_key_of_one_choice_is_swept_over_where_that_is_chosen_for_two_objectives(
+    place, status, capsys
+):
     rule = 'sweep.only_if=["optimizer.momentum if optimizer=muon"]'
-    search = ["optimizer=adamw,muon", "optimizer.momentum=0.9,0.95", rule, "sweep.objectives=[val/loss,tokens]"]
+    search = [
+        "optimizer=adamw,muon",
+        "optimizer.momentum=0.9,0.95",
+        rule,
+        "sweep.objectives=[val/loss,tokens]",
+    ]
     assert main(["train", "-m", *TINY, "data.path=a.txt", *search]) == 0
     found = status()
     assert [trial["overrides"] for trial in found["trials"]] == [
@@ -177,13 +227,20 @@ def test_a_key_of_one_choice_is_swept_over_where_that_is_chosen_for_two_objectiv
 
 @pytest.mark.long
 def test_a_sweep_draws_the_same_points_again(place, status):
-    search = [*TINY, "data.path=a.txt", "optimizer.lr=tag(log, interval(1e-4, 1e-1))", "sweep.trials=2"]
+    search = [
+        *TINY,
+        "data.path=a.txt",
+        "optimizer.lr=tag(log, interval(1e-4, 1e-1))",
+        "sweep.trials=2",
+    ]
     assert main(["train", "-m", *search]) == 0
     drawn = [(trial["overrides"], trial["metrics"]["val/loss"]) for trial in status()["trials"]]
     assert drawn[0] != drawn[1]
     Path("sweep").rename("first")
     assert main(["train", "-m", *search]) == 0
-    assert [(trial["overrides"], trial["metrics"]["val/loss"]) for trial in status()["trials"]] == drawn
+    assert [
+        (trial["overrides"], trial["metrics"]["val/loss"]) for trial in status()["trials"]
+    ] == drawn
 
 
 def test_a_sweep_whose_config_has_changed_is_not_resumed(begun, status, capsys):
@@ -211,7 +268,10 @@ def test_a_sweep_whose_config_has_changed_is_not_resumed(begun, status, capsys):
             "optimizer=glob(sgd*): fits no option of optimizer (adamw, muon)",
         ),
         (["train", "-m", *TINY, "scheduler.warmup_steps=7,8"], "warm"),
-        (["train", "-m", *TINY, "optimizer.lr=1e-3,1e-2", "sweep.objectives=[val/los]"], "did you mean 'val/loss'"),
+        (
+            ["train", "-m", *TINY, "optimizer.lr=1e-3,1e-2", "sweep.objectives=[val/los]"],
+            "did you mean 'val/loss'",
+        ),
         (["train", "-m", *TINY, "seed=1,2", "seeds=2"], "give one of the two"),
     ],
 )

@@ -35,7 +35,8 @@ def made() -> dict[tuple[str, ...], Path]:
 
 @pytest.fixture
 def trained(train, made, tmp_path_factory) -> Callable[..., None]:
-    """Put a run of the tiny model into a folder: it is trained once for all tests of this process, then copied.
+    """Put a run of the tiny model into a folder: it is trained once for all tests of this process,
+    then copied.
 
     For what a test only compares with, or goes on from; nothing may be patched yet.
     """

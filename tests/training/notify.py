@@ -1,4 +1,6 @@
-"""A callback of the user's that needs a secret, and one that fails with it: named by the tests' configs."""
+"""A callback of the user's that needs a secret, and one that fails with it: named by the tests'
+configs.
+"""
 
 import lightning.pytorch as pl
 

@@ -59,7 +59,9 @@ class FailAt(pl.Callback):
     def __init__(self, *, step: int) -> None:
         self.step = step
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any
+    ) -> None:
         if trainer.global_step == self.step:
             raise LookupError("a callback of the user's has failed")
 
@@ -106,7 +108,9 @@ class FullDiskAt(pl.Callback):
     def __init__(self, *, step: int) -> None:
         self.step = step
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any
+    ) -> None:
         if trainer.global_step == self.step:
             real = os.fsync
 
@@ -123,7 +127,9 @@ class NanAt(pl.Callback):
     def __init__(self, *, steps: list[int], what: str = "loss") -> None:
         self.steps, self.what = steps, what
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any
+    ) -> None:
         weight = pl_module.model.trf_blocks[0].norm1.weight
         if self.what == "loss" and trainer.global_step + 1 in self.steps:
             self.kept = weight.data.clone()
@@ -154,11 +160,15 @@ class CountReads(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.counts.clear()
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any
+    ) -> None:
         self.mode = _Reads()
         self.mode.__enter__()
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any
+    ) -> None:
         self.mode.__exit__(None, None, None)
         self.counts.append(self.mode.count)
 

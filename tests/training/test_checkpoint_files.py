@@ -13,7 +13,14 @@ from tiny_run import rows_of, same_weights
 from firstlight.checkpoints import limits, manifest
 from firstlight.checkpoints.find import best_of, checkpoints_of
 from firstlight.checkpoints.folder_io import CheckpointFolderIO
-from firstlight.checkpoints.manifest import MANIFEST, TRAINING_STATE, WEIGHTS, Manifest, StoredFile, read_manifest
+from firstlight.checkpoints.manifest import (
+    MANIFEST,
+    TRAINING_STATE,
+    WEIGHTS,
+    Manifest,
+    StoredFile,
+    read_manifest,
+)
 from firstlight.cli import main
 from firstlight.commands.description import check_checkpoint
 from firstlight.errors import ConfigError
@@ -96,7 +103,12 @@ def test_every_cut_is_noticed(run, name):
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize(
-    "damage", ["flip", pytest.param("cut", marks=pytest.mark.long), pytest.param("gone", marks=pytest.mark.long)]
+    "damage",
+    [
+        "flip",
+        pytest.param("cut", marks=pytest.mark.long),
+        pytest.param("gone", marks=pytest.mark.long),
+    ],
 )
 def test_a_damaged_newest_checkpoint_is_passed_over_and_named(trained, run, capsys, name, damage):
     trained("whole")
@@ -171,7 +183,13 @@ def fake(run, step, score=None, tokens=0, size=10):
     stored = {name: StoredFile(bytes=size, sha256="0" * 64) for name in (WEIGHTS, TRAINING_STATE)}
     metrics = {} if score is None else {"val/loss": score}
     manifest = Manifest(
-        format=2, step=step, tokens=tokens, monitor="val/loss", metrics=metrics, fingerprint={}, files=stored
+        format=2,
+        step=step,
+        tokens=tokens,
+        monitor="val/loss",
+        metrics=metrics,
+        fingerprint={},
+        files=stored,
     )
     (folder / MANIFEST).write_bytes(manifest.to_json())
 
@@ -204,7 +222,10 @@ def test_the_rules_decide_what_is_kept(tmp_path, rules, scores, kept, whole):
 
 def test_a_disk_budget_takes_the_spaced_ones_first_and_never_the_best_or_the_newest(tmp_path):
     rules = Checkpoint(keep_best=2, keep_every_n_tokens=20, max_gigabytes=6e-6)
-    assert kept_of(tmp_path, rules, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0], size=1000) == ([1, 7, 8], [7, 8])
+    assert kept_of(tmp_path, rules, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0], size=1000) == (
+        [1, 7, 8],
+        [7, 8],
+    )
 
 
 def test_a_budget_that_cannot_be_kept_is_refused(train, capsys):
@@ -230,7 +251,9 @@ def test_info_tells_what_is_inside_without_its_tensors(run, capsys, monkeypatch)
     manifest = read_manifest(checkpoints_of(run)[-1])
     assert (best["step"], best["metrics"]) == (16, manifest.metrics)
     assert best["config"]["model"]["emb_dim"] == 16
-    assert best["parameters"] == sum(w.numel() for w in load_checkpoint(checkpoints_of(run)[-1]).state_dict.values())
+    assert best["parameters"] == sum(
+        w.numel() for w in load_checkpoint(checkpoints_of(run)[-1]).state_dict.values()
+    )
 
 
 def test_info_checks_every_byte_on_request(run, capsys):
@@ -259,6 +282,8 @@ def test_the_best_is_told_by_the_metric_of_today(tmp_path):
         fake(tmp_path, step)
         folder = checkpoints_of(tmp_path)[-1]
         metrics = {"val/loss": loss, "val/perplexity": perplexity}
-        monitored = read_manifest(folder).model_copy(update={"monitor": "val/perplexity", "metrics": metrics})
+        monitored = read_manifest(folder).model_copy(
+            update={"monitor": "val/perplexity", "metrics": metrics}
+        )
         (folder / MANIFEST).write_bytes(monitored.to_json())
     assert best_of(checkpoints_of(tmp_path)).name == "step_00000002"

@@ -17,7 +17,9 @@ def clock_of(data, *, batches_per_step=1, max_steps=None, max_epochs=None, max_t
 
 @pytest.mark.parametrize("drop_last", [True, False])
 @pytest.mark.parametrize("batches_per_step", [1, 2, 3])
-def test_windows_and_tokens_are_known_from_the_number_of_a_step(tiny_data, drop_last, batches_per_step):
+def test_windows_and_tokens_are_known_from_the_number_of_a_step(
+    tiny_data, drop_last, batches_per_step
+):
     data = tiny_data("a" * 100 + "v" * 20, train_ratio=100 / 120, drop_last=drop_last, batch_size=5)
     clock = clock_of(data, batches_per_step=batches_per_step, max_steps=8)
     sizes = {"batch_size": 5, "shuffle": True, "drop_last": drop_last, "start": 0}

@@ -1,4 +1,6 @@
-"""compile=true: the same checkpoints, the same decoding, and a run that is as exact to continue as any other."""
+"""compile=true: the same checkpoints, the same decoding, and a run that is as exact to continue as
+any other.
+"""
 
 import os
 import subprocess
@@ -12,9 +14,11 @@ from tiny_run import TINY, rows_of, same_weights, weights_of
 pytestmark = [
     pytest.mark.cpu,
     pytest.mark.filterwarnings(
-        r"ignore:`torch.jit.script_method` is deprecated",  # torch 2.13's own, while its compiler is imported
+        # torch 2.13's own, while its compiler is imported
+        r"ignore:`torch.jit.script_method` is deprecated",
         r"ignore:`torch.jit.script` is deprecated",
-        r"ignore:.*autograd.function.Function.* should not be instantiated",  # and while it reads one
+        # and while it reads one
+        r"ignore:.*autograd.function.Function.* should not be instantiated",
     ),
 ]
 RAGGED = ["data.drop_last=false", "trainer.eval_every_n_steps=5", "model.dropout=torch"]
@@ -36,7 +40,10 @@ def test_compiling_changes_no_number_by_itself_and_no_name_in_a_checkpoint(train
     assert train("plain", *RAGGED) == train("compiled", *RAGGED, "compile=true") == 0
     assert counter.frame_count > 0
     assert rows_of("plain") == rows_of("compiled")
-    assert same_weights("plain", "compiled") and weights_of("plain").keys() == weights_of("compiled").keys()
+    assert (
+        same_weights("plain", "compiled")
+        and weights_of("plain").keys() == weights_of("compiled").keys()
+    )
 
 
 @pytest.mark.long
@@ -57,20 +64,27 @@ def test_without_it_nothing_is_compiled(train, monkeypatch):
 
 def test_without_a_compiler_it_is_refused_in_one_line(train, monkeypatch, capsys, tmp_path):
     def fail(*_, **__):
-        raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found in (None, 'g++')\n\nSet TORCHDYNAMO")
+        raise RuntimeError(
+            "InvalidCxxCompiler: No working C++ compiler found in (None, 'g++')\n\nSet TORCHDYNAMO"
+        )
 
     monkeypatch.setattr(torch, "compile", lambda *_, **__: fail)
     assert train("run", "compile=true") == 2
-    assert capsys.readouterr().err == (
-        "firstlight: compile: torch.compile does not work here (InvalidCxxCompiler: No working C++ compiler found in "
-        "(None, 'g++')); install a C++ compiler (g++, or one that CXX names), or train with compile=false\n"
+    assert (
+        capsys.readouterr().err
+        == "firstlight: compile: torch.compile does not work here (InvalidCxxCompiler: No working"
+        " C++ compiler found in (None, 'g++')); install a C++ compiler (g++, or one that CXX"
+        " names), or train with compile=false\n"
     )
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
 def test_a_machine_without_a_compiler_says_so(tmp_path):
-    environment = os.environ | {"CXX": str(tmp_path / "none"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    environment = os.environ | {
+        "CXX": str(tmp_path / "none"),
+        "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"),
+    }
     command = [sys.executable, "-m", "firstlight", "train", *TINY, "output_dir=run", "compile=true"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
@@ -82,11 +96,17 @@ def test_a_machine_without_a_compiler_says_so(tmp_path):
     ("stops", "overrides"),
     [
         pytest.param([13], ["model.dropout=fast"], id="with dropout"),
-        pytest.param([6, 10, 17], [*RAGGED, "callbacks.checkpoint.every_n_steps=1"], id="at a batch of another shape"),
+        pytest.param(
+            [6, 10, 17],
+            [*RAGGED, "callbacks.checkpoint.every_n_steps=1"],
+            id="at a batch of another shape",
+        ),
         pytest.param([10], ["trainer.precision=bf16-mixed"], id="in bf16"),
     ],
 )
-def test_a_compiled_run_that_is_stopped_and_resumed_equals_the_uninterrupted_one(train, stops, overrides):
+def test_a_compiled_run_that_is_stopped_and_resumed_equals_the_uninterrupted_one(
+    train, stops, overrides
+):
     assert train("eager", *overrides) == train("whole", *overrides, "compile=true") == 0
     assert not same_weights("eager", "whole")  # it was compiled
     stop_and_resume(train, "parts", stops, *overrides, "compile=true")

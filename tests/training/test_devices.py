@@ -14,7 +14,10 @@ pytestmark = pytest.mark.cpu
 
 
 def test_two_processes_train_what_one_trains(train):
-    overrides = ["model.drop_rate=0", "trainer.max_steps=10"]  # dropout draws by process: masks would differ
+    overrides = [
+        "model.drop_rate=0",
+        "trainer.max_steps=10",
+    ]  # dropout draws by process: masks would differ
     assert train("one", *overrides) == 0
     subprocess.run(
         [sys.executable, "-m", "firstlight", "train", *TINY, "output_dir=two", *overrides,
@@ -33,15 +36,33 @@ def test_two_processes_train_what_one_trains(train):
 
 @pytest.mark.long
 def test_two_processes_share_a_batch_that_they_cannot_divide(train):
-    """Batches of 3 windows and of 1: a process has 2 or 1 of them, or 1 or none. The step is that of all 4."""
-    Path("text.txt").write_text("The lamp was lit, and the lamp went out; nobody on the quay had seen who did it. " * 2)
+    """Batches of 3 windows and of 1: a process has 2 or 1 of them, or 1 or none. The step is that
+    of all 4.
+    """
+    Path("text.txt").write_text(
+        "The lamp was lit, and the lamp went out; nobody on the quay had seen who did it. " * 2
+    )
     overrides = [
         "metrics=[default,top1_accuracy]",
-        *("model.drop_rate=0", "data.shuffle=false", "data.drop_last=false", "data.train_ratio=0.45"),
+        *(
+            "model.drop_rate=0",
+            "data.shuffle=false",
+            "data.drop_last=false",
+            "data.train_ratio=0.45",
+        ),
         *("trainer.max_steps=4", "trainer.eval_every_n_steps=2", "trainer.gradient_clip_val=null"),
     ]
     assert train("one", *overrides, "data.batch_size=4") == 0
-    command = [sys.executable, "-m", "firstlight", "train", *TINY, "output_dir=two", *overrides, "data.batch_size=3"]
+    command = [
+        sys.executable,
+        "-m",
+        "firstlight",
+        "train",
+        *TINY,
+        "output_dir=two",
+        *overrides,
+        "data.batch_size=3",
+    ]
     devices = ["trainer.devices=2", "trainer.strategy=ddp", "trainer.accumulate_grad_batches=2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run([*command, *devices], check=True, timeout=300, env=environment)
@@ -49,8 +70,12 @@ def test_two_processes_share_a_batch_that_they_cannot_divide(train):
         for name in ("tokens", "train/batch_loss", "grad_norm", "val/loss", "val/bits_per_byte"):
             if row[name]:
                 assert float(twin[name]) == pytest.approx(float(row[name]), rel=2e-5)
-        if row["val/top1_accuracy"]:  # but for a token of which two ids are as probable, to rounding
-            assert float(twin["val/top1_accuracy"]) == pytest.approx(float(row["val/top1_accuracy"]), abs=1.1 / 90)
+        if row[
+            "val/top1_accuracy"
+        ]:  # but for a token of which two ids are as probable, to rounding
+            assert float(twin["val/top1_accuracy"]) == pytest.approx(
+                float(row["val/top1_accuracy"]), abs=1.1 / 90
+            )
 
 
 @pytest.mark.long
@@ -61,7 +86,9 @@ def test_two_processes_stop_together_and_go_on_exactly(train):
 
     def run(*arguments):
         command = [sys.executable, "-m", "firstlight", "train", *arguments]
-        return subprocess.run(command, timeout=300, env=environment, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            command, timeout=300, env=environment, capture_output=True, text=True, check=False
+        )
 
     whole = run(*TINY, *two, "output_dir=whole")
     assert whole.returncode == 0, whole.stderr

@@ -57,7 +57,10 @@ def test_what_is_watched_does_not_change_the_training(train, trained, override):
 
 
 def test_accumulation_is_one_larger_batch(train):
-    one_epoch = ["model.drop_rate=0", "trainer.max_steps=6"]  # a ragged end would be dropped in one of them alone
+    one_epoch = [
+        "model.drop_rate=0",
+        "trainer.max_steps=6",
+    ]  # a ragged end would be dropped in one of them alone
     assert train("large", *one_epoch) == 0
     assert train("small", *one_epoch, "data.batch_size=2", "trainer.accumulate_grad_batches=4") == 0
     large, small = weights_of("large"), weights_of("small")
@@ -80,7 +83,10 @@ def test_rows_have_the_columns_that_readers_expect(trained):
     assert int(float(last["tokens"])) == 8 * 8 * 16
     assert float(last["val/perplexity"]) == pytest.approx(math.exp(float(last["val/loss"])))
     assert float(last["lr"]) == 1e-3
-    assert all(float(last[name]) > 0 for name in ("grad_norm", "tokens_per_second", "mfu", "val/bits_per_byte"))
+    assert all(
+        float(last[name]) > 0
+        for name in ("grad_norm", "tokens_per_second", "mfu", "val/bits_per_byte")
+    )
     speeds = [float(row["tokens_per_second"]) for row in rows[1:]]
     assert min(speeds) > max(speeds) / 100  # none measures anything but its own step
     # a byte is a token here: bits a byte are the loss in bits
@@ -88,7 +94,12 @@ def test_rows_have_the_columns_that_readers_expect(trained):
 
 
 def test_the_logged_learning_rate_is_the_one_of_the_step(train):
-    cosine = ["scheduler=warmup_cosine", "scheduler.warmup_steps=4", "scheduler.initial_lr=0", "scheduler.min_lr=0"]
+    cosine = [
+        "scheduler=warmup_cosine",
+        "scheduler.warmup_steps=4",
+        "scheduler.initial_lr=0",
+        "scheduler.min_lr=0",
+    ]
     assert train("run", *cosine, "optimizer.lr=4e-3", "trainer.max_steps=8") == 0
     rates = [float(row["lr"]) for row in rows_of("run")[1:]]
     assert rates[:5] == pytest.approx([0, 1e-3, 2e-3, 3e-3, 4e-3])
@@ -109,7 +120,10 @@ def test_plots_are_drawn_of_the_whole_run_and_change_nothing(trained):
     trained("plain")
     assert main(["train", *(o for o in TINY if o != "~callbacks.plots"), "output_dir=plotted"]) == 0
     assert same_weights("plain", "plotted")
-    assert all(Path("plotted", f"{name}.png").read_bytes()[1:4] == b"PNG" for name in ("loss", "perplexity"))
+    assert all(
+        Path("plotted", f"{name}.png").read_bytes()[1:4] == b"PNG"
+        for name in ("loss", "perplexity")
+    )
 
 
 def test_the_commands_at_the_end_of_a_run_can_be_pasted_whatever_it_is_called(train, capsys):
@@ -117,10 +131,14 @@ def test_the_commands_at_the_end_of_a_run_can_be_pasted_whatever_it_is_called(tr
     if bash is None:
         pytest.skip("control characters are written for bash, zsh and ksh")
     assert train(name, "trainer.max_steps=1") == 0
-    said = dict(line.split(":", 1) for line in capsys.readouterr().out.splitlines() if ":  " in line)
+    said = dict(
+        line.split(":", 1) for line in capsys.readouterr().out.splitlines() if ":  " in line
+    )
     for label, argument in (("sample", f"checkpoint={name}"), ("TensorBoard", f"--logdir={name}")):
         pasted = [bash, "-c", f"printf '%s\\0' {said[label]}"]
-        assert argument in subprocess.run(pasted, capture_output=True, check=True).stdout.decode().split("\0")
+        assert argument in subprocess.run(
+            pasted, capture_output=True, check=True
+        ).stdout.decode().split("\0")
 
 
 def test_a_taken_folder_is_not_written_to(train):
@@ -141,8 +159,14 @@ def test_the_length_may_be_given_in_epochs_or_tokens(train):
     [
         (["trainer.max_steps=9"], "(1.5 epochs)"),  # 6 batches of 8 windows
         (["trainer.max_steps=1"], "(0.17 epochs)"),
-        (["trainer.max_steps=40", "data.stride=4"], "(1.5 epochs of windows = 5.9 passes over the text)"),
-        (["trainer.max_steps=1", "data.stride=4"], "(0.038 epochs of windows = 0.15 passes over the text)"),
+        (
+            ["trainer.max_steps=40", "data.stride=4"],
+            "(1.5 epochs of windows = 5.9 passes over the text)",
+        ),
+        (
+            ["trainer.max_steps=1", "data.stride=4"],
+            "(0.038 epochs of windows = 0.15 passes over the text)",
+        ),
         (["trainer.max_steps=1", "data.stride=16"], "(0.17 epochs)"),
     ],
 )
@@ -163,7 +187,15 @@ def test_the_figure_says_that_an_epoch_of_overlapping_windows_is_several_passes(
 
 def test_early_stopping_stops_for_good(train, capsys):
     stopping = "callbacks=[default,early_stopping]"
-    assert train("run", stopping, "callbacks.early_stopping.min_delta=9", "callbacks.early_stopping.patience=1") == 0
+    assert (
+        train(
+            "run",
+            stopping,
+            "callbacks.early_stopping.min_delta=9",
+            "callbacks.early_stopping.patience=1",
+        )
+        == 0
+    )
     assert int(rows_of("run")[-1]["step"]) == 8
     assert main(["train", "resume=run"]) == 2
     assert "was stopped early" in capsys.readouterr().err
@@ -202,7 +234,9 @@ def test_another_text_can_be_measured_whole(trained, capsys):
     trained("run", "trainer.max_steps=2")
     Path("other.txt").write_text("The lamp was out. " * 10)
     capsys.readouterr()
-    assert main(["evaluate", "checkpoint=run", "data=text", "data.path=other.txt", "split=all"]) == 0
+    assert (
+        main(["evaluate", "checkpoint=run", "data=text", "data.path=other.txt", "split=all"]) == 0
+    )
     measured = capsys.readouterr()
     assert json.loads(measured.out)["all/tokens"] == 180 - 1 and measured.err == ""
 
@@ -210,7 +244,15 @@ def test_another_text_can_be_measured_whole(trained, capsys):
 @pytest.mark.parametrize("batch_size", [2, 6])
 @pytest.mark.one_in(2)
 def test_training_and_evaluate_score_every_token_of_validation_once(train, capsys, batch_size):
-    assert train("run", "trainer.max_steps=8", f"data.batch_size={batch_size}", "trainer.micro_batch_size=2") == 0
+    assert (
+        train(
+            "run",
+            "trainer.max_steps=8",
+            f"data.batch_size={batch_size}",
+            "trainer.micro_batch_size=2",
+        )
+        == 0
+    )
     assert "not evaluated" not in capsys.readouterr().out
     for split, n_chars in (("val", 98), ("train", 874)):
         assert main(["evaluate", "checkpoint=run", f"split={split}"]) == 0
@@ -230,11 +272,15 @@ def test_evaluate_measures_a_model_in_lower_precision(train, capsys):
     best = min(float(row["val/loss"]) for row in rows_of("run") if row["val/loss"])
     for precision in ("bf16-true", "bf16-mixed", "int8"):
         capsys.readouterr()
-        assert main(["evaluate", "checkpoint=run", "accelerator=cpu", f"precision={precision}"]) == 0
+        assert (
+            main(["evaluate", "checkpoint=run", "accelerator=cpu", f"precision={precision}"]) == 0
+        )
         assert json.loads(capsys.readouterr().out)["val/loss"] == pytest.approx(best, rel=0.01)
 
 
-def test_a_run_of_an_earlier_version_goes_on_and_is_evaluated_without_the_last_window(train, capsys):
+def test_a_run_of_an_earlier_version_goes_on_and_is_evaluated_without_the_last_window(
+    train, capsys
+):
     """Its config lacks the key; what it leaves out is said."""
     old = ["~data.eval_last_window", "callbacks.checkpoint.every_n_steps=4"]
     assert train("whole", *old) == train("parts", *old, "trainer.max_steps=12") == 0
@@ -246,8 +292,13 @@ def test_a_run_of_an_earlier_version_goes_on_and_is_evaluated_without_the_last_w
     assert main(["evaluate", "checkpoint=whole"]) == 0
     measured = capsys.readouterr()
     found = json.loads(measured.out)
-    assert found["val/tokens"] == 96 and found["val/loss"] == float(rows_of("whole")[-1]["val/loss"])
-    assert "the last 1 of 97 predictions are left out" in measured.err and measured.err.count("\n") == 1
+    assert found["val/tokens"] == 96 and found["val/loss"] == float(
+        rows_of("whole")[-1]["val/loss"]
+    )
+    assert (
+        "the last 1 of 97 predictions are left out" in measured.err
+        and measured.err.count("\n") == 1
+    )
     assert train("new", "trainer.max_steps=1") == train("plain", "trainer.max_steps=1", *old) == 0
     new, plain = rows_of("new")[-1], rows_of("plain")[-1]
     assert new["val/loss"] != plain["val/loss"] and new["train/loss"] == plain["train/loss"]
@@ -259,7 +310,18 @@ def test_generate_repeats_itself_by_seed(trained, capsys):
     texts = []
     for seed in (1, 1, 2):
         capsys.readouterr()
-        assert main(["generate", "checkpoint=run", "prompt=The lamp", "max_new_tokens=30", f"seed={seed}"]) == 0
+        assert (
+            main(
+                [
+                    "generate",
+                    "checkpoint=run",
+                    "prompt=The lamp",
+                    "max_new_tokens=30",
+                    f"seed={seed}",
+                ]
+            )
+            == 0
+        )
         texts.append(capsys.readouterr().out)
     assert texts[0] == texts[1] != texts[2]
     assert texts[0].startswith("The lamp")
@@ -270,4 +332,6 @@ def test_the_folder_of_a_run_may_begin_with_the_home_folder(train, monkeypatch, 
     two = ["trainer.max_steps=2", "resume=auto"]
     assert train('"~/runs/a"', *two) == 0
     assert train('"~/runs/a"', *two) == 0  # it is found there, and done
-    assert [path.name for path in (tmp_path / "home" / "runs").iterdir()] == ["a"] and not Path("~").exists()
+    assert [path.name for path in (tmp_path / "home" / "runs").iterdir()] == ["a"] and not Path(
+        "~"
+    ).exists()

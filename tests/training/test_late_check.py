@@ -1,4 +1,6 @@
-"""A GPU leaves out a step that is not finite by itself; the host does not wait. Here a CPU takes its part."""
+"""A GPU leaves out a step that is not finite by itself; the host does not wait. Here a CPU takes
+its part.
+"""
 
 import re
 
@@ -50,7 +52,10 @@ def test_a_run_stops_at_the_same_step_with_the_same_words(train, trained, late, 
 def test_steps_are_skipped_and_counted_as_if_they_were_read(train, late, capsys):
     skip = ("on_nan=skip", *with_callback("NanAt", steps="[1,3,13,14]"))
     assert train("read", *skip) == 0
-    endless = ("on_nan=skip", *with_callback("NanAt", steps=str(list(range(9, 25))).replace(" ", "")))
+    endless = (
+        "on_nan=skip",
+        *with_callback("NanAt", steps=str(list(range(9, 25))).replace(" ", "")),
+    )
     late()
     assert train("late", *skip) == 0
     assert rows_of("late") == rows_of("read") and same_weights("late", "read")

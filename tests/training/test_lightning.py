@@ -1,4 +1,6 @@
-"""Every private place of Lightning's and torch's that is used is there: a new version names the one it has moved."""
+"""Every private place of Lightning's and torch's that is used is there: a new version names the one
+it has moved.
+"""
 
 import inspect
 

@@ -83,10 +83,16 @@ def test_a_run_must_have_room_for_weights_gradients_moments_and_logits(
         sizes = sizes_of(partial(GPT, **SIZES), optimizer, precision)
         assert sizes.n_optimizer == kept
         check = partial(check_memory, sizes, data, {"precision": precision})
-        monkeypatch.setattr(memory, "device_memory", lambda _, needed=needed: ("this computer", needed))
+        monkeypatch.setattr(
+            memory, "device_memory", lambda _, needed=needed: ("this computer", needed)
+        )
         check()
-        monkeypatch.setattr(memory, "device_memory", lambda _, needed=needed: ("this computer", needed - 1))
-        with pytest.raises(ValueError, match=r"parameters need at least .* lower model\.n_layers, model\.emb_dim"):
+        monkeypatch.setattr(
+            memory, "device_memory", lambda _, needed=needed: ("this computer", needed - 1)
+        )
+        with pytest.raises(
+            ValueError, match=r"parameters need at least .* lower model\.n_layers, model\.emb_dim"
+        ):
             check()
 
 
@@ -96,7 +102,9 @@ def test_precision_auto_is_resolved_before_memory_is_checked(tiny_gpt, tiny_data
 
     asked = []
     monkeypatch.setattr(plan, "resolve_precision", lambda *_: "bf16-mixed")
-    monkeypatch.setattr(plan, "check_memory", lambda sizes, data, trainer: asked.append(trainer["precision"]))
+    monkeypatch.setattr(
+        plan, "check_memory", lambda sizes, data, trainer: asked.append(trainer["precision"])
+    )
     monkeypatch.setattr(plan, "_network", lambda *_: (_ for _ in ()).throw(InterruptedError))
     data = tiny_data()
     data.setup()

@@ -23,13 +23,25 @@ from firstlight.training.trainer import Trainer
 
 pytestmark = pytest.mark.cpu
 
-RAGGED = ("trainer.accumulate_grad_batches=2", "data.drop_last=false", "trainer.max_steps=8", "data.eval_batches=2")
+RAGGED = (
+    "trainer.accumulate_grad_batches=2",
+    "data.drop_last=false",
+    "trainer.max_steps=8",
+    "data.eval_batches=2",
+)
 IN_PARTS = "trainer.micro_batch_size=3"
 
 
 def test_a_batch_is_cut_evenly_and_nothing_is_lost():
     batch = torch.arange(20).view(10, 2), torch.arange(20, 40).view(10, 2)
-    for most, sizes in ((None, [10]), (10, [10]), (99, [10]), (9, [5, 5]), (4, [4, 3, 3]), (1, [1] * 10)):
+    for most, sizes in (
+        (None, [10]),
+        (10, [10]),
+        (99, [10]),
+        (9, [5, 5]),
+        (4, [4, 3, 3]),
+        (1, [1] * 10),
+    ):
         parts = cut(batch, most)
         assert [len(inputs) for inputs, _ in parts] == sizes
         assert all(
@@ -47,10 +59,18 @@ def test_a_batch_in_parts_is_the_same_step(train):
         (row["step"], row["tokens"], row["epoch"]) for row in parts
     ]
     for row, twin in zip(whole, parts, strict=True):
-        for name in ("train/batch_loss", "grad_norm", "train/loss", "val/loss", "val/bits_per_byte"):
+        for name in (
+            "train/batch_loss",
+            "grad_norm",
+            "train/loss",
+            "val/loss",
+            "val/bits_per_byte",
+        ):
             assert not row[name] or float(twin[name]) == pytest.approx(float(row[name]), rel=2e-5)
     other = weights_of("parts")
-    assert all(torch.allclose(tensor, other[key], atol=1e-5) for key, tensor in weights_of("whole").items())
+    assert all(
+        torch.allclose(tensor, other[key], atol=1e-5) for key, tensor in weights_of("whole").items()
+    )
 
 
 def test_a_run_in_parts_is_continued_exactly_and_the_parts_may_change(train):
@@ -66,7 +86,13 @@ def test_a_run_in_parts_is_continued_exactly_and_the_parts_may_change(train):
 
 
 UNEQUAL = (
-    *("data.shuffle=false", "data.drop_last=false", "data.train_ratio=0.5", "model.drop_rate=0", "trainer.max_steps=4"),
+    *(
+        "data.shuffle=false",
+        "data.drop_last=false",
+        "data.train_ratio=0.5",
+        "model.drop_rate=0",
+        "trainer.max_steps=4",
+    ),
     *("trainer.gradient_clip_val=null", "optimizer.lr=1e-2"),
 )
 """An epoch of this text has 30 windows: in batches of 20 they are 20 and 10."""
@@ -76,25 +102,35 @@ UNEQUAL = (
 @pytest.mark.one_in(2)
 def test_a_step_of_unequal_batches_is_the_mean_over_all_its_tokens(train, parts):
     assert train("one", *UNEQUAL, "data.batch_size=30") == 0
-    assert train("two", *UNEQUAL, "data.batch_size=20", "trainer.accumulate_grad_batches=2", *parts) == 0
+    assert (
+        train("two", *UNEQUAL, "data.batch_size=20", "trainer.accumulate_grad_batches=2", *parts)
+        == 0
+    )
     assert same_steps(rows_of("one"), rows_of("two"))
     other = weights_of("two")
-    assert all(torch.allclose(tensor, other[key], atol=1e-5) for key, tensor in weights_of("one").items())
+    assert all(
+        torch.allclose(tensor, other[key], atol=1e-5) for key, tensor in weights_of("one").items()
+    )
 
 
 def same_steps(rows, others):
     """Do two runs have the same losses and gradients, to rounding?"""
     names = ("train/batch_loss", "grad_norm", "train/loss", "val/loss")
-    pairs = [(row[n], other[n]) for row, other in zip(rows, others, strict=True) for n in names if row[n]]
+    pairs = [
+        (row[n], other[n]) for row, other in zip(rows, others, strict=True) for n in names if row[n]
+    ]
     assert len(pairs) > len(rows)
     return all(float(other) == pytest.approx(float(value), rel=2e-5) for value, other in pairs)
 
 
 @pytest.fixture
 def probed(tiny_gpt, tiny_data):
-    """A model, data in batches of 16 windows, and the memory that a whole step on n windows takes."""
+    """A model, data in batches of 16 windows, and the memory that a whole step on n windows
+    takes."""
     model = tiny_gpt(emb_dim=48, context_length=32, vocab_size=257, drop_rate=0.1)
-    data = tiny_data("The lamp went out, and the harbour was dark. " * 40, context_length=32, batch_size=16)
+    data = tiny_data(
+        "The lamp went out, and the harbour was dark. " * 40, context_length=32, batch_size=16
+    )
     data.setup()
     module = EvaluationModule(model, data.tokenizer.byte_lengths)
     optimizer = adamw(model, lr=1e-3)
@@ -110,7 +146,9 @@ def probed(tiny_gpt, tiny_data):
     return model, data, trainer, lambda n: peak_memory(torch.device("cpu"), lambda: step(n))
 
 
-@pytest.mark.parametrize(("fits", "expected"), [(5, 4), (6, 6), (7, 6), (11, 8), (16, 16), (40, 16)])
+@pytest.mark.parametrize(
+    ("fits", "expected"), [(5, 4), (6, 6), (7, 6), (11, 8), (16, 16), (40, 16)]
+)
 def test_the_largest_part_that_fits_is_found(probed, monkeypatch, fits, expected):
     model, data, trainer, taken_by = probed
     weights = sum(4 * p.numel() for p in model.parameters())
@@ -118,9 +156,14 @@ def test_the_largest_part_that_fits_is_found(probed, monkeypatch, fits, expected
     monkeypatch.setitem(micro_batches.USED, "cpu", 1.0)
     monkeypatch.setattr(micro_batches, "free_memory", lambda _: max(free, 3 * weights))
     before, drawn = {key: t.clone() for key, t in model.state_dict().items()}, torch.get_rng_state()
-    assert find_micro_batch_size(model, data, CrossEntropy(), partial(adamw, lr=1e-3), trainer) == expected
+    assert (
+        find_micro_batch_size(model, data, CrossEntropy(), partial(adamw, lr=1e-3), trainer)
+        == expected
+    )
     assert torch.equal(drawn, torch.get_rng_state())
-    assert all(torch.equal(t, before[key]) and t.grad is None for key, t in model.state_dict().items())
+    assert all(
+        torch.equal(t, before[key]) and t.grad is None for key, t in model.state_dict().items()
+    )
 
 
 def test_what_auto_finds_is_kept_with_the_run_and_changes_nothing_else(train, monkeypatch):
@@ -141,7 +184,9 @@ def test_a_window_that_does_not_fit_is_one_line_before_the_run(train, monkeypatc
         monkeypatch.setattr(micro_batches, "free_memory", lambda _, free=free: free)
         assert train("run", "trainer.micro_batch_size=auto") == 2
         said = capsys.readouterr().err
-        assert said.startswith("firstlight: trainer.micro_batch_size: a step on a single window of 16 tokens")
+        assert said.startswith(
+            "firstlight: trainer.micro_batch_size: a step on a single window of 16 tokens"
+        )
         assert said.count("\n") == 1 and not Path("run").exists()
 
 

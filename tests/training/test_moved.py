@@ -1,4 +1,6 @@
-"""A run is resumed, evaluated and compared from another working folder, and when its text has moved."""
+"""A run is resumed, evaluated and compared from another working folder, and when its text has
+moved.
+"""
 
 import json
 import shutil
@@ -19,7 +21,9 @@ EVALUATION = ("evaluate", "accelerator=cpu")
 
 @pytest.fixture
 def begun(train, tmp_path, monkeypatch) -> Path:
-    """The folder of a run that was stopped, begun with a relative path; the working folder is another one now."""
+    """The folder of a run that was stopped, begun with a relative path; the working folder is
+    another one now.
+    """
     with pytest.raises(Crash):
         train("run", *STOP)
     (tmp_path / "elsewhere").mkdir()
@@ -40,7 +44,9 @@ def stored_path(run: Path) -> str:
     return yaml.safe_load((run / ".hydra" / "config.yaml").read_text())["data"]["path"]
 
 
-def test_a_run_is_resumed_from_another_working_folder_and_keeps_its_paths(train, begun, monkeypatch):
+def test_a_run_is_resumed_from_another_working_folder_and_keeps_its_paths(
+    train, begun, monkeypatch
+):
     assert main(["train", f"resume={begun}", "~callbacks.stop"]) == 0
     assert stored_path(begun) == "text.txt"
     monkeypatch.chdir(begun.parent)
@@ -53,8 +59,13 @@ def test_the_new_place_of_a_text_that_has_moved_can_be_given(begun, capsys):
     Path("my texts (1)").mkdir()
     shutil.move(begun.parent / "text.txt", "my texts (1)/a=b.txt")
     assert main(["train", f"resume={begun}", "~callbacks.stop"]) == 2
-    assert "there is no such file; if the text has moved, say where it is: data.path=..." in capsys.readouterr().err
-    assert main(["train", f"resume={begun}", "~callbacks.stop", "data.path=my texts (1)/a=b.txt"]) == 0
+    assert (
+        "there is no such file; if the text has moved, say where it is: data.path=..."
+        in capsys.readouterr().err
+    )
+    assert (
+        main(["train", f"resume={begun}", "~callbacks.stop", "data.path=my texts (1)/a=b.txt"]) == 0
+    )
     assert stored_path(begun) == str(Path("my texts (1)/a=b.txt").absolute())
 
 
@@ -78,13 +89,23 @@ def test_a_run_of_an_earlier_version_is_resumed_from_where_it_was_begun(begun, m
     assert main(["train", "resume=run", "~callbacks.stop"]) == 0
 
 
-def test_weights_to_start_from_are_found_again_before_the_first_checkpoint(train, tmp_path, monkeypatch):
+def test_weights_to_start_from_are_found_again_before_the_first_checkpoint(
+    train, tmp_path, monkeypatch
+):
     assert train("first", "trainer.max_steps=2") == 0
     with pytest.raises(Crash):
-        train("second", "init_from=first", "+callbacks.stop._target_=stop_at.StopAt", "+callbacks.stop.batch=1")
+        train(
+            "second",
+            "init_from=first",
+            "+callbacks.stop._target_=stop_at.StopAt",
+            "+callbacks.stop.batch=1",
+        )
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert main(["train", f"resume={tmp_path / 'second'}", "~callbacks.stop", "trainer.max_steps=3"]) == 0
+    assert (
+        main(["train", f"resume={tmp_path / 'second'}", "~callbacks.stop", "trainer.max_steps=3"])
+        == 0
+    )
 
 
 def test_a_finished_run_can_be_told_where_its_text_is(finished, capsys):
@@ -131,19 +152,33 @@ class Told(TextData):
 """
 
 
-def test_only_keys_that_are_texts_are_taken_for_paths_of_the_folder_where_a_run_was_begun(train, tmp_path, monkeypatch):
+def test_only_keys_that_are_texts_are_taken_for_paths_of_the_folder_where_a_run_was_begun(
+    train, tmp_path, monkeypatch
+):
     Path("own_data.py").write_text(OWN_DATA)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("FIRSTLIGHT_ALLOW_TARGETS", "own_data,stop_at")
     Path("conf/data").mkdir(parents=True)
     Path("conf/data/told.yaml").write_text(
-        "defaults:\n  - base\n  - _self_\n\n_target_: own_data.Told\nfile: ??? # text: where\ndialect: old # ...\n"
+        "defaults:\n  - base\n  - _self_\n\n_target_: own_data.Told\nfile: ??? # text:"
+        " where\ndialect: old # ...\n"
     )
     Path("old").mkdir()  # of the same name as the dialect
     own = ["--config-dir", str(Path("conf").absolute())]
     words = [word for word in TINY if not word.startswith("data")]
     assert (
-        main(["train", *words, "data=told", "data.file=text.txt", "output_dir=run", "trainer.max_steps=2", *own]) == 0
+        main(
+            [
+                "train",
+                *words,
+                "data=told",
+                "data.file=text.txt",
+                "output_dir=run",
+                "trainer.max_steps=2",
+                *own,
+            ]
+        )
+        == 0
     )
     Path("elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
@@ -188,12 +223,21 @@ def test_a_checkpoint_that_keeps_no_fingerprint_says_so(finished, monkeypatch, c
     monkeypatch.chdir(finished.parent)
     shutil.move("run/model.safetensors", "alone.safetensors")
     assert main([*EVALUATION, "checkpoint=alone.safetensors"]) == 0
-    assert "whether this is the text that alone.safetensors was trained on is not known" in capsys.readouterr().err
+    assert (
+        "whether this is the text that alone.safetensors was trained on is not known"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.long
-def test_a_sweep_that_has_moved_is_resumed_and_a_trial_on_a_text_that_has_changed_since_fails(train, capsys):
-    crash = ("+callbacks.stop._target_=stop_at.StopAt", "+callbacks.stop.batch=100,5,6", "trainer.max_steps=9")
+def test_a_sweep_that_has_moved_is_resumed_and_a_trial_on_a_text_that_has_changed_since_fails(
+    train, capsys
+):
+    crash = (
+        "+callbacks.stop._target_=stop_at.StopAt",
+        "+callbacks.stop.batch=100,5,6",
+        "trainer.max_steps=9",
+    )
     assert train("sweep", "-m", "trainer.eval_every_n_steps=4", *crash) == 1
     Path("sweep").rename("moved")
     shutil.rmtree(next(Path("moved").glob("2_*")))
@@ -224,7 +268,12 @@ def test_the_same_command_resumes_its_run_whatever_its_names(train, tmp_path):
     names = ["a=b, (1)", "été #1", "2024"]
     for name in names:
         shutil.copy("text.txt", name)
-        words = [f"data.path={name}", "resume=auto", "callbacks.sample_generation.prompt=${x}, null", *STOP]
+        words = [
+            f"data.path={name}",
+            "resume=auto",
+            "callbacks.sample_generation.prompt=${x}, null",
+            *STOP,
+        ]
         with pytest.raises(Crash):
             train(f"run of {name}", *words)
         assert train(f"run of {name}", *words, "~callbacks.stop") == 0

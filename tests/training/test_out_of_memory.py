@@ -10,7 +10,10 @@ from firstlight.training.module import PretrainingModule
     "error",
     [
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
-        RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: 8 bytes"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: 8"
+            " bytes"
+        ),
         MemoryError(),
     ],
     ids=["CUDA", "CPU", "Python"],

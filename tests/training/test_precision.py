@@ -1,4 +1,6 @@
-"""precision=auto: bf16-mixed where the device multiplies in bfloat16, said once, and kept with the run."""
+"""precision=auto: bf16-mixed where the device multiplies in bfloat16, said once, and kept with the
+run.
+"""
 
 from pathlib import Path
 
@@ -52,7 +54,9 @@ def test_what_is_asked_for_is_what_one_gets(capable):
 @pytest.mark.parametrize("emulates", [True, False])
 def test_a_gpu_that_emulates_bfloat16_trains_in_float32(monkeypatch, emulates):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *, including_emulation: not emulates)
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda *, including_emulation: not emulates
+    )
     assert resolve_precision("auto", "auto") == ("32-true" if emulates else "bf16-mixed")
 
 
@@ -60,7 +64,9 @@ def test_a_run_keeps_the_precision_that_it_began_with(train, capable):
     capable(avx512_bf16=True)
     for folder, precision in (("chosen", "auto"), ("bf16", "bf16-mixed")):
         assert train(folder, f"trainer.precision={precision}", "trainer.max_steps=16") == 0
-    assert yaml.safe_load(Path("chosen", CONFIG).read_text())["trainer"]["precision"] == "bf16-mixed"
+    assert (
+        yaml.safe_load(Path("chosen", CONFIG).read_text())["trainer"]["precision"] == "bf16-mixed"
+    )
     capable()  # another machine
     for folder in ("chosen", "bf16"):
         assert main(["train", f"resume={folder}", "trainer.max_steps=24"]) == 0
@@ -71,7 +77,9 @@ def test_a_run_keeps_the_precision_that_it_began_with(train, capable):
 def test_the_same_command_goes_on_with_it(train, capable):
     capable(avx512_bf16=True)
     for steps in (8, 16):
-        assert train("run", "resume=auto", "trainer.precision=auto", f"trainer.max_steps={steps}") == 0
+        assert (
+            train("run", "resume=auto", "trainer.precision=auto", f"trainer.max_steps={steps}") == 0
+        )
     assert len(rows_of("run")) == 17
 
 

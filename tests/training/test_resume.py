@@ -34,7 +34,12 @@ STABLE = ["scheduler=warmup_stable_decay", "scheduler.warmup_steps=3"]
 def stop_and_resume(train, folder, stops, *overrides):
     first, *later = stops
     with pytest.raises(Crash):
-        train(folder, *overrides, "+callbacks.stop._target_=stop_at.StopAt", f"+callbacks.stop.batch={first}")
+        train(
+            folder,
+            *overrides,
+            "+callbacks.stop._target_=stop_at.StopAt",
+            f"+callbacks.stop.batch={first}",
+        )
     for batch in later:
         with pytest.raises(Crash):
             main(["train", f"resume={folder}", f"callbacks.stop.batch={batch}"])
@@ -54,11 +59,18 @@ def assert_same_run(one, other):
     [
         pytest.param([13], COSINE, id="after an evaluation", marks=LONG),
         pytest.param([13], [*COSINE, SAVE_ALWAYS], id="in the middle of an epoch"),
-        pytest.param([6], ["callbacks.checkpoint.every_n_steps=2"], id="at the end of an epoch", marks=LONG),
-        pytest.param([3, 5, 17], [SAVE_ALWAYS], id="three times, twice in one epoch", marks=LONG),
-        pytest.param([20], ["trainer.accumulate_grad_batches=3", SAVE_ALWAYS], id="within an accumulation"),
         pytest.param(
-            [10], ["data.drop_last=false", "data.num_workers=2"], id="with workers and ragged batches", marks=LONG
+            [6], ["callbacks.checkpoint.every_n_steps=2"], id="at the end of an epoch", marks=LONG
+        ),
+        pytest.param([3, 5, 17], [SAVE_ALWAYS], id="three times, twice in one epoch", marks=LONG),
+        pytest.param(
+            [20], ["trainer.accumulate_grad_batches=3", SAVE_ALWAYS], id="within an accumulation"
+        ),
+        pytest.param(
+            [10],
+            ["data.drop_last=false", "data.num_workers=2"],
+            id="with workers and ragged batches",
+            marks=LONG,
         ),
         pytest.param([10], ["trainer.precision=bf16-mixed"], id="in bf16", marks=LONG),
         pytest.param(
@@ -82,9 +94,13 @@ def test_a_finished_run_can_be_trained_longer(train, trained):
     assert_same_run("whole", "parts")
 
 
-@pytest.mark.parametrize("batch", [pytest.param(5, id="before the first checkpoint", marks=LONG), 13])
+@pytest.mark.parametrize(
+    "batch", [pytest.param(5, id="before the first checkpoint", marks=LONG), 13]
+)
 def test_tensorboard_shows_one_curve_of_a_continued_run(train, trained, batch):
-    """In one folder: steps are purged as steps, and nothing of what is counted in tokens is lost with them."""
+    """In one folder: steps are purged as steps, and nothing of what is counted in tokens is lost
+    with them.
+    """
     trained("whole")
     stop_and_resume(train, "run", [batch])
     whole, parts = curves_of(Path("whole")), curves_of(Path("run"))
@@ -99,11 +115,16 @@ def test_tensorboard_shows_one_curve_of_a_continued_run(train, trained, batch):
         assert [step for step, _ in parts[tag]] == list(steps)
         assert parts[tag] == whole[tag]
     assert whole.keys() == parts.keys()
-    assert not [path for path in Path("run").iterdir() if path.is_dir() and path.name not in (".hydra", "checkpoints")]
+    assert not [
+        path
+        for path in Path("run").iterdir()
+        if path.is_dir() and path.name not in (".hydra", "checkpoints")
+    ]
 
 
 def shown_by_the_data_server(folder):
-    """Steps of every curve, as TensorBoard's data server, which reads event files itself, has them."""
+    """Steps of every curve, as TensorBoard's data server, which reads event files itself, has
+    them."""
     from tensorboard import context
     from tensorboard.data import server_ingester
     from tensorboard.data.grpc_provider import GrpcDataProvider
@@ -123,11 +144,17 @@ def shown_by_the_data_server(folder):
     provider, nobody = ingester.data_provider, context.RequestContext()
     assert isinstance(provider, GrpcDataProvider)
     found = provider.read_scalars(nobody, experiment_id="", plugin_name="scalars", downsample=10**6)
-    return {tag: [point.step for point in points] for run in found.values() for tag, points in run.items()}
+    return {
+        tag: [point.step for point in points]
+        for run in found.values()
+        for tag, points in run.items()
+    }
 
 
 def test_a_resumed_run_hides_no_point_of_tensorboard_that_it_does_not_log_again(train):
-    """In every order: killed after its last step (with nothing left to log), resumed twice, then trained longer."""
+    """In every order: killed after its last step (with nothing left to log), resumed twice, then
+    trained longer.
+    """
     assert train("run", SAVE_ALWAYS) == 0
     shown = curves_of(Path("run"))
     for _ in range(2):
@@ -135,16 +162,27 @@ def test_a_resumed_run_hides_no_point_of_tensorboard_that_it_does_not_log_again(
         assert main(["train", "resume=run"]) == 0
         assert curves_of(Path("run")) == shown
     with pytest.raises(Crash):
-        main(["train", "resume=run", "trainer.max_steps=32", STOP[0], "+callbacks.stop.batch=28", NEVER])
+        main(
+            [
+                "train",
+                "resume=run",
+                "trainer.max_steps=32",
+                STOP[0],
+                "+callbacks.stop.batch=28",
+                NEVER,
+            ]
+        )
     assert main(["train", "resume=run", "~callbacks.stop"]) == 0
     assert train("whole", "trainer.max_steps=32", SAVE_ALWAYS) == 0
     whole = curves_of(Path("whole"))
-    assert {tag: [step for step, _ in points] for tag, points in curves_of(Path("run")).items()} == {
-        tag: [step for step, _ in points] for tag, points in whole.items()
-    }
+    assert {
+        tag: [step for step, _ in points] for tag, points in curves_of(Path("run")).items()
+    } == {tag: [step for step, _ in points] for tag, points in whole.items()}
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of the server, which ends with stdin
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # of the server, which ends with stdin
 def test_the_data_server_of_tensorboard_shows_the_same_curves(train):
     assert train("whole") == 0
     stop_and_resume(train, "run", [13, 20])
@@ -159,7 +197,9 @@ def logged(logger, steps):
 
 
 @pytest.mark.parametrize("how", ["kill", "full disk"])
-def test_nothing_vanishes_from_tensorboard_whatever_ends_a_run_as_it_hides_what_it_logs_again(tmp_path, how):
+def test_nothing_vanishes_from_tensorboard_whatever_ends_a_run_as_it_hides_what_it_logs_again(
+    tmp_path, how
+):
     logged(TensorBoardLogger(save_dir=str(tmp_path)), range(8))
     ends = 0
     for _ in ends_of(lambda: hide_from(tmp_path, 5), str(tmp_path), how):
@@ -169,12 +209,18 @@ def test_nothing_vanishes_from_tensorboard_whatever_ends_a_run_as_it_hides_what_
     assert ends > 2
     assert hide_from(tmp_path, 5) == 5.0
     logged(TensorBoardLogger(save_dir=str(tmp_path), purge_step=5), range(5, 8))
-    assert [step for step, _ in curves_of(tmp_path)["over_tokens/val/loss"]] == list(range(0, 800, 100))
-    assert [value for _, value in curves_of(tmp_path)["Result/best_val_loss"]] == [9.0 - step for step in range(8)]
+    assert [step for step, _ in curves_of(tmp_path)["over_tokens/val/loss"]] == list(
+        range(0, 800, 100)
+    )
+    assert [value for _, value in curves_of(tmp_path)["Result/best_val_loss"]] == [
+        9.0 - step for step in range(8)
+    ]
 
 
 def test_what_is_logged_again_within_the_same_second_is_read_after_what_it_hides(tmp_path):
-    """TensorBoard reads event files by name: the second, the host, then the process, where 10 comes before 9."""
+    """TensorBoard reads event files by name: the second, the host, then the process, where 10 comes
+    before 9.
+    """
     logged(TensorBoardLogger(save_dir=str(tmp_path)), range(8))
     [file] = tmp_path.glob("events.*")
     file.rename(tmp_path / f"events.out.tfevents.{int(time.time())}.~.9.0")
@@ -188,29 +234,47 @@ def test_what_earlier_versions_hid_from_tensorboard_by_mistake_is_shown_again(tm
         pass
     assert [step for step, _ in curves_of(tmp_path)["over_tokens/val/loss"]] == [0]
     logged(TensorBoardLogger(save_dir=str(tmp_path), purge_step=8), [])
-    assert [step for step, _ in curves_of(tmp_path)["over_tokens/val/loss"]] == list(range(0, 800, 100))
+    assert [step for step, _ in curves_of(tmp_path)["over_tokens/val/loss"]] == list(
+        range(0, 800, 100)
+    )
 
 
 @pytest.mark.long
 def test_a_run_killed_after_its_last_save_is_tidied_when_it_is_continued(train):
     assert train("run", SAVE_ALWAYS, "callbacks.checkpoint.keep_last=4") == 0
-    Path("run/model.safetensors").unlink()  # written after the checkpoints of an earlier step are removed
+    Path(
+        "run/model.safetensors"
+    ).unlink()  # written after the checkpoints of an earlier step are removed
     assert main(["train", "resume=run", "callbacks.checkpoint.keep_last=2"]) == 0
-    assert sorted(folder.name for folder in Path("run/checkpoints").iterdir()) == ["step_00000023", "step_00000024"]
+    assert sorted(folder.name for folder in Path("run/checkpoints").iterdir()) == [
+        "step_00000023",
+        "step_00000024",
+    ]
     assert Path("run/model.safetensors").is_file()
 
 
-def test_samples_of_a_checkpoint_of_an_earlier_version_are_cut_at_the_mark_of_the_next_step(tmp_path):
+def test_samples_of_a_checkpoint_of_an_earlier_version_are_cut_at_the_mark_of_the_next_step(
+    tmp_path,
+):
     samples = b"--- step 0\nThe lamp\r\n--- step 8\n\xffThe\x85quay\n--- step 16\nThe har"
     Path("samples.txt").write_bytes(samples)
     callback = SampleGeneration(prompt="The", decoding=Greedy())
-    callback.on_train_start(SimpleNamespace(folder=tmp_path, global_step=8, is_global_zero=True), None)
-    assert Path("samples.txt").read_bytes() == b"--- step 0\nThe lamp\r\n--- step 8\n\xffThe\x85quay\n"
+    callback.on_train_start(
+        SimpleNamespace(folder=tmp_path, global_step=8, is_global_zero=True), None
+    )
+    assert (
+        Path("samples.txt").read_bytes() == b"--- step 0\nThe lamp\r\n--- step 8\n\xffThe\x85quay\n"
+    )
 
 
-@pytest.mark.parametrize("prompt", ["a\rb\n--- step 99\nc", "\r\n--- step 1\n\x85\u2028", "--- step 17"], ids=repr)
+@pytest.mark.parametrize(
+    "prompt", ["a\rb\n--- step 99\nc", "\r\n--- step 1\n\x85\u2028", "--- step 17"], ids=repr
+)
 def test_what_was_sampled_before_stays_byte_for_byte(train, prompt):
-    sampled = [f"callbacks.sample_generation.prompt={quoted(prompt)}", "callbacks.sample_generation.max_new_tokens=1"]
+    sampled = [
+        f"callbacks.sample_generation.prompt={quoted(prompt)}",
+        "callbacks.sample_generation.max_new_tokens=1",
+    ]
     assert train("whole", *sampled) == 0
     before = Path("whole/samples.txt").read_bytes()
     texts = RunFolder(Path("whole")).samples(range(100))
@@ -223,8 +287,14 @@ def test_what_was_sampled_before_stays_byte_for_byte(train, prompt):
 
 
 def test_a_sample_with_the_mark_of_another_in_it_is_read_as_it_was_written(tmp_path):
-    texts = {0: "--- step 8\n --- step 8\r\nThe", 8: "\n  --- step 16", 16: "--- step 9 --- step 24\n"}
-    Path("samples.txt").write_bytes("".join(entry(step, text) for step, text in texts.items()).encode())
+    texts = {
+        0: "--- step 8\n --- step 8\r\nThe",
+        8: "\n  --- step 16",
+        16: "--- step 9 --- step 24\n",
+    }
+    Path("samples.txt").write_bytes(
+        "".join(entry(step, text) for step, text in texts.items()).encode()
+    )
     assert RunFolder(Path()).samples(range(10**18)) == texts
     Path("samples.txt").write_bytes(
         b"--- step 0\nThe\n--- step 7\nlamp\n--- step 8\nThe quay\n"
@@ -233,7 +303,9 @@ def test_a_sample_with_the_mark_of_another_in_it_is_read_as_it_was_written(tmp_p
 
 
 @pytest.mark.parametrize("is_earlier", [False, True])
-def test_samples_before_a_checkpoint_stay_when_the_prompt_is_another_one(train, monkeypatch, is_earlier):
+def test_samples_before_a_checkpoint_stay_when_the_prompt_is_another_one(
+    train, monkeypatch, is_earlier
+):
     if is_earlier:
         save = SampleGeneration.on_save_checkpoint
 
@@ -248,14 +320,27 @@ def test_samples_before_a_checkpoint_stay_when_the_prompt_is_another_one(train, 
     with Path("run/samples.txt").open("a") as file:
         file.write("--- step 16\nwhat was sampled after the checkpoint\n")
     before = Path("run/samples.txt").read_text()
-    assert main(["train", "resume=run", "trainer.max_steps=24", "callbacks.sample_generation.prompt=quay"]) == 0
+    assert (
+        main(
+            [
+                "train",
+                "resume=run",
+                "trainer.max_steps=24",
+                "callbacks.sample_generation.prompt=quay",
+            ]
+        )
+        == 0
+    )
     after = Path("run/samples.txt").read_text()
     kept = before.removesuffix("--- step 16\nwhat was sampled after the checkpoint\n")
     assert after.startswith(f"{kept}--- step 24\nquay")
 
 
 def test_two_callbacks_that_sample_do_not_cut_off_each_others(train):
-    other = ["_target_=firstlight.training.callbacks.sample_generation.SampleGeneration", "prompt=The lamp"]
+    other = [
+        "_target_=firstlight.training.callbacks.sample_generation.SampleGeneration",
+        "prompt=The lamp",
+    ]
     other += ["decoding=${callbacks.sample_generation.decoding}", "max_new_tokens=2"]
     both = [f"+callbacks.other.{setting}" for setting in other]
     assert train("whole", *both) == 0
@@ -275,7 +360,9 @@ def test_rows_are_read_as_they_were_written_whatever_a_metric_is_called(tmp_path
         with (tmp_path / "metrics.csv").open("a") as file:
             file.write("9,17")  # half a row
     rows = RunFolder(tmp_path).rows
-    assert [(row["step"], row["tokens"]) for row in rows] == [(str(step), str(step)) for step in range(5)]
+    assert [(row["step"], row["tokens"]) for row in rows] == [
+        (str(step), str(step)) for step in range(5)
+    ]
     assert name == "step" or [row[name] for row in rows] == ["0.5"] * 5
 
 
@@ -290,7 +377,9 @@ def test_a_continued_run_remembers_what_it_was_continued_with(trained):
 
 
 @pytest.mark.long
-def test_a_run_that_has_not_begun_to_decay_can_be_trained_longer_as_if_begun_so(train, trained, capsys):
+def test_a_run_that_has_not_begun_to_decay_can_be_trained_longer_as_if_begun_so(
+    train, trained, capsys
+):
     trained("whole", *STABLE)
     with pytest.raises(Crash):
         train("parts", *STABLE, *STOP, "trainer.max_steps=16", "callbacks.stop.batch=10")
@@ -307,7 +396,13 @@ def test_another_length_under_a_schedule_is_said(train, capsys):
 
 
 @pytest.mark.parametrize(
-    "override", ["trainer.accumulate_grad_batches=2", "trainer.precision=bf16-mixed", "data.batch_size=4", "seed=1"]
+    "override",
+    [
+        "trainer.accumulate_grad_batches=2",
+        "trainer.precision=bf16-mixed",
+        "data.batch_size=4",
+        "seed=1",
+    ],
 )
 def test_what_would_change_the_past_is_refused(trained, capsys, override):
     trained("run", "trainer.max_steps=2")
@@ -339,12 +434,16 @@ def test_every_checkpoint_is_plain_data_without_an_allow_list(trained):
 def test_other_data_is_refused_when_a_run_goes_on(train, capsys):
     with pytest.raises(Crash):
         train("run", "+callbacks.stop._target_=stop_at.StopAt", "+callbacks.stop.batch=10")
-    Path("text.txt").write_text("Another text altogether, of much the same length as the first. " * 15)
+    Path("text.txt").write_text(
+        "Another text altogether, of much the same length as the first. " * 15
+    )
     assert main(["train", "resume=run", "~callbacks.stop"]) == 2
     assert "this is another text than" in capsys.readouterr().err
 
 
-def test_auto_begins_a_run_and_the_same_command_goes_on_with_it(train, trained, capsys, monkeypatch):
+def test_auto_begins_a_run_and_the_same_command_goes_on_with_it(
+    train, trained, capsys, monkeypatch
+):
     trained("whole")
     with pytest.raises(Crash):
         train("parts", "resume=auto", *STOP)
@@ -377,7 +476,9 @@ def test_auto_goes_on_with_a_run_that_was_moved(trained, train):
 
 def test_the_value_that_a_run_has_already_changes_nothing(trained, capsys):
     trained("run", "trainer.max_steps=2")
-    assert main(["train", "resume=run", "trainer.max_steps=2", "data.batch_size=8", "seed=123"]) == 2
+    assert (
+        main(["train", "resume=run", "trainer.max_steps=2", "data.batch_size=8", "seed=123"]) == 2
+    )
     assert "is finished (2 of 2 steps)" in capsys.readouterr().err
 
 
@@ -399,7 +500,9 @@ def test_a_slurm_job_that_runs_again_goes_on_with_the_run_it_began(train, traine
     assert len(list(Path("outputs/lamps").iterdir())) == 2
 
 
-def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again_in_its_folder(train, trained, capsys):
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again_in_its_folder(
+    train, trained, capsys
+):
     trained("whole")
     with pytest.raises(Crash):
         train("parts", "+callbacks.stop._target_=stop_at.StopAt", "+callbacks.stop.batch=5")
@@ -430,9 +533,15 @@ def test_lightnings_own_early_stopping_is_resumed_as_ours_is(train, capsys):
 
 
 def test_what_every_callback_has_sampled_is_shown(train, capsys):
-    other = ["_target_=firstlight.training.callbacks.sample_generation.SampleGeneration", "prompt=quay"]
+    other = [
+        "_target_=firstlight.training.callbacks.sample_generation.SampleGeneration",
+        "prompt=quay",
+    ]
     other += ["decoding=${callbacks.sample_generation.decoding}", "max_new_tokens=2"]
-    assert train("run", "trainer.max_steps=8", *(f"+callbacks.other.{setting}" for setting in other)) == 0
+    assert (
+        train("run", "trainer.max_steps=8", *(f"+callbacks.other.{setting}" for setting in other))
+        == 0
+    )
     out = capsys.readouterr().out
     assert out.count("\nThe lamp") == 2 and out.count("\nquay") == 2
 
@@ -440,7 +549,12 @@ def test_what_every_callback_has_sampled_is_shown(train, capsys):
 def test_the_weights_that_a_run_starts_from_are_not_in_memory_twice(train, trained):
     trained("whole")
     assert (
-        train("run", "init_from=whole", "trainer.max_steps=8", "+callbacks.count._target_=stop_at.CountCheckpoints")
+        train(
+            "run",
+            "init_from=whole",
+            "trainer.max_steps=8",
+            "+callbacks.count._target_=stop_at.CountCheckpoints",
+        )
         == 0
     )
 

@@ -1,4 +1,6 @@
-"""A run folder is made by one process, which the others can name; if it is killed, the folder is made again."""
+"""A run folder is made by one process, which the others can name; if it is killed, the folder is
+made again.
+"""
 
 import json
 import os
@@ -55,7 +57,9 @@ def test_what_a_kill_or_a_full_disk_leaves_of_a_run_folder_is_begun_again(how, i
     assert ends > 8
 
 
-@pytest.mark.parametrize("name", ["notes.txt", ".hydra/notes.txt", "checkpoints/step_00000001/x", ".hydra"])
+@pytest.mark.parametrize(
+    "name", ["notes.txt", ".hydra/notes.txt", "checkpoints/step_00000001/x", ".hydra"]
+)
 def test_a_folder_with_anything_else_in_it_is_left_alone(name):
     file = Path("run", name)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -79,9 +83,14 @@ with writer.new_run_folder(Path("run"), config={}, overrides=[], is_fixed=True):
 
 
 def test_the_second_of_two_writers_is_told_who_the_first_is_and_makes_no_other_folder():
-    with subprocess.Popen([sys.executable, "-c", HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as first:
         assert first.stdout is not None and first.stdout.readline() == b"held\n"
-        told = rf"run: process {first.pid} on {socket.gethostname()} is writing this run; wait for its end, or stop it"
+        told = (
+            rf"run: process {first.pid} on {socket.gethostname()} is writing this run; wait for its"
+            r" end, or stop it"
+        )
         with pytest.raises(ConfigError, match=told), only_writer(Path("run")):
             pass
         Path("run", CONFIG).unlink()  # as if it were still being made
@@ -101,18 +110,25 @@ def test_a_process_that_died_is_not_named_as_the_writer(monkeypatch):
     with new_run_folder(Path("run"), **RECORDS):
         told = {"host": socket.gethostname(), "pid": dead.pid, "started": "1"}
         Path("run", WRITER).write_text(json.dumps(told))
-        with pytest.raises(ConfigError, match="run: another process is writing this run"), only_writer(Path("run")):
+        with (
+            pytest.raises(ConfigError, match="run: another process is writing this run"),
+            only_writer(Path("run")),
+        ):
             pass
     assert not Path("run", WRITER).exists()
 
 
 def test_a_run_folder_that_was_begun_and_ended_meanwhile_is_not_begun_again():
     make(is_fixed=True)
-    with pytest.raises(ConfigError, match="another process began a run there; give the command again"):
+    with pytest.raises(
+        ConfigError, match="another process began a run there; give the command again"
+    ):
         make(is_fixed=True)
 
 
-@pytest.mark.parametrize("text", ["a\x85b", "\u2028", "a\r\nb", "\x85\x85", "\ufeffx", " \n x\x85 ", "1e3", "a: b #c"])
+@pytest.mark.parametrize(
+    "text", ["a\x85b", "\u2028", "a\r\nb", "\x85\x85", "\ufeffx", " \n x\x85 ", "1e3", "a: b #c"]
+)
 def test_what_is_kept_of_a_command_is_read_as_it_was(text):
     Path("x.yaml").write_text(dump_plain_yaml([text, {text: text}]), encoding="utf-8", newline="")
     assert read_plain_yaml(Path("x.yaml")) == [text, {text: text}]

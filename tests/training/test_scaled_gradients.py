@@ -1,4 +1,6 @@
-"""16-mixed: gradients are clipped and told as they are, not as they are scaled. Here a CPU takes a GPU's part."""
+"""16-mixed: gradients are clipped and told as they are, not as they are scaled. Here a CPU takes a
+GPU's part.
+"""
 
 import pytest
 import torch
@@ -9,7 +11,9 @@ from tiny_run import rows_of, weights_of
 
 pytestmark = pytest.mark.cpu
 
-FLOAT16 = "trainer.precision=bf16-mixed"  # Lightning has no 16-mixed on a CPU: the fixture puts it in the place
+FLOAT16 = (  # Lightning has no 16-mixed on a CPU: the fixture puts it in the place
+    "trainer.precision=bf16-mixed"
+)
 
 
 @pytest.fixture

@@ -1,4 +1,6 @@
-"""What comes from the environment is used, and is found nowhere afterwards: no file of the run, no message."""
+"""What comes from the environment is used, and is found nowhere afterwards: no file of the run, no
+message.
+"""
 
 import os
 import re
@@ -16,7 +18,10 @@ from firstlight.compose.resumed import resumed_config
 from firstlight.processes import FIRST_PROCESS, RUN_FOLDER
 
 SECRET = "open-sesame-7f3a9c"
-TOKEN = ["+callbacks.notify._target_=notify.Notify", "+callbacks.notify.token=${oc.env:FIRSTLIGHT_TEST_SECRET}"]
+TOKEN = [
+    "+callbacks.notify._target_=notify.Notify",
+    "+callbacks.notify.token=${oc.env:FIRSTLIGHT_TEST_SECRET}",
+]
 PATH = "data.path=${oc.env:FIRSTLIGHT_TEST_SECRET}/text.txt"
 LIST = "data.path=[${oc.env:FIRSTLIGHT_TEST_SECRET}/text.txt]"
 
@@ -63,32 +68,58 @@ def test_values_that_were_derived_from_a_secret_are_not_kept_either(train, shown
     own = tmp_path / "conf" / "experiment"
     own.mkdir(parents=True)
     (own / "mine.yaml").write_text(
-        "# @package _global_\n"
-        "name: ${oc.env:FIRSTLIGHT_NO_SUCH,anonymous}\n"
-        "callbacks:\n"
-        "  notify: {_target_: notify.Notify, token: '${data.path}?key=${oc.env:FIRSTLIGHT_TEST_SECRET}'}\n"
+        "# @package _global_\nname: ${oc.env:FIRSTLIGHT_NO_SUCH,anonymous}\ncallbacks:\n  notify:"
+        " {_target_: notify.Notify, token: '${data.path}?key=${oc.env:FIRSTLIGHT_TEST_SECRET}'}\n"
     )
-    assert train("run", "experiment=mine", PATH, "trainer.max_steps=2", "--config-dir", str(tmp_path / "conf")) == 0
+    assert (
+        train(
+            "run",
+            "experiment=mine",
+            PATH,
+            "trainer.max_steps=2",
+            "--config-dir",
+            str(tmp_path / "conf"),
+        )
+        == 0
+    )
     assert notify.USED.pop() == f"{SECRET}/text.txt?key={SECRET}"
     assert places("run") == []
     assert SECRET not in shown()
-    assert stored("run")["callbacks"]["notify"]["token"].count("${oc.env:FIRSTLIGHT_TEST_SECRET}") == 2
+    assert (
+        stored("run")["callbacks"]["notify"]["token"].count("${oc.env:FIRSTLIGHT_TEST_SECRET}") == 2
+    )
     assert stored("run")["name"] == "${oc.env:FIRSTLIGHT_NO_SUCH,anonymous}"
 
 
 def test_a_continued_run_asks_for_what_it_did_not_keep(train, shown):
-    with pytest.raises(SystemExit):  # a defect: the traceback is printed here, since it could show the secret
-        sys.exit(train("run", PATH, *TOKEN, "+callbacks.stop._target_=stop_at.FailAt", "+callbacks.stop.step=13"))
+    with pytest.raises(
+        SystemExit
+    ):  # a defect: the traceback is printed here, since it could show the secret
+        sys.exit(
+            train(
+                "run",
+                PATH,
+                *TOKEN,
+                "+callbacks.stop._target_=stop_at.FailAt",
+                "+callbacks.stop.step=13",
+            )
+        )
     assert "LookupError" in shown()
     before = {file: file.read_bytes() for file in Path("run").rglob("*") if file.is_file()}
 
     assert main(["train", "resume=run", "~callbacks.stop"]) == 2
     lines = shown().splitlines()
     assert lines == [
-        "firstlight: data.path: came from the environment (${oc.env:FIRSTLIGHT_TEST_SECRET}/text.txt) when the run "
-        f"began; give it again: data.path='{PATH.partition('=')[2]}'",
-        "firstlight: callbacks.notify.token: came from the environment (${oc.env:FIRSTLIGHT_TEST_SECRET}) when the run "
-        "began; give it again: callbacks.notify.token='${oc.env:FIRSTLIGHT_TEST_SECRET}'",
+        (
+            "firstlight: data.path: came from the environment"
+            " (${oc.env:FIRSTLIGHT_TEST_SECRET}/text.txt) when the run began; give it again:"
+            f" data.path='{PATH.partition('=')[2]}'"
+        ),
+        (
+            "firstlight: callbacks.notify.token: came from the environment"
+            " (${oc.env:FIRSTLIGHT_TEST_SECRET}) when the run began; give it again:"
+            " callbacks.notify.token='${oc.env:FIRSTLIGHT_TEST_SECRET}'"
+        ),
     ]
     assert before == {file: file.read_bytes() for file in before}
 
@@ -102,14 +133,21 @@ def test_a_continued_run_asks_for_what_it_did_not_keep(train, shown):
 
 def test_the_data_of_a_continued_run_are_still_compared(train, shown):
     assert train("run", PATH, "trainer.max_steps=2") == 0
-    Path("other.txt").write_text("Another text altogether, of much the same length as the first. " * 15)
+    Path("other.txt").write_text(
+        "Another text altogether, of much the same length as the first. " * 15
+    )
     assert main(["train", "resume=run", "trainer.max_steps=4", "data.path=other.txt"]) == 2
     assert "this is another text than" in shown()
 
 
 @pytest.mark.long
 def test_where_a_run_was_kept_is_not_asked_for_again(train):
-    assert train("run", "data.path=" + SECRET + "/text.txt", "trainer.max_steps=2", "name=${oc.env:HOME}") == 0
+    assert (
+        train(
+            "run", "data.path=" + SECRET + "/text.txt", "trainer.max_steps=2", "name=${oc.env:HOME}"
+        )
+        == 0
+    )
     assert main(["train", "resume=run", "trainer.max_steps=3"]) == 0
     assert stored("run")["name"] == "${oc.env:HOME}"
 
@@ -119,10 +157,16 @@ def test_a_checkpoint_can_be_measured_on_a_text_that_is_given_again(train, shown
     assert train("run", PATH, "trainer.max_steps=2") == 0
     assert main(["evaluate", "checkpoint=run", "accelerator=cpu"]) == 2
     printed = shown()
-    assert "data.path: came from the environment (${oc.env:FIRSTLIGHT_TEST_SECRET}/text.txt)" in printed
+    assert (
+        "data.path: came from the environment (${oc.env:FIRSTLIGHT_TEST_SECRET}/text.txt)"
+        in printed
+    )
     assert f"data=text data.path='{PATH.partition('=')[2]}'" in printed
     assert main(["evaluate", "checkpoint=run", "accelerator=cpu", "data=text", PATH]) == 0
-    assert main(["generate", "checkpoint=run", "accelerator=cpu", "prompt=The", "max_new_tokens=1"]) == 0
+    assert (
+        main(["generate", "checkpoint=run", "accelerator=cpu", "prompt=The", "max_new_tokens=1"])
+        == 0
+    )
     assert main(["export", "checkpoint=run", "format=safetensors", "out=model.safetensors"]) == 0
     assert SECRET.encode() not in Path("model.safetensors").read_bytes()
     assert SECRET not in shown()
@@ -133,16 +177,34 @@ def test_weights_to_start_from_may_be_where_the_environment_says(train, shown):
     Path("text.txt").write_text(Path(SECRET, "text.txt").read_text())
     assert train("run", "trainer.max_steps=2") == 0
     Path("run").rename(Path(SECRET, "run"))
-    assert train("next", "trainer.max_steps=2", "init_from=${oc.env:FIRSTLIGHT_TEST_SECRET}/run") == 0
+    assert (
+        train("next", "trainer.max_steps=2", "init_from=${oc.env:FIRSTLIGHT_TEST_SECRET}/run") == 0
+    )
     assert places("next") == []
     assert SECRET not in shown()
-    assert main(["train", "resume=${oc.env:FIRSTLIGHT_TEST_SECRET}/run", "trainer.max_steps=3"]) == 0
+    assert (
+        main(["train", "resume=${oc.env:FIRSTLIGHT_TEST_SECRET}/run", "trainer.max_steps=3"]) == 0
+    )
     assert places(Path(SECRET, "run")) == []
 
 
 @pytest.mark.long
 def test_a_sweep_keeps_no_secrets(train, shown):
-    assert main(["train", "-m", *TINY, PATH, *TOKEN, "trainer.max_steps=2", "seed=1,2", "hydra.sweep.dir=sweep"]) == 2
+    assert (
+        main(
+            [
+                "train",
+                "-m",
+                *TINY,
+                PATH,
+                *TOKEN,
+                "trainer.max_steps=2",
+                "seed=1,2",
+                "hydra.sweep.dir=sweep",
+            ]
+        )
+        == 2
+    )
     sweep = ["train", "-m", *TINY, f"{PATH},{SECRET}/text.txt", "trainer.max_steps=2", "name=sweep"]
     shown()
     assert main(sweep) == 0
@@ -171,7 +233,9 @@ MISTAKES = {
 @pytest.mark.parametrize("overrides", MISTAKES.values(), ids=MISTAKES)
 @pytest.mark.one_in(3)
 def test_no_message_shows_a_secret(train, overrides, shown):
-    arguments = overrides if overrides[0].startswith("resume") else [*TINY, "output_dir=run", *overrides]
+    arguments = (
+        overrides if overrides[0].startswith("resume") else [*TINY, "output_dir=run", *overrides]
+    )
     assert main(["train", *arguments]) == 2
     printed = shown()
     assert SECRET not in printed
@@ -181,21 +245,36 @@ def test_no_message_shows_a_secret(train, overrides, shown):
 
 def test_a_number_that_is_out_of_range_is_named_by_its_key(train, shown, monkeypatch):
     monkeypatch.setenv("FIRSTLIGHT_TEST_NUMBER", "-31415")
-    assert train("run", PATH, 'data.batch_size="${oc.decode:${oc.env:FIRSTLIGHT_TEST_NUMBER}}"') == 2
+    assert (
+        train("run", PATH, 'data.batch_size="${oc.decode:${oc.env:FIRSTLIGHT_TEST_NUMBER}}"') == 2
+    )
     printed = shown()
-    assert "data.batch_size: expected int > 0 and <= " in printed and "${oc.env:FIRSTLIGHT_TEST_NUMBER}" in printed
+    assert (
+        "data.batch_size: expected int > 0 and <= " in printed
+        and "${oc.env:FIRSTLIGHT_TEST_NUMBER}" in printed
+    )
     assert "31415" not in printed
 
 
 def test_numbers_are_given_themselves_since_the_run_shows_them(train, shown):
     """The seed of an array job: a shell writes it as seed=$SLURM_PROCID."""
-    assert train("run", PATH, 'seed="${oc.decode:${oc.env:FIRSTLIGHT_TEST_SEED,77}}"', "trainer.max_steps=2") == 2
+    assert (
+        train(
+            "run",
+            PATH,
+            'seed="${oc.decode:${oc.env:FIRSTLIGHT_TEST_SEED,77}}"',
+            "trainer.max_steps=2",
+        )
+        == 2
+    )
     assert shown().startswith("firstlight: seed: give the value itself")
     assert not Path("run").exists()
 
 
 def test_a_traceback_of_a_defect_shows_no_secret(train, shown):
-    assert train("run", PATH, "+callbacks.stop._target_=stop_at.FailAt", "+callbacks.stop.step=1") == 1
+    assert (
+        train("run", PATH, "+callbacks.stop._target_=stop_at.FailAt", "+callbacks.stop.step=1") == 1
+    )
     printed = shown()
     assert "Traceback" in printed and "LookupError" in printed
     assert SECRET not in printed
@@ -223,7 +302,9 @@ def test_the_environment_itself_is_never_written():
 def test_help_and_cfg_show_the_text_of_an_interpolation():
     command = [sys.executable, "-m", "firstlight", "train", *TINY, PATH]
     for option in (["--help"], ["--cfg", "job"]):
-        done = subprocess.run([*command, *option], capture_output=True, text=True, check=True, timeout=120)
+        done = subprocess.run(
+            [*command, *option], capture_output=True, text=True, check=True, timeout=120
+        )
         assert SECRET not in done.stdout + done.stderr
         assert "${oc.env:FIRSTLIGHT_TEST_SECRET}" in done.stdout
 
@@ -231,7 +312,11 @@ def test_help_and_cfg_show_the_text_of_an_interpolation():
 def test_a_further_process_takes_from_the_command_line_what_was_not_kept(train, monkeypatch):
     """The rest it finds in the config, where the first process has put it."""
     assert train("run", PATH, "trainer.max_steps=2") == 0
-    for name, value in {FIRST_PROCESS: str(os.getppid()), RUN_FOLDER: "run", "LOCAL_RANK": "1"}.items():
+    for name, value in {
+        FIRST_PROCESS: str(os.getppid()),
+        RUN_FOLDER: "run",
+        "LOCAL_RANK": "1",
+    }.items():
         monkeypatch.setenv(name, value)
     config = resumed_config(["resume=run", PATH, "trainer.max_steps=9"])
     assert config is not None

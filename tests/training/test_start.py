@@ -21,7 +21,10 @@ def model_of(run):
 @pytest.fixture
 def first(train):
     """A run of one step, untied and without biases of query, key and value."""
-    assert train("first", "trainer.max_steps=1", "model.tie_weights=false", "model.qkv_bias=false") == 0
+    assert (
+        train("first", "trainer.max_steps=1", "model.tie_weights=false", "model.qkv_bias=false")
+        == 0
+    )
     return "first"
 
 
@@ -34,7 +37,9 @@ def test_the_tokenizer_comes_with_the_weights(train, capsys):
     assert "leave it out" in capsys.readouterr().err
     asked = [word for word in TINY if word != "tokenizer=bytes"]
     assert main(["train", *asked, "output_dir=second", *changes, "init_from=first"]) == 0
-    first, second = (load_checkpoint(find_checkpoint(run, best=False)) for run in ("first", "second"))
+    first, second = (
+        load_checkpoint(find_checkpoint(run, best=False)) for run in ("first", "second")
+    )
     assert first.tokenizer == second.tokenizer
     assert second.build_model().vocab_size == 270
     assert "the tokenizer is that of" in capsys.readouterr().err
@@ -49,7 +54,9 @@ def test_biases_come_with_the_weights(train, first, capsys):
     assert "model.qkv_bias True -> False" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("override", ["model.qkv_bias=true", "model.vocab_size=300", "tokenizer.vocab_size=300"])
+@pytest.mark.parametrize(
+    "override", ["model.qkv_bias=true", "model.vocab_size=300", "tokenizer.vocab_size=300"]
+)
 @pytest.mark.one_in(3)
 def test_what_was_asked_for_is_never_changed_in_silence(train, first, override, capsys):
     assert train("second", override, "init_from=first", "model.tie_weights=false") == 2
@@ -61,21 +68,29 @@ def test_what_was_asked_for_is_never_changed_in_silence(train, first, override, 
 def test_a_shorter_context_takes_the_first_positions(train):
     assert train("first", "trainer.max_steps=1") == 0
     shorter = ["model.context_length=8", "data.stride=8"]
-    assert train("second", "trainer.max_steps=1", "optimizer.lr=1e-30", *shorter, "init_from=first") == 0
+    assert (
+        train("second", "trainer.max_steps=1", "optimizer.lr=1e-30", *shorter, "init_from=first")
+        == 0
+    )
     assert model_of("second").context_length == 8
     torch.testing.assert_close(model_of("second")(IDS), model_of("first")(IDS), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("context_length", [pytest.param(8, marks=pytest.mark.long), 32])
-def test_a_modern_model_takes_any_context_and_the_sizes_that_the_weights_have(train, context_length, capsys):
+def test_a_modern_model_takes_any_context_and_the_sizes_that_the_weights_have(
+    train, context_length, capsys
+):
     modern = ["model=modern_nano", "trainer.max_steps=1", "optimizer.lr=1e-30"]
-    assert train("first", *modern, "model.n_kv_heads=1", "model.ff_dim=24", "model.qk_norm=false") == 0
+    assert (
+        train("first", *modern, "model.n_kv_heads=1", "model.ff_dim=24", "model.qk_norm=false") == 0
+    )
     capsys.readouterr()
     other = [f"model.context_length={context_length}", "data.stride=8", "model.tie_weights=false"]
     assert train("second", *modern, *other, "init_from=first") == 0
     told = capsys.readouterr().err
     assert all(
-        f"model.{change}" in told for change in ("n_kv_heads 2 -> 1", "ff_dim None -> 24", "qk_norm True -> False")
+        f"model.{change}" in told
+        for change in ("n_kv_heads 2 -> 1", "ff_dim None -> 24", "qk_norm True -> False")
     )
     assert model_of("second").context_length == context_length
     assert torch.equal(model_of("second")(IDS), model_of("first")(IDS))
@@ -113,6 +128,8 @@ def test_a_started_run_is_resumed_as_what_it_is(train, first):
 def test_a_start_from_elsewhere_calls_nothing(train, first, key, capsys):
     stored = read_model_file(Path("first/model.safetensors"))
     stored.config["model"][key] = {"_target_": "firstlight.data.cache.cache_dir"}
-    save_model_file(stored.weights, Path("evil.safetensors"), config=stored.config, tokenizer=stored.tokenizer)
+    save_model_file(
+        stored.weights, Path("evil.safetensors"), config=stored.config, tokenizer=stored.tokenizer
+    )
     assert train("second", "init_from=evil.safetensors") == 2
     assert "may have one _target_" in capsys.readouterr().err

@@ -1,4 +1,6 @@
-"""Signals, full disks, nan, failing callbacks: a run stops between two steps and saved, or goes on; nothing is lost."""
+"""Signals, full disks, nan, failing callbacks: a run stops between two steps and saved, or goes on;
+nothing is lost.
+"""
 
 import os
 import re
@@ -57,7 +59,9 @@ def test_a_signal_stops_the_run_after_the_step_and_saved(train, trained, capsys,
 @pytest.mark.parametrize(
     ("batch", "hook", "saved"),
     [
-        pytest.param(7, "on_train_batch_start", 8, id="in the step of an evaluation", marks=pytest.mark.long),
+        pytest.param(
+            7, "on_train_batch_start", 8, id="in the step of an evaluation", marks=pytest.mark.long
+        ),
         pytest.param(8, "on_validation_start", 8, id="in an evaluation"),
         pytest.param(0, "on_train_start", 1, id="before the first step"),
         pytest.param(23, "on_train_batch_start", 24, id="in the last step", marks=pytest.mark.long),
@@ -116,13 +120,17 @@ def test_handlers_are_as_before_after_a_run(train):
 
 @pytest.fixture
 def process():
-    """`firstlight train` of the tiny run, without an end, as a process whose words are in `log`; killed afterwards."""
+    """`firstlight train` of the tiny run, without an end, as a process whose words are in `log`;
+    killed afterwards.
+    """
     begun = []
     start_server(PRELOADED)
 
     def start(*arguments, **environment):
         words = ["train", *arguments]
-        begun.append(start_process(main, words, log=Path("log"), environment={**os.environ, **environment}))
+        begun.append(
+            start_process(main, words, log=Path("log"), environment={**os.environ, **environment})
+        )
         return begun[-1]
 
     yield start
@@ -176,7 +184,9 @@ def test_a_full_disk_stops_the_run_with_one_line_and_the_old_checkpoint(train, t
     trained("whole")
     assert train("parts", *with_callback("FullDiskAt", step=15)) == 1
     said = capsys.readouterr().err
-    assert "firstlight: the checkpoint of step 16 cannot be written: No space left on device" in said
+    assert (
+        "firstlight: the checkpoint of step 16 cannot be written: No space left on device" in said
+    )
     assert "the newest checkpoint is that of step 8" in said and "resume=parts" in said
     assert "Traceback" not in said
     assert steps_of("parts") == [8] and not list(Path("parts/checkpoints").glob(".*"))
@@ -188,7 +198,9 @@ def test_a_folder_without_room_is_refused_before_the_run(train, capsys, monkeypa
     import shutil
 
     def room(free: int) -> None:
-        monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(free, 0, free))
+        monkeypatch.setattr(
+            shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(free, 0, free)
+        )
 
     room(100)
     assert train("run") == 2
@@ -207,8 +219,13 @@ def test_nan_stops_the_run_before_the_update(train, trained, capsys, what):
     assert train("parts", *with_callback("NanAt", steps="[13]", what=what)) == 1
     said = capsys.readouterr().err
     assert f"the {what} of step 13 is not finite" in said and "Traceback" not in said
-    assert "the largest gradient is that of trf_blocks.0.norm1.weight (norm inf)" in said or what == "loss"
-    window = re.search(r"no window's loss is out of range without dropout; the largest is \S+: '(.*)'", said)
+    assert (
+        "the largest gradient is that of trf_blocks.0.norm1.weight (norm inf)" in said
+        or what == "loss"
+    )
+    window = re.search(
+        r"no window's loss is out of range without dropout; the largest is \S+: '(.*)'", said
+    )
     assert window and window[1] in Path("text.txt").read_text()
     assert steps_of("parts") == [8]
     assert main(["train", "resume=parts", "~callbacks.test"]) == 0
@@ -217,7 +234,9 @@ def test_nan_stops_the_run_before_the_update(train, trained, capsys, what):
 
 def test_nan_can_be_skipped_and_is_counted(train):
     assert train("run", "on_nan=skip", *with_callback("NanAt", steps="[3,13]")) == 0
-    assert [float(row["skipped_steps"]) for row in rows_of("run")[1:]] == [0] * 2 + [1] * 10 + [2] * 12
+    assert [float(row["skipped_steps"]) for row in rows_of("run")[1:]] == [0] * 2 + [1] * 10 + [
+        2
+    ] * 12
 
 
 @pytest.mark.parametrize("optimizer", [pytest.param("adamw", marks=pytest.mark.long), "muon"])
@@ -230,7 +249,14 @@ def test_a_skipped_step_changes_no_weight(train, optimizer):
 
 @pytest.mark.long
 def test_nan_in_every_step_is_not_skipped_for_ever(train, capsys):
-    assert train("run", "on_nan=skip", *with_callback("NanAt", steps=str(list(range(9, 25))).replace(" ", ""))) == 1
+    assert (
+        train(
+            "run",
+            "on_nan=skip",
+            *with_callback("NanAt", steps=str(list(range(9, 25))).replace(" ", "")),
+        )
+        == 1
+    )
     assert "the loss of step 19 is not finite" in capsys.readouterr().err
     assert steps_of("run")[-1] <= 16
 
@@ -268,7 +294,10 @@ def test_a_failing_watcher_costs_the_run_nothing(train, trained, capsys):
     trained("whole")
     assert train("parts", *with_callback("WatchingFailAt", step=13)) == 0
     said = capsys.readouterr().err
-    assert "note: WatchingFailAt failed, training continues (LookupError: a callback of the user's has failed" in said
+    assert (
+        "note: WatchingFailAt failed, training continues (LookupError: a callback of the user's has"
+        " failed" in said
+    )
     assert "WatchingFailAt failed once" in said
     assert "in on_train_batch_end" in Path("parts/errors.log").read_text()
     assert_same_run("whole", "parts")
@@ -318,10 +347,14 @@ def test_tensorboard_comes_back_when_its_files_have_vanished(train, monkeypatch,
     assert train("run") == 0
     assert "Traceback" not in capsys.readouterr().err
     assert len(rows_of("run")) == 25
-    assert [step for step, _ in curves_of(Path("run"))["train/batch_loss"]][-15:] == list(range(10, 25))
+    assert [step for step, _ in curves_of(Path("run"))["train/batch_loss"]][-15:] == list(
+        range(10, 25)
+    )
 
 
-def test_a_run_killed_after_its_last_checkpoint_is_finished_by_resume(train, trained, monkeypatch, capsys):
+def test_a_run_killed_after_its_last_checkpoint_is_finished_by_resume(
+    train, trained, monkeypatch, capsys
+):
     from firstlight.training import fit
 
     trained("whole", "callbacks=[default]")
@@ -338,7 +371,9 @@ def test_a_run_killed_after_its_last_checkpoint_is_finished_by_resume(train, tra
 
 
 @pytest.mark.long
-def test_rows_that_were_refused_are_on_disk_before_the_checkpoint_that_counts_them(train, trained, monkeypatch):
+def test_rows_that_were_refused_are_on_disk_before_the_checkpoint_that_counts_them(
+    train, trained, monkeypatch
+):
     from firstlight.training.loggers.csv import CSVLogger
 
     trained("whole")

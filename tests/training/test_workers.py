@@ -1,4 +1,6 @@
-"""Helper processes: whatever ends one, whatever signal their group gets, the run ends between two steps, saved."""
+"""Helper processes: whatever ends one, whatever signal their group gets, the run ends between two
+steps, saved.
+"""
 
 import os
 import signal
@@ -27,7 +29,10 @@ def steps_of(folder):
 def assert_ends_saved(train, capsys, said, *overrides):
     assert train("parts", *WORKERS, *overrides) == 1
     error = capsys.readouterr().err
-    assert f"firstlight: a process that gathers batches {said}" in error and "data.num_workers=0" in error
+    assert (
+        f"firstlight: a process that gathers batches {said}" in error
+        and "data.num_workers=0" in error
+    )
     assert "train resume=parts" in error and "Traceback" not in error
     assert steps_of("parts")[-1] == int(rows_of("parts")[-1]["step"]) < 24
     assert not active_children()
@@ -77,20 +82,32 @@ def test_workers_that_cannot_be_started_end_the_run_saved(train, capsys, monkeyp
     monkeypatch.setattr("multiprocessing.synchronize.SemLock.__init__", full)
     assert train("run", *WORKERS) == 1
     error = capsys.readouterr().err
-    assert "a process that gathers batches failed (OSError: [Errno 28] No space left on device)" in error
+    assert (
+        "a process that gathers batches failed (OSError: [Errno 28] No space left on device)"
+        in error
+    )
     assert steps_of("run") == [1]
 
 
 def test_an_evaluation_whose_worker_dies_measures_the_same(train, capsys, monkeypatch):
     assert train("run", "trainer.max_steps=2") == 0
-    evaluate = ["evaluate", "checkpoint=run", "data=text", "data.path=text.txt", "split=train", "data.batch_size=4"]
+    evaluate = [
+        "evaluate",
+        "checkpoint=run",
+        "data=text",
+        "data.path=text.txt",
+        "split=train",
+        "data.batch_size=4",
+    ]
     capsys.readouterr()
     assert main(evaluate) == 0
     alone = capsys.readouterr().out
     fail_in_a_worker(monkeypatch, LookupError("lost"))
     assert main([*evaluate, "data.num_workers=2"]) == 0
     said = capsys.readouterr()
-    assert said.out == alone and "failed (LookupError: 'lost'" in said.err.replace("lost)", "'lost'")
+    assert said.out == alone and "failed (LookupError: 'lost'" in said.err.replace(
+        "lost)", "'lost'"
+    )
 
 
 def test_a_run_with_workers_has_the_numbers_of_one_without(train):
@@ -122,7 +139,11 @@ def group():
     def start(*command):
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         pipe = subprocess.PIPE
-        begun.append(subprocess.Popen(command, start_new_session=True, env=environment, stdout=pipe, stderr=pipe))
+        begun.append(
+            subprocess.Popen(
+                command, start_new_session=True, env=environment, stdout=pipe, stderr=pipe
+            )
+        )
         return begun[-1]
 
     yield start
@@ -135,16 +156,25 @@ def group():
 ENDLESS = ["trainer.max_steps=100000", "trainer.eval_every_n_steps=100000", "output_dir=run"]
 
 
-ELSEWHERE = "from firstlight import process_group; process_group._PR_SET_PDEATHSIG = 0  # no such call of the system"
+ELSEWHERE = (
+    "from firstlight import process_group; process_group._PR_SET_PDEATHSIG = 0  # no such call of"
+    " the system"
+)
 """Helper processes learn of the end of their parent as they do where the system is not Linux."""
 
 
 @pytest.mark.parametrize(
     ("name", "code", "system"),
-    [("SIGTERM", 143, ""), ("SIGKILL", -9, ""), pytest.param("SIGKILL", -9, ELSEWHERE, marks=pytest.mark.long)],
+    [
+        ("SIGTERM", 143, ""),
+        ("SIGKILL", -9, ""),
+        pytest.param("SIGKILL", -9, ELSEWHERE, marks=pytest.mark.long),
+    ],
 )
 def test_a_signal_to_the_whole_group_loses_nothing_and_leaves_nothing(group, name, code, system):
-    """As `scancel`, `systemctl stop` and `timeout` send it; SIGKILL to the run alone, as the kernel does."""
+    """As `scancel`, `systemctl stop` and `timeout` send it; SIGKILL to the run alone, as the kernel
+    does.
+    """
     if not Path("/proc/self/task").exists():
         pytest.skip("what a process has started is read in /proc")
     start = f"{system}\nimport sys\nfrom firstlight.cli import main\nsys.exit(main())"
@@ -174,9 +204,12 @@ if __name__ == "__main__":
     work(int(sys.argv[1]))
 """
 STARTS = {
-    "a program": "import subprocess; subprocess.Popen([sys.executable, 'helper.py', str(os.getpid())])",
+    "a program": (
+        "import subprocess; subprocess.Popen([sys.executable, 'helper.py', str(os.getpid())])"
+    ),
     "by multiprocessing": (
-        "import helper, multiprocessing; multiprocessing.Process(target=helper.work, args=(os.getpid(),)).start()"
+        "import helper, multiprocessing; multiprocessing.Process(target=helper.work,"
+        " args=(os.getpid(),)).start()"
     ),
 }
 
@@ -192,8 +225,8 @@ def test_a_process_ends_with_the_one_that_started_it_on_every_system(group, star
 
 def test_a_signal_to_the_group_does_not_end_the_server_from_which_trials_are_forked(group):
     Path("sweeping_apart.py").write_text(
-        "import os, time\nfrom pathlib import Path\n\n"
-        "def work():\n    os.setsid()\n    Path('began').touch()\n    time.sleep(1.5)\n    return 7\n"
+        "import os, time\nfrom pathlib import Path\n\ndef work():\n    os.setsid()\n   "
+        " Path('began').touch()\n    time.sleep(1.5)\n    return 7\n"
     )
     Path("lead.py").write_text(
         "import os, signal, sys\nfrom pathlib import Path\nfrom sweeping_apart import work\n"

@@ -19,7 +19,10 @@ MEASURED = ("tokens_per_second", "mfu")
 
 def rows_of(folder: str) -> list[dict[str, str]]:
     """The rows of a run's metrics.csv, without what a clock decides."""
-    return [{key: value for key, value in row.items() if key not in MEASURED} for row in RunFolder(Path(folder)).rows]
+    return [
+        {key: value for key, value in row.items() if key not in MEASURED}
+        for row in RunFolder(Path(folder)).rows
+    ]
 
 
 def weights_of(folder: str, *, best: bool = False) -> dict[str, torch.Tensor]:
@@ -28,4 +31,6 @@ def weights_of(folder: str, *, best: bool = False) -> dict[str, torch.Tensor]:
 
 def same_weights(one: str, other: str, *, best: bool = False) -> bool:
     twins = weights_of(other, best=best)
-    return all(torch.equal(tensor, twins[key]) for key, tensor in weights_of(one, best=best).items())
+    return all(
+        torch.equal(tensor, twins[key]) for key, tensor in weights_of(one, best=best).items()
+    )

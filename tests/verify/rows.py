@@ -1,4 +1,6 @@
-"""What the tests run in a new interpreter: it imports nothing else, or each start would take seconds."""
+"""What the tests run in a new interpreter: it imports nothing else, or each start would take
+seconds.
+"""
 
 import os
 import sys

@@ -1,4 +1,6 @@
-"""Two runs are compared by everything they left behind: each difference that is planted is found, and named."""
+"""Two runs are compared by everything they left behind: each difference that is planted is found,
+and named.
+"""
 
 import json
 import math
@@ -50,7 +52,8 @@ def edit_weight(path):
 
     def change(run: Path) -> None:
         with safe_open(run / path, framework="pt") as file:
-            metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         tensors["final_norm.bias"].view(torch.int32)[3] ^= 1
         save_file(tensors, run / path, metadata)
 
@@ -86,7 +89,9 @@ def test_a_copy_is_equal_and_all_of_it_was_compared(finished, copied):
     assert result.is_same, result.differences
     assert result.compared["rows"] == 7 and result.compared["lines of samples"] >= 6
     assert result.compared["points of curves"] > 60
-    assert result.compared["tensors"] > 2 * (18 + 3 * 18)  # weights, two moments and a step of two checkpoints
+    assert result.compared["tensors"] > 2 * (
+        18 + 3 * 18
+    )  # weights, two moments and a step of two checkpoints
     assert str(result).endswith("tensors equal")
 
 
@@ -94,22 +99,47 @@ def test_a_copy_is_equal_and_all_of_it_was_compared(finished, copied):
     ("change", "said"),
     [
         pytest.param(
-            edit_rows(edit_cell), r"metrics.csv: step 3: train/batch_loss: '5\.\d+' and '5\.\d+'", id="a figure"
+            edit_rows(edit_cell),
+            r"metrics.csv: step 3: train/batch_loss: '5\.\d+' and '5\.\d+'",
+            id="a figure",
         ),
-        pytest.param(edit_rows(lambda rows: rows.pop(3)), "metrics.csv: the second run has no step 2", id="no row"),
-        pytest.param(edit_rows(lambda rows: rows.append(rows[3])), "metrics.csv: step 2 is there twice", id="twice"),
-        pytest.param(edit("metrics.csv", "val/loss", "val/lost"), "step 0: .* has no val/los[st]", id="a column"),
-        pytest.param(edit("samples.txt", "lamp", "damp"), "samples.txt: line 2: .*lamp.*damp", id="a sample"),
-        pytest.param(edit("samples.txt", "--- step 6\n", ""), "samples.txt: line 5: ", id="no sample"),
+        pytest.param(
+            edit_rows(lambda rows: rows.pop(3)),
+            "metrics.csv: the second run has no step 2",
+            id="no row",
+        ),
+        pytest.param(
+            edit_rows(lambda rows: rows.append(rows[3])),
+            "metrics.csv: step 2 is there twice",
+            id="twice",
+        ),
+        pytest.param(
+            edit("metrics.csv", "val/loss", "val/lost"),
+            "step 0: .* has no val/los[st]",
+            id="a column",
+        ),
+        pytest.param(
+            edit("samples.txt", "lamp", "damp"), "samples.txt: line 2: .*lamp.*damp", id="a sample"
+        ),
+        pytest.param(
+            edit("samples.txt", "--- step 6\n", ""), "samples.txt: line 5: ", id="no sample"
+        ),
         pytest.param(
             edit_weight("checkpoints/step_00000006/model.safetensors"),
-            r"step_00000006/model.safetensors: tensors: final_norm.bias: 1 of 16 numbers, the first \S+ and \S+",
+            r"step_00000006/model.safetensors: tensors: final_norm.bias: 1 of 16 numbers, the first"
+            r" \S+ and \S+",
             id="a weight of the newest",
         ),
         pytest.param(
-            edit_weight("model.safetensors"), "^model.safetensors: tensors: final_norm.bias", id="of the best"
+            edit_weight("model.safetensors"),
+            "^model.safetensors: tensors: final_norm.bias",
+            id="of the best",
         ),
-        pytest.param(edit_moment, "training_state.pt: optimizer_states: 0: state: 0: exp_avg: 1 of", id="a moment"),
+        pytest.param(
+            edit_moment,
+            "training_state.pt: optimizer_states: 0: state: 0: exp_avg: 1 of",
+            id="a moment",
+        ),
         pytest.param(edit_manifest, "checkpoint.json: tokens: 768 and 769", id="tokens"),
         pytest.param(
             lambda run: (run / "model.safetensors").unlink(),
@@ -117,10 +147,16 @@ def test_a_copy_is_equal_and_all_of_it_was_compared(finished, copied):
             id="a file",
         ),
         pytest.param(
-            lambda run: (run / "samples.tmp").touch(), "the first run has no samples.tmp", id="a file left over"
+            lambda run: (run / "samples.tmp").touch(),
+            "the first run has no samples.tmp",
+            id="a file left over",
         ),
-        pytest.param(add_point, r"tensorboard: train/batch_loss: step 3 is there twice", id="a point twice"),
-        pytest.param(remove_curves, "tensorboard: the second run has no train/batch_loss", id="no curves"),
+        pytest.param(
+            add_point, r"tensorboard: train/batch_loss: step 3 is there twice", id="a point twice"
+        ),
+        pytest.param(
+            remove_curves, "tensorboard: the second run has no train/batch_loss", id="no curves"
+        ),
     ],
 )
 def test_a_difference_is_found_and_named(finished, copied, change, said):

@@ -35,7 +35,10 @@ def test_half_of_the_points_are_even_over_the_seconds_and_half_follow_every_kind
     assert 0 <= min(seconds) < 0.1 and 3.9 < max(seconds) <= 4.0
     assert 0.4 < sum(s > 2 for s in seconds) / len(seconds) < 0.6
     kinds = Counter(point.kind for point in points if point.kind is not None)
-    assert kinds.keys() == {"folder", "row", "sample", "checkpoint", "end"} and min(kinds.values()) > 120
+    assert (
+        kinds.keys() == {"folder", "row", "sample", "checkpoint", "end"}
+        and min(kinds.values()) > 120
+    )
     assert {point.count for point in points if point.kind == "checkpoint"} == set(range(1, 21))
 
 
@@ -48,7 +51,9 @@ def test_the_rest_of_a_run_is_killed_within_the_rest_of_its_life():
 def test_how_long_a_continued_run_needs_to_begin_is_learned():
     points = KillPoints(WHOLE, 0)
     points.learn(Life(None, 9.0, [(8.0, "row")], Path("log")), continues=True)
-    points.learn(Life(None, 0.5, [(0.1, "folder")], Path("log")), continues=True)  # it did not come to a row
+    points.learn(
+        Life(None, 0.5, [(0.1, "folder")], Path("log")), continues=True
+    )  # it did not come to a row
     assert 8.0 < max(points.draw(share=0.5, continues=True).seconds for _ in range(200)) <= 9.5
     assert max(points.draw(share=0.5, continues=False).seconds for _ in range(200)) <= 2.5
 

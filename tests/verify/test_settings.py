@@ -39,6 +39,10 @@ def test_a_warmup_is_as_it_was_or_fits_into_the_short_run(scheduler, change):
 @pytest.mark.parametrize("steps", [2, 3, 7, 20])
 @pytest.mark.parametrize("decay_ratio", [0, 0.2, 0.5, 0.95, 1])
 @pytest.mark.parametrize("warmup_steps", [0, 3, 100])
-def test_whatever_a_run_decays_its_short_run_is_one_that_the_schedule_can_serve(warmup_steps, decay_ratio, steps):
+def test_whatever_a_run_decays_its_short_run_is_one_that_the_schedule_can_serve(
+    warmup_steps, decay_ratio, steps
+):
     settings = {"warmup_steps": warmup_steps, "decay_ratio": decay_ratio}
-    WarmupStableDecay(**settings | shortened(STABLE | settings, steps)).check(max_steps=steps, peak=1e-3)
+    WarmupStableDecay(**settings | shortened(STABLE | settings, steps)).check(
+        max_steps=steps, peak=1e-3
+    )

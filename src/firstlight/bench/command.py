@@ -1,4 +1,6 @@
-"""`firstlight bench`: how fast this config trains on this machine, where the time goes, and what would be faster."""
+"""`firstlight bench`: how fast this config trains on this machine, where the time goes, and what
+would be faster.
+"""
 
 import json
 import sys
@@ -10,7 +12,14 @@ from typing import Any
 from omegaconf import DictConfig
 
 from firstlight.bench.figure import ladder_figure
-from firstlight.bench.findings import OwnSpeed, advice, as_data, ladder_table, machine_table, own_table
+from firstlight.bench.findings import (
+    OwnSpeed,
+    advice,
+    as_data,
+    ladder_table,
+    machine_table,
+    own_table,
+)
 from firstlight.bench.ladder import Ladder, suggestions
 from firstlight.bench.machine import describe_machine
 from firstlight.bench.runs import FailedError, measure, peak_memory, reset_peak_memory
@@ -71,19 +80,29 @@ def main(config: DictConfig) -> None:
             with replacing(folder / FIGURE, "wb") as file:
                 ladder_figure(ladder.measured, title).savefig(file, dpi=150, format="png")
         except OSError as error:
-            raise RunError(f"the findings cannot be written to {folder}: {error.strerror}") from error
+            raise RunError(
+                f"the findings cannot be written to {folder}: {error.strerror}"
+            ) from error
         console.print(f"{folder / DATA}\n{folder / FIGURE}", soft_wrap=True)
 
 
 def _measure_all(
-    run: RunConfig, settings: BenchSettings, work: Path, console: SafeConsole, tell: Callable[[str], None]
+    run: RunConfig,
+    settings: BenchSettings,
+    work: Path,
+    console: SafeConsole,
+    tell: Callable[[str], None],
 ) -> tuple[OwnSpeed, dict[str, Any], Ladder]:
-    """Measure the config as it is (first, while nothing else has taken memory), the machine, and the ladder."""
+    """Measure the config as it is (first, while nothing else has taken memory), the machine, and
+    the ladder.
+    """
     reset_peak_memory()
     try:
         first = measure(run, settings.warmup_steps, work / "own")
         peak = peak_memory(first.timing.device)
-        parts = measure(run, settings.warmup_steps, work / "parts", in_parts=True).timing.breakdown()
+        parts = measure(
+            run, settings.warmup_steps, work / "parts", in_parts=True
+        ).timing.breakdown()
     except FailedError as error:
         raise FailedError(f"this config cannot be measured: {error}") from None
     timing = first.timing

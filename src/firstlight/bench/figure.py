@@ -8,13 +8,19 @@ PLAIN, BETTER, OWN = "#b8bec7", "#4c78a8", "#f28e2b"
 
 
 def ladder_figure(rungs: list[Rung], title: str) -> Figure:
-    """A bar of tokens per second for each measured rung, the first one on top; a line spans the range of the rounds."""
+    """A bar of tokens per second for each measured rung, the first one on top; a line spans the
+    range of the rounds.
+    """
     figure = Figure(figsize=(8, 1.3 + 0.5 * len(rungs)), layout="constrained")
     axes = figure.subplots()
     first = rungs[0]
     names = []
     for place, rung in enumerate(rungs):
-        name, colour, label = f"+ {rung.name}", BETTER, f"{rung.rate:,.0f}   {rung.rate / first.rate:.2f} x"
+        name, colour, label = (
+            f"+ {rung.name}",
+            BETTER,
+            f"{rung.rate:,.0f}   {rung.rate / first.rate:.2f} x",
+        )
         if rung is first:
             name, colour, label = rung.name, PLAIN, f"{rung.rate:,.0f}"
         if rung.is_config:
@@ -26,7 +32,9 @@ def ladder_figure(rungs: list[Rung], title: str) -> Figure:
         axes.barh(place, rung.rate, height=0.62, color=colour)
         if rung.spread:
             ends = [[rung.rate - min(rung.rates)], [fastest - rung.rate]]
-            axes.errorbar(rung.rate, place, xerr=ends, fmt="none", ecolor="#333333", elinewidth=1, capsize=2)
+            axes.errorbar(
+                rung.rate, place, xerr=ends, fmt="none", ecolor="#333333", elinewidth=1, capsize=2
+            )
         axes.annotate(
             label,
             (fastest, place),

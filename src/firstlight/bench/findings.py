@@ -22,7 +22,9 @@ NOTES = {
 
 @dataclass(frozen=True)
 class OwnSpeed:
-    """What was measured of the user's config as it is; `step_milliseconds` is from `Timing.breakdown`."""
+    """What was measured of the user's config as it is; `step_milliseconds` is from
+    `Timing.breakdown`.
+    """
 
     name: str
     precision: str
@@ -42,13 +44,20 @@ def machine_table(machine: dict[str, Any]) -> Table:
     for dtype, rate in machine["flops_per_second"].items():
         used = ", what this config multiplies in" if dtype == machine["training_dtype"] else ""
         table.add_row("matrix product", f"{_rate(rate)} ({dtype}{used})")
-    table.add_row("memory", f"{decimal(round(machine['copied_bytes_per_second']))}/s read and written by a copy")
+    table.add_row(
+        "memory",
+        f"{decimal(round(machine['copied_bytes_per_second']))}/s read and written by a copy",
+    )
     return table
 
 
 def own_table(own: OwnSpeed, device: torch.device) -> Table:
     table = _table(f"this config: {own.name}", "", "", "")
-    table.add_row("speed", f"{own.tokens_per_second:,.0f} tokens/s", f"steps of {own.tokens_per_step:,} tokens")
+    table.add_row(
+        "speed",
+        f"{own.tokens_per_second:,.0f} tokens/s",
+        f"steps of {own.tokens_per_step:,} tokens",
+    )
     if own.mfu is not None:
         table.add_row("MFU", f"{own.mfu:.1%}", "of the matrix product above")
     owner = "of the process, with Python and torch"
@@ -66,7 +75,10 @@ def own_table(own: OwnSpeed, device: torch.device) -> Table:
 def ladder_table(ladder: Ladder) -> Table:
     settings = ladder.settings
     rounds = "1 round" if settings.rounds == 1 else f"{settings.rounds} rounds"
-    title = f"the ladder: each rung is the one before and its own settings; {rounds} of {settings.steps} steps"
+    title = (
+        f"the ladder: each rung is the one before and its own settings; {rounds} of"
+        f" {settings.steps} steps"
+    )
     table = _table(title, "rung", "settings")
     for name in ("tokens/s", "spread", "x before", "x plain", "val/loss"):
         table.add_column(name, justify="right")
@@ -74,7 +86,9 @@ def ladder_table(ladder: Ladder) -> Table:
     for row in rows(ladder):
         overrides = " ".join(row["overrides"])
         if row["problem"]:
-            table.add_row(row["rung"], overrides, "-", "-", "-", "-", "-", shorten(row["problem"], 24))
+            table.add_row(
+                row["rung"], overrides, "-", "-", "-", "-", "-", shorten(row["problem"], 24)
+            )
             continue
         table.add_row(
             row["rung"],
@@ -90,7 +104,9 @@ def ladder_table(ladder: Ladder) -> Table:
 
 
 def rows(ladder: Ladder) -> list[dict[str, Any]]:
-    """A row for each rung, as plain data. "Plain" in the keys is the first rung that could be measured."""
+    """A row for each rung, as plain data. "Plain" in the keys is the first rung that could be
+    measured.
+    """
     told: list[dict[str, Any]] = []
     first = before = None
     for rung in ladder.rungs:
@@ -129,16 +145,25 @@ def rows(ladder: Ladder) -> list[dict[str, Any]]:
 
 def advice(suggestion: Suggestion, larger: Suggestion | None, tolerance: float) -> str:
     """What to add to the command line, in words."""
-    by = ", by more than the rounds' spread" if len(suggestion.rung.rates) > 1 else " in its one round"
+    by = (
+        ", by more than the rounds' spread"
+        if len(suggestion.rung.rates) > 1
+        else " in its one round"
+    )
     within = f"fastest{by}, with a loss at most {tolerance:.1%} above plain's"
     if suggestion.rung.is_config:
         lines = [f"{within}: this config; nothing to add"]
     else:
-        lines = [f"{within}: {suggestion.rung.name}, {suggestion.times:.2f} x this config", _to_paste(suggestion)]
+        lines = [
+            f"{within}: {suggestion.rung.name}, {suggestion.times:.2f} x this config",
+            _to_paste(suggestion),
+        ]
     if larger is not None:
         lines += [
-            f"faster still, {larger.times:.2f} x this config, but another training, with more tokens per step "
-            "(consider another learning rate):",
+            (
+                f"faster still, {larger.times:.2f} x this config, but another training, with more"
+                " tokens per step (consider another learning rate):"
+            ),
             _to_paste(larger),
         ]
     return "\n".join(lines)
@@ -149,12 +174,20 @@ def _to_paste(suggestion: Suggestion) -> str:
 
 
 def as_data(
-    machine: dict[str, Any], own: OwnSpeed, ladder: Ladder, suggestion: Suggestion, larger: Suggestion | None
+    machine: dict[str, Any],
+    own: OwnSpeed,
+    ladder: Ladder,
+    suggestion: Suggestion,
+    larger: Suggestion | None,
 ) -> dict[str, Any]:
     """All findings, for other programs."""
 
     def suggested(which: Suggestion) -> dict[str, Any]:
-        return {"rung": which.rung.name, "overrides": which.overrides, "over_this_config": which.times}
+        return {
+            "rung": which.rung.name,
+            "overrides": which.overrides,
+            "over_this_config": which.times,
+        }
 
     return {
         "machine": machine,
@@ -168,7 +201,13 @@ def as_data(
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_header=any(columns))
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_header=any(columns),
+    )
     for column in columns:
         table.add_column(column)
     return table

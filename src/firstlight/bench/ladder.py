@@ -1,4 +1,6 @@
-"""The speed ladder: from a plain run to the fastest one, one setting at a time, each rung on top of the one before."""
+"""The speed ladder: from a plain run to the fastest one, one setting at a time, each rung on top of
+the one before.
+"""
 
 import statistics
 from collections.abc import Callable, Iterator
@@ -16,7 +18,12 @@ from firstlight.runs.run_config import RunConfig
 from firstlight.training.memory.limits import device_memory
 from firstlight.training.precision import resolve_precision
 
-PLAIN = {"trainer.precision": "32-true", "optimizer.fused": False, "model.dropout": "torch", "compile": False}
+PLAIN = {
+    "trainer.precision": "32-true",
+    "optimizer.fused": False,
+    "model.dropout": "torch",
+    "compile": False,
+}
 """The slowest value of each setting on the ladder."""
 OWN_NAME = "this config"
 """Name of the rung that is the user's config, if no rung of the ladder equals it."""
@@ -65,7 +72,9 @@ class Rung:
 
     @property
     def spread(self) -> float:
-        """Tokens per second between the slowest and the fastest round; 0 for one round, which says nothing of it."""
+        """Tokens per second between the slowest and the fastest round; 0 for one round, which says
+        nothing of it.
+        """
         return max(self.rates) - min(self.rates)
 
     def is_faster(self, other: "Rung") -> bool:
@@ -85,7 +94,8 @@ class Rung:
 
 
 def steps(config: dict[str, Any], settings: BenchSettings, device: torch.device) -> Iterator[Step]:
-    """The ladder of `config` on `device`, from its first rung on; steps that do not apply say why."""
+    """The ladder of `config` on `device`, from its first rung on; steps that do not apply say
+    why."""
     no_dropout, no_fused = _lacks(config, "model.dropout"), _lacks(config, "optimizer.fused")
     if not no_dropout and device.type != "cpu":
         no_dropout = f"on {device.type} it is torch's"
@@ -157,8 +167,8 @@ class Ladder:
     def climb(self) -> None:
         """Measure every rung, then all of them again, round after round.
 
-        The next rung is built on the last one that did not fail and whose loss is not above plain's by more than the
-        tolerance. After a batch that does not fit, no larger one is tried.
+        The next rung is built on the last one that did not fail and whose loss is not above plain's
+        by more than the tolerance. After a batch that does not fit, no larger one is tried.
 
         Raises:
             FailedError: the user's config could not be measured.
@@ -196,7 +206,9 @@ class Ladder:
 
     @property
     def highest_loss(self) -> float:
-        """The highest loss of a suggestion: that of the first measured rung (plain, if possible) and the tolerance."""
+        """The highest loss of a suggestion: that of the first measured rung (plain, if possible)
+        and the tolerance.
+        """
         return self.measured[0].loss * (1 + self.settings.tolerance)
 
     def _rung(self, step: Step, held: dict[str, Any]) -> Rung:
@@ -204,8 +216,17 @@ class Ladder:
         changes = nested(settings)
         if step.times_batch > 1:  # evaluate the same windows, as far as possible
             changes["data"]["eval_batches"] = max(1, self.settings.eval_batches // step.times_batch)
-        is_config = all(_has_value(self.config.plain, key, value) for key, value in settings.items())
-        return Rung(step.name, self.config.changed(changes), step.settings, settings, step.times_batch, is_config)
+        is_config = all(
+            _has_value(self.config.plain, key, value) for key, value in settings.items()
+        )
+        return Rung(
+            step.name,
+            self.config.changed(changes),
+            step.settings,
+            settings,
+            step.times_batch,
+            is_config,
+        )
 
     def _try(self, rung: Rung, number: int) -> None:
         self.tell(f"round {number} of {self.settings.rounds}: {rung.name}")
@@ -234,7 +255,9 @@ class Ladder:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A rung, the `overrides` that turn the user's config into it, and how many times as fast it is."""
+    """A rung, the `overrides` that turn the user's config into it, and how many times as fast it
+    is.
+    """
 
     rung: Rung
     overrides: list[str]
@@ -242,10 +265,11 @@ class Suggestion:
 
 
 def suggestions(ladder: Ladder) -> tuple[Suggestion, Suggestion | None]:
-    """The fastest rung whose loss is within the tolerance; and a larger batch, if that is faster still.
+    """The fastest rung whose loss is within the tolerance; and a larger batch, if that is faster
+    still.
 
-    A larger batch is told apart because it is another training. The search begins with the user's config, and a rung
-    replaces it only by a gain that cannot be the spread of the rounds.
+    A larger batch is told apart because it is another training. The search begins with the user's
+    config, and a rung replaces it only by a gain that cannot be the spread of the rounds.
     """
     sound = [rung for rung in ladder.measured if rung.loss <= ladder.highest_loss]
     same_batch = [rung for rung in sound if rung.times_batch == 1]
@@ -256,7 +280,9 @@ def suggestions(ladder: Ladder) -> tuple[Suggestion, Suggestion | None]:
 
     def suggestion(rung: Rung) -> Suggestion:
         plain = ladder.config.plain
-        differing = {key: value for key, value in rung.settings.items() if not _has_value(plain, key, value)}
+        differing = {
+            key: value for key, value in rung.settings.items() if not _has_value(plain, key, value)
+        }
         return Suggestion(rung, as_overrides(differing, plain), rung.rate / config.rate)
 
     if larger is fastest:
@@ -284,7 +310,8 @@ def nested(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def as_overrides(settings: dict[str, Any], config: dict[str, Any]) -> list[str]:
-    """The words of a command line that set `settings`; with + where `config` does not have the key."""
+    """The words of a command line that set `settings`; with + where `config` does not have the
+    key."""
     words = []
     for key, value in settings.items():
         section, name = _place(config, key)

@@ -33,8 +33,11 @@ class MeasuredRun:
     loss: float
 
 
-def measure(config: RunConfig, warmup_steps: int, folder: Path, *, in_parts: bool = False) -> MeasuredRun:
-    """Train in `folder`, which must be new and is removed; `in_parts` times the parts of a step, which costs some time.
+def measure(
+    config: RunConfig, warmup_steps: int, folder: Path, *, in_parts: bool = False
+) -> MeasuredRun:
+    """Train in `folder`, which must be new and is removed; `in_parts` times the parts of a step,
+    which costs some time.
 
     Raises:
         ConfigError: the config was refused.
@@ -48,7 +51,9 @@ def measure(config: RunConfig, warmup_steps: int, folder: Path, *, in_parts: boo
         gc.collect()  # model, trainer and stopwatch refer to each other
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-    if isinstance(measured, str):  # raised only here: the traceback of the first error would keep the run alive
+    if isinstance(
+        measured, str
+    ):  # raised only here: the traceback of the first error would keep the run alive
         raise FailedError(measured)
     return measured
 
@@ -93,7 +98,9 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """The most bytes that this process has had: of the GPU's memory, or else of the computer's, Python included."""
+    """The most bytes that this process has had: of the GPU's memory, or else of the computer's,
+    Python included.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

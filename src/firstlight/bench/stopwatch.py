@@ -1,4 +1,6 @@
-"""How long the steps of a run take, and where the time goes; measured from outside, through Lightning's hooks."""
+"""How long the steps of a run take, and where the time goes; measured from outside, through
+Lightning's hooks.
+"""
 
 import statistics
 import time
@@ -26,7 +28,8 @@ ACTIONS = {
 """The part of a step that an action belongs to, by the name that Lightning tells its profiler."""
 FIRST = {**ACTIONS, "configure_gradient_clipping": "optimizer"}
 LAST = {**ACTIONS, "optimizer_step": "optimizer"}
-"""The update begins with clipping: `optimizer_step` begins earlier, as it calls forward and backward."""
+"""The update begins with clipping: `optimizer_step` begins earlier, as it calls forward and
+backward."""
 
 
 def synchronize(device: torch.device) -> None:
@@ -36,7 +39,9 @@ def synchronize(device: torch.device) -> None:
 
 
 class Parts(Profiler):
-    """Seconds of each part of a step. It synchronizes with the device, which makes the step as a whole slower."""
+    """Seconds of each part of a step. It synchronizes with the device, which makes the step as a
+    whole slower.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +62,8 @@ class Parts(Profiler):
         synchronize(self.device)
         seconds = time.perf_counter() - self._since.pop(part)
         self.seconds[part] += seconds
-        # While gradients are accumulated, backward runs inside forward: its time is not counted twice.
+        # While gradients are accumulated, backward runs inside forward: its time is not counted
+        # twice.
         for outer in self._since:
             self._since[outer] += seconds
 
@@ -69,7 +75,9 @@ class Parts(Profiler):
 
 @dataclass
 class Timing:
-    """What a stopwatch has measured. It refers to nothing of the run itself, whose memory is freed after it."""
+    """What a stopwatch has measured. It refers to nothing of the run itself, whose memory is freed
+    after it.
+    """
 
     seconds: list[float] = field(default_factory=list)
     """Of each step."""
@@ -128,7 +136,12 @@ class Stopwatch(Callback):
             self.parts.device = pl_module.device
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: PretrainingModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: PretrainingModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         if not trainer.at_step_end or trainer.global_step < self.warmup_steps:
             return

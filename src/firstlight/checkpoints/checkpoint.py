@@ -10,7 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from firstlight.checkpoints.limits import DTYPES, CodeError, FileError, at_most, check_tensors, check_torch_file
+from firstlight.checkpoints.limits import (
+    DTYPES,
+    CodeError,
+    FileError,
+    at_most,
+    check_tensors,
+    check_torch_file,
+)
 from firstlight.config import build, check_node
 from firstlight.data.tokenizers.base import StoredTokenizer, Tokenizer
 from firstlight.errors import ConfigError, DamagedError, one_line, shorten
@@ -33,14 +40,20 @@ class Checkpoint:
         """The model, with these weights, ready to evaluate.
 
         Raises:
-            ConfigError: the config does not name a model of firstlight, or the weights are another model's.
+            ConfigError: the config does not name a model of firstlight, or the weights are another
+                model's.
         """
         section = check_node("model", self.config.get("model"), LanguageModel)
         try:
-            with torch.device("meta"), at_most(len(self.state_dict)):  # no memory for what the weights replace
+            with (
+                torch.device("meta"),
+                at_most(len(self.state_dict)),
+            ):  # no memory for what the weights replace
                 model: LanguageModel = build({**section, "_partial_": False}, "model")
         except (RuntimeError, OverflowError, MemoryError) as error:
-            raise ConfigError(f"{self.path}: a model cannot have these sizes ({one_line(error)})") from None
+            raise ConfigError(
+                f"{self.path}: a model cannot have these sizes ({one_line(error)})"
+            ) from None
         load_weights(model, self, assign=True)
         return model.eval()
 
@@ -54,8 +67,12 @@ class Checkpoint:
             try:
                 return StoredTokenizer(self.tokenizer)
             except ValueError as error:
-                raise ConfigError(f"{self.path}: its tokenizer cannot be used: {one_line(error)}") from None
-        tokenizer = build(check_node("tokenizer", self.config.get("tokenizer"), Tokenizer), "tokenizer")
+                raise ConfigError(
+                    f"{self.path}: its tokenizer cannot be used: {one_line(error)}"
+                ) from None
+        tokenizer = build(
+            check_node("tokenizer", self.config.get("tokenizer"), Tokenizer), "tokenizer"
+        )
         try:
             tokenizer.fit([])
         except ValueError as error:
@@ -98,10 +115,12 @@ def _holds_code(path: Path, name: str) -> ConfigError:
 
 
 def load_weights(model: LanguageModel, checkpoint: Checkpoint, *, assign: bool = False) -> None:
-    """Put the checkpoint's weights into `model`; with `assign` its tensors themselves instead of copies.
+    """Put the checkpoint's weights into `model`; with `assign` its tensors themselves instead of
+    copies.
 
     Raises:
-        ConfigError: the weights are another model's (the first difference, and how many there are), or not finite.
+        ConfigError: the weights are another model's (the first difference, and how many there are),
+            or not finite.
     """
     own = model.state_dict(keep_vars=True)  # parameters themselves: tied ones are the same object
     weights = with_tied_names(model, checkpoint.state_dict)
@@ -111,7 +130,9 @@ def load_weights(model: LanguageModel, checkpoint: Checkpoint, *, assign: bool =
         raise ConfigError(f"{checkpoint.path}: the weights of another model: {problems[0]}{more}")
     for name, weight in weights.items():
         if weight.dtype not in DTYPES:
-            raise ConfigError(f"{checkpoint.path}: {name} does not hold floating-point numbers ({weight.dtype})")
+            raise ConfigError(
+                f"{checkpoint.path}: {name} does not hold floating-point numbers ({weight.dtype})"
+            )
     if not all(_is_finite(weight) for weight in weights.values()):
         raise ConfigError(f"{checkpoint.path}: some weights are not finite (nan or inf)")
     same_dtype = {name: weight.to(own[name].dtype) for name, weight in weights.items()}
@@ -126,7 +147,9 @@ def load_weights(model: LanguageModel, checkpoint: Checkpoint, *, assign: bool =
 
 
 def with_tied_names(model: torch.nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """`weights`, where a parameter that `model` has under several names, and they under one, is under all of them."""
+    """`weights`, where a parameter that `model` has under several names, and they under one, is
+    under all of them.
+    """
     own = model.state_dict(keep_vars=True)
     stored = {id(own[name]): weight for name, weight in weights.items() if name in own}
     completed = dict(weights)
@@ -144,7 +167,9 @@ def _differences(own: dict[str, Any], weights: dict[str, Tensor]) -> list[str]:
         if name not in own:
             unknown.append(f"{shorten(str(name))} has no place in the model")
         elif weight.shape != own[name].shape:
-            shapes.append(f"{name} is {tuple(weight.shape)}, the model's is {tuple(own[name].shape)}")
+            shapes.append(
+                f"{name} is {tuple(weight.shape)}, the model's is {tuple(own[name].shape)}"
+            )
     return missing + unknown + shapes
 
 

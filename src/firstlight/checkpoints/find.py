@@ -34,8 +34,8 @@ def best_of(checkpoints: list[Path]) -> Path:
 
 
 def read_scores(checkpoints: list[Path]) -> dict[Path, float]:
-    """Of each, the metric that the newest of them monitors, with its sign such that the lowest is the best; inf if it
-    was not evaluated, or cannot be read."""
+    """Of each, the metric that the newest of them monitors, with its sign such that the lowest is
+    the best; inf if it was not evaluated, or cannot be read."""
     newest, scores = None, dict.fromkeys(checkpoints, math.inf)
     for folder in reversed(checkpoints):
         try:
@@ -57,7 +57,9 @@ def newest_run(root: str = "outputs") -> Path:
     """
     file = newest_file(Path(root), f"**/{CHECKPOINTS}/step_*/{MANIFEST}")
     if file is None:
-        raise ConfigError(f"'last' means the newest run below {root}/, and there is none with a checkpoint yet")
+        raise ConfigError(
+            f"'last' means the newest run below {root}/, and there is none with a checkpoint yet"
+        )
     return file.parents[2]
 
 

@@ -1,4 +1,6 @@
-"""How a checkpoint gets to disk and back: a folder that appears whole or not at all, every bit of which is checked."""
+"""How a checkpoint gets to disk and back: a folder that appears whole or not at all, every bit of
+which is checked.
+"""
 
 import hashlib
 from dataclasses import dataclass
@@ -41,17 +43,21 @@ class Stored:
 
 
 _just_read: dict[Path, Stored] = {}
-"""The folder that was read last, until Lightning asks for it: a resume reads its checkpoint once."""
+"""The folder that was read last, until Lightning asks for it: a resume reads its checkpoint
+once."""
 
 
 class CheckpointFolderIO(TorchCheckpointIO):
     """A checkpoint is a folder: weights, the optimizer's state apart from them, and a manifest.
 
-    It is written beside its place, flushed to disk (fsync), and renamed: a run that is killed, or finds the disk full,
-    leaves the earlier checkpoints as they were. Lightning's own class writes to $TMPDIR, copies, and never calls fsync.
+    It is written beside its place, flushed to disk (fsync), and renamed: a run that is killed, or
+    finds the disk full, leaves the earlier checkpoints as they were. Lightning's own class writes
+    to $TMPDIR, copies, and never calls fsync.
     """
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
         """Write the folder `path`.
 
         Raises:
@@ -71,7 +77,9 @@ class CheckpointFolderIO(TorchCheckpointIO):
         finally:
             clear_unfinished(target.parent)
 
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
         """What `save_checkpoint` was given.
 
         Raises:
@@ -81,12 +89,15 @@ class CheckpointFolderIO(TorchCheckpointIO):
         if folder not in _just_read:
             read_folder(folder)
         stored = _just_read.pop(folder)
-        state_dict = {f"{MODEL_PREFIX}{name}": weight for name, weight in stored.model.state_dict.items()}
+        state_dict = {
+            f"{MODEL_PREFIX}{name}": weight for name, weight in stored.model.state_dict.items()
+        }
         return stored.state | {"state_dict": state_dict}
 
 
 def read_folder(folder: Path) -> Stored:
-    """Read a checkpoint to resume from. `CheckpointFolderIO.load_checkpoint` then returns it without reading it again.
+    """Read a checkpoint to resume from. `CheckpointFolderIO.load_checkpoint` then returns it
+    without reading it again.
 
     Raises:
         DamagedError: it is damaged.
@@ -123,7 +134,9 @@ def clear_unfinished(folder: Path) -> None:
 
 
 def discard(folder: Path) -> None:
-    """Remove a checkpoint. It is renamed first: what is left if the process is killed does not look like one."""
+    """Remove a checkpoint. It is renamed first: what is left if the process is killed does not look
+    like one.
+    """
     removed = temporary_of(folder, OLD)
     remove(removed)
     folder.rename(removed)
@@ -132,8 +145,15 @@ def discard(folder: Path) -> None:
 
 def _write(checkpoint: dict[str, Any], folder: Path) -> None:
     record = dict(checkpoint[RECORD])
-    config, tokenizer, described = record.pop("config"), record.pop("tokenizer"), record.pop("manifest")
-    weights = {name.removeprefix(MODEL_PREFIX): weight for name, weight in checkpoint.pop("state_dict").items()}
+    config, tokenizer, described = (
+        record.pop("config"),
+        record.pop("tokenizer"),
+        record.pop("manifest"),
+    )
+    weights = {
+        name.removeprefix(MODEL_PREFIX): weight
+        for name, weight in checkpoint.pop("state_dict").items()
+    }
     sha256 = save_model_file(weights, folder / WEIGHTS, config=config, tokenizer=tokenizer)
     files = {WEIGHTS: StoredFile(bytes=(folder / WEIGHTS).stat().st_size, sha256=sha256)}
     with open_new(folder / TRAINING_STATE, "wb") as file:
@@ -151,7 +171,9 @@ def _write(checkpoint: dict[str, Any], folder: Path) -> None:
 
 
 class _Hashing:
-    """A file that computes the SHA-256 of what is written to it, and keeps the error that ended the writing."""
+    """A file that computes the SHA-256 of what is written to it, and keeps the error that ended the
+    writing.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file, self.sha256 = file, hashlib.sha256()

@@ -1,4 +1,6 @@
-"""What a file from elsewhere may contain and cost: no code, nothing out of proportion to its size, no changed bit."""
+"""What a file from elsewhere may contain and cost: no code, nothing out of proportion to its size,
+no changed bit.
+"""
 
 import io
 import pickletools
@@ -23,9 +25,13 @@ MAX_TENSORS = 2**14
 """Tensors in a file: GPT-2 XL has 580. Whatever is done for each of them takes seconds at most."""
 MAX_NAMES = 2
 """Names of one tensor in a file: a head that is the embedding has two."""
-_PLAIN = r"collections\.(OrderedDict|defaultdict|Counter)|_codecs\.encode|(__builtin__|builtins)\.(set|complex)"
+_PLAIN = (
+    r"collections\.(OrderedDict|defaultdict|Counter)"
+    r"|_codecs\.encode|(__builtin__|builtins)\.(set|complex)"
+)
 _NAMES = re.compile(rf"{_PLAIN}|torch\..+")
-"""Names that a pickle may refer to, before torch.load examines torch's own. Not bytearray: it could be of any size."""
+"""Names that a pickle may refer to, before torch.load examines torch's own. Not bytearray: it could
+be of any size."""
 _OLD_NAMES = re.compile(rf"{_PLAIN}|torch\._utils\._rebuild_\w+|torch\.(\w+Storage|Size|device)")
 """The same for the old format, which torch.load is never given."""
 
@@ -43,8 +49,8 @@ def open_safetensors(path: Path) -> Iterator[Any]:
     """Open a safetensors file for torch. This is the only way into one.
 
     Raises:
-        DamagedError: it is damaged, cannot be read, or has more than `MAX_TENSORS`; also if reading in the block fails.
-        ConfigError: its file system cannot map files into memory.
+        DamagedError: it is damaged, cannot be read, or has more than `MAX_TENSORS`; also if reading
+        in the block fails. ConfigError: its file system cannot map files into memory.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -54,15 +60,21 @@ def open_safetensors(path: Path) -> Iterator[Any]:
             yield file
     except (SafetensorError, OSError, ValueError) as error:
         if not can_be_mapped(path):
-            raise ConfigError(f"{path}: its file system cannot map it into memory; copy it to another one") from None
-        raise DamagedError(f"{path}: damaged, or not a safetensors file ({one_line(error)})") from None
+            raise ConfigError(
+                f"{path}: its file system cannot map it into memory; copy it to another one"
+            ) from None
+        raise DamagedError(
+            f"{path}: damaged, or not a safetensors file ({one_line(error)})"
+        ) from None
 
 
 def check_torch_file(path: Path) -> None:
-    """Refuse, before anything is unpickled, some files that `torch.load(weights_only=True)` would accept.
+    """Refuse, before anything is unpickled, some files that `torch.load(weights_only=True)` would
+    accept.
 
-    torch.load ignores the checksums that torch.save wrote, reads old formats that have none, and lets a few bytes ask
-    for a bytearray of any size. Here the names in a pickle are read without unpickling it.
+    torch.load ignores the checksums that torch.save wrote, reads old formats that have none, and
+    lets a few bytes ask for a bytearray of any size. Here the names in a pickle are read without
+    unpickling it.
 
     Raises:
         FileError: torch.save does not write such a file today, or a bit of it has changed.
@@ -79,7 +91,9 @@ def check_torch_file(path: Path) -> None:
                 raise FileError("compressed, which torch.save never does")
             if sum(entry.file_size for entry in entries) > path.stat().st_size:
                 raise FileError("its parts overlap")
-            if all(entry.CRC == 0 for entry in entries):  # torch.utils.serialization.config.save.compute_crc32 = False
+            if all(
+                entry.CRC == 0 for entry in entries
+            ):  # torch.utils.serialization.config.save.compute_crc32 = False
                 raise FileError("saved without checksums: torch.save it again")
             damaged = archive.testzip()
             if damaged is not None:
@@ -88,15 +102,21 @@ def check_torch_file(path: Path) -> None:
                 if entry.filename.lower().endswith("data.pkl"):
                     with archive.open(entry) as pickle:
                         _check_names(pickle, _NAMES)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:  # RuntimeError: a password
+    except (
+        zipfile.BadZipFile,
+        NotImplementedError,
+        RuntimeError,
+        EOFError,
+    ) as error:  # RuntimeError: a password
         raise FileError(str(error)) from None
 
 
 def check_tensors(state: Mapping[Any, Any], size: int) -> None:
-    """Refuse a state dict that is not plain tensors by name, or whose tensors are larger than the file of `size` bytes.
+    """Refuse a state dict that is not plain tensors by name, or whose tensors are larger than the
+    file of `size` bytes.
 
-    A file can claim that a single number is a matrix of any shape (a stride of 0), or that one part of it is a
-    thousand matrices.
+    A file can claim that a single number is a matrix of any shape (a stride of 0), or that one part
+    of it is a thousand matrices.
 
     Raises:
         FileError: it is such a state dict.
@@ -107,7 +127,12 @@ def check_tensors(state: Mapping[Any, Any], size: int) -> None:
     for name, tensor in state.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise FileError("its state dict holds something else than tensors by name")
-        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_nested:
+        if (
+            tensor.layout != torch.strided
+            or tensor.device.type != "cpu"
+            or tensor.is_quantized
+            or tensor.is_nested
+        ):
             raise FileError(f"{shorten(name)} is not a plain tensor")
         total += tensor.numel() * tensor.element_size()
     if total > MAX_NAMES * size:
@@ -116,9 +141,11 @@ def check_tensors(state: Mapping[Any, Any], size: int) -> None:
 
 @contextmanager
 def at_most(n_weights: int) -> Iterator[None]:
-    """Refuse to construct modules with more than `n_weights` parameters, each of which may have `MAX_NAMES` names.
+    """Refuse to construct modules with more than `n_weights` parameters, each of which may have
+    `MAX_NAMES` names.
 
-    A model of a billion layers, which a file may claim, is refused after as many parameters as the file has.
+    A model of a billion layers, which a file may claim, is refused after as many parameters as the
+    file has.
 
     Raises:
         FileError: there are more.
@@ -139,7 +166,8 @@ def at_most(n_weights: int) -> Iterator[None]:
 
 
 def _refuse_old_format(stream: IO[bytes]) -> None:
-    """Refuse a file that is not a zip file, and say what its pickles refer to if it begins with pickles.
+    """Refuse a file that is not a zip file, and say what its pickles refer to if it begins with
+    pickles.
 
     Raises:
         FileError: always.
@@ -154,7 +182,10 @@ def _refuse_old_format(stream: IO[bytes]) -> None:
     except ValueError:  # not a pickle, or no further one
         pass
     if is_pickle:
-        raise FileError("a pickle, or torch's format of before 2020, which has no checksums: torch.save it again")
+        raise FileError(
+            "a pickle, or torch's format of before 2020, which has no checksums: torch.save it"
+            " again"
+        )
     raise FileError("torch.save writes zip files, and this is not one")
 
 

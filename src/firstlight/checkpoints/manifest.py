@@ -1,4 +1,6 @@
-"""checkpoint.json: what a checkpoint folder holds, readable without its tensors, with checksums of its files."""
+"""checkpoint.json: what a checkpoint folder holds, readable without its tensors, with checksums of
+its files.
+"""
 
 import hashlib
 import json
@@ -20,7 +22,9 @@ Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class StoredFile(BaseModel):
-    """A file of a checkpoint. `sha256` is of its bytes; of the weights it is the checksum in their metadata."""
+    """A file of a checkpoint. `sha256` is of its bytes; of the weights it is the checksum in their
+    metadata.
+    """
 
     bytes: NonNegativeInt
     sha256: Digest
@@ -29,8 +33,8 @@ class StoredFile(BaseModel):
 class Manifest(BaseModel):
     """`metrics` are of this step, none if the model was not evaluated then.
 
-    The best checkpoint has the lowest `monitor`, or with the `direction` "max" the highest. A file without a direction,
-    as those of earlier versions are, means "min".
+    The best checkpoint has the lowest `monitor`, or with the `direction` "max" the highest. A file
+    without a direction, as those of earlier versions are, means "min".
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -81,13 +85,20 @@ def read_manifest(folder: Path) -> Manifest:
             raise DamagedError(f"{folder}: damaged ({MANIFEST} does not have its checksum)")
         if document.get("format") != FORMAT:
             version = shorten(repr(document.get("format")))
-            raise ConfigError(f"{folder}: written in format {version}; this firstlight reads {FORMAT}")
+            raise ConfigError(
+                f"{folder}: written in format {version}; this firstlight reads {FORMAT}"
+            )
         manifest = Manifest.model_validate(document)
     except ConfigError:
         raise
     except OSError as error:
-        raise DamagedError(f"{folder}: damaged, or not a checkpoint ({MANIFEST}: {error.strerror})") from None
-    except (ValueError, RecursionError):  # of JSON, or of its values (pydantic's ValidationError is a ValueError)
+        raise DamagedError(
+            f"{folder}: damaged, or not a checkpoint ({MANIFEST}: {error.strerror})"
+        ) from None
+    except (
+        ValueError,
+        RecursionError,
+    ):  # of JSON, or of its values (pydantic's ValidationError is a ValueError)
         raise not_ours from None
     if manifest.to_json() != content:  # the same values in other bytes
         raise not_ours

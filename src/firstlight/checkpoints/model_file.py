@@ -1,4 +1,6 @@
-"""model.safetensors: the weights of a model with its config and tokenizer, and a checksum of everything."""
+"""model.safetensors: the weights of a model with its config and tokenizer, and a checksum of
+everything.
+"""
 
 import hashlib
 import json
@@ -20,7 +22,8 @@ from firstlight.files import give_usual_mode
 FORMAT = 2
 """Version of the record in the metadata, and of a checkpoint folder."""
 RECORD, DIGEST = "firstlight", "sha256"
-"""Keys of the metadata: the config and the tokenizer as JSON; SHA-256 of that text and of all tensors."""
+"""Keys of the metadata: the config and the tokenizer as JSON; SHA-256 of that text and of all
+tensors."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,11 @@ class ModelFile:
     sha256: str
 
 
-def save_model_file(weights: dict[str, Tensor], path: Path, *, config: dict[str, Any], tokenizer: Any) -> str:
-    """Write `weights`, each tensor once even if it has several names. Then `path` is on disk. Returns their digest.
+def save_model_file(
+    weights: dict[str, Tensor], path: Path, *, config: dict[str, Any], tokenizer: Any
+) -> str:
+    """Write `weights`, each tensor once even if it has several names. Then `path` is on disk.
+    Returns their digest.
 
     Raises:
         OSError: it cannot be written.
@@ -49,7 +55,9 @@ def save_model_file(weights: dict[str, Tensor], path: Path, *, config: dict[str,
     record = json.dumps({"format": FORMAT, "config": config, "tokenizer": tokenizer})
     sha256 = _digest(record, once)
     try:
-        safetensors.torch.save_file(once, path, metadata={"format": "pt", RECORD: record, DIGEST: sha256})
+        safetensors.torch.save_file(
+            once, path, metadata={"format": "pt", RECORD: record, DIGEST: sha256}
+        )
     except SafetensorError as error:  # raised for a full disk, too
         raise OSError(str(error).removeprefix("Error while serializing: I/O error: ")) from error
     give_usual_mode(path)  # safetensors lets only the user read it
@@ -73,11 +81,17 @@ def read_model_file(path: Path) -> ModelFile:
     text = metadata[RECORD]
     sha256 = _digest(text, weights)
     if metadata.get(DIGEST, sha256) != sha256:
-        raise DamagedError(f"{path}: damaged: its content does not have the checksum it was saved with")
+        raise DamagedError(
+            f"{path}: damaged: its content does not have the checksum it was saved with"
+        )
     record = read_record(path, text)
     if DIGEST not in metadata:
         raise DamagedError(f"{path}: damaged: it has no checksum")
-    if metadata != {"format": "pt", RECORD: text, DIGEST: sha256}:  # what the checksum does not cover
+    if metadata != {
+        "format": "pt",
+        RECORD: text,
+        DIGEST: sha256,
+    }:  # what the checksum does not cover
         raise DamagedError(f"{path}: damaged: its metadata is not what firstlight writes")
     tokenizer = None if record.tokenizer is None else record.tokenizer.model_dump()
     return ModelFile(weights, record.config, tokenizer, sha256)
@@ -127,10 +141,14 @@ def read_record(path: Path, text: str) -> Record:
         raise DamagedError(f"{path}: damaged: its record is not JSON") from None
     version = record.get("format") if isinstance(record, dict) else None
     if version != FORMAT:
-        raise ConfigError(f"{path}: written in format {shorten(repr(version))}; this firstlight reads {FORMAT}")
+        raise ConfigError(
+            f"{path}: written in format {shorten(repr(version))}; this firstlight reads {FORMAT}"
+        )
     try:
         return Record.model_validate(record, strict=True)
     except ValidationError as error:
         problem = error.errors()[0]
         key = ".".join(map(str, problem["loc"]))
-        raise ConfigError(f"{path}: damaged: its {key} is not what firstlight writes ({problem['msg']})") from None
+        raise ConfigError(
+            f"{path}: damaged: its {key} is not what firstlight writes ({problem['msg']})"
+        ) from None

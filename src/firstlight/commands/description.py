@@ -21,7 +21,8 @@ from firstlight.sources import load_checkpoint
 
 
 def describe_run(run: Path) -> list[dict[str, Any]]:
-    """The checkpoints of a run folder, the newest last: step, tokens, metrics, bytes, and whether they can be resumed.
+    """The checkpoints of a run folder, the newest last: step, tokens, metrics, bytes, and whether
+    they can be resumed.
 
     Of one that is damaged the row has only its path and the `problem`.
     """
@@ -60,7 +61,9 @@ def describe_checkpoint(path: Path) -> dict[str, Any]:
         told["resumable"] = _is_resumable(path, manifest)
         return told | _header(path / WEIGHTS)
     if path.is_dir():
-        raise ConfigError(f"{path}: not a checkpoint of firstlight's; its files are another program's")
+        raise ConfigError(
+            f"{path}: not a checkpoint of firstlight's; its files are another program's"
+        )
     if path.suffix == ".safetensors":
         return told | _header(path)
     state = load_plain(path)
@@ -71,7 +74,9 @@ def describe_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _is_resumable(folder: Path, manifest: Manifest) -> bool:
-    """Whether the state of the training is there, with its size; it may have been removed to save space."""
+    """Whether the state of the training is there, with its size; it may have been removed to save
+    space.
+    """
     file = folder / TRAINING_STATE
     return file.is_file() and file.stat().st_size == manifest.files[TRAINING_STATE].bytes
 

@@ -35,14 +35,16 @@ def evaluate(
     limit: Steps | None = None,
     batch_size: BatchSize = 8,
 ) -> dict[str, float]:
-    """Measure a checkpoint on all of `split`; `data` is a section of the config, null the checkpoint's own. Measured
-    are the metrics of its config, and `metrics`.
+    """Measure a checkpoint on all of `split`; `data` is a section of the config, null the
+    checkpoint's own. Measured are the metrics of its config, and `metrics`.
 
-    A text is split as in training, so `split` is a part of it; "all" is the whole text. With `tasks` it is measured on
-    those of lm-eval instead, `batch_size` examples at a time, and the keys are `task/metric`.
+    A text is split as in training, so `split` is a part of it; "all" is the whole text. With
+    `tasks` it is measured on those of lm-eval instead, `batch_size` examples at a time, and the
+    keys are `task/metric`.
 
     Raises:
-        ConfigError: no such checkpoint, split, text, task or device; settings that contradict each other.
+        ConfigError: no such checkpoint, split, text, task or device; settings that contradict each
+            other.
     """
     names = [tasks] if isinstance(tasks, str) else tasks
     _check_settings(names, split, data, metrics, num_fewshot, limit)
@@ -94,7 +96,9 @@ def _on_text(
     try:
         text = text_of(loaded, model, split, data)
     except OtherTextError as error:
-        raise ConfigError(f"{error}; to measure on another text: data=text data.path=...") from error
+        raise ConfigError(
+            f"{error}; to measure on another text: data=text data.path=..."
+        ) from error
     for oddity in text.notes:
         note(oddity)
     module = EvaluationModule(model, text.tokenizer.byte_lengths, metrics)
@@ -105,22 +109,25 @@ def _on_text(
     left_out = text.eval_windows(split).n_rest
     if left_out > 0 and not text.eval_last_window:
         note(
-            f"the last {left_out:,} of {len(text.ids[split]) - 1:,} predictions are left out: they do not fill a "
-            f"window of {text.context_length} tokens, and data.eval_last_window is false in the config of this run "
-            "(name its text with data=... to score them too)"
+            f"the last {left_out:,} of {len(text.ids[split]) - 1:,} predictions are left out: they"
+            f" do not fill a window of {text.context_length} tokens, and data.eval_last_window is"
+            " false in the config of this run (name its text with data=... to score them too)"
         )
     return {**module.metrics, f"{split}/tokens": text.n_scored(split)}
 
 
 def arguments(config: DictConfig) -> dict[str, Any]:
-    """The composed config as arguments of `evaluate`; without a data section it is the checkpoint's.
+    """The composed config as arguments of `evaluate`; without a data section it is the
+    checkpoint's.
 
     Raises:
         ConfigError: it is not valid.
     """
     with open_dict(config):
         section = config.setdefault("data", None)
-        if isinstance(section, DictConfig) and OmegaConf.is_interpolation(section, "context_length"):
+        if isinstance(section, DictConfig) and OmegaConf.is_interpolation(
+            section, "context_length"
+        ):
             del section["context_length"]  # the model's, which only the checkpoint knows
     return check_config(config, evaluate)
 

@@ -14,15 +14,20 @@ from firstlight.overrides import setting, words_to_paste
 from firstlight.sources import find_checkpoint, load_checkpoint
 
 
-def export(*, checkpoint: NonEmpty, out: NonEmpty, format: Literal["hf", "safetensors"] = "hf") -> Path:
+def export(
+    *, checkpoint: NonEmpty, out: NonEmpty, format: Literal["hf", "safetensors"] = "hf"
+) -> Path:
     """Write the model of `checkpoint` to `out`, which appears whole or not at all; return its path.
 
     Raises:
-        ConfigError: no such checkpoint, a model that `format` cannot hold, or `out` exists or is not writable.
+        ConfigError: no such checkpoint, a model that `format` cannot hold, or `out` exists or is
+            not writable.
     """
     path = user_path(out)
     if format == "safetensors" and path.suffix != ".safetensors":
-        raise ConfigError(f"out ({out}): with format=safetensors one file is written; give out=FILE.safetensors")
+        raise ConfigError(
+            f"out ({out}): with format=safetensors one file is written; give out=FILE.safetensors"
+        )
     check_free(path)
     loaded = load_checkpoint(find_checkpoint(checkpoint))
     model, tokenizer = loaded.build_model(), loaded.build_tokenizer()
@@ -49,7 +54,10 @@ def main(config: DictConfig) -> None:
     if plain["format"] == "hf":
         size = sum(file.stat().st_size for file in path.iterdir())
         load = f"transformers.AutoModelForCausalLM.from_pretrained({str(path)!r})"
-        say(f"wrote the model in Hugging Face's format to {path} ({size / 1e6:,.1f} MB); load it with {load}")
+        say(
+            f"wrote the model in Hugging Face's format to {path} ({size / 1e6:,.1f} MB); load it"
+            f" with {load}"
+        )
     else:
         size = path.stat().st_size
         load = words_to_paste(setting("checkpoint", str(path)))

@@ -56,11 +56,12 @@ def generate(
     accelerator: str = "auto",
     precision: Literal["32-true", "bf16-true", "int8"] = "32-true",
 ) -> Iterator[str]:
-    """Continue prompts as `conf/generate.yaml`, whose keys are these arguments, says; return the output in pieces.
+    """Continue prompts as `conf/generate.yaml`, whose keys are these arguments, says; return the
+    output in pieces.
 
     Raises:
-        ConfigError: no such checkpoint, file or device; a prompt that is empty, has special tokens, or is longer than
-            the model's context; settings that contradict each other.
+        ConfigError: no such checkpoint, file or device; a prompt that is empty, has special tokens,
+            or is longer than the model's context; settings that contradict each other.
     """
     _check_settings(decoding, stream, format, logprobs, prompt_lookup, lookup_text)
     texts = _texts(prompt, prompts)
@@ -83,8 +84,12 @@ def generate(
     if isinstance(decoding, Stepwise) and (stream or prompt_lookup):
         if prompt_lookup:
             n_grams = NGrams(tokenizer.encode(lookup))
-            settings["make_context"] = functools.partial(PromptLookup, max_guesses=prompt_lookup, text=n_grams)
-        streams = _one_by_one(todo, num_samples, functools.partial(decoding.stream, model, **settings))
+            settings["make_context"] = functools.partial(
+                PromptLookup, max_guesses=prompt_lookup, text=n_grams
+            )
+        streams = _one_by_one(
+            todo, num_samples, functools.partial(decoding.stream, model, **settings)
+        )
         if stream:
             return _streamed(streams, stops)
         found = _gathered(streams)
@@ -108,8 +113,8 @@ def _in_batches(
 ) -> Iterator[tuple[Prompt, Continuation]]:
     """Continue the prompts, `size` of them at a time.
 
-    In a batch, prompts of more than `room` tokens are decoded apart: past the context everything is computed again for
-    each token, and the others need not wait for that.
+    In a batch, prompts of more than `room` tokens are decoded apart: past the context everything is
+    computed again for each token, and the others need not wait for that.
     """
     for first in range(0, len(prompts), size):
         batch = prompts[first : first + size]
@@ -117,7 +122,9 @@ def _in_batches(
         for is_long in (False, True):
             numbers = [n for n, prompt in enumerate(batch) if (len(prompt.ids) > room) is is_long]
             if numbers:
-                rows = decode([batch[n].ids for n in numbers], seeds=[batch[n].seed for n in numbers])
+                rows = decode(
+                    [batch[n].ids for n in numbers], seeds=[batch[n].seed for n in numbers]
+                )
                 found.update(zip(numbers, rows, strict=True))
         for number, prompt in enumerate(batch):
             for continuation in found[number]:
@@ -133,13 +140,17 @@ def _one_by_one(
             yield prompt, decode([prompt.ids], seeds=[derived_seed(prompt.seed, sample=sample)])
 
 
-def _gathered(streams: Iterator[tuple[Prompt, Iterator[Token]]]) -> Iterator[tuple[Prompt, Continuation]]:
+def _gathered(
+    streams: Iterator[tuple[Prompt, Iterator[Token]]],
+) -> Iterator[tuple[Prompt, Continuation]]:
     for prompt, tokens in streams:
         [[continuation]] = gather(tokens, 1, 1)
         yield prompt, continuation
 
 
-def _streamed(streams: Iterator[tuple[Prompt, Iterator[Token]]], stops: StopStrings) -> Iterator[str]:
+def _streamed(
+    streams: Iterator[tuple[Prompt, Iterator[Token]]], stops: StopStrings
+) -> Iterator[str]:
     reasons: list[str | None] = []
     for prompt, tokens in streams:
         if reasons:
@@ -168,7 +179,9 @@ def _as_text(found: Iterator[tuple[Prompt, Continuation]], stops: StopStrings) -
 def _json_lines(
     found: Iterator[tuple[Prompt, Continuation]], stops: StopStrings, tokenizer: Tokenizer | None
 ) -> Iterator[str]:
-    """A JSON object for each continuation; with a `tokenizer` its tokens and their log-probabilities are in it."""
+    """A JSON object for each continuation; with a `tokenizer` its tokens and their
+    log-probabilities are in it.
+    """
     for prompt, row in found:
         record: dict[str, Any] = {
             "prompt": prompt.text,
@@ -190,10 +203,18 @@ def _note_missing_stop(stops: StopStrings, reasons: Sequence[str | None]) -> Non
 
 
 def _check_settings(
-    decoding: Decoding, stream: bool, format: str, logprobs: bool, prompt_lookup: int | None, lookup_text: str | None
+    decoding: Decoding,
+    stream: bool,
+    format: str,
+    logprobs: bool,
+    prompt_lookup: int | None,
+    lookup_text: str | None,
 ) -> None:
     if stream and format == "jsonl":
-        raise ConfigError("stream=true shows text as it comes, format=jsonl writes whole lines: choose one of them")
+        raise ConfigError(
+            "stream=true shows text as it comes, format=jsonl writes whole lines: choose one of"
+            " them"
+        )
     if logprobs and format != "jsonl":
         raise ConfigError("logprobs=true needs format=jsonl")
     if not isinstance(decoding, Stepwise):
@@ -203,13 +224,17 @@ def _check_settings(
         if prompt_lookup:
             raise ConfigError(f"prompt_lookup {needed}")
     if lookup_text and not prompt_lookup:
-        raise ConfigError("lookup_text is a further text for prompt_lookup: give prompt_lookup=7 with it")
+        raise ConfigError(
+            "lookup_text is a further text for prompt_lookup: give prompt_lookup=7 with it"
+        )
 
 
 def _texts(prompt: str | None, file: str | None) -> list[str]:
     """The prompts: the one on the command line, or the lines of a file that are not blank."""
     if (prompt is None) == (file is None):
-        raise ConfigError('give one of prompt="some words to continue" and prompts=FILE, with a prompt a line')
+        raise ConfigError(
+            'give one of prompt="some words to continue" and prompts=FILE, with a prompt a line'
+        )
     if prompt is not None:
         return [prompt]
     assert file is not None
@@ -227,7 +252,11 @@ def _read(key: str, file: str) -> str:
 
 
 def _prompts(
-    texts: list[str], seed: int, tokenizer: Tokenizer, special_tokens: bool | None, context_length: int
+    texts: list[str],
+    seed: int,
+    tokenizer: Tokenizer,
+    special_tokens: bool | None,
+    context_length: int,
 ) -> list[Prompt]:
     prompts = []
     for number, text in enumerate(texts):
@@ -236,7 +265,9 @@ def _prompts(
     return prompts
 
 
-def _encode(text: str, tokenizer: Tokenizer, special_tokens: bool | None, context_length: int) -> list[int]:
+def _encode(
+    text: str, tokenizer: Tokenizer, special_tokens: bool | None, context_length: int
+) -> list[int]:
     """Ids of a prompt.
 
     Raises:
@@ -245,15 +276,16 @@ def _encode(text: str, tokenizer: Tokenizer, special_tokens: bool | None, contex
     shown = shorten(repr(text))
     if special_tokens is None and END_OF_TEXT in text:
         raise ConfigError(
-            f"prompt ({shown}) has {END_OF_TEXT} in it: say special_tokens=true for the token that ends a document, "
-            "false for these characters"
+            f"prompt ({shown}) has {END_OF_TEXT} in it: say special_tokens=true for the token that"
+            " ends a document, false for these characters"
         )
     ids = tokenizer.encode(text, special_tokens=bool(special_tokens))
     if not ids:
         raise ConfigError('prompt is empty; give prompt="some words to continue"')
     if len(ids) > context_length:
         raise ConfigError(
-            f"prompt ({shown}) has {len(ids)} tokens, more than the model's context of {context_length}: shorten it"
+            f"prompt ({shown}) has {len(ids)} tokens, more than the model's context of"
+            f" {context_length}: shorten it"
         )
     return ids
 
@@ -294,10 +326,14 @@ def _device(accelerator: str, precision: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = shorten(str(error).partition("\n")[0])
         raise ConfigError(
-            f"accelerator ({accelerator}) is not available on this machine: {reason} (accelerator=cpu always works)"
+            f"accelerator ({accelerator}) is not available on this machine: {reason}"
+            " (accelerator=cpu always works)"
         ) from None
     if precision == "int8" and device.type != "cpu":
-        raise ConfigError(f"precision=int8 is for the CPU, not {device}: give accelerator=cpu, or precision=bf16-true")
+        raise ConfigError(
+            f"precision=int8 is for the CPU, not {device}: give accelerator=cpu, or"
+            " precision=bf16-true"
+        )
     return device
 
 

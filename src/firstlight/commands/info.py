@@ -17,7 +17,11 @@ from firstlight.sources import find_checkpoint
 
 
 def info(
-    *, checkpoint: NonEmpty, check: bool = False, tensors: bool = False, format: Literal["text", "json"] = "text"
+    *,
+    checkpoint: NonEmpty,
+    check: bool = False,
+    tensors: bool = False,
+    format: Literal["text", "json"] = "text",
 ) -> dict[str, Any]:
     """What is inside; for a run folder the list of its checkpoints, and what the best one holds.
 
@@ -33,7 +37,10 @@ def info(
     except ConfigError as error:
         if not saved:
             raise
-        told = {"checkpoint": str(found), "problem": str(error)}  # the other checkpoints may be whole
+        told = {
+            "checkpoint": str(found),
+            "problem": str(error),
+        }  # the other checkpoints may be whole
     if saved:
         told = {"run": str(run), "checkpoints": describe_run(run), "best": told}
     if check:
@@ -91,7 +98,10 @@ def _row(row: dict[str, Any]) -> str:
         remarks.append("best")
     if not row["resumable"]:
         remarks.append("weights only")
-    text = f"{row['step']:>8} {row['tokens']:>12,} {loss:>9} {decimal(row['bytes']):>10}  {row['checkpoint']}"
+    text = (
+        f"{row['step']:>8} {row['tokens']:>12,} {loss:>9} {decimal(row['bytes']):>10} "
+        f" {row['checkpoint']}"
+    )
     return f"{text} ({', '.join(remarks)})" if remarks else text
 
 

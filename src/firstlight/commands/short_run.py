@@ -16,7 +16,9 @@ def check_new(config: dict[str, Any], verb: str) -> None:
         raise ConfigError(f"resume: {verb} makes new runs; leave resume out")
     processes = config["trainer"].get("devices", 1) * config["trainer"].get("num_nodes", 1)
     if processes != 1:
-        raise ConfigError(f"trainer.devices ({processes} in all) must be 1: {verb} makes runs of one process")
+        raise ConfigError(
+            f"trainer.devices ({processes} in all) must be 1: {verb} makes runs of one process"
+        )
 
 
 def shortened(config: dict[str, Any], *, steps: int, eval_every_n_steps: int) -> dict[str, Any]:

@@ -51,7 +51,9 @@ def arguments(config: DictConfig) -> dict[str, Any]:
     return plain
 
 
-def arguments_with(config: DictConfig, name: str, entry: Callable[..., Any]) -> tuple[RunConfig, dict[str, Any]]:
+def arguments_with(
+    config: DictConfig, name: str, entry: Callable[..., Any]
+) -> tuple[RunConfig, dict[str, Any]]:
     """The composed config of a run and, separately, its section `name` as arguments for `entry`.
 
     Raises:
@@ -74,7 +76,8 @@ def arguments_with(config: DictConfig, name: str, entry: Callable[..., Any]) -> 
 
 
 def main(config: DictConfig, overrides: list[str], callbacks: Mapping[str, Callback]) -> None:
-    """Train, with `callbacks` in addition to those in the config; `overrides` are what was given on the command line.
+    """Train, with `callbacks` in addition to those in the config; `overrides` are what was given on
+    the command line.
 
     Of a finished run, only the path of its text can be changed.
     """
@@ -82,7 +85,9 @@ def main(config: DictConfig, overrides: list[str], callbacks: Mapping[str, Callb
     stored = check_kept(config, plain)
     keep_freed_memory()
     resumed = Path(plain["resume"]) if plain["resume"] not in (None, AUTO) else None
-    built = build(with_files(plain, resumed))  # the stored config keeps its paths as they were given
+    built = build(
+        with_files(plain, resumed)
+    )  # the stored config keeps its paths as they were given
     built["callbacks"] = {**(built.get("callbacks") or {}), **callbacks}
     siblings: list[Path] = []
     if SWEEP in os.environ:

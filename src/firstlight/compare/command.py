@@ -55,7 +55,9 @@ def main(config: DictConfig) -> None:
     storage = storage_as_typed(config)
     settings = CompareSettings(**arguments(config))
     # The folder is made first: that it cannot be made is told before the work, which takes long.
-    with nullcontext() if settings.out is None else new_folder(user_path(settings.out), "out") as folder:
+    with (
+        nullcontext() if settings.out is None else new_folder(user_path(settings.out), "out")
+    ) as folder:
         found = compare(settings, storage)
         for text in found["notes"]:  # before the tables: they say how far those can be trusted
             note(text)

@@ -7,8 +7,24 @@ from firstlight.compare.runs import Run
 from firstlight.runs.flat_config import flatten
 
 NOT_COMPARED = (
-    *("seed", "order.seed", "name", "output_dir", "resume", "logger", "callbacks", "metrics", "compile", "on_nan"),
-    *("data.num_workers", "data.eval_batches", "data.untrained_eval_batches", "data.eval_last_window"),
+    *(
+        "seed",
+        "order.seed",
+        "name",
+        "output_dir",
+        "resume",
+        "logger",
+        "callbacks",
+        "metrics",
+        "compile",
+        "on_nan",
+    ),
+    *(
+        "data.num_workers",
+        "data.eval_batches",
+        "data.untrained_eval_batches",
+        "data.eval_last_window",
+    ),
     *("trainer.eval_", "trainer.log_", "trainer.enable_"),
 )
 """Keys that do not change the training, and the seed, which repeats it."""
@@ -20,7 +36,9 @@ NOTHING = "-"
 
 @dataclass(frozen=True)
 class Group:
-    """A config and its repetitions. `settings` are its values of the keys in which the compared configs differ."""
+    """A config and its repetitions. `settings` are its values of the keys in which the compared
+    configs differ.
+    """
 
     label: str
     settings: dict[str, str]
@@ -30,7 +48,8 @@ class Group:
 def group_runs(runs: list[Run]) -> tuple[list[Group], list[str]]:
     """The configs among `runs`, in order of their first run, and notes.
 
-    Of several runs with the same config and seed only the newest is kept: the others say nothing new.
+    Of several runs with the same config and seed only the newest is kept: the others say nothing
+    new.
     """
     by_config: dict[str, dict[int, Run]] = {}
     values_of: dict[str, dict[str, str]] = {}
@@ -38,12 +57,16 @@ def group_runs(runs: list[Run]) -> tuple[list[Group], list[str]]:
     for run in runs:
         values = _values(run)
         config = json.dumps(values, sort_keys=True)
-        values_of.setdefault(config, values)  # the first: the order of its keys is that of the columns
+        values_of.setdefault(
+            config, values
+        )  # the first: the order of its keys is that of the columns
         by_seed = by_config.setdefault(config, {})
         twin = by_seed.get(run.seed)
         if twin is not None:
             older, run = sorted((twin, run), key=lambda run: run.written)
-            notes.append(f"{older.name} is left out: {run.name} has the same config and seed, and is newer")
+            notes.append(
+                f"{older.name} is left out: {run.name} has the same config and seed, and is newer"
+            )
         by_seed[run.seed] = run
     differing = _differing(list(values_of.values()))
     groups = []

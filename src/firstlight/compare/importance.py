@@ -14,10 +14,12 @@ FEWEST = 5
 
 
 def importance(groups: list[Group], values: list[float]) -> dict[str, float] | None:
-    """The share of each differing key, which add up to 1; None for too few configs, or fewer than two keys.
+    """The share of each differing key, which add up to 1; None for too few configs, or fewer than
+    two keys.
 
-    PED-ANOVA (Watanabe et al. 2023): how far, by key, the better half of the configs is from all of them. Keys that
-    some config does not have are left out. Of `values`, one for each group, lower is better.
+    PED-ANOVA (Watanabe et al. 2023): how far, by key, the better half of the configs is from all of
+    them. Keys that some config does not have are left out. Of `values`, one for each group, lower
+    is better.
     """
     if len(groups) < FEWEST:
         return None
@@ -29,7 +31,9 @@ def importance(groups: list[Group], values: list[float]) -> dict[str, float] | N
             columns[key], distributions[key] = _column(column)
     if len(columns) < 2:
         return None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # else it announces its study on the terminal
+    optuna.logging.set_verbosity(
+        optuna.logging.WARNING
+    )  # else it announces its study on the terminal
     study = optuna.create_study()
     for n, value in enumerate(values):
         params = {key: column[n] for key, column in columns.items()}
@@ -38,7 +42,8 @@ def importance(groups: list[Group], values: list[float]) -> dict[str, float] | N
 
 
 def _column(texts: list[str]) -> tuple[list[Any], BaseDistribution]:
-    """The values of a key as numbers, if all of them are, and the distribution that they are from."""
+    """The values of a key as numbers, if all of them are, and the distribution that they are
+    from."""
     values: list[Any] = []
     for text in texts:
         try:

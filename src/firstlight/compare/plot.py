@@ -4,13 +4,19 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-AXIS_LABELS = {"step": "optimizer steps", "tokens": "training tokens", "seconds": "seconds of training"}
+AXIS_LABELS = {
+    "step": "optimizer steps",
+    "tokens": "training tokens",
+    "seconds": "seconds of training",
+}
 MOST_NAMED = 12
 """Configs in the legend."""
 
 
 def comparison_figure(found: dict[str, Any]) -> Figure:
-    """Curves in the colours of their configs; and the mean of each config, with the spread between its seeds."""
+    """Curves in the colours of their configs; and the mean of each config, with the spread between
+    its seeds.
+    """
     axes_names, metric, configs = found["axes"], found["settings"]["metric"], found["configs"]
     figure = Figure(figsize=(4.5 * (len(axes_names) + 1), 4), layout="constrained")
     *curves, means = figure.subplots(1, len(axes_names) + 1, squeeze=False)[0]
@@ -31,12 +37,16 @@ def comparison_figure(found: dict[str, Any]) -> Figure:
         curves[0].legend(fontsize=7)
     labels = []
     for n, config in enumerate(configs[:MOST_NAMED]):
-        means.errorbar(config["mean"], n, xerr=config["spread"] or 0.0, fmt="o", color=_colour(n), capsize=3)
+        means.errorbar(
+            config["mean"], n, xerr=config["spread"] or 0.0, fmt="o", color=_colour(n), capsize=3
+        )
         labels.append(_escaped(config["label"]))
     means.set_yticks(range(len(labels)), labels, fontsize=7)
     means.set_xlabel(f"{metric}, mean and spread of the seeds")
     if found["windows"]["are_too_few"]:
-        means.set_title(f"too few validation windows to tell: {found['windows']['measured']}", fontsize=9)
+        means.set_title(
+            f"too few validation windows to tell: {found['windows']['measured']}", fontsize=9
+        )
     means.invert_yaxis()
     means.grid(alpha=0.3)
     return figure

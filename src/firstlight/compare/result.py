@@ -14,7 +14,9 @@ from firstlight.errors import printable_data
 
 
 def as_data(ranked: list[Ranked], notes: list[str], settings: CompareSettings) -> dict[str, Any]:
-    """JSON-ready; configs are best first, and `runs[i].config` is the place of a run's config among them."""
+    """JSON-ready; configs are best first, and `runs[i].config` is the place of a run's config among
+    them.
+    """
     column, first = settings.metric, ranked[0].group.runs[0]
     sign = first.sign_of(column)
     plain_settings = vars(settings) | {"runs": settings.names}
@@ -49,7 +51,9 @@ def as_data(ranked: list[Ranked], notes: list[str], settings: CompareSettings) -
 
 
 def _windows(ranked: list[Ranked]) -> dict[str, Any]:
-    """How many windows every config was measured on (null: on none), and whether they are too few for a verdict."""
+    """How many windows every config was measured on (null: on none), and whether they are too few
+    for a verdict.
+    """
     counts = [len(config.sample.totals) for config in ranked if len(config.sample.totals) > 0]
     measured = min(counts, default=None)
     is_too_few = measured is not None and measured < FEWEST_WINDOWS

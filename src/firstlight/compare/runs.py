@@ -60,7 +60,8 @@ class Run:
         return (self.folder / WEIGHTS).is_file()
 
     def metric(self, column: str) -> Metric | None:
-        """The metric of its evaluations that is logged as `column`; None for a column that is not a metric.
+        """The metric of its evaluations that is logged as `column`; None for a column that is not a
+        metric.
 
         Raises:
             ConfigError: its config names something else as a metric.
@@ -94,7 +95,8 @@ class Run:
         if logged and not math.isfinite(logged[-1][column]):
             step = int(logged[-1]["step"])
             raise ConfigError(
-                f"runs ({self.folder}): its {column} is {logged[-1][column]} at step {step}; leave it out"
+                f"runs ({self.folder}): its {column} is {logged[-1][column]} at step {step}; leave"
+                " it out"
             )
         if logged and column not in X_AXES:
             return self.curve(column)[-1]
@@ -103,7 +105,10 @@ class Run:
         if not known:
             raise ConfigError(f"runs ({self.folder}): this run has logged nothing yet ({METRICS})")
         meant = did_you_mean(column, known)
-        raise ConfigError(f"metric ({column}): {self.folder} has not logged it{meant} (it has: {', '.join(known)})")
+        raise ConfigError(
+            f"metric ({column}): {self.folder} has not logged it{meant} (it has:"
+            f" {', '.join(known)})"
+        )
 
     def best(self, column: str) -> Point:
         """The best value of `column`, which it has logged; of several the first."""
@@ -129,7 +134,10 @@ def find_runs(names: list[str], storage: str | None = None) -> list[Run]:
             folders[folder.resolve()] = None
     if len(folders) < 2:
         given = shorten(", ".join(names))
-        raise ConfigError(f"runs: there is one run in {given}, and it takes two to compare; name another, or a sweep")
+        raise ConfigError(
+            f"runs: there is one run in {given}, and it takes two to compare; name another, or a"
+            " sweep"
+        )
     short = _short_names(list(folders))
     return [_read(folder, short[folder]) for folder in folders]
 
@@ -165,7 +173,9 @@ def _read(folder: Path, name: str) -> Run:
             raise
         raise ConfigError(f"{error}; name the runs in it, e.g. {inside[0].parents[1]}") from None
     if not isinstance(config.get("seed"), int):
-        raise ConfigError(f"runs ({shorten(str(folder))}): its {CONFIG} is not what firstlight writes")
+        raise ConfigError(
+            f"runs ({shorten(str(folder))}): its {CONFIG} is not what firstlight writes"
+        )
     with _naming(folder / METRICS):
         rows = [_numbers(row) for row in run.rows]
         _add_seconds(rows)
@@ -181,7 +191,9 @@ def _naming(file: Path) -> Iterator[None]:
     try:
         yield
     except (ValueError, KeyError, TypeError, OSError) as error:
-        message = f"runs ({file}): not what firstlight writes ({reason_of(error)}); leave the run out"
+        message = (
+            f"runs ({file}): not what firstlight writes ({reason_of(error)}); leave the run out"
+        )
         raise ConfigError(message) from None
 
 
@@ -196,7 +208,9 @@ def _add_seconds(rows: list[dict[str, Any]]) -> None:
         if row.get("tokens_per_second") and row["tokens"] > tokens[-1]:
             seconds.append(seconds[-1] + (row["tokens"] - tokens[-1]) / row["tokens_per_second"])
             tokens.append(row["tokens"])
-    if len(tokens) == 1 or rows[0].get("tokens") != 0:  # no throughput, or a log that does not begin at the start
+    if (
+        len(tokens) == 1 or rows[0].get("tokens") != 0
+    ):  # no throughput, or a log that does not begin at the start
         return
     for row in rows:
         if row["tokens"] <= tokens[-1]:

@@ -1,16 +1,19 @@
-"""Does a difference between two configs mean anything? Two things vary by chance: the text, and the seed.
+"""Does a difference between two configs mean anything? Two things vary by chance: the text, and the
+seed.
 
-**The text.** Another validation text of the same kind would give another loss. The windows of this one are resampled,
-the same ones for both configs (paired: what is hard is hard for both), in blocks of neighbours, which are alike (the
-circular block bootstrap of Politis and Romano 1992; blocks of 2 n ** (1/3) windows: the order is that which Künsch 1989
-and Hall, Horowitz and Jing 1995 found for a variance, the factor covers neighbours that are rather alike).
+**The text.** Another validation text of the same kind would give another loss. The windows of this
+one are resampled, the same ones for both configs (paired: what is hard is hard for both), in blocks
+of neighbours, which are alike (the circular block bootstrap of Politis and Romano 1992; blocks of 2
+n ** (1/3) windows: the order is that which Künsch 1989 and Hall, Horowitz and Jing 1995 found for a
+variance, the factor covers neighbours that are rather alike).
 
-**The seed.** Another seed would give another model. Between the seeds of each config a variance is estimated (Welch
-1947); of a config with a single seed it is taken to be that of the other one.
+**The seed.** Another seed would give another model. Between the seeds of each config a variance is
+estimated (Welch 1947); of a config with a single seed it is taken to be that of the other one.
 
-Both are added, as windows and seeds are crossed: every seed is measured on every window, so that neither is nested in
-the other (Clark 1973, on the same question with readers and words). What the variance between seeds owes to the windows
-is counted in both, which errs on the side of caution. Degrees of freedom are Satterthwaite's (1946).
+Both are added, as windows and seeds are crossed: every seed is measured on every window, so that
+neither is nested in the other (Clark 1973, on the same question with readers and words). What the
+variance between seeds owes to the windows is counted in both, which errs on the side of caution.
+Degrees of freedom are Satterthwaite's (1946).
 
 With one seed of each, nothing is known of the seed, and the result speaks of the text alone.
 """
@@ -27,12 +30,13 @@ from firstlight.compare.student import quantile, two_sided
 
 Floats = NDArray[np.float64]
 POWER = 0.8
-"""With which the advised number of seeds would tell the difference that was seen, if it is the true one."""
+"""With which the advised number of seeds would tell the difference that was seen, if it is the true
+one."""
 MOST_SEEDS = 1000
 """More are not advised."""
 FEWEST_WINDOWS = 8
-"""Fewer say nothing of another text. From so many on, of equal configs no more than `confidence` allows are told apart
-(simulated in tests/compare/test_statistics.py)."""
+"""Fewer say nothing of another text. From so many on, of equal configs no more than `confidence`
+allows are told apart (simulated in tests/compare/test_statistics.py)."""
 CHUNK = 2**22
 """Numbers of a resampling that are drawn at once."""
 
@@ -41,9 +45,10 @@ CHUNK = 2**22
 class Sample:
     """What was measured of one config.
 
-    `values` (seeds,) are the metric of each seed. `totals` (windows,) are what the metric adds up over a window, a mean
-    over the seeds; `units` (windows,) are what a window's total is divided by: its tokens, or its bytes times ln 2.
-    Both are empty for a metric that was not measured on windows of a text.
+    `values` (seeds,) are the metric of each seed. `totals` (windows,) are what the metric adds up
+    over a window, a mean over the seeds; `units` (windows,) are what a window's total is divided
+    by: its tokens, or its bytes times ln 2. Both are empty for a metric that was not measured on
+    windows of a text.
     """
 
     values: Floats
@@ -72,10 +77,12 @@ class Variance(NamedTuple):
 
 @dataclass(frozen=True)
 class Difference:
-    """`value` is other - reference, within `low` and `high`; `p` is the probability of one as large if there is none.
+    """`value` is other - reference, within `low` and `high`; `p` is the probability of one as large
+    if there is none.
 
-    `text_error` and `seed_error` are the standard errors that are due to either, None where it is not known.
-    `more_seeds` of each config would probably tell them apart; None: no advice, or (`is_hopeless`) no number would.
+    `text_error` and `seed_error` are the standard errors that are due to either, None where it is
+    not known. `more_seeds` of each config would probably tell them apart; None: no advice, or
+    (`is_hopeless`) no number would.
     """
 
     value: float
@@ -96,7 +103,9 @@ class NothingKnownError(ValueError):
 
 
 class TooFewWindowsError(NothingKnownError):
-    """The text varies too, and so few windows do not tell by how much: nothing can be said, whatever the seeds."""
+    """The text varies too, and so few windows do not tell by how much: nothing can be said,
+    whatever the seeds.
+    """
 
     def __init__(self, n_windows: int) -> None:
         super().__init__(f"{n_windows} windows, and at least {FEWEST_WINDOWS} are needed")
@@ -104,9 +113,17 @@ class TooFewWindowsError(NothingKnownError):
 
 
 def difference(
-    reference: Sample, other: Sample, *, paired: bool, confidence: float, n_pairs: int, resamples: int, seed: int
+    reference: Sample,
+    other: Sample,
+    *,
+    paired: bool,
+    confidence: float,
+    n_pairs: int,
+    resamples: int,
+    seed: int,
 ) -> Difference:
-    """How `other` differs from `reference`; `confidence` holds for all `n_pairs` differences together (Bonferroni).
+    """How `other` differs from `reference`; `confidence` holds for all `n_pairs` differences
+    together (Bonferroni).
 
     Raises:
         NothingKnownError: one seed of each, and no windows.
@@ -172,14 +189,18 @@ def _seed_variances(reference: Sample, other: Sample) -> list[Variance]:
         if n > 1:
             known.append(Variance(float(sample.values.var(ddof=1)), n - 1.0))
     if len(known) == 1:
-        # One estimate, used twice: as one part it has its own degrees of freedom, as two each has half of them.
+        # One estimate, used twice: as one part it has its own degrees of freedom, as two each has
+        # half of them.
         [only] = known
         return 2 * [Variance(only.value, only.degrees / 2)]
     return known
 
 
-def _text_variance(reference: Sample, other: Sample, *, paired: bool, resamples: int, seed: int) -> Variance | None:
-    """The variance of the difference that is due to the text; None if either was not measured on windows.
+def _text_variance(
+    reference: Sample, other: Sample, *, paired: bool, resamples: int, seed: int
+) -> Variance | None:
+    """The variance of the difference that is due to the text; None if either was not measured on
+    windows.
 
     Raises:
         TooFewWindowsError: fewer than FEWEST_WINDOWS.
@@ -206,13 +227,18 @@ def block_length(n: int) -> int:
 
 
 def resampled(samples: list[Sample], *, resamples: int, seed: int) -> Floats:
-    """The metric of each sample on resampled blocks of the text, the same ones for all: (samples, resamples)."""
+    """The metric of each sample on resampled blocks of the text, the same ones for all: (samples,
+    resamples).
+    """
     n = len(samples[0].totals)
     length = block_length(n)
     n_blocks = max(1, round(n / length))
     sums = []
     for sample in samples:
-        sums += [_circular_sums(sample.totals, length), _circular_sums(sample.units, length)]  # (n,) each
+        sums += [
+            _circular_sums(sample.totals, length),
+            _circular_sums(sample.units, length),
+        ]  # (n,) each
     generator = np.random.default_rng(seed)
     chunk = max(1, CHUNK // n_blocks)  # all resamples at once could need gigabytes
     totals = []
@@ -231,20 +257,24 @@ def _circular_sums(values: Floats, length: int) -> Floats:
 
 
 def _bootstrap_variance(draws: Floats, n: int) -> Variance:
-    """The variance of what was drawn, for `n` windows; its degrees of freedom are those of as many whole blocks.
+    """The variance of what was drawn, for `n` windows; its degrees of freedom are those of as many
+    whole blocks.
 
-    As the mean of b blocks varies about their own mean, a bootstrap sees (b - 1) / b of the variance.
+    As the mean of b blocks varies about their own mean, a bootstrap sees (b - 1) / b of the
+    variance.
     """
     blocks = n / block_length(n)
     drawn = max(1, round(blocks))
     return Variance(float(draws.var()) * drawn / (blocks - 1), blocks - 1)
 
 
-def seeds_needed(value: float, seed_variances: float, text_variance: float, level: float, have: int) -> int | None:
+def seeds_needed(
+    value: float, seed_variances: float, text_variance: float, level: float, have: int
+) -> int | None:
     """More seeds of each config until a difference of `value` would be told from none with POWER.
 
-    `seed_variances` is the sum of both configs' variances between seeds. None: more than MOST_SEEDS, or no number
-    would do, as the text alone hides the difference.
+    `seed_variances` is the sum of both configs' variances between seeds. None: more than
+    MOST_SEEDS, or no number would do, as the text alone hides the difference.
     """
     if value == 0:
         return None

@@ -1,4 +1,6 @@
-"""Student's t distribution, which torch and numpy do not have; the degrees of freedom need not be whole."""
+"""Student's t distribution, which torch and numpy do not have; the degrees of freedom need not be
+whole.
+"""
 
 import math
 from functools import lru_cache
@@ -11,7 +13,8 @@ NODES, WEIGHTS = np.polynomial.legendre.leggauss(400)
 def two_sided(t: float, degrees: float) -> float:
     """The probability of a value as far from 0 as `t`.
 
-    With t = sqrt(degrees) tan(a) the density becomes cos(a) ** (degrees - 1), which is integrated by Gauss-Legendre.
+    With t = sqrt(degrees) tan(a) the density becomes cos(a) ** (degrees - 1), which is integrated
+    by Gauss-Legendre.
     """
     angle = math.atan(abs(t) / math.sqrt(degrees))
     half = (math.pi / 2 - angle) / 2
@@ -22,7 +25,9 @@ def two_sided(t: float, degrees: float) -> float:
 
 @lru_cache(maxsize=4096)
 def quantile(probability: float, degrees: float) -> float:
-    """The t below which a value is with `probability`, which is at least 0.5 and less than 1; found by bisection."""
+    """The t below which a value is with `probability`, which is at least 0.5 and less than 1; found
+    by bisection.
+    """
     tails = 2 * (1 - probability)
     low, high = 0.0, 1.0
     while two_sided(high, degrees) > tails:

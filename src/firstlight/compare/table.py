@@ -8,11 +8,14 @@ from rich.table import Table
 from rich.text import Text
 
 MOST = 6
-"""So many keys have a column each. More are rows of a second table, if there are at most so many configs."""
+"""So many keys have a column each. More are rows of a second table, if there are at most so many
+configs."""
 
 
 def tables(found: dict[str, Any]) -> Iterator[Table]:
-    """The configs, best first, with their verdicts; in what they differ, if it is much; its importance, if known."""
+    """The configs, best first, with their verdicts; in what they differ, if it is much; its
+    importance, if known.
+    """
     configs = found["configs"]
     keys = list(configs[0]["settings"])
     if len(keys) <= MOST:
@@ -50,7 +53,9 @@ def _verdicts(found: dict[str, Any], keys: list[str]) -> Table:
             mean += f" +- {config['spread']:.4f}"
         cells = [config["settings"][key] for key in keys] or [config["label"]]
         table.add_row(
-            *map(Text, cells),  # rich would read markup in a str, and these are what runs have written
+            *map(
+                Text, cells
+            ),  # rich would read markup in a str, and these are what runs have written
             str(len(runs)),
             mean,
             _mean(runs, "final", "value", ".4f"),
@@ -64,7 +69,9 @@ def _verdicts(found: dict[str, Any], keys: list[str]) -> Table:
 
 
 def _caption(metric: str, direction: str, text: str) -> Text:
-    """What the metric is, and which values of it are better; empty for a column that is not a metric."""
+    """What the metric is, and which values of it are better; empty for a column that is not a
+    metric.
+    """
     if not text:
         return Text()
     better = "lower" if direction == "min" else "higher"
@@ -82,13 +89,17 @@ def _headings(keys: list[str]) -> list[str]:
 
 
 def _difference(difference: dict[str, Any] | None) -> str:
-    """The difference from the best config, its interval, and the probability of one as large if there were none."""
+    """The difference from the best config, its interval, and the probability of one as large if
+    there were none.
+    """
     if difference is None:
         return ""
     p = f"p = {difference['p']:.2g}"
     if difference["p"] < 1e-4:
         p = "p < 0.0001"
-    return f"{difference['value']:+.4f} ({difference['low']:+.4f} to {difference['high']:+.4f}), {p}"
+    return (
+        f"{difference['value']:+.4f} ({difference['low']:+.4f} to {difference['high']:+.4f}), {p}"
+    )
 
 
 def _mean(runs: list[dict[str, Any]], which: str, name: str, form: str) -> str:

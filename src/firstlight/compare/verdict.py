@@ -65,7 +65,11 @@ def judge(groups: list[Group], settings: CompareSettings) -> tuple[list[Ranked],
     else:
         samples, grounds = _logged(groups, column)
     metric = runs[0].metric(column)
-    notes = _unfinished(runs, column) + _unlike(runs, column) + check_grounds(runs, grounds, column, metric)
+    notes = (
+        _unfinished(runs, column)
+        + _unlike(runs, column)
+        + check_grounds(runs, grounds, column, metric)
+    )
     sign = runs[0].sign_of(column)
     pairs = list(zip(groups, samples, strict=True))
     pairs.sort(key=lambda pair: sign * pair[1].mean)
@@ -96,7 +100,9 @@ def judge(groups: list[Group], settings: CompareSettings) -> tuple[list[Ranked],
 def _measured(
     groups: list[Group], runs: list[Run], metric: Mean, settings: CompareSettings
 ) -> tuple[list[Sample], dict[Path, Ground]]:
-    """Samples of the groups, from evaluating the weights of their runs, and what each run was measured on."""
+    """Samples of the groups, from evaluating the weights of their runs, and what each run was
+    measured on.
+    """
     last_window = all(map(scores_last_window, runs))  # the same windows for all of them
     measured: dict[Path, MeasuredRun] = {}
     grounds: dict[Path, Ground] = {}
@@ -123,8 +129,8 @@ def _too_few(n_windows: int, settings: CompareSettings) -> str:
     if settings.windows < FEWEST_WINDOWS:
         return f"too few windows to tell: windows={settings.windows}, and it takes {FEWEST_WINDOWS}"
     return (
-        f"validation has too few windows to tell: {n_windows}, and it takes {FEWEST_WINDOWS}; more validation text, "
-        "or a lower data.train_ratio, would help"
+        f"validation has too few windows to tell: {n_windows}, and it takes {FEWEST_WINDOWS}; more"
+        " validation text, or a lower data.train_ratio, would help"
     )
 
 
@@ -146,7 +152,9 @@ def _unfinished(runs: list[Run], column: str) -> list[str]:
 
 
 def _unlike(runs: list[Run], column: str) -> list[str]:
-    """A note if not all runs have seen the same number of tokens; it names those that differ from most."""
+    """A note if not all runs have seen the same number of tokens; it names those that differ from
+    most.
+    """
     seen: dict[int, list[str]] = {}
     for run in runs:
         tokens = run.final(column).x.get("tokens")
@@ -155,8 +163,13 @@ def _unlike(runs: list[Run], column: str) -> list[str]:
     if len(seen) < 2:
         return []
     usual = max(seen, key=lambda tokens: (len(seen[tokens]), tokens))
-    others = [f"{_named(names)} {tokens:,}" for tokens, names in sorted(seen.items()) if tokens != usual]
-    return [f"not all runs have seen the same number of tokens: {'; '.join(others)}; the others {usual:,}"]
+    others = [
+        f"{_named(names)} {tokens:,}" for tokens, names in sorted(seen.items()) if tokens != usual
+    ]
+    return [
+        f"not all runs have seen the same number of tokens: {'; '.join(others)}; the others"
+        f" {usual:,}"
+    ]
 
 
 def _named(names: list[str]) -> str:
@@ -172,7 +185,10 @@ def _sentence(found: Difference, *, is_of_text: bool) -> str:
         return f"{verdict} on this text; of the seed nothing is known: run each with seeds=3"
     if found.is_told_apart:
         if found.text_error is None and is_of_text:
-            return "worse on this text, by more than the chance of the seeds; of another text nothing is known"
+            return (
+                "worse on this text, by more than the chance of the seeds; of another text nothing"
+                " is known"
+            )
         return "worse, by more than chance"
     if found.more_seeds == 1:
         return "not distinguishable; run about 1 more seed of each"

@@ -36,7 +36,9 @@ class Ground:
 
 @dataclass(frozen=True)
 class MeasuredRun:
-    """For each window what the metric adds up, and what that is divided by (see `Sample`): (windows,) each."""
+    """For each window what the metric adds up, and what that is divided by (see `Sample`):
+    (windows,) each.
+    """
 
     totals: Floats
     units: Floats
@@ -44,7 +46,8 @@ class MeasuredRun:
 
 
 def measured_mean(run: Run, settings: CompareSettings) -> Mean | None:
-    """The metric, if the weights are measured in it window by window; None if what the runs logged is taken.
+    """The metric, if the weights are measured in it window by window; None if what the runs logged
+    is taken.
 
     Raises:
         ConfigError: the best weights are to be measured in a metric that is not a mean.
@@ -53,7 +56,10 @@ def measured_mean(run: Run, settings: CompareSettings) -> Mean | None:
     if settings.windows > 0 and settings.metric.startswith("val/") and isinstance(metric, Mean):
         return metric
     if settings.weights == "best":
-        raise ConfigError(f"weights=best: {settings.metric} is not measured with weights; it must be a mean over val/")
+        raise ConfigError(
+            f"weights=best: {settings.metric} is not measured with weights; it must be a mean over"
+            " val/"
+        )
     return None
 
 
@@ -62,8 +68,11 @@ def scores_last_window(run: Run) -> bool:
     return bool((run.config.get("data") or {}).get("eval_last_window", False))
 
 
-def measure_windows(run: Run, metric: Mean, settings: CompareSettings, *, last_window: bool) -> MeasuredRun:
-    """Evaluate the weights of a run, in float32, on windows that are spread evenly over its validation split.
+def measure_windows(
+    run: Run, metric: Mean, settings: CompareSettings, *, last_window: bool
+) -> MeasuredRun:
+    """Evaluate the weights of a run, in float32, on windows that are spread evenly over its
+    validation split.
 
     If these are all windows, the shorter one at the end is added with `last_window`.
 
@@ -94,7 +103,8 @@ def measure_windows(run: Run, metric: Mean, settings: CompareSettings, *, last_w
             scored = module.scored((inputs.to(device), targets.to(device)))
             sums += map(metric.sums, scored.split(targets.shape[1]))
     totals, counts = np.array(sums).T  # (windows,) each
-    # A mean may have a constant factor (bits per byte: the bits in a nat), which is its value for equal sums.
+    # A mean may have a constant factor (bits per byte: the bits in a nat), which is its value for
+    # equal sums.
     factor = metric.value([1.0, 1.0])
     assert factor is not None
     ground = Ground(
@@ -120,8 +130,11 @@ def configured_ground(run: Run) -> Ground:
     )
 
 
-def check_grounds(runs: list[Run], grounds: Mapping[Path, Ground], column: str, metric: Metric | None) -> list[str]:
-    """A note on the first run that is judged on another ground than the first; none if all have the same one.
+def check_grounds(
+    runs: list[Run], grounds: Mapping[Path, Ground], column: str, metric: Metric | None
+) -> list[str]:
+    """A note on the first run that is judged on another ground than the first; none if all have the
+    same one.
 
     `metric` is what is logged as `column`; None if that is not a metric.
 
@@ -132,12 +145,15 @@ def check_grounds(runs: list[Run], grounds: Mapping[Path, Ground], column: str, 
     first = grounds[runs[0].folder]
     for run in runs[1:]:
         ground, both = grounds[run.folder], f"{runs[0].name} and {run.name}"
-        is_other_text, is_other_tokenizer = ground.text != first.text, ground.tokenizer != first.tokenizer
+        is_other_text, is_other_tokenizer = (
+            ground.text != first.text,
+            ground.tokenizer != first.tokenizer,
+        )
         if (is_other_text or is_other_tokenizer) and metric is not None and metric.of_tokens:
             what = "texts" if is_other_text else "tokenizers"
             raise ConfigError(
-                f"metric ({column}): {both} have different {what}, where it means different things; "
-                "compare them in bits per byte: metric=val/bits_per_byte"
+                f"metric ({column}): {both} have different {what}, where it means different things;"
+                " compare them in bits per byte: metric=val/bits_per_byte"
             )
         if is_other_text:
             notes.append(f"{both} are measured on different texts: one may just be easier")
@@ -149,10 +165,14 @@ def check_grounds(runs: list[Run], grounds: Mapping[Path, Ground], column: str, 
 
 
 def sample_of(group: Group, measured: Mapping[Path, MeasuredRun]) -> Sample:
-    """What is known of a config: the metric of each seed, and the totals of the windows, a mean over the seeds."""
+    """What is known of a config: the metric of each seed, and the totals of the windows, a mean
+    over the seeds.
+    """
     members = [measured[run.folder] for run in group.runs]
     values = np.array([member.totals.sum() / member.units.sum() for member in members])
     first = members[0]
-    if any(member.ground != first.ground for member in members):  # another seed has learned another vocabulary
+    if any(
+        member.ground != first.ground for member in members
+    ):  # another seed has learned another vocabulary
         return Sample(values)
     return Sample(values, np.mean([member.totals for member in members], axis=0), first.units)

@@ -13,9 +13,11 @@ from firstlight.overrides import conf_dir, quoted, ready, setting, text_keys
 from firstlight.processes import is_further
 
 POSITIONALS: dict[str, tuple[str, ...]] = {"sweep": ("action", "folder"), "compare": ("runs",)}
-"""Keys of a verb that may be given as words alone: `firstlight sweep status DIR`, `firstlight compare RUN RUN`."""
+"""Keys of a verb that may be given as words alone: `firstlight sweep status DIR`, `firstlight
+compare RUN RUN`."""
 TEXT_MAY_HAVE_MOVED = ("evaluate", "compare")
-"""Verbs with no section `data` of their own, to which data.path=... says where the text of a run is now."""
+"""Verbs with no section `data` of their own, to which data.path=... says where the text of a run is
+now."""
 MODES = ("run", "multirun", "cfg", "info", "shell_completion")
 """Options of which a command has one at most."""
 
@@ -43,13 +45,17 @@ def _parser() -> _Parser:
 
 
 def parse_arguments(verb: str, words: list[str]) -> argparse.Namespace:
-    """The options of a command line; its `overrides`; and `options`, those of its words that are not overrides.
+    """The options of a command line; its `overrides`; and `options`, those of its words that are
+    not overrides.
 
     Raises:
-        ConfigError: there is no such option, options exclude each other, or a word is not `key=value`.
+        ConfigError: there is no such option, options exclude each other, or a word is not
+            `key=value`.
     """
     for word in words:
-        if any("\ud800" <= character <= "\udfff" for character in word):  # bytes that Python could not decode
+        if any(
+            "\ud800" <= character <= "\udfff" for character in word
+        ):  # bytes that Python could not decode
             raise ConfigError(f"{shorten(ascii(word))}: this is not UTF-8")
     parser = _parser()
     args, more = parser.parse_known_args(words)
@@ -71,7 +77,9 @@ def parse_arguments(verb: str, words: list[str]) -> argparse.Namespace:
 
 def _check_options(args: argparse.Namespace) -> None:
     if sum(bool(getattr(args, mode)) for mode in MODES) > 1:
-        raise ConfigError("--run, --multirun, --cfg, --info and --shell-completion exclude each other")
+        raise ConfigError(
+            "--run, --multirun, --cfg, --info and --shell-completion exclude each other"
+        )
     if (args.resolve or args.package) and not (args.cfg or args.help):
         raise ConfigError("--resolve and --package belong to --cfg: add --cfg job")
     if args.config_dir is not None and not Path(args.config_dir).is_dir():
@@ -80,13 +88,19 @@ def _check_options(args: argparse.Namespace) -> None:
 
 def _check_word(verb: str, word: str, config_dir: str | None) -> None:
     if "=" not in word and not word.startswith("~"):
-        raise ConfigError(f"'{word}' is not a setting: write key=value (firstlight {verb} --help lists the keys)")
+        raise ConfigError(
+            f"'{word}' is not a setting: write key=value (firstlight {verb} --help lists the keys)"
+        )
     if word.startswith("hydra.mode="):
         raise ConfigError(f"{word}: a sweep is asked for with -m")
     if word.startswith("hydra.searchpath=") and config_dir is not None:
         raise ConfigError(f"{word}: give this or --config-dir, not both")
     # Lightning starts the other processes of a run with a hydra.run.dir of its own.
-    if word.startswith(("hydra.run.dir=", "hydra.sweep.dir=")) and verb == "train" and not is_further():
+    if (
+        word.startswith(("hydra.run.dir=", "hydra.sweep.dir="))
+        and verb == "train"
+        and not is_further()
+    ):
         raise ConfigError(f"{word}: the folder of a run is output_dir=... here")
 
 

@@ -1,4 +1,6 @@
-"""The same command again resumes its run: `resume=auto`, and SLURM jobs that were put back into the queue."""
+"""The same command again resumes its run: `resume=auto`, and SLURM jobs that were put back into the
+queue.
+"""
 
 import os
 from pathlib import Path
@@ -18,7 +20,11 @@ from firstlight.runs.writer import is_unfinished_start
 
 def is_auto(overrides: list[str]) -> bool:
     """Is this a command that is given again and again, until its run has ended?"""
-    names = [override.value() for override in parse_overrides(overrides) if override.key_or_group == "resume"]
+    names = [
+        override.value()
+        for override in parse_overrides(overrides)
+        if override.key_or_group == "resume"
+    ]
     return names[-1] == AUTO if names else _is_requeued()
 
 
@@ -32,10 +38,12 @@ def _is_requeued() -> bool:
 
 
 def autoresume(overrides: list[str], config_dir: str | None) -> list[str]:
-    """`overrides` with `resume=` the run they began, if there is one, and without those that it has already.
+    """`overrides` with `resume=` the run they began, if there is one, and without those that it has
+    already.
 
     Without one `resume=auto` stays: the run is to begin in `output_dir`, and in no other folder.
-    With `resume=auto` that is the run in `output_dir`; in a SLURM job that runs again, the one that the job began.
+    With `resume=auto` that is the run in `output_dir`; in a SLURM job that runs again, the one that
+    the job began.
 
     Raises:
         ConfigError: they cannot be composed.
@@ -45,7 +53,9 @@ def autoresume(overrides: list[str], config_dir: str | None) -> list[str]:
     own = [word for word in overrides if _key(word) != "resume"]
     is_requeued = own == overrides
     if not is_requeued and "output_dir" not in map(_key, own):
-        raise ConfigError("resume: auto resumes the run in output_dir, which has a new name each time: give one")
+        raise ConfigError(
+            "resume: auto resumes the run in output_dir, which has a new name each time: give one"
+        )
     if not processes.is_further():
         run = _find(own, config_dir, is_requeued=is_requeued)
         os.environ[processes.FOUND_RUN] = str(run or "")
@@ -55,7 +65,8 @@ def autoresume(overrides: list[str], config_dir: str | None) -> list[str]:
     began_with = RunFolder(Path(found)).overrides
     again: list[str] = []
     for word in own:
-        # What comes from the environment is not stored with a run: it is given again, as it is here.
+        # What comes from the environment is not stored with a run: it is given again, as it is
+        # here.
         is_new = as_typed(word) not in began_with or ENVIRONMENT_TEXT in word
         # The run was found in its folder, and a sweep that has moved since names another one.
         if is_new and not word.startswith("output_dir="):
@@ -80,15 +91,23 @@ def _find(own: list[str], config_dir: str | None, *, is_requeued: bool) -> Path 
             return run
         is_taken = not is_requeued and wanted.is_dir() and not is_unfinished_start(wanted)
     except OSError as error:
-        raise ConfigError(f"output_dir ({wanted}): cannot be looked into: {error.strerror}") from None
+        raise ConfigError(
+            f"output_dir ({wanted}): cannot be looked into: {error.strerror}"
+        ) from None
     if is_taken:
-        raise ConfigError(f"output_dir ({wanted}): resume=auto needs a folder of its own, and this is not a run")
+        raise ConfigError(
+            f"output_dir ({wanted}): resume=auto needs a folder of its own, and this is not a run"
+        )
     return None
 
 
 def _of_this_job(wanted: Path, own: list[str]) -> Path | None:
-    """The run that this SLURM job began last with the command `own`; `wanted` is where it would be made today."""
-    for file in sorted(wanted.parent.glob(f"*/{ENVIRONMENT}"), key=lambda f: f.stat().st_mtime, reverse=True):
+    """The run that this SLURM job began last with the command `own`; `wanted` is where it would be
+    made today.
+    """
+    for file in sorted(
+        wanted.parent.glob(f"*/{ENVIRONMENT}"), key=lambda f: f.stat().st_mtime, reverse=True
+    ):
         run = RunFolder(file.parent)
         if not run.is_run:  # killed while its folder was made
             continue

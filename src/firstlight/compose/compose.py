@@ -34,7 +34,9 @@ def check_single_values(overrides: list[str]) -> None:
     """
     for text, override in zip(overrides, parse_overrides(overrides), strict=True):
         if override.is_sweep_override():
-            raise ConfigError(f"{text}: several values make a sweep; add -m, or quote the value ('key=\"a,b\"')")
+            raise ConfigError(
+                f"{text}: several values make a sweep; add -m, or quote the value ('key=\"a,b\"')"
+            )
 
 
 def check_trials(verb: str, overrides: list[str], config_dir: str | None) -> None:
@@ -58,7 +60,9 @@ def _trials(overrides: list[str]) -> Iterator[list[str]]:
         else:
             values_by_key.append([text])
     if math.prod(map(len, values_by_key)) > MOST_TRIALS:
-        raise ConfigError(f"a sweep has at most {MOST_TRIALS:,} jobs; give fewer values to {', '.join(swept)}")
+        raise ConfigError(
+            f"a sweep has at most {MOST_TRIALS:,} jobs; give fewer values to {', '.join(swept)}"
+        )
     first = [values[0] for values in values_by_key]
     yield first
     for position, values in enumerate(values_by_key):

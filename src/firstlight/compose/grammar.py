@@ -1,6 +1,8 @@
-"""Several values of one key, as Hydra's grammar writes them: `1,2`, `range(1,5)`, `interval(0,1)`, `tag(log, ...)`.
+"""Several values of one key, as Hydra's grammar writes them: `1,2`, `range(1,5)`, `interval(0,1)`,
+`tag(log, ...)`.
 
-This is the one place where they are read: for `firstlight train -m`, and for what is checked before it.
+This is the one place where they are read: for `firstlight train -m`, and for what is checked before
+it.
 """
 
 from itertools import islice
@@ -12,7 +14,8 @@ from hydra.errors import HydraException
 from firstlight.errors import ConfigError, one_line
 
 MOST_TRIALS = 1000
-"""Trials of a sweep, and values of one key: each is composed before the first begins, in a third of a second."""
+"""Trials of a sweep, and values of one key: each is composed before the first begins, in a third of
+a second."""
 TAGS = {"log", "int"}
 """Tags of an interval: drawn on a logarithmic scale, drawn as whole numbers."""
 
@@ -33,7 +36,8 @@ def interval_of(override: Override) -> IntervalSweep | None:
 
 
 def values_of(override: Override) -> dict[str, Any]:
-    """The values of an override that lists several, each under the override `key=value` that gives it.
+    """The values of an override that lists several, each under the override `key=value` that gives
+    it.
 
     Raises:
         ConfigError: there are none, too many, or one of them twice.
@@ -51,7 +55,9 @@ def values_of(override: Override) -> dict[str, Any]:
     for value in values:
         text = Transformer.str(value)
         if f"{key}={text}" in found:
-            raise ConfigError(f"{typed}: {text} is there twice; to repeat a trial with other seeds, give seeds=3")
+            raise ConfigError(
+                f"{typed}: {text} is there twice; to repeat a trial with other seeds, give seeds=3"
+            )
         found[f"{key}={text}"] = value
     return found
 
@@ -70,4 +76,6 @@ def examples_of(override: Override) -> list[str]:
 
 def not_values(override: Override, error: Exception) -> ConfigError:
     """What is said of an override whose values Hydra or Optuna refuses."""
-    return ConfigError(f"{override.input_line}: these are not values to sweep over: list them ({one_line(error)})")
+    return ConfigError(
+        f"{override.input_line}: these are not values to sweep over: list them ({one_line(error)})"
+    )

@@ -1,4 +1,6 @@
-"""`firstlight VERB --help`: every key of the composed config with the comment that its YAML file gives it."""
+"""`firstlight VERB --help`: every key of the composed config with the comment that its YAML file
+gives it.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,8 @@ from firstlight.compose.hydra_calls import choices
 from firstlight.overrides import commented, conf_dir
 
 LIST_GROUPS = ("callbacks", "logger", "metrics")
-"""Groups of which several are chosen, each with a section of its name: Hydra does not record those choices."""
+"""Groups of which several are chosen, each with a section of its name: Hydra does not record those
+choices."""
 
 
 def help_text(verb: str, purpose: str, overrides: list[str], config_dir: str | None) -> str:
@@ -22,7 +25,11 @@ def help_text(verb: str, purpose: str, overrides: list[str], config_dir: str | N
     if config_dir is not None:
         folders.insert(0, Path(config_dir))
     made = config.hydra.runtime.choices.items()
-    chosen = {group: choice for group, choice in made if choice is not None and not group.startswith("hydra/")}
+    chosen = {
+        group: choice
+        for group, choice in made
+        if choice is not None and not group.startswith("hydra/")
+    }
     for group in LIST_GROUPS:
         if config.get(group):
             chosen[group] = list(config[group])
@@ -39,21 +46,40 @@ def help_text(verb: str, purpose: str, overrides: list[str], config_dir: str | N
             group_lines.append(f"  {group}={shown}  of: {', '.join(options)}")
     if group_lines:
         heading = (
-            "Groups: choose one with group=choice (callbacks, logger and metrics take a list: callbacks=[default,x])"
+            "Groups: choose one with group=choice (callbacks, logger and metrics take a list:"
+            " callbacks=[default,x])"
         )
         lines += [heading, "", *group_lines, ""]
-    lines += ["Values: a text is taken as it is typed, or what is in Hydra's quotes; prose every character of it", ""]
-    lines += ["Keys: set one with key=value; the value shown is the default of this composition", ""]
+    lines += [
+        (
+            "Values: a text is taken as it is typed, or what is in Hydra's quotes; prose every"
+            " character of it"
+        ),
+        "",
+    ]
+    lines += [
+        "Keys: set one with key=value; the value shown is the default of this composition",
+        "",
+    ]
     for line in _key_lines(plain, "", _all_comments(verb, chosen, folders)):
         lines.append(f"  {line}")
     return "\n".join(lines) + "\n"
 
 
 def _groups(verb: str, folders: list[Path]) -> set[str]:
-    """The groups of which the primary config of `verb`, or a file it is based on, makes a choice."""
-    files = [file.read_text(encoding="utf-8") for file, _ in _with_bases(Path(f"{verb}.yaml"), "", folders)]
+    """The groups of which the primary config of `verb`, or a file it is based on, makes a
+    choice."""
+    files = [
+        file.read_text(encoding="utf-8")
+        for file, _ in _with_bases(Path(f"{verb}.yaml"), "", folders)
+    ]
     defaults = [item for text in files for item in yaml.safe_load(text).get("defaults", [])]
-    return {str(key).split()[-1].lstrip("/") for item in defaults if isinstance(item, dict) for key in item}
+    return {
+        str(key).split()[-1].lstrip("/")
+        for item in defaults
+        if isinstance(item, dict)
+        for key in item
+    }
 
 
 def _key_lines(node: Any, path: str, comments: dict[str, str]) -> Iterator[str]:
@@ -61,7 +87,9 @@ def _key_lines(node: Any, path: str, comments: dict[str, str]) -> Iterator[str]:
         name = f"{path}{key}"
         if str(key).startswith("_"):
             continue
-        if isinstance(value, dict) and (not comments.get(name) or any(k.startswith(f"{name}.") for k in comments)):
+        if isinstance(value, dict) and (
+            not comments.get(name) or any(k.startswith(f"{name}.") for k in comments)
+        ):
             yield from _key_lines(value, f"{name}.", comments)
             continue
         setting = f"{name}={_show(value)}"
@@ -80,7 +108,8 @@ def _show(value: Any) -> str:
 
 
 def _all_comments(verb: str, chosen: dict[str, Any], folders: list[Path]) -> dict[str, str]:
-    """Dotted key -> comment, read from the primary config and every chosen file; later files win."""
+    """Dotted key -> comment, read from the primary config and every chosen file; later files
+    win."""
     comments: dict[str, str] = {}
     files = [(Path(f"{verb}.yaml"), "")]
     for key, choice in chosen.items():

@@ -1,4 +1,6 @@
-"""Hydra's public functions, as firstlight calls them: overrides are parsed, a config is composed, its settings hold."""
+"""Hydra's public functions, as firstlight calls them: overrides are parsed, a config is composed,
+its settings hold.
+"""
 
 import copy
 import logging
@@ -26,8 +28,12 @@ LONGEST_KEY = 200
 """Bytes of a key; Hydra looks for a folder of that name, which has 255 at most."""
 
 
-def composed(verb: str, overrides: list[str], config_dir: str | None, *, with_hydra: bool = False) -> DictConfig:
-    """`conf/<verb>.yaml` with `overrides`; `with_hydra` with the section `hydra`. Errors are Hydra's."""
+def composed(
+    verb: str, overrides: list[str], config_dir: str | None, *, with_hydra: bool = False
+) -> DictConfig:
+    """`conf/<verb>.yaml` with `overrides`; `with_hydra` with the section `hydra`. Errors are
+    Hydra's.
+    """
     # A sweep is run by Hydra itself, whose global object is put back after the block.
     outer = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
@@ -48,13 +54,16 @@ def searchpath(config_dir: str | None) -> list[str]:
 
 @contextmanager
 def settings_of_hydra(config: DictConfig) -> Iterator[DictConfig]:
-    """Within the block the section `hydra` of a composed config holds, as in a program of `hydra.main`: logging,
-    `job.env_set`, and what `${hydra:...}` refers to. Yields the config without this section.
+    """Within the block the section `hydra` of a composed config holds, as in a program of
+    `hydra.main`: logging, `job.env_set`, and what `${hydra:...}` refers to. Yields the config
+    without this section.
 
     The config of a resumed run has no such section; the defaults hold.
     """
     if "hydra" not in config:
-        logging.basicConfig(level=logging.WARNING, stream=sys.stdout, format="%(message)s", force=True)
+        logging.basicConfig(
+            level=logging.WARNING, stream=sys.stdout, format="%(message)s", force=True
+        )
         yield config
         return
     config.hydra.runtime.output_dir = str(Path.cwd())
@@ -110,14 +119,21 @@ def is_about_hydra(word: str) -> bool:
 def _parsed(parser: OverridesParser, text: str) -> Override:
     _, _, value = text.partition("=")
     if sum(map(text.count, "[]{}(), ")) > MOST_PARTS and not is_quoted(value):
-        raise ConfigError(f"{shorten(text)}: too long: more than {MOST_PARTS} brackets, commas and spaces")
+        raise ConfigError(
+            f"{shorten(text)}: too long: more than {MOST_PARTS} brackets, commas and spaces"
+        )
     try:
         override = parser.parse_override(text)
         if not override.is_sweep_override():
             OmegaConf.create([override.value()])  # references (${...}) have a grammar of their own
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        reason = str(error).splitlines()[0].removeprefix(f"Error parsing override '{text}'").strip() or "not valid"
-        raise ConfigError(f"{shorten(text)}: {reason} (Hydra's grammar; quote what is text)") from None
+        reason = (
+            str(error).splitlines()[0].removeprefix(f"Error parsing override '{text}'").strip()
+            or "not valid"
+        )
+        raise ConfigError(
+            f"{shorten(text)}: {reason} (Hydra's grammar; quote what is text)"
+        ) from None
     except RecursionError:
         raise ConfigError(f"{shorten(text)}: too many brackets inside each other") from None
     return override
@@ -134,9 +150,13 @@ def _check_key(override: Override, text: str) -> None:
     value = override.value()
     names = value if isinstance(value, list) else [value]
     options = choices(key)
-    is_base = "base" in names and Path(conf_dir(), key, "base.yaml").is_file()  # what the others are made from
+    is_base = (
+        "base" in names and Path(conf_dir(), key, "base.yaml").is_file()
+    )  # what the others are made from
     if options and (is_base or not all(isinstance(name, str) for name in names)):
-        raise ConfigError(f"{text}: {key} is a group: give the name of a choice ({', '.join(options)})")
+        raise ConfigError(
+            f"{text}: {key} is a group: give the name of a choice ({', '.join(options)})"
+        )
 
 
 def choices(group: str, config_dir: str | None = None) -> list[str]:
@@ -146,5 +166,7 @@ def choices(group: str, config_dir: str | None = None) -> list[str]:
         folders.append(Path(config_dir))
     names: set[str] = set()
     for folder in folders:
-        names.update(file.stem for file in (folder / group).glob("*.yaml") if not is_hidden(file.name))
+        names.update(
+            file.stem for file in (folder / group).glob("*.yaml") if not is_hidden(file.name)
+        )
     return sorted(names - {"base"})

@@ -1,4 +1,6 @@
-"""The config of a run that is resumed: the one that is stored with it, with the few changes that may be made."""
+"""The config of a run that is resumed: the one that is stored with it, with the few changes that
+may be made.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,14 @@ from firstlight.runs.places import is_there
 from firstlight.runs.run_folder import AUTO, RunFolder
 
 CHANGEABLE = (
-    *("trainer.max_", "trainer.eval_", "trainer.log_", "trainer.accelerator", "trainer.devices", "data.num_workers"),
+    *(
+        "trainer.max_",
+        "trainer.eval_",
+        "trainer.log_",
+        "trainer.accelerator",
+        "trainer.devices",
+        "data.num_workers",
+    ),
     *("trainer.micro_batch_size", "callbacks.", "logger.", "metrics.", "on_nan"),
 )
 """What may be changed when a run is resumed; the rest would change what has already happened."""
@@ -47,7 +56,9 @@ class _Stored:
         return cls(config, list(keys_of(config)), again)
 
     def with_metrics(self) -> "_Stored":
-        """The same with the section `metrics`, which earlier versions did not store: to be added to, or taken from."""
+        """The same with the section `metrics`, which earlier versions did not store: to be added
+        to, or taken from.
+        """
         if "metrics" in self.config:
             return self
         default = OmegaConf.to_container(compose_config("train", ["metrics=default"]).metrics)
@@ -56,7 +67,8 @@ class _Stored:
 
 
 def resumed_config(overrides: list[str], config_dir: str | None = None) -> DictConfig | None:
-    """The composed config of the run that an override `resume=RUN` names, with the other overrides; None without one.
+    """The composed config of the run that an override `resume=RUN` names, with the other overrides;
+    None without one.
 
     `resume=auto`, which is still there where there is no run yet, names none.
 
@@ -80,7 +92,9 @@ def resumed_config(overrides: list[str], config_dir: str | None = None) -> DictC
             continue
         if change.is_sweep_override():
             raise ConfigError(f"{key}: one run is resumed at a time, with one value")
-        may_have_moved = key.startswith("data.") and key in texts  # fit checks that it is the same text
+        may_have_moved = (
+            key.startswith("data.") and key in texts
+        )  # fit checks that it is the same text
         if may_have_moved or _may_change(change, stored):
             _change(config, change, stored, is_path=may_have_moved)
     _check_given_again(stored, changes)
@@ -89,12 +103,18 @@ def resumed_config(overrides: list[str], config_dir: str | None = None) -> DictC
 
 
 def _named(changes: list[Override]) -> str | None:
-    names = [change.value() for change in changes if change.key_or_group == "resume" and not change.is_delete()]
+    names = [
+        change.value()
+        for change in changes
+        if change.key_or_group == "resume" and not change.is_delete()
+    ]
     name = names[-1] if names else None
     if name in (None, AUTO):
         return None
     if not isinstance(name, str) or not name:
-        raise ConfigError(f"resume: expected the folder of one run, or last, got {shorten(repr(name))}")
+        raise ConfigError(
+            f"resume: expected the folder of one run, or last, got {shorten(repr(name))}"
+        )
     return name
 
 
@@ -121,7 +141,8 @@ def _may_change(change: Override, stored: _Stored) -> bool:
         return False
     allowed = ", ".join(f"{start}*" if start[-1] in "._" else start for start in CHANGEABLE)
     raise ConfigError(
-        f"{key}: cannot be changed when resuming; only {allowed} can, and data.path, if the text has moved"
+        f"{key}: cannot be changed when resuming; only {allowed} can, and data.path, if the text"
+        " has moved"
     )
 
 
@@ -162,6 +183,9 @@ def _check_given_again(stored: _Stored, changes: list[Override]) -> None:
     for key, text in stored.unstored.items():
         if not f"{key}.".startswith(tuple(given)):
             again = given_again(key, text)
-            lines.append(f"{key}: came from the environment ({text}) when the run began; give it again: {again}")
+            lines.append(
+                f"{key}: came from the environment ({text}) when the run began; give it again:"
+                f" {again}"
+            )
     if lines:
         raise ConfigError("\n".join(lines))

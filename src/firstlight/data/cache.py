@@ -16,8 +16,8 @@ from firstlight.output import note
 def cache_dir() -> Path:
     """`$FIRSTLIGHT_CACHE_DIR`, or the user's cache folder on this operating system.
 
-    For a user without a home folder (in a container, a user id without a name) it is a temporary folder, which is
-    removed when the process ends.
+    For a user without a home folder (in a container, a user id without a name) it is a temporary
+    folder, which is removed when the process ends.
     """
     chosen = os.environ.get("FIRSTLIGHT_CACHE_DIR")
     if chosen:

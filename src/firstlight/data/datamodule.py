@@ -37,15 +37,18 @@ CUT_BY = (
 
 
 class TextDataModule(pl.LightningDataModule):
-    """A text, split by characters into training, validation and optionally test, in windows and batches.
+    """A text, split by characters into training, validation and optionally test, in windows and
+    batches.
 
-    A dataset is a subclass that returns its documents. `batch_size` is global: processes share it. Validation and test
-    windows do not overlap, whatever the `stride` of training: no token counts twice. The tokens at the end that do not
-    fill a window are evaluated as a shorter one with `eval_last_window`. They are left out without it (as in runs whose
-    config lacks that key) and where `eval_batches` limits an evaluation.
+    A dataset is a subclass that returns its documents. `batch_size` is global: processes share it.
+    Validation and test windows do not overlap, whatever the `stride` of training: no token counts
+    twice. The tokens at the end that do not fill a window are evaluated as a shorter one with
+    `eval_last_window`. They are left out without it (as in runs whose config lacks that key) and
+    where `eval_batches` limits an evaluation.
 
     Raises:
-        ValueError: the ratios leave no validation split, the stride skips tokens, or the order does not allow workers.
+        ValueError: the ratios leave no validation split, the stride skips tokens, or the order does
+            not allow workers.
     """
 
     def __init__(
@@ -73,11 +76,14 @@ class TextDataModule(pl.LightningDataModule):
                 "the rest is the validation split"
             )
         if stride is not None and stride > context_length:
-            raise ValueError(f"stride ({stride}) must not be above context_length ({context_length}): it skips tokens")
+            raise ValueError(
+                f"stride ({stride}) must not be above context_length ({context_length}): it skips"
+                " tokens"
+            )
         if num_workers > 0 and not order.resumable:
             raise ValueError(
-                f"num_workers ({num_workers}) must be 0 with this order: it draws from torch's global generator, and "
-                "workers, which gather batches ahead, would draw too early"
+                f"num_workers ({num_workers}) must be 0 with this order: it draws from torch's"
+                " global generator, and workers, which gather batches ahead, would draw too early"
             )
         self.tokenizer = tokenizer
         self.order = order
@@ -119,7 +125,8 @@ class TextDataModule(pl.LightningDataModule):
         return ""
 
     def setup(self, stage: str | None = None) -> None:
-        """Read, split, tokenise and cut into windows; a second call does nothing. `stage="all"` does not split.
+        """Read, split, tokenise and cut into windows; a second call does nothing. `stage="all"`
+        does not split.
 
         Raises:
             ValueError: a split is too short for one window, or the training split for one batch.
@@ -145,8 +152,8 @@ class TextDataModule(pl.LightningDataModule):
             self.windows[name] = Windows(ids, context_length=self.context_length, stride=stride)
         if "train" in self.windows and self.batches_per_epoch == 0:
             raise ValueError(
-                f"batch_size ({self.batch_size}) must be at most {len(self.windows['train'])}, the number of training "
-                "windows, or drop_last=false"
+                f"batch_size ({self.batch_size}) must be at most {len(self.windows['train'])}, the"
+                " number of training windows, or drop_last=false"
             )
 
     @property
@@ -184,7 +191,9 @@ class TextDataModule(pl.LightningDataModule):
         }
 
     def train_batches(self, *, start: int, stop: int, share: Share = WHOLE) -> Loader:
-        """The training batches `start` to `stop` of the order, as one long pass, whatever the epochs."""
+        """The training batches `start` to `stop` of the order, as one long pass, whatever the
+        epochs.
+        """
 
         def batches() -> Iterator[Tensor]:
             endless = self.order.train_batches(
@@ -198,11 +207,14 @@ class TextDataModule(pl.LightningDataModule):
 
         return self._loader(self.windows["train"], batches, stop, share)
 
-    def evaluations(self, *, is_untrained: Callable[[], bool], share: Share = WHOLE) -> list[Loader]:
-        """The two loaders of the evaluations of a run: of training windows, then of validation windows.
+    def evaluations(
+        self, *, is_untrained: Callable[[], bool], share: Share = WHOLE
+    ) -> list[Loader]:
+        """The two loaders of the evaluations of a run: of training windows, then of validation
+        windows.
 
-        They are read at each evaluation, where `is_untrained()` says whether it is the one before the first step.
-        Without a limit as many batches of training are read as validation has.
+        They are read at each evaluation, where `is_untrained()` says whether it is the one before
+        the first step. Without a limit as many batches of training are read as validation has.
         """
 
         def limit() -> int | None:
@@ -211,11 +223,16 @@ class TextDataModule(pl.LightningDataModule):
         def train_limit() -> int:
             return limit() or self._n_eval_batches(self.windows["val"])
 
-        return [self.eval_batches_of("train", train_limit, share), self.eval_batches_of("val", limit, share)]
+        return [
+            self.eval_batches_of("train", train_limit, share),
+            self.eval_batches_of("val", limit, share),
+        ]
 
     def train_dataloader(self) -> Loader:
         """The first epoch, for Lightning's own Trainer; firstlight's runs read `train_batches`."""
-        return self.train_batches(start=0, stop=self.batches_per_epoch, share=_share_of_this_process())
+        return self.train_batches(
+            start=0, stop=self.batches_per_epoch, share=_share_of_this_process()
+        )
 
     def val_dataloader(self) -> list[Loader]:
         """All of validation, for Lightning's own Trainer."""
@@ -224,27 +241,35 @@ class TextDataModule(pl.LightningDataModule):
     def eval_batches_of(
         self, split: str, limit: Callable[[], int | None] | None = None, share: Share = WHOLE
     ) -> Loader:
-        """The batches of one evaluation of `split`; `limit` is asked for their number when it begins (None: all)."""
+        """The batches of one evaluation of `split`; `limit` is asked for their number when it
+        begins (None: all).
+        """
         windows = self.eval_windows(split) if limit is None else self.windows[split]
         has_last_window = self.eval_last_window and windows.n_rest > 0
 
         def batches() -> Iterator[Tensor]:
             most = limit() if limit is not None else None
-            yield from self.order.eval_batches(len(windows), batch_size=self.batch_size, split=split, limit=most)
+            yield from self.order.eval_batches(
+                len(windows), batch_size=self.batch_size, split=split, limit=most
+            )
             if most is None and has_last_window:
                 yield windows.rest_index
 
-        return self._loader(windows, batches, self._n_eval_batches(windows) + int(has_last_window), share)
+        return self._loader(
+            windows, batches, self._n_eval_batches(windows) + int(has_last_window), share
+        )
 
     def eval_windows(self, split: str) -> Windows:
         """The windows for an evaluation of all of `split`.
 
-        Training windows overlap if the stride is shorter than a window. With `eval_last_window`, which scores every
-        token once, they are cut anew without overlap.
+        Training windows overlap if the stride is shorter than a window. With `eval_last_window`,
+        which scores every token once, they are cut anew without overlap.
         """
         windows = self.windows[split]
         if self.eval_last_window and windows.stride < self.context_length:
-            return Windows(self.ids[split], context_length=self.context_length, stride=self.context_length)
+            return Windows(
+                self.ids[split], context_length=self.context_length, stride=self.context_length
+            )
         return windows
 
     def n_scored(self, split: str, limit: int | None = None) -> int:
@@ -259,7 +284,9 @@ class TextDataModule(pl.LightningDataModule):
         """Batches of whole windows in one evaluation."""
         return batches_per_epoch(len(windows), self.batch_size, drop_last=False)
 
-    def _loader(self, windows: Windows, batches: Callable[[], Iterator[Tensor]], length: int, share: Share) -> Loader:
+    def _loader(
+        self, windows: Windows, batches: Callable[[], Iterator[Tensor]], length: int, share: Share
+    ) -> Loader:
         sampler = _BatchSampler(batches, length, *share)
         if self.num_workers > 0:
             return WorkerLoader(windows, sampler, length, self.num_workers, self.worker_failures)
@@ -267,7 +294,8 @@ class TextDataModule(pl.LightningDataModule):
             windows,
             batch_size=None,  # the sampler yields whole batches of indices
             sampler=sampler,
-            generator=torch.Generator(),  # otherwise each pass would draw a seed from the global one
+            # otherwise each pass would draw a seed from the global one
+            generator=torch.Generator(),
         )
 
     @property
@@ -275,7 +303,10 @@ class TextDataModule(pl.LightningDataModule):
         """Why a worker failed, and the way out; None if none did."""
         if not self.worker_failures:
             return None
-        return f"a process that gathers batches {self.worker_failures[0]}; data.num_workers=0 does without them"
+        return (
+            f"a process that gathers batches {self.worker_failures[0]}; data.num_workers=0 does"
+            " without them"
+        )
 
     def _encode(self, texts: list[str]) -> Tensor:
         return self.tokenizer.encode_documents(texts, special_tokens=self.special_tokens)
@@ -284,13 +315,18 @@ class TextDataModule(pl.LightningDataModule):
         n_characters = sum(len(document) for document in documents)
         train_end = int(train_ratio * n_characters)
         val_end = n_characters - int(self.test_ratio * n_characters)
-        splits = {"train": _cut(documents, 0, train_end), "val": _cut(documents, train_end, val_end)}
+        splits = {
+            "train": _cut(documents, 0, train_end),
+            "val": _cut(documents, train_end, val_end),
+        }
         if self.test_ratio > 0:
             splits["test"] = _cut(documents, val_end, n_characters)
         return splits
 
     def _check_sizes(self, documents: list[str]) -> None:
-        short = {name: len(ids) for name, ids in self.ids.items() if len(ids) <= self.context_length}
+        short = {
+            name: len(ids) for name, ids in self.ids.items() if len(ids) <= self.context_length
+        }
         if not short:
             return
         name, n_tokens = next(iter(short.items()))
@@ -303,12 +339,14 @@ class TextDataModule(pl.LightningDataModule):
             if ratio is not None:
                 ways.append(f"data.train_ratio={ratio}")
         raise ValueError(
-            f"the {name} split has {n_tokens} tokens, too few for one window of {self.context_length} + 1; "
-            f"use {' or '.join([*ways, 'a longer text'])}"
+            f"the {name} split has {n_tokens} tokens, too few for one window of"
+            f" {self.context_length} + 1; use {' or '.join([*ways, 'a longer text'])}"
         )
 
     def _smaller_ratio(self, documents: list[str]) -> float | None:
-        """The largest `train_ratio`, in steps of 0.01, that leaves every split one window; None if there is none."""
+        """The largest `train_ratio`, in steps of 0.01, that leaves every split one window; None if
+        there is none.
+        """
         for hundredths in range(round(self.train_ratio * 100) - 1, 0, -1):
             splits = self._split(documents, hundredths / 100)
             self.tokenizer.fit(splits["train"])  # a learned vocabulary depends on the split
@@ -318,12 +356,17 @@ class TextDataModule(pl.LightningDataModule):
         return None
 
     def summary(self) -> str:
-        """The source of the text, tokens and windows of every split, and how much of validation is not evaluated."""
+        """The source of the text, tokens and windows of every split, and how much of validation is
+        not evaluated.
+        """
         lines: list[str] = []
         if self.source():
             lines.append(self.source())
         for name, ids in self.ids.items():
-            line = f"{name:<5} {len(ids):>9,} tokens  {len(self.windows[name]):>7,} windows of {self.context_length}"
+            line = (
+                f"{name:<5} {len(ids):>9,} tokens  {len(self.windows[name]):>7,} windows of"
+                f" {self.context_length}"
+            )
             n_predictions = len(ids) - 1
             n_left_out = n_predictions - self.n_scored(name, self.eval_batches)
             if name == "val" and n_left_out > 0:
@@ -341,7 +384,9 @@ def _share_of_this_process() -> Share:
 class _BatchSampler(Sampler[Tensor]):
     """This process's share of each batch of indices."""
 
-    def __init__(self, batches: Callable[[], Iterator[Tensor]], length: int, rank: int, world_size: int) -> None:
+    def __init__(
+        self, batches: Callable[[], Iterator[Tensor]], length: int, rank: int, world_size: int
+    ) -> None:
         self.batches, self.length = batches, length
         self.rank, self.world_size = rank, world_size
 
@@ -354,7 +399,9 @@ class _BatchSampler(Sampler[Tensor]):
 
 
 def _cut(documents: list[str], start: int, end: int) -> list[str]:
-    """The characters `start` to `end` of all documents, counted across them, as documents that are not empty."""
+    """The characters `start` to `end` of all documents, counted across them, as documents that are
+    not empty.
+    """
     parts: list[str] = []
     offset = 0
     for document in documents:

@@ -10,7 +10,8 @@ from pathlib import Path
 from firstlight.data.kinds import HEAD, kind_of, other_encoding
 
 MAX_BYTES = 2**26
-"""Limit for a vocabulary or a config from elsewhere: it is read whole, and Python objects take many times as much."""
+"""Limit for a vocabulary or a config from elsewhere: it is read whole, and Python objects take many
+times as much."""
 
 CONFIG = Path(".hydra") / "config.yaml"
 ENVIRONMENT = "environment.json"
@@ -30,7 +31,8 @@ def read_text(file: Path) -> str:
     """The text of a UTF-8 file.
 
     Raises:
-        ValueError: it is missing, unreadable, or not UTF-8 text; the message names its format and how to convert it.
+        ValueError: it is missing, unreadable, or not UTF-8 text; the message names its format and
+            how to convert it.
     """
     try:
         text = file.read_text(encoding="utf-8-sig")
@@ -39,7 +41,9 @@ def read_text(file: Path) -> str:
     except UnicodeDecodeError as error:
         data = error.object
         found = kind_of(data)
-        advice = f"it is {found.name}; {found.way_out}" if found is not None else other_encoding(data)
+        advice = (
+            f"it is {found.name}; {found.way_out}" if found is not None else other_encoding(data)
+        )
         place = f"byte {error.start} is 0x{data[error.start]:02x}"
         raise ValueError(f"path ({file}) is not UTF-8 text: {place}; {advice}") from None
     except OSError as error:
@@ -116,7 +120,9 @@ def list_folder(folder: Path, suffixes: tuple[str, ...]) -> Folder:
 
 
 def _by_name(file: Path) -> tuple[tuple[str, ...], Path]:
-    """A sort key that is the same whether a file system stores é as one character (ext4) or as two (HFS+)."""
+    """A sort key that is the same whether a file system stores é as one character (ext4) or as two
+    (HFS+).
+    """
     return tuple(unicodedata.normalize("NFC", part) for part in file.parts), file
 
 

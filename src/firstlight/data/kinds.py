@@ -24,19 +24,26 @@ def _format(beginning: bytes, name: str, way_out: str) -> tuple[re.Pattern[bytes
     return re.compile(beginning, re.DOTALL), Kind(name, way_out)
 
 
-ASCII_FORMATS = (  # such a file may be all ASCII, so the pattern has what must follow the first letters
+# such a file may be all ASCII, so the pattern has what must follow the first letters
+ASCII_FORMATS = (
     _format(rb"%PDF-\d\.\d\s+(%|\d+ \d+ obj\b)", "PDF", "convert it, e.g. pdftotext FILE FILE.txt"),
     _format(
-        rb"%!PS-Adobe-\d\.\d( EPSF-\d\.\d)?[ \t]*[\r\n]+%", "PostScript", "convert it, e.g. ps2ascii FILE FILE.txt"
+        rb"%!PS-Adobe-\d\.\d( EPSF-\d\.\d)?[ \t]*[\r\n]+%",
+        "PostScript",
+        "convert it, e.g. ps2ascii FILE FILE.txt",
     ),
     _format(rb"\{\\rtf1\s*\\[a-z]", "RTF", "convert it, e.g. pandoc FILE -t plain -o FILE.txt"),
 )
 BINARY_FORMATS = (
     # Zip files are told apart by a name in them.
-    _format(rb"PK\x03\x04.*word/", "Word's .docx", "convert it, e.g. pandoc FILE -t plain -o FILE.txt"),
+    _format(
+        rb"PK\x03\x04.*word/", "Word's .docx", "convert it, e.g. pandoc FILE -t plain -o FILE.txt"
+    ),
     _format(rb"PK\x03\x04.*xl/", "Excel's .xlsx", "convert it, e.g. soffice --convert-to csv FILE"),
     _format(
-        rb"PK\x03\x04.*ppt/", "PowerPoint's .pptx", "convert it, e.g. soffice --convert-to pdf FILE, then pdftotext"
+        rb"PK\x03\x04.*ppt/",
+        "PowerPoint's .pptx",
+        "convert it, e.g. soffice --convert-to pdf FILE, then pdftotext",
     ),
     _format(
         rb"PK\x03\x04.*mimetypeapplication/epub\+zip",
@@ -49,7 +56,9 @@ BINARY_FORMATS = (
         "convert it, e.g. soffice --convert-to txt:Text FILE",
     ),
     _format(rb"PK\x03\x04", "a zip archive", "unpack it: unzip FILE"),
-    _format(rb"BZh.(1AY&SY|\x17rE8P\x90)", "bzip2", "unpack it: bzip2 -dc FILE > FILE.txt"),  # a block, or the end
+    _format(
+        rb"BZh.(1AY&SY|\x17rE8P\x90)", "bzip2", "unpack it: bzip2 -dc FILE > FILE.txt"
+    ),  # a block, or the end
     _format(rb".{257}ustar", "a tar archive", "unpack it: tar -xf FILE"),
     # UTF-32 comes before UTF-16, whose mark its own begins with.
     _format(rb"\xff\xfe\0\0", "UTF-32", "convert it: iconv -f utf-32 -t utf-8 FILE > FILE.txt"),
@@ -70,9 +79,15 @@ BINARY_FORMATS = (
         "convert it, e.g. soffice --convert-to txt:Text FILE",
     ),
     _format(
-        rb"SQLite format 3\0", "an SQLite database", "convert it, e.g. sqlite3 FILE 'SELECT text FROM docs' > FILE.txt"
+        rb"SQLite format 3\0",
+        "an SQLite database",
+        "convert it, e.g. sqlite3 FILE 'SELECT text FROM docs' > FILE.txt",
     ),
-    _format(rb"PAR1", "parquet", "convert it, e.g. duckdb -noheader -list -c \"SELECT text FROM 'FILE'\" > FILE.txt"),
+    _format(
+        rb"PAR1",
+        "parquet",
+        "convert it, e.g. duckdb -noheader -list -c \"SELECT text FROM 'FILE'\" > FILE.txt",
+    ),
     _format(rb"ARROW1\0\0", "Arrow", "write its column of text to a file, e.g. with pyarrow"),
     _format(rb"\x89HDF\r\n\x1a\n", "HDF5", "write its texts to a file, e.g. with h5py"),
     _format(rb"\x93NUMPY", "a NumPy array", "give the text that it was made from"),
@@ -86,9 +101,11 @@ WIDE = ("utf-32-be", "utf-32-le", "utf-16-be", "utf-16-le")
 
 
 def kind_of(data: bytes) -> Kind | None:
-    """What `data` is, by its first bytes, whether or not it is valid UTF-8; None for text, perhaps in another encoding.
+    """What `data` is, by its first bytes, whether or not it is valid UTF-8; None for text, perhaps
+    in another encoding.
 
-    A text may begin with the letters of a format ("GIF89a is ..."), but only a binary file has control bytes as well.
+    A text may begin with the letters of a format ("GIF89a is ..."), but only a binary file has
+    control bytes as well.
     """
     head = data[:HEAD]
     for pattern, kind in ASCII_FORMATS:
@@ -103,7 +120,9 @@ def kind_of(data: bytes) -> Kind | None:
         return None
     for encoding in WIDE:
         if _reads_as(head, encoding):
-            return Kind(encoding.upper(), f"convert it: iconv -f {encoding} -t utf-8 FILE > FILE.txt")
+            return Kind(
+                encoding.upper(), f"convert it: iconv -f {encoding} -t utf-8 FILE > FILE.txt"
+            )
     return Kind("binary data", "give a text file")
 
 
@@ -125,11 +144,17 @@ def other_encoding(data: bytes) -> str:
     n_right = sum(character > "\x7f" for character in text) - n_wrong
     if n_right > n_wrong:
         places = f"{n_wrong:,} place{'s' if n_wrong > 1 else ''}"
-        return f"it is UTF-8 except in {places}; iconv -c -f utf-8 -t utf-8 leaves out what is wrong"
+        return (
+            f"it is UTF-8 except in {places}; iconv -c -f utf-8 -t utf-8 leaves out what is wrong"
+        )
     letters = len(re.findall(rb"[A-Za-z]", data))
     high = len(re.findall(rb"[\x80-\xff]", data))
     if high <= letters and not re.search(rb"[\x81\x8d\x8f\x90\x9d]", data):
-        # Western text is mostly ASCII; only Windows' encoding has letters and quotes at 0x80 to 0x9f.
+        # Western text is mostly ASCII; only Windows' encoding has letters and quotes at 0x80 to
+        # 0x9f.
         name = "cp1252" if re.search(rb"[\x80-\x9f]", data) else "latin1"
         return f"it looks like {name}; convert it: iconv -f {name} -t utf-8 FILE > FILE.txt"
-    return "find its encoding (uchardet FILE; cp1251, gb18030, shift_jis, ...): iconv -f ENCODING -t utf-8"
+    return (
+        "find its encoding (uchardet FILE; cp1251, gb18030, shift_jis, ...): iconv -f ENCODING -t"
+        " utf-8"
+    )

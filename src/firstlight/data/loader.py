@@ -30,12 +30,18 @@ AHEAD = 2
 class WorkerLoader:
     """The batches whose indices `order` yields, gathered by `num_workers` processes.
 
-    If a worker fails, the reason is added to `failures`, no more are started, and this process gathers the remaining
-    batches. They are the same ones, so that a run can finish its step, save and end.
+    If a worker fails, the reason is added to `failures`, no more are started, and this process
+    gathers the remaining batches. They are the same ones, so that a run can finish its step, save
+    and end.
     """
 
     def __init__(
-        self, windows: Windows, order: Iterable[Tensor], length: int, num_workers: int, failures: list[str]
+        self,
+        windows: Windows,
+        order: Iterable[Tensor],
+        length: int,
+        num_workers: int,
+        failures: list[str],
     ) -> None:
         self.windows = windows
         self.order = order
@@ -84,7 +90,9 @@ class _Batches(Iterator[Batch]):
 
     def close(self) -> None:
         """End the workers."""
-        if self.pool is None or os.getpid() != self.process:  # a forked process must not end its parent's workers
+        if (
+            self.pool is None or os.getpid() != self.process
+        ):  # a forked process must not end its parent's workers
             return
         for worker in self._workers():  # they ignore other signals, and have nothing to lose
             worker.kill()
@@ -92,7 +100,8 @@ class _Batches(Iterator[Batch]):
         self.pool = None
 
     def _workers(self) -> list[BaseProcess]:
-        """The processes of the pool, a private attribute until Python 3.14 brings kill_workers()."""
+        """The processes of the pool, a private attribute until Python 3.14 brings
+        kill_workers()."""
         if self.pool is None or self.pool._processes is None:
             return []
         return list(self.pool._processes.values())
@@ -101,7 +110,9 @@ class _Batches(Iterator[Batch]):
         arguments = (self.process, self.loader.windows)
         with signals_held():  # the pool starts its processes when work is handed out
             try:
-                self.pool = ProcessPoolExecutor(self.loader.num_workers, initializer=_begin, initargs=arguments)
+                self.pool = ProcessPoolExecutor(
+                    self.loader.num_workers, initializer=_begin, initargs=arguments
+                )
             except OSError as error:
                 self._take_over(error)
             else:
@@ -117,7 +128,9 @@ class _Batches(Iterator[Batch]):
             work = None
             if self.pool is not None:
                 try:
-                    work = self.pool.submit(_gather, index.numpy())  # one of torch's threads would send a tensor
+                    work = self.pool.submit(
+                        _gather, index.numpy()
+                    )  # one of torch's threads would send a tensor
                 except (OSError, BrokenProcessPool) as error:
                     self._take_over(error)
             self.open.append((index, work))
@@ -125,12 +138,16 @@ class _Batches(Iterator[Batch]):
     def _take_over(self, error: Exception) -> None:
         """Gather the batches in this process from now on."""
         workers = self._workers()
-        ended = wait([worker.sentinel for worker in workers], timeout=1)  # a dying worker may take a moment
+        ended = wait(
+            [worker.sentinel for worker in workers], timeout=1
+        )  # a dying worker may take a moment
         died = [worker for worker in workers if worker.sentinel in ended]
         for _ in range(100):
             if all(worker.exitcode is not None for worker in died):
                 break
-            time.sleep(0.01)  # the pool's own thread is waiting for the process, too, and will know its exit code
+            time.sleep(
+                0.01
+            )  # the pool's own thread is waiting for the process, too, and will know its exit code
         exit_code = min((worker.exitcode or 0 for worker in died), default=0)
         self.close()
         if not isinstance(error, BrokenProcessPool):
@@ -155,7 +172,9 @@ def _begin(parent: int, windows: Windows) -> None:
 
 
 def _gather(index: np.ndarray) -> _Gathered:
-    """Called in a worker: a batch as arrays, which are sent whole; tensors would need space in /dev/shm."""
+    """Called in a worker: a batch as arrays, which are sent whole; tensors would need space in
+    /dev/shm.
+    """
     assert _windows is not None
     inputs, targets = _windows[index]
     return inputs.numpy(), targets.numpy()

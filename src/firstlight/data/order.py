@@ -25,8 +25,12 @@ class Order(ABC):
         """Batches of indices from batch number `start` on, epoch after epoch, without end."""
 
     @abstractmethod
-    def eval_batches(self, n_windows: int, *, batch_size: int, split: str, limit: int | None) -> Iterator[Tensor]:
-        """At most `limit` batches of indices for one evaluation of `split` ("train", "val", "test" or "all")."""
+    def eval_batches(
+        self, n_windows: int, *, batch_size: int, split: str, limit: int | None
+    ) -> Iterator[Tensor]:
+        """At most `limit` batches of indices for one evaluation of `split` ("train", "val", "test"
+        or "all").
+        """
 
     @abstractmethod
     def seed_batch(self, batch: int, rank: int, device: torch.device) -> None:
@@ -34,7 +38,8 @@ class Order(ABC):
 
 
 class SeededOrder(Order):
-    """Order = f(seed, epoch), random numbers = f(seed, batch, rank): functions of the position, so nothing is saved.
+    """Order = f(seed, epoch), random numbers = f(seed, batch, rank): functions of the position, so
+    nothing is saved.
 
     The training split is evaluated on the same windows every time, spread evenly over it.
     """
@@ -51,11 +56,17 @@ class SeededOrder(Order):
         epoch, first = divmod(start, per_epoch)
         while True:
             generator = torch.Generator().manual_seed(_key(self.seed, "epoch", epoch))
-            order = torch.randperm(n_windows, generator=generator) if shuffle else torch.arange(n_windows)
+            order = (
+                torch.randperm(n_windows, generator=generator)
+                if shuffle
+                else torch.arange(n_windows)
+            )
             yield from order.split(batch_size)[first:per_epoch]
             epoch, first = epoch + 1, 0
 
-    def eval_batches(self, n_windows: int, *, batch_size: int, split: str, limit: int | None) -> Iterator[Tensor]:
+    def eval_batches(
+        self, n_windows: int, *, batch_size: int, split: str, limit: int | None
+    ) -> Iterator[Tensor]:
         kept = n_windows if limit is None else min(n_windows, limit * batch_size)
         indices = torch.arange(kept)
         if split == "train":
@@ -64,7 +75,9 @@ class SeededOrder(Order):
 
     def seed_batch(self, batch: int, rank: int, device: torch.device) -> None:
         key = _key(self.seed, "batch", batch, rank)
-        torch.default_generator.manual_seed(key)  # 1 us; torch.manual_seed visits every device and takes 100
+        torch.default_generator.manual_seed(
+            key
+        )  # 1 us; torch.manual_seed visits every device and takes 100
         if device.type == "cuda":
             torch.cuda.default_generators[device.index or 0].manual_seed(key)
         elif device.type == "mps":
@@ -72,10 +85,12 @@ class SeededOrder(Order):
 
 
 class BookOrder(Order):
-    """The book's chapter 5: one global generator for everything, used as torch's DataLoader uses it.
+    """The book's chapter 5: one global generator for everything, used as torch's DataLoader uses
+    it.
 
-    Every evaluation draws a new permutation of the training split, so it changes what training sees next. A run cannot
-    be resumed in the middle, because its position is the state of that generator.
+    Every evaluation draws a new permutation of the training split, so it changes what training sees
+    next. A run cannot be resumed in the middle, because its position is the state of that
+    generator.
     """
 
     resumable = False
@@ -87,9 +102,13 @@ class BookOrder(Order):
         while True:
             yield from _loader(n_windows, batch_size, shuffle=shuffle, drop_last=drop_last)
 
-    def eval_batches(self, n_windows: int, *, batch_size: int, split: str, limit: int | None) -> Iterator[Tensor]:
+    def eval_batches(
+        self, n_windows: int, *, batch_size: int, split: str, limit: int | None
+    ) -> Iterator[Tensor]:
         is_train = split == "train"
-        yield from islice(_loader(n_windows, batch_size, shuffle=is_train, drop_last=is_train), limit)
+        yield from islice(
+            _loader(n_windows, batch_size, shuffle=is_train, drop_last=is_train), limit
+        )
 
     def seed_batch(self, batch: int, rank: int, device: torch.device) -> None:
         """Do nothing: the global generator runs on."""
@@ -100,8 +119,11 @@ def batches_per_epoch(n_windows: int, batch_size: int, drop_last: bool) -> int:
     return n_windows // batch_size if drop_last else -(-n_windows // batch_size)
 
 
-def _loader(n_windows: int, batch_size: int, *, shuffle: bool, drop_last: bool) -> DataLoader[Tensor]:
-    """Batches of indices, with the draws that torch's DataLoader makes over the windows themselves."""
+def _loader(
+    n_windows: int, batch_size: int, *, shuffle: bool, drop_last: bool
+) -> DataLoader[Tensor]:
+    """Batches of indices, with the draws that torch's DataLoader makes over the windows
+    themselves."""
     return DataLoader(range(n_windows), batch_size, shuffle=shuffle, drop_last=drop_last)  # type: ignore[arg-type]
 
 

@@ -1,10 +1,13 @@
-"""The documentation that comes with every CPython: real prose on every machine, without a download."""
+"""The documentation that comes with every CPython: real prose on every machine, without a
+download."""
 
 from firstlight.data.datamodule import TextDataModule
 
 
 class PydocData(TextDataModule):
-    """The topics of Python's `help()`, sorted by name: about 465,000 characters, depending on Python's version."""
+    """The topics of Python's `help()`, sorted by name: about 465,000 characters, depending on
+    Python's version.
+    """
 
     def documents(self) -> list[str]:
         try:

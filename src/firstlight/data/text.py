@@ -12,10 +12,11 @@ from firstlight.errors import shorten
 
 
 class TextData(TextDataModule):
-    """UTF-8 text files, each a document. A folder stands for all `*.txt` and `*.md` files below it, sorted by name.
+    """UTF-8 text files, each a document. A folder stands for all `*.txt` and `*.md` files below it,
+    sorted by name.
 
-    Hidden files and folders, editors' backups and run folders in it are left out; a path that is named itself is always
-    read. Line ends are read as newlines, and a byte-order mark is dropped.
+    Hidden files and folders, editors' backups and run folders in it are left out; a path that is
+    named itself is always read. Line ends are read as newlines, and a byte-order mark is dropped.
     """
 
     def __init__(self, *, path: NonEmpty | list[NonEmpty], **kwargs: Any) -> None:
@@ -59,7 +60,10 @@ SUFFIXES = (".txt", ".md")
 def _files(path: Path) -> Folder:
     if not path.is_dir():
         if path.exists() and not path.is_file():
-            raise ValueError(f"path ({path}) is not a file: a device or a pipe cannot be read again to resume the run")
+            raise ValueError(
+                f"path ({path}) is not a file: a device or a pipe cannot be read again to resume"
+                " the run"
+            )
         return Folder([path])
     try:
         found = list_folder(path, SUFFIXES)
@@ -98,9 +102,14 @@ def _notes(found: Folder, documents: list[str]) -> list[str]:
     if empty:
         notes.append(f"{_some(empty)} {'has' if len(empty) == 1 else 'have'} no text")
     if copies:
-        notes.append(f"{_some(copies)}: training and validation may share it; leave one of them out")
+        notes.append(
+            f"{_some(copies)}: training and validation may share it; leave one of them out"
+        )
     if found.links:
-        notes.append(f"{_some(found.links)}: a link to a folder, which is not followed; name that folder to read it")
+        notes.append(
+            f"{_some(found.links)}: a link to a folder, which is not followed; name that folder to"
+            " read it"
+        )
     return notes
 
 

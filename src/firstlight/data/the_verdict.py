@@ -15,7 +15,9 @@ FILE_NAME = "the-verdict.txt"
 
 
 class TheVerdictData(TextDataModule):
-    """20,479 characters, downloaded once from `url` into `folder` (null: the cache) and checked by their sha256."""
+    """20,479 characters, downloaded once from `url` into `folder` (null: the cache) and checked by
+    their sha256.
+    """
 
     def __init__(self, *, url: str, folder: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -27,7 +29,9 @@ class TheVerdictData(TextDataModule):
         file = folder / FILE_NAME
         if file.is_file() and pooch.file_hash(str(file)) != SHA256:
             note(f"{file} is not the text of the book (its sha256 differs): downloading it again")
-        way_out = f"put the file at {file}, or use data=lamplighters or data=pydoc, which need no network"
+        way_out = (
+            f"put the file at {file}, or use data=lamplighters or data=pydoc, which need no network"
+        )
         try:
             pooch.retrieve(
                 self.url,
@@ -37,7 +41,11 @@ class TheVerdictData(TextDataModule):
                 downloader=pooch.HTTPDownloader(progressbar=True, timeout=20),  # type: ignore[arg-type]
             )
         except (requests.RequestException, OSError) as error:
-            raise ValueError(f"cannot download {self.url} ({type(error).__name__}); {way_out}") from error
+            raise ValueError(
+                f"cannot download {self.url} ({type(error).__name__}); {way_out}"
+            ) from error
         except ValueError:  # pooch raises it for a wrong hash
-            raise ValueError(f"{self.url} is not the text of the book: its sha256 differs; {way_out}") from None
+            raise ValueError(
+                f"{self.url} is not the text of the book: its sha256 differs; {way_out}"
+            ) from None
         return [read_text(file)]

@@ -9,8 +9,9 @@ from torch.utils.data import Dataset
 class Windows(Dataset[tuple[Tensor, Tensor]]):
     """Inputs and targets from ids (N,), in windows of `context_length`, one every `stride` tokens.
 
-    Targets are the inputs one token later. The index is a batch of window numbers (B,). The tokens after the last
-    window make one more, shorter window, which is not counted: the batch `rest_index` is that window alone.
+    Targets are the inputs one token later. The index is a batch of window numbers (B,). The tokens
+    after the last window make one more, shorter window, which is not counted: the batch
+    `rest_index` is that window alone.
     """
 
     def __init__(self, ids: Tensor, *, context_length: int, stride: int) -> None:
@@ -21,7 +22,9 @@ class Windows(Dataset[tuple[Tensor, Tensor]]):
         else:
             self.windows = ids.new_empty(0, context_length + 1)
             last_target = 0
-        self.rest = ids[last_target:]  # (n_rest + 1,): the last target is the first input of the rest
+        self.rest = ids[
+            last_target:
+        ]  # (n_rest + 1,): the last target is the first input of the rest
 
     def __len__(self) -> int:
         return len(self.windows)

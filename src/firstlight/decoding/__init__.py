@@ -1,1 +1,2 @@
-"""From logits to text: decoding strategies, filters of logits, and the loop that feeds tokens back."""
+"""From logits to text: decoding strategies, filters of logits, and the loop that feeds tokens
+back."""

@@ -21,7 +21,8 @@ class Continuation:
     ids: list[int] = field(default_factory=list)
     """The new tokens, including the end-of-text token if it ended them."""
     logprobs: list[float] = field(default_factory=list)
-    """Natural logarithm of each token's probability under the model itself (without temperature and filters)."""
+    """Natural logarithm of each token's probability under the model itself (without temperature and
+    filters)."""
     finish_reason: Literal["end_of_text", "stop", "length"] = "length"
     score: float | None = None
     """The score by which a search ranks it."""
@@ -40,7 +41,10 @@ class Decoding(ABC):
             ValueError: it does not.
         """
         if num_samples > 1 and not self.draws:
-            raise ValueError(f"num_samples ({num_samples}) must be 1: it gives one text (decoding=sample draws others)")
+            raise ValueError(
+                f"num_samples ({num_samples}) must be 1: it gives one text (decoding=sample draws"
+                " others)"
+            )
 
     @abstractmethod
     def generate(
@@ -55,12 +59,14 @@ class Decoding(ABC):
         stop: Stop | None = None,
         unused: Tensor | None = None,
     ) -> list[list[Continuation]]:
-        """Continue each of `prompts` `num_samples` times; the result has a list of continuations for each prompt.
+        """Continue each of `prompts` `num_samples` times; the result has a list of continuations
+        for each prompt.
 
-        A prompt has at least one id, and gets up to `max_new_tokens` new ones. Every row ends on its own, at `eos_id`
-        or when `stop` says so. Random draws for a prompt depend only on its seed (one of `seeds`; None: seeds derived
-        from 0) and on the number of the sample. The mask `unused` (V,) marks ids of the model that have no token
-        (`Tokenizer.without_token`): they are never chosen.
+        A prompt has at least one id, and gets up to `max_new_tokens` new ones. Every row ends on
+        its own, at `eos_id` or when `stop` says so. Random draws for a prompt depend only on its
+        seed (one of `seeds`; None: seeds derived from 0) and on the number of the sample. The mask
+        `unused` (V,) marks ids of the model that have no token (`Tokenizer.without_token`): they
+        are never chosen.
         """
 
 

@@ -1,4 +1,6 @@
-"""Beam search (Lowerre 1976; with length normalisation as in Wu et al. 2016, without their constant)."""
+"""Beam search (Lowerre 1976; with length normalisation as in Wu et al. 2016, without their
+constant).
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,11 +34,13 @@ LengthPenalty = Annotated[float, Field(ge=-10, le=10)]
 
 
 class BeamSearch(Decoding):
-    """At each position the `n_beams` most probable candidates are extended; complete ones are set aside.
+    """At each position the `n_beams` most probable candidates are extended; complete ones are set
+    aside.
 
-    The score of a text is (sum of log-probabilities) / (number of new tokens) ** length_penalty. The search for a
-    prompt ends as soon as `n_beams` texts are complete or, without `early_stopping`, when no candidate can score better
-    than the worst of them. It returns the `num_samples` best.
+    The score of a text is (sum of log-probabilities) / (number of new tokens) ** length_penalty.
+    The search for a prompt ends as soon as `n_beams` texts are complete or, without
+    `early_stopping`, when no candidate can score better than the worst of them. It returns the
+    `num_samples` best.
     """
 
     def __init__(
@@ -48,13 +52,19 @@ class BeamSearch(Decoding):
     ) -> None:
         self.n_beams = n_beams
         self.length_penalty = length_penalty
-        self.early_stopping = early_stopping or n_beams == 1  # one beam is greedy decoding, and ends like it
+        self.early_stopping = (
+            early_stopping or n_beams == 1
+        )  # one beam is greedy decoding, and ends like it
 
     def check(self, model: LanguageModel, num_samples: int = 1) -> None:
         if num_samples > self.n_beams:
-            raise ValueError(f"num_samples ({num_samples}) must be at most n_beams ({self.n_beams})")
+            raise ValueError(
+                f"num_samples ({num_samples}) must be at most n_beams ({self.n_beams})"
+            )
         if 2 * self.n_beams > model.vocab_size:
-            raise ValueError(f"n_beams ({self.n_beams}) must be at most half the vocabulary, {model.vocab_size}")
+            raise ValueError(
+                f"n_beams ({self.n_beams}) must be at most half the vocabulary, {model.vocab_size}"
+            )
 
     @torch.inference_mode()
     def generate(
@@ -75,7 +85,9 @@ class BeamSearch(Decoding):
         with evaluating(model):
             context = Context(model, prompts)
             logits = context.start()  # (P, V)
-            context.select(torch.arange(len(prompts), device=model.device).repeat_interleave(self.n_beams))
+            context.select(
+                torch.arange(len(prompts), device=model.device).repeat_interleave(self.n_beams)
+            )
             logits = logits.repeat_interleave(self.n_beams, dim=0)  # (P * n_beams, V)
             while True:
                 parents: list[int] = []  # for each new beam the row that it extends
@@ -99,7 +111,12 @@ class _Search:
     """The search for one prompt."""
 
     def __init__(
-        self, strategy: BeamSearch, max_new_tokens: int, eos_id: int | None, stop: Stop | None, unused: Tensor | None
+        self,
+        strategy: BeamSearch,
+        max_new_tokens: int,
+        eos_id: int | None,
+        stop: Stop | None,
+        unused: Tensor | None,
     ) -> None:
         self.strategy = strategy
         self.max_new_tokens = max_new_tokens
@@ -111,15 +128,22 @@ class _Search:
         self.done = False
 
     def advance(self, logprobs: Tensor) -> list[int]:
-        """Extend the beams by one token, given logprobs (n_beams, V); return which beam each new one extends."""
+        """Extend the beams by one token, given logprobs (n_beams, V); return which beam each new
+        one extends.
+        """
         n_beams, vocab_size = logprobs.shape
         if self.done:  # carried along until the other prompts are done
             return list(range(n_beams))
         possible = filters.without(logprobs, self.unused)
-        totals = possible + torch.tensor([[beam.total] for beam in self.beams], device=logprobs.device)
-        # Twice as many as needed: end-of-text is one token of each beam, so at least n_beams others are among them.
+        totals = possible + torch.tensor(
+            [[beam.total] for beam in self.beams], device=logprobs.device
+        )
+        # Twice as many as needed: end-of-text is one token of each beam, so at least n_beams others
+        # are among them.
         flat = totals.flatten()
-        places = filters.top_k(flat[None], 2 * n_beams)[0].isfinite().nonzero()[:, 0]  # of equal ones the first
+        places = (
+            filters.top_k(flat[None], 2 * n_beams)[0].isfinite().nonzero()[:, 0]
+        )  # of equal ones the first
         ranked, order = flat[places].sort(descending=True, stable=True)
         places = places[order]
         own = logprobs.flatten()[places]
@@ -130,7 +154,9 @@ class _Search:
             parent, token = divmod(place, vocab_size)
             old = self.beams[parent]
             beam = _Beam([*old.ids, token], [*old.logprobs, logprob], total)
-            reason = finish_reason(beam.ids, max_new_tokens=self.max_new_tokens, eos_id=self.eos_id, stop=self.stop)
+            reason = finish_reason(
+                beam.ids, max_new_tokens=self.max_new_tokens, eos_id=self.eos_id, stop=self.stop
+            )
             if reason in ("end_of_text", "stop"):
                 if rank < n_beams:
                     self._keep(beam, reason)
@@ -162,6 +188,7 @@ class _Search:
             return False
         if self.strategy.early_stopping:
             return True
-        # A positive penalty favours long texts, so the best that a beam can reach is its total at the full length.
+        # A positive penalty favours long texts, so the best that a beam can reach is its total at
+        # the full length.
         length_then = self.max_new_tokens if self.strategy.length_penalty > 0 else length
         return self.strategy.score(best, length_then) <= (self.complete[-1].score or 0.0)

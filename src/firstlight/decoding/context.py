@@ -1,4 +1,5 @@
-"""The tokens of several rows and the model's cache of them: the only place where a window slides."""
+"""The tokens of several rows and the model's cache of them: the only place where a window
+slides."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,9 +13,10 @@ from firstlight.model.base import LanguageModel
 class Context:
     """Rows of ids, aligned at the right, that are extended by one or a few tokens at a time.
 
-    While the longest row fits into the model's context, each new token is computed once. Beyond it the window slides:
-    the last `context_length` tokens are computed anew for each new one, because with learned positions all of them have
-    moved. The logits are those of an uncached loop over each row alone.
+    While the longest row fits into the model's context, each new token is computed once. Beyond it
+    the window slides: the last `context_length` tokens are computed anew for each new one, because
+    with learned positions all of them have moved. The logits are those of an uncached loop over
+    each row alone.
     """
 
     def __init__(self, model: LanguageModel, prompts: Sequence[Sequence[int]]) -> None:
@@ -36,7 +38,9 @@ class Context:
         return self._window()[:, 0]  # (B, V)
 
     def append(self, ids: Tensor) -> Tensor:
-        """Append `ids` (B, n) and return the logits (B, n, V) after each of them; without `room` n must be 1."""
+        """Append `ids` (B, n) and return the logits (B, n, V) after each of them; without `room` n
+        must be 1.
+        """
         assert ids.shape[1] == 1 or ids.shape[1] <= self.room
         self.ids = torch.cat([self.ids, ids], dim=1)
         self.lengths = self.lengths + ids.shape[1]
@@ -59,7 +63,9 @@ class Context:
         window = self.ids[:, -self.model.context_length :]
         padding = (window.shape[1] - self.lengths).clamp(min=0)
         self.cache.rewind(0)
-        self.cache.padding = padding if bool(padding.any()) else None  # without padding attention needs no mask
+        self.cache.padding = (
+            padding if bool(padding.any()) else None
+        )  # without padding attention needs no mask
         return self.model.project(self.model.hidden(window, self.cache)[:, -1:])  # (B, 1, V)
 
 

@@ -12,7 +12,8 @@ def without(logits: Tensor, unused: Tensor | None) -> Tensor:
 
 
 def top_k(logits: Tensor, k: int) -> Tensor:
-    """Keep exactly the `k` largest logits of each row (Fan et al. 2018); of equal ones the lower id stays.
+    """Keep exactly the `k` largest logits of each row (Fan et al. 2018); of equal ones the lower id
+    stays.
 
     `k` beyond the vocabulary keeps everything.
     """
@@ -26,9 +27,11 @@ def top_k(logits: Tensor, k: int) -> Tensor:
 
 
 def top_p(logits: Tensor, p: float) -> Tensor:
-    """Keep the fewest most probable tokens whose probabilities sum to `p` or more (Holtzman et al. 2020, "nucleus").
+    """Keep the fewest most probable tokens whose probabilities sum to `p` or more (Holtzman et al.
+    2020, "nucleus").
 
-    At least one stays; of equal ones the lower id. `p` of 1 keeps everything, which a rounded sum would not.
+    At least one stays; of equal ones the lower id. `p` of 1 keeps everything, which a rounded sum
+    would not.
     """
     if p == 1:
         return logits
@@ -48,6 +51,8 @@ def min_p(logits: Tensor, p: float) -> Tensor:
 
 
 def repetition_penalty(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
-    """Where `seen` (B, V), divide positive logits by `penalty` and multiply negative ones (Keskar et al. 2019)."""
+    """Where `seen` (B, V), divide positive logits by `penalty` and multiply negative ones (Keskar
+    et al. 2019).
+    """
     penalised = torch.where(logits > 0, logits / penalty, logits * penalty)
     return logits.where(~seen, penalised)

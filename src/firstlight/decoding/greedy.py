@@ -10,5 +10,7 @@ from firstlight.decoding.stepwise import Stepwise
 class Greedy(Stepwise):
     """The most probable token of each row; draws nothing."""
 
-    def next_token(self, logits: Tensor, rows: Sequence[Sequence[int]], generators: Sequence[Generator]) -> Tensor:
+    def next_token(
+        self, logits: Tensor, rows: Sequence[Sequence[int]], generators: Sequence[Generator]
+    ) -> Tensor:
         return logits.argmax(dim=-1)  # (B, V) -> (B,)

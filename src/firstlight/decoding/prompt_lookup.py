@@ -1,8 +1,10 @@
-"""Speculative decoding without a second model: guess that the text continues as it did after the same words before.
+"""Speculative decoding without a second model: guess that the text continues as it did after the
+same words before.
 
-Leviathan et al. 2023 (speculative decoding), Saxena 2023 (prompt lookup). A guess is computed together with the token
-before it, in one pass over the weights, and is used only if the strategy chooses that very token. So greedy and sampled
-text have the same tokens, and the same random draws, as plain decoding.
+Leviathan et al. 2023 (speculative decoding), Saxena 2023 (prompt lookup). A guess is computed
+together with the token before it, in one pass over the weights, and is used only if the strategy
+chooses that very token. So greedy and sampled text have the same tokens, and the same random draws,
+as plain decoding.
 """
 
 from collections.abc import Sequence
@@ -32,7 +34,9 @@ class NGrams:
             self.ids.append(new)
 
     def after(self, recent: Sequence[int], n: int) -> list[int]:
-        """Up to `n` ids that followed the longest known run at the end of `recent`, where it occurred last."""
+        """Up to `n` ids that followed the longest known run at the end of `recent`, where it
+        occurred last.
+        """
         for length in range(min(self.longest, len(recent)), self.shortest - 1, -1):
             end = self.ends.get(tuple(recent[len(recent) - length :]))
             if end is not None:
@@ -43,16 +47,22 @@ class NGrams:
 class PromptLookup(Context):
     """A context of one row that computes guesses of the next tokens along with each token.
 
-    Guesses come from the row's own ids, then from `text`. A pass over several tokens costs more than one over a single
-    token. So after a pass with fewer than `PAYS` right guesses the wait until the next attempt doubles, and after any
-    other it is halved: text without repetitions costs little. The rule counts tokens instead of seconds, so that the
-    same text is always computed in the same passes.
+    Guesses come from the row's own ids, then from `text`. A pass over several tokens costs more
+    than one over a single token. So after a pass with fewer than `PAYS` right guesses the wait
+    until the next attempt doubles, and after any other it is halved: text without repetitions costs
+    little. The rule counts tokens instead of seconds, so that the same text is always computed in
+    the same passes.
     """
 
     PAYS = 2
 
     def __init__(
-        self, model: LanguageModel, prompts: Sequence[Sequence[int]], *, max_guesses: int, text: NGrams | None = None
+        self,
+        model: LanguageModel,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_guesses: int,
+        text: NGrams | None = None,
     ) -> None:
         assert len(prompts) == 1, "rows of a batch would keep different numbers of guesses"
         super().__init__(model, prompts)
@@ -75,7 +85,9 @@ class PromptLookup(Context):
             return self.ahead.pop(0)
         self._settle()
         self.guesses = self._guess()
-        logits = super().append(torch.tensor([[token, *self.guesses]], device=ids.device))  # (1, 1 + guesses, V)
+        logits = super().append(
+            torch.tensor([[token, *self.guesses]], device=ids.device)
+        )  # (1, 1 + guesses, V)
         now, *self.ahead = logits.split(1, dim=1)
         return now
 

@@ -13,7 +13,8 @@ from firstlight.decoding.stepwise import Stepwise, draw
 from firstlight.model.base import LanguageModel
 
 COLDEST = 1e-30
-"""Below this temperature logits would overflow; even far above it, only the most probable token is left."""
+"""Below this temperature logits would overflow; even far above it, only the most probable token is
+left."""
 Temperature = Annotated[float, Field(ge=0, le=1000)]
 """At the upper end all tokens are about equally probable."""
 RepetitionPenalty = Annotated[float, Field(ge=0.01, le=100)]
@@ -21,10 +22,12 @@ RepetitionPenalty = Annotated[float, Field(ge=0.01, le=100)]
 
 
 class Sample(Stepwise):
-    """Draw from softmax(logits / temperature) over the tokens that pass the filters; temperature 0 is greedy.
+    """Draw from softmax(logits / temperature) over the tokens that pass the filters; temperature 0
+    is greedy.
 
-    The order is `repetition_penalty` for every token of the row so far, `top_k`, `top_p`, `min_p`, `temperature`. So
-    `top_p` and `min_p` refer to the model's own probabilities, whatever the temperature.
+    The order is `repetition_penalty` for every token of the row so far, `top_k`, `top_p`, `min_p`,
+    `temperature`. So `top_p` and `min_p` refer to the model's own probabilities, whatever the
+    temperature.
     """
 
     def __init__(
@@ -46,16 +49,22 @@ class Sample(Stepwise):
     def check(self, model: LanguageModel, num_samples: int = 1) -> None:
         super().check(model, num_samples)
         if self.top_k is not None and self.top_k > model.vocab_size:
-            raise ValueError(f"top_k ({self.top_k}) must be at most the vocabulary, {model.vocab_size}")
+            raise ValueError(
+                f"top_k ({self.top_k}) must be at most the vocabulary, {model.vocab_size}"
+            )
 
     def probabilities(self, logits: Tensor, rows: Sequence[Sequence[int]] | None = None) -> Tensor:
-        """The probabilities (B, V), in float32, of drawing each token of logits (B, V) after the ids in `rows`."""
+        """The probabilities (B, V), in float32, of drawing each token of logits (B, V) after the
+        ids in `rows`.
+        """
         logits = self._filtered(logits, rows)
         if self.temperature == 0:
             return torch.zeros_like(logits).scatter(-1, logits.argmax(dim=-1, keepdim=True), 1.0)
         return torch.softmax(logits / max(self.temperature, COLDEST), dim=-1)
 
-    def next_token(self, logits: Tensor, rows: Sequence[Sequence[int]], generators: Sequence[Generator]) -> Tensor:
+    def next_token(
+        self, logits: Tensor, rows: Sequence[Sequence[int]], generators: Sequence[Generator]
+    ) -> Tensor:
         if self.temperature == 0:
             return self._filtered(logits, rows).argmax(dim=-1)
         return draw(self.probabilities(logits, rows), generators)  # (B,)

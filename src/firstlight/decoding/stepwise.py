@@ -44,10 +44,14 @@ class Stepwise(Decoding):
     """One token at a time, each chosen from the logits after all tokens before it."""
 
     @abstractmethod
-    def next_token(self, logits: Tensor, rows: Sequence[Sequence[int]], generators: Sequence[Generator]) -> Tensor:
-        """Choose ids (B,) from the logits (B, V) of one position; a logit of minus infinity rules an id out.
+    def next_token(
+        self, logits: Tensor, rows: Sequence[Sequence[int]], generators: Sequence[Generator]
+    ) -> Tensor:
+        """Choose ids (B,) from the logits (B, V) of one position; a logit of minus infinity rules
+        an id out.
 
-        `rows` are the ids so far, including the prompts. Random draws for a row use only its own generator.
+        `rows` are the ids so far, including the prompts. Random draws for a row use only its own
+        generator.
         """
 
     def generate(
@@ -86,17 +90,23 @@ class Stepwise(Decoding):
             context = make_context(model, prompts)
             logits = context.start()  # (P, V)
             if num_samples > 1:
-                copies = torch.arange(len(prompts), device=model.device).repeat_interleave(num_samples)
+                copies = torch.arange(len(prompts), device=model.device).repeat_interleave(
+                    num_samples
+                )
                 context.select(copies)
                 logits = logits[copies]  # (B, V)
             while True:
                 possible = filters.without(logits, unused)  # (B, V)
-                chosen = self.next_token(possible, [row.ids for row in rows], [row.generator for row in rows])  # (B,)
+                chosen = self.next_token(
+                    possible, [row.ids for row in rows], [row.generator for row in rows]
+                )  # (B,)
                 columns = zip(rows, chosen.tolist(), logprobs(logits, chosen).tolist(), strict=True)
                 live = []
                 for place, (row, token, logprob) in enumerate(columns):
                     row.ids.append(token)
-                    reason = finish_reason(row.new_ids, max_new_tokens=max_new_tokens, eos_id=eos_id, stop=stop)
+                    reason = finish_reason(
+                        row.new_ids, max_new_tokens=max_new_tokens, eos_id=eos_id, stop=stop
+                    )
                     if reason is None:
                         live.append(place)
                     yield Token(row.number, token, logprob, reason)
@@ -111,7 +121,10 @@ class Stepwise(Decoding):
 
 
 def _rows(
-    prompts: Sequence[Sequence[int]], num_samples: int, seeds: Sequence[int] | None, device: torch.device
+    prompts: Sequence[Sequence[int]],
+    num_samples: int,
+    seeds: Sequence[int] | None,
+    device: torch.device,
 ) -> list[_Row]:
     if not seeds:
         seeds = [derived_seed(0, prompt=number) for number in range(len(prompts))]
@@ -135,7 +148,8 @@ def gather(tokens: Iterator[Token], n_prompts: int, num_samples: int) -> list[li
 
 
 def logprobs(logits: Tensor, ids: Tensor) -> Tensor:
-    """Natural logarithms (B,) of the probabilities that logits (B, V) give to ids (B,), in float32."""
+    """Natural logarithms (B,) of the probabilities that logits (B, V) give to ids (B,), in
+    float32."""
     logits = logits.float()
     return logits.gather(-1, ids[:, None])[:, 0] - logits.logsumexp(dim=-1)
 
@@ -143,4 +157,6 @@ def logprobs(logits: Tensor, ids: Tensor) -> Tensor:
 def draw(probabilities: Tensor, generators: Sequence[Generator]) -> Tensor:
     """Draw ids (B,) from probabilities (B, V), each with the generator of its row."""
     rows = zip(probabilities, generators, strict=True)
-    return torch.cat([torch.multinomial(row, num_samples=1, generator=generator) for row, generator in rows])
+    return torch.cat(
+        [torch.multinomial(row, num_samples=1, generator=generator) for row, generator in rows]
+    )

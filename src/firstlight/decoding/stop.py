@@ -10,7 +10,9 @@ class StopStrings:
     The search is among bytes, so that the borders of tokens and characters do not matter.
     """
 
-    def __init__(self, strings: Sequence[str], decode_bytes: Callable[[Sequence[int]], bytes]) -> None:
+    def __init__(
+        self, strings: Sequence[str], decode_bytes: Callable[[Sequence[int]], bytes]
+    ) -> None:
         self.stops = [string.encode() for string in strings]
         self.decode_bytes = decode_bytes
 
@@ -41,7 +43,9 @@ class StopStrings:
 
 
 class TextStream:
-    """Turns ids that arrive one at a time into text, without half a character or a part of a stop string."""
+    """Turns ids that arrive one at a time into text, without half a character or a part of a stop
+    string.
+    """
 
     def __init__(self, stop: StopStrings) -> None:
         self.stop = stop

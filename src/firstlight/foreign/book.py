@@ -8,7 +8,8 @@ from torch import Tensor
 from firstlight.foreign.gpt2 import gpt2_tokenizer_section
 
 HEAD_DIM = 64
-"""Channels of a head in every GPT-2 and in the book; a state dict does not tell the number of heads."""
+"""Channels of a head in every GPT-2 and in the book; a state dict does not tell the number of
+heads."""
 
 
 def is_book_state_dict(state: dict[str, Any]) -> bool:
@@ -17,7 +18,9 @@ def is_book_state_dict(state: dict[str, Any]) -> bool:
 
 
 def from_book(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of the book's `GPTModel` with our names, without its causal masks, which are not weights."""
+    """A state dict of the book's `GPTModel` with our names, without its causal masks, which are not
+    weights.
+    """
     weights = {}
     for name, tensor in state.items():
         if not name.endswith(".att.mask"):
@@ -28,7 +31,8 @@ def from_book(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def book_config(state: dict[str, Tensor]) -> dict[str, Any]:
-    """The `model` and `tokenizer` sections of the config that a state dict of the book was made with.
+    """The `model` and `tokenizer` sections of the config that a state dict of the book was made
+    with.
 
     Raises:
         ValueError: it is not a whole one.

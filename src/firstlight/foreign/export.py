@@ -1,4 +1,6 @@
-"""Models for other programs: GPT-2, Qwen3 or Llama in Hugging Face's format, and our own weights as safetensors."""
+"""Models for other programs: GPT-2, Qwen3 or Llama in Hugging Face's format, and our own weights as
+safetensors.
+"""
 
 import json
 import tempfile
@@ -25,11 +27,12 @@ from firstlight.model.modern import ModernGPT
 
 
 def export_huggingface(model: LanguageModel, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write `folder`, from which `transformers.AutoModelForCausalLM` and `AutoTokenizer` load the same model.
+    """Write `folder`, from which `transformers.AutoModelForCausalLM` and `AutoTokenizer` load the
+    same model.
 
     Raises:
-        ConfigError: transformers has no such model, the tokenizer cuts text in another way than GPT-2's, or the folder
-            exists or cannot be written.
+        ConfigError: transformers has no such model, the tokenizer cuts text in another way than
+            GPT-2's, or the folder exists or cannot be written.
     """
     config, state = _in_their_words(model)
     ends = {"bos_token_id": tokenizer.end_of_text, "eos_token_id": tokenizer.end_of_text}
@@ -52,14 +55,19 @@ def export_huggingface(model: LanguageModel, tokenizer: Tokenizer, folder: Path)
         give_usual_mode(temporary / SINGLE)
 
 
-def export_safetensors(model: LanguageModel, tokenizer: Tokenizer, file: Path, *, config: dict[str, Any]) -> None:
-    """Write the new file `file`: the weights under our names, with the config and the tokenizer as metadata.
+def export_safetensors(
+    model: LanguageModel, tokenizer: Tokenizer, file: Path, *, config: dict[str, Any]
+) -> None:
+    """Write the new file `file`: the weights under our names, with the config and the tokenizer as
+    metadata.
 
     Raises:
         ConfigError: the file exists, or cannot be written.
     """
     with _appearing(file) as temporary:
-        save_model_file(model.state_dict(), temporary, config=config, tokenizer=tokenizer.state_dict())
+        save_model_file(
+            model.state_dict(), temporary, config=config, tokenizer=tokenizer.state_dict()
+        )
 
 
 def check_free(out: Path) -> None:
@@ -74,14 +82,17 @@ def check_free(out: Path) -> None:
         else:
             found = "the file exists" if out.is_symlink() or out.exists() else ""
     except OSError as error:
-        raise ConfigError(f"out ({shorten(str(out))}): cannot be written ({error.strerror})") from None
+        raise ConfigError(
+            f"out ({shorten(str(out))}): cannot be written ({error.strerror})"
+        ) from None
     if found:
         raise ConfigError(f"out ({out}): {found}; nothing is overwritten, choose another")
 
 
 @contextmanager
 def _appearing(out: Path) -> Iterator[Path]:
-    """A path with the same name, which is renamed to `out` if the block succeeds; if it fails, nothing is left.
+    """A path with the same name, which is renamed to `out` if the block succeeds; if it fails,
+    nothing is left.
 
     Raises:
         ConfigError: `out` exists, or cannot be written.
@@ -96,7 +107,9 @@ def _appearing(out: Path) -> Iterator[Path]:
             check_free(out)
             Path(workshop, out.name).replace(out)
     except (OSError, SafetensorError) as error:
-        raise ConfigError(f"out ({out}): cannot be written ({one_line(error)}); nothing is left of it") from error
+        raise ConfigError(
+            f"out ({out}): cannot be written ({one_line(error)}); nothing is left of it"
+        ) from error
     finally:
         if not out.exists():
             for folder in new_parents:
@@ -115,7 +128,9 @@ def _in_their_words(model: LanguageModel) -> tuple[dict[str, Any], dict[str, Ten
     if isinstance(model, ModernGPT):
         config = llama_config(model)
         is_qwen3 = config["model_type"] == "qwen3"
-        return config, to_llama(model.state_dict(), n_layers=len(model.trf_blocks), qk_norm=is_qwen3)
+        return config, to_llama(
+            model.state_dict(), n_layers=len(model.trf_blocks), qk_norm=is_qwen3
+        )
     raise ConfigError(
         f"{type(model).__name__} cannot be exported with format=hf (GPT and ModernGPT can); "
         "format=safetensors exports any model"

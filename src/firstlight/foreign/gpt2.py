@@ -1,4 +1,6 @@
-"""GPT-2 in the words of Hugging Face: its `config.json`, the names and layout of its parameters, and ours."""
+"""GPT-2 in the words of Hugging Face: its `config.json`, the names and layout of its parameters,
+and ours.
+"""
 
 import re
 from collections.abc import Callable, Iterator
@@ -22,7 +24,9 @@ _MODULES = {
 
 
 class GPT2Config(Published):
-    """GPT-2 (Radford et al. 2019). If its three dropout rates differ, ours is that of the residual stream."""
+    """GPT-2 (Radford et al. 2019). If its three dropout rates differ, ours is that of the residual
+    stream.
+    """
 
     title = "GPT-2"
     prefix = "transformer."
@@ -36,7 +40,9 @@ class GPT2Config(Published):
     n_head: Size
     n_layer: Size
     n_inner: int | None = None
-    activation_function: Literal["gelu_new", "gelu_pytorch_tanh"] = "gelu_new"  # two names of one function
+    activation_function: Literal["gelu_new", "gelu_pytorch_tanh"] = (
+        "gelu_new"  # two names of one function
+    )
     layer_norm_epsilon: float = 1e-5
     resid_pdrop: Ratio = 0.1
     embd_pdrop: Ratio = 0.1
@@ -139,14 +145,21 @@ def gpt2_config(model: GPT) -> dict[str, Any]:
 
 
 def to_gpt2(weights: dict[str, Tensor], *, n_layers: int) -> dict[str, Tensor]:
-    """The state dict of Hugging Face's `GPT2LMHeadModel` for our `weights`, without the head if it is the embedding."""
-    state = {"transformer.wte.weight": weights["tok_emb.weight"], "transformer.wpe.weight": weights["pos_emb.weight"]}
+    """The state dict of Hugging Face's `GPT2LMHeadModel` for our `weights`, without the head if it
+    is the embedding.
+    """
+    state = {
+        "transformer.wte.weight": weights["tok_emb.weight"],
+        "transformer.wpe.weight": weights["pos_emb.weight"],
+    }
     for kind in ("weight", "bias"):
         for layer in range(n_layers):
             block = f"trf_blocks.{layer}"
             # A model without qkv_bias has no biases here; GPT-2 always does.
             zeros = torch.zeros_like(weights[f"{block}.att.out_proj.bias"])
-            qkv = torch.cat([weights.get(f"{block}.{name}.{kind}", zeros) for name in _QKV])  # (3C, C) or (3C,)
+            qkv = torch.cat(
+                [weights.get(f"{block}.{name}.{kind}", zeros) for name in _QKV]
+            )  # (3C, C) or (3C,)
             state[f"transformer.h.{layer}.attn.c_attn.{kind}"] = qkv.t().contiguous()
         for ours, theirs in _modules(n_layers):
             state[f"transformer.{theirs}.{kind}"] = weights[f"{ours}.{kind}"].t().contiguous()
@@ -157,7 +170,9 @@ def to_gpt2(weights: dict[str, Tensor], *, n_layers: int) -> dict[str, Tensor]:
 
 
 def _modules(n_layers: int) -> Iterator[tuple[str, str]]:
-    """Our name and theirs of every module with a weight and a bias, except for queries, keys and values."""
+    """Our name and theirs of every module with a weight and a bias, except for queries, keys and
+    values.
+    """
     yield "final_norm", "ln_f"
     for layer in range(n_layers):
         for ours, theirs in _MODULES.items():
@@ -165,5 +180,7 @@ def _modules(n_layers: int) -> Iterator[tuple[str, str]]:
 
 
 def _split(qkv: Tensor) -> list[Tensor]:
-    """Copies of query, key and value, (C, C) or (C,), which GPT-2 has in one tensor, (C, 3C) or (3C,)."""
+    """Copies of query, key and value, (C, C) or (C,), which GPT-2 has in one tensor, (C, 3C) or
+    (3C,).
+    """
     return [own_float32(part.t()) for part in qkv.chunk(3, dim=-1)]

@@ -31,12 +31,14 @@ _WANTED = [
 ]
 """Never what can run code: .bin, .h5, .py."""
 _checked: dict[Path, tuple[int, int, int]] = {}
-"""Inode, size and time of the files that this process has found whole: gigabytes are hashed once."""
+"""Inode, size and time of the files that this process has found whole: gigabytes are hashed
+once."""
 _WAYS_OUT = "give a folder that has it (hf:FOLDER), or a mirror (HF_ENDPOINT=https://...)"
 
 
 def download(repo: str, revision: str | None = None) -> Path:
-    """The folder of `repo` ("owner/name") in the hub's cache. What is there already is not downloaded again.
+    """The folder of `repo` ("owner/name") in the hub's cache. What is there already is not
+    downloaded again.
 
     `revision` is a branch, a tag or a commit; None is the main branch. Progress is shown on stderr.
 
@@ -55,18 +57,30 @@ def download(repo: str, revision: str | None = None) -> Path:
         folder = Path(fetch(allow_patterns=_WANTED, ignore_patterns=["*/*"]))
         damaged = sorted(file.name for file in folder.iterdir() if not _is_whole(file))
         if damaged:
-            note(f"{', '.join(damaged)} of {repo} in the cache ({folder}): damaged, downloading again")
+            note(
+                f"{', '.join(damaged)} of {repo} in the cache ({folder}): damaged, downloading"
+                " again"
+            )
             folder = Path(fetch(allow_patterns=damaged, force_download=True))
-    except (OSError, httpx2.HTTPError, HFValidationError, RuntimeError) as error:  # hf_xet raises RuntimeError
+    except (
+        OSError,
+        httpx2.HTTPError,
+        HFValidationError,
+        RuntimeError,
+    ) as error:  # hf_xet raises RuntimeError
         reason = _reason(error, revision)
         raise ConfigError(f"{shorten(repo)} cannot be downloaded: {reason}; {_WAYS_OUT}") from error
     if not any(folder.glob("*.safetensors")):
-        raise ConfigError(f"{repo} has no weights as .safetensors, and others are not read; {_WAYS_OUT}")
+        raise ConfigError(
+            f"{repo} has no weights as .safetensors, and others are not read; {_WAYS_OUT}"
+        )
     return folder
 
 
 def _cache_folder() -> Path:
-    """The hub's own cache, or ours for a user without a home: the hub's would be a folder ~ in the working folder."""
+    """The hub's own cache, or ours for a user without a home: the hub's would be a folder ~ in the
+    working folder.
+    """
     from huggingface_hub.constants import HF_HUB_CACHE
 
     if HF_HUB_CACHE.startswith("~"):
@@ -89,18 +103,23 @@ def _check_architecture(repo: str, config: Path) -> None:
         return  # whoever reads the folder says what is wrong with it
     if model_type != "gpt2":
         kind = shorten(repr(model_type))
-        raise ConfigError(f"{repo} is a {kind}; only the architecture of GPT-2 can be read from the hub")
+        raise ConfigError(
+            f"{repo} is a {kind}; only the architecture of GPT-2 can be read from the hub"
+        )
 
 
 def check_content(file: Path) -> None:
-    """Compare a file of the hub's cache with the hash that it is stored under: SHA-256, or git's SHA-1 of small files.
+    """Compare a file of the hub's cache with the hash that it is stored under: SHA-256, or git's
+    SHA-1 of small files.
 
     Raises:
         ConfigError: it is not what was downloaded, or cannot be read.
     """
     if not file.is_symlink():
         return
-    blob = file.readlink()  # one step: the blob may be a link too, into a store with hashes of another kind
+    blob = (
+        file.readlink()
+    )  # one step: the blob may be a link too, into a store with hashes of another kind
     if blob.parent.name != "blobs" or not re.fullmatch(r"[0-9a-f]{64}|[0-9a-f]{40}", blob.name):
         return
     try:
@@ -113,11 +132,15 @@ def check_content(file: Path) -> None:
                 found = hashlib.file_digest(content, "sha256").hexdigest()
             else:
                 data = content.read()
-                found = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+                found = hashlib.sha1(
+                    b"blob %d\0" % len(data) + data, usedforsecurity=False
+                ).hexdigest()
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read ({error.strerror})") from None
     if found != blob.name:
-        raise ConfigError(f"{file}: damaged, its hash is not the hub's; delete {file.resolve()} and try again")
+        raise ConfigError(
+            f"{file}: damaged, its hash is not the hub's; delete {file.resolve()} and try again"
+        )
     _checked[file] = state
 
 
@@ -136,9 +159,13 @@ def _reason(error: Exception, revision: str | None) -> str:
         errors.HFValidationError: "a repository is called owner/name",
         errors.GatedRepoError: "it is gated: ask for access on its page, then `hf auth login`",
         errors.RevisionNotFoundError: f"it has no revision {revision!r}",
-        errors.RepositoryNotFoundError: "there is no such repository, or it is private (then `hf auth login`)",
+        errors.RepositoryNotFoundError: (
+            "there is no such repository, or it is private (then `hf auth login`)"
+        ),
         errors.IncompleteSnapshotError: f"an earlier download was not finished, and {unreachable}",
-        errors.LocalEntryNotFoundError: f"it was not downloaded before, and {unreachable} ({type(cause).__name__})",
+        errors.LocalEntryNotFoundError: (
+            f"it was not downloaded before, and {unreachable} ({type(cause).__name__})"
+        ),
     }
     for kind, reason in reasons.items():
         if isinstance(error, kind):

@@ -1,4 +1,5 @@
-"""Models in Hugging Face's format: a folder with `config.json`, safetensors and the tokenizer's files.
+"""Models in Hugging Face's format: a folder with `config.json`, safetensors and the tokenizer's
+files.
 
 The config and every tensor's shape are checked before anything is allocated.
 """
@@ -20,21 +21,31 @@ from firstlight.foreign.published import Published, first_problem
 from firstlight.output import note
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-ARCHITECTURES: dict[Any, type[Published]] = {"gpt2": GPT2Config, "qwen3": Qwen3Config, "llama": LlamaConfig}
+ARCHITECTURES: dict[Any, type[Published]] = {
+    "gpt2": GPT2Config,
+    "qwen3": Qwen3Config,
+    "llama": LlamaConfig,
+}
 """By the `model_type` of a config.json."""
 DTYPES = ("F32", "F16", "BF16")
 
 
 def is_huggingface_folder(folder: Path) -> bool:
-    """Is this a model in Hugging Face's format, whatever its architecture and the format of its weights?"""
+    """Is this a model in Hugging Face's format, whatever its architecture and the format of its
+    weights?
+    """
     return (folder / "config.json").is_file()
 
 
-def read_huggingface(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any] | None]:
-    """Our state dict (float32), the `model` and `tokenizer` sections, and the tokenizer's state if the folder has one.
+def read_huggingface(
+    folder: Path,
+) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any] | None]:
+    """Our state dict (float32), the `model` and `tokenizer` sections, and the tokenizer's state if
+    the folder has one.
 
     Raises:
-        ConfigError: firstlight does not support the model, or a file of it is damaged; the file is named.
+        ConfigError: firstlight does not support the model, or a file of it is damaged; the file is
+            named.
     """
     config = _read_config(folder / "config.json")
     tensors = _find_tensors(folder, config.prefix)
@@ -44,7 +55,9 @@ def read_huggingface(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], d
     if config.tie_word_embeddings and head is not None:
         is_embedding = (head.read() == tensors[config.embedding].read()).all()
         if not is_embedding:
-            raise ConfigError(f"{head.file}: lm_head.weight is not {config.embedding}, though they are tied")
+            raise ConfigError(
+                f"{head.file}: lm_head.weight is not {config.embedding}, though they are tied"
+            )
     sections = {"model": config.section(), "tokenizer": gpt2_tokenizer_section(config.vocab_size)}
     return config.weights(lambda name: tensors[name].read()), sections, tokenizer
 
@@ -59,7 +72,9 @@ class _StoredTensor:
     dtype: str
 
     def read(self) -> Tensor:
-        """Read it through a mapping of its own: the pages of a file that stays open count as memory."""
+        """Read it through a mapping of its own: the pages of a file that stays open count as
+        memory.
+        """
         with open_safetensors(self.file) as opened:
             return opened.get_tensor(self.name)
 
@@ -71,7 +86,9 @@ def _read_config(file: Path) -> Published:
     if not isinstance(kind, str) or kind not in ARCHITECTURES:
         known = ", ".join(architecture.title for architecture in ARCHITECTURES.values())
         found = shorten(f"{kind!r}, architectures {content.get('architectures')}", 120)
-        raise ConfigError(f"{file}: only the architectures of {known} can be read, its model_type is {found}")
+        raise ConfigError(
+            f"{file}: only the architectures of {known} can be read, its model_type is {found}"
+        )
     try:
         config = ARCHITECTURES[kind].model_validate(content)
         config.check()
@@ -90,11 +107,17 @@ def _read_tokenizer(folder: Path, config: Published) -> dict[str, Any] | None:
     tokenizer = read_tokenizer(folder)
     if tokenizer is None:
         if not config.has_default_tokenizer:
-            raise ConfigError(f"{folder}: there is no {TOKENIZER_FILES[0]}, and {config.title} has no usual tokenizer")
+            raise ConfigError(
+                f"{folder}: there is no {TOKENIZER_FILES[0]}, and {config.title} has no usual"
+                " tokenizer"
+            )
         return None
     n_ids = tokenizer["vocab_size"]
     if n_ids > config.vocab_size:
-        raise ConfigError(f"{folder}: its tokenizer has {n_ids} ids, config.json a vocab_size of {config.vocab_size}")
+        raise ConfigError(
+            f"{folder}: its tokenizer has {n_ids} ids, config.json a vocab_size of"
+            f" {config.vocab_size}"
+        )
     return tokenizer | {"vocab_size": config.vocab_size}
 
 
@@ -126,7 +149,9 @@ def _shards(index: Path) -> list[Path]:
     names = sorted({str(name) for name in weight_map.values()})
     for name in names:
         if Path(name).name != name or not name.endswith(".safetensors"):
-            raise ConfigError(f"{index}: {shorten(name)!r} is not the name of a safetensors file beside it")
+            raise ConfigError(
+                f"{index}: {shorten(name)!r} is not the name of a safetensors file beside it"
+            )
         if not (index.parent / name).is_file():
             raise ConfigError(f"{index.parent / name}: missing, though {index.name} names it")
     return [index.parent / name for name in names]
@@ -148,18 +173,27 @@ def _check_shapes(folder: Path, tensors: dict[str, _StoredTensor], config: Publi
     for name, shape in config.shapes():
         if name not in tensors:
             asked = f"{depth}, tie_word_embeddings {config.tie_word_embeddings}"
-            raise ConfigError(f"{folder}: its safetensors have no {name}, which its config.json ({asked}) asks for")
+            raise ConfigError(
+                f"{folder}: its safetensors have no {name}, which its config.json ({asked})"
+                " asks for"
+            )
         _check_header(others.pop(name), shape)
     for name, tensor in others.items():
         if name == "lm_head.weight":  # a copy of the embedding
             _check_header(tensor, tensors[config.embedding].shape)
         elif not config.no_weights.fullmatch(name):
             what = f"{tensor.file}: {shorten(tensor.name)}"
-            raise ConfigError(f"{what} has no place in the {config.title} that config.json ({depth}) describes")
+            raise ConfigError(
+                f"{what} has no place in the {config.title} that config.json ({depth}) describes"
+            )
 
 
 def _check_header(tensor: _StoredTensor, shape: tuple[int, ...]) -> None:
     if tensor.shape != shape:
-        raise ConfigError(f"{tensor.file}: {tensor.name} is {tensor.shape}, by config.json it is {shape}")
+        raise ConfigError(
+            f"{tensor.file}: {tensor.name} is {tensor.shape}, by config.json it is {shape}"
+        )
     if tensor.dtype not in DTYPES:
-        raise ConfigError(f"{tensor.file}: {tensor.name} is {tensor.dtype}; only F32, F16 and BF16 can be read")
+        raise ConfigError(
+            f"{tensor.file}: {tensor.name} is {tensor.dtype}; only F32, F16 and BF16 can be read"
+        )

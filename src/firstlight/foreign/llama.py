@@ -1,4 +1,6 @@
-"""Llama and Qwen3 in the words of Hugging Face: their `config.json`, the names of their parameters, and ours."""
+"""Llama and Qwen3 in the words of Hugging Face: their `config.json`, the names of their parameters,
+and ours.
+"""
 
 import re
 from collections.abc import Callable, Iterator
@@ -37,8 +39,9 @@ class RopeParameters(BaseModel):
 
 
 class LlamaConfig(Published):
-    """Llama (Touvron et al. 2023), as far as `ModernGPT` computes it: no biases, no scaled positions, heads that
-    share the width. Its only dropout is that of attention weights; ours is applied everywhere."""
+    """Llama (Touvron et al. 2023), as far as `ModernGPT` computes it: no biases, no scaled
+    positions, heads that share the width. Its only dropout is that of attention weights; ours is
+    applied everywhere."""
 
     title = "Llama"
     prefix = "model."
@@ -75,7 +78,9 @@ class LlamaConfig(Published):
         if self.rms_norm_eps != EPS:
             raise ValueError(f"rms_norm_eps ({self.rms_norm_eps}) must be {EPS}")
         if width % (2 * heads):
-            raise ValueError(f"hidden_size ({width}) must be divisible by 2 * num_attention_heads ({2 * heads})")
+            raise ValueError(
+                f"hidden_size ({width}) must be divisible by 2 * num_attention_heads ({2 * heads})"
+            )
         if self.head_dim not in (None, width // heads):
             rule = f"must be hidden_size / num_attention_heads ({width // heads})"
             raise ValueError(f"head_dim ({self.head_dim}) {rule}")
@@ -151,7 +156,8 @@ class Qwen3Config(LlamaConfig):
 
 
 def llama_config(model: ModernGPT) -> dict[str, Any]:
-    """What transformers' `Qwen3Config` (`LlamaConfig` if the model has no QK-norm) needs to be this model.
+    """What transformers' `Qwen3Config` (`LlamaConfig` if the model has no QK-norm) needs to be this
+    model.
 
     It keeps our dropout rate for attention weights only.
     """
@@ -176,11 +182,16 @@ def llama_config(model: ModernGPT) -> dict[str, Any]:
     }
     if block.att.query_norm is None:
         return config | {"mlp_bias": False}
-    return config | {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "use_sliding_window": False}
+    return config | {
+        "model_type": "qwen3",
+        "architectures": ["Qwen3ForCausalLM"],
+        "use_sliding_window": False,
+    }
 
 
 def to_llama(weights: dict[str, Tensor], *, n_layers: int, qk_norm: bool) -> dict[str, Tensor]:
-    """The state dict of Hugging Face's `Qwen3ForCausalLM` (`qk_norm`) or `LlamaForCausalLM` for our `weights`.
+    """The state dict of Hugging Face's `Qwen3ForCausalLM` (`qk_norm`) or `LlamaForCausalLM` for our
+    `weights`.
 
     It is without the head if that is the embedding.
     """

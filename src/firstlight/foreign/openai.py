@@ -1,4 +1,6 @@
-"""GPT-2 as OpenAI published it (Radford et al. 2019): a TensorFlow checkpoint, hyperparameters and a vocabulary."""
+"""GPT-2 as OpenAI published it (Radford et al. 2019): a TensorFlow checkpoint, hyperparameters and
+a vocabulary.
+"""
 
 import os
 import re
@@ -24,11 +26,12 @@ from firstlight.output import note
 
 SIZES = ("124M", "355M", "774M", "1558M")
 URLS = "FIRSTLIGHT_OPENAI_URLS"
-"""Environment variable: addresses to download from instead, separated by commas, tried in this order. Each has a folder
-for each size."""
+"""Environment variable: addresses to download from instead, separated by commas, tried in this
+order. Each has a folder for each size."""
 DEFAULT_URLS = (
     "https://openaipublic.blob.core.windows.net/gpt-2/models",
-    "https://f001.backblazeb2.com/file/LLMs-from-scratch/gpt2",  # the book's copy, in case the first is blocked
+    # the book's copy, in case the first is blocked
+    "https://f001.backblazeb2.com/file/LLMs-from-scratch/gpt2",
 )
 PREFIX = "model.ckpt"
 INDEX = f"{PREFIX}.index"
@@ -50,27 +53,37 @@ class HParams(BaseModel):
 
 
 def download(size: str) -> Path:
-    """The folder in the cache with the files of the model of `size`. Files that are whole are not downloaded again.
+    """The folder in the cache with the files of the model of `size`. Files that are whole are not
+    downloaded again.
 
     Raises:
         ConfigError: there is no such size, no address has all the files, or they cannot be written.
     """
     if size not in SIZES:
-        raise ConfigError(f"GPT-2 ({size}) must be one of {', '.join(SIZES)}{did_you_mean(size, SIZES)}")
+        raise ConfigError(
+            f"GPT-2 ({size}) must be one of {', '.join(SIZES)}{did_you_mean(size, SIZES)}"
+        )
     folder = cache_dir() / "gpt2" / size
-    addresses = [url.strip().rstrip("/") for url in os.environ.get(URLS, "").split(",") if url.strip()]
+    addresses = [
+        url.strip().rstrip("/") for url in os.environ.get(URLS, "").split(",") if url.strip()
+    ]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name in FILES:
             is_same = _is_same(folder / name)
             if not is_same:
-                note(f"{folder / name}: not what was downloaded, its checksum differs: downloading it again")
+                note(
+                    f"{folder / name}: not what was downloaded, its checksum differs: downloading"
+                    " it again"
+                )
             if not is_same or not _is_whole(folder / name, folder):
-                _download_file(name, folder, [f"{url}/{size}/{name}" for url in addresses or DEFAULT_URLS])
+                _download_file(
+                    name, folder, [f"{url}/{size}/{name}" for url in addresses or DEFAULT_URLS]
+                )
     except OSError as error:
         raise ConfigError(
-            f"cannot write {error.filename or folder} ({error.strerror}); set FIRSTLIGHT_CACHE_DIR to a folder with "
-            f"room for GPT-2 ({size})"
+            f"cannot write {error.filename or folder} ({error.strerror}); set FIRSTLIGHT_CACHE_DIR"
+            f" to a folder with room for GPT-2 ({size})"
         ) from None
     return folder
 
@@ -81,7 +94,8 @@ def is_openai_folder(folder: Path) -> bool:
 
 
 def read_openai(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any] | None]:
-    """Our state dict (float32), the `model` and `tokenizer` sections, and the tokenizer's state if the folder has one.
+    """Our state dict (float32), the `model` and `tokenizer` sections, and the tokenizer's state if
+    the folder has one.
 
     Raises:
         ConfigError: a file is missing, damaged or of another model.
@@ -93,12 +107,19 @@ def read_openai(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[s
         tokenizer = _read_tokenizer(folder, config.vocab_size)
         weights = config.weights(lambda name: _read_tensor(bundle, name))
     except OSError as error:
-        raise ConfigError(f"{error.filename or folder}: cannot be read ({error.strerror})") from None
-    return weights, {"model": config.section(), "tokenizer": gpt2_tokenizer_section(config.vocab_size)}, tokenizer
+        raise ConfigError(
+            f"{error.filename or folder}: cannot be read ({error.strerror})"
+        ) from None
+    return (
+        weights,
+        {"model": config.section(), "tokenizer": gpt2_tokenizer_section(config.vocab_size)},
+        tokenizer,
+    )
 
 
 def _download_file(name: str, folder: Path, urls: list[str]) -> None:
-    """Download the file `name` from the first of `urls` that has it; it appears in `folder` whole or not at all.
+    """Download the file `name` from the first of `urls` that has it; it appears in `folder` whole
+    or not at all.
 
     Raises:
         ConfigError: none of them has it.
@@ -111,7 +132,9 @@ def _download_file(name: str, folder: Path, urls: list[str]) -> None:
             file = Path(temporary, name)
             try:
                 get(url, str(file), None)  # type: ignore[arg-type]
-            except requests.RequestException as error:  # also if fewer bytes came than were announced
+            except (
+                requests.RequestException
+            ) as error:  # also if fewer bytes came than were announced
                 failures.append(f"{url} ({_status(error)})")
                 continue
             if _is_whole(file, folder):
@@ -120,20 +143,25 @@ def _download_file(name: str, folder: Path, urls: list[str]) -> None:
                 return
             failures.append(f"{url} (another file than it should be)")
     raise ConfigError(
-        f"cannot download {name} of GPT-2: {', '.join(failures)}; put {', '.join(FILES)} into {folder}, use a "
-        "folder of your own that has them, or hf:FOLDER with the files of Hugging Face"
+        f"cannot download {name} of GPT-2: {', '.join(failures)}; put {', '.join(FILES)} into"
+        f" {folder}, use a folder of your own that has them, or hf:FOLDER with the files of Hugging"
+        " Face"
     )
 
 
 def _is_same(file: Path) -> bool:
-    """Is the file what was downloaded? True if that is not known: an earlier version or the user put it there."""
+    """Is the file what was downloaded? True if that is not known: an earlier version or the user
+    put it there.
+    """
     known = _checksums(file.parent).get(file.name)
     return known is None or not file.is_file() or known == pooch.file_hash(str(file))
 
 
 def _keep_checksum(folder: Path, name: str, sha256: str) -> None:
     file = _checksum_file(folder)
-    with locked(file.with_name(f"{file.name}.lock"), timeout=-1):  # several trials of a sweep may download at once
+    with locked(
+        file.with_name(f"{file.name}.lock"), timeout=-1
+    ):  # several trials of a sweep may download at once
         known = _checksums(folder) | {name: sha256}
         replace_text(file, "".join(f"{digest}  {name}\n" for name, digest in known.items()))
 
@@ -144,11 +172,15 @@ def _checksums(folder: Path) -> dict[str, str]:
     if not file.is_file():
         return {}
     text = read_limited(file).decode("utf-8", errors="replace")
-    return {name: sha256 for sha256, name in re.findall(r"^([0-9a-f]{64})  (\S+)$", text, re.MULTILINE)}
+    return {
+        name: sha256 for sha256, name in re.findall(r"^([0-9a-f]{64})  (\S+)$", text, re.MULTILINE)
+    }
 
 
 def _checksum_file(folder: Path) -> Path:
-    """In the format of sha256sum, beside the folder of a model, which holds nothing but OpenAI's files."""
+    """In the format of sha256sum, beside the folder of a model, which holds nothing but OpenAI's
+    files.
+    """
     return folder.with_name(f"{folder.name}.sha256")
 
 
@@ -162,7 +194,8 @@ def _status(error: requests.RequestException) -> str:
 def _is_whole(file: Path, folder: Path) -> bool:
     """Does the file exist, with the content that its name promises?
 
-    Only the size of the data file is checked: whoever reads it compares the checksum of every tensor.
+    Only the size of the data file is checked: whoever reads it compares the checksum of every
+    tensor.
     """
     if not file.is_file():
         return False
@@ -192,7 +225,9 @@ def _check_shapes(bundle: TensorBundle, config: GPT2Config) -> None:
             layers.add(match[1])
     # The loop below would not notice layers that hparams.json does not claim.
     if len(layers) != config.n_layer:
-        raise ConfigError(f"{bundle.index}: has {len(layers)} layers; hparams.json says {config.n_layer}")
+        raise ConfigError(
+            f"{bundle.index}: has {len(layers)} layers; hparams.json says {config.n_layer}"
+        )
     for their_name, shape in config.shapes():
         name = _openai_name(their_name)
         if name.endswith("/w"):  # of a convolution, over one token
@@ -202,7 +237,8 @@ def _check_shapes(bundle: TensorBundle, config: GPT2Config) -> None:
             raise ConfigError(f"{bundle.index}: has no {name}")
         if entry.dtype != "<f4" or entry.shape != shape:
             raise ConfigError(
-                f"{bundle.index}: {name} is {entry.shape} of {entry.dtype}; hparams.json makes it {shape} of <f4"
+                f"{bundle.index}: {name} is {entry.shape} of {entry.dtype}; hparams.json makes it"
+                f" {shape} of <f4"
             )
 
 
@@ -244,7 +280,9 @@ def _read_hparams(file: Path) -> GPT2Config:
 
 
 def _read_prefix(file: Path) -> str:
-    """The prefix of the names of TensorFlow's files. The path before it is that of whoever saved them, and ignored."""
+    """The prefix of the names of TensorFlow's files. The path before it is that of whoever saved
+    them, and ignored.
+    """
     if not file.is_file():
         return PREFIX
     text = read_limited(file).decode("utf-8", errors="replace")
@@ -259,12 +297,16 @@ def _read_tokenizer(folder: Path, n_vocab: int) -> dict[str, Any] | None:
     encoder, merges = folder / "encoder.json", folder / "vocab.bpe"
     missing = [file for file in (encoder, merges) if not file.is_file()]
     if len(missing) == 1:
-        raise ConfigError(f"{missing[0]}: there is no such file, which the other half of the vocabulary needs")
+        raise ConfigError(
+            f"{missing[0]}: there is no such file, which the other half of the vocabulary needs"
+        )
     if missing:
         return None
     vocabulary = _read_encoder(encoder)
     if len(vocabulary) > n_vocab:
-        raise ConfigError(f"{encoder}: has {len(vocabulary)} tokens; by hparams.json the model has {n_vocab}")
+        raise ConfigError(
+            f"{encoder}: has {len(vocabulary)} tokens; by hparams.json the model has {n_vocab}"
+        )
     pairs = _read_merges(merges)
     try:
         return state_of_vocabulary(vocabulary, pairs)
@@ -285,7 +327,9 @@ def _read_encoder(file: Path) -> dict[str, int]:
 def _read_merges(file: Path) -> list[str]:
     """Pairs of tokens ("a b"), the first merge first."""
     try:
-        version, *merges = read_limited(file).decode("utf-8").replace("\r\n", "\n").rstrip("\n").split("\n")
+        version, *merges = (
+            read_limited(file).decode("utf-8").replace("\r\n", "\n").rstrip("\n").split("\n")
+        )
     except UnicodeDecodeError:
         raise ConfigError(f"{file}: not UTF-8 text") from None
     if not version.startswith("#version") or any(merge.count(" ") != 1 for merge in merges):

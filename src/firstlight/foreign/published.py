@@ -1,4 +1,5 @@
-"""The contract of an architecture whose published models can be read, and what all of them share."""
+"""The contract of an architecture whose published models can be read, and what all of them
+share."""
 
 import re
 from abc import ABC, abstractmethod
@@ -16,7 +17,9 @@ Size = Annotated[int, Field(gt=0, lt=2**63)]
 
 
 class Published(BaseModel, ABC):
-    """What a `config.json` must say, as fields; the defaults are those of transformers' class of the same name."""
+    """What a `config.json` must say, as fields; the defaults are those of transformers' class of
+    the same name.
+    """
 
     model_config = ConfigDict(strict=True)
 
@@ -43,14 +46,16 @@ class Published(BaseModel, ABC):
 
     @abstractmethod
     def shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Name and shape of every parameter, the embedding first; the head only if it is not the embedding."""
+        """Name and shape of every parameter, the embedding first; the head only if it is not the
+        embedding.
+        """
 
     @abstractmethod
     def weights(self, read: Callable[[str], Tensor]) -> dict[str, Tensor]:
         """Our state dict, in float32 and in memory of its own.
 
-        `read` returns the tensor of a name. It is called once for each name, and its result is not kept: at most one
-        tensor exists beside the copies.
+        `read` returns the tensor of a name. It is called once for each name, and its result is not
+        kept: at most one tensor exists beside the copies.
         """
 
     @abstractmethod

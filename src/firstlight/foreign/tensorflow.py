@@ -1,8 +1,9 @@
 """TensorFlow's checkpoints, read without TensorFlow.
 
-`PREFIX.index` is a table in LevelDB's format (github.com/google/leveldb, doc/table_format.md) from the names of
-tensors to where they are (tensorflow/core/protobuf/tensor_bundle.proto); the tensors lie one after the other in
-`PREFIX.data-00000-of-00001`. Nothing that a file says about itself is believed before it is checked.
+`PREFIX.index` is a table in LevelDB's format (github.com/google/leveldb, doc/table_format.md) from
+the names of tensors to where they are (tensorflow/core/protobuf/tensor_bundle.proto); the tensors
+lie one after the other in `PREFIX.data-00000-of-00001`. Nothing that a file says about itself is
+believed before it is checked.
 """
 
 import math
@@ -22,18 +23,31 @@ FOOTER = 48
 TRAILER = 5
 """Bytes after every block: how it is compressed, and its checksum."""
 MAX_NAMES = 16
-"""Bytes of names per byte of the index. A name is stored without what it shares with the one before it, so a small file
-could unfold into names without end."""
+"""Bytes of names per byte of the index. A name is stored without what it shares with the one before
+it, so a small file could unfold into names without end."""
 MAX_INDEX = 2**24
 """Bytes of an index. A tensor takes about 60: this is enough for a hundred thousand."""
 MAX_RANK = 64  # numpy's
-DTYPES = {1: "<f4", 2: "<f8", 3: "<i4", 4: "|u1", 5: "<i2", 6: "|i1", 9: "<i8", 10: "|b1", 19: "<f2"}
-"""numpy's, by the numbers of tensorflow/core/framework/types.proto. Others (strings, bfloat16) cannot be read."""
+DTYPES = {
+    1: "<f4",
+    2: "<f8",
+    3: "<i4",
+    4: "|u1",
+    5: "<i2",
+    6: "|i1",
+    9: "<i8",
+    10: "|b1",
+    19: "<f2",
+}
+"""numpy's, by the numbers of tensorflow/core/framework/types.proto. Others (strings, bfloat16)
+cannot be read."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a tensor is: `size` bytes from `offset` on in data file number `shard`; `dtype` None cannot be read."""
+    """Where a tensor is: `size` bytes from `offset` on in data file number `shard`; `dtype` None
+    cannot be read.
+    """
 
     dtype: str | None
     shape: tuple[int, ...]
@@ -44,7 +58,8 @@ class Entry:
 
 
 class TensorBundle:
-    """The tensors of the checkpoint whose files begin with `prefix`. Opening it reads the index alone.
+    """The tensors of the checkpoint whose files begin with `prefix`. Opening it reads the index
+    alone.
 
     Raises:
         ConfigError: the index is damaged, or of a kind that is not supported.
@@ -58,20 +73,27 @@ class TensorBundle:
         try:
             table = _read_table(content)
             self.n_shards = _read_header(table.pop("", b""))
-            self.entries = {name: _read_entry(name, message, self.n_shards) for name, message in table.items()}
+            self.entries = {
+                name: _read_entry(name, message, self.n_shards) for name, message in table.items()
+            }
         except ValueError as error:
-            raise ConfigError(f"{self.index}: damaged, or not an index that can be read here ({error})") from None
+            raise ConfigError(
+                f"{self.index}: damaged, or not an index that can be read here ({error})"
+            ) from None
 
     def data_file(self, shard: int) -> Path:
         return self.prefix.with_name(f"{self.prefix.name}.data-{shard:05d}-of-{self.n_shards:05d}")
 
     def data_size(self, shard: int) -> int:
         """Bytes of a data file up to the end of its last tensor."""
-        ends = [entry.offset + entry.size for entry in self.entries.values() if entry.shard == shard]
+        ends = [
+            entry.offset + entry.size for entry in self.entries.values() if entry.shard == shard
+        ]
         return max(ends, default=0)
 
     def read(self, name: str) -> np.ndarray:
-        """A tensor, mapped from its file for as long as it is kept. What is written to it does not reach the file.
+        """A tensor, mapped from its file for as long as it is kept. What is written to it does not
+        reach the file.
 
         Raises:
             ConfigError: its bytes are not those that were saved, or are not numbers.
@@ -83,7 +105,10 @@ class TensorBundle:
         file = self.data_file(entry.shard)
         size = file.stat().st_size
         if entry.offset + entry.size > size:
-            raise ConfigError(f"{file}: cut short ({size:,} bytes; {name!r} ends at {entry.offset + entry.size:,})")
+            raise ConfigError(
+                f"{file}: cut short ({size:,} bytes; {name!r} ends at"
+                f" {entry.offset + entry.size:,})"
+            )
         content = np.empty(0, np.uint8)
         if entry.size:  # nothing cannot be mapped
             content = np.memmap(file, mode="c", offset=entry.offset, shape=(entry.size,))
@@ -123,7 +148,9 @@ class _Cursor:
 
 
 def _read_table(content: bytes) -> dict[str, bytes]:
-    """Messages by the names of their tensors; the one without a name is about all of them. Names are in order."""
+    """Messages by the names of their tensors; the one without a name is about all of them. Names
+    are in order.
+    """
     if len(content) < FOOTER or int.from_bytes(content[-8:], "little") != MAGIC:
         raise ValueError("it does not end like one")
     footer = _Cursor(content[-FOOTER:])
@@ -149,14 +176,20 @@ def _read_table(content: bytes) -> dict[str, bytes]:
 
 
 def _read_block(content: bytes, start: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values of a block. It ends with a list, for binary searches, of the places where keys are whole."""
+    """Keys and values of a block. It ends with a list, for binary searches, of the places where
+    keys are whole.
+    """
     end = start + size
     if end + TRAILER > len(content) - FOOTER:
         raise ValueError("a block ends outside of it")
-    if _masked_crc32c(content[start : end + 1]) != int.from_bytes(content[end + 1 : end + TRAILER], "little"):
+    if _masked_crc32c(content[start : end + 1]) != int.from_bytes(
+        content[end + 1 : end + TRAILER], "little"
+    ):
         raise ValueError("the checksum of a block differs")
     if content[end]:
-        raise ValueError(f"compressed by method {content[end]} (snappy is 1), which cannot be read here")
+        raise ValueError(
+            f"compressed by method {content[end]} (snappy is 1), which cannot be read here"
+        )
     n_places = int.from_bytes(content[end - 4 : end], "little")
     if 4 * n_places + 4 > size:
         raise ValueError("a block is cut short")
@@ -181,7 +214,8 @@ def _read_header(message: bytes) -> int:
 
 
 def _read_entry(name: str, message: bytes, n_shards: int) -> Entry:
-    # Fields of BundleEntryProto: 1 dtype, 2 shape, 3 shard_id, 4 offset, 5 size, 6 crc32c, 7 slices.
+    # Fields of BundleEntryProto: 1 dtype, 2 shape, 3 shard_id, 4 offset, 5 size, 6 crc32c, 7
+    # slices.
     numbers, parts = _read_message(message)
     if 7 in parts:
         raise ValueError(f"{name!r} is saved in slices")
@@ -224,6 +258,8 @@ def _read_message(message: bytes) -> tuple[dict[int, int], dict[int, list[bytes]
 
 
 def _masked_crc32c(content: bytes | np.ndarray) -> int:
-    """CRC-32C as LevelDB stores it: masked, since a CRC of bytes that contain their own CRC is weak."""
+    """CRC-32C as LevelDB stores it: masked, since a CRC of bytes that contain their own CRC is
+    weak.
+    """
     crc = google_crc32c.value(content)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

@@ -1,1 +1,3 @@
-"""EleutherAI's lm-eval on our models. The modules here need the extra `lm-eval`, and are imported only for tasks."""
+"""EleutherAI's lm-eval on our models. The modules here need the extra `lm-eval`, and are imported
+only for tasks.
+"""

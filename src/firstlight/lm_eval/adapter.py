@@ -7,7 +7,10 @@ from typing import Any
 import torch
 from lm_eval.api.instance import Instance  # pyright: ignore[reportMissingImports]
 from lm_eval.api.model import TemplateLM  # pyright: ignore[reportMissingImports]
-from lm_eval.models.utils import Collator, normalize_gen_kwargs  # pyright: ignore[reportMissingImports]
+from lm_eval.models.utils import (  # pyright: ignore[reportMissingImports]
+    Collator,
+    normalize_gen_kwargs,
+)
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
@@ -31,9 +34,9 @@ Request = tuple[tuple[str, str], list[int], list[int]]
 class HarnessLM(TemplateLM):
     """Gives the answers of lm-eval's own `HFLM` for the same weights, and some that it refuses.
 
-    A continuation that is longer than the model's context is scored in parts, each after as many of the tokens before
-    it as fit. For answers as long as the context the window slides. `<|endoftext|>` is put before a text without a
-    context, and is the special token inside one.
+    A continuation that is longer than the model's context is scored in parts, each after as many of
+    the tokens before it as fit. For answers as long as the context the window slides.
+    `<|endoftext|>` is put before a text without a context, and is the special token inside one.
     """
 
     def __init__(self, model: LanguageModel, tokenizer: Tokenizer, *, batch_size: int) -> None:
@@ -54,10 +57,14 @@ class HarnessLM(TemplateLM):
         """Length of an answer whose task does not give one: that of `HFLM`."""
         return 256
 
-    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
+    def tok_encode(
+        self, string: str, add_special_tokens: bool | None = None, **kwargs: Any
+    ) -> list[int]:
         return self.vocabulary.encode(string, special_tokens=True)
 
-    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+    def loglikelihood_rolling(
+        self, requests: list[Instance], disable_tqdm: bool = False
+    ) -> list[float]:
         asked: list[Request] = []
         for request in requests:
             text = request.args[0]
@@ -65,8 +72,11 @@ class HarnessLM(TemplateLM):
         return [total for total, _ in self._loglikelihood_tokens(asked)]
 
     @torch.no_grad()
-    def _loglikelihood_tokens(self, requests: list[Request], **kwargs: Any) -> list[tuple[float, bool]]:
-        # By the inputs of the model: requests (by number) that need them, as the answers to one question do.
+    def _loglikelihood_tokens(
+        self, requests: list[Request], **kwargs: Any
+    ) -> list[tuple[float, bool]]:
+        # By the inputs of the model: requests (by number) that need them, as the answers to one
+        # question do.
         asked: dict[tuple[int, ...], list[tuple[int, list[int]]]] = defaultdict(list)
         for number, (texts, context, continuation) in enumerate(requests):
             _check_continuation(*texts, continuation)
@@ -74,12 +84,18 @@ class HarnessLM(TemplateLM):
                 asked[tuple(inputs)].append((number, targets))
         totals = [0.0] * len(requests)
         greedy = [True] * len(requests)
-        batches = Collator(list(asked), sort_fn=lambda ids: -len(ids)).get_batched(n=self.batch_size)
-        for batch in tqdm(list(batches), desc="log-likelihoods", disable=None):  # None: only on a terminal
+        batches = Collator(list(asked), sort_fn=lambda ids: -len(ids)).get_batched(
+            n=self.batch_size
+        )
+        for batch in tqdm(
+            list(batches), desc="log-likelihoods", disable=None
+        ):  # None: only on a terminal
             for inputs, hidden in zip(batch, self._hidden(batch), strict=True):
                 for number, ids in asked[inputs]:
                     targets = torch.tensor(ids, device=hidden.device)
-                    logits = self.model.project(hidden[len(inputs) - len(ids) : len(inputs)])  # (n, V)
+                    logits = self.model.project(
+                        hidden[len(inputs) - len(ids) : len(inputs)]
+                    )  # (n, V)
                     totals[number] += logprobs(logits, targets).cpu().double().sum().item()
                     greedy[number] &= torch.equal(logits.argmax(dim=-1), targets)
         return list(zip(totals, greedy, strict=True))
@@ -88,14 +104,23 @@ class HarnessLM(TemplateLM):
         rows: list[Any] = []  # context, settings and seed of each
         for number, request in enumerate(requests):
             rows.append((*request.args, derived_seed(0, prompt=number)))
-        ordered = Collator(rows, sort_fn=lambda row: -len(row[0]), group_by="gen_kwargs", group_fn=lambda row: row[1])
+        ordered = Collator(
+            rows,
+            sort_fn=lambda row: -len(row[0]),
+            group_by="gen_kwargs",
+            group_fn=lambda row: row[1],
+        )
         texts: list[str] = []
-        for batch in tqdm(list(ordered.get_batched(n=self.batch_size)), desc="answers", disable=None):
+        for batch in tqdm(
+            list(ordered.get_batched(n=self.batch_size)), desc="answers", disable=None
+        ):
             contexts, settings, seeds = zip(*batch, strict=True)
             texts += self._continued(contexts, settings[0], seeds)
         return ordered.get_original(texts)
 
-    def _continued(self, contexts: Sequence[str], settings: dict[str, Any], seeds: Sequence[int]) -> list[str]:
+    def _continued(
+        self, contexts: Sequence[str], settings: dict[str, Any], seeds: Sequence[int]
+    ) -> list[str]:
         known: dict[str, Any] = {**normalize_gen_kwargs(settings, self.max_gen_toks)}
         stops = StopStrings([stop for stop in known["until"] if stop], self.vocabulary.text_bytes)
         new = known["max_gen_toks"]
@@ -118,14 +143,20 @@ class HarnessLM(TemplateLM):
         return [stops.text(row.ids) for (row,) in found]
 
     def _hidden(self, batch: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Hidden states (B, T, C); shorter rows are padded at their end, where a causal model does not see it."""
+        """Hidden states (B, T, C); shorter rows are padded at their end, where a causal model does
+        not see it.
+        """
         ids = pad_sequence([torch.tensor(row) for row in batch], batch_first=True)  # (B, T)
         with evaluating(self.model):
             return self.model.hidden(ids.to(self.model.device))
 
 
-def windows(context: list[int], continuation: list[int], length: int) -> Iterator[tuple[list[int], list[int]]]:
-    """Inputs of at most `length` ids, and the ids of the continuation that the last inputs predict; each id once."""
+def windows(
+    context: list[int], continuation: list[int], length: int
+) -> Iterator[tuple[list[int], list[int]]]:
+    """Inputs of at most `length` ids, and the ids of the continuation that the last inputs predict;
+    each id once.
+    """
     for first in range(0, len(continuation), length):
         targets = continuation[first : first + length]
         yield (context + continuation[:first] + targets)[-length - 1 : -1], targets
@@ -140,7 +171,11 @@ def decoding_of(settings: dict[str, Any]) -> Stepwise:
     sampling, unknown = {}, []
     known: dict[str, Any] = {**normalize_gen_kwargs(settings)}
     for name, value in known.items():
-        if value is None or name in ("do_sample", "until", "max_gen_toks") or (name, value) == ("num_beams", 1):
+        if (
+            value is None
+            or name in ("do_sample", "until", "max_gen_toks")
+            or (name, value) == ("num_beams", 1)
+        ):
             continue
         if name in SAMPLING:
             sampling[name] = value
@@ -148,7 +183,8 @@ def decoding_of(settings: dict[str, Any]) -> Stepwise:
             unknown.append(name)
     if unknown:
         raise ConfigError(
-            f"generation_kwargs: {', '.join(sorted(unknown))} is not available; {', '.join(SAMPLING)} are"
+            f"generation_kwargs: {', '.join(sorted(unknown))} is not available;"
+            f" {', '.join(SAMPLING)} are"
         )
     return Sample(**sampling) if known["do_sample"] else Greedy()
 
@@ -156,4 +192,7 @@ def decoding_of(settings: dict[str, Any]) -> Stepwise:
 def _check_continuation(context: str, continuation: str, ids: list[int]) -> None:
     if continuation and not ids:
         end, start = shorten(repr(context[-20:])), shorten(repr(continuation))
-        raise ConfigError(f"tasks: {start} after {end} has no token of its own: begin it with a space, or with a line")
+        raise ConfigError(
+            f"tasks: {start} after {end} has no token of its own: begin it with a space, or with a"
+            " line"
+        )

@@ -13,7 +13,10 @@ import torch
 import yaml
 from lightning.pytorch.utilities.seed import isolate_rng
 from lm_eval.api.model import LM  # pyright: ignore[reportMissingImports]
-from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED  # pyright: ignore[reportMissingImports]
+from lm_eval.defaults import (  # pyright: ignore[reportMissingImports]
+    DEFAULT_OTHER_SEED,
+    DEFAULT_RANDOM_SEED,
+)
 from lm_eval.evaluator import evaluate  # pyright: ignore[reportMissingImports]
 from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
 from lm_eval.tasks._yaml_loader import load_yaml  # pyright: ignore[reportMissingImports]
@@ -24,20 +27,27 @@ from firstlight.lm_eval.adapter import decoding_of
 from firstlight.runs.plain_yaml import yaml_problem
 
 BOOTSTRAP = 1000
-"""Resamples behind the standard error of a perplexity or an F1 score: lm-eval's 100,000 take minutes."""
+"""Resamples behind the standard error of a perplexity or an F1 score: lm-eval's 100,000 take
+minutes."""
 
 
-def run_tasks(lm: LM, tasks: Sequence[str], *, num_fewshot: int | None, limit: int | None) -> dict[str, float]:
-    """Measure `lm` on tasks, each the name of one (or of a group or tag), a YAML file or a folder of them.
+def run_tasks(
+    lm: LM, tasks: Sequence[str], *, num_fewshot: int | None, limit: int | None
+) -> dict[str, float]:
+    """Measure `lm` on tasks, each the name of one (or of a group or tag), a YAML file or a folder
+    of them.
 
-    Seeds and examples are those of lm-eval's own `simple_evaluate`, which would also spend seconds on a description of
-    the machine. A YAML file can name Python functions (`!function`) beside it, which are run: whoever gives a file
-    trusts it. Data sets with code of their own, and tasks that run what the model writes, are refused.
+    Seeds and examples are those of lm-eval's own `simple_evaluate`, which would also spend seconds
+    on a description of the machine. A YAML file can name Python functions (`!function`) beside it,
+    which are run: whoever gives a file trusts it. Data sets with code of their own, and tasks that
+    run what the model writes, are refused.
 
     Raises:
-        ConfigError: a task does not exist, is damaged, is not for a model of text, or its data is not available.
+        ConfigError: a task does not exist, is damaged, is not for a model of text, or its data is
+            not available.
     """
-    # No processes: so few resamples do not need them, and a fork of a process with torch's threads may hang.
+    # No processes: so few resamples do not need them, and a fork of a process with torch's threads
+    # may hang.
     os.environ.setdefault("DISABLE_MULTIPROC", "1")
     with contextlib.redirect_stdout(sys.stderr), isolate_rng():  # only the result belongs on stdout
         random.seed(DEFAULT_RANDOM_SEED)
@@ -51,9 +61,11 @@ def run_tasks(lm: LM, tasks: Sequence[str], *, num_fewshot: int | None, limit: i
 
 
 def flatten(results: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """`{"task": {"acc,none": 0.5}}` as `{"task/acc": 0.5}`; a filter that is not "none" stays in the name.
+    """`{"task": {"acc,none": 0.5}}` as `{"task/acc": 0.5}`; a filter that is not "none" stays in
+    the name.
 
-    `task/examples` is how many were measured. What is not a number (a standard error of "N/A") is left out.
+    `task/examples` is how many were measured. What is not a number (a standard error of "N/A") is
+    left out.
     """
     flat: dict[str, float] = {}
     for task, values in results.items():
@@ -67,7 +79,9 @@ def flatten(results: dict[str, dict[str, Any]]) -> dict[str, float]:
 
 def _load(tasks: Sequence[str]) -> Any:
     """What `evaluate` takes; every mistake in a task is found here, before anything is measured."""
-    specs: list[tuple[str, str]] = []  # a task or file, and what lm-eval is asked for: a group by its name
+    specs: list[
+        tuple[str, str]
+    ] = []  # a task or file, and what lm-eval is asked for: a group by its name
     folders = []
     needs_defaults = False
     for task in tasks:
@@ -99,11 +113,15 @@ def _load_one(manager: TaskManager, spec: str, name: str) -> Any:
     """Load the task, file or group `name`, which `spec` stands for."""
     if not _is_path(name) and name not in manager.task_index:
         folder = f" (the folder is ./{name})" if Path(name).is_dir() else ""
-        raise ConfigError(f"tasks: lm-eval has no task '{name}'{did_you_mean(name, manager.all_tasks)}{folder}")
+        raise ConfigError(
+            f"tasks: lm-eval has no task '{name}'{did_you_mean(name, manager.all_tasks)}{folder}"
+        )
     try:
         return manager.load([name])
     except ConnectionError as error:
-        raise ConfigError(f"tasks ({spec}): its data has to be downloaded, once: {one_line(error)}") from error
+        raise ConfigError(
+            f"tasks ({spec}): its data has to be downloaded, once: {one_line(error)}"
+        ) from error
     except Exception as error:  # anything: the functions that the file names are run
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise ConfigError(f"tasks ({spec}): lm-eval cannot load it: {reason}") from error
@@ -113,11 +131,15 @@ def _set_fewshot(name: str, task: Any, num_fewshot: int | None) -> None:
     own = task.get_config("num_fewshot")
     if own is None:
         task.set_config("num_fewshot", num_fewshot or 0)
-    elif own != 0 and num_fewshot is not None:  # a task that says 0 keeps it: its text has the examples
+    elif (
+        own != 0 and num_fewshot is not None
+    ):  # a task that says 0 keeps it: its text has the examples
         task.set_config("num_fewshot", num_fewshot)
     task.set_fewshot_seed(DEFAULT_OTHER_SEED)
     try:
-        task.build_all_requests(limit=1)  # a trial: that examples are missing is told before an hour has gone by
+        task.build_all_requests(
+            limit=1
+        )  # a trial: that examples are missing is told before an hour has gone by
     except Exception as error:  # anything: the functions of the task are run
         shots = task.get_config("num_fewshot")
         raise ConfigError(
@@ -128,7 +150,9 @@ def _set_fewshot(name: str, task: Any, num_fewshot: int | None) -> None:
 
 def _check_task(spec: str, name: str, task: Any) -> None:
     if getattr(task, "UNSAFE_CODE", False):
-        raise ConfigError(f"tasks ({spec}): {name} runs the code that a model writes; firstlight does not")
+        raise ConfigError(
+            f"tasks ({spec}): {name} runs the code that a model writes; firstlight does not"
+        )
     if getattr(task, "MULTIMODAL", False):
         raise ConfigError(f"tasks ({spec}): {name} is not for a model of text alone")
     try:
@@ -159,7 +183,9 @@ def _files(path: str) -> list[str]:
 
 
 def _group(file: str) -> str | None:
-    """The name of the group of tasks that a YAML file describes, if it does. Nothing that the file names is run."""
+    """The name of the group of tasks that a YAML file describes, if it does. Nothing that the file
+    names is run.
+    """
     try:
         read_text(Path(file))  # refuses other encodings, which lm-eval would guess
         return load_yaml(file, resolve_func=False).get("group")

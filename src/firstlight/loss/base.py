@@ -8,13 +8,15 @@ from torch import Tensor
 class Loss(ABC):
     """What training minimises; `loss=NAME` chooses one from conf/loss/.
 
-    A loss is called with the last hidden states and the output matrix instead of the logits. The logits are the largest
-    tensor of a step, and a loss may not need all of them at once.
+    A loss is called with the last hidden states and the output matrix instead of the logits. The
+    logits are the largest tensor of a step, and a loss may not need all of them at once.
     """
 
     @abstractmethod
     def __call__(self, hidden: Tensor, output_weight: Tensor, targets: Tensor) -> Tensor:
-        """The loss (N,) of each token in float32, given `hidden` (N, C), `output_weight` (V, C) and `targets` (N,).
+        """The loss (N,) of each token in float32, given `hidden` (N, C), `output_weight` (V, C) and
+        `targets` (N,).
 
-        The logits are `hidden @ output_weight.T` (N, V). Training averages the losses of all tokens of a step.
+        The logits are `hidden @ output_weight.T` (N, V). Training averages the losses of all tokens
+        of a step.
         """

@@ -1,8 +1,9 @@
-"""Cross-entropy fused with the projection to logits, so that the logits never exist in float32 all at once.
+"""Cross-entropy fused with the projection to logits, so that the logits never exist in float32 all
+at once.
 
-For N tokens and V ids the plain formula holds the logits, their log-probabilities and both gradients: in bfloat16 about
-14 bytes for each of N * V numbers. Here training holds the logits alone, which become their gradient in place, and
-evaluation holds the logits of a few rows.
+For N tokens and V ids the plain formula holds the logits, their log-probabilities and both
+gradients: in bfloat16 about 14 bytes for each of N * V numbers. Here training holds the logits
+alone, which become their gradient in place, and evaluation holds the logits of a few rows.
 """
 
 from typing import Any
@@ -17,20 +18,27 @@ CHUNK = {"cpu": 2**20}
 LARGE_CHUNK = 2**26
 """The same on other devices, which need much work at once to be busy."""
 IDS = {"cpu": 2**12}
-"""Rows of the output matrix whose gradient is computed at a time; on other devices all at once. On a CPU one product
-for all 50,257 ids of GPT-2 is slower than several (benchmarks/cross_entropy.py)."""
+"""Rows of the output matrix whose gradient is computed at a time; on other devices all at once. On
+a CPU one product for all 50,257 ids of GPT-2 is slower than several (benchmarks/cross_entropy.py).
+"""
 ROWS = 2**10
 """Rows projected at a time where no gradient is needed."""
 
 
 def linear_cross_entropy(
-    hidden: Tensor, weight: Tensor, targets: Tensor, *, z_loss: float = 0.0, label_smoothing: float = 0.0
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    z_loss: float = 0.0,
+    label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Negative log-likelihoods (N,) of `targets` (N,) in nats, given hidden states (N, C) and the output matrix (V, C).
+    """Negative log-likelihoods (N,) of `targets` (N,) in nats, given hidden states (N, C) and the
+    output matrix (V, C).
 
-    They are float32 (float64 for float64 inputs). Under autocast the projection has autocast's precision, as in
-    F.linear, and the losses are those of F.cross_entropy for these logits as float32. `z_loss` and `label_smoothing`
-    are explained at `CrossEntropy`.
+    They are float32 (float64 for float64 inputs). Under autocast the projection has autocast's
+    precision, as in F.linear, and the losses are those of F.cross_entropy for these logits as
+    float32. `z_loss` and `label_smoothing` are explained at `CrossEntropy`.
     """
     device = hidden.device.type
     if torch.is_autocast_enabled(device):
@@ -56,7 +64,12 @@ def _wide(logits: Tensor) -> Tensor:
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float, label_smoothing: float
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        z_loss: float,
+        label_smoothing: float,
     ) -> Tensor:
         with torch.autocast(hidden.device.type, enabled=False):
             logits = hidden @ weight.T  # (N, V)
@@ -67,7 +80,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             largest = wide.amax(dim=1)
             of_targets = wide.gather(1, ids[:, None])[:, 0]
             probs = wide.softmax(dim=-1)
-            # log p(target) = log p(likeliest) - (its logit - the target's): one exponential less than log_softmax
+            # log p(target) = log p(likeliest) - (its logit - the target's): one exponential less
+            # than log_softmax
             log_largest = probs.amax(dim=1).log()
             loss = largest - of_targets - log_largest
             if label_smoothing:
@@ -78,7 +92,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 probs = probs * (1 + 2 * z_loss * log_z)[:, None]
             losses.append(loss)
             # d loss / d logits overwrites the logits.
-            grad = probs.scatter_add_(1, ids[:, None], probs.new_full((len(ids), 1), label_smoothing - 1.0))
+            grad = probs.scatter_add_(
+                1, ids[:, None], probs.new_full((len(ids), 1), label_smoothing - 1.0)
+            )
             if label_smoothing:
                 grad -= label_smoothing / len(weight)
             rows.copy_(grad)
@@ -100,7 +116,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 def _grad_weight(grad_logits: Tensor, hidden: Tensor) -> Tensor:
-    """`grad_logits` (N, V), transposed, times `hidden` (N, C): (V, C), in the type of `grad_logits`."""
+    """`grad_logits` (N, V), transposed, times `hidden` (N, C): (V, C), in the type of
+    `grad_logits`.
+    """
     hidden = hidden.to(grad_logits.dtype)
     grad_weight = hidden.new_empty(grad_logits.shape[1], hidden.shape[1])
     n_ids = IDS.get(hidden.device.type, len(grad_weight))

@@ -33,7 +33,10 @@ class Scored:
     def split(self, n_tokens: int) -> Iterator["Scored"]:
         """Parts of `n_tokens` rows each, as windows are."""
         parts = zip(
-            self.losses.split(n_tokens), self.targets.split(n_tokens), self.n_bytes.split(n_tokens), strict=True
+            self.losses.split(n_tokens),
+            self.targets.split(n_tokens),
+            self.n_bytes.split(n_tokens),
+            strict=True,
         )
         for n, (losses, targets, n_bytes) in enumerate(parts):
             rows = slice(n * n_tokens, (n + 1) * n_tokens)
@@ -43,7 +46,8 @@ class Scored:
 class Metric(ABC):
     """A number that evaluations measure, the same however its tokens are cut into batches.
 
-    `metrics=[default,NAME]` adds one from conf/metrics/. It is logged as `train/<name>` and `val/<name>`.
+    `metrics=[default,NAME]` adds one from conf/metrics/. It is logged as `train/<name>` and
+    `val/<name>`.
     """
 
     name: str
@@ -58,7 +62,9 @@ class Metric(ABC):
 
     @abstractmethod
     def sums(self, scored: Scored) -> list[float]:
-        """Of these tokens what is added up, in float64, over all batches and processes of an evaluation."""
+        """Of these tokens what is added up, in float64, over all batches and processes of an
+        evaluation.
+        """
 
     @abstractmethod
     def value(self, sums: list[float]) -> float | None:
@@ -66,7 +72,8 @@ class Metric(ABC):
 
 
 class Mean(Metric):
-    """A metric that is the first sum divided by the second: `compare` can tell by how much it varies by chance.
+    """A metric that is the first sum divided by the second: `compare` can tell by how much it
+    varies by chance.
 
     A factor may come on top, in a `value` of its own.
     """

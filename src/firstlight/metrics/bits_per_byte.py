@@ -6,7 +6,9 @@ from firstlight.metrics.base import Mean, Scored
 
 
 class BitsPerByte(Mean):
-    """The whole loss in bits, over the bytes of text that were predicted; there is none where there are no bytes."""
+    """The whole loss in bits, over the bytes of text that were predicted; there is none where there
+    are no bytes.
+    """
 
     name, direction, text = "bits_per_byte", "min", "loss in bits for each byte of text"
     of_tokens = False

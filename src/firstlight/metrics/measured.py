@@ -22,7 +22,8 @@ def default() -> dict[str, Metric]:
 
 
 def measured(chosen: Mapping[str, Metric] | None) -> list[Metric]:
-    """The loss, and the metrics of a section `metrics`; None, of a run that an earlier version began: the default.
+    """The loss, and the metrics of a section `metrics`; None, of a run that an earlier version
+    began: the default.
 
     Raises:
         ConfigError: two of them have one name.
@@ -50,7 +51,8 @@ def metrics_of(config: dict[str, Any], more: Mapping[str, Metric] | None = None)
 
 
 def metric_of(column: str, config: dict[str, Any]) -> Metric | None:
-    """The metric of a stored config that is logged as `column` (`val/loss`); None of a column that is no metric.
+    """The metric of a stored config that is logged as `column` (`val/loss`); None of a column that
+    is no metric.
 
     Raises:
         ConfigError: see `metrics_of`.
@@ -68,7 +70,9 @@ def columns(metrics: Iterable[Metric]) -> dict[str, Metric]:
 
 
 def direction_of(column: str, metrics: Iterable[Metric]) -> Direction:
-    """Which values of what is logged as `column` are the better ones: of a metric as it says, else the lowest."""
+    """Which values of what is logged as `column` are the better ones: of a metric as it says, else
+    the lowest.
+    """
     metric = columns(metrics).get(column)
     return "min" if metric is None else metric.direction
 
@@ -86,7 +90,8 @@ def check_name(key: str, name: str, known: Iterable[str]) -> None:
 
 
 def check_monitors(callbacks: Mapping[str, Callback], metrics: list[Metric]) -> None:
-    """Refuse callbacks that monitor what no evaluation measures, and tell the others the direction of their metric.
+    """Refuse callbacks that monitor what no evaluation measures, and tell the others the direction
+    of their metric.
 
     `callbacks` are by the keys of the config that are about them.
 
@@ -96,7 +101,9 @@ def check_monitors(callbacks: Mapping[str, Callback], metrics: list[Metric]) -> 
     for key, callback in callbacks.items():
         follow = getattr(callback, "follow", None)
         monitor = getattr(callback, "monitor", None)
-        if follow is None or monitor is None:  # a callback that is not ours may monitor whatever it collects
+        if (
+            follow is None or monitor is None
+        ):  # a callback that is not ours may monitor whatever it collects
             continue
         check_name(f"{key}.monitor", monitor, columns(metrics))
         follow(direction_of(monitor, metrics))
@@ -113,7 +120,8 @@ def sums_of(metrics: Iterable[Metric], scored: Scored) -> list[float]:
         sums = metric.sums(scored)
         if len(sums) != metric.n_sums:
             raise ValueError(
-                f"metric {metric.name}: sums() has returned {len(sums)} numbers, n_sums is {metric.n_sums}"
+                f"metric {metric.name}: sums() has returned {len(sums)} numbers, n_sums is"
+                f" {metric.n_sums}"
             )
         found += sums
     return found

@@ -6,7 +6,11 @@ from firstlight.metrics.base import Mean, Scored
 class Top1Accuracy(Mean):
     """The share of the targets that the model held for most probable."""
 
-    name, direction, text = "top1_accuracy", "max", "share of tokens that were the most probable one"
+    name, direction, text = (
+        "top1_accuracy",
+        "max",
+        "share of tokens that were the most probable one",
+    )
 
     def sums(self, scored: Scored) -> list[float]:
         return [float((scored.predictions == scored.targets).sum()), scored.targets.numel()]

@@ -1,4 +1,6 @@
-"""Causal attention for training and decoding: torch's kernel, or the plain formula where that is faster."""
+"""Causal attention for training and decoding: torch's kernel, or the plain formula where that is
+faster.
+"""
 
 from typing import Any
 
@@ -12,12 +14,15 @@ from firstlight.model.dropout import Masks, apply_mask, draw_mask, draws_fast, s
 from firstlight.model.few_rows import joined
 
 SHORT = 512
-"""The plain formula is faster up to this many tokens, in bfloat16 without dropout (docs/performance.md). What it keeps
-for the backward pass grows with their square; with dropout torch's kernel keeps as much."""
+"""The plain formula is faster up to this many tokens, in bfloat16 without dropout
+(docs/performance.md). What it keeps for the backward pass grows with their square; with dropout
+torch's kernel keeps as much."""
 
 
 class CausalSelfAttention(nn.Module):
-    """What the attention layers of `GPT` and `ModernGPT` share: each position sees itself and what came before."""
+    """What the attention layers of `GPT` and `ModernGPT` share: each position sees itself and what
+    came before.
+    """
 
     W_query: nn.Linear
     W_key: nn.Linear
@@ -31,15 +36,24 @@ class CausalSelfAttention(nn.Module):
         self.W_qkv: nn.Linear | None = None
 
     def fuse(self) -> None:
-        """Join the query, key and value matrices: one product instead of three, with the same sums."""
+        """Join the query, key and value matrices: one product instead of three, with the same
+        sums."""
         if self.W_qkv is None:
             self.W_qkv = joined(self.W_query, self.W_key, self.W_value)
             del self.W_query, self.W_key, self.W_value
 
     def attend(
-        self, queries: Tensor, keys: Tensor, values: Tensor, layer: int, cache: KVCache | None, mask: Tensor | None
+        self,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        layer: int,
+        cache: KVCache | None,
+        mask: Tensor | None,
     ) -> Tensor:
-        """Attention of `queries` (B, H, T, D) over `keys` and `values` (B, G, T, D) and those in `cache`: (B, T, C)."""
+        """Attention of `queries` (B, H, T, D) over `keys` and `values` (B, G, T, D) and those in
+        `cache`: (B, T, C).
+        """
         dtype = values.dtype
         if cache is not None:
             keys, values = cache.update(layer, keys, values)  # (B, G, cache.length + T, D)
@@ -47,7 +61,9 @@ class CausalSelfAttention(nn.Module):
         attended = causal_attention(
             queries.to(keys.dtype), keys, values, mask=mask, drop_rate=drop_rate, masks=self.masks
         )
-        return self.out_proj(attended.to(dtype).transpose(1, 2).flatten(2))  # (B, H, T, D) -> (B, T, C)
+        return self.out_proj(
+            attended.to(dtype).transpose(1, 2).flatten(2)
+        )  # (B, H, T, D) -> (B, T, C)
 
 
 def causal_attention(
@@ -61,13 +77,16 @@ def causal_attention(
 ) -> Tensor:
     """Attention (B, H, T, D) of the queries (B, H, T, D) over the keys and values (B, G, S, D).
 
-    Each of G heads of keys and values serves H / G heads of queries (grouped-query attention, Ainslie et al. 2023).
-    `mask` is True at the places that a query sees. None means a causal mask if S = T, otherwise all places.
-    `drop_rate` is the dropout of the attention weights, drawn as `masks` says.
+    Each of G heads of keys and values serves H / G heads of queries (grouped-query attention,
+    Ainslie et al. 2023). `mask` is True at the places that a query sees. None means a causal mask
+    if S = T, otherwise all places. `drop_rate` is the dropout of the attention weights, drawn as
+    `masks` says.
     """
     is_causal = mask is None and queries.shape[2] == keys.shape[2]
     is_training = is_causal and queries.requires_grad and masks == "fast" and draws_fast(queries)
-    if is_training and (drop_rate > 0 or (queries.dtype == torch.bfloat16 and queries.shape[2] <= SHORT)):
+    if is_training and (
+        drop_rate > 0 or (queries.dtype == torch.bfloat16 and queries.shape[2] <= SHORT)
+    ):
         n_shared = queries.shape[1] // keys.shape[1]
         if n_shared > 1:
             keys = keys.repeat_interleave(n_shared, dim=1)  # (B, H, T, D)
@@ -79,7 +98,8 @@ def causal_attention(
         values,
         attn_mask=mask,
         dropout_p=drop_rate,
-        is_causal=is_causal,  # torch aligns the mask with the first key, not the last: right only if S = T
+        # torch aligns the mask with the first key, not the last: right only if S = T
+        is_causal=is_causal,
         enable_gqa=queries.shape[1] != keys.shape[1],
     )
 
@@ -87,12 +107,14 @@ def causal_attention(
 class _PlainAttention(torch.autograd.Function):
     """softmax(QK^T / sqrt(D)) V (Vaswani et al. 2017, equation 1), with its gradients written out.
 
-    On a CPU torch's fused kernel is slower in bfloat16 for short sequences. With dropout torch uses this formula, too,
-    but draws more slowly.
+    On a CPU torch's fused kernel is slower in bfloat16 for short sequences. With dropout torch uses
+    this formula, too, but draws more slowly.
     """
 
     @staticmethod
-    def forward(ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, drop_rate: float) -> Tensor:
+    def forward(
+        ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, drop_rate: float
+    ) -> Tensor:
         ctx.shape = queries.shape
         n_tokens, head_dim = queries.shape[2:]
         q = queries.reshape(-1, n_tokens, head_dim)  # (B * H, T, D)
@@ -118,7 +140,9 @@ class _PlainAttention(torch.autograd.Function):
         grad_weights = g @ v.mT  # (B * H, T, T)
         if mask is not None:
             grad_weights = apply_mask(grad_weights, mask)
-        grad_scores = torch.ops.aten._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
+        grad_scores = torch.ops.aten._softmax_backward_data(
+            grad_weights, weights, -1, weights.dtype
+        )
         grad_q = (grad_scores @ k).mul_(ctx.factor)
         grad_k = (grad_scores.mT @ q).mul_(ctx.factor)
         return grad_q.view(ctx.shape), grad_k.view(ctx.shape), grad_v.view(ctx.shape), None

@@ -12,10 +12,13 @@ from firstlight.model.few_rows import replace_linears
 
 
 class LanguageModel(nn.Module, ABC):
-    """Ids (B, T) -> logits (B, T, V): logits at t are for the token at t + 1, and depend on ids up to t alone."""
+    """Ids (B, T) -> logits (B, T, V): logits at t are for the token at t + 1, and depend on ids up
+    to t alone.
+    """
 
     free_settings: ClassVar[frozenset[str]] = frozenset()
-    """Constructor arguments that may differ from those of the model whose weights it starts from."""
+    """Constructor arguments that may differ from those of the model whose weights it starts
+    from."""
 
     adopted_settings: ClassVar[frozenset[str]] = frozenset({"vocab_size"})
     """Constructor arguments that are taken from the weights it starts from."""
@@ -26,12 +29,16 @@ class LanguageModel(nn.Module, ABC):
 
     @abstractmethod
     def hidden(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
-        """The normalised last hidden state (B, T, C) of `ids` (B, T), which follow the tokens in `cache`."""
+        """The normalised last hidden state (B, T, C) of `ids` (B, T), which follow the tokens in
+        `cache`.
+        """
 
     @property
     @abstractmethod
     def output_weight(self) -> Tensor:
-        """The output matrix (V, C), separate from `hidden` so that a loss can be fused with the projection."""
+        """The output matrix (V, C), separate from `hidden` so that a loss can be fused with the
+        projection.
+        """
 
     @abstractmethod
     def new_cache(self) -> KVCache:
@@ -51,7 +58,8 @@ class LanguageModel(nn.Module, ABC):
         return self.output_weight.device
 
     def fused(self) -> Self:
-        """This model, changed in place for fast inference; its state dict is then not that of a checkpoint.
+        """This model, changed in place for fast inference; its state dict is then not that of a
+        checkpoint.
 
         A second call changes nothing.
         """

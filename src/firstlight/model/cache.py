@@ -4,8 +4,12 @@ import torch
 from torch import Tensor
 
 
-def positions_and_mask(n_tokens: int, device: torch.device, cache: "KVCache | None") -> tuple[Tensor, Tensor | None]:
-    """`KVCache.positions` and `KVCache.mask` of the next `n_tokens`; without a cache those of an empty one."""
+def positions_and_mask(
+    n_tokens: int, device: torch.device, cache: "KVCache | None"
+) -> tuple[Tensor, Tensor | None]:
+    """`KVCache.positions` and `KVCache.mask` of the next `n_tokens`; without a cache those of an
+    empty one.
+    """
     if cache is None:
         return torch.arange(n_tokens, device=device), None
     return cache.positions(n_tokens, device), cache.mask(n_tokens, device)
@@ -14,10 +18,11 @@ def positions_and_mask(n_tokens: int, device: torch.device, cache: "KVCache | No
 class KVCache:
     """Pre-allocated keys and values of every layer, (B, H, T, D) each.
 
-    Rows of unequal length are aligned at the right: `padding` (B,) counts the unused places at the left of each row,
-    which have no position and which no token sees. The first `update` allocates the cache, on the device and with the
-    dtype of its keys, which autocast decides. Without autocast it is float32 on a CPU, also for a bfloat16 model:
-    attention in float32 is faster there (docs/decoding.md), and more exact.
+    Rows of unequal length are aligned at the right: `padding` (B,) counts the unused places at the
+    left of each row, which have no position and which no token sees. The first `update` allocates
+    the cache, on the device and with the dtype of its keys, which autocast decides. Without
+    autocast it is float32 on a CPU, also for a bfloat16 model: attention in float32 is faster there
+    (docs/decoding.md), and more exact.
     """
 
     def __init__(self, *, n_layers: int, context_length: int) -> None:
@@ -41,9 +46,11 @@ class KVCache:
         return (places - self.padding[:, None]).clamp(min=0)
 
     def mask(self, n_tokens: int, device: torch.device) -> Tensor | None:
-        """The places that the next `n_tokens` see: (T, length + T), or (B, 1, T, length + T) where rows are padded.
+        """The places that the next `n_tokens` see: (T, length + T), or (B, 1, T, length + T) where
+        rows are padded.
 
-        None if a single token sees all of them, or if the cache is empty and the usual causal mask will do.
+        None if a single token sees all of them, or if the cache is empty and the usual causal mask
+        will do.
         """
         if self.padding is None and (self.length == 0 or n_tokens == 1):
             return None
@@ -57,7 +64,9 @@ class KVCache:
         return ((causal & used[:, None]) | itself)[:, None]
 
     def update(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Append the new `keys` and `values` (B, H, T, D) of `layer`; return all up to now (B, H, length + T, D)."""
+        """Append the new `keys` and `values` (B, H, T, D) of `layer`; return all up to now (B, H,
+        length + T, D).
+        """
         end = self.length + keys.shape[2]
         assert end <= self.context_length, "a cache holds one context: the caller slides the window"
         if not self.keys:

@@ -1,8 +1,10 @@
-"""Dropout (Srivastava et al. 2014) whose masks are much cheaper on a CPU than torch's (docs/performance.md).
+"""Dropout (Srivastava et al. 2014) whose masks are much cheaper on a CPU than torch's
+(docs/performance.md).
 
-torch draws one random number for each element; here 64 random bits decide on four elements, and the mask is applied
-bitwise. The rate is rounded to a multiple of 1 / 32768, and kept elements are scaled by the rounded rate, so that the
-expectation is exact. On other devices, and in a compiled model, torch's dropout is used.
+torch draws one random number for each element; here 64 random bits decide on four elements, and the
+mask is applied bitwise. The rate is rounded to a multiple of 1 / 32768, and kept elements are
+scaled by the rounded rate, so that the expectation is exact. On other devices, and in a compiled
+model, torch's dropout is used.
 """
 
 import math
@@ -16,13 +18,15 @@ Masks = Literal["torch", "fast"]
 """How dropout draws: like torch.nn.Dropout, or with few random bits."""
 
 UNIT = 2**15
-"""Rates are multiples of 1 / UNIT: 15 of 16 bits are compared, so that a difference fits into 16."""
+"""Rates are multiples of 1 / UNIT: 15 of 16 bits are compared, so that a difference fits into
+16."""
 INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 """Integer types by the bytes of an element."""
 
 
 class FastDropout(nn.Dropout):
-    """nn.Dropout with cheaper draws: the same distribution, from the same generator, other masks."""
+    """nn.Dropout with cheaper draws: the same distribution, from the same generator, other
+    masks."""
 
     def forward(self, input: Tensor) -> Tensor:
         if self.training and self.p > 0 and draws_fast(input):
@@ -31,7 +35,9 @@ class FastDropout(nn.Dropout):
 
 
 def draws_fast(x: Tensor) -> bool:
-    """Whether fast masks apply to `x`: on a CPU, but not in a compiled model, which draws in kernels of its own."""
+    """Whether fast masks apply to `x`: on a CPU, but not in a compiled model, which draws in
+    kernels of its own.
+    """
     return x.device.type == "cpu" and not is_compiling()
 
 
@@ -41,7 +47,9 @@ def make_dropout(rate: float, masks: Masks) -> nn.Dropout:
 
 
 def draw_mask(shape: torch.Size, rate: float) -> Tensor:
-    """An int16 mask of `shape` from the default generator: all bits are 1 where an element is kept, 0 where dropped."""
+    """An int16 mask of `shape` from the default generator: all bits are 1 where an element is kept,
+    0 where dropped.
+    """
     n = math.prod(shape)
     draws = torch.empty(math.ceil(n / 4), dtype=torch.int64).random_(-(2**63), None)
     bits = draws.view(torch.int16)[:n].view(shape)

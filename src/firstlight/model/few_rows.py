@@ -9,10 +9,11 @@ MOST = 64
 
 
 class FewRowsLinear(nn.Linear):
-    """A linear layer with the weights of another that computes W x^T instead of x W^T for a few float32 rows on a CPU.
+    """A linear layer with the weights of another that computes W x^T instead of x W^T for a few
+    float32 rows on a CPU.
 
-    torch's matrix product is faster in this order, most for 2 to 4 rows (benchmarks/few_rows.py). The results differ in
-    rounding alone.
+    torch's matrix product is faster in this order, most for 2 to 4 rows (benchmarks/few_rows.py).
+    The results differ in rounding alone.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -39,7 +40,9 @@ def replace_linears(model: nn.Module) -> None:
 
 
 def joined(*linears: nn.Linear) -> nn.Linear:
-    """One linear layer whose output is the outputs of `linears` one after another: one product, with the same sums."""
+    """One linear layer whose output is the outputs of `linears` one after another: one product,
+    with the same sums.
+    """
     weight = torch.cat([linear.weight.detach() for linear in linears])
     has_bias = linears[0].bias is not None
     with torch.device("meta"):  # the weights are replaced at once

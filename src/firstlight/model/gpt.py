@@ -1,4 +1,5 @@
-"""GPT-2 (Radford et al. 2019) with the names of "Build a Large Language Model (From Scratch)", chapter 4.
+"""GPT-2 (Radford et al. 2019) with the names of "Build a Large Language Model (From Scratch)",
+chapter 4.
 
 Shapes: B batch, T time, C emb_dim, H heads, D head_dim (C = H * D), V vocabulary.
 """
@@ -19,7 +20,9 @@ from firstlight.model.transformer import Transformer
 class MultiHeadAttention(CausalSelfAttention):
     """Causal self-attention with as many heads of keys and values as of queries."""
 
-    def __init__(self, emb_dim: int, n_heads: int, drop_rate: float, qkv_bias: bool, masks: Masks) -> None:
+    def __init__(
+        self, emb_dim: int, n_heads: int, drop_rate: float, qkv_bias: bool, masks: Masks
+    ) -> None:
         super().__init__(drop_rate, masks)
         self.n_heads = n_heads
         self.W_query = nn.Linear(emb_dim, emb_dim, bias=qkv_bias)
@@ -34,7 +37,9 @@ class MultiHeadAttention(CausalSelfAttention):
             projected = self.W_qkv(x).chunk(3, dim=-1)
         batch_size, n_tokens, _ = x.shape
         # (B, T, C) -> (B, H, T, D)
-        queries, keys, values = (p.view(batch_size, n_tokens, self.n_heads, -1).transpose(1, 2) for p in projected)
+        queries, keys, values = (
+            p.view(batch_size, n_tokens, self.n_heads, -1).transpose(1, 2) for p in projected
+        )
         return self.attend(queries, keys, values, layer, cache, mask)
 
 
@@ -44,7 +49,9 @@ class FeedForward(nn.Module):
     def __init__(self, emb_dim: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(emb_dim, 4 * emb_dim), nn.GELU(approximate="tanh"), nn.Linear(4 * emb_dim, emb_dim)
+            nn.Linear(emb_dim, 4 * emb_dim),
+            nn.GELU(approximate="tanh"),
+            nn.Linear(4 * emb_dim, emb_dim),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -52,9 +59,12 @@ class FeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Pre-norm: each of the two sublayers reads a normalised copy and adds to the residual stream."""
+    """Pre-norm: each of the two sublayers reads a normalised copy and adds to the residual
+    stream."""
 
-    def __init__(self, emb_dim: int, n_heads: int, drop_rate: float, qkv_bias: bool, masks: Masks) -> None:
+    def __init__(
+        self, emb_dim: int, n_heads: int, drop_rate: float, qkv_bias: bool, masks: Masks
+    ) -> None:
         super().__init__()
         self.att = MultiHeadAttention(emb_dim, n_heads, drop_rate, qkv_bias, masks)
         self.ff = FeedForward(emb_dim)
@@ -68,11 +78,12 @@ class TransformerBlock(nn.Module):
 
 
 class GPT(Transformer):
-    """GPT-2: learned positions, pre-norm blocks, dropout on embeddings, attention weights and shortcuts.
+    """GPT-2: learned positions, pre-norm blocks, dropout on embeddings, attention weights and
+    shortcuts.
 
-    `init="torch"` keeps torch's default initialisation, which the book uses; `init="gpt2"` draws every matrix from
-    N(0, 0.02) and scales the two projections into the residual stream by 1 / sqrt(2 * n_layers). `dropout` says how
-    masks are drawn on a CPU (model/dropout.py).
+    `init="torch"` keeps torch's default initialisation, which the book uses; `init="gpt2"` draws
+    every matrix from N(0, 0.02) and scales the two projections into the residual stream by 1 /
+    sqrt(2 * n_layers). `dropout` says how masks are drawn on a CPU (model/dropout.py).
 
     Raises:
         ValueError: `emb_dim` is not divisible by `n_heads`.
@@ -100,12 +111,14 @@ class GPT(Transformer):
         super().__init__()
         self.vocab_size = vocab_size
         self.context_length = context_length
-        # The order of construction is the book's: it decides which random numbers each matrix starts from.
+        # The order of construction is the book's: it decides which random numbers each matrix
+        # starts from.
         self.tok_emb = nn.Embedding(vocab_size, emb_dim)
         self.pos_emb = nn.Embedding(context_length, emb_dim)
         self.drop_emb = make_dropout(drop_rate, dropout)
         self.trf_blocks = nn.ModuleList(
-            TransformerBlock(emb_dim, n_heads, drop_rate, qkv_bias, dropout) for _ in range(n_layers)
+            TransformerBlock(emb_dim, n_heads, drop_rate, qkv_bias, dropout)
+            for _ in range(n_layers)
         )
         self.final_norm = nn.LayerNorm(emb_dim)
         self.out_head = nn.Linear(emb_dim, vocab_size, bias=False)
@@ -135,7 +148,10 @@ class GPT(Transformer):
         if positions is None:
             return weights  # of another kind of model: loading them will say what is missing
         if self.context_length > len(positions):
-            raise ValueError(f"context_length ({self.context_length}) must be at most {len(positions)}, as it was")
+            raise ValueError(
+                f"context_length ({self.context_length}) must be at most {len(positions)}, as"
+                " it was"
+            )
         return {**weights, "pos_emb.weight": positions[: self.context_length]}
 
     def _init_gpt2(self) -> None:

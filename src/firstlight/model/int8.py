@@ -1,4 +1,6 @@
-"""Weights in 8 bits. Decoding waits for memory, and they are half as many bytes to read a token as bfloat16."""
+"""Weights in 8 bits. Decoding waits for memory, and they are half as many bytes to read a token as
+bfloat16.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -7,7 +9,8 @@ from torch import Tensor, nn
 from firstlight.model.base import LanguageModel
 
 BLOCK = 32
-"""Inputs are padded to multiples of this: otherwise the kernel reads beyond their end (torch 2.13)."""
+"""Inputs are padded to multiples of this: otherwise the kernel reads beyond their end (torch
+2.13)."""
 
 
 class Int8Linear(nn.Module):
@@ -20,19 +23,27 @@ class Int8Linear(nn.Module):
         super().__init__()
         weight = linear.weight.detach()  # (out, in)
         smallest, largest = weight.aminmax(dim=1)
-        scale = (torch.maximum(-smallest, largest).float().clamp(min=1e-12) / 127).bfloat16()  # (out,)
+        scale = (
+            torch.maximum(-smallest, largest).float().clamp(min=1e-12) / 127
+        ).bfloat16()  # (out,)
         self.weight: Tensor
         self.scale: Tensor
         self.bias: Tensor | None
         self.padding = (0, -linear.in_features % BLOCK)
-        rounded = weight.new_zeros(len(weight), linear.in_features + self.padding[1], dtype=torch.int8)
-        for start in range(0, len(weight), 1024):  # in parts: the float32 copy of a whole output matrix is large
+        rounded = weight.new_zeros(
+            len(weight), linear.in_features + self.padding[1], dtype=torch.int8
+        )
+        for start in range(
+            0, len(weight), 1024
+        ):  # in parts: the float32 copy of a whole output matrix is large
             rows = slice(start, start + 1024)
             product = (weight[rows].float() / scale[rows, None]).round_().clamp_(-127, 127)
             rounded[rows, : linear.in_features] = product.to(torch.int8)
         self.register_buffer("weight", rounded)
         self.register_buffer("scale", scale)
-        self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().bfloat16())
+        self.register_buffer(
+            "bias", None if linear.bias is None else linear.bias.detach().bfloat16()
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1]).bfloat16()  # (B * T, in)
@@ -47,7 +58,8 @@ class Int8Linear(nn.Module):
 def quantize_int8(model: LanguageModel) -> LanguageModel:
     """`model`, changed in place: its linear layers in 8 bits, the rest in bfloat16.
 
-    That includes the output head, unless the model uses the default `LanguageModel.project`, which reads its weights.
+    That includes the output head, unless the model uses the default `LanguageModel.project`, which
+    reads its weights.
     """
     kept = None
     if type(model).project is LanguageModel.project:

@@ -1,11 +1,13 @@
-"""A decoder of today: Qwen3's with QK-norm (Yang et al. 2025), Llama's without (Touvron et al. 2023).
+"""A decoder of today: Qwen3's with QK-norm (Yang et al. 2025), Llama's without (Touvron et al.
+2023).
 
-What differs from GPT-2, and its source: RMSNorm (Zhang & Sennrich 2019), rotary positions (RoPE, Su et al. 2021),
-SwiGLU (Shazeer 2020), grouped-query attention (Ainslie et al. 2023), a norm of queries and keys (Henry et al. 2020), no
-biases. Where a part is the same as in model/gpt.py, so is its name.
+What differs from GPT-2, and its source: RMSNorm (Zhang & Sennrich 2019), rotary positions (RoPE, Su
+et al. 2021), SwiGLU (Shazeer 2020), grouped-query attention (Ainslie et al. 2023), a norm of
+queries and keys (Henry et al. 2020), no biases. Where a part is the same as in model/gpt.py, so is
+its name.
 
-Shapes: B batch, T time, C emb_dim, H heads, K heads of keys and values (H is a multiple of K), D head_dim (C = H * D),
-F ff_dim, V vocabulary.
+Shapes: B batch, T time, C emb_dim, H heads, K heads of keys and values (H is a multiple of K), D
+head_dim (C = H * D), F ff_dim, V vocabulary.
 """
 
 import math
@@ -27,7 +29,8 @@ EPS = 1e-6
 """Added to the mean square in every norm, as in Qwen3."""
 
 Rotation = tuple[Tensor, Tensor]
-"""Cosine and sine of every angle, (1, T, D / 2) each, or (B, 1, T, D / 2) where rows have positions of their own."""
+"""Cosine and sine of every angle, (1, T, D / 2) each, or (B, 1, T, D / 2) where rows have positions
+of their own."""
 
 
 def rotation(positions: Tensor, head_dim: int, theta: float) -> Rotation:
@@ -36,7 +39,9 @@ def rotation(positions: Tensor, head_dim: int, theta: float) -> Rotation:
     In float32 whatever the model is in: bfloat16 cannot tell position 257 from 256.
     """
     pairs = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32)  # (D / 2,)
-    angles = positions[..., None].float() * (1.0 / theta ** (pairs / head_dim))  # (T, D / 2) or (B, T, D / 2)
+    angles = positions[..., None].float() * (
+        1.0 / theta ** (pairs / head_dim)
+    )  # (T, D / 2) or (B, T, D / 2)
     angles = angles.unsqueeze(-3)  # the same for all heads
     return angles.cos(), angles.sin()
 
@@ -44,8 +49,9 @@ def rotation(positions: Tensor, head_dim: int, theta: float) -> Rotation:
 def rotated(x: Tensor, by: Rotation) -> Tensor:
     """`x` (B, H, T, D) with its pairs turned, in float32 or better.
 
-    A pair is a place of the first half of a head and the same place of the second, as in transformers (Su et al. pair
-    neighbours, which is the same up to the order of the rows of the query and key matrices).
+    A pair is a place of the first half of a head and the same place of the second, as in
+    transformers (Su et al. pair neighbours, which is the same up to the order of the rows of the
+    query and key matrices).
     """
     cos, sin = by
     first, second = x.chunk(2, dim=-1)  # (B, H, T, D / 2) each
@@ -53,10 +59,18 @@ def rotated(x: Tensor, by: Rotation) -> Tensor:
 
 
 class GroupedQueryAttention(CausalSelfAttention):
-    """Causal self-attention where H / K heads of queries share a head of keys and values, which shrinks the cache."""
+    """Causal self-attention where H / K heads of queries share a head of keys and values, which
+    shrinks the cache.
+    """
 
     def __init__(
-        self, emb_dim: int, n_heads: int, n_kv_heads: int, drop_rate: float, qk_norm: bool, masks: Masks
+        self,
+        emb_dim: int,
+        n_heads: int,
+        n_kv_heads: int,
+        drop_rate: float,
+        qk_norm: bool,
+        masks: Masks,
     ) -> None:
         super().__init__(drop_rate, masks)
         self.n_heads = n_heads
@@ -69,14 +83,22 @@ class GroupedQueryAttention(CausalSelfAttention):
         self.query_norm = nn.RMSNorm(self.head_dim, EPS) if qk_norm else None
         self.key_norm = nn.RMSNorm(self.head_dim, EPS) if qk_norm else None
 
-    def forward(self, x: Tensor, by: Rotation, layer: int, cache: KVCache | None, mask: Tensor | None) -> Tensor:
+    def forward(
+        self, x: Tensor, by: Rotation, layer: int, cache: KVCache | None, mask: Tensor | None
+    ) -> Tensor:
         if self.W_qkv is None:
-            projected = (self.W_query(x), self.W_key(x), self.W_value(x))  # (B, T, H * D), twice (B, T, K * D)
+            projected = (
+                self.W_query(x),
+                self.W_key(x),
+                self.W_value(x),
+            )  # (B, T, H * D), twice (B, T, K * D)
         else:
             kv_dim = self.n_kv_heads * self.head_dim
             projected = self.W_qkv(x).split((x.shape[-1], kv_dim, kv_dim), dim=-1)
         # (B, T, H * D) -> (B, H, T, D), and K for H in keys and values
-        queries, keys, values = (p.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for p in projected)
+        queries, keys, values = (
+            p.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for p in projected
+        )
         queries = rotated(_normalised(queries, self.query_norm), by)
         keys = rotated(_normalised(keys, self.key_norm), by).to(values.dtype)
         return self.attend(queries, keys, values, layer, cache, mask)
@@ -114,7 +136,8 @@ class SwiGLU(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Pre-norm: each of the two sublayers reads a normalised copy and adds to the residual stream."""
+    """Pre-norm: each of the two sublayers reads a normalised copy and adds to the residual
+    stream."""
 
     def __init__(
         self,
@@ -133,21 +156,26 @@ class TransformerBlock(nn.Module):
         self.norm2 = nn.RMSNorm(emb_dim, EPS)
         self.drop_shortcut = make_dropout(drop_rate, masks)
 
-    def forward(self, x: Tensor, by: Rotation, layer: int, cache: KVCache | None, mask: Tensor | None) -> Tensor:
+    def forward(
+        self, x: Tensor, by: Rotation, layer: int, cache: KVCache | None, mask: Tensor | None
+    ) -> Tensor:
         x = x + self.drop_shortcut(self.att(self.norm1(x), by, layer, cache, mask))
         return x + self.drop_shortcut(self.ff(self.norm2(x)))
 
 
 class ModernGPT(Transformer):
-    """Rotary positions, pre-RMSNorm blocks of grouped-query attention and SwiGLU; dropout where `GPT` has it.
+    """Rotary positions, pre-RMSNorm blocks of grouped-query attention and SwiGLU; dropout where
+    `GPT` has it.
 
-    `n_kv_heads=None` is as many as `n_heads`. `ff_dim=None` is 8/3 of `emb_dim`, rounded up to a multiple of 32: its
-    three matrices then have as many parameters as GPT-2's two (Shazeer 2020), and no row is padded in 8 bits
-    (model/int8.py). Every matrix is drawn from N(0, 0.02), and the two projections into the residual stream are scaled
-    by 1 / sqrt(2 * n_layers) (Radford et al. 2019). `dropout` says how masks are drawn on a CPU (model/dropout.py).
+    `n_kv_heads=None` is as many as `n_heads`. `ff_dim=None` is 8/3 of `emb_dim`, rounded up to a
+    multiple of 32: its three matrices then have as many parameters as GPT-2's two (Shazeer 2020),
+    and no row is padded in 8 bits (model/int8.py). Every matrix is drawn from N(0, 0.02), and the
+    two projections into the residual stream are scaled by 1 / sqrt(2 * n_layers) (Radford et al.
+    2019). `dropout` says how masks are drawn on a CPU (model/dropout.py).
 
     Raises:
-        ValueError: `n_heads` does not divide `emb_dim`, or `n_kv_heads` `n_heads`, or the width of a head is odd.
+        ValueError: `n_heads` does not divide `emb_dim`, or `n_kv_heads` `n_heads`, or the width of
+            a head is odd.
     """
 
     free_settings = frozenset({"context_length", "drop_rate", "tie_weights", "dropout"})
@@ -179,8 +207,8 @@ class ModernGPT(Transformer):
             raise ValueError(f"n_heads ({n_heads}) must be divisible by n_kv_heads ({n_kv_heads})")
         if emb_dim // n_heads % 2:
             raise ValueError(
-                f"emb_dim / n_heads ({emb_dim // n_heads}) must be even, as rotary positions turn pairs: "
-                f"choose another emb_dim or n_heads"
+                f"emb_dim / n_heads ({emb_dim // n_heads}) must be even, as rotary positions turn"
+                " pairs: choose another emb_dim or n_heads"
             )
         super().__init__()
         self.vocab_size = vocab_size
@@ -190,7 +218,8 @@ class ModernGPT(Transformer):
         self.tok_emb = nn.Embedding(vocab_size, emb_dim)
         self.drop_emb = make_dropout(drop_rate, dropout)
         self.trf_blocks = nn.ModuleList(
-            TransformerBlock(emb_dim, n_heads, n_kv_heads, ff_dim, drop_rate, qk_norm, dropout) for _ in range(n_layers)
+            TransformerBlock(emb_dim, n_heads, n_kv_heads, ff_dim, drop_rate, qk_norm, dropout)
+            for _ in range(n_layers)
         )
         self.final_norm = nn.RMSNorm(emb_dim, EPS)
         self.out_head = nn.Linear(emb_dim, vocab_size, bias=False)

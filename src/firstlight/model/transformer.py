@@ -1,4 +1,6 @@
-"""What `GPT` and `ModernGPT` share: embedding, blocks and output head, and how they are fused, cached and tied."""
+"""What `GPT` and `ModernGPT` share: embedding, blocks and output head, and how they are fused,
+cached and tied.
+"""
 
 from typing import Self
 
@@ -11,7 +13,8 @@ from firstlight.model.cache import KVCache
 
 
 class Transformer(LanguageModel):
-    """A model of `trf_blocks` between `tok_emb` and `out_head`, whose matrices may be one (tied)."""
+    """A model of `trf_blocks` between `tok_emb` and `out_head`, whose matrices may be one
+    (tied)."""
 
     tok_emb: nn.Embedding
     trf_blocks: nn.ModuleList
@@ -45,5 +48,7 @@ class Transformer(LanguageModel):
         head = weights.get("out_head.weight", embedding)
         is_tied = self.out_head.weight is self.tok_emb.weight
         if is_tied and not torch.equal(head, embedding):
-            raise ValueError("tie_weights must be false: the weights to start from have a head of their own")
+            raise ValueError(
+                "tie_weights must be false: the weights to start from have a head of their own"
+            )
         return {**weights, "tok_emb.weight": embedding, "out_head.weight": head}

@@ -28,8 +28,8 @@ def adamw(
 def decay_groups(parameters: Iterable[nn.Parameter], decay: Decay) -> list[dict[str, Any]]:
     """`parameters` in groups, with and without weight decay.
 
-    `decay="matrices"` excludes biases and norms from weight decay, as GPT-3 and nanoGPT do; `decay="all"`, the book's,
-    decays every parameter.
+    `decay="matrices"` excludes biases and norms from weight decay, as GPT-3 and nanoGPT do;
+    `decay="all"`, the book's, decays every parameter.
     """
     parameters = list(parameters)
     if decay == "all":

@@ -1,7 +1,8 @@
-"""Muon (Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"), with AdamW for the rest.
+"""Muon (Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"), with AdamW
+for the rest.
 
-Muon's updates are scaled as by Liu et al. 2025 ("Muon is scalable for LLM training"): to the root mean square of
-AdamW's, so that one learning rate and one weight decay serve both.
+Muon's updates are scaled as by Liu et al. 2025 ("Muon is scalable for LLM training"): to the root
+mean square of AdamW's, so that one learning rate and one weight decay serve both.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,8 @@ from firstlight.optim.adamw import Decay, decay_groups
 class MuonAdamW(Optimizer):
     """Muon and AdamW as one, because Lightning's automatic optimization takes one optimizer.
 
-    This object holds the groups and the state of both, for schedules and checkpoints; `muon` and `adamw` work on them.
+    This object holds the groups and the state of both, for schedules and checkpoints; `muon` and
+    `adamw` work on them.
     """
 
     def __init__(self, muon: optim.Muon, adamw: optim.AdamW) -> None:
@@ -58,8 +60,8 @@ def muon(
 ) -> MuonAdamW:
     """torch's Muon for the hidden matrices of `model`, torch's AdamW for all other parameters.
 
-    `momentum`, `nesterov` and `ns_steps` (Newton-Schulz iterations) are Muon's; `betas`, `eps` and `fused` are
-    AdamW's. Hidden matrices always decay; for the others see `decay_groups`.
+    `momentum`, `nesterov` and `ns_steps` (Newton-Schulz iterations) are Muon's; `betas`, `eps` and
+    `fused` are AdamW's. Hidden matrices always decay; for the others see `decay_groups`.
 
     Raises:
         ValueError: there is no hidden matrix, or torch's Muon would train it wrongly.
@@ -67,12 +69,16 @@ def muon(
     hidden = hidden_matrices(model)
     if not hidden:
         raise ValueError(
-            f"{type(model).__name__} has no hidden matrix for Muon, only embeddings, the output and vectors; "
-            "use optimizer=adamw"
+            f"{type(model).__name__} has no hidden matrix for Muon, only embeddings, the output and"
+            " vectors; use optimizer=adamw"
         )
-    # Without nesterov torch 2.13 normalises the momentum in place, in bfloat16: the running mean would be lost.
+    # Without nesterov torch 2.13 normalises the momentum in place, in bfloat16: the running mean
+    # would be lost.
     if not nesterov and any(p.dtype == torch.bfloat16 for p in hidden):
-        raise ValueError("nesterov (False) must be true for weights in bfloat16, or torch's Muon spoils its momentum")
+        raise ValueError(
+            "nesterov (False) must be true for weights in bfloat16, or torch's Muon spoils its"
+            " momentum"
+        )
     of_muon = optim.Muon(
         hidden,
         lr=lr,
@@ -84,10 +90,19 @@ def muon(
     )
     hidden_set = set(hidden)  # `in` on a list would compare the tensors element by element
     groups = decay_groups([p for p in model.parameters() if p not in hidden_set], decay)
-    return MuonAdamW(of_muon, optim.AdamW(groups, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=fused))
+    return MuonAdamW(
+        of_muon,
+        optim.AdamW(groups, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=fused),
+    )
 
 
 def hidden_matrices(model: LanguageModel) -> list[nn.Parameter]:
-    """All matrices except embeddings and the output matrix, whose rows stand for tokens or positions."""
+    """All matrices except embeddings and the output matrix, whose rows stand for tokens or
+    positions.
+    """
     tables = {module.weight for module in model.modules() if isinstance(module, nn.Embedding)}
-    return [p for p in model.parameters() if p.dim() == 2 and p not in tables and p is not model.output_weight]
+    return [
+        p
+        for p in model.parameters()
+        if p.dim() == 2 and p not in tables and p is not model.output_weight
+    ]

@@ -10,7 +10,9 @@ from firstlight.optim.base import Schedule
 
 
 class Warmup(Schedule):
-    """From `initial_lr` to the peak in `warmup_steps`; a subclass goes from there to `min_lr` at the end of the run."""
+    """From `initial_lr` to the peak in `warmup_steps`; a subclass goes from there to `min_lr` at
+    the end of the run.
+    """
 
     def __init__(
         self,
@@ -35,9 +37,11 @@ class Warmup(Schedule):
     def check(self, *, max_steps: int, peak: float) -> None:
         if self.warmup_steps >= max_steps:
             raise ValueError(
-                f"warmup_steps ({self.warmup_steps}) must be less than the run's {max_steps} steps; "
-                "lower scheduler.warmup_steps or train longer"
+                f"warmup_steps ({self.warmup_steps}) must be less than the run's {max_steps} steps;"
+                " lower scheduler.warmup_steps or train longer"
             )
         for name, value in (("initial_lr", self.initial_lr), ("min_lr", self.min_lr)):
             if value > peak:
-                raise ValueError(f"{name} ({value}) must not be above the peak, optimizer.lr ({peak})")
+                raise ValueError(
+                    f"{name} ({value}) must not be above the peak, optimizer.lr ({peak})"
+                )

@@ -1,7 +1,8 @@
-"""Linear warm-up, the peak, then a decay at the end (WSD: Hu et al. 2024, MiniCPM; Hägele et al. 2024).
+"""Linear warm-up, the peak, then a decay at the end (WSD: Hu et al. 2024, MiniCPM; Hägele et al.
+2024).
 
-Before the decay the rates do not depend on the length of the run, so a run can be extended from there as if it had been
-longer from the start.
+Before the decay the rates do not depend on the length of the run, so a run can be extended from
+there as if it had been longer from the start.
 """
 
 import math
@@ -13,10 +14,11 @@ from firstlight.optim.warmup import Warmup
 
 
 class WarmupStableDecay(Warmup):
-    """`initial_lr` to the peak in `warmup_steps`, the peak, then `min_lr` over the last `decay_ratio` of the run.
+    """`initial_lr` to the peak in `warmup_steps`, the peak, then `min_lr` over the last
+    `decay_ratio` of the run.
 
-    After a share x of the decay the rate has fallen by x of the way (`linear`) or by sqrt(x) of it (`sqrt`, the
-    "1 - sqrt" that Hägele et al. found better).
+    After a share x of the decay the rate has fallen by x of the way (`linear`) or by sqrt(x) of it
+    (`sqrt`, the "1 - sqrt" that Hägele et al. found better).
     """
 
     def __init__(
@@ -49,7 +51,7 @@ class WarmupStableDecay(Warmup):
         decay_steps = self.decay_steps(max_steps)
         if self.warmup_steps + decay_steps > max_steps:
             raise ValueError(
-                f"warmup_steps ({self.warmup_steps}) and the {decay_steps} steps of decay_ratio ({self.decay_ratio}) "
-                f"must not be more than the run's {max_steps} steps; lower scheduler.warmup_steps or "
-                "scheduler.decay_ratio, or train longer"
+                f"warmup_steps ({self.warmup_steps}) and the {decay_steps} steps of decay_ratio"
+                f" ({self.decay_ratio}) must not be more than the run's {max_steps} steps; lower"
+                " scheduler.warmup_steps or scheduler.decay_ratio, or train longer"
             )

@@ -7,11 +7,21 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("firstlight", "torch", "lightning", "hydra-core", "omegaconf", "tiktoken", "tokenizers", "numpy")
+PACKAGES = (
+    "firstlight",
+    "torch",
+    "lightning",
+    "hydra-core",
+    "omegaconf",
+    "tiktoken",
+    "tokenizers",
+    "numpy",
+)
 WORKING_FOLDER = "working_folder"
 """In an environment: the folder to which relative paths in the run's config refer."""
 BEGUN_IN = "FIRSTLIGHT_BEGUN_IN"
-"""Environment variable that sets that folder for the trials of a sweep, which may be resumed from another one."""
+"""Environment variable that sets that folder for the trials of a sweep, which may be resumed from
+another one."""
 
 
 def environment() -> dict[str, Any]:
@@ -33,7 +43,8 @@ def environment() -> dict[str, Any]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cuda_device": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "git_commit": _git_commit(),
-        # A trial of a sweep that was moved still belongs to the folder in which the sweep was begun.
+        # A trial of a sweep that was moved still belongs to the folder in which the sweep was
+        # begun.
         WORKING_FOLDER: os.environ.get(BEGUN_IN) or working_folder(),
     }
 
@@ -55,14 +66,20 @@ def slurm_job() -> str | None:
 
 
 def _git_commit() -> str | None:
-    """The commit of firstlight's checkout, with "-dirty" if files differ from it; None outside a checkout."""
+    """The commit of firstlight's checkout, with "-dirty" if files differ from it; None outside a
+    checkout.
+    """
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", Path(__file__).name)  # fails if installed inside somebody else's checkout
+        git(
+            "ls-files", "--error-unmatch", Path(__file__).name
+        )  # fails if installed inside somebody else's checkout
         return git("describe", "--always", "--abbrev=40", "--dirty")
     except (OSError, subprocess.SubprocessError):
         return None

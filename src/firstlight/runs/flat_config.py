@@ -7,7 +7,8 @@ from typing import Any
 def flatten(node: dict[str, Any], without: tuple[str, ...] = (), path: str = "") -> dict[str, Any]:
     """The values of a nested config by dotted key, except keys that begin with one of `without`.
 
-    Objects are shown by their class (with its module, if it is not firstlight's). `path` is the prefix of the keys.
+    Objects are shown by their class (with its module, if it is not firstlight's). `path` is the
+    prefix of the keys.
     """
     flat: dict[str, Any] = {}
     for key, value in node.items():
@@ -23,8 +24,12 @@ def flatten(node: dict[str, Any], without: tuple[str, ...] = (), path: str = "")
     return flat
 
 
-def hyperparameters(config: dict[str, Any], without: tuple[str, ...] = ()) -> dict[str, bool | int | float | str]:
-    """The flat config as loggers take it: without null and empty values; lists and other values as text."""
+def hyperparameters(
+    config: dict[str, Any], without: tuple[str, ...] = ()
+) -> dict[str, bool | int | float | str]:
+    """The flat config as loggers take it: without null and empty values; lists and other values as
+    text.
+    """
     values: dict[str, bool | int | float | str] = {}
     for key, value in flatten(config, without).items():
         if isinstance(value, bool | int | float | str):

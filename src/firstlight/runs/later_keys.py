@@ -5,8 +5,9 @@ from typing import Any
 from firstlight.config import takes
 
 LATER_KEYS: dict[str, Any] = {"data.eval_last_window": False}
-"""Keys (SECTION.NAME), with the value that a run or sweep has whose stored config lacks them. A new key of conf/ that
-decides the numbers of a run must be added here, or sweeps planned before it cannot be resumed."""
+"""Keys (SECTION.NAME), with the value that a run or sweep has whose stored config lacks them. A new
+key of conf/ that decides the numbers of a run must be added here, or sweeps planned before it
+cannot be resumed."""
 LATER_SECTIONS = ("loss",)
 """Sections without which a run behaves as runs did before the section existed."""
 METRICS = "metrics"
@@ -14,7 +15,8 @@ METRICS = "metrics"
 
 
 def lacking(stored: dict[str, Any]) -> dict[str, Any]:
-    """What the stored config of a run or sweep lacks: keys of LATER_KEYS with their value, sections with None.
+    """What the stored config of a run or sweep lacks: keys of LATER_KEYS with their value, sections
+    with None.
 
     A key counts only if what its section builds would take it.
     """
@@ -38,5 +40,7 @@ def without(config: dict[str, Any], keys: list[str]) -> dict[str, Any]:
         if not name:
             kept.pop(key, None)
         elif isinstance(kept.get(section), dict):
-            kept[section] = {other: value for other, value in kept[section].items() if other != name}
+            kept[section] = {
+                other: value for other, value in kept[section].items() if other != name
+            }
     return kept

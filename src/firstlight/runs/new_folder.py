@@ -1,4 +1,5 @@
-"""Making the folder that a setting names; what goes wrong is reported as a mistake in that setting."""
+"""Making the folder that a setting names; what goes wrong is reported as a mistake in that
+setting."""
 
 import itertools
 from collections.abc import Iterator
@@ -9,7 +10,8 @@ from firstlight.errors import ConfigError, shorten
 
 
 def numbered(wanted: Path, key: str = "output_dir") -> Iterator[Path]:
-    """`wanted`, `wanted_2`, `wanted_3`, ...: where a new folder may be made if those before are taken.
+    """`wanted`, `wanted_2`, `wanted_3`, ...: where a new folder may be made if those before are
+    taken.
 
     Raises:
         ConfigError: `wanted`, the value of `key`, cannot be the name of a folder.
@@ -37,7 +39,8 @@ def make_folder(folder: Path, key: str) -> None:
 
 @contextmanager
 def new_folder(wanted: Path, key: str) -> Iterator[Path]:
-    """Make `wanted`, or `wanted_2`, ...: the first that does not exist yet, and the folders above it.
+    """Make `wanted`, or `wanted_2`, ...: the first that does not exist yet, and the folders above
+    it.
 
     Those that are made here and are empty at the end are removed.
 
@@ -69,4 +72,6 @@ def _make_first(wanted: Path, key: str) -> Path:
 
 
 def _cannot_be_made(folder: Path, key: str, error: OSError) -> ConfigError:
-    return ConfigError(f"{key} ({shorten(str(folder))}) cannot be made: {error.strerror}; give {key}=...")
+    return ConfigError(
+        f"{key} ({shorten(str(folder))}) cannot be made: {error.strerror}; give {key}=..."
+    )

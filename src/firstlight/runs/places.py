@@ -1,4 +1,6 @@
-"""Where the files are that a run was begun with: the paths in its config may be relative to another working folder."""
+"""Where the files are that a run was begun with: the paths in its config may be relative to another
+working folder.
+"""
 
 import os
 from pathlib import Path
@@ -16,17 +18,22 @@ MOVED = "; if the text has moved, say where it is: data.path=..."
 
 def run_of(checkpoint: Path) -> Path | None:
     """The run folder that contains a checkpoint, or is it; None if there is none."""
-    for folder in (checkpoint, *checkpoint.absolute().parents[:3]):  # RUN/checkpoints/step_N/model.safetensors
+    for folder in (
+        checkpoint,
+        *checkpoint.absolute().parents[:3],
+    ):  # RUN/checkpoints/step_N/model.safetensors
         if RunFolder(folder).is_run:
             return folder
     return None
 
 
 def with_files(config: dict[str, Any], run: Path | None) -> dict[str, Any]:
-    """The composed `config` with absolute paths to its text and `init_from`, if they are relative to another folder.
+    """The composed `config` with absolute paths to its text and `init_from`, if they are relative
+    to another folder.
 
-    They are relative to the folder in which `run` was begun. A run that is not resumed (None) begins in the working
-    folder or, as the trial of a sweep, in the one where the sweep was begun. Here other files may have those names.
+    They are relative to the folder in which `run` was begun. A run that is not resumed (None)
+    begins in the working folder or, as the trial of a sweep, in the one where the sweep was begun.
+    Here other files may have those names.
     """
     found: dict[str, Any] = {"data": data_with_files(config["data"], run)}
     source = config.get("init_from")
@@ -37,7 +44,9 @@ def with_files(config: dict[str, Any], run: Path | None) -> dict[str, Any]:
 
 
 def data_with_files(section: dict[str, Any], run: Path | None) -> dict[str, Any]:
-    """The section `data` of the config of a run, like `with_files`. Its paths are the keys that are texts."""
+    """The section `data` of the config of a run, like `with_files`. Its paths are the keys that are
+    texts.
+    """
     texts = text_keys(config_dir())
     found = dict(section)
     for key, value in section.items():
@@ -62,7 +71,9 @@ def _absolute(value: Any, run: Path | None) -> Any:
     if not isinstance(value, str) or user_path(value).is_absolute():
         return value
     # Early versions did not record it.
-    begun_in = os.environ.get(BEGUN_IN) if run is None else RunFolder(run).environment.get(WORKING_FOLDER)
+    begun_in = (
+        os.environ.get(BEGUN_IN) if run is None else RunFolder(run).environment.get(WORKING_FOLDER)
+    )
     if not isinstance(begun_in, str) or begun_in in ("", working_folder()):
         return value
     path = str(Path(begun_in, value))

@@ -1,4 +1,6 @@
-"""YAML that holds plain data and nothing else: what firstlight writes, and all it reads from files made elsewhere."""
+"""YAML that holds plain data and nothing else: what firstlight writes, and all it reads from files
+made elsewhere.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -12,16 +14,19 @@ from firstlight.errors import one_line
 MAX_BYTES = 2**20
 """The largest file: PyYAML reads half a megabyte a second, and a composed config has some 3 kB."""
 MAX_DIGITS = 100
-"""The longest number: reading takes time quadratic in its digits, hours for a sexagesimal 1:1:1:..."""
-TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null")}
+"""The longest number: reading takes time quadratic in its digits, hours for a sexagesimal
+1:1:1:..."""
+TAGS = {
+    f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null")
+}
 
 
 def read_plain_yaml(file: Path) -> Any:
     """The content of a file: mappings with text keys, lists and scalars.
 
     Raises:
-        ValueError: it is not YAML, or holds more than that: tags, dates, or aliases, by which a small file can unfold
-            without end.
+        ValueError: it is not YAML, or holds more than that: tags, dates, or aliases, by which a
+            small file can unfold without end.
         OSError: it cannot be read, or is too large.
     """
     try:
@@ -68,7 +73,9 @@ class _PlainLoader(yaml.SafeLoader):
         is_key = isinstance(parent, yaml.MappingNode) and index is None
         kind = node.tag.rpartition(":")[2]
         if node.tag not in TAGS or (is_key and kind != "str"):
-            raise ComposerError(None, None, f"there is a {kind}, which is not plain data", node.start_mark)
+            raise ComposerError(
+                None, None, f"there is a {kind}, which is not plain data", node.start_mark
+            )
         if kind in ("int", "float") and len(node.value) > MAX_DIGITS:
             raise ComposerError(None, None, "there is a number of too many digits", node.start_mark)
         return node

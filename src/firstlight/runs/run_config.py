@@ -10,7 +10,9 @@ from firstlight.config import build
 
 @dataclass(frozen=True)
 class RunConfig:
-    """A whole config: `plain` as it is built; `stored` as it is kept, with references to the environment."""
+    """A whole config: `plain` as it is built; `stored` as it is kept, with references to the
+    environment.
+    """
 
     plain: dict[str, Any]
     stored: dict[str, Any]
@@ -28,7 +30,9 @@ def _changed(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def shortened_warmup(scheduler: dict[str, Any], steps: int) -> dict[str, int]:
-    """The change to the section `scheduler` by which its warm-up fits a run of `steps` steps; empty if it does."""
+    """The change to the section `scheduler` by which its warm-up fits a run of `steps` steps; empty
+    if it does.
+    """
     if "warmup_steps" not in scheduler:
         return {}
     for change in ({}, {"warmup_steps": steps // 4}, {"warmup_steps": 0}):

@@ -18,19 +18,24 @@ SAMPLES = "samples.txt"
 MAX_METRICS_BYTES = 2**28
 """A row has some 150 bytes, so this is more than a million steps."""
 AUTO = "auto"
-"""A value of `resume`: the same command starts the run in `output_dir` and, given again, resumes it."""
+"""A value of `resume`: the same command starts the run in `output_dir` and, given again, resumes
+it."""
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run folder. It may not exist yet, or be damaged; `key` is the setting that names it, for messages."""
+    """A run folder. It may not exist yet, or be damaged; `key` is the setting that names it, for
+    messages.
+    """
 
     path: Path
     key: str = "resume"
 
     @property
     def is_run(self) -> bool:
-        """Whether a run has started here. Its config is the last thing written when its folder is made."""
+        """Whether a run has started here. Its config is the last thing written when its folder is
+        made.
+        """
         return (self.path / CONFIG).is_file()
 
     @property
@@ -51,7 +56,8 @@ class RunFolder:
 
     @property
     def overrides(self) -> list[str]:
-        """The overrides of the commands that started and resumed the run; empty if they are not recorded.
+        """The overrides of the commands that started and resumed the run; empty if they are not
+        recorded.
 
         Raises:
             ConfigError: the file is damaged.
@@ -60,7 +66,8 @@ class RunFolder:
 
     @property
     def environment(self) -> dict[str, Any]:
-        """Versions, the machine and the git commit, when the run started; empty if they are not recorded.
+        """Versions, the machine and the git commit, when the run started; empty if they are not
+        recorded.
 
         Raises:
             ConfigError: the file is damaged.
@@ -78,13 +85,14 @@ class RunFolder:
         except (OSError, ValueError) as error:
             reason = f" ({reason_of(error)})"
         raise ConfigError(
-            f"{file} is damaged{reason}: it should hold {expected}; restore it from a copy, or remove it: "
-            "the run can be resumed without it"
+            f"{file} is damaged{reason}: it should hold {expected}; restore it from a copy, or"
+            " remove it: the run can be resumed without it"
         )
 
     @property
     def rows(self) -> list[dict[str, str]]:
-        """The rows of `metrics.csv`, in order; empty if there is no such file. A row that was cut short is left out.
+        """The rows of `metrics.csv`, in order; empty if there is no such file. A row that was cut
+        short is left out.
 
         Raises:
             ValueError: the file is not what firstlight writes.
@@ -96,14 +104,17 @@ class RunFolder:
         content = read_limited(file, MAX_METRICS_BYTES)
         # A kill can cut the last row short, even within a character.
         whole = content[: content.rfind(b"\n") + 1].decode("utf-8")
-        rows = csv.DictReader(io.StringIO(whole, newline=""))  # not split at newlines: a quoted name may contain one
+        rows = csv.DictReader(
+            io.StringIO(whole, newline="")
+        )  # not split at newlines: a quoted name may contain one
         try:
             return [row for row in rows if None not in row and None not in row.values()]
         except csv.Error as error:
             raise ValueError(str(error)) from None
 
     def samples(self, steps: Collection[int]) -> dict[int, str]:
-        """The samples by step; empty if there are none. `steps` are those after which the run was evaluated.
+        """The samples by step; empty if there are none. `steps` are those after which the run was
+        evaluated.
 
         Raises:
             OSError: the file cannot be read, or is larger than any that firstlight writes.
@@ -111,5 +122,6 @@ class RunFolder:
         file = self.path / SAMPLES
         if not file.is_file():
             return {}
-        # Decoded by hand: read_text would turn a carriage return, which a model may write, into a newline.
+        # Decoded by hand: read_text would turn a carriage return, which a model may write, into a
+        # newline.
         return parse_samples(read_limited(file).decode("utf-8", errors="replace"), steps)

@@ -17,8 +17,8 @@ def entry(step: int, text: str) -> str:
 def parse_samples(content: str, steps: Collection[int]) -> dict[int, str]:
     """The samples by step. `steps` are those after which the run was evaluated.
 
-    Earlier versions wrote lines that look like marks as they were. Such a line belongs to the sample if its step is not
-    one of `steps`, or does not come after the step of the sample.
+    Earlier versions wrote lines that look like marks as they were. Such a line belongs to the
+    sample if its step is not one of `steps`, or does not come after the step of the sample.
     """
     parts = re.split(f"^({_MARK})\n", content, flags=re.M)
     samples: dict[int, str] = {}

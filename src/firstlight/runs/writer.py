@@ -1,4 +1,6 @@
-"""The one process that writes a run folder: it makes the folder, holds its lock, and keeps its records."""
+"""The one process that writes a run folder: it makes the folder, holds its lock, and keeps its
+records.
+"""
 
 import json
 from collections.abc import Iterator
@@ -19,7 +21,15 @@ from firstlight.runs.run_folder import OVERRIDES, RunFolder
 LOCK = ".lock"
 LINKS_OF_WANDB = "wandb/*run-*/logs/*"
 """wandb makes links there to a log of its own service. A resumed run gets another folder there."""
-COMPARED = ("python", "firstlight", "torch", "lightning", "cpu_threads", "cpu_capability", "cuda_device")
+COMPARED = (
+    "python",
+    "firstlight",
+    "torch",
+    "lightning",
+    "cpu_threads",
+    "cpu_capability",
+    "cuda_device",
+)
 """Entries of the environment that may change the last bits of a run's numbers."""
 
 
@@ -27,13 +37,16 @@ COMPARED = ("python", "firstlight", "torch", "lightning", "cpu_threads", "cpu_ca
 def new_run_folder(
     wanted: Path, *, config: dict[str, Any], overrides: list[str], is_fixed: bool = False
 ) -> Iterator[Path]:
-    """Make a run folder, record the composed config, the overrides and the environment in it, and hold its lock.
+    """Make a run folder, record the composed config, the overrides and the environment in it, and
+    hold its lock.
 
-    It is `wanted`, or `wanted_2`, `wanted_3`, ...: the first that is new, empty (a sweep makes those), or holds only
-    what is left when a process is killed while making it. With `is_fixed` only `wanted` is tried.
+    It is `wanted`, or `wanted_2`, `wanted_3`, ...: the first that is new, empty (a sweep makes
+    those), or holds only what is left when a process is killed while making it. With `is_fixed`
+    only `wanted` is tried.
 
     Raises:
-        ConfigError: it cannot be made or written; or, with `is_fixed`, it is taken or another process holds it.
+        ConfigError: it cannot be made or written; or, with `is_fixed`, it is taken or another
+            process holds it.
     """
     records = {
         OVERRIDES: dump_plain_yaml(overrides),
@@ -53,12 +66,14 @@ def new_run_folder(
                 return
         if is_fixed:
             raise ConfigError(
-                f"output_dir ({shorten(str(wanted))}): another process began a run there; give the command again"
+                f"output_dir ({shorten(str(wanted))}): another process began a run there; give the"
+                " command again"
             )
 
 
 def _begin(folder: Path, records: dict[Path, str], held: ExitStack) -> bool:
-    """Make a run folder of `folder` and hold its lock in `held`; return False if the folder is taken.
+    """Make a run folder of `folder` and hold its lock in `held`; return False if the folder is
+    taken.
 
     Raises:
         HeldError: another process is making a run folder of it.
@@ -66,7 +81,9 @@ def _begin(folder: Path, records: dict[Path, str], held: ExitStack) -> bool:
     """
     make_folder(folder, "output_dir")
     try:
-        if not is_unfinished_start(folder):  # nothing, not even a lock, is made in a folder of something else
+        if not is_unfinished_start(
+            folder
+        ):  # nothing, not even a lock, is made in a folder of something else
             return False
         held.enter_context(only_process(folder / LOCK))
         if not is_unfinished_start(folder):  # another process has begun a run here since
@@ -79,13 +96,17 @@ def _begin(folder: Path, records: dict[Path, str], held: ExitStack) -> bool:
             sync_folder(place)
     except OSError as error:
         shown = shorten(str(folder))
-        raise ConfigError(f"output_dir ({shown}) cannot be written: {error.strerror}; give output_dir=...") from None
+        raise ConfigError(
+            f"output_dir ({shown}) cannot be written: {error.strerror}; give output_dir=..."
+        ) from None
     held.enter_context(processes.sharing(folder))
     return True
 
 
 def is_unfinished_start(folder: Path) -> bool:
-    """Whether `folder` is empty, or holds only what a process leaves that is killed while making a run folder of it."""
+    """Whether `folder` is empty, or holds only what a process leaves that is killed while making a
+    run folder of it.
+    """
     temporary = [temporary_of(record) for record in (CONFIG, OVERRIDES, Path(ENVIRONMENT))]
     earlier = CONFIG.with_suffix(".tmp")  # the temporary file of earlier versions
     known = {str(path) for path in (CONFIG.parent, OVERRIDES, ENVIRONMENT, earlier, *temporary)}
@@ -130,19 +151,25 @@ def only_writer(folder: Path) -> Iterator[None]:
 
 
 def _is_written(folder: Path, error: HeldError) -> ConfigError:
-    return ConfigError(f"{shorten(str(folder))}: {error} is writing this run; wait for its end, or stop it")
+    return ConfigError(
+        f"{shorten(str(folder))}: {error} is writing this run; wait for its end, or stop it"
+    )
 
 
-def update_run_folder(folder: Path, *, config: dict[str, Any], overrides: list[str]) -> dict[str, tuple[str, str]]:
+def update_run_folder(
+    folder: Path, *, config: dict[str, Any], overrides: list[str]
+) -> dict[str, tuple[str, str]]:
     """Record the config and overrides with which a run is resumed.
 
     Returns what has changed in its environment since it started: old and new value by name.
 
     Raises:
-        ConfigError: its records are damaged, and nothing has been written; or they cannot be written.
+        ConfigError: its records are damaged, and nothing has been written; or they cannot be
+            written.
     """
     run = RunFolder(folder)
-    # Everything is read before anything is written: a damaged record must leave the others as they are.
+    # Everything is read before anything is written: a damaged record must leave the others as they
+    # are.
     all_overrides, was, now = [*run.overrides, *overrides], run.environment, environment()
     _rewrite(folder, {CONFIG: config, OVERRIDES: all_overrides})
     changed = {}

@@ -1,4 +1,6 @@
-"""`firstlight train -m` begins a sweep; `firstlight sweep` shows its progress and best point, and resumes it."""
+"""`firstlight train -m` begins a sweep; `firstlight sweep` shows its progress and best point, and
+resumes it.
+"""
 
 import json
 import os
@@ -52,19 +54,22 @@ def _settings(
 
 @dataclass(frozen=True)
 class Planned:
-    """A sweep whose trials are to be made, and what of its files the user's own command names, too."""
+    """A sweep whose trials are to be made, and what of its files the user's own command names,
+    too."""
 
     folder: Path
     storage: str | None
     variables: list[str] | None = None
-    """Of the environment, that its texts may look up; None: all, since the texts are the command's own."""
+    """Of the environment, that its texts may look up; None: all, since the texts are the command's
+    own."""
 
 
 def main(config: DictConfig) -> Planned | None:
     """Do what is asked; return the sweep if it is to be resumed.
 
     Raises:
-        ConfigError: there is no such sweep, its config has changed, or it names what the command does not.
+        ConfigError: there is no such sweep, its config has changed, or it names what the command
+            does not.
     """
     storage = storage_as_typed(config)
     plain = arguments(config)
@@ -79,7 +84,11 @@ def main(config: DictConfig) -> Planned | None:
     if plain["action"] == "retry":
         with closing(Ledger.open(folder, storage)) as ledger:
             numbers = ledger.retry()
-        say(f"failed trials that are planned again: {len(numbers)}" if numbers else "no trial has failed")
+        say(
+            f"failed trials that are planned again: {len(numbers)}"
+            if numbers
+            else "no trial has failed"
+        )
     return Planned(folder, storage, plain["variables"])
 
 
@@ -129,7 +138,8 @@ def begin(args: Namespace) -> None:
 
 
 def run(sweep: Planned, of_hydra: list[str]) -> None:
-    """Make the trials of a sweep that was planned, with Hydra's launcher; `of_hydra` are overrides that choose it.
+    """Make the trials of a sweep that was planned, with Hydra's launcher; `of_hydra` are overrides
+    that choose it.
 
     Raises:
         ConfigError: there is no such launcher.
@@ -137,7 +147,9 @@ def run(sweep: Planned, of_hydra: list[str]) -> None:
     """
     place = setting("hydra.sweep.dir", str(sweep.folder.absolute()))
     words = ["firstlight train", "--multirun", *of_hydra, place]
-    words.append("hydra.sweep.subdir=.")  # a trial makes its folder itself, and Hydra none for a job
+    words.append(
+        "hydra.sweep.subdir=."
+    )  # a trial makes its folder itself, and Hydra none for a job
     config_dir = read_record(sweep.folder).config_dir
     if config_dir is not None:
         words += ["--config-dir", config_dir]
@@ -147,7 +159,8 @@ def run(sweep: Planned, of_hydra: list[str]) -> None:
 
 @contextmanager
 def _told(storage: str | None) -> Iterator[None]:
-    """Within the block, the processes of trials know the storage that the user's own command names."""
+    """Within the block, the processes of trials know the storage that the user's own command
+    names."""
     if storage is not None:
         os.environ[TOLD] = storage
     try:

@@ -1,7 +1,9 @@
-"""The ledger of a sweep: every trial is a row of one Optuna study, in `sweep.db` of the sweep's folder or a database.
+"""The ledger of a sweep: every trial is a row of one Optuna study, in `sweep.db` of the sweep's
+folder or a database.
 
-A row is taken by one worker at a time. It is never taken again once it is done, and is resumed from its own checkpoint
-if its worker died. After every change the file is copied, whole, to `sweep.db.backup`.
+A row is taken by one worker at a time. It is never taken again once it is done, and is resumed from
+its own checkpoint if its worker died. After every change the file is copied, whole, to
+`sweep.db.backup`.
 """
 
 import os
@@ -55,7 +57,8 @@ from firstlight.sweep.storage import (
 )
 
 BEAT, DEAD_AFTER = 10.0, 120.0
-"""Seconds: how often a worker says that it is alive, and after what silence another machine presumes it dead."""
+"""Seconds: how often a worker says that it is alive, and after what silence another machine
+presumes it dead."""
 LOGS = "logs"
 """Folder of the sweep: what the process of each trial has printed."""
 STUDY, PLANNING = "sweep", ".planning.lock"
@@ -70,14 +73,19 @@ STATES = {
     TrialState.FAIL: "failed",
 }
 
-DIRECTIONS: dict[Direction, StudyDirection] = {"min": StudyDirection.MINIMIZE, "max": StudyDirection.MAXIMIZE}
+DIRECTIONS: dict[Direction, StudyDirection] = {
+    "min": StudyDirection.MINIMIZE,
+    "max": StudyDirection.MAXIMIZE,
+}
 """As Optuna names which values of an objective are the better ones."""
 NewRow = dict[str, Any]
-"""A row that is to be planned: its `params`, if they are known already, and its `attributes` (see `Row`)."""
+"""A row that is to be planned: its `params`, if they are known already, and its `attributes` (see
+`Row`)."""
 
 
 class Row(BaseModel):
-    """A trial as the ledger has it: its attributes are checked, as a ledger may be somebody else's."""
+    """A trial as the ledger has it: its attributes are checked, as a ledger may be somebody
+    else's."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
@@ -108,7 +116,9 @@ class Row(BaseModel):
     @computed_field
     @property
     def is_alive(self) -> bool:
-        """Does a worker make it now? On this machine that is known, of another only when it last said so."""
+        """Does a worker make it now? On this machine that is known, of another only when it last
+        said so.
+        """
         if self.state != "running":
             return False
         host, _, process = str(self.worker).partition(":")
@@ -122,8 +132,8 @@ class Row(BaseModel):
 class Ledger:
     """The rows of a sweep.
 
-    Where a method fails because of the database, it raises a `RunError`; where the ledger is not what firstlight
-    writes, a `ConfigError`. Both are one line.
+    Where a method fails because of the database, it raises a `RunError`; where the ledger is not
+    what firstlight writes, a `ConfigError`. Both are one line.
     """
 
     folder: Path
@@ -133,8 +143,15 @@ class Ledger:
     worker: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}:{started()}")
 
     @classmethod
-    def create(cls, folder: Path, record: Record, directions: Sequence[Direction], rows: Sequence[NewRow] = ()) -> Self:
-        """A new ledger in `folder`, with `rows` as those of `add`. A file of that name is replaced, by a whole one.
+    def create(
+        cls,
+        folder: Path,
+        record: Record,
+        directions: Sequence[Direction],
+        rows: Sequence[NewRow] = (),
+    ) -> Self:
+        """A new ledger in `folder`, with `rows` as those of `add`. A file of that name is replaced,
+        by a whole one.
 
         `directions` are those of the objectives.
 
@@ -144,12 +161,20 @@ class Ledger:
         wanted = [DIRECTIONS[direction] for direction in directions]
         with explained(storage_url(folder, record.storage)):
             if record.storage is None:
-                with appearing(folder / DATABASE) as file, _closed_after(open_file(file)) as storage:
-                    study = optuna.create_study(storage=storage, study_name=STUDY, directions=wanted)
+                with (
+                    appearing(folder / DATABASE) as file,
+                    _closed_after(open_file(file)) as storage,
+                ):
+                    study = optuna.create_study(
+                        storage=storage, study_name=STUDY, directions=wanted
+                    )
                     _plan(study, rows)
             storage = open_storage(folder, record.storage)
             study = optuna.create_study(
-                storage=storage, study_name=study_name(folder, record), directions=wanted, load_if_exists=True
+                storage=storage,
+                study_name=study_name(folder, record),
+                directions=wanted,
+                load_if_exists=True,
             )
         ledger = cls(folder, record, storage, study)
         ledger.add(rows)
@@ -159,12 +184,13 @@ class Ledger:
     def open(cls, folder: Path, told: str | None = None, *, read_only: bool = False) -> Self:
         """The ledger in `folder`; if it is damaged its backup, with a note.
 
-        `told` is the storage that the user's own command names; in the processes of trials the environment variable
-        `TOLD` has it. With `read_only` nothing in the folder is made or changed: what is shown is a copy.
+        `told` is the storage that the user's own command names; in the processes of trials the
+        environment variable `TOLD` has it. With `read_only` nothing in the folder is made or
+        changed: what is shown is a copy.
 
         Raises:
-            ConfigError: there is none, or none yet, as its process was killed while it planned the sweep; or it is in
-                a storage that the command does not name.
+            ConfigError: there is none, or none yet, as its process was killed while it planned the
+                sweep; or it is in a storage that the command does not name.
             RunError: the database refuses.
         """
         record = read_record(folder)
@@ -184,7 +210,9 @@ class Ledger:
                 study = optuna.load_study(storage=storage, study_name=name)
             except KeyError:
                 close(storage)
-                if record.storage is None and is_unplanned(folder):  # planned by an earlier version, and killed
+                if record.storage is None and is_unplanned(
+                    folder
+                ):  # planned by an earlier version, and killed
                     raise _unplanned(folder) from None
                 raise ConfigError(f"{shorten(url)}: there is no study '{name}' in it") from None
         return cls(folder, record, storage, study)
@@ -192,11 +220,14 @@ class Ledger:
     def signs(self) -> list[int]:
         """Of each objective 1 if the lowest values are the better ones, -1 if the highest are."""
         with self.used():
-            return [-1 if direction == DIRECTIONS["max"] else 1 for direction in self.study.directions]
+            return [
+                -1 if direction == DIRECTIONS["max"] else 1 for direction in self.study.directions
+            ]
 
     @contextmanager
     def used(self) -> Iterator[None]:
-        """Within the block, say in one line what the database refuses, and what Optuna cannot make sense of.
+        """Within the block, say in one line what the database refuses, and what Optuna cannot make
+        sense of.
 
         Raises:
             ConfigError: the ledger is not what firstlight writes.
@@ -212,7 +243,9 @@ class Ledger:
             yield
 
     def add(self, rows: Sequence[NewRow]) -> None:
-        """Plan those of `rows` (`params`, `attributes`) that are not there yet: planning may have been interrupted."""
+        """Plan those of `rows` (`params`, `attributes`) that are not there yet: planning may have
+        been interrupted.
+        """
         with self.locked():
             _plan(self.study, rows[len(self.study.trials) :])
         self.back_up()
@@ -252,14 +285,20 @@ class Ledger:
         return inside(inside(self.folder, LOGS), f"{run.name}.log")
 
     def take(self) -> int | None:
-        """The number of the first planned row, which this worker makes from now on; None if there is none."""
+        """The number of the first planned row, which this worker makes from now on; None if there
+        is none.
+        """
         with self.locked():
             for trial in self._trials(TrialState.RUNNING):
                 if not self._row(trial).is_alive:  # its worker has died
                     self.storage.set_trial_state_values(trial._trial_id, state=TrialState.WAITING)
             for trial in self._trials(TrialState.WAITING):
-                with suppress(UpdateFinishedTrialError):  # by another worker, where the file system has no locks
-                    if self.storage.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING):
+                with suppress(
+                    UpdateFinishedTrialError
+                ):  # by another worker, where the file system has no locks
+                    if self.storage.set_trial_state_values(
+                        trial._trial_id, state=TrialState.RUNNING
+                    ):
                         self.note(trial.number, worker=self.worker, alive=time.time())
                         return trial.number
         return None
@@ -290,7 +329,9 @@ class Ledger:
             self.storage.set_trial_state_values(self._id(number), state=TrialState.WAITING)
         self.back_up()
 
-    def finish(self, number: int, state: TrialState, values: list[float] | None = None, **attributes: Any) -> None:
+    def finish(
+        self, number: int, state: TrialState, values: list[float] | None = None, **attributes: Any
+    ) -> None:
         """Write down how a trial has ended, and why."""
         with self.used():
             self.note(number, **attributes)
@@ -298,7 +339,9 @@ class Ledger:
         self.back_up()
 
     def retry(self) -> list[int]:
-        """Plan every failed trial again, in a new row that has its folder; return the numbers of the failed ones."""
+        """Plan every failed trial again, in a new row that has its folder; return the numbers of
+        the failed ones.
+        """
         with self.locked():
             rows = self.rows()
             failed = [row for row in rows if row.state == "failed" and row.replaced_by is None]
@@ -314,12 +357,16 @@ class Ledger:
 
     @contextmanager
     def alive(self, number: int) -> Iterator[None]:
-        """Within the block, say every few seconds that the worker of this row lives, and how long it has worked."""
+        """Within the block, say every few seconds that the worker of this row lives, and how long
+        it has worked.
+        """
         over, began = threading.Event(), time.perf_counter() - self.row(number).seconds
 
         def beat() -> None:
             while not over.wait(BEAT):
-                with suppress(RunError):  # the next beat may succeed; what must be written is written elsewhere
+                with suppress(
+                    RunError
+                ):  # the next beat may succeed; what must be written is written elsewhere
                     self.note(number, alive=time.time(), seconds=time.perf_counter() - began)
 
         thread = threading.Thread(target=beat, daemon=True)
@@ -393,12 +440,18 @@ def understood(folder: Path) -> Iterator[None]:
     except (ConfigError, SQLAlchemyError, sqlite3.Error, OptunaError, OSError):
         raise  # `explained` has the words
     except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
-        reason = f"there is no {error}" if isinstance(error, KeyError) else shorten(one_line(error), 100)
-        raise ConfigError(f"{folder}: its ledger is not what firstlight writes: {reason}{_way_out(folder)}") from None
+        reason = (
+            f"there is no {error}" if isinstance(error, KeyError) else shorten(one_line(error), 100)
+        )
+        raise ConfigError(
+            f"{folder}: its ledger is not what firstlight writes: {reason}{_way_out(folder)}"
+        ) from None
 
 
 def _way_out(folder: Path) -> str:
-    """How the backup is used instead of a ledger that Optuna cannot make sense of, if that would help."""
+    """How the backup is used instead of a ledger that Optuna cannot make sense of, if that would
+    help.
+    """
     file = folder / DATABASE
     try:
         with _closed_after(open_copy(backup_of(file))) as storage:
@@ -410,7 +463,8 @@ def _way_out(folder: Path) -> str:
 
 
 def is_unplanned(folder: Path) -> bool:
-    """Does a folder hold nothing but what a sweep leaves whose process was killed before it was planned?
+    """Does a folder hold nothing but what a sweep leaves whose process was killed before it was
+    planned?
 
     No trial of such a sweep has ever been taken: there is a backup before the first one is.
     """
@@ -421,8 +475,9 @@ def is_unplanned(folder: Path) -> bool:
 
 def _unplanned(folder: Path) -> ConfigError:
     return ConfigError(
-        f"{shorten(str(folder))}: this sweep was stopped while it was planned, before its first trial; give its "
-        f"command again, or: {command('sweep', 'resume', named('folder', str(folder)))}"
+        f"{shorten(str(folder))}: this sweep was stopped while it was planned, before its first"
+        " trial; give its command again, or:"
+        f" {command('sweep', 'resume', named('folder', str(folder)))}"
     )
 
 
@@ -433,5 +488,9 @@ def study_name(folder: Path, record: Record) -> str:
 
 def _plan(study: optuna.Study, rows: Sequence[NewRow]) -> None:
     for row in rows:
-        fixed = {"fixed_params": row["params"]}  # as Optuna's `enqueue_trial` keeps them, for suggest_* to return
-        study.add_trial(create_trial(state=TrialState.WAITING, system_attrs=fixed, user_attrs=row["attributes"]))
+        fixed = {
+            "fixed_params": row["params"]
+        }  # as Optuna's `enqueue_trial` keeps them, for suggest_* to return
+        study.add_trial(
+            create_trial(state=TrialState.WAITING, system_attrs=fixed, user_attrs=row["attributes"])
+        )

@@ -1,4 +1,5 @@
-"""A worker of a sweep: takes a planned trial, has it made, and takes the next, until there is none."""
+"""A worker of a sweep: takes a planned trial, has it made, and takes the next, until there is
+none."""
 
 from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
@@ -27,7 +28,8 @@ Launch = Callable[[Sequence[Sequence[str]], int], Sequence[Any]]
 
 
 def work_on(folder: Path, launch: Launch, at_once: int) -> None:
-    """Make the trials of the sweep in `folder` with a Hydra launcher, `at_once` at a time, and say how it went.
+    """Make the trials of the sweep in `folder` with a Hydra launcher, `at_once` at a time, and say
+    how it went.
 
     Raises:
         ConfigError: its config has changed since it was planned.
@@ -47,8 +49,8 @@ def work_on(folder: Path, launch: Launch, at_once: int) -> None:
         failed = [row for row in rows if row.state == "failed"]
         if failed:
             raise RunError(
-                f"{len(failed)} of {len(rows)} trials failed, the first: {failed[0].name}: {failed[0].error}\n"
-                f"retry them with: {report.resuming(ledger, 'retry')}"
+                f"{len(failed)} of {len(rows)} trials failed, the first: {failed[0].name}:"
+                f" {failed[0].error}\nretry them with: {report.resuming(ledger, 'retry')}"
             )
 
 
@@ -85,7 +87,9 @@ class Worker:
             overrides = trial_overrides(self.ledger.record, row.overrides, row.seed)
             jobs.append([*overrides, f"+hydra.job.env_set.{TRIAL}='{row.number}'"])
         ended = self.launch(jobs, batch[0].number)
-        signums = [job.return_value for job in ended]  # of make_trial; or raises what a job has raised
+        signums = [
+            job.return_value for job in ended
+        ]  # of make_trial; or raises what a job has raised
         for row in batch:
             self._say_end(row.number)
         for signum in signums:
@@ -114,7 +118,9 @@ class Worker:
         """Draw what is not drawn yet; False if what was drawn cannot be trained."""
         record = self.ledger.record
         space = space_of_record(record)
-        with self.ledger.locked():  # of the repetitions of a point one is drawn, whichever worker makes the others
+        with (
+            self.ledger.locked()
+        ):  # of the repetitions of a point one is drawn, whichever worker makes the others
             if not row.params:
                 for twin in self.ledger.rows():
                     if twin.point == row.point and twin.params:
@@ -132,7 +138,9 @@ class Worker:
         )
         problem = refusal(plain)
         if problem is not None:
-            self.ledger.finish(row.number, TrialState.FAIL, refused=True, error=f"cannot be trained: {problem}")
+            self.ledger.finish(
+                row.number, TrialState.FAIL, refused=True, error=f"cannot be trained: {problem}"
+            )
         return problem is None
 
     def _say_end(self, number: int) -> None:
@@ -151,8 +159,12 @@ def _drawn(trial: optuna.trial.Trial, parameter: Parameter) -> Any:
 
 
 def sampler_of(settings: dict[str, Any], number: int) -> BaseSampler:
-    """What draws the point `number`: seeded by it, so that a resumed sweep draws what it would have drawn."""
-    seed = (settings["seed"] + 1_000_003 * number) % 2**32  # far from those of a sweep with the next sweep.seed
+    """What draws the point `number`: seeded by it, so that a resumed sweep draws what it would have
+    drawn.
+    """
+    seed = (
+        settings["seed"] + 1_000_003 * number
+    ) % 2**32  # far from those of a sweep with the next sweep.seed
     if settings["sampler"] == "nsgaii":
         return NSGAIISampler(seed=seed)
     if settings["sampler"] in ("random", "grid"):

@@ -62,10 +62,12 @@ class Plan:
 
 
 def planned(overrides: list[str], config_dir: str | None) -> Path:
-    """The folder of the sweep that `overrides`, ready for Hydra's grammar, ask for; created, unless it exists.
+    """The folder of the sweep that `overrides`, ready for Hydra's grammar, ask for; created, unless
+    it exists.
 
     Raises:
-        ConfigError: they are not valid, no point can be trained, or the folder is that of another sweep.
+        ConfigError: they are not valid, no point can be trained, or the folder is that of another
+            sweep.
     """
     given = parse_overrides(overrides)
     by_key: dict[str, Override] = {}
@@ -95,13 +97,16 @@ def planned(overrides: list[str], config_dir: str | None) -> Path:
             change = changed(read_record(folder), plan.record)
             if change is not None:
                 raise ConfigError(
-                    f"output_dir ({shorten(str(folder))}) holds another sweep: {change}; give another one"
+                    f"output_dir ({shorten(str(folder))}) holds another sweep: {change}; give"
+                    " another one"
                 )
         add_missing(folder, plan)
     if is_new and plan.refused:
         n_refused, (point, problem) = len(plan.refused), plan.refused[0]
         total = n_refused + len({row["attributes"]["point"] for row in plan.rows})
-        note(f"{n_refused} of {total} points cannot be trained and are left out; {point}: {problem}")
+        note(
+            f"{n_refused} of {total} points cannot be trained and are left out; {point}: {problem}"
+        )
     return folder
 
 
@@ -112,14 +117,20 @@ def _section(key: str) -> str:
 def _check_words(given: dict[str, Override]) -> None:
     """Refuse overrides that a sweep cannot have."""
     if "resume" in given and given["resume"].value() is not None:
-        raise ConfigError("resume: resumes one run, without -m; to resume a sweep: firstlight sweep resume DIR")
+        raise ConfigError(
+            "resume: resumes one run, without -m; to resume a sweep: firstlight sweep resume DIR"
+        )
     for key, override in given.items():
         if _section(key) in OF_THE_SWEEP and override.is_sweep_override():
             raise ConfigError(f"{key}: cannot be swept over")
 
 
-def _first(overrides: list[Override], only_in_some: list[str], config_dir: str | None) -> DictConfig:
-    """The config of the first trial, with the section of the sweep, without the keys that are `only_in_some` trials."""
+def _first(
+    overrides: list[Override], only_in_some: list[str], config_dir: str | None
+) -> DictConfig:
+    """The config of the first trial, with the section of the sweep, without the keys that are
+    `only_in_some` trials.
+    """
     words = []
     for override in overrides:
         if override.key_or_group in only_in_some:
@@ -149,7 +160,8 @@ def _storage_as_typed(given: Override | None, settings: Settings) -> str | None:
     """The storage with its references to the environment.
 
     Raises:
-        ConfigError: it is not the address of a database, or has a password that would be kept in the folder.
+        ConfigError: it is not the address of a database, or has a password that would be kept in
+            the folder.
     """
     if settings.storage is None:
         return None
@@ -165,7 +177,10 @@ def _storage_as_typed(given: Override | None, settings: Settings) -> str | None:
             secrets.append(str(value))
     for secret in secrets:
         if secret and re.fullmatch(r"\$\{oc\.env:[^{}]+\}", secret) is None:
-            raise ConfigError("sweep.storage: the password would be kept in the sweep's folder: give ${oc.env:NAME}")
+            raise ConfigError(
+                "sweep.storage: the password would be kept in the sweep's folder: give"
+                " ${oc.env:NAME}"
+            )
     return text
 
 
@@ -181,11 +196,12 @@ def _later(folder: Path) -> dict[str, Any]:
 def _held_folder(wanted: Path, held: ExitStack, *, is_fixed: bool) -> Path:
     """The folder of a sweep, which this process plans as long as `held` is open.
 
-    It is `wanted`: new, the beginning of a sweep, or a sweep that is planned. Unless `is_fixed`, it is the first of
-    `wanted`, `wanted_2`, ... that is not planned.
+    It is `wanted`: new, the beginning of a sweep, or a sweep that is planned. Unless `is_fixed`, it
+    is the first of `wanted`, `wanted_2`, ... that is not planned.
 
     Raises:
-        ConfigError: it cannot be made, holds something else, or another process is planning the sweep.
+        ConfigError: it cannot be made, holds something else, or another process is planning the
+            sweep.
     """
     for folder in numbered(wanted):
         make_folder(folder, "output_dir")
@@ -193,7 +209,10 @@ def _held_folder(wanted: Path, held: ExitStack, *, is_fixed: bool) -> Path:
         if not is_fixed and (is_planned or not is_unplanned(folder)):
             continue
         if not is_planned and not is_unplanned(folder):
-            raise ConfigError(f"output_dir ({shorten(str(folder))}) holds something else already; give another one")
+            raise ConfigError(
+                f"output_dir ({shorten(str(folder))}) holds something else already; give"
+                " another one"
+            )
         attempt = held.enter_context(ExitStack())
         try:
             attempt.enter_context(_planning(folder))
@@ -212,7 +231,8 @@ def _planning(folder: Path) -> Iterator[None]:
     """Hold the sweep in `folder` while it is planned.
 
     Raises:
-        ConfigError: another process is planning it, nothing can be written there, or links lead out of it.
+        ConfigError: another process is planning it, nothing can be written there, or links lead out
+            of it.
     """
     shown = shorten(str(folder))
     check_links(folder, LINKS_OF_WANDB)
@@ -221,26 +241,29 @@ def _planning(folder: Path) -> Iterator[None]:
             yield
     except HeldError as error:
         raise ConfigError(
-            f"{shown}: {error} is planning this sweep; when it has, give the command again to work on it as well"
+            f"{shown}: {error} is planning this sweep; when it has, give the command again to work"
+            " on it as well"
         ) from None
     except OSError as error:
         raise ConfigError(f"{shown}: cannot be written ({error.strerror})") from None
 
 
 def complete(folder: Path, *, storage: str | None, config_dir: str | None) -> None:
-    """Complete the plan of the sweep in `folder`, if planning was interrupted, before the sweep is resumed.
+    """Complete the plan of the sweep in `folder`, if planning was interrupted, before the sweep is
+    resumed.
 
     `storage` and `config_dir` are those that the user's own command names.
 
     Raises:
-        ConfigError: its config has changed; or it names a storage or a config_dir that the command does not.
+        ConfigError: its config has changed; or it names a storage or a config_dir that the command
+            does not.
     """
     record = read_record(folder)
     check_told(folder, record.storage, storage)
     if record.config_dir is not None and record.config_dir != _absolute(config_dir):
         raise ConfigError(
-            f"{folder / RECORD}: its configs are read from another folder, too; if it is yours, give "
-            f"{words_to_paste(config_dir=record.config_dir)}"
+            f"{folder / RECORD}: its configs are read from another folder, too; if it is yours,"
+            f" give {words_to_paste(config_dir=record.config_dir)}"
         )
     plan = make_plan(
         record.arguments,
@@ -252,7 +275,10 @@ def complete(folder: Path, *, storage: str | None, config_dir: str | None) -> No
     )
     change = changed(record, plan.record)
     if change is not None:
-        raise ConfigError(f"the sweep was planned with another config: {change}; put it back, or begin a new sweep")
+        raise ConfigError(
+            f"the sweep was planned with another config: {change}; put it back, or begin a new"
+            " sweep"
+        )
     with _planning(folder):
         add_missing(folder, plan)
 
@@ -262,7 +288,8 @@ def _absolute(config_dir: str | None) -> str | None:
 
 
 def add_missing(folder: Path, plan: Plan) -> None:
-    """Put the rows into the ledger that it lacks: all of them, or those that were left when planning was interrupted.
+    """Put the rows into the ledger that it lacks: all of them, or those that were left when
+    planning was interrupted.
 
     What a process has left that was killed while it planned is made anew.
     """
@@ -344,27 +371,37 @@ def _points(space: Space, settings: Settings, n_seeds: int, *, is_grid: bool) ->
         for parameter in space.parameters:
             if parameter.values is None:
                 raise ConfigError(
-                    f"sweep.sampler=grid: {parameter.key} is an interval; list its values, or take sweep.sampler=tpe"
+                    f"sweep.sampler=grid: {parameter.key} is an interval; list its values, or take"
+                    " sweep.sampler=tpe"
                 )
         points = space.grid()
         n_points = len(points)
     if n_points * n_seeds > MOST_TRIALS:
         keys = ", ".join(parameter.key for parameter in space.parameters) or "seeds"
-        raise ConfigError(f"a sweep has at most {MOST_TRIALS:,} trials; give fewer values to {keys}, or fewer seeds")
+        raise ConfigError(
+            f"a sweep has at most {MOST_TRIALS:,} trials; give fewer values to {keys}, or fewer"
+            " seeds"
+        )
     return points
 
 
-def _checked(space: Space, point: Values, seed: int, config_dir: str | None) -> tuple[Config, str | None]:
+def _checked(
+    space: Space, point: Values, seed: int, config_dir: str | None
+) -> tuple[Config, str | None]:
     """The config of a point as it is kept, and why it cannot be trained."""
     overrides = [*space.fixed, *space.overrides(point), f"seed={seed}"]
     plain, kept = composed(overrides, config_dir)
     if "checkpoint" not in (plain.get("callbacks") or {}):
-        raise ConfigError("callbacks.checkpoint is needed in a sweep: trials are resumed from it; do not remove it")
+        raise ConfigError(
+            "callbacks.checkpoint is needed in a sweep: trials are resumed from it; do not"
+            " remove it"
+        )
     return kept, refusal(plain)
 
 
 def composed(overrides: list[str], config_dir: str | None) -> tuple[Config, Config]:
-    """The config of a trial as it is built, and as it is kept, without what differs between its runs.
+    """The config of a trial as it is built, and as it is kept, without what differs between its
+    runs.
 
     Raises:
         ConfigError: it is not valid.
@@ -381,7 +418,9 @@ def digest(config: Config) -> str:
 
 
 def refusal(plain: Config) -> str | None:
-    """Why a config that is valid key by key still cannot be trained; None if it can, as far as is seen here."""
+    """Why a config that is valid key by key still cannot be trained; None if it can, as far as is
+    seen here.
+    """
     try:
         built = build(plain)
         with torch.device("meta"):  # no memory: its shapes are what is checked

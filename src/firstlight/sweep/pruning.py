@@ -1,4 +1,6 @@
-"""Trials that fall behind are stopped: every evaluation is reported to the ledger and compared with other trials."""
+"""Trials that fall behind are stopped: every evaluation is reported to the ledger and compared with
+other trials.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,11 @@ from firstlight.training.trainer import Trainer
 
 
 class Pruning(pl.Callback):
-    """Reports `val/loss` of every evaluation, by step, and ends the run where `sweep.pruner` gives it up.
+    """Reports `val/loss` of every evaluation, by step, and ends the run where `sweep.pruner` gives
+    it up.
 
-    What the other trials had reached at this step decides, so that it is the same whenever they ran before this one.
-    A ledger that cannot be used is reported once, and never ends the run.
+    What the other trials had reached at this step decides, so that it is the same whenever they ran
+    before this one. A ledger that cannot be used is reported once, and never ends the run.
     """
 
     def __init__(self, *, sweep: str, number: int) -> None:
@@ -53,7 +56,9 @@ class Pruning(pl.Callback):
         if self.trial is None:
             self.trial = self.ledger.trial(self.number, pruner_of(settings, trainer))
         with self.ledger.used():
-            if step not in self.ledger.frozen(self.number).intermediate_values:  # a resumed run evaluates some again
+            if (
+                step not in self.ledger.frozen(self.number).intermediate_values
+            ):  # a resumed run evaluates some again
                 self.trial.report(loss, step)
             is_hopeless = self.trial.should_prune() and step < trainer.max_steps
             if is_hopeless:
@@ -72,5 +77,7 @@ def pruner_of(settings: dict[str, Any], trainer: Trainer) -> BasePruner:
         return MedianPruner(n_startup_trials=2, n_warmup_steps=wait)
     if settings["pruner"] == "hyperband":
         least = max(wait, trainer.clock.eval_every_n_steps)
-        return HyperbandPruner(min_resource=min(least, trainer.max_steps), max_resource=trainer.max_steps)
+        return HyperbandPruner(
+            min_resource=min(least, trainer.max_steps), max_resource=trainer.max_steps
+        )
     return NopPruner()

@@ -28,7 +28,8 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Record:
-    """The content of `sweep.yaml`. `arguments` are those of its trials, ready for Hydra's grammar."""
+    """The content of `sweep.yaml`. `arguments` are those of its trials, ready for Hydra's
+    grammar."""
 
     arguments: list[str]
     config_dir: str | None
@@ -43,7 +44,8 @@ class Record:
     """Of the configs of the points that were checked when it was planned, in their order."""
     format: int = FORMAT
     working_folder: str | None = None
-    """The folder that relative paths in `arguments` start from; None in the file of an earlier version."""
+    """The folder that relative paths in `arguments` start from; None in the file of an earlier
+    version."""
 
     @property
     def objectives(self) -> list[str]:
@@ -51,7 +53,9 @@ class Record:
 
     @property
     def later(self) -> dict[str, Any]:
-        """Keys that are newer than the version that planned the sweep, with the values that match what it did."""
+        """Keys that are newer than the version that planned the sweep, with the values that match
+        what it did.
+        """
         return lacking(self.config)
 
     def write(self, folder: Path) -> None:
@@ -69,7 +73,9 @@ def read_record(folder: Path) -> Record:
         content = read_plain_yaml(file)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else one_line(error)
-        raise ConfigError(f"{shorten(str(folder))}: not a sweep of firstlight ({RECORD}: {reason})") from None
+        raise ConfigError(
+            f"{shorten(str(folder))}: not a sweep of firstlight ({RECORD}: {reason})"
+        ) from None
     version = content.get("version") if isinstance(content, dict) else None
     if version is None:
         raise ConfigError(f"{file}: the file of another program, not a sweep of firstlight")
@@ -78,7 +84,9 @@ def read_record(folder: Path) -> Record:
     except TypeError:  # other keys
         record = None
     if record is None or record.format != FORMAT:
-        raise ConfigError(f"{file}: written by firstlight {shorten(str(version))}; this version cannot resume it")
+        raise ConfigError(
+            f"{file}: written by firstlight {shorten(str(version))}; this version cannot resume it"
+        )
     try:
         TypeAdapter(Record).validate_json(json.dumps(content), strict=True)
         directions_of(settings_of_record(record).objectives, record.config)
@@ -101,12 +109,16 @@ def _check_arguments(record: Record) -> None:
     for override in parse_overrides(record.arguments):
         section = re.split(r"[./]", override.key_or_group)[0]
         if section in ("hydra", *OF_THE_SWEEP):
-            raise ConfigError(f"arguments: {shorten(str(override.input_line))} is not an argument of a trial")
+            raise ConfigError(
+                f"arguments: {shorten(str(override.input_line))} is not an argument of a trial"
+            )
 
 
 def settings_of_record(record: Record) -> Settings:
     """The section `sweep` as it was planned; its texts are data, in which nothing is looked up."""
-    return Settings(**check_config(OmegaConf.create({**as_data(record.settings)}), Settings, "sweep"))
+    return Settings(
+        **check_config(OmegaConf.create({**as_data(record.settings)}), Settings, "sweep")
+    )
 
 
 def space_of_record(record: Record) -> Space:
@@ -130,17 +142,21 @@ def trial_overrides(record: Record, overrides: list[str], seed: int) -> list[str
     """All overrides of a trial, ready for Hydra's grammar; `overrides` are what distinguishes it.
 
     Raises:
-        ConfigError: one of them is not a value of what the sweep varies: the ledger is somebody else's.
+        ConfigError: one of them is not a value of what the sweep varies: the ledger is somebody
+            else's.
     """
     space = space_of_record(record)
     for text in overrides:
         if not any(parameter.has(text) for parameter in space.parameters):
-            raise ConfigError(f"{shorten(text)}: in the ledger of the sweep, but not a value that {RECORD} varies")
+            raise ConfigError(
+                f"{shorten(text)}: in the ledger of the sweep, but not a value that {RECORD} varies"
+            )
     return [*space.fixed, *overrides, f"seed={seed}"]
 
 
 def split_seeds(space: Space) -> tuple[Space, list[int]]:
-    """The space without `seed`, and the values it has there: repetitions of a point, as `seeds` asks for.
+    """The space without `seed`, and the values it has there: repetitions of a point, as `seeds`
+    asks for.
 
     Raises:
         ConfigError: they are not whole numbers, or only in some trials.
@@ -154,7 +170,9 @@ def split_seeds(space: Space) -> tuple[Space, list[int]]:
         seeds = list(parameter.values or {})
         is_whole = all(isinstance(seed, int) for seed in seeds)
         if not seeds or not is_whole or parameter.condition is not None:
-            raise ConfigError("seed: list whole numbers (seed=1,2,3), or say how many there are (seeds=3)")
+            raise ConfigError(
+                "seed: list whole numbers (seed=1,2,3), or say how many there are (seeds=3)"
+            )
     return Space(space.fixed, others), seeds
 
 

@@ -23,9 +23,11 @@ from firstlight.sweep.storage import named_storage
 
 @dataclass(frozen=True)
 class Point:
-    """A point of the space and its repetitions; `means` and `spreads` (standard deviations) are of the objectives.
+    """A point of the space and its repetitions; `means` and `spreads` (standard deviations) are of
+    the objectives.
 
-    It is whole when all its repetitions are done and their means are finite: only such points are ever best.
+    It is whole when all its repetitions are done and their means are finite: only such points are
+    ever best.
     """
 
     overrides: list[str]
@@ -40,10 +42,14 @@ class Point:
 
     @property
     def is_whole(self) -> bool:
-        return self.means != [] and all(map(math.isfinite, self.means)) and self.n_done == self.n_seeds
+        return (
+            self.means != [] and all(map(math.isfinite, self.means)) and self.n_done == self.n_seeds
+        )
 
     def rank(self, sign: int) -> tuple[bool, float]:
-        """The lower, the better: whole points by the mean of the first objective times its `sign`, then the others."""
+        """The lower, the better: whole points by the mean of the first objective times its `sign`,
+        then the others.
+        """
         if self.means == [] or not math.isfinite(self.means[0]):
             return not self.is_whole, math.inf
         return not self.is_whole, sign * self.means[0]
@@ -79,7 +85,9 @@ def points(rows: list[Row], objectives: list[str], signs: list[int], n_seeds: in
     return sorted(found, key=lambda point: point.rank(signs[0]))
 
 
-def best_points(rows: list[Row], objectives: list[str], signs: list[int], n_seeds: int) -> list[Point]:
+def best_points(
+    rows: list[Row], objectives: list[str], signs: list[int], n_seeds: int
+) -> list[Point]:
     """The best point; of several objectives all points that no other beats."""
     whole = [point for point in points(rows, objectives, signs, n_seeds) if point.is_whole]
     if len(objectives) == 1:
@@ -127,7 +135,9 @@ def ends(row: Row, rows: list[Row]) -> str:
 
 
 def _time_left(rows: list[Row]) -> str:
-    """How long the rest will take, judged by the trials that are done; nothing if that cannot be told."""
+    """How long the rest will take, judged by the trials that are done; nothing if that cannot be
+    told.
+    """
     took = [row.seconds for row in rows if row.state == "done"]
     left = [row for row in rows if row.state in ("planned", "running")]
     if not took or not left:
@@ -148,7 +158,8 @@ def whereabouts(ledger: Ledger) -> str:
 
 
 def resuming(ledger: Ledger, action: str) -> str:
-    """The command that resumes a sweep, or retries what failed, with what only a command may name."""
+    """The command that resumes a sweep, or retries what failed, with what only a command may
+    name."""
     record = ledger.record
     words = [named("folder", str(ledger.folder))]
     if record.storage:
@@ -164,7 +175,9 @@ def as_data(ledger: Ledger) -> dict[str, Any]:
         "folder": str(ledger.folder),
         "objectives": objectives,
         "trials": [{**row.model_dump(), "step": step_of(ledger, row)} for row in rows],
-        "best": [{"overrides": p.overrides, "means": p.means, "spreads": p.spreads} for p in ranked],
+        "best": [
+            {"overrides": p.overrides, "means": p.means, "spreads": p.spreads} for p in ranked
+        ],
     }
 
 
@@ -173,12 +186,16 @@ def show(ledger: Ledger, *, best_only: bool = False) -> None:
     rows, objectives, n_seeds = ledger.rows(), ledger.record.objectives, len(ledger.record.seeds)
     signs = ledger.signs()
     if not best_only:
-        console = SafeConsole(width=None if sys.stdout.isatty() else 140)  # rich takes 80 for a file
+        console = SafeConsole(
+            width=None if sys.stdout.isatty() else 140
+        )  # rich takes 80 for a file
         console.print(_table(ledger, current(rows), objectives))
         if n_seeds > 1:
             console.print(_point_table(points(rows, objectives, signs, n_seeds), objectives))
         counts = Counter(row.state for row in current(rows))
-        states = [f"{counts[state]} {state}" for state in (*STATES.values(), "refused") if counts[state]]
+        states = [
+            f"{counts[state]} {state}" for state in (*STATES.values(), "refused") if counts[state]
+        ]
         say(f"{_trials(current(rows))}: {', '.join(states)}{_time_left(current(rows))}")
     for point in best_points(rows, objectives, signs, n_seeds):
         results = []
@@ -186,14 +203,30 @@ def show(ledger: Ledger, *, best_only: bool = False) -> None:
             over_seeds = "" if spread is None else f" +- {spread:.4f} over {n_seeds} seeds"
             results.append(f"{name} {mean:.4f}{over_seeds}")
         words = trial_overrides(ledger.record, point.overrides, point.rows[0].seed)
-        say(f"best: {', '.join(results)}\n  {command('train', *words, config_dir=ledger.record.config_dir)}")
+        say(
+            f"best: {', '.join(results)}\n "
+            f" {command('train', *words, config_dir=ledger.record.config_dir)}"
+        )
 
 
 def _table(ledger: Ledger, rows: list[Row], objectives: list[str]) -> Table:
     """The trials."""
     table = Table(box=box.SIMPLE_HEAD)
-    for column in ("trial", "overrides", "seed", "state", "step", *objectives, "time", "what was wrong"):
-        table.add_column(column, overflow="fold", justify="right" if column in ("trial", "step", "time") else "left")
+    for column in (
+        "trial",
+        "overrides",
+        "seed",
+        "state",
+        "step",
+        *objectives,
+        "time",
+        "what was wrong",
+    ):
+        table.add_column(
+            column,
+            overflow="fold",
+            justify="right" if column in ("trial", "step", "time") else "left",
+        )
     for row in rows:
         state = row.state
         if state == "running" and not row.is_alive:
@@ -223,7 +256,9 @@ def _point_table(ranked: list[Point], objectives: list[str]) -> Table:
         values: list[float | None] = []
         for pair in zip(point.means, point.spreads, strict=True):
             values += pair
-        table.add_row(" ".join(point.overrides), f"{point.n_done} of {point.n_seeds}", *_cells(values))
+        table.add_row(
+            " ".join(point.overrides), f"{point.n_done} of {point.n_seeds}", *_cells(values)
+        )
     return table
 
 
@@ -244,4 +279,6 @@ def step_of(ledger: Ledger, row: Row) -> int | None:
         logged = RunFolder(run).rows
         return int(logged[-1]["step"]) if logged else None
     except (OSError, ValueError, LookupError) as error:
-        raise ConfigError(f"{run / METRICS}: not what firstlight writes ({one_line(error)})") from None
+        raise ConfigError(
+            f"{run / METRICS}: not what firstlight writes ({one_line(error)})"
+        ) from None

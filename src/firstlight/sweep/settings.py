@@ -36,17 +36,21 @@ class Settings:
 
     def __post_init__(self) -> None:
         if len(set(self.objectives)) < len(self.objectives):
-            raise ConfigError(f"sweep.objectives ({', '.join(self.objectives)}) must differ from each other")
+            raise ConfigError(
+                f"sweep.objectives ({', '.join(self.objectives)}) must differ from each other"
+            )
         if self.pruner is not None and self.objectives != ["val/loss"]:
             raise ConfigError(
-                f"sweep.pruner ({self.pruner}) compares validation losses: it needs sweep.objectives=[val/loss]"
+                f"sweep.pruner ({self.pruner}) compares validation losses: it needs"
+                " sweep.objectives=[val/loss]"
             )
 
 
 def directions_of(objectives: Iterable[str], config: dict[str, Any]) -> list[Direction]:
     """Which values of each objective are the better ones, for trials of this config.
 
-    Objectives are its metrics, at the end of a trial or (`best/val/...`) at its best checkpoint, and what it cost.
+    Objectives are its metrics, at the end of a trial or (`best/val/...`) at its best checkpoint,
+    and what it cost.
 
     Raises:
         ConfigError: such a trial has no such metric.
@@ -68,7 +72,9 @@ def conditional_key(rule: str) -> str:
 
 
 def only_in_some(overrides: list[str], config_dir: str | None) -> list[str]:
-    """The keys that `sweep.only_if` sets only where another has a value, and that other trials may not have."""
+    """The keys that `sweep.only_if` sets only where another has a value, and that other trials may
+    not have.
+    """
     of_the_sweep = [word for word in overrides if word.startswith(("sweep=", "sweep."))]
     if not of_the_sweep:
         return []

@@ -26,7 +26,9 @@ def _written(number: float) -> str:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A key that is swept over. `values` are an override for each choice; None: numbers are drawn from an interval."""
+    """A key that is swept over. `values` are an override for each choice; None: numbers are drawn
+    from an interval.
+    """
 
     key: str
     distribution: Distribution
@@ -54,7 +56,9 @@ class Parameter:
         return float(_written(low)) <= value <= float(_written(high))
 
     def ends(self) -> list[Any]:
-        """Values that stand for all: every choice, or the ends of an interval and a number between them."""
+        """Values that stand for all: every choice, or the ends of an interval and a number between
+        them.
+        """
         if self.values is not None:
             return list(self.values)
         assert not isinstance(self.distribution, CategoricalDistribution)
@@ -88,8 +92,8 @@ class Space:
         return [p.override(point[p.key]) for p in self.parameters if p.key in point]
 
     def grid(self) -> list[Values]:
-        """Every point, the last parameter changing fastest; if there are more than MOST_TRIALS, some of them, but more
-        than MOST_TRIALS."""
+        """Every point, the last parameter changing fastest; if there are more than MOST_TRIALS,
+        some of them, but more than MOST_TRIALS."""
         points: list[Values] = [{}]
         for parameter in self.parameters:
             longer: list[Values] = []
@@ -102,7 +106,9 @@ class Space:
         return points
 
     def examples(self) -> list[Values]:
-        """Points in which each choice and each end of an interval is there once, the others at their first."""
+        """Points in which each choice and each end of an interval is there once, the others at
+        their first.
+        """
         firsts = {parameter.key: parameter.ends()[0] for parameter in self.parameters}
         points = [self.point(lambda parameter: firsts[parameter.key])]
         for parameter in self.parameters:
@@ -118,7 +124,8 @@ class Space:
 
 
 def space_of(overrides: list[str], settings: Settings, config_dir: str | None = None) -> Space:
-    """The space of `sweep.params` and of the overrides of a command line, which win over params of the same key.
+    """The space of `sweep.params` and of the overrides of a command line, which win over params of
+    the same key.
 
     Raises:
         ConfigError: values that cannot be listed, or a condition on what is not swept over.
@@ -144,7 +151,9 @@ def space_of(overrides: list[str], settings: Settings, config_dir: str | None = 
 
 
 def _by_key(overrides: list[str]) -> dict[str, Override]:
-    """Overrides by what they are about, whether they add, change or delete it; of the same key the last counts."""
+    """Overrides by what they are about, whether they add, change or delete it; of the same key the
+    last counts.
+    """
     found = {}
     for override in parse_overrides(overrides):
         package = f"@{override.package}" if override.package else ""
@@ -169,7 +178,9 @@ def _condition(
         raise ConfigError(f"{shown}: {key} is not swept over")
     [wanted] = parse_overrides([condition])
     on = wanted.get_key_element()
-    for override in fixed:  # as where a named sweep is narrowed: the rule holds for all trials, or for none
+    for (
+        override
+    ) in fixed:  # as where a named sweep is narrowed: the rule holds for all trials, or for none
         if override.get_key_element() == on:
             holds = override.value() == wanted.value()
             return key, str(override.input_line) if holds else condition
@@ -198,7 +209,10 @@ def _parameter(override: Override) -> Parameter:
             raise not_values(override, error) from None
     choices = values_of(override)
     kinds = {type(value) for value in choices.values()}
-    if not kinds <= {int, float}:  # numbers stay numbers, for dashboards; but true is 1 in Python, and a list no key
+    if not kinds <= {
+        int,
+        float,
+    }:  # numbers stay numbers, for dashboards; but true is 1 in Python, and a list no key
         texts = {text.partition("=")[2]: text for text in choices}
         return Parameter(key, CategoricalDistribution(list(texts)), texts)
     numbers = {number: text for text, number in choices.items()}

@@ -1,7 +1,8 @@
-"""Where a ledger is kept: `sweep.db` and its backup in the folder of the sweep, or a database elsewhere.
+"""Where a ledger is kept: `sweep.db` and its backup in the folder of the sweep, or a database
+elsewhere.
 
-A database elsewhere is only opened if the user's own command names it: `sweep.yaml` may be somebody else's. So may
-`sweep.db`, and SQLite is given nothing that would make it touch other files.
+A database elsewhere is only opened if the user's own command names it: `sweep.yaml` may be somebody
+else's. So may `sweep.db`, and SQLite is given nothing that would make it touch other files.
 """
 
 import os
@@ -33,7 +34,8 @@ from firstlight.overrides import ready, words_to_paste
 
 DATABASE, LOCK = "sweep.db", ".sweep.lock"
 TOLD = "FIRSTLIGHT_SWEEP_STORAGE"
-"""Environment variable: the storage that the user's own command names, for the processes of its trials."""
+"""Environment variable: the storage that the user's own command names, for the processes of its
+trials."""
 OF_SEVERAL = bytes.fromhex("d9d505f920a163d7")
 """The last bytes of the journal of a transaction over several databases."""
 BESIDE = ("-journal", "-wal", "-shm")
@@ -43,7 +45,8 @@ PATIENCE = 30.0
 
 
 def storage_url(folder: Path, storage: str | None) -> str:
-    """The address at which Optuna finds the study. References to the environment, as for a password, are resolved.
+    """The address at which Optuna finds the study. References to the environment, as for a
+    password, are resolved.
 
     Raises:
         ConfigError: the environment has no such variable.
@@ -67,7 +70,8 @@ def hide_password(url: str) -> None:
 
 
 def check_told(folder: Path, storage: str | None, told: str | None) -> None:
-    """Refuse the `storage` that the record in `folder` names, unless the user's own command names it, too: `told`.
+    """Refuse the `storage` that the record in `folder` names, unless the user's own command names
+    it, too: `told`.
 
     Nothing of it is looked up or connected to before.
 
@@ -76,22 +80,24 @@ def check_told(folder: Path, storage: str | None, told: str | None) -> None:
     """
     if storage is not None and storage != told:
         raise ConfigError(
-            f"{folder}: its sweep.yaml names a ledger elsewhere, which is only opened if your command names it, too: "
-            f"{printable(words_to_paste(named_storage(storage)))}"
+            f"{folder}: its sweep.yaml names a ledger elsewhere, which is only opened if your"
+            f" command names it, too: {printable(words_to_paste(named_storage(storage)))}"
         )
 
 
 def named_storage(storage: str) -> str:
     """The override with which a command names the storage of a record, ready for Hydra's grammar.
 
-    References in it to the environment are not resolved: it is compared with the record as it is typed.
+    References in it to the environment are not resolved: it is compared with the record as it is
+    typed.
     """
     return ready(f"storage={storage}")
 
 
 @contextmanager
 def ledger_locked(folder: Path) -> Iterator[None]:
-    """Within the block this is the only process, of all on this file system, that changes the ledger in `folder`.
+    """Within the block this is the only process, of all on this file system, that changes the
+    ledger in `folder`.
 
     Raises:
         RunError: another process holds the lock for too long, or it cannot be written.
@@ -119,7 +125,8 @@ def open_storage(folder: Path, storage: str | None) -> RDBStorage:
     """Optuna's storage in `folder`, or in the database `storage`.
 
     Raises:
-        ConfigError: the database needs a driver, or its tables are those of another version of Optuna.
+        ConfigError: the database needs a driver, or its tables are those of another version of
+            Optuna.
     """
     if storage is None:
         return open_file(folder / DATABASE)
@@ -129,11 +136,13 @@ def open_storage(folder: Path, storage: str | None) -> RDBStorage:
     else:
         options = {"pool_pre_ping": True}  # a server closes connections that are idle for long
     try:
-        return _of_optuna(url, url.replace("{", "{{").replace("}", "}}"), options)  # Optuna formats it
+        return _of_optuna(
+            url, url.replace("{", "{{").replace("}", "}}"), options
+        )  # Optuna formats it
     except ImportError as error:
         raise ConfigError(
-            f"sweep.storage: {url.partition(':')[0]} needs a driver (pip install 'firstlight[postgresql]'; "
-            f"{one_line(error.__cause__ or error)})"
+            f"sweep.storage: {url.partition(':')[0]} needs a driver (pip install"
+            f" 'firstlight[postgresql]'; {one_line(error.__cause__ or error)})"
         ) from None
 
 
@@ -147,7 +156,8 @@ def open_file(file: Path) -> RDBStorage:
 
 
 def open_copy(file: Path) -> RDBStorage:
-    """Optuna's storage in a copy in memory of the ledger `file`, or of its backup: nothing is written beside them.
+    """Optuna's storage in a copy in memory of the ledger `file`, or of its backup: nothing is
+    written beside them.
 
     Raises:
         ConfigError: neither is whole.
@@ -176,12 +186,15 @@ def _of_optuna(address: str, url: str, engine_kwargs: dict[str, Any]) -> RDBStor
         return RDBStorage(url, engine_kwargs=engine_kwargs)
     except RuntimeError as error:
         if "storage upgrade" in str(error):  # as Optuna says what is to be done
-            which, way_out = "an older", shlex.join(["optuna", "storage", "upgrade", "--storage", address])
+            which, way_out = (
+                "an older",
+                shlex.join(["optuna", "storage", "upgrade", "--storage", address]),
+            )
         else:
             which, way_out = "a newer", "pip install -U optuna"
         raise ConfigError(
-            f"the ledger of the sweep was written by {which} version of Optuna than {optuna.__version__}, which is "
-            f"installed; to use it: {way_out}"
+            f"the ledger of the sweep was written by {which} version of Optuna than"
+            f" {optuna.__version__}, which is installed; to use it: {way_out}"
         ) from None
 
 
@@ -193,9 +206,11 @@ def close(storage: RDBStorage) -> None:
 
 @contextmanager
 def appearing(file: Path) -> Iterator[Path]:
-    """The path at which the block makes a database and closes it; it then takes the place of `file`: whole, or never.
+    """The path at which the block makes a database and closes it; it then takes the place of
+    `file`: whole, or never.
 
-    What a process that was killed has left there is removed first: its journal would be played back into the new one.
+    What a process that was killed has left there is removed first: its journal would be played back
+    into the new one.
     """
     temporary = temporary_of(file)
     try:
@@ -218,7 +233,9 @@ def _parts(file: Path) -> list[Path]:
 
 
 def files_of(file: Path) -> set[str]:
-    """The names that making, changing and backing up the database `file` leaves, or may leave when it is killed."""
+    """The names that making, changing and backing up the database `file` leaves, or may leave when
+    it is killed.
+    """
     of_earlier_versions = file.with_name(f"{file.name}.tmp")
     names = {LOCK}
     for database in (file, temporary_of(file), temporary_of(backup_of(file)), of_earlier_versions):
@@ -227,7 +244,8 @@ def files_of(file: Path) -> set[str]:
 
 
 def _read(file: Path) -> sqlite3.Connection:
-    """A copy of a database in memory. Nothing is written for it, even where a killed process has left a journal.
+    """A copy of a database in memory. Nothing is written for it, even where a killed process has
+    left a journal.
 
     Raises:
         sqlite3.Error: it is damaged, or locked.
@@ -236,14 +254,18 @@ def _read(file: Path) -> sqlite3.Connection:
     _check_journal(file)  # before it is copied
     memory = sqlite3.connect(":memory:", check_same_thread=False)
     with file.open("rb") as stream:
-        has_write_ahead_log = stream.read(20)[18:] != b"\1\1"  # beside such a one SQLite makes files even to read it
+        has_write_ahead_log = (
+            stream.read(20)[18:] != b"\1\1"
+        )  # beside such a one SQLite makes files even to read it
     if not has_write_ahead_log:
         try:
             with closing(_connected(file, "ro")) as source:
                 _copy(source, memory)
             return memory
         except sqlite3.OperationalError as error:
-            if "readonly" not in str(error):  # a killed process has left a journal, which is to be played back first
+            if "readonly" not in str(
+                error
+            ):  # a killed process has left a journal, which is to be played back first
                 raise
     with tempfile.TemporaryDirectory(prefix="firstlight_") as place:
         copy = Path(place, DATABASE)
@@ -256,7 +278,8 @@ def _read(file: Path) -> sqlite3.Connection:
 
 
 def _copy(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
-    """Copy a database whole. It is locked for reading before: `backup` itself would wait for ever for another's lock.
+    """Copy a database whole. It is locked for reading before: `backup` itself would wait for ever
+    for another's lock.
 
     Raises:
         sqlite3.Error: it is damaged, or locked.
@@ -279,7 +302,8 @@ def _connected(file: Path, mode: str, timeout: float = PATIENCE / 6) -> sqlite3.
 
 
 def _check_journal(file: Path) -> None:
-    """Refuse a journal that names another file at its end: SQLite deletes that file when it has played it back.
+    """Refuse a journal that names another file at its end: SQLite deletes that file when it has
+    played it back.
 
     Only a transaction over several databases leaves such a journal, and there are none here.
     """
@@ -288,7 +312,9 @@ def _check_journal(file: Path) -> None:
             if stream.seek(0, os.SEEK_END) >= len(OF_SEVERAL):
                 stream.seek(-len(OF_SEVERAL), os.SEEK_END)
                 if stream.read() == OF_SEVERAL:
-                    raise sqlite3.DatabaseError(f"{part.name} names another file, which SQLite would delete")
+                    raise sqlite3.DatabaseError(
+                        f"{part.name} names another file, which SQLite would delete"
+                    )
 
 
 def check_exists(url: str) -> None:
@@ -347,12 +373,14 @@ def _lost(file: Path, problem: str) -> ConfigError:
 
 
 def damage(file: Path, *, read_only: bool = False) -> str | None:
-    """What is wrong with a ledger; None if nothing. With `read_only` nothing is written beside it."""
+    """What is wrong with a ledger; None if nothing. With `read_only` nothing is written beside
+    it."""
     if not file.is_file():
         return "is gone"
     try:
         with closing(_read(file) if read_only else _connected(file, "rw")) as database:
-            # Before anything else is asked: a view in the place of a table may never end, a trigger do anything.
+            # Before anything else is asked: a view in the place of a table may never end, a trigger
+            # do anything.
             query = "SELECT count(*) FROM sqlite_master WHERE type NOT IN ('table', 'index')"
             [(n_others,)] = database.execute(query).fetchall()
             if n_others:
@@ -376,6 +404,14 @@ def explained(url: str) -> Iterator[None]:
     """
     try:
         yield
-    except (StorageInternalError, SQLAlchemyError, sqlite3.Error, UpdateFinishedTrialError, OSError) as error:
+    except (
+        StorageInternalError,
+        SQLAlchemyError,
+        sqlite3.Error,
+        UpdateFinishedTrialError,
+        OSError,
+    ) as error:
         reason = one_line(error.__cause__ or error).partition(" [SQL:")[0]
-        raise RunError(f"the ledger of the sweep ({shorten(url)}) cannot be used: {reason}") from error
+        raise RunError(
+            f"the ledger of the sweep ({shorten(url)}) cannot be used: {reason}"
+        ) from error

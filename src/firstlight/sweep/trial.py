@@ -1,4 +1,6 @@
-"""One trial: a run in a process of its own, watched until it ends, and its result written into the ledger."""
+"""One trial: a run in a process of its own, watched until it ends, and its result written into the
+ledger.
+"""
 
 import math
 import os
@@ -30,9 +32,15 @@ from firstlight.sweep.record import Record, settings_of_record, trial_overrides
 from firstlight.training.process import run_command, start_process, start_server
 from firstlight.training.stopping import StopSignals
 
-PRELOADED = ("firstlight.cli", "firstlight.verbs", "firstlight.commands.train", "firstlight.sweep.pruning")
+PRELOADED = (
+    "firstlight.cli",
+    "firstlight.verbs",
+    "firstlight.commands.train",
+    "firstlight.sweep.pruning",
+)
 LONGEST_ERROR = 1000
-"""Characters that are kept of a trial's error: all that firstlight says, and nearly all that libraries do."""
+"""Characters that are kept of a trial's error: all that firstlight says, and nearly all that
+libraries do."""
 GRACE = 60.0
 """Seconds that a trial which was asked to stop has for its step and its checkpoint."""
 
@@ -43,7 +51,8 @@ def make_trial(sweep: Path, number: int) -> int:
     Returns the signal that has asked the sweep to stop; 0 if none has.
 
     Raises:
-        RunError: the ledger, or the folder of the trial, cannot be used; the row is free for others then.
+        RunError: the ledger, or the folder of the trial, cannot be used; the row is free for others
+            then.
     """
     with closing(Ledger.open(sweep)) as ledger, ledger.alive(number):
         row = ledger.row(number)
@@ -72,7 +81,9 @@ def _made(ledger: Ledger, row: Row) -> int:
     if signals.received and exit_code != 0:
         ledger.note(row.number, seconds=seconds)
         return signals.received
-    if ledger.row(row.number).worker != row.worker:  # this one was silent for long, and was presumed dead
+    if (
+        ledger.row(row.number).worker != row.worker
+    ):  # this one was silent for long, and was presumed dead
         raise RunError(f"{run}: another worker took over this trial; discarding this result")
     error = None
     if exit_code != 0 and is_late:
@@ -84,7 +95,8 @@ def _made(ledger: Ledger, row: Row) -> int:
 
 
 def make_way(folder: Path, *, is_resumable: bool) -> None:
-    """Wait until a process whose sweep has died has let go of the run, and remove one that cannot be resumed.
+    """Wait until a process whose sweep has died has let go of the run, and remove one that cannot
+    be resumed.
 
     A folder that is not a run yet stays: the command of the trial begins it again.
 
@@ -96,7 +108,9 @@ def make_way(folder: Path, *, is_resumable: bool) -> None:
             return
         is_run = folder.is_dir() and (folder / CONFIG).is_file()
         if not is_run and not (folder.is_dir() and is_unfinished_start(folder)):
-            raise RunError(f"{folder}: not a run of this sweep, and in the place of one; move it away")
+            raise RunError(
+                f"{folder}: not a run of this sweep, and in the place of one; move it away"
+            )
         if not is_run and not (folder / LOCK).exists():
             return
         with locked(folder / LOCK, timeout=GRACE):
@@ -104,7 +118,9 @@ def make_way(folder: Path, *, is_resumable: bool) -> None:
             if is_run and not is_finished and not is_resumable:  # of an order without a position
                 shutil.rmtree(folder, ignore_errors=True)
     except Timeout:
-        raise RunError(f"{folder}: another process is writing this run; wait for its end, or stop it") from None
+        raise RunError(
+            f"{folder}: another process is writing this run; wait for its end, or stop it"
+        ) from None
     except OSError as error:
         raise RunError(f"{folder}: cannot be used: {error.strerror}") from None
 
@@ -127,7 +143,9 @@ def _train(words: list[str]) -> int:
 
 
 def arguments(record: Record, row: Row, sweep: Path) -> list[str]:
-    """The command line of a trial, after `firstlight train`, as it is typed; given again, it resumes the trial."""
+    """The command line of a trial, after `firstlight train`, as it is typed; given again, it
+    resumes the trial.
+    """
     overrides = trial_overrides(record, row.overrides, row.seed)
     words = [typed(word, record.config_dir) for word in overrides]
     folder = inside(sweep, row.folder).absolute()
@@ -137,7 +155,9 @@ def arguments(record: Record, row: Row, sweep: Path) -> list[str]:
     return words
 
 
-def _run(process: BaseProcess, signals: StopSignals, timeout: float | None) -> tuple[int | None, bool]:
+def _run(
+    process: BaseProcess, signals: StopSignals, timeout: float | None
+) -> tuple[int | None, bool]:
     """The exit code of the process, and whether its time was over before it was done."""
     began, told, is_late = time.perf_counter(), 0, False
     try:
@@ -182,11 +202,14 @@ def _finish(ledger: Ledger, number: int, run: Path, seconds: float, error: str |
         ledger.finish(number, TrialState.PRUNED, metrics=metrics, seconds=seconds, error=None)
     else:
         values = [metrics[name] for name in objectives]
-        ledger.finish(number, TrialState.COMPLETE, values, metrics=metrics, seconds=seconds, error=None)
+        ledger.finish(
+            number, TrialState.COMPLETE, values, metrics=metrics, seconds=seconds, error=None
+        )
 
 
 def metrics_of(run: Path) -> dict[str, float]:
-    """What a run has reached: the metrics at its end, `best/...` those of its best checkpoint, its tokens and steps.
+    """What a run has reached: the metrics at its end, `best/...` those of its best checkpoint, its
+    tokens and steps.
 
     Raises:
         ConfigError: it has no checkpoint, or none that can be read.
@@ -210,7 +233,9 @@ def _reason(exit_code: int | None, last_line: str) -> str:
 
 
 def _last_line(log: Path, start: int) -> str:
-    """The last line that the process wrote from byte `start` on; if it told of a mistake, the first line of that."""
+    """The last line that the process wrote from byte `start` on; if it told of a mistake, the first
+    line of that.
+    """
     if not log.exists():
         return ""
     with log.open("rb") as file:

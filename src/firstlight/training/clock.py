@@ -9,10 +9,12 @@ from firstlight.data.datamodule import TextDataModule
 
 @dataclass(frozen=True)
 class Clock:
-    """Counts a run in optimizer steps, from 1; made once for a run, and all of it a function of the step.
+    """Counts a run in optimizer steps, from 1; made once for a run, and all of it a function of the
+    step.
 
-    `batches_per_step` are accumulated into one step. Evaluations come after the steps n, 2n, ... (`eval_every_n_steps`)
-    and after the last one; with `eval_first_step` f after f, f + n, ... instead.
+    `batches_per_step` are accumulated into one step. Evaluations come after the steps n, 2n, ...
+    (`eval_every_n_steps`) and after the last one; with `eval_first_step` f after f, f + n, ...
+    instead.
     """
 
     data: TextDataModule
@@ -44,7 +46,7 @@ class Clock:
         given = [name for name, value in lengths.items() if value is not None]
         if len(given) != 1:
             raise ValueError(
-                f"exactly one of max_steps, max_epochs and max_tokens must be set, not "
+                "exactly one of max_steps, max_epochs and max_tokens must be set, not "
                 f"{' and '.join(given) or 'none'}; set the others to null"
             )
         steps = max_steps or 0
@@ -55,9 +57,12 @@ class Clock:
             steps = max_tokens // tokens_per_step
             if steps == 0:
                 raise ValueError(
-                    f"max_tokens ({max_tokens}) must be at least {tokens_per_step}, the tokens of one step"
+                    f"max_tokens ({max_tokens}) must be at least {tokens_per_step}, the tokens of"
+                    " one step"
                 )
-        return cls(data, steps, batches_per_step, log_every_n_steps, eval_every_n_steps, eval_first_step)
+        return cls(
+            data, steps, batches_per_step, log_every_n_steps, eval_every_n_steps, eval_first_step
+        )
 
     @property
     def total_batches(self) -> int:
@@ -80,7 +85,9 @@ class Clock:
         return self.data.tokens_after(step * self.batches_per_step)
 
     def epochs_after(self, step: int) -> float:
-        """Passes over the training windows; where windows overlap, each is several passes over the text."""
+        """Passes over the training windows; where windows overlap, each is several passes over the
+        text.
+        """
         return step * self.batches_per_step / self.data.batches_per_epoch
 
     def windows_of(self, step: int) -> int:

@@ -1,4 +1,6 @@
-"""Lightning's view of the processes of a run: those that firstlight has started, whatever scheduler is around."""
+"""Lightning's view of the processes of a run: those that firstlight has started, whatever scheduler
+is around.
+"""
 
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
@@ -7,10 +9,11 @@ from firstlight.errors import ConfigError, shorten
 
 
 class OwnProcesses(LightningEnvironment):
-    """Given to a Trainer, it keeps Lightning from detecting SLURM, LSF, MPI or torchrun and doing as they say.
+    """Given to a Trainer, it keeps Lightning from detecting SLURM, LSF, MPI or torchrun and doing
+    as they say.
 
-    A run on several machines (`num_nodes`) is started once on each, with NODE_RANK, MASTER_ADDR and MASTER_PORT in the
-    environment; on one machine nothing of the environment counts.
+    A run on several machines (`num_nodes`) is started once on each, with NODE_RANK, MASTER_ADDR and
+    MASTER_PORT in the environment; on one machine nothing of the environment counts.
     """
 
     def __init__(self, num_nodes: int = 1) -> None:
@@ -46,17 +49,24 @@ class OwnProcesses(LightningEnvironment):
         _told("NODE_RANK")
         rank = processes.number("NODE_RANK", 0)
         if rank >= self.num_nodes:
-            raise ConfigError(f"NODE_RANK ({rank}) must be below trainer.num_nodes ({self.num_nodes})")
+            raise ConfigError(
+                f"NODE_RANK ({rank}) must be below trainer.num_nodes ({self.num_nodes})"
+            )
         return rank
 
     @property
     def _is_told(self) -> bool:
-        """Are address and port given: by the first process to the further ones, or by the user to several machines?"""
+        """Are address and port given: by the first process to the further ones, or by the user to
+        several machines?
+        """
         return self.num_nodes > 1 or processes.is_further()
 
 
 def _told(name: str) -> str:
     value = processes.given(name)
     if not value:
-        raise ConfigError(f"trainer.num_nodes: the environment variable {shorten(name)} must be set on every machine")
+        raise ConfigError(
+            f"trainer.num_nodes: the environment variable {shorten(name)} must be set on every"
+            " machine"
+        )
     return value

@@ -21,26 +21,28 @@ def check_compiler(device: torch.device) -> None:
     """Compile a sum of two numbers.
 
     Raises:
-        ValueError: torch.compile does not work here, which is nearly always a compiler that is not installed.
+        ValueError: torch.compile does not work here, which is nearly always a compiler that is not
+            installed.
     """
     try:
         torch.compile(torch.add)(torch.ones(2, device=device), 1)
     except Exception as error:  # whatever the compilers of this device raise
         reason = shorten((str(error).splitlines() or [type(error).__name__])[0], 120)
         raise ValueError(
-            f"torch.compile does not work here ({reason}); install a C++ compiler (g++, or one that CXX names), "
-            "or train with compile=false"
+            f"torch.compile does not work here ({reason}); install a C++ compiler (g++, or one that"
+            " CXX names), or train with compile=false"
         ) from error
 
 
 class Compilation(Callback):
-    """Compiles the model's hidden states when training begins: its parameters keep their names, and decoding, which
-    calls the model itself, is not compiled. Nor is the loss, which is few and large operations.
+    """Compiles the model's hidden states when training begins: its parameters keep their names, and
+    decoding, which calls the model itself, is not compiled. Nor is the loss, which is few and large
+    operations.
 
-    Every shape of a batch gets kernels of its own: which ones a run uses then does not depend on the order in which it
-    meets the shapes, which is another one when it is resumed. With `fullgraph` torch refuses what it cannot compile;
-    without, parts of the run would silently not be. The last, shorter window of a text, which comes once in an
-    evaluation, is not compiled.
+    Every shape of a batch gets kernels of its own: which ones a run uses then does not depend on
+    the order in which it meets the shapes, which is another one when it is resumed. With
+    `fullgraph` torch refuses what it cannot compile; without, parts of the run would silently not
+    be. The last, shorter window of a text, which comes once in an evaluation, is not compiled.
     """
 
     def __init__(self) -> None:
@@ -63,7 +65,10 @@ class Compilation(Callback):
         first = torch.arange(min(data.batch_size, len(data.windows["train"])))
         batch = data.windows["train"][first.tensor_split(trainer.world_size)[trainer.global_rank]]
         batch = pl_module.transfer_batch_to_device(batch, pl_module.device, 0)
-        with isolate_rng(), trainer.precision_plugin.forward_context():  # dropout draws as if this had not been
+        with (
+            isolate_rng(),
+            trainer.precision_plugin.forward_context(),
+        ):  # dropout draws as if this had not been
             for part in pl_module.parts(batch):  # of one shape or two
                 pl_module.mean_loss(part).backward()
         pl_module.zero_grad(set_to_none=True)

@@ -22,15 +22,21 @@ from firstlight.training.trainer import Trainer
 
 @contextmanager
 def explained_end(trainer: Trainer) -> Iterator[None]:
-    """Say, whatever ends the run inside, from where it can be resumed; a signal ends it with 128 + its number."""
+    """Say, whatever ends the run inside, from where it can be resumed; a signal ends it with 128 +
+    its number.
+    """
     folder = trainer.folder
     try:
         yield
     except SystemExit as stop:
-        interrupted = isinstance(stop.__context__, KeyboardInterrupt)  # a second Ctrl-C, after which Lightning exits
+        interrupted = isinstance(
+            stop.__context__, KeyboardInterrupt
+        )  # a second Ctrl-C, after which Lightning exits
         if not isinstance(stop, Stopped) and not interrupted:
             raise
-        if not trainer.is_global_zero:  # Lightning kills a run of which one process fails, before the first can speak
+        if (
+            not trainer.is_global_zero
+        ):  # Lightning kills a run of which one process fails, before the first can speak
             raise SystemExit(0) from None
         tell(f"\nstopped after step {trainer.global_step}\n{report.whereabouts(folder)}")
         if isinstance(stop, Stopped) and stop.signum == REQUEUE_SIGNAL and in_slurm_job():
@@ -40,7 +46,9 @@ def explained_end(trainer: Trainer) -> Iterator[None]:
         raise type(error)(f"{error}\n{report.whereabouts(folder)}") from error
     except Exception as error:
         if is_out_of_memory(error):
-            raise RunError(f"{_out_of_memory(trainer, error)}\n{report.whereabouts(folder)}") from error
+            raise RunError(
+                f"{_out_of_memory(trainer, error)}\n{report.whereabouts(folder)}"
+            ) from error
         if trainer.is_global_zero:
             note(report.whereabouts(folder))
         raise
@@ -60,23 +68,31 @@ def check_trained(trainer: Trainer, module: PretrainingModule) -> None:
     if trainer.failure is not None:
         raise trainer.failure
     if not math.isfinite(module.metrics.get("val/loss", math.nan)) or trainer.global_step == 0:
-        raise DivergedError(f"the run ended after step {trainer.global_step} without a finite validation loss")
+        raise DivergedError(
+            f"the run ended after step {trainer.global_step} without a finite validation loss"
+        )
 
 
 def keep_best(module: PretrainingModule, folder: Path) -> None:
-    """Leave the best weights, or the last if no checkpoint is kept, as `model.safetensors`: the mark of a run's end.
+    """Leave the best weights, or the last if no checkpoint is kept, as `model.safetensors`: the
+    mark of a run's end.
 
     Raises:
         RunError: they cannot be written.
     """
     try:
         if saved := checkpoints_of(folder):
-            with replacing(folder / WEIGHTS, "wb") as copy, (best_of(saved) / WEIGHTS).open("rb") as best:
+            with (
+                replacing(folder / WEIGHTS, "wb") as copy,
+                (best_of(saved) / WEIGHTS).open("rb") as best,
+            ):
                 shutil.copyfileobj(best, copy)
         else:
             weights = module.model.state_dict()
             with replacing_by_path(folder / WEIGHTS) as file:
-                save_model_file(weights, file, config=module.config, tokenizer=module.tokenizer_state)
+                save_model_file(
+                    weights, file, config=module.config, tokenizer=module.tokenizer_state
+                )
     except OSError as error:
         reason = error.strerror or one_line(error)
         raise RunError(f"the best weights cannot be copied to {folder}: {reason}") from error
@@ -89,4 +105,7 @@ def _out_of_memory(trainer: Trainer, error: Exception) -> str:
     if at_once > 1:
         ways.insert(0, f"trainer.micro_batch_size={at_once // 2}, the same batch in smaller parts")
     reason = shorten(one_line(error), 120)
-    return f"no memory is left on {trainer.strategy.root_device} ({reason}); {', or '.join(ways)}, needs less"
+    return (
+        f"no memory is left on {trainer.strategy.root_device} ({reason}); {', or '.join(ways)},"
+        " needs less"
+    )

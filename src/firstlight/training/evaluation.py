@@ -19,11 +19,13 @@ from firstlight.model.base import LanguageModel
 class EvaluationModule(pl.LightningModule):
     """A model and how it is measured: every token weighs the same, whatever batch it is in.
 
-    Sums are float64 over all batches and processes. `byte_lengths` (V,) are the bytes each id stands for; `metrics` are
-    those of `measured`, None the default.
+    Sums are float64 over all batches and processes. `byte_lengths` (V,) are the bytes each id
+    stands for; `metrics` are those of `measured`, None the default.
     """
 
-    def __init__(self, model: LanguageModel, byte_lengths: Tensor, metrics: Iterable[Metric] | None = None) -> None:
+    def __init__(
+        self, model: LanguageModel, byte_lengths: Tensor, metrics: Iterable[Metric] | None = None
+    ) -> None:
         super().__init__()
         self.model = model
         self.hidden: Callable[[Tensor], Tensor] = model.hidden
@@ -60,8 +62,12 @@ class EvaluationModule(pl.LightningModule):
         return F.cross_entropy(self.model.project(hidden).float(), targets, reduction="none")
 
     def _predictions(self, hidden: Tensor) -> Tensor:
-        """The most probable ids, a chunk of rows after the other: of all tensors the logits are the largest."""
-        return torch.cat([self.model.project(rows).argmax(dim=-1).cpu() for rows in hidden.split(ROWS)])
+        """The most probable ids, a chunk of rows after the other: of all tensors the logits are the
+        largest.
+        """
+        return torch.cat(
+            [self.model.project(rows).argmax(dim=-1).cpu() for rows in hidden.split(ROWS)]
+        )
 
     def parts(self, batch: Batch) -> list[Batch]:
         """What goes through the model at once, one after the other."""

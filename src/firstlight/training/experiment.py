@@ -68,5 +68,7 @@ class Experiment:
     def all_callbacks(self) -> dict[str, pl.Callback]:
         """The callbacks by the keys of the config that are about them."""
         compilation: dict[str, pl.Callback] = {"compile": Compilation()} if self.compile else {}
-        of_config = {f"callbacks.{name}": callback for name, callback in (self.callbacks or {}).items()}
+        of_config = {
+            f"callbacks.{name}": callback for name, callback in (self.callbacks or {}).items()
+        }
         return compilation | of_config

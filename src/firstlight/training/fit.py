@@ -35,17 +35,24 @@ class Fitted:
     steps: int
 
 
-def fit(experiment: Experiment, config: dict[str, Any], overrides: list[str], siblings: Sequence[Path] = ()) -> Fitted:
+def fit(
+    experiment: Experiment,
+    config: dict[str, Any],
+    overrides: list[str],
+    siblings: Sequence[Path] = (),
+) -> Fitted:
     """Train `experiment`; `config`, which it was built from, and `overrides` are kept with the run.
 
     `siblings` are the other runs of its sweep, which have the same text.
 
-    With `resume` the run in that folder is resumed from its newest whole checkpoint; otherwise `output_dir` becomes the
-    folder (with a number if it is taken, unless `resume` is "auto", by which the same command is to find it again).
+    With `resume` the run in that folder is resumed from its newest whole checkpoint; otherwise
+    `output_dir` becomes the folder (with a number if it is taken, unless `resume` is "auto", by
+    which the same command is to find it again).
 
     Raises:
-        ConfigError: something the user can put right; nothing has been written then.
-        RunError: a loss or a gradient is not finite, or a checkpoint cannot be written. The checkpoints from before
+        ConfigError: something the user can put right; nothing has been written then. RunError: a
+        loss or a gradient is not finite, or a checkpoint cannot be written. The checkpoints from
+        before
             are whole.
         SystemExit: a signal has stopped the run; code 128 + its number.
     """
@@ -53,7 +60,9 @@ def fit(experiment: Experiment, config: dict[str, Any], overrides: list[str], si
     with ExitStack() as held:  # the run folder, until all is done
         origin = find_origin(experiment, config, overrides, held)
         plan = prepare(experiment, origin, siblings)
-        origin = replace(origin, weights=None)  # they are the network's now, and need not be in memory twice
+        origin = replace(
+            origin, weights=None
+        )  # they are the network's now, and need not be in memory twice
         if not is_further():
             for text in plan.notes:
                 note(text)
@@ -84,20 +93,29 @@ def _run_folder(
     return nullcontext(origin.folder)
 
 
-def _changes(experiment: Experiment, origin: Origin, plan: Plan, environment: dict[str, tuple[str, str]]) -> list[str]:
+def _changes(
+    experiment: Experiment, origin: Origin, plan: Plan, environment: dict[str, tuple[str, str]]
+) -> list[str]:
     """What is not as it was when the run began, in words."""
     if origin.resumed is None:
         return ["no checkpoint was saved; restarting from step 0"]
     lines = [f"{problem}; resuming from step {origin.step}" for problem in origin.resumed.damaged]
-    rate = experiment.scheduler.lr(origin.step, max_steps=plan.trainer.max_steps, peak=plan.sizes.peak_lr)
+    rate = experiment.scheduler.lr(
+        origin.step, max_steps=plan.trainer.max_steps, peak=plan.sizes.peak_lr
+    )
     if change := change_of_rate(origin.resumed, rate):
         lines.append(change)
     for name, (was, now) in environment.items():
-        lines.append(f"{name} was {was} when the run began and is {now} now: its numbers may differ in the last bits")
+        lines.append(
+            f"{name} was {was} when the run began and is {now} now: its numbers may differ in the"
+            " last bits"
+        )
     return lines
 
 
-def _assemble(experiment: Experiment, origin: Origin, plan: Plan, folder: Path) -> PretrainingModule:
+def _assemble(
+    experiment: Experiment, origin: Origin, plan: Plan, folder: Path
+) -> PretrainingModule:
     """Give the trainer its folder and loggers; the module that it trains."""
     purge = {}
     if origin.folder is not None:
@@ -133,12 +151,16 @@ def _train(plan: Plan, origin: Origin, module: PretrainingModule) -> None:
         if plan.ended is not None:
             end_before_training(trainer, origin.step)
         elif trainer.is_global_zero:
-            (trainer.folder / WEIGHTS).unlink(missing_ok=True)  # the mark of an end that is no longer one
+            (trainer.folder / WEIGHTS).unlink(
+                missing_ok=True
+            )  # the mark of an end that is no longer one
     with trainer.stop_signals, trainer.failures.of_threads():
         try:
             trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
         finally:
             end_workers()
-    if plan.ended is not None and trainer.is_global_zero:  # Lightning calls no end of a training without a step
+    if (
+        plan.ended is not None and trainer.is_global_zero
+    ):  # Lightning calls no end of a training without a step
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             callback.on_train_end(trainer, module)

@@ -1,4 +1,6 @@
-"""A checkpoint, and what it takes to measure it: its text, cut as in training, and a trainer that only evaluates."""
+"""A checkpoint, and what it takes to measure it: its text, cut as in training, and a trainer that
+only evaluates.
+"""
 
 from contextlib import suppress
 from typing import Any
@@ -21,10 +23,14 @@ from firstlight.training.same_text import OtherTextError, check_same, fingerprin
 from firstlight.training.trainer import quiet, refusal
 
 
-def text_of(loaded: Checkpoint, model: LanguageModel, split: str, data: dict[str, Any] | None = None) -> TextDataModule:
-    """The text to measure `model` on, in windows: that of the section `data`, or null its own; of "all" uncut.
+def text_of(
+    loaded: Checkpoint, model: LanguageModel, split: str, data: dict[str, Any] | None = None
+) -> TextDataModule:
+    """The text to measure `model` on, in windows: that of the section `data`, or null its own; of
+    "all" uncut.
 
-    A section without a `_target_` says where its own text is now. Its own text is checked to be the same.
+    A section without a `_target_` says where its own text is now. Its own text is checked to be the
+    same.
 
     Raises:
         OtherTextError: its own text has changed.
@@ -37,7 +43,9 @@ def text_of(loaded: Checkpoint, model: LanguageModel, split: str, data: dict[str
     check_node("data", section, TextDataModule)
 
     def cut(stage: str | None) -> TextDataModule:
-        text: TextDataModule = build(section, "data")(tokenizer=loaded.build_tokenizer(), order=SeededOrder(seed=0))
+        text: TextDataModule = build(section, "data")(
+            tokenizer=loaded.build_tokenizer(), order=SeededOrder(seed=0)
+        )
         text.setup(stage)
         return text
 
@@ -46,13 +54,19 @@ def text_of(loaded: Checkpoint, model: LanguageModel, split: str, data: dict[str
         if is_own:
             known = fingerprint_of(loaded.path)
             if known is None:
-                text.notes.append(f"whether this is the text that {loaded.path} was trained on is not known")
+                text.notes.append(
+                    f"whether this is the text that {loaded.path} was trained on is not known"
+                )
             else:
                 check_same(cut(None) if split == "all" else text, known, loaded.path)
         if split not in text.windows:
-            raise ValueError("there is no test split: train with data.test_ratio=0.1, or give it with data=...")
+            raise ValueError(
+                "there is no test split: train with data.test_ratio=0.1, or give it with data=..."
+            )
         if text.context_length > model.context_length:
-            raise ValueError(f"context_length must not be above the model's ({model.context_length})")
+            raise ValueError(
+                f"context_length must not be above the model's ({model.context_length})"
+            )
     except MissingFileError as error:
         raise ConfigError(f"data: {error}{MOVED if data is None else ''}") from error
     except OtherTextError:
@@ -66,11 +80,14 @@ def own_data(loaded: Checkpoint) -> dict[str, Any]:
     """The data section of the config it was trained with, with its files where they are now."""
     section = loaded.config.get("data")
     if not isinstance(section, dict):
-        raise ConfigError(f"checkpoint ({loaded.path}) does not say what it was trained on; choose one with data=...")
+        raise ConfigError(
+            f"checkpoint ({loaded.path}) does not say what it was trained on; choose one with"
+            " data=..."
+        )
     for key, text in from_environment(section, "data."):
         raise ConfigError(
-            f"{key}: came from the environment ({text}) when {loaded.path} was trained; choose the text with data=..., "
-            f"e.g. data=text {given_again('data.path', text)}"
+            f"{key}: came from the environment ({text}) when {loaded.path} was trained; choose the"
+            f" text with data=..., e.g. data=text {given_again('data.path', text)}"
         )
     run = run_of(loaded.path)
     if run is None:
@@ -78,9 +95,14 @@ def own_data(loaded: Checkpoint) -> dict[str, Any]:
     newer: Any = None
     with suppress(ConfigError):  # damaged: the checkpoint has its own
         newer = RunFolder(run).config.get("data")
-    # The config of the run is newer than its checkpoints: since then it may have been resumed with data.path=...
+    # The config of the run is newer than its checkpoints: since then it may have been resumed with
+    # data.path=...
     told = data_with_files(as_values(newer), run) if isinstance(newer, dict) else {}
-    paths = {key: value for key, value in told.items() if isinstance(section.get(key), str | list) and key[0] != "_"}
+    paths = {
+        key: value
+        for key, value in told.items()
+        if isinstance(section.get(key), str | list) and key[0] != "_"
+    }
     found = data_with_files(as_values(section), run)
     return found | {key: value for key, value in paths.items() if is_there(value)}
 
@@ -94,7 +116,9 @@ def evaluation_trainer(accelerator: str, precision: str) -> pl.Trainer:
     quiet()
     if precision == "int8":
         if accelerator not in ("auto", "cpu"):
-            raise ConfigError(f"precision=int8 is for the CPU, not {accelerator}: give accelerator=cpu")
+            raise ConfigError(
+                f"precision=int8 is for the CPU, not {accelerator}: give accelerator=cpu"
+            )
         accelerator, precision = "cpu", "32-true"
     try:
         return pl.Trainer(
@@ -109,4 +133,6 @@ def evaluation_trainer(accelerator: str, precision: str) -> pl.Trainer:
         )
     except (ValueError, RuntimeError, MisconfigurationException, ImportError) as error:
         words = refusal(error, "accelerator") or one_line(error)
-        raise ConfigError(f"accelerator ({accelerator}), precision ({precision}): {words}") from error
+        raise ConfigError(
+            f"accelerator ({accelerator}), precision ({precision}): {words}"
+        ) from error

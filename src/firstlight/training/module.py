@@ -29,12 +29,13 @@ from firstlight.training.trainer import Trainer
 
 
 class PretrainingModule(EvaluationModule):
-    """Next-token pre-training of `model`: a loss, an optimizer, a schedule by step, clipping by norm.
+    """Next-token pre-training of `model`: a loss, an optimizer, a schedule by step, clipping by
+    norm.
 
-    Logs `train/batch_loss` (in training mode, of the step's batches) and `grad_norm` (before clipping) every
-    `log_every_n_steps`, and `train/...` and `val/...` (in evaluation mode) at every evaluation.
-    `config` is the composed config as plain data, for the checkpoint. With `on_nan="skip"` it also logs
-    `skipped_steps`, how many there have been (see `Guard`).
+    Logs `train/batch_loss` (in training mode, of the step's batches) and `grad_norm` (before
+    clipping) every `log_every_n_steps`, and `train/...` and `val/...` (in evaluation mode) at every
+    evaluation. `config` is the composed config as plain data, for the checkpoint. With
+    `on_nan="skip"` it also logs `skipped_steps`, how many there have been (see `Guard`).
     """
 
     trainer: Trainer  # type: ignore[assignment]
@@ -60,15 +61,21 @@ class PretrainingModule(EvaluationModule):
         self.batches: list[Batch] = []
         self.batch_losses: list[Tensor] = []
         self.batch_weights: list[float] = []
-        """Of this step's batches their share of its tokens, relative to that of batches of equal size."""
+        """Of this step's batches their share of its tokens, relative to that of batches of equal
+        size."""
         self.grad_norm = torch.tensor(0.0)
         self.evaluated_step: int | None = None
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = self.optimizer_factory(self.model)
         peak, max_steps = float(optimizer.param_groups[0]["lr"]), self.trainer.max_steps
-        scheduler = LambdaLR(optimizer, lambda step: self.schedule.lr(step, max_steps=max_steps, peak=peak) / peak)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        scheduler = LambdaLR(
+            optimizer, lambda step: self.schedule.lr(step, max_steps=max_steps, peak=peak) / peak
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
 
     def train_dataloader(self) -> Loader:
         """What is left of the run, as one pass: a run is only saved between two steps."""
@@ -77,8 +84,12 @@ class PretrainingModule(EvaluationModule):
         return self.data.train_batches(start=done, stop=clock.total_batches, share=self._share)
 
     def val_dataloader(self) -> list[Loader]:
-        """The two loaders of an evaluation: training windows in evaluation mode, then validation windows."""
-        return self.data.evaluations(is_untrained=lambda: self.trainer.global_step == 0, share=self._share)
+        """The two loaders of an evaluation: training windows in evaluation mode, then validation
+        windows.
+        """
+        return self.data.evaluations(
+            is_untrained=lambda: self.trainer.global_step == 0, share=self._share
+        )
 
     @property
     def _share(self) -> tuple[int, int]:
@@ -94,28 +105,36 @@ class PretrainingModule(EvaluationModule):
     def token_losses(self, batch: Batch) -> Tensor:
         """The loss of each target (B * T,), given inputs (B, T) and targets (B, T)."""
         inputs, targets = batch
-        return self.loss(self.hidden(inputs).flatten(0, 1), self.model.output_weight, targets.flatten())
+        return self.loss(
+            self.hidden(inputs).flatten(0, 1), self.model.output_weight, targets.flatten()
+        )
 
     def mean_loss(self, batch: Batch) -> Tensor:
         """What training lowers: the mean loss of the tokens of a batch."""
         return self.token_losses(batch).mean()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of a batch, weighted so that the step's gradient is the mean over all tokens of the step.
+        """The loss of a batch, weighted so that the step's gradient is the mean over all tokens of
+        the step.
 
-        Lightning divides by the number of batches, and DDP by the number of processes, as if all were of one size. With
-        `drop_last=false` an epoch ends in a smaller batch, and a batch may not be a multiple of the processes.
+        Lightning divides by the number of batches, and DDP by the number of processes, as if all
+        were of one size. With `drop_last=false` an epoch ends in a smaller batch, and a batch may
+        not be a multiple of the processes.
         """
         step = batch_idx // self.accumulated + 1
         n_windows = self.trainer.clock.windows_of(step)
         n_batches = self.accumulated * self.trainer.world_size
 
         def weight_of(part: Batch) -> float:
-            return len(part[0]) * n_batches / n_windows  # exactly 1 where all batches are of one size
+            return (
+                len(part[0]) * n_batches / n_windows
+            )  # exactly 1 where all batches are of one size
 
         *first, last = self.parts(batch)
         if first and batch_idx % self.accumulated == 0:
-            self.trainer.optimizers[0].zero_grad()  # where Lightning would, the gradients of these parts were lost
+            self.trainer.optimizers[
+                0
+            ].zero_grad()  # where Lightning would, the gradients of these parts were lost
         others = [self._backward(part, weight_of(part)) for part in first]
         loss = self._weighted_loss(last, weight_of(last))
         if others:  # the mean over all tokens, with the gradient of the last part
@@ -132,7 +151,9 @@ class PretrainingModule(EvaluationModule):
         return self.trainer.accumulate_grad_batches
 
     def _weighted_loss(self, part: Batch, weight: float) -> Tensor:
-        if len(part[0]) == 0:  # a process without a window of this batch, whose gradients DDP waits for: zeros
+        if (
+            len(part[0]) == 0
+        ):  # a process without a window of this batch, whose gradients DDP waits for: zeros
             stand_in = self.data.windows["train"][torch.tensor([0])]
             return self.mean_loss(self.transfer_batch_to_device(stand_in, self.device, 0)) * 0.0
         loss = self.mean_loss(part)
@@ -142,10 +163,15 @@ class PretrainingModule(EvaluationModule):
         return cut(batch, self.trainer.micro_batch_size)
 
     def _backward(self, part: Batch, weight: float) -> Tensor:
-        """Add the gradient of a part of a batch; its share of the mean loss. DDP adds up processes with the last."""
+        """Add the gradient of a part of a batch; its share of the mean loss. DDP adds up processes
+        with the last.
+        """
         loss = self._weighted_loss(part, weight)
         profiled = self.trainer.profiler.profile("[LightningModule]PretrainingModule.backward")  # type: ignore[attr-defined]
-        with torch.autocast(self.device.type, enabled=False), profiled:  # as Lightning's, which is not within autocast
+        with (
+            torch.autocast(self.device.type, enabled=False),
+            profiled,
+        ):  # as Lightning's, which is not within autocast
             self.trainer.strategy.backward(loss / self.accumulated, optimizer=None)
         return loss.detach()
 
@@ -159,10 +185,14 @@ class PretrainingModule(EvaluationModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip by norm, and keep the norm; Lightning's own refuses a fused optimizer under mixed precision."""
+        """Clip by norm, and keep the norm; Lightning's own refuses a fused optimizer under mixed
+        precision.
+        """
         scaler = scaler_of(self.trainer)
         if scaler is not None and handles_scaling(optimizer):
-            scaler.unscale_(optimizer)  # Lightning leaves that to such an optimizer, whose step comes after the norm
+            scaler.unscale_(
+                optimizer
+            )  # Lightning leaves that to such an optimizer, whose step comes after the norm
         parameters = [p for p in self.all_parameters if p.grad is not None]
         grads = [p.grad for p in parameters if p.grad is not None]
         wide = torch.promote_types(grads[0].dtype, torch.float32)
@@ -178,7 +208,9 @@ class PretrainingModule(EvaluationModule):
 
     @cached_property
     def all_parameters(self) -> list[nn.Parameter]:
-        """The model's; to walk through its modules in every step takes longer than to clip a small one."""
+        """The model's; to walk through its modules in every step takes longer than to clip a small
+        one.
+        """
         return list(self.model.parameters())
 
     def _largest_of_all(self, number: Tensor) -> Tensor:
@@ -211,10 +243,14 @@ class PretrainingModule(EvaluationModule):
         trainer = self.trainer
         if not trainer.at_step_end:
             return
-        self.guard.settle(all_but=0 if trainer.is_log_step else 1)  # what is evaluated has been heard of
+        self.guard.settle(
+            all_but=0 if trainer.is_log_step else 1
+        )  # what is evaluated has been heard of
         if trainer.is_log_step:
             losses = torch.stack(self.batch_losses)
-            mean = (losses * losses.new_tensor(self.batch_weights)).mean()  # over the tokens of this process's batches
+            mean = (
+                losses * losses.new_tensor(self.batch_weights)
+            ).mean()  # over the tokens of this process's batches
             loss = trainer.strategy.reduce(mean, reduce_op="mean")
             trainer.collect({"train/batch_loss": float(loss), "grad_norm": float(self.grad_norm)})
             if self.guard.on_nan == "skip":
@@ -222,7 +258,9 @@ class PretrainingModule(EvaluationModule):
         self.batches.clear()
         self.batch_losses.clear()
         self.batch_weights.clear()
-        if not trainer.clock.is_eval_step(trainer.global_step):  # else the evaluation completes the row, and the step
+        if not trainer.clock.is_eval_step(
+            trainer.global_step
+        ):  # else the evaluation completes the row, and the step
             trainer.flush()
             trainer.step_complete()
 
@@ -237,7 +275,8 @@ class PretrainingModule(EvaluationModule):
         for name, value in self.metrics.items():  # before anything is sampled or saved
             if name.endswith("/loss") and not math.isfinite(value):
                 raise DivergedError(
-                    f"{name} is {value} after step {self.trainer.global_step}; a lower optimizer.lr may help"
+                    f"{name} is {value} after step {self.trainer.global_step}; a lower optimizer.lr"
+                    " may help"
                 )
         self.evaluated_step = self.trainer.global_step
         self.trainer.collect(self.metrics)

@@ -45,13 +45,18 @@ class Origin:
         return self.resumed.step if self.resumed is not None else 0
 
 
-def find_origin(experiment: Experiment, config: dict[str, Any], overrides: list[str], held: ExitStack) -> Origin:
-    """Read what the run begins with. A run that is resumed is kept in `held`: nobody else may write it.
+def find_origin(
+    experiment: Experiment, config: dict[str, Any], overrides: list[str], held: ExitStack
+) -> Origin:
+    """Read what the run begins with. A run that is resumed is kept in `held`: nobody else may write
+    it.
 
     Raises:
         ConfigError: the weights, or the run, cannot be used, or another process writes it.
     """
-    config = config | {"resume": None}  # of this command, not of the run: its checkpoints are the same without
+    config = config | {
+        "resume": None
+    }  # of this command, not of the run: its checkpoints are the same without
     fresh = Origin(config, experiment.model, experiment.tokenizer)
     if is_further():
         end_with(first_process())
@@ -60,7 +65,9 @@ def find_origin(experiment: Experiment, config: dict[str, Any], overrides: list[
     folder = Path(experiment.resume)
     if not is_further():
         held.enter_context(only_writer(folder))
-        check_file_system(folder, f"resume ({shorten(experiment.resume)})", "copy the run to another one")
+        check_file_system(
+            folder, f"resume ({shorten(experiment.resume)})", "copy the run to another one"
+        )
     resumed = find_resumed(folder)
     if resumed is None:
         begun_again = _from_weights(fresh, experiment, overrides)

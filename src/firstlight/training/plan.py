@@ -1,4 +1,6 @@
-"""Everything about a run that can be refused, is refused here: before its folder is made, and before it trains."""
+"""Everything about a run that can be refused, is refused here: before its folder is made, and
+before it trains.
+"""
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -52,13 +54,16 @@ class Plan:
 
 
 def prepare(experiment: Experiment, origin: Origin, siblings: Sequence[Path] = ()) -> Plan:
-    """Make the parts of a run, but for its folder and what is written there. `siblings` are other runs of its sweep.
+    """Make the parts of a run, but for its folder and what is written there. `siblings` are other
+    runs of its sweep.
 
     Raises:
         ConfigError: something the user can put right.
         FinishedError: the run that is resumed has ended.
     """
-    for name, make in (experiment.logger or {}).items():  # a constructor writes nothing, but may miss a package
+    for name, make in (
+        experiment.logger or {}
+    ).items():  # a constructor writes nothing, but may miss a package
         with blaming(f"logger.{name}"):
             make(save_dir=experiment.output_dir)
     data = _read(experiment, origin)
@@ -66,7 +71,9 @@ def prepare(experiment: Experiment, origin: Origin, siblings: Sequence[Path] = (
         check_text_of_sweep(data, origin.config, siblings)
     section = origin.config["trainer"]
     with blaming("model"):
-        precision = resolve_precision(section.get("precision", "32-true"), section.get("accelerator", "auto"))
+        precision = resolve_precision(
+            section.get("precision", "32-true"), section.get("accelerator", "auto")
+        )
         sizes = sizes_of(origin.model, experiment.optimizer, precision)
         check_memory(sizes, data, section | {"precision": precision})
     network = _network(origin.model, data, experiment.seed, origin.weights)
@@ -94,7 +101,9 @@ def prepare(experiment: Experiment, origin: Origin, siblings: Sequence[Path] = (
     if section.get("precision") == "auto":  # stored as what it is here: elsewhere it may be another
         found["precision"] = precision
     if section.get("micro_batch_size") == "auto":
-        trainer.micro_batch_size = found["micro_batch_size"] = _micro_batch_size(experiment, network, trainer)
+        trainer.micro_batch_size = found["micro_batch_size"] = _micro_batch_size(
+            experiment, network, trainer
+        )
     return replace(plan, config=origin.config | {"trainer": section | found})
 
 
@@ -112,7 +121,8 @@ def blaming(key: str) -> Iterator[None]:
 
 
 def why_ended(origin: Origin, trainer: Trainer, callbacks: dict[str, pl.Callback]) -> str | None:
-    """Why a run that is resumed has no step left to make, and what would change that; None if it has one.
+    """Why a run that is resumed has no step left to make, and what would change that; None if it
+    has one.
 
     Raises:
         FinishedError: it has made more steps than it is to make now.
@@ -153,15 +163,21 @@ def _network(
 ) -> LanguageModel:
     """The model with its first weights: drawn from `seed`, or those of a checkpoint."""
     pl.seed_everything(seed, workers=True, verbose=False)
-    device = "cpu" if weights is None else "meta"  # no memory for what the checkpoint's weights replace
+    device = (
+        "cpu" if weights is None else "meta"
+    )  # no memory for what the checkpoint's weights replace
     with torch.device(device), blaming("model"):
         network = model()
     used = data.tokenizer.encoding.n_vocab
     if network.vocab_size < used:
-        raise ConfigError(f"model.vocab_size ({network.vocab_size}) must be at least {used}, the ids of the tokenizer")
+        raise ConfigError(
+            f"model.vocab_size ({network.vocab_size}) must be at least {used}, the ids of the"
+            " tokenizer"
+        )
     if data.context_length > network.context_length:
         raise ConfigError(
-            f"data.context_length ({data.context_length}) must not be above the model's ({network.context_length})"
+            f"data.context_length ({data.context_length}) must not be above the model's"
+            f" ({network.context_length})"
         )
     if weights is not None:
         load_start(network, weights)
@@ -173,7 +189,9 @@ def _micro_batch_size(experiment: Experiment, network: LanguageModel, trainer: T
     folder = shared_run_folder()
     if folder is not None:
         return int(RunFolder(folder).config["trainer"]["micro_batch_size"])
-    return find_micro_batch_size(network, trainer.clock.data, experiment.training_loss, experiment.optimizer, trainer)
+    return find_micro_batch_size(
+        network, trainer.clock.data, experiment.training_loss, experiment.optimizer, trainer
+    )
 
 
 def _check_place(wanted: Path, plan: Plan, callbacks: dict[str, pl.Callback]) -> None:
@@ -190,7 +208,9 @@ def _check_place(wanted: Path, plan: Plan, callbacks: dict[str, pl.Callback]) ->
         place = existing_place(wanted)
     except OSError:  # no name for a folder, as will be said when it is made
         return
-    check_file_system(place, f"output_dir ({shorten(str(wanted))})", "give an output_dir on another one")
+    check_file_system(
+        place, f"output_dir ({shorten(str(wanted))})", "give an output_dir on another one"
+    )
     try:
         free = shutil.disk_usage(place).free
     except OSError:  # a file system that does not tell
@@ -198,6 +218,6 @@ def _check_place(wanted: Path, plan: Plan, callbacks: dict[str, pl.Callback]) ->
     if free < needed:
         fewer = ", or callbacks.checkpoint.keep_last=1" if least <= free else ""
         raise ConfigError(
-            f"output_dir ({shorten(str(wanted))}): the run's checkpoints need {needed / 1e9:.2g} GB, {free / 1e9:.2g} "
-            f"are free there; give another output_dir{fewer}"
+            f"output_dir ({shorten(str(wanted))}): the run's checkpoints need {needed / 1e9:.2g}"
+            f" GB, {free / 1e9:.2g} are free there; give another output_dir{fewer}"
         )

@@ -12,11 +12,12 @@ BF16_PRODUCTS_OF_ARM = "bf16"
 
 
 def resolve_precision(precision: str, accelerator: str) -> str:
-    """`precision`, or for "auto" bf16-mixed where the device multiplies in bfloat16 by itself, else 32-true.
+    """`precision`, or for "auto" bf16-mixed where the device multiplies in bfloat16 by itself, else
+    32-true.
 
-    bf16-mixed takes products in bfloat16 and keeps weights, gradients and moments in float32. The device is what
-    `trainer.accelerator` stands for. MPS stays in float32, as nobody has measured it, and so does what only emulates
-    bfloat16 (GPUs before Ampere, older CPUs).
+    bf16-mixed takes products in bfloat16 and keeps weights, gradients and moments in float32. The
+    device is what `trainer.accelerator` stands for. MPS stays in float32, as nobody has measured
+    it, and so does what only emulates bfloat16 (GPUs before Ampere, older CPUs).
     """
     if precision != "auto":
         return precision
@@ -27,7 +28,8 @@ def resolve_precision(precision: str, accelerator: str) -> str:
     else:
         capabilities = torch.cpu.get_capabilities()
         fast = capabilities.get(BF16_PRODUCTS_OF_ARM, False)
-        # torch may be told to use less than the CPU has (ATEN_CPU_CAPABILITY); then some operations fail.
+        # torch may be told to use less than the CPU has (ATEN_CPU_CAPABILITY); then some operations
+        # fail.
         if torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
             fast = fast or any(capabilities.get(name, False) for name in BF16_PRODUCTS_OF_X86)
     return "bf16-mixed" if fast else "32-true"
@@ -38,6 +40,6 @@ def precision_notes(precision: str | None) -> list[str]:
     if precision != "16-true":
         return []
     return [
-        "trainer.precision=16-true holds weights, gradients and moments in float16, which loses numbers below 6e-8: "
-        "it may diverge, or end worse; bf16-true takes as much memory"
+        "trainer.precision=16-true holds weights, gradients and moments in float16, which loses"
+        " numbers below 6e-8: it may diverge, or end worse; bf16-true takes as much memory"
     ]

@@ -1,4 +1,6 @@
-"""A training as a process of its own, forked from one that has imported everything: without, a start takes seconds."""
+"""A training as a process of its own, forked from one that has imported everything: without, a
+start takes seconds.
+"""
 
 import os
 import signal
@@ -20,12 +22,16 @@ def start_server(modules: Sequence[str]) -> None:
 
     One server lives as long as this process: of a second call only the waiting remains.
     """
-    if get_start_method() not in get_all_start_methods():  # in a worker of joblib's, which has one of its own
+    if (
+        get_start_method() not in get_all_start_methods()
+    ):  # in a worker of joblib's, which has one of its own
         set_start_method(None, force=True)
     context = get_context("forkserver")
     context.set_forkserver_preload(list(modules))
     first = context.Process(target=int)
-    with signals_held():  # else a signal to the group ends the server, and what is forked from it is taken for dead
+    with (
+        signals_held()
+    ):  # else a signal to the group ends the server, and what is forked from it is taken for dead
         first.start()
     first.join()
 
@@ -39,7 +45,8 @@ def start_process(
 ) -> BaseProcess:
     """Start `target(*arguments)`, whose result is the exit code; what it prints is added to `log`.
 
-    With `new_interpreter` nothing is shared: what hashing decides, for one, may be another thing there.
+    With `new_interpreter` nothing is shared: what hashing decides, for one, may be another thing
+    there.
     """
     context = get_context("spawn") if new_interpreter else get_context("forkserver")
     passed = (os.getpid(), target, arguments, str(log), get_start_method(), dict(environment))
@@ -52,12 +59,16 @@ def start_process(
 def run_command(words: Sequence[str]) -> int:
     """`firstlight` with `words`, in this process, as a user would type it; the exit code.
 
-    The command line is looked up by name: it stands above everything that starts a process of its own with it.
+    The command line is looked up by name: it stands above everything that starts a process of its
+    own with it.
     """
     main = import_module("firstlight.cli").main
     script = Path(sys.executable).with_name("firstlight")
     program = script if script.is_file() else Path(firstlight.__file__).with_name("__main__.py")
-    sys.argv = [str(program), *words]  # from which Lightning starts the processes of several devices
+    sys.argv = [
+        str(program),
+        *words,
+    ]  # from which Lightning starts the processes of several devices
     return main(list(words))
 
 
@@ -74,7 +85,9 @@ def _child(
     with open_to_append(Path(log), "ab") as output:
         for descriptor in (1, 2):
             os.dup2(output.fileno(), descriptor)
-    set_start_method(start_method, force=True)  # of processes that gather batches: as in a run of its own
+    set_start_method(
+        start_method, force=True
+    )  # of processes that gather batches: as in a run of its own
     os.environ.clear()
     os.environ.update(environment)
     sys.exit(target(*arguments))

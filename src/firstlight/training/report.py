@@ -23,9 +23,9 @@ def opening(plan: Plan) -> str:
     memory = decimal(4 * (2 * model.n_parameters + plan.sizes.n_optimizer))
     device, encoding = trainer.strategy.root_device, data.tokenizer.encoding
     return (
-        f"run    {printable(str(trainer.folder))}\n"
-        f"model  {type(model).__name__}, {model.n_parameters:,} parameters ({memory} to train, activations apart)\n"
-        f"data   {type(data).__name__}, {encoding.name} tokenizer, {encoding.n_vocab:,} ids\n"
+        f"run    {printable(str(trainer.folder))}\nmodel  {type(model).__name__},"
+        f" {model.n_parameters:,} parameters ({memory} to train, activations apart)\ndata  "
+        f" {type(data).__name__}, {encoding.name} tokenizer, {encoding.n_vocab:,} ids\n"
         + "".join(f"       {line}\n" for line in data.summary().splitlines())
         + f"train  {trainer.max_steps:,} steps of {data.batch_size} x {data.context_length} tokens"
         f"{f' x {n}' if (n := trainer.accumulate_grad_batches) > 1 else ''}"
@@ -40,11 +40,15 @@ def _length(data: TextDataModule, batches: int) -> str:
     epochs = _rounded(batches / data.batches_per_epoch)
     if data.stride == data.context_length:
         return f"{epochs} epochs"
-    return f"{epochs} epochs of windows = {_rounded(data.passes_after(batches))} passes over the text"
+    return (
+        f"{epochs} epochs of windows = {_rounded(data.passes_after(batches))} passes over the text"
+    )
 
 
 def _rounded(number: float) -> str:
-    """With one decimal from 1 on; below, where that would be next to nothing, with two significant digits."""
+    """With one decimal from 1 on; below, where that would be next to nothing, with two significant
+    digits.
+    """
     return f"{number:,.1f}" if number >= 1 else f"{number:.2g}"
 
 

@@ -50,14 +50,17 @@ class Resumed:
 
 
 def find_resumed(run: Path) -> Resumed | None:
-    """The newest checkpoint of `run` that is whole, every bit of it checked; None if it was ended before the first.
+    """The newest checkpoint of `run` that is whole, every bit of it checked; None if it was ended
+    before the first.
 
     Raises:
         ConfigError: none is whole, they are gone, or hold code (which is not run).
     """
     saved = checkpoints_of(run)
     if not saved:
-        if (run / WEIGHTS).exists() or ((run / METRICS).exists() and not (run / CHECKPOINTS).is_dir()):
+        if (run / WEIGHTS).exists() or (
+            (run / METRICS).exists() and not (run / CHECKPOINTS).is_dir()
+        ):
             raise ConfigError(f"resume ({run}): its checkpoints are gone ({CHECKPOINTS}/step_*)")
         return None
     damaged: list[str] = []
@@ -72,11 +75,15 @@ def find_resumed(run: Path) -> Resumed | None:
 def _read(run: Path, folder: Path, damaged: list[str]) -> Resumed:
     stored = read_folder(folder)
     _check_state(folder / TRAINING_STATE, stored.state)
-    resumed = Resumed(run, folder, stored.manifest, stored.model.build_tokenizer(), stored.state, damaged)
+    resumed = Resumed(
+        run, folder, stored.manifest, stored.model.build_tokenizer(), stored.state, damaged
+    )
     try:
         _ = resumed.rate
     except (LookupError, TypeError, ValueError):
-        raise DamagedError(f"{folder / TRAINING_STATE}: damaged: its schedule has no rate") from None
+        raise DamagedError(
+            f"{folder / TRAINING_STATE}: damaged: its schedule has no rate"
+        ) from None
     return resumed
 
 
@@ -98,15 +105,16 @@ def check_resumable(resumed: Resumed, data: TextDataModule) -> None:
     """
     if not data.order.resumable:
         raise ConfigError(
-            "resume: a run with order=book cannot be resumed: its place is the state of torch's global generator"
+            "resume: a run with order=book cannot be resumed: its place is the state of torch's"
+            " global generator"
         )
     check_same(data, resumed.manifest.fingerprint, resumed.checkpoint)
     now = data.fingerprint()
     for key, was in resumed.manifest.fingerprint.items():
         if now.get(key) != was:
             raise ConfigError(
-                f"resume: the data has changed since {resumed.checkpoint} was saved: {key} was {str(was)[:12]}, is "
-                f"{str(now.get(key))[:12]}"
+                f"resume: the data has changed since {resumed.checkpoint} was saved: {key} was"
+                f" {str(was)[:12]}, is {str(now.get(key))[:12]}"
             )
 
 
@@ -115,4 +123,7 @@ def change_of_rate(resumed: Resumed, now: float) -> str | None:
     was = resumed.rate
     if math.isclose(was, now, rel_tol=1e-6):
         return None
-    return f"the learning-rate schedule has changed: the rate goes from {was:.3g} to {now:.3g} at step {resumed.step}"
+    return (
+        f"the learning-rate schedule has changed: the rate goes from {was:.3g} to {now:.3g} at step"
+        f" {resumed.step}"
+    )

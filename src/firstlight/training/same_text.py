@@ -21,7 +21,8 @@ class OtherTextError(ConfigError):
 
 
 def check_same(text: TextDataModule, known: dict[str, int | str], checkpoint: Path) -> None:
-    """Refuse a text that is not the one of the fingerprint `known`, which `checkpoint` was trained on.
+    """Refuse a text that is not the one of the fingerprint `known`, which `checkpoint` was trained
+    on.
 
     Raises:
         OtherTextError: it is another one.
@@ -31,21 +32,28 @@ def check_same(text: TextDataModule, known: dict[str, int | str], checkpoint: Pa
     earlier = " (earlier versions read them, too: list them in data.path)"
     left_out = f"; left out are {text.left_out}{earlier}" if text.left_out else ""
     raise OtherTextError(
-        f"{text.setting()}: this is another text than {checkpoint} was trained on (its sha256 differs){MOVED}{left_out}"
+        f"{text.setting()}: this is another text than {checkpoint} was trained on (its sha256"
+        f" differs){MOVED}{left_out}"
     )
 
 
 def fingerprint_of(checkpoint: Path) -> dict[str, int | str] | None:
-    """The fingerprint of the text that a checkpoint or a run was trained on; None if it keeps none."""
+    """The fingerprint of the text that a checkpoint or a run was trained on; None if it keeps
+    none."""
     run = run_of(checkpoint)
     for folder in (checkpoint, *(reversed(checkpoints_of(run)) if run is not None else ())):
-        with suppress(ConfigError):  # no checkpoint folder, or a damaged one: the others of the run tell the same
+        with suppress(
+            ConfigError
+        ):  # no checkpoint folder, or a damaged one: the others of the run tell the same
             return read_manifest(folder).fingerprint
     return None
 
 
-def check_text_of_sweep(text: TextDataModule, config: dict[str, Any], others: Iterable[Path]) -> None:
-    """Refuse a text that has changed since one of the `others`, runs of the same sweep, was trained on it.
+def check_text_of_sweep(
+    text: TextDataModule, config: dict[str, Any], others: Iterable[Path]
+) -> None:
+    """Refuse a text that has changed since one of the `others`, runs of the same sweep, was trained
+    on it.
 
     Raises:
         ConfigError: it has.
@@ -53,14 +61,17 @@ def check_text_of_sweep(text: TextDataModule, config: dict[str, Any], others: It
     for run in others:
         try:
             theirs = RunFolder(run).config
-        except ConfigError:  # its folder is being made, or is damaged: that is no mistake of this trial
+        except (
+            ConfigError
+        ):  # its folder is being made, or is damaged: that is no mistake of this trial
             continue
         if _tokens_by(theirs) != _tokens_by(config) or (known := fingerprint_of(run)) is None:
             continue
         if known.get(SHA256) != text.fingerprint()[SHA256]:
             raise ConfigError(
-                f"{text.setting()}: the text has changed since {shorten(str(run))}, of the same sweep, was trained on "
-                "it (its sha256 differs): put that text back, then firstlight sweep retry"
+                f"{text.setting()}: the text has changed since {shorten(str(run))}, of the same"
+                " sweep, was trained on it (its sha256 differs): put that text back, then"
+                " firstlight sweep retry"
             )
         return
 

@@ -13,44 +13,67 @@ from firstlight.errors import ConfigError
 from firstlight.model.base import LanguageModel
 
 
-def started_config(config: dict[str, Any], start: Checkpoint, overrides: Sequence[str]) -> dict[str, Any]:
-    """`config` with the tokenizer of `start`, whose ids its weights are for, and a model that they fit.
+def started_config(
+    config: dict[str, Any], start: Checkpoint, overrides: Sequence[str]
+) -> dict[str, Any]:
+    """`config` with the tokenizer of `start`, whose ids its weights are for, and a model that they
+    fit.
 
     Raises:
-        ConfigError: the model that `config` describes is another one, an override asks for what cannot be, or the
-            weights are not even those of the model that they come with.
+        ConfigError: the model that `config` describes is another one, an override asks for what
+            cannot be, or the weights are not even those of the model that they come with.
     """
     start.build_model()
-    theirs = check_node(f"init_from ({start.path}): model", start.config.get("model"), LanguageModel)
-    tokenizer = check_node(f"init_from ({start.path}): tokenizer", start.config.get("tokenizer"), Tokenizer)
+    theirs = check_node(
+        f"init_from ({start.path}): model", start.config.get("model"), LanguageModel
+    )
+    tokenizer = check_node(
+        f"init_from ({start.path}): tokenizer", start.config.get("tokenizer"), Tokenizer
+    )
     if config["model"]["_target_"] != theirs["_target_"]:
         wanted = config["model"]["_target_"]
-        raise ConfigError(f"init_from: {start.path} holds a {theirs['_target_']}, the model is a {wanted}")
+        raise ConfigError(
+            f"init_from: {start.path} holds a {theirs['_target_']}, the model is a {wanted}"
+        )
     kind: type[LanguageModel] = build(config["model"]).func
     ours = config["model"] | {key: theirs[key] for key in kind.adopted_settings if key in theirs}
     free = kind.free_settings.union(start.guessed)
-    other = {k: v for k, v in theirs.items() if not k.startswith("_") and k not in free and ours.get(k) != v}
+    other = {
+        k: v
+        for k, v in theirs.items()
+        if not k.startswith("_") and k not in free and ours.get(k) != v
+    }
     if other:
         wanted = " ".join(f"model.{key}={value}" for key, value in other.items())
-        raise ConfigError(f"init_from: the weights in {start.path} are those of another model: they need {wanted}")
+        raise ConfigError(
+            f"init_from: the weights in {start.path} are those of another model: they need {wanted}"
+        )
     for override in overrides:
         section, _, key = override.partition("=")[0].lstrip("+~").partition(".")
         if section == "tokenizer" and config["tokenizer"] != tokenizer:
-            raise ConfigError(f"{override}: the weights in {start.path} are for a tokenizer of their own; leave it out")
+            raise ConfigError(
+                f"{override}: the weights in {start.path} are for a tokenizer of their own; leave"
+                " it out"
+            )
         if section == "model" and config["model"].get(key) != ours.get(key):
-            raise ConfigError(f"{override}: the weights in {start.path} are for model.{key}={ours.get(key)}")
+            raise ConfigError(
+                f"{override}: the weights in {start.path} are for model.{key}={ours.get(key)}"
+            )
     return {**config, "model": ours, "tokenizer": tokenizer}
 
 
 def adopted(config: dict[str, Any], started: dict[str, Any], start: Checkpoint) -> str:
     """What `started_config` has changed, in words."""
     was, now = config["model"], started["model"]
-    changes = [f"model.{key} {was.get(key)} -> {now[key]}" for key in now if was.get(key) != now[key]]
+    changes = [
+        f"model.{key} {was.get(key)} -> {now[key]}" for key in now if was.get(key) != now[key]
+    ]
     return "; ".join([f"the tokenizer is that of {start.path}", *changes])
 
 
 def load_start(model: LanguageModel, start: Checkpoint) -> None:
-    """Give `model`, built without memory, the weights of `start`, which may differ in its `free_settings`.
+    """Give `model`, built without memory, the weights of `start`, which may differ in its
+    `free_settings`.
 
     Raises:
         ConfigError: they do not fit.
@@ -60,5 +83,9 @@ def load_start(model: LanguageModel, start: Checkpoint) -> None:
     except ValueError as error:
         raise blame("model", error) from error
     load_weights(model, replace(start, state_dict=weights), assign=True)
-    for parameter in model.parameters():  # memory of its own for each, neither a file's nor another's
-        parameter.data = torch.empty_like(parameter, memory_format=torch.contiguous_format).copy_(parameter.data)
+    for (
+        parameter
+    ) in model.parameters():  # memory of its own for each, neither a file's nor another's
+        parameter.data = torch.empty_like(parameter, memory_format=torch.contiguous_format).copy_(
+            parameter.data
+        )

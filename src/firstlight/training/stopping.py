@@ -1,4 +1,6 @@
-"""Signals that ask a run to stop: it finishes its step and saves, and leaves with 128 + the signal's number."""
+"""Signals that ask a run to stop: it finishes its step and saves, and leaves with 128 + the
+signal's number.
+"""
 
 import os
 import re
@@ -16,7 +18,8 @@ from firstlight.runs.environment import slurm_job
 REQUEUE_SIGNAL = getattr(signal, "SIGUSR1", 0)
 """What `#SBATCH --signal=USR1@90` sends before the time of a job is over."""
 INTERACTIVE = ("bash", "interactive")
-"""Names that salloc and `srun --pty bash` give to a job: to put one into the queue again would start nothing."""
+"""Names that salloc and `srun --pty bash` give to a job: to put one into the queue again would
+start nothing."""
 
 
 class Stopped(SystemExit):
@@ -28,7 +31,8 @@ class Stopped(SystemExit):
 
 
 class StopSignals:
-    """Within the block, a signal is kept in `received` and nothing else happens; a second Ctrl-C interrupts at once.
+    """Within the block, a signal is kept in `received` and nothing else happens; a second Ctrl-C
+    interrupts at once.
 
     A signal that was ignored before (`nohup`, a job in the background) still is.
     """
@@ -46,7 +50,10 @@ class StopSignals:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         for signum, handler in self.before.items():
             signal.signal(signum, handler)
@@ -61,7 +68,9 @@ class StopSignals:
         again = "; Ctrl-C again leaves at once" if signum == signal.SIGINT else ""
         text = f"\nnote: {signal.Signals(signum).name}: stopping after {self.after}{again}\n"
         with suppress(OSError):  # the terminal that hung up
-            os.write(2, text.encode())  # print must not be called in here: it may be what was interrupted
+            os.write(
+                2, text.encode()
+            )  # print must not be called in here: it may be what was interrupted
 
 
 def in_slurm_job() -> bool:
@@ -70,10 +79,14 @@ def in_slurm_job() -> bool:
 
 
 def requeue_slurm_job() -> None:
-    """Put this SLURM job into the queue again, as Lightning does on the signal that announces the end of its time."""
+    """Put this SLURM job into the queue again, as Lightning does on the signal that announces the
+    end of its time.
+    """
     job = slurm_job() or ""
     if not re.fullmatch(r"[0-9_-]+", job):
-        raise RunError(f"SLURM_JOB_ID ({job}) is no number: the job cannot be put into the queue again")
+        raise RunError(
+            f"SLURM_JOB_ID ({job}) is no number: the job cannot be put into the queue again"
+        )
     try:
         subprocess.run(["scontrol", "requeue", job], check=True)
     except (OSError, subprocess.SubprocessError) as error:

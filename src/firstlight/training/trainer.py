@@ -1,4 +1,6 @@
-"""A Lightning Trainer that counts in optimizer steps: the length of a run, its evaluations, its log."""
+"""A Lightning Trainer that counts in optimizer steps: the length of a run, its evaluations, its
+log.
+"""
 
 import logging
 import re
@@ -23,33 +25,51 @@ from firstlight.data.datamodule import TextDataModule
 from firstlight.errors import DivergedError, RunError, one_line
 from firstlight.training.clock import Clock
 from firstlight.training.cluster import OwnProcesses
-from firstlight.training.lightning import at_step_end, evaluate_when, leave_signals_alone, run_evaluation
+from firstlight.training.lightning import (
+    at_step_end,
+    evaluate_when,
+    leave_signals_alone,
+    run_evaluation,
+)
 from firstlight.training.loggers.board import Board
 from firstlight.training.precision import Precision, resolve_precision
 from firstlight.training.stopping import Stopped, StopSignals
 from firstlight.training.watching import Failures, watch_callback, watch_logger
 
 TAKEN = {
-    "check_val_every_n_epoch", "fast_dev_run", "limit_train_batches", "limit_val_batches", "max_time", "min_epochs",
-    "min_steps", "num_sanity_val_steps", "overfit_batches", "plugins", "reload_dataloaders_every_n_epochs",
-    "use_distributed_sampler", "val_check_interval",
-}  # fmt: skip
+    "check_val_every_n_epoch",
+    "fast_dev_run",
+    "limit_train_batches",
+    "limit_val_batches",
+    "max_time",
+    "min_epochs",
+    "min_steps",
+    "num_sanity_val_steps",
+    "overfit_batches",
+    "plugins",
+    "reload_dataloaders_every_n_epochs",
+    "use_distributed_sampler",
+    "val_check_interval",
+}
 TAKEN_CALLBACKS = (
     callbacks.BaseFinetuning, callbacks.BatchSizeFinder, callbacks.GradientAccumulationScheduler,
     callbacks.LearningRateFinder, callbacks.ModelPruning, callbacks.OnExceptionCheckpoint,
     callbacks.StochasticWeightAveraging, callbacks.WeightAveraging,
 )  # fmt: skip
-TAKEN_BY = "a run is one pass over the batches that its seed decides; see max_steps, eval_every_n_steps, data.eval_*"
+TAKEN_BY = (
+    "a run is one pass over the batches that its seed decides; see max_steps, eval_every_n_steps,"
+    " data.eval_*"
+)
 
 
 class Trainer(pl.Trainer):
     """Lightning's Trainer; its arguments are open but for `TAKEN`, and these are added or changed.
 
-    Exactly one of `max_steps`, `max_epochs` and `max_tokens` is the length of the run. It is trained as one long pass
-    over `data`, so that accumulation never stops short at the end of an epoch. What is due after which step is in
-    `clock`; the untrained model is evaluated as step 0.
-    `micro_batch_size`: a device takes its share of a batch in parts of at most so many windows, or whole; `fit` puts a
-    number in place of "auto".
+    Exactly one of `max_steps`, `max_epochs` and `max_tokens` is the length of the run. It is
+    trained as one long pass over `data`, so that accumulation never stops short at the end of an
+    epoch. What is due after which step is in `clock`; the untrained model is evaluated as step 0.
+    `micro_batch_size`: a device takes its share of a batch in parts of at most so many windows, or
+    whole; `fit` puts a number in place of "auto".
 
     Raises:
         ValueError: not exactly one length, or no step at all.
@@ -108,7 +128,9 @@ class Trainer(pl.Trainer):
             val_check_interval=1,
             use_distributed_sampler=False,  # our order cuts global batches into shares itself
             enable_progress_bar=any(map(_is_bar, given_callbacks)),
-            enable_checkpointing=any(isinstance(callback, callbacks.Checkpoint) for callback in given_callbacks),
+            enable_checkpointing=any(
+                isinstance(callback, callbacks.Checkpoint) for callback in given_callbacks
+            ),
             plugins=[CheckpointFolderIO(), OwnProcesses(num_nodes)],
             callbacks=given_callbacks,
             **kwargs,
@@ -117,7 +139,8 @@ class Trainer(pl.Trainer):
         self.saved_step = 0
         """The last step of which nothing is lost."""
         self.failure: Exception | None = None
-        """What a callback raised, or a process that gathers batches, until the step is finished and saved."""
+        """What a callback raised, or a process that gathers batches, until the step is finished and
+        saved."""
         self.failures = Failures(self.folder)
         leave_signals_alone(self)
         evaluate_when(self, lambda: self.at_step_end and self.clock.is_eval_step(self.global_step))
@@ -158,7 +181,9 @@ class Trainer(pl.Trainer):
         return "val/loss"
 
     def step_complete(self) -> None:
-        """Called when nothing of a step is left to do, evaluation and logs included: the time to save and to stop."""
+        """Called when nothing of a step is left to do, evaluation and logs included: the time to
+        save and to stop.
+        """
         for callback in self.callbacks:  # type: ignore[attr-defined]
             hook = getattr(callback, "on_step_complete", None)
             if hook is not None:
@@ -166,7 +191,10 @@ class Trainer(pl.Trainer):
         worker_failure = self.clock.data.worker_failure
         if worker_failure is not None:
             self.failure = self.failure or RunError(worker_failure)
-        failed, signum = self.agreed(int(self.failure is not None)), self.agreed(self.stop_signals.received)
+        failed, signum = (
+            self.agreed(int(self.failure is not None)),
+            self.agreed(self.stop_signals.received),
+        )
         if failed or signum:
             self.save_step()
         if failed:
@@ -178,10 +206,16 @@ class Trainer(pl.Trainer):
         """The largest `number` of all processes: they stop together or not at all."""
         if self.world_size == 1:
             return number
-        return int(self.strategy.reduce(torch.tensor(number, device=self.strategy.root_device), reduce_op="max"))
+        return int(
+            self.strategy.reduce(
+                torch.tensor(number, device=self.strategy.root_device), reduce_op="max"
+            )
+        )
 
     def _defer(self, error: Exception) -> None:
-        """Raise a callback's `error` when the step is finished and saved, if there is anything to lose."""
+        """Raise a callback's `error` when the step is finished and saved, if there is anything to
+        lose.
+        """
         if self.global_step == self.saved_step:
             raise error
         self.failure = self.failure or error
@@ -199,16 +233,21 @@ class Trainer(pl.Trainer):
         self.lightning_module.guard.settle()  # type: ignore[operator]  # no step is saved that has not been judged
         for name, parameter in self.lightning_module.named_parameters():
             if not torch.isfinite(parameter).all():
-                raise DivergedError(f"{name.removeprefix('model.')} is not finite after step {step}; it is not saved")
-        for logger in self.loggers:  # first what was logged up to here, then the step from which the run can resume
+                raise DivergedError(
+                    f"{name.removeprefix('model.')} is not finite after step {step}; it is not"
+                    " saved"
+                )
+        for logger in (
+            self.loggers
+        ):  # first what was logged up to here, then the step from which the run can resume
             logger.save()
         folder = self.folder / CHECKPOINTS
         try:
             self.save_checkpoint(folder / checkpoint_name(step))
         except OSError as error:
             raise RunError(
-                f"the checkpoint of step {step} cannot be written: {error.strerror or one_line(error)} "
-                f"({folder}{_free(folder)})"
+                f"the checkpoint of step {step} cannot be written:"
+                f" {error.strerror or one_line(error)} ({folder}{_free(folder)})"
             ) from error
         self.saved_step = step
 
@@ -229,15 +268,20 @@ class Trainer(pl.Trainer):
 
     @property
     def epochs_seen(self) -> float:
-        """Passes over the training windows up to now; where they overlap, each is several passes over the text."""
+        """Passes over the training windows up to now; where they overlap, each is several passes
+        over the text.
+        """
         return self.clock.epochs_after(self.global_step)
 
     def collect(self, metrics: dict[str, float]) -> None:
-        """Keep `metrics` for the row of the present step; the later of two values of a name holds."""
+        """Keep `metrics` for the row of the present step; the later of two values of a name
+        holds."""
         self.pending_metrics |= metrics
 
     def flush(self) -> None:
-        """Write what was collected for the step that ends, if anything was, to every logger as one row."""
+        """Write what was collected for the step that ends, if anything was, to every logger as one
+        row.
+        """
         self.texts = []
         if self.pending_metrics:
             row = {"tokens": self.tokens_seen, "epoch": self.epochs_seen, **self.pending_metrics}
@@ -246,15 +290,21 @@ class Trainer(pl.Trainer):
                 logger.log_metrics(row, step=self.global_step)
 
     def log_text(self, tag: str, text: str) -> None:
-        """Show `text`, as it is, on every board, and on the screen with the figures of this evaluation."""
+        """Show `text`, as it is, on every board, and on the screen with the figures of this
+        evaluation.
+        """
         self.texts.append(text)
         for board in self._boards():
-            self.failures.attempt(type(board).__name__, board.show_text, tag, text, self.global_step)
+            self.failures.attempt(
+                type(board).__name__, board.show_text, tag, text, self.global_step
+            )
 
     def log_figure(self, tag: str, figure: Figure) -> None:
         """Show `figure` on every board."""
         for board in self._boards():
-            self.failures.attempt(type(board).__name__, board.show_figure, tag, figure, self.global_step)
+            self.failures.attempt(
+                type(board).__name__, board.show_figure, tag, figure, self.global_step
+            )
 
     def _boards(self) -> list[Board]:
         return [logger for logger in self.loggers if isinstance(logger, Board)]
@@ -273,9 +323,13 @@ def _free(folder: Path) -> str:
 
 
 def refusal(error: Exception, setting: str) -> str | None:
-    """Lightning's words for a device, precision or strategy that is not available here; `setting` is the way out."""
+    """Lightning's words for a device, precision or strategy that is not available here; `setting`
+    is the way out.
+    """
     about_device = isinstance(error, ImportError) or re.search("accelerator|backend", str(error))
-    if about_device and isinstance(error, MisconfigurationException | ImportError | ValueError | RuntimeError):
+    if about_device and isinstance(
+        error, MisconfigurationException | ImportError | ValueError | RuntimeError
+    ):
         return f"{one_line(error)} ({setting}=cpu always works)"
     return one_line(error) if isinstance(error, MisconfigurationException) else None
 
@@ -291,13 +345,14 @@ def _check_arguments(given: dict[str, Any], *, n_devices: int, batch_size: int) 
         raise ValueError(f"{taken[0]} cannot be set: {TAKEN_BY}")
     if n_devices > batch_size:
         raise ValueError(
-            f"devices ({n_devices} in all) must be at most data.batch_size ({batch_size}): they share the windows of a "
-            "batch"
+            f"devices ({n_devices} in all) must be at most data.batch_size ({batch_size}): they"
+            " share the windows of a batch"
         )
 
 
 def _check_callbacks(watchers: list[pl.Callback]) -> None:
-    """Refuse callbacks of Lightning's that train in another way, and two that would be saved under one name.
+    """Refuse callbacks of Lightning's that train in another way, and two that would be saved under
+    one name.
 
     Raises:
         ValueError: which.
@@ -315,12 +370,16 @@ def quiet() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
-        r".*does not have many workers.*",  # batches are gathered as one slice: workers cost more than they bring
-        r".*your dataloader is not resumable.*",  # position is a function of the step: see data/order.py
+        # batches are gathered as one slice: workers cost more than they bring
+        r".*does not have many workers.*",
+        # position is a function of the step: see data/order.py
+        r".*your dataloader is not resumable.*",
         r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",  # lightning 2.6 on torch 2.13
         r".*is smaller than the logging interval.*",
-        r".*callbacks used to create the checkpoint need to be provided.*",  # taken away by an override, on purpose
+        # taken away by an override, on purpose
+        r".*callbacks used to create the checkpoint need to be provided.*",
         r".*in the `DataLoader` with `batch_size=None`.*",
-        r".*The `srun` command is available on your system but is not used.*",  # one process of srun's is no better
+        # one process of srun's is no better
+        r".*The `srun` command is available on your system but is not used.*",
     ):
         warnings.filterwarnings("ignore", message=message)

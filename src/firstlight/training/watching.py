@@ -1,4 +1,6 @@
-"""What only watches a run must not end it: callbacks and loggers whose errors are told, and cost the run nothing."""
+"""What only watches a run must not end it: callbacks and loggers whose errors are told, and cost
+the run nothing.
+"""
 
 import threading
 import traceback
@@ -20,13 +22,17 @@ from firstlight.training.callbacks.base import Callback, Watcher
 
 ERRORS = "errors.log"
 """File of the run folder: the traceback of the first error of each."""
-HOOKS = [name for name in dir(Callback) if name.startswith("on_") and not name.endswith("_checkpoint")]
+HOOKS = [
+    name for name in dir(Callback) if name.startswith("on_") and not name.endswith("_checkpoint")
+]
 STATE = ("state_dict", "load_state_dict", "on_save_checkpoint", "on_load_checkpoint", "teardown")
 LOGGER_METHODS = ("log_metrics", "log_hyperparams", "save", "finalize", "after_save_checkpoint")
 
 
 class Failures:
-    """The errors of watchers and loggers: told the first time, with a traceback in `errors.log`, then counted."""
+    """The errors of watchers and loggers: told the first time, with a traceback in `errors.log`,
+    then counted.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -43,7 +49,9 @@ class Failures:
 
     @contextmanager
     def of_threads(self) -> Iterator[None]:
-        """Within the block, what ends a thread in the background (TensorBoard's writer) is told here as well."""
+        """Within the block, what ends a thread in the background (TensorBoard's writer) is told
+        here as well.
+        """
 
         def tell(ended: threading.ExceptHookArgs) -> None:
             if isinstance(ended.exc_value, Exception):
@@ -59,7 +67,10 @@ class Failures:
     def _tell(self, name: str, error: Exception) -> None:
         what = f"{type(error).__name__}: {one_line(error)}"
         note(f"{name} failed, training continues ({what}; see {self.folder / ERRORS})")
-        with suppress(OSError), open_to_append(self.folder / ERRORS) as file:  # a full disk, perhaps
+        with (
+            suppress(OSError),
+            open_to_append(self.folder / ERRORS) as file,
+        ):  # a full disk, perhaps
             file.write(without_hidden(f"{name}\n{''.join(traceback.format_exception(error))}\n"))
 
     def summary(self) -> list[str]:
@@ -71,8 +82,12 @@ class Failures:
         return lines
 
 
-def watch_callback(callback: pl.Callback, failures: Failures, defer: Callable[[Exception], None]) -> None:
-    """Let no hook of `callback` end the run at once: errors of a watcher are told, others are given to `defer`."""
+def watch_callback(
+    callback: pl.Callback, failures: Failures, defer: Callable[[Exception], None]
+) -> None:
+    """Let no hook of `callback` end the run at once: errors of a watcher are told, others are given
+    to `defer`.
+    """
 
     def deferring(hook: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         try:
@@ -83,7 +98,9 @@ def watch_callback(callback: pl.Callback, failures: Failures, defer: Callable[[E
     names, guard = HOOKS, deferring
     if isinstance(callback, Watcher):
         names, guard = [*HOOKS, *STATE], partial(failures.attempt, type(callback).__name__)
-    if isinstance(callback, Checkpoint):  # a save that failed ends the run at once: there is no other to wait for
+    if isinstance(
+        callback, Checkpoint
+    ):  # a save that failed ends the run at once: there is no other to wait for
         names = [name for name in names if name != "on_step_complete"]
     for name in names:
         hook = getattr(type(callback), name, None)
@@ -94,4 +111,6 @@ def watch_callback(callback: pl.Callback, failures: Failures, defer: Callable[[E
 def watch_logger(logger: Logger, failures: Failures) -> None:
     """Let no method of `logger` end the run."""
     for name in LOGGER_METHODS:
-        setattr(logger, name, partial(failures.attempt, type(logger).__name__, getattr(logger, name)))
+        setattr(
+            logger, name, partial(failures.attempt, type(logger).__name__, getattr(logger, name))
+        )

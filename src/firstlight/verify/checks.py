@@ -66,11 +66,20 @@ class Campaign:
 
 
 def kill_and_resume(
-    runs: Runs, straight: Path, whole: Life, *, n_kills: int, seed: int, kills_a_run: int, keep: bool = False
+    runs: Runs,
+    straight: Path,
+    whole: Life,
+    *,
+    n_kills: int,
+    seed: int,
+    kills_a_run: int,
+    keep: bool = False,
 ) -> Campaign:
-    """Make runs, each killed up to `kills_a_run` times, until there were `n_kills`; compare each with `straight`.
+    """Make runs, each killed up to `kills_a_run` times, until there were `n_kills`; compare each
+    with `straight`.
 
-    `whole` is the life of the process that made `straight`. Runs without a difference are removed, unless `keep`.
+    `whole` is the life of the process that made `straight`. Runs without a difference are removed,
+    unless `keep`.
     """
     evaluated = {int(row["step"]) for row in RunFolder(straight).rows if row.get("val/loss")}
     every = runs.config.plain["callbacks"]["checkpoint"]["every_n_steps"]
@@ -105,7 +114,9 @@ def check(config: RunConfig, settings: VerifySettings, work: Path) -> Iterator[C
         if "determinism" in settings.checks:
             again, _ = runs.straight("again", new_interpreter=True)
             comparison = compare_runs(straight, again)
-            yield CheckResult("determinism", "the same run twice", str(comparison), comparison.is_same)
+            yield CheckResult(
+                "determinism", "the same run twice", str(comparison), comparison.is_same
+            )
         if "kills" in settings.checks:
             yield _kills(runs, straight, whole, settings)
     if "devices" in settings.checks:
@@ -114,7 +125,13 @@ def check(config: RunConfig, settings: VerifySettings, work: Path) -> Iterator[C
 
 def _kills(runs: Runs, straight: Path, whole: Life, settings: VerifySettings) -> CheckResult:
     made = kill_and_resume(
-        runs, straight, whole, n_kills=settings.kills, seed=settings.seed, kills_a_run=5, keep=settings.keep
+        runs,
+        straight,
+        whole,
+        n_kills=settings.kills,
+        seed=settings.seed,
+        kills_a_run=5,
+        keep=settings.keep,
     )
     phases = ", ".join(f"{n} {phase}" for phase, n in made.kills_by_phase.items())
     n_runs = "1 run" if len(made.runs) == 1 else f"{len(made.runs)} runs"
@@ -144,13 +161,16 @@ def _devices(config: RunConfig, settings: VerifySettings, work: Path) -> CheckRe
     return CheckResult(
         "devices",
         f"on the CPU and on {device.type}, in {precision}, without dropout",
-        f"relative difference of losses at most {worst:.1e} ({where}; verify.tolerance={settings.tolerance})",
+        f"relative difference of losses at most {worst:.1e} ({where};"
+        f" verify.tolerance={settings.tolerance})",
         worst <= settings.tolerance,
     )
 
 
 def largest_difference(one: Path, other: Path) -> tuple[float, str]:
-    """The largest relative difference of a loss in two runs, and where it is; inf if their steps differ."""
+    """The largest relative difference of a loss in two runs, and where it is; inf if their steps
+    differ.
+    """
     rows, twins = RunFolder(one).rows, RunFolder(other).rows
     if [row["step"] for row in rows] != [twin["step"] for twin in twins]:
         return float("inf"), "other steps"
@@ -159,5 +179,7 @@ def largest_difference(one: Path, other: Path) -> tuple[float, str]:
         for name in LOSSES:
             if row.get(name):
                 value, other_value = float(row[name]), float(twin[name])
-                differences.append((abs(value - other_value) / abs(value), f"{name} of step {row['step']}"))
+                differences.append(
+                    (abs(value - other_value) / abs(value), f"{name} of step {row['step']}")
+                )
     return max(differences)

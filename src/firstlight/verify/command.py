@@ -1,4 +1,6 @@
-"""`firstlight verify`: does a run of this config survive being killed, and is it the same run afterwards?"""
+"""`firstlight verify`: does a run of this config survive being killed, and is it the same run
+afterwards?
+"""
 
 import logging
 import shutil
@@ -26,7 +28,12 @@ from firstlight.training.process import start_server
 from firstlight.verify.checks import CheckResult, check
 from firstlight.verify.settings import VerifySettings, check_verifiable, shortening
 
-TRAINING = ("firstlight.cli", "firstlight.verbs", "firstlight.commands.train", "firstlight.verify.runs")
+TRAINING = (
+    "firstlight.cli",
+    "firstlight.verbs",
+    "firstlight.commands.train",
+    "firstlight.verify.runs",
+)
 COMPILER = ("torch._dynamo", "torch._inductor.compile_fx")
 """Modules that take seconds to import."""
 HELD = {True: "yes", False: "NO", None: "-"}
@@ -52,7 +59,9 @@ def main(config: DictConfig) -> None:
         VerificationError: a check did not hold; the runs are kept.
     """
     run, settings = arguments(config)
-    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it warns of every curve of a resumed run
+    logging.getLogger("tensorboard").setLevel(
+        logging.ERROR
+    )  # it warns of every curve of a resumed run
     console = SafeConsole(width=None if sys.stdout.isatty() else 120)
     began = time.perf_counter()
     with _work_folder(user_path(run.plain["output_dir"]), keep=settings.keep) as work:
@@ -66,13 +75,17 @@ def main(config: DictConfig) -> None:
         console.print(_table(run.plain["name"], settings, results))
         wrong = [f"{result.check}: {result.found}" for result in results if result.held is False]
         if wrong:
-            raise VerificationError("\n".join(["this config does not hold what was checked", *wrong]))
+            raise VerificationError(
+                "\n".join(["this config does not hold what was checked", *wrong])
+            )
     console.print(f"verified in {time.perf_counter() - began:.0f} s")
 
 
 @contextmanager
 def _work_folder(wanted: Path, *, keep: bool) -> Iterator[Path]:
-    """A new folder beside the run folder `wanted`, on the disk of the user's runs; kept if something fails in it."""
+    """A new folder beside the run folder `wanted`, on the disk of the user's runs; kept if
+    something fails in it.
+    """
     with new_folder(wanted.parent / f"verify_{wanted.name}", "output_dir") as folder:
         work = folder.absolute()
         try:
@@ -86,7 +99,9 @@ def _work_folder(wanted: Path, *, keep: bool) -> Iterator[Path]:
         finally:
             if keep:
                 for log in work.glob("*.log"):
-                    replace_text(log, without_hidden(log.read_text(encoding="utf-8", errors="replace")))
+                    replace_text(
+                        log, without_hidden(log.read_text(encoding="utf-8", errors="replace"))
+                    )
                 say(f"the runs are kept in {work}", stderr=True)
             else:
                 shutil.rmtree(work, ignore_errors=True)

@@ -1,4 +1,6 @@
-"""Are two runs the same run? Everything in their folders that is not decided by a clock, bit for bit."""
+"""Are two runs the same run? Everything in their folders that is not decided by a clock, bit for
+bit.
+"""
 
 import json
 import math
@@ -24,7 +26,8 @@ TENSORBOARD = "tensorboard"
 CLOCK = {"tokens_per_second", "mfu"}
 """Metrics that a clock decides."""
 OF_BYTES = ("files", "sha256")
-"""Keys of a checkpoint.json: sizes and digests of files. Other bytes may hold the same values (pickle's do)."""
+"""Keys of a checkpoint.json: sizes and digests of files. Other bytes may hold the same values
+(pickle's do)."""
 
 
 @dataclass
@@ -96,7 +99,10 @@ def curves_of(run: Path) -> dict[str, list[tuple[int, float]]]:
     curves = {}
     for tag, summary in events.AllSummaryMetadata().items():
         if summary.plugin_data.plugin_name == "scalars":
-            curves[tag] = [(event.step, make_ndarray(event.tensor_proto).item()) for event in events.Tensors(tag)]
+            curves[tag] = [
+                (event.step, make_ndarray(event.tensor_proto).item())
+                for event in events.Tensors(tag)
+            ]
     return curves
 
 
@@ -153,11 +159,15 @@ def _tensors(where: str, one: Tensor, other: Tensor) -> Iterator[str]:
     if is_other.any():
         wrong = is_other.view(-1, one.element_size()).any(dim=1).nonzero().flatten()
         value, twin = one[wrong[0]].item(), other[wrong[0]].item()
-        yield f"{where}: {len(wrong):,} of {one.numel():,} numbers, the first {value!r} and {twin!r}"
+        yield (
+            f"{where}: {len(wrong):,} of {one.numel():,} numbers, the first {value!r} and {twin!r}"
+        )
 
 
 def _common(one: Collection[Any], other: Collection[Any]) -> list[Any]:
-    """The keys of both, in the order of the first: the first difference that is found is the earliest."""
+    """The keys of both, in the order of the first: the first difference that is found is the
+    earliest.
+    """
     return [key for key in one if key in other]
 
 

@@ -6,14 +6,16 @@ from collections import Counter
 from firstlight.verify.process import KINDS, KillPoint, Life
 
 SOON = 0.005
-"""Seconds within which a process is killed after a file has changed: before, during and after the next write."""
+"""Seconds within which a process is killed after a file has changed: before, during and after the
+next write."""
 
 
 class KillPoints:
-    """Draws half of the points evenly over the seconds of a process, half right after something in its folder changed.
+    """Draws half of the points evenly over the seconds of a process, half right after something in
+    its folder changed.
 
-    `whole` is the life of a process that made the whole run. A process that resumes one needs another time to begin,
-    which is learned from those that did.
+    `whole` is the life of a process that made the whole run. A process that resumes one needs
+    another time to begin, which is learned from those that did.
     """
 
     def __init__(self, whole: Life, seed: int) -> None:
@@ -27,7 +29,9 @@ class KillPoints:
     def draw(self, *, share: float, continues: bool) -> KillPoint:
         """A point in the life of a process that has `share` of the steps to make."""
         if self.random.random() < 0.5:
-            return KillPoint(self.random.uniform(0, self.start_up[continues] + share * self.seconds_left))
+            return KillPoint(
+                self.random.uniform(0, self.start_up[continues] + share * self.seconds_left)
+            )
         kind = self.random.choice([kind for kind in KINDS if self.counts[kind]])
         most = self.counts[kind]
         if kind not in ("folder", "end"):  # those come however few the steps are

@@ -23,7 +23,9 @@ KINDS = ("folder", "row", "sample", "checkpoint", "end")
 
 @dataclass(frozen=True)
 class KillPoint:
-    """`seconds` after the process began; or, with a `kind`, after change number `count` of a file of that kind."""
+    """`seconds` after the process began; or, with a `kind`, after change number `count` of a file
+    of that kind.
+    """
 
     seconds: float
     kind: str | None = None
@@ -61,12 +63,18 @@ def run(
     limit: float = math.inf,
     new_interpreter: bool = False,
 ) -> Life:
-    """Run `target(*arguments)`, which returns the exit code, in a process that writes the run `folder`.
+    """Run `target(*arguments)`, which returns the exit code, in a process that writes the run
+    `folder`.
 
-    It is killed (SIGKILL, as kill -9) at `kill`, or after `limit` seconds. See `start_process` for `new_interpreter`.
+    It is killed (SIGKILL, as kill -9) at `kill`, or after `limit` seconds. See `start_process` for
+    `new_interpreter`.
     """
     process = start_process(
-        target, *arguments, log=log, environment=given_environment(), new_interpreter=new_interpreter
+        target,
+        *arguments,
+        log=log,
+        environment=given_environment(),
+        new_interpreter=new_interpreter,
     )
     began = time.perf_counter()
     seen = _files(folder)
@@ -114,7 +122,9 @@ def kind_of(name: str) -> str:
 
 
 def _files(folder: Path) -> dict[str, tuple[int, int]]:
-    """Size and time of every file but those of TensorBoard and wandb, which may be written at any time."""
+    """Size and time of every file but those of TensorBoard and wandb, which may be written at any
+    time.
+    """
     found: dict[str, tuple[int, int]] = {}
     for base, folders, names in os.walk(folder):
         if WANDB in folders:

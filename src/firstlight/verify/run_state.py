@@ -52,11 +52,13 @@ def unfinished(run: Path) -> list[Path]:
     return sorted((run / CHECKPOINTS).glob(".*"))
 
 
-def phase(state: RunState, *, has_begun: bool, steps: int, evaluated: set[int], saved: set[int]) -> str:
+def phase(
+    state: RunState, *, has_begun: bool, steps: int, evaluated: set[int], saved: set[int]
+) -> str:
     """In which of `PHASES` a process was killed, as far as the files tell.
 
-    `has_begun`: the process wrote a row. `evaluated` and `saved` are the steps after which a run is evaluated and
-    saved; the row of an evaluated step is written after its evaluation.
+    `has_begun`: the process wrote a row. `evaluated` and `saved` are the steps after which a run is
+    evaluated and saved; the row of an evaluated step is written after its evaluation.
     """
     row = state.row
     if not has_begun or row is None:

@@ -61,7 +61,9 @@ class KilledRun:
 
 
 class Runs:
-    """Runs of `config`, all in its `output_dir`, so that they have the same config; moved to `work/NAME` when done."""
+    """Runs of `config`, all in its `output_dir`, so that they have the same config; moved to
+    `work/NAME` when done.
+    """
 
     def __init__(self, config: RunConfig, work: Path) -> None:
         self.config, self.work = config, work
@@ -80,12 +82,19 @@ class Runs:
         if life.exit_code == 2:
             raise ConfigError(life.output.strip())
         if life.exit_code != 0:
-            raise RunError(f"a run that was not killed ended with {life.exit_code}: see {life.log}\n{_tail(life)}")
+            raise RunError(
+                f"a run that was not killed ended with {life.exit_code}: see"
+                f" {life.log}\n{_tail(life)}"
+            )
         self.limit = SLOWEST * life.seconds + 60
         return self._moved(name), life
 
-    def killed(self, name: str, points: KillPoints, n_kills: int, evaluated: set[int], saved: set[int]) -> KilledRun:
-        """Train, killed up to `n_kills` times and each time resumed, or begun again if there was no run yet."""
+    def killed(
+        self, name: str, points: KillPoints, n_kills: int, evaluated: set[int], saved: set[int]
+    ) -> KilledRun:
+        """Train, killed up to `n_kills` times and each time resumed, or begun again if there was no
+        run yet.
+        """
         result = KilledRun(self.work / name)
         checkpoint = 0  # step of the newest one
         while True:
@@ -105,7 +114,9 @@ class Runs:
                 break
             checkpoint = state.checkpoint or 0
             has_begun = any(kind == "row" for _, kind in life.changes)
-            hit = phase(state, has_begun=has_begun, steps=self.steps, evaluated=evaluated, saved=saved)
+            hit = phase(
+                state, has_begun=has_begun, steps=self.steps, evaluated=evaluated, saved=saved
+            )
             result.kills.append(Kill(hit, max((state.row or 0) - checkpoint, 0)))
         result.unfinished = [str(path.relative_to(self.folder)) for path in unfinished(self.folder)]
         self._moved(name)

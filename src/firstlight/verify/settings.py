@@ -35,17 +35,24 @@ def check_verifiable(config: dict[str, Any]) -> None:
     check_new(config, "verify")
     if not build(config["order"], "order").resumable:
         raise ConfigError(
-            "order: a run with order=book cannot be resumed, its place is the state of torch's global generator; "
-            "there is nothing to verify"
+            "order: a run with order=book cannot be resumed, its place is the state of torch's"
+            " global generator; there is nothing to verify"
         )
-    for section, name, use in (("callbacks", "checkpoint", "resumed"), ("logger", "csv", "compared")):
+    for section, name, use in (
+        ("callbacks", "checkpoint", "resumed"),
+        ("logger", "csv", "compared"),
+    ):
         if name not in (config.get(section) or {}):
-            raise ConfigError(f"{section}.{name} is needed: it writes what is {use}; do not remove it")
+            raise ConfigError(
+                f"{section}.{name} is needed: it writes what is {use}; do not remove it"
+            )
 
 
 def shortening(config: dict[str, Any], settings: VerifySettings) -> dict[str, Any]:
     """The changes of `config` that make a short run of it, in which much happens."""
-    changes = shortened(config, steps=settings.steps, eval_every_n_steps=settings.eval_every_n_steps)
+    changes = shortened(
+        config, steps=settings.steps, eval_every_n_steps=settings.eval_every_n_steps
+    )
     changes["trainer"]["log_every_n_steps"] = 1
     changes["callbacks"] = {"checkpoint": {"every_n_steps": settings.save_every_n_steps}}
     return changes

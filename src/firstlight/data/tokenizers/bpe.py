@@ -24,7 +24,8 @@ from firstlight.output import note
 class BPETokenizer(Tokenizer):
     """`vocab_size` ids: 256 bytes, merges learned from the training split, `<|endoftext|>`.
 
-    A vocabulary is learned once for a text and a size, then read from the cache. A short text gives fewer merges.
+    A vocabulary is learned once for a text and a size, then read from the cache. A short text gives
+    fewer merges.
     """
 
     def __init__(self, *, vocab_size: Annotated[int, Field(ge=257, le=2**20)]) -> None:
@@ -46,23 +47,29 @@ class BPETokenizer(Tokenizer):
         n_ids = len(ranks) + 1
         if n_ids < self.vocab_size:
             self.note = (
-                f"the text is too short for tokenizer.vocab_size={self.vocab_size}: {n_ids:,} ids were learned, and "
-                f"the other {self.vocab_size - n_ids:,} stand for no text and are never sampled; "
-                f"tokenizer.vocab_size={n_ids} leaves them out"
+                f"the text is too short for tokenizer.vocab_size={self.vocab_size}: {n_ids:,} ids"
+                f" were learned, and the other {self.vocab_size - n_ids:,} stand for no text and"
+                f" are never sampled; tokenizer.vocab_size={n_ids} leaves them out"
             )
         special_tokens = {END_OF_TEXT: len(ranks)}
-        return tiktoken.Encoding(name="bpe", pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens=special_tokens)
+        return tiktoken.Encoding(
+            name="bpe", pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens=special_tokens
+        )
 
 
 def _learn(documents: list[str], n_tokens: int) -> dict[bytes, int]:
-    """Tokens and their ranks, learned by Hugging Face's trainer, which cuts words by GPT-2's pattern."""
+    """Tokens and their ranks, learned by Hugging Face's trainer, which cuts words by GPT-2's
+    pattern.
+    """
     from tokenizers import Tokenizer as HFTokenizer
     from tokenizers import models, pre_tokenizers, trainers
 
     tokenizer = HFTokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=n_tokens, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=n_tokens, initial_alphabet=alphabet, show_progress=False
+    )
     tokenizer.train_from_iterator(_to_learn_from(documents), trainer)
     byte_of = byte_of_character()
     ranks: dict[bytes, int] = {}
@@ -117,7 +124,9 @@ def _write(file: Path, ranks: dict[bytes, int]) -> None:
     by_rank = sorted(ranks, key=ranks.__getitem__)
     lines = b"".join([base64.b64encode(token) + b" %d\n" % ranks[token] for token in by_rank])
     digest = hashlib.sha256(lines).hexdigest().encode()
-    with contextlib.suppress(OSError):  # a cache that cannot be written only costs the time to learn again
+    with contextlib.suppress(
+        OSError
+    ):  # a cache that cannot be written only costs the time to learn again
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file, "wb", through=temporary_of(file, str(os.getpid()))) as stream:
             stream.write(digest + b"\n" + lines)

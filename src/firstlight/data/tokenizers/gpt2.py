@@ -19,7 +19,8 @@ class GPT2Tokenizer(Tokenizer):
             return tiktoken.get_encoding("gpt2")
         except (requests.RequestException, OSError) as error:
             raise ValueError(
-                "GPT-2's vocabulary (tiktoken's vocab.bpe and encoder.json) is not on this machine and cannot be "
-                f"downloaded ({type(error).__name__}); set TIKTOKEN_CACHE_DIR to a folder that has it, "
-                "or use tokenizer=bpe or tokenizer=bytes, which need no network"
+                "GPT-2's vocabulary (tiktoken's vocab.bpe and encoder.json) is not on this machine"
+                f" and cannot be downloaded ({type(error).__name__}); set TIKTOKEN_CACHE_DIR to a"
+                " folder that has it, or use tokenizer=bpe or tokenizer=bytes, which need no"
+                " network"
             ) from error

@@ -1,8 +1,10 @@
-"""Byte-level BPE vocabularies in Hugging Face's files, to and from the `state_dict` of a `Tokenizer`.
+"""Byte-level BPE vocabularies in Hugging Face's files, to and from the `state_dict` of a
+`Tokenizer`.
 
-Hugging Face lists the merges in order. tiktoken has only ranks, which are the ids, and merges the pair that makes the
-token of least rank. Both give the same ids exactly if the merge of every token is the last step of BPE on the token's
-own bytes with the ranks below its own. Reading checks this, and writing derives the merges from it.
+Hugging Face lists the merges in order. tiktoken has only ranks, which are the ids, and merges the
+pair that makes the token of least rank. Both give the same ids exactly if the merge of every token
+is the last step of BPE on the token's own bytes with the ranks below its own. Reading checks this,
+and writing derives the merges from it.
 """
 
 import json
@@ -23,12 +25,19 @@ GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt")
 """The files read in a folder: the first, or the two others."""
 MAX_WORK = 2 * 10**7
-"""Limit for the sum of the tokens' squared lengths, the cost of finding their merges: GPT-2's is 2.5 million."""
-_BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+"""Limit for the sum of the tokens' squared lengths, the cost of finding their merges: GPT-2's is
+2.5 million."""
+_BYTE_LEVEL = {
+    "type": "ByteLevel",
+    "add_prefix_space": False,
+    "trim_offsets": True,
+    "use_regex": True,
+}
 
 
 def byte_of_character() -> dict[str, int]:
-    """GPT-2's printable stand-ins for bytes: printable Latin-1 as it is, the others from U+0100 on."""
+    """GPT-2's printable stand-ins for bytes: printable Latin-1 as it is, the others from U+0100
+    on."""
     byte_of: dict[str, int] = {}
     for first, last in ("!~", "¡¬", "®ÿ"):
         for byte in range(ord(first), ord(last) + 1):
@@ -42,11 +51,12 @@ def byte_of_character() -> dict[str, int]:
 
 
 def state_of_vocabulary(vocab: dict[str, int], merges: list[str]) -> dict[str, Any]:
-    """The state of a `StoredTokenizer` with these ids; `vocab` and `merges` ("a b") are in stand-ins for bytes.
+    """The state of a `StoredTokenizer` with these ids; `vocab` and `merges` ("a b") are in
+    stand-ins for bytes.
 
     Raises:
-        ValueError: ranks cannot express the ids: there are gaps, `<|endoftext|>` is not last, or the merges are not in
-            the order of the ids.
+        ValueError: ranks cannot express the ids: there are gaps, `<|endoftext|>` is not last, or
+            the merges are not in the order of the ids.
     """
     if END_OF_TEXT not in vocab:
         raise ValueError(f"there is no {END_OF_TEXT} in the vocabulary")
@@ -54,21 +64,25 @@ def state_of_vocabulary(vocab: dict[str, int], merges: list[str]) -> dict[str, A
     for expected, text in enumerate([*texts, END_OF_TEXT]):
         if vocab[text] != expected:
             raise ValueError(
-                f"the id of {shorten(text)!r} is {shorten(str(vocab[text]))}, not {expected}: "
-                f"ids must count the bytes and merges without a gap, and {END_OF_TEXT} must follow them"
+                f"the id of {shorten(text)!r} is {shorten(str(vocab[text]))}, not {expected}: ids"
+                f" must count the bytes and merges without a gap, and {END_OF_TEXT} must follow"
+                " them"
             )
     tokens = _to_bytes(texts)
     work = sum(len(token) ** 2 for token in tokens)
     if work > MAX_WORK:
         raise ValueError(
-            f"its tokens are too long (the squares of their lengths sum to {work:,}; the limit is {MAX_WORK:,})"
+            f"its tokens are too long (the squares of their lengths sum to {work:,}; the limit is"
+            f" {MAX_WORK:,})"
         )
     for expected, given in zip(_printable_merges(tokens), [*merges, None], strict=False):
         if expected != given:
             pairs = f"{shorten(repr(given))} where {shorten(repr(expected))} was expected"
             raise ValueError(f"the merges are not in the order of the ids: {pairs}")
     if len(merges) != len(tokens) - 256:
-        raise ValueError(f"there are {len(merges)} merges for {len(tokens) - 256} tokens of more than a byte")
+        raise ValueError(
+            f"there are {len(merges)} merges for {len(tokens) - 256} tokens of more than a byte"
+        )
     return {
         "name": "huggingface",
         "pattern": r50k_pat_str,
@@ -79,7 +93,8 @@ def state_of_vocabulary(vocab: dict[str, int], merges: list[str]) -> dict[str, A
 
 
 def read_tokenizer(folder: Path) -> dict[str, Any] | None:
-    """The state of the tokenizer in `folder` (tokenizer.json, or vocab.json and merges.txt); None if it has none.
+    """The state of the tokenizer in `folder` (tokenizer.json, or vocab.json and merges.txt); None
+    if it has none.
 
     Raises:
         ConfigError: a file is damaged, or not GPT-2's kind of tokenizer; it is named.
@@ -100,14 +115,17 @@ def read_tokenizer(folder: Path) -> dict[str, Any] | None:
 
 
 def write_tokenizer(state: dict[str, Any], folder: Path, *, context_length: int) -> None:
-    """Write the tokenizer of `state` into `folder`, for `transformers.AutoTokenizer` and older readers.
+    """Write the tokenizer of `state` into `folder`, for `transformers.AutoTokenizer` and older
+    readers.
 
     Raises:
         ValueError: it cuts text unlike GPT-2's tokenizer, or a token is not a merge of two others.
     """
     tokens = [bytes.fromhex(token) for token in state["tokens"]]
     if state["pattern"] != r50k_pat_str and len(tokens) > 256:
-        raise ValueError(f"the tokenizer cuts words by {state['pattern']!r}; only GPT-2's pattern can be written")
+        raise ValueError(
+            f"the tokenizer cuts words by {state['pattern']!r}; only GPT-2's pattern can be written"
+        )
     merges = _printable_merges(tokens)
     end_of_text = state["end_of_text"]
     vocab = {text: rank for rank, text in enumerate(_to_text(tokens))}
@@ -157,7 +175,9 @@ def _read_merges(file: Path) -> list[str]:
 
 
 def _supported(content: dict[str, Any]) -> tuple[dict[str, int], list[str]]:
-    """Vocabulary and merges of a tokenizer.json, whose other settings must not change the ids of a text."""
+    """Vocabulary and merges of a tokenizer.json, whose other settings must not change the ids of a
+    text.
+    """
     model = content.get("model")
     if not isinstance(model, dict) or model.get("type", "BPE") != "BPE":
         raise ValueError(f"model is {_kind(model)}, not BPE")
@@ -166,15 +186,31 @@ def _supported(content: dict[str, Any]) -> tuple[dict[str, int], list[str]]:
         raise ValueError(f"normalizer ({_kind(normalizer)}) changes the text")
     pre_tokenizer = content.get("pre_tokenizer")
     if not _cuts_like_gpt2(pre_tokenizer):
-        raise ValueError(f"pre_tokenizer ({_kind(pre_tokenizer)}) does not cut words as GPT-2's does")
+        raise ValueError(
+            f"pre_tokenizer ({_kind(pre_tokenizer)}) does not cut words as GPT-2's does"
+        )
     post_processor = content.get("post_processor") or {"type": "ByteLevel"}
-    if _type(post_processor) not in ("ByteLevel", "TemplateProcessing") or post_processor.get("special_tokens"):
-        raise ValueError(f"post_processor ({_kind(post_processor)}) adds special tokens to every text")
-    for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "ignore_merges"):
+    if _type(post_processor) not in ("ByteLevel", "TemplateProcessing") or post_processor.get(
+        "special_tokens"
+    ):
+        raise ValueError(
+            f"post_processor ({_kind(post_processor)}) adds special tokens to every text"
+        )
+    for key in (
+        "dropout",
+        "continuing_subword_prefix",
+        "end_of_word_suffix",
+        "byte_fallback",
+        "ignore_merges",
+    ):
         if model.get(key):
             raise ValueError(f"model.{key} is {shorten(repr(model[key]))}")
     vocab, merges = model.get("vocab"), model.get("merges")
-    if not isinstance(vocab, dict) or not all(type(i) is int for i in vocab.values()) or not isinstance(merges, list):
+    if (
+        not isinstance(vocab, dict)
+        or not all(type(i) is int for i in vocab.values())
+        or not isinstance(merges, list)
+    ):
         raise ValueError("model.vocab must map tokens to ids, and model.merges must be a list")
     return vocab | _added(content.get("added_tokens")), [_pair(merge) for merge in merges]
 
@@ -205,7 +241,12 @@ def _cuts_like_gpt2(pre_tokenizer: Any) -> bool:
     step = pre_tokenizer
     has_split = False
     if _type(pre_tokenizer) == "Sequence":
-        split = {"type": "Split", "pattern": {"Regex": GPT2_PATTERN}, "behavior": "Isolated", "invert": False}
+        split = {
+            "type": "Split",
+            "pattern": {"Regex": GPT2_PATTERN},
+            "behavior": "Isolated",
+            "invert": False,
+        }
         match pre_tokenizer.get("pretokenizers"):
             case [step]:
                 pass
@@ -235,7 +276,9 @@ def _to_bytes(texts: list[str]) -> list[bytes]:
         try:
             tokens.append(bytes([byte_of[character] for character in text]))
         except KeyError:
-            raise ValueError(f"{shorten(text)!r} is not spelt in GPT-2's stand-ins for bytes") from None
+            raise ValueError(
+                f"{shorten(text)!r} is not spelt in GPT-2's stand-ins for bytes"
+            ) from None
     return tokens
 
 
@@ -249,7 +292,9 @@ def _printable_merges(tokens: list[bytes]) -> list[str]:
     ranks = {token: rank for rank, token in enumerate(tokens)}
     missing = [byte for byte in range(256) if bytes([byte]) not in ranks]
     if missing:
-        raise ValueError(f"{len(missing)} of the 256 bytes are not tokens, the first 0x{missing[0]:02x}")
+        raise ValueError(
+            f"{len(missing)} of the 256 bytes are not tokens, the first 0x{missing[0]:02x}"
+        )
     halves = [_halves(token, ranks) for token in tokens if len(token) != 1]
     firsts = _to_text(first for first, _ in halves)
     seconds = _to_text(second for _, second in halves)
@@ -257,7 +302,9 @@ def _printable_merges(tokens: list[bytes]) -> list[str]:
 
 
 def _halves(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
-    """The last two parts that BPE merges into `token`, starting from bytes, with the ranks below the token's own."""
+    """The last two parts that BPE merges into `token`, starting from bytes, with the ranks below
+    the token's own.
+    """
     parts = [bytes([byte]) for byte in token]
     while len(parts) > 2:
         pairs = [first + second for first, second in pairwise(parts)]
@@ -277,7 +324,9 @@ def _tokenizer_json(vocab: dict[str, int], merges: list[str]) -> dict[str, Any]:
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [{"id": vocab[END_OF_TEXT], "content": END_OF_TEXT, **plain, "special": True}],
+        "added_tokens": [
+            {"id": vocab[END_OF_TEXT], "content": END_OF_TEXT, **plain, "special": True}
+        ],
         "normalizer": None,
         "pre_tokenizer": _BYTE_LEVEL,
         "post_processor": _BYTE_LEVEL,

@@ -12,28 +12,41 @@ if TYPE_CHECKING:
 
 
 class Callback(pl.Callback):
-    """Lightning's Callback, with further hooks. Any callback of Lightning's own works, too: these are optional.
+    """Lightning's Callback, with further hooks. Any callback of Lightning's own works, too: these
+    are optional.
 
-    The error of a callback ends the run, but not before the step is finished and saved (but see `Watcher`).
+    The error of a callback ends the run, but not before the step is finished and saved (but see
+    `Watcher`).
     """
 
-    if TYPE_CHECKING:  # a run of firstlight has a Trainer and a PretrainingModule: hooks may say so in their signatures
+    # a run of firstlight has a Trainer and a PretrainingModule: hooks may say so in their
+    # signatures
+    if TYPE_CHECKING:
 
         def on_train_start(self, trainer: Any, pl_module: Any) -> None: ...
-        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None: ...
+        def on_train_batch_start(
+            self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+        ) -> None: ...
         def on_train_batch_end(
             self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
         ) -> None: ...
-        def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None: ...
+        def on_before_optimizer_step(
+            self, trainer: Any, pl_module: Any, optimizer: Any
+        ) -> None: ...
         def on_validation_start(self, trainer: Any, pl_module: Any) -> None: ...
         def on_validation_end(self, trainer: Any, pl_module: Any) -> None: ...
         def on_train_end(self, trainer: Any, pl_module: Any) -> None: ...
-        def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None: ...
-        def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None: ...
+        def on_save_checkpoint(
+            self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]
+        ) -> None: ...
+        def on_load_checkpoint(
+            self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]
+        ) -> None: ...
         def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None: ...
 
     monitor: str | None = None
-    """The metric that this callback watches, by the name that it has in the logs; refused if there is none."""
+    """The metric that this callback watches, by the name that it has in the logs; refused if there
+    is none."""
 
     def follow(self, direction: Literal["min", "max"]) -> None:
         """Called before training with the direction in which `monitor` gets better."""
@@ -46,17 +59,23 @@ class Callback(pl.Callback):
         """
 
     def bytes_on_disk(self, plan: Plan, *, at_least: bool = False) -> int:
-        """Bytes of files that this callback will keep in the run folder; `at_least`, set as sparingly as it can be."""
+        """Bytes of files that this callback will keep in the run folder; `at_least`, set as
+        sparingly as it can be.
+        """
         return 0
 
     def on_step_complete(self, trainer: Trainer) -> None:
         """Called when nothing of a step is left to do, evaluation and logs included."""
 
     def why_ended(self, state: dict[str, Any]) -> str | None:
-        """Of a run that is resumed, given the `state` of this callback in its checkpoint: why it has ended before its
-        last step, and what would let it resume; None if this callback does not keep it from resuming."""
+        """Of a run that is resumed, given the `state` of this callback in its checkpoint: why it
+        has ended before its last step, and what would let it resume; None if this callback does not
+        keep it from resuming.
+        """
         return None
 
 
 class Watcher(Callback):
-    """A callback that only looks and reports: whatever its hooks raise is told, and training continues."""
+    """A callback that only looks and reports: whatever its hooks raise is told, and training
+    continues.
+    """

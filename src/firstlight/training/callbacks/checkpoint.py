@@ -18,12 +18,14 @@ from firstlight.training.trainer import Trainer
 
 
 class Checkpoint(Callback, LightningCheckpoint):
-    """Saves `checkpoints/step_N/` after every evaluation and every `every_n_steps`, and keeps some of them.
+    """Saves `checkpoints/step_N/` after every evaluation and every `every_n_steps`, and keeps some
+    of them.
 
-    Kept are the newest `keep_last`, and without the optimizer's state, which only resuming needs, the `keep_best` with
-    the best `monitor` and the first one after every `keep_every_n_tokens`. Nothing is removed before a newer one is
-    safely on disk. While all together take more than `max_gigabytes`, the oldest of `keep_every_n_tokens` go, then the
-    worst of `keep_best`; the best one and the newest stay.
+    Kept are the newest `keep_last`, and without the optimizer's state, which only resuming needs,
+    the `keep_best` with the best `monitor` and the first one after every `keep_every_n_tokens`.
+    Nothing is removed before a newer one is safely on disk. While all together take more than
+    `max_gigabytes`, the oldest of `keep_every_n_tokens` go, then the worst of `keep_best`; the best
+    one and the newest stay.
     """
 
     def __init__(
@@ -37,28 +39,39 @@ class Checkpoint(Callback, LightningCheckpoint):
         max_gigabytes: FinitePositive | None = None,
     ) -> None:
         self.monitor, self.every_n_steps = monitor, every_n_steps
-        self.keep_last, self.keep_best, self.keep_every_n_tokens = keep_last, keep_best, keep_every_n_tokens
+        self.keep_last, self.keep_best, self.keep_every_n_tokens = (
+            keep_last,
+            keep_best,
+            keep_every_n_tokens,
+        )
         self.max_gigabytes = max_gigabytes
 
     def bytes_on_disk(self, plan: Plan, *, at_least: bool = False) -> int:
-        """The checkpoints that always stay, in float32: weights and the optimizer's state, the best one's weights."""
+        """The checkpoints that always stay, in float32: weights and the optimizer's state, the best
+        one's weights.
+        """
         sizes = plan.sizes
         n_newest = 1 if at_least else self.keep_last
-        return 4 * ((sizes.n_parameters + sizes.n_optimizer) * n_newest + sizes.n_parameters * min(self.keep_best, 1))
+        return 4 * (
+            (sizes.n_parameters + sizes.n_optimizer) * n_newest
+            + sizes.n_parameters * min(self.keep_best, 1)
+        )
 
     def check(self, plan: Plan) -> None:
         """Refuse a budget that is too small from the beginning."""
         least = self.bytes_on_disk(plan) / 1e9
         if self.max_gigabytes is not None and self.max_gigabytes < least:
             raise ValueError(
-                f"max_gigabytes ({self.max_gigabytes}) must be at least {least:.2g}, the size of the newest "
-                f"{self.keep_last} (keep_last) and the best; null is without a limit"
+                f"max_gigabytes ({self.max_gigabytes}) must be at least {least:.2g}, the size of"
+                f" the newest {self.keep_last} (keep_last) and the best; null is without a limit"
             )
 
     def on_step_complete(self, trainer: Trainer) -> None:
         """Save if it is time to."""
         step = trainer.global_step
-        if trainer.clock.is_eval_step(step) or (self.every_n_steps is not None and step % self.every_n_steps == 0):
+        if trainer.clock.is_eval_step(step) or (
+            self.every_n_steps is not None and step % self.every_n_steps == 0
+        ):
             trainer.save_step()
             self._clean(trainer)
 
@@ -69,24 +82,34 @@ class Checkpoint(Callback, LightningCheckpoint):
 
     def _clean(self, trainer: Trainer) -> None:
         if trainer.is_global_zero:  # what cannot be removed now is tried again after the next save
-            trainer.failures.attempt("removing checkpoints", self.remove_others, trainer.folder, trainer.global_step)
+            trainer.failures.attempt(
+                "removing checkpoints", self.remove_others, trainer.folder, trainer.global_step
+            )
 
     def remove_others(self, run: Path, step: int) -> None:
         """Remove what the rules do not keep, now that the checkpoint of `step` is on disk."""
         saved = checkpoints_of(run)
-        while saved and saved[-1].name > checkpoint_name(step):  # damaged: the run went on from an earlier one
+        while saved and saved[-1].name > checkpoint_name(
+            step
+        ):  # damaged: the run went on from an earlier one
             discard(saved.pop())
         newest = saved[-self.keep_last :]
         scores = read_scores(saved)
         evaluated = [folder for folder in saved if math.isfinite(scores[folder])]
-        best = sorted(evaluated, key=lambda folder: scores[folder])[: self.keep_best]  # stable: of equals the first
+        best = sorted(evaluated, key=lambda folder: scores[folder])[
+            : self.keep_best
+        ]  # stable: of equals the first
         spaced = self._spaced(saved)
         for folder in saved:
             if folder not in (*newest, *best, *spaced):
                 discard(folder)
             elif folder not in newest:
                 (folder / TRAINING_STATE).unlink(missing_ok=True)
-        left = [f for f in dict.fromkeys((*spaced, *reversed(best[1:]))) if f not in (*newest, *best[:1])]
+        left = [
+            f
+            for f in dict.fromkeys((*spaced, *reversed(best[1:])))
+            if f not in (*newest, *best[:1])
+        ]
         while left and self.max_gigabytes is not None and _size(run) > self.max_gigabytes * 1e9:
             discard(left.pop(0))
 

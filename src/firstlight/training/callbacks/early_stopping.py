@@ -12,9 +12,11 @@ from firstlight.training.callbacks.base import Callback
 
 
 class EarlyStopping(Callback, LightningEarlyStopping):
-    """Lightning's, for a run that is resumed: with the patience of today, not the one that it was saved with.
+    """Lightning's, for a run that is resumed: with the patience of today, not the one that it was
+    saved with.
 
-    `mode` is whether the lowest or the highest values of `monitor` are the better ones; None: as the metric says.
+    `mode` is whether the lowest or the highest values of `monitor` are the better ones; None: as
+    the metric says.
     """
 
     def __init__(
@@ -27,7 +29,9 @@ class EarlyStopping(Callback, LightningEarlyStopping):
         **kwargs: Any,
     ) -> None:
         self.is_free = mode is None
-        self.begin = partial(super().__init__, monitor, patience=patience, min_delta=min_delta, **kwargs)
+        self.begin = partial(
+            super().__init__, monitor, patience=patience, min_delta=min_delta, **kwargs
+        )
         self.begin(mode=mode or "min")
 
     def follow(self, direction: Direction) -> None:
@@ -36,8 +40,12 @@ class EarlyStopping(Callback, LightningEarlyStopping):
             self.begin(mode=direction)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        running = EarlyStoppingReason.NOT_STOPPED.value  # else a run that was stopped would not resume
-        super().load_state_dict({**state_dict, "patience": self.patience, "stopping_reason": running})
+        running = (
+            EarlyStoppingReason.NOT_STOPPED.value
+        )  # else a run that was stopped would not resume
+        super().load_state_dict(
+            {**state_dict, "patience": self.patience, "stopping_reason": running}
+        )
 
     def why_ended(self, state: dict[str, Any]) -> str | None:
         reason = EarlyStoppingReason(state.get("stopping_reason", 0))
@@ -46,6 +54,6 @@ class EarlyStopping(Callback, LightningEarlyStopping):
         if reason == EarlyStoppingReason.PATIENCE_EXHAUSTED and state["wait_count"] < self.patience:
             return None
         return (
-            "was stopped early; raise callbacks.early_stopping.patience to resume it, or remove the callback with "
-            "'~callbacks.early_stopping'"
+            "was stopped early; raise callbacks.early_stopping.patience to resume it, or remove the"
+            " callback with '~callbacks.early_stopping'"
         )

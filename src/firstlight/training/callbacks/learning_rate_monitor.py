@@ -16,11 +16,18 @@ class LearningRateMonitor(Watcher):
     def __init__(self) -> None:
         self.lr = 0.0
 
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: PretrainingModule, optimizer: Any) -> None:
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: PretrainingModule, optimizer: Any
+    ) -> None:
         self.lr = float(optimizer.param_groups[0]["lr"])
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: PretrainingModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: PretrainingModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         if trainer.is_log_step:
             trainer.collect({"lr": self.lr})

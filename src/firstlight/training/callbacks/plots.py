@@ -1,4 +1,6 @@
-"""The two figures of the book: losses over epochs with tokens on a second axis, and perplexity over tokens."""
+"""The two figures of the book: losses over epochs with tokens on a second axis, and perplexity over
+tokens.
+"""
 
 from typing import Any
 
@@ -12,7 +14,9 @@ from firstlight.training.trainer import Trainer
 
 
 class Plots(Watcher):
-    """Draws `loss.png` and `perplexity.png` from the evaluations at the end of training; also into TensorBoard."""
+    """Draws `loss.png` and `perplexity.png` from the evaluations at the end of training; also into
+    TensorBoard.
+    """
 
     def __init__(self) -> None:
         self.points: list[list[float]] = []
@@ -33,7 +37,9 @@ class Plots(Watcher):
             return
         epochs, tokens, train, val = (list(column) for column in zip(*self.points, strict=True))
         data = pl_module.data
-        passes = data.passes_after(data.batches_per_epoch) if data.stride < data.context_length else None
+        passes = (
+            data.passes_after(data.batches_per_epoch) if data.stride < data.context_length else None
+        )
         figures = {
             "loss": loss_figure(epochs, tokens, train, val, passes_per_epoch=passes),
             "perplexity": perplexity_figure(tokens, train, val),
@@ -54,9 +60,14 @@ def loss_figure(
 ) -> Figure:
     """Training and validation loss over epochs; the upper axis counts the tokens seen.
 
-    Where windows overlap an epoch is several passes over the text, and the lower axis says how many.
+    Where windows overlap an epoch is several passes over the text, and the lower axis says how
+    many.
     """
-    overlapping = f" of windows (each {passes_per_epoch:.1f} passes over the text)" if passes_per_epoch else ""
+    overlapping = (
+        f" of windows (each {passes_per_epoch:.1f} passes over the text)"
+        if passes_per_epoch
+        else ""
+    )
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     axes.plot(epochs, train, label="training")

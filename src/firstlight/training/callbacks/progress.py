@@ -8,7 +8,14 @@ from contextlib import suppress
 from typing import Any
 
 from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from firstlight.console import SafeConsole
@@ -44,11 +51,18 @@ class ProgressBar(Watcher, LightningProgressBar):
                 TimeRemainingColumn(elapsed_when_finished=False),
             )
             self.bar = Progress(*columns, console=self.console, transient=True)
-            self.bar.add_task("train", total=trainer.max_steps, completed=trainer.global_step, status="")
+            self.bar.add_task(
+                "train", total=trainer.max_steps, completed=trainer.global_step, status=""
+            )
             self.bar.start()
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: PretrainingModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: PretrainingModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         if self.bar is None or not trainer.at_step_end:
             return
@@ -56,7 +70,9 @@ class ProgressBar(Watcher, LightningProgressBar):
         if trainer.is_log_step and pl_module.batch_losses:
             rate = trainer.pending_metrics.get("tokens_per_second")
             speed = f"  {rate:,.0f} tok/s" if rate is not None else ""
-            self.bar.update(self.bar.task_ids[0], status=f"loss {float(pl_module.batch_losses[-1]):.3f}{speed}")
+            self.bar.update(
+                self.bar.task_ids[0], status=f"loss {float(pl_module.batch_losses[-1]):.3f}{speed}"
+            )
         if now - self.drawn > 0.1 or step == trainer.max_steps:
             self.bar.update(self.bar.task_ids[0], completed=step)
             self.drawn = now
@@ -76,7 +92,9 @@ class ProgressBar(Watcher, LightningProgressBar):
     def on_train_end(self, trainer: Trainer, pl_module: PretrainingModule) -> None:
         self._close()
 
-    def on_exception(self, trainer: Trainer, pl_module: PretrainingModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: Trainer, pl_module: PretrainingModule, exception: BaseException
+    ) -> None:
         self._close()
 
     def disable(self) -> None:
@@ -97,7 +115,8 @@ class ProgressBar(Watcher, LightningProgressBar):
 
 
 class _Console(SafeConsole):
-    """One that a closed pipe silences: `firstlight train | head` ends what is shown, not the run."""
+    """One that a closed pipe silences: `firstlight train | head` ends what is shown, not the
+    run."""
 
     def on_broken_pipe(self) -> None:
         with suppress(SystemExit):  # what rich does after it has turned standard output away
@@ -105,5 +124,6 @@ class _Console(SafeConsole):
 
 
 def _clean(text: str) -> str:
-    """One paragraph without control characters: a sample of raw bytes must not steer the terminal."""
+    """One paragraph without control characters: a sample of raw bytes must not steer the
+    terminal."""
     return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))

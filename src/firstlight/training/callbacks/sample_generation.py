@@ -24,9 +24,11 @@ STATE_OF_EARLIER = "SampleGeneration{"
 
 
 class SampleGeneration(Watcher):
-    """Continues `prompt` by `max_new_tokens` tokens, with its own random generator, seeded with `seed` each time.
+    """Continues `prompt` by `max_new_tokens` tokens, with its own random generator, seeded with
+    `seed` each time.
 
-    Samples are written to TensorBoard and to `samples.txt` in the run folder. `text` is the latest one.
+    Samples are written to TensorBoard and to `samples.txt` in the run folder. `text` is the latest
+    one.
     """
 
     def __init__(
@@ -42,7 +44,8 @@ class SampleGeneration(Watcher):
         self.text: str | None = None
         self.file: Path | None = None
         self.bytes: int | None = None
-        """Size of the samples file when the checkpoint was saved; None if the checkpoint does not record it."""
+        """Size of the samples file when the checkpoint was saved; None if the checkpoint does not
+        record it."""
 
     def check(self, plan: Plan) -> None:
         try:
@@ -50,20 +53,29 @@ class SampleGeneration(Watcher):
         except ValueError as error:
             raise ValueError(f"decoding: {error}") from error
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: PretrainingModule, checkpoint: dict[str, Any]) -> None:
-        """Keep how far the file of samples is written: at this moment they are those up to the step of the checkpoint.
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: PretrainingModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Keep how far the file of samples is written: at this moment they are those up to the step
+        of the checkpoint.
 
-        It is no state of this callback: all that sample share the file, and the prompt may be another one later.
+        It is no state of this callback: all that sample share the file, and the prompt may be
+        another one later.
         """
-        checkpoint[BYTES] = self.file.stat().st_size if self.file is not None and self.file.is_file() else 0
+        checkpoint[BYTES] = (
+            self.file.stat().st_size if self.file is not None and self.file.is_file() else 0
+        )
 
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: PretrainingModule, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: PretrainingModule, checkpoint: dict[str, Any]
+    ) -> None:
         states = checkpoint["callbacks"].items()
         earlier = [state["bytes"] for key, state in states if str(key).startswith(STATE_OF_EARLIER)]
         self.bytes = checkpoint.get(BYTES, earlier[0] if earlier else None)
 
     def on_train_start(self, trainer: Trainer, pl_module: PretrainingModule) -> None:
-        """Remove the samples that were written after the checkpoint from which the run is resumed."""
+        """Remove the samples that were written after the checkpoint from which the run is
+        resumed."""
         self.file = file = trainer.folder / SAMPLES
         if not trainer.is_global_zero or not file.is_file():
             return

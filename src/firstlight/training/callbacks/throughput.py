@@ -14,15 +14,17 @@ from firstlight.training.module import PretrainingModule
 from firstlight.training.trainer import Trainer
 
 CPU_MATRIX, GPU_MATRIX = 1024, 4096
-"""Rows and columns of the matrices whose product is timed: large enough for a device to reach its rate."""
+"""Rows and columns of the matrices whose product is timed: large enough for a device to reach its
+rate."""
 
 
 class Throughput(Watcher):
     """Logs `tokens_per_second` and `mfu`, over the training time since the last logged step.
 
-    Evaluations, with their samples and checkpoints, are not counted. Model FLOPs utilisation (Chowdhery et al. 2022,
-    appendix B) is relative to `peak_flops` a second; null takes the maker's figure for known GPUs, and measures the
-    rate of a matrix product in the training precision elsewhere.
+    Evaluations, with their samples and checkpoints, are not counted. Model FLOPs utilisation
+    (Chowdhery et al. 2022, appendix B) is relative to `peak_flops` a second; null takes the maker's
+    figure for known GPUs, and measures the rate of a matrix product in the training precision
+    elsewhere.
     """
 
     def __init__(self, *, peak_flops: FinitePositive | None = None) -> None:
@@ -37,7 +39,9 @@ class Throughput(Watcher):
             self.peak_flops = peak_flops(pl_module.device, compute_dtype(trainer))
         self.tokens = trainer.tokens_seen
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: PretrainingModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: PretrainingModule, batch: Any, batch_idx: int
+    ) -> None:
         if self.since is None:  # the first batch, or the first after an evaluation
             self.since = time.perf_counter()
 
@@ -45,7 +49,12 @@ class Throughput(Watcher):
         self.since = None  # the row of this step has been measured
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: PretrainingModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: PretrainingModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         if not trainer.is_log_step:
             return
@@ -60,18 +69,26 @@ class Throughput(Watcher):
 
 
 def training_flops_per_token(model: LanguageModel) -> float:
-    """Floating-point operations of a forward and a backward pass, by token; counted on the meta device."""
+    """Floating-point operations of a forward and a backward pass, by token; counted on the meta
+    device.
+    """
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    meta = {name: t.detach().to("meta").requires_grad_(t.requires_grad) for name, t in tensors.items()}
+    meta = {
+        name: t.detach().to("meta").requires_grad_(t.requires_grad) for name, t in tensors.items()
+    }
     ids = torch.zeros(1, model.context_length, dtype=torch.long, device="meta")
     # No numbers: nothing to look for nan in, and nothing to compile.
     with torch.autograd.set_detect_anomaly(False), torch.compiler.set_stance("force_eager"):
-        flops = measure_flops(model, lambda: functional_call(model, meta, (ids,)), lambda logits: logits.sum())
+        flops = measure_flops(
+            model, lambda: functional_call(model, meta, (ids,)), lambda logits: logits.sum()
+        )
     return flops / model.context_length
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations a second of matrix products in `dtype`: the maker's figure if known, else measured."""
+    """Operations a second of matrix products in `dtype`: the maker's figure if known, else
+    measured.
+    """
     if device.type == "cuda":
         known = get_available_flops(device, dtype)
         if known is not None:

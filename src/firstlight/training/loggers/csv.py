@@ -16,7 +16,8 @@ FIRST_COLUMNS = ("step", "tokens", "epoch", "train/loss", "val/loss")
 
 
 class CSVLogger(Logger):
-    """Every row is written at once. Lightning's own deletes the file of a resumed run, and splits a step's row.
+    """Every row is written at once. Lightning's own deletes the file of a resumed run, and splits a
+    step's row.
 
     `purge_step`: rows from this step on are dropped first; a resumed run writes them again.
     """
@@ -68,12 +69,16 @@ class CSVLogger(Logger):
         append(self.file, line.getvalue().encode())
 
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
-        columns = list(dict.fromkeys([*FIRST_COLUMNS, *self.columns, *(name for row in rows for name in row)]))
+        columns = list(
+            dict.fromkeys([*FIRST_COLUMNS, *self.columns, *(name for row in rows for name in row)])
+        )
         with replacing(self.file) as file:
             writer = csv.DictWriter(file, columns, restval="")
             writer.writeheader()
             writer.writerows(rows)
         self.columns = columns
 
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(
+        self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
+    ) -> None:
         """Nothing: the run folder holds the config."""

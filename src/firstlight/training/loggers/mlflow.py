@@ -1,4 +1,5 @@
-"""MLflow: metrics, settings, samples and figures in its database; a resumed run stays the same run there.
+"""MLflow: metrics, settings, samples and figures in its database; a resumed run stays the same run
+there.
 
 Lightning's own logger makes the database when it is constructed, before the run is known to be one.
 """
@@ -29,10 +30,12 @@ MOST_PARAMS = 100
 
 
 class MLFlowLogger(Logger):
-    """Into `tracking_uri`: a database (sqlite:///FILE) or a server (http...), as a run of `experiment_name`.
+    """Into `tracking_uri`: a database (sqlite:///FILE) or a server (http...), as a run of
+    `experiment_name`.
 
     Texts and figures lie below `artifacts`, a folder, or where the server says if it is None.
-    `purge_step`: of a run that is resumed; what was logged before is not logged again, since it cannot be taken back.
+    `purge_step`: of a run that is resumed; what was logged before is not logged again, since it
+    cannot be taken back.
 
     Raises:
         ValueError: the package is not installed, or `tracking_uri` is a folder.
@@ -50,12 +53,16 @@ class MLFlowLogger(Logger):
         super().__init__()
         if "://" not in tracking_uri or tracking_uri.startswith("file:"):
             raise ValueError(
-                f"tracking_uri ({tracking_uri}) must be a database or a server, MLflow refuses to log into folders; "
-                f"give {SQLITE}outputs/mlflow.db, for example"
+                f"tracking_uri ({tracking_uri}) must be a database or a server, MLflow refuses to"
+                f" log into folders; give {SQLITE}outputs/mlflow.db, for example"
             )
         self.mlflow = require("mlflow")
         self.folder = Path(save_dir).absolute()
-        self.tracking_uri, self.experiment_name, self.artifacts = tracking_uri, experiment_name, artifacts
+        self.tracking_uri, self.experiment_name, self.artifacts = (
+            tracking_uri,
+            experiment_name,
+            artifacts,
+        )
         self.run_id, self.logged_step = "", -1
         self._client: Any = None
         self.failure: Exception | None = None
@@ -70,7 +77,9 @@ class MLFlowLogger(Logger):
 
     @property
     def client(self) -> Any:
-        """MLflow's, once the run is begun. What cannot be begun is tried once, not at each row: it may take minutes."""
+        """MLflow's, once the run is begun. What cannot be begun is tried once, not at each row: it
+        may take minutes.
+        """
         if self.failure is not None:
             raise RuntimeError(f"the run could not be begun: {self.failure}")
         if self._client is None:
@@ -83,12 +92,16 @@ class MLFlowLogger(Logger):
 
     def _connect(self) -> Any:
         for package in ("mlflow", "alembic"):
-            logging.getLogger(package).setLevel(logging.WARNING)  # tables are made, an experiment is
+            logging.getLogger(package).setLevel(
+                logging.WARNING
+            )  # tables are made, an experiment is
         lock = nullcontext()
         if self.tracking_uri.startswith(SQLITE):
             database = Path(self.tracking_uri.removeprefix(SQLITE))
             database.parent.mkdir(parents=True, exist_ok=True)
-            lock = locked(Path(f"{database}.lock"), timeout=-1)  # one trial of a sweep makes the tables
+            lock = locked(
+                Path(f"{database}.lock"), timeout=-1
+            )  # one trial of a sweep makes the tables
         with lock:
             client = self.mlflow.MlflowClient(self.tracking_uri)
             self._begin(client)
@@ -99,7 +112,9 @@ class MLFlowLogger(Logger):
         if file.is_file():
             self.run_id = read_limited(file).decode().strip()
             client.update_run(self.run_id, status="RUNNING")
-            self.logged_step = max((m.step for m in client.get_metric_history(self.run_id, "tokens")), default=-1)
+            self.logged_step = max(
+                (m.step for m in client.get_metric_history(self.run_id, "tokens")), default=-1
+            )
             return
         if experiment := client.get_experiment_by_name(self.experiment_name):
             experiment_id = experiment.experiment_id
@@ -107,7 +122,9 @@ class MLFlowLogger(Logger):
             place = user_path(self.artifacts).absolute().as_uri() if self.artifacts else None
             experiment_id = client.create_experiment(self.experiment_name, artifact_location=place)
         name = f"{self.folder.parent.name}/{self.folder.name}"
-        self.run_id = client.create_run(experiment_id, run_name=name, tags={"folder": str(self.folder)}).info.run_id
+        self.run_id = client.create_run(
+            experiment_id, run_name=name, tags={"folder": str(self.folder)}
+        ).info.run_id
         replace_text(file, f"{self.run_id}\n")
 
     @rank_zero_only
@@ -115,13 +132,20 @@ class MLFlowLogger(Logger):
         client = self.client
         if step is None or step > self.logged_step:
             now, metric = int(1000 * time.time()), self.mlflow.entities.Metric
-            client.log_batch(self.run_id, [metric(k, float(v), now, step or 0) for k, v in metrics.items()])
+            client.log_batch(
+                self.run_id, [metric(k, float(v), now, step or 0) for k, v in metrics.items()]
+            )
 
     @rank_zero_only
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(
+        self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
+    ) -> None:
         """The composed config, flat."""
         config = params if isinstance(params, dict) else vars(params)
-        values = [self.mlflow.entities.Param(key, str(value)) for key, value in hyperparameters(config).items()]
+        values = [
+            self.mlflow.entities.Param(key, str(value))
+            for key, value in hyperparameters(config).items()
+        ]
         for first in range(0, len(values), MOST_PARAMS):
             self.client.log_batch(self.run_id, params=values[first : first + MOST_PARAMS])
 

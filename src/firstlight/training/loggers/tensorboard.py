@@ -1,4 +1,6 @@
-"""TensorBoard: one entry a run: curves over steps and over tokens, charts of several curves, a table of runs."""
+"""TensorBoard: one entry a run: curves over steps and over tokens, charts of several curves, a
+table of runs.
+"""
 
 import textwrap
 import time
@@ -13,7 +15,10 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import TensorBoardLogger as LightningTensorBoardLogger
 from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboard.compat.proto.event_pb2 import (
+    Event,  # pyright: ignore[reportAttributeAccessIssue]
+    SessionLog,  # pyright: ignore[reportAttributeAccessIssue]
+)
 from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import SummaryWriter
@@ -40,10 +45,28 @@ RESULTS = {
     "tokens_per_second": "Result/tokens_per_second",
 }
 BEST = "Result/best_val_loss"
-"""With `RESULTS` the metrics that the HPARAMS table shows: it takes the first five by name, capitals first."""
-COMPARED = ("model", "tokenizer", "data", "order", "optimizer", "scheduler", "trainer", "seed", "init_from")
-"""Sections of the config that runs may differ in; TensorBoard shows those first in which they do."""
-NOT_COMPARED = ("trainer.enable_", "trainer.log_", "trainer.accelerator", "data.num_workers", "data.folder")
+"""With `RESULTS` the metrics that the HPARAMS table shows: it takes the first five by name,
+capitals first."""
+COMPARED = (
+    "model",
+    "tokenizer",
+    "data",
+    "order",
+    "optimizer",
+    "scheduler",
+    "trainer",
+    "seed",
+    "init_from",
+)
+"""Sections of the config that runs may differ in; TensorBoard shows those first in which they
+do."""
+NOT_COMPARED = (
+    "trainer.enable_",
+    "trainer.log_",
+    "trainer.accelerator",
+    "data.num_workers",
+    "data.folder",
+)
 
 
 class TensorBoardLogger(LightningTensorBoardLogger):
@@ -53,8 +76,15 @@ class TensorBoardLogger(LightningTensorBoardLogger):
     """
 
     def __init__(self, *, save_dir: str, purge_step: int | None = None) -> None:
-        # TensorBoard takes the first mark of a purge for the run's beginning, so a new run has one as well
-        super().__init__(save_dir, name="", version="", default_hp_metric=False, purge_step=None if purge_step else 0)
+        # TensorBoard takes the first mark of a purge for the run's beginning, so a new run has one
+        # as well
+        super().__init__(
+            save_dir,
+            name="",
+            version="",
+            default_hp_metric=False,
+            purge_step=None if purge_step else 0,
+        )
         self.purge_step, self.has_layout = purge_step or 0, bool(purge_step)
         self.best = float("inf")
 
@@ -65,7 +95,9 @@ class TensorBoardLogger(LightningTensorBoardLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> SummaryWriter:
-        """TensorBoard's writer; before it writes anything, what the run had logged after its checkpoint is hidden."""
+        """TensorBoard's writer; before it writes anything, what the run had logged after its
+        checkpoint is hidden.
+        """
         if self.purge_step:
             self.best = hide_from(Path(self.log_dir), self.purge_step)
             self.purge_step = 0
@@ -101,25 +133,34 @@ class TensorBoardLogger(LightningTensorBoardLogger):
             self.experiment.add_scalar(BEST, self.best, step)
 
     @rank_zero_only
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(
+        self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
+    ) -> None:
         """Put the run into the HPARAMS table.
 
-        Without torch's list of columns: TensorBoard takes one run's for all, and knows by itself what differs.
+        Without torch's list of columns: TensorBoard takes one run's for all, and knows by itself
+        what differs.
         """
         config = params if isinstance(params, dict) else vars(params)
         values = hyperparameters({k: config[k] for k in COMPARED if k in config}, NOT_COMPARED)
         if values.get("order.seed") == values.get("seed"):  # as it is unless it was set
             values.pop("order.seed", None)
-        self.experiment._get_file_writer().add_summary(hparams_pb(values, trial_id=""))  # its name is the run's
+        self.experiment._get_file_writer().add_summary(
+            hparams_pb(values, trial_id="")
+        )  # its name is the run's
 
     @rank_zero_only
     def save(self) -> None:
-        """Write what is buffered, without Lightning's hparams.yaml: the run folder holds the config."""
+        """Write what is buffered, without Lightning's hparams.yaml: the run folder holds the
+        config.
+        """
         self.experiment.flush()
 
     def show_text(self, tag: str, text: str, step: int) -> None:
         lines = [part for line in text.splitlines() for part in textwrap.wrap(line, 100) or [""]]
-        self.experiment.add_text(tag, "\n".join(f"    {line}" for line in lines), step)  # as it is, in Markdown
+        self.experiment.add_text(
+            tag, "\n".join(f"    {line}" for line in lines), step
+        )  # as it is, in Markdown
 
     def show_figure(self, tag: str, figure: Figure, step: int) -> None:
         self.experiment.add_figure(tag, figure, step, close=False)
@@ -160,22 +201,32 @@ class _Logged:
                     self.best[event.step] = value.simple_value
 
     def _hide(self, step: int) -> None:
-        """What TensorBoard's mark of a purge does: it hides what counts at least as high, be it steps or tokens."""
+        """What TensorBoard's mark of a purge does: it hides what counts at least as high, be it
+        steps or tokens.
+        """
         self.newest_step = min(self.newest_step, step - 1)
         self.best = {at: value for at, value in self.best.items() if at < step}
         self.over_tokens = self.before(step)
-        self.shown = {point for point in self.shown if point in self.over_tokens and point[1] < step}
+        self.shown = {
+            point for point in self.shown if point in self.over_tokens and point[1] < step
+        }
 
     def before(self, step: int) -> dict[tuple[str, int], tuple[float, float]]:
         """The points over tokens that were logged before `step`, in their order."""
-        return {point: self.over_tokens[point] for point in sorted(self.over_tokens) if self.steps[point[1]] < step}
+        return {
+            point: self.over_tokens[point]
+            for point in sorted(self.over_tokens)
+            if self.steps[point[1]] < step
+        }
 
 
 def wait_for_the_next_name(folder: Path) -> None:
-    """Wait until a new event file in `folder` sorts after those in it: TensorBoard reads them in the order of names.
+    """Wait until a new event file in `folder` sorts after those in it: TensorBoard reads them in
+    the order of names.
 
-    A name begins with the second in which the file was made. Within one second the process's number decides, so what a
-    quickly resumed run logs could be read before what it hides, and be hidden itself.
+    A name begins with the second in which the file was made. Within one second the process's number
+    decides, so what a quickly resumed run logs could be read before what it hides, and be hidden
+    itself.
     """
     newest = 0
     for file in folder.glob(EVENT_FILES):
@@ -187,11 +238,13 @@ def wait_for_the_next_name(folder: Path) -> None:
 
 
 def hide_from(folder: Path, step: int) -> float:
-    """Hide what the event files of `folder` hold from `step` on; the best validation loss before it.
+    """Hide what the event files of `folder` hold from `step` on; the best validation loss before
+    it.
 
-    TensorBoard's mark of a purge hides every point that counts at least as high, and tokens count higher than steps. So
-    the mark, and the points over tokens that it must not hide, are a file that appears whole: at no moment is anything
-    missing. Where nothing is to be hidden, there is no mark.
+    TensorBoard's mark of a purge hides every point that counts at least as high, and tokens count
+    higher than steps. So the mark, and the points over tokens that it must not hide, are a file
+    that appears whole: at no moment is anything missing. Where nothing is to be hidden, there is no
+    mark.
 
     Raises:
         OSError: the files cannot be read or written.
@@ -206,18 +259,24 @@ def hide_from(folder: Path, step: int) -> float:
     return min((value for at, value in logged.best.items() if at < step), default=float("inf"))
 
 
-def _write_mark(newest: Path, step: int, points: dict[tuple[str, int], tuple[float, float]]) -> None:
+def _write_mark(
+    newest: Path, step: int, points: dict[tuple[str, int], tuple[float, float]]
+) -> None:
     """Write the mark and `points` into a file that TensorBoard reads after `newest`."""
     # TensorBoard reads every file that has "tfevents" in its name, unfinished or not.
     unfinished = temporary_of(newest.with_name("mark"))
     with replacing(newest.with_name(f"{newest.name}.resumed"), "wb", through=unfinished) as stream:
         records, now = RecordWriter(stream), time.time()
-        records.write(Event(wall_time=now, step=step, file_version="brain.Event:2").SerializeToString())
+        records.write(
+            Event(wall_time=now, step=step, file_version="brain.Event:2").SerializeToString()
+        )
         start = SessionLog(status=SessionLog.START)
         records.write(Event(wall_time=now, step=step, session_log=start).SerializeToString())
         for (tag, tokens), (value, wall_time) in points.items():
             if tokens < step:  # not hidden
                 continue
             summary = scalar(tag, value)
-            records.write(Event(wall_time=wall_time, step=tokens, summary=summary).SerializeToString())
+            records.write(
+                Event(wall_time=wall_time, step=tokens, summary=summary).SerializeToString()
+            )
     sync_folder(newest.parent)

@@ -23,11 +23,13 @@ FOLDER = "wandb"
 
 
 class WandbLogger(LightningWandbLogger):
-    """Lightning's, with its files in `<run folder>/wandb`; the group is the folder of the run folder: a sweep's trials.
+    """Lightning's, with its files in `<run folder>/wandb`; the group is the folder of the run
+    folder: a sweep's trials.
 
-    `mode`: "offline" sends nothing; `wandb sync <run folder>/wandb/offline-run-*` does so later. The key of an account
-    is never a setting: `wandb login` keeps it, or the environment (WANDB_API_KEY).
-    `purge_step`: of a run that is resumed; what was logged before is not logged again, since it cannot be taken back.
+    `mode`: "offline" sends nothing; `wandb sync <run folder>/wandb/offline-run-*` does so later.
+    The key of an account is never a setting: `wandb login` keeps it, or the environment
+    (WANDB_API_KEY). `purge_step`: of a run that is resumed; what was logged before is not logged
+    again, since it cannot be taken back.
     """
 
     def __init__(
@@ -42,7 +44,9 @@ class WandbLogger(LightningWandbLogger):
     ) -> None:
         self.wandb = require("wandb")
         if mode == "online" and not self._has_key():
-            raise ValueError("mode=online needs an account's key: run wandb login first, or set WANDB_API_KEY")
+            raise ValueError(
+                "mode=online needs an account's key: run wandb login first, or set WANDB_API_KEY"
+            )
         folder = Path(save_dir).absolute()
         self.id_file = folder / RUN_ID
         has_begun = self.id_file.is_file()
@@ -68,12 +72,16 @@ class WandbLogger(LightningWandbLogger):
     def _has_key(self) -> bool:
         try:
             return self.wandb.login(prompt=False)
-        except self.wandb.Error:  # it has, but nobody answers, or not this one: said when the run begins
+        except (
+            self.wandb.Error
+        ):  # it has, but nobody answers, or not this one: said when the run begins
             return True
 
     @property
     def experiment(self) -> Any:
-        """wandb's run. What cannot be begun is tried once, not at each row: it may take minutes without a network."""
+        """wandb's run. What cannot be begun is tried once, not at each row: it may take minutes
+        without a network.
+        """
         if self.failure is None:
             try:
                 if self._experiment is None and super().experiment and rank_zero_only.rank == 0:  # type: ignore[attr-defined]

@@ -1,4 +1,6 @@
-"""Does a run fit its device? Found out before the model is made: the kernel ends what does not, without a word."""
+"""Does a run fit its device? Found out before the model is made: the kernel ends what does not,
+without a word.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +21,8 @@ from firstlight.training.memory.limits import device_memory
 DTYPES = {"16-true": torch.float16, "bf16-true": torch.bfloat16, "64-true": torch.float64}
 """Of the numbers of the model, by the trainer's precision; elsewhere float32."""
 PER_PARAMETER = 2
-"""Numbers that an optimizer is taken to keep of each parameter where its state cannot be counted: AdamW's."""
+"""Numbers that an optimizer is taken to keep of each parameter where its state cannot be counted:
+AdamW's."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,9 @@ class Sizes:
     peak_lr: float
 
 
-def sizes_of(model: Callable[..., LanguageModel], optimizer: OptimizerFactory, precision: str) -> Sizes:
+def sizes_of(
+    model: Callable[..., LanguageModel], optimizer: OptimizerFactory, precision: str
+) -> Sizes:
     """The sizes of a run, from the shapes alone: nothing of them is in memory.
 
     Raises:
@@ -46,33 +51,45 @@ def sizes_of(model: Callable[..., LanguageModel], optimizer: OptimizerFactory, p
         made = optimizer(network)
     except (TypeError, ValueError) as error:
         raise blame("optimizer", error) from error
-    return Sizes(network.n_parameters, numbers_kept(made), network.vocab_size, float(made.param_groups[0]["lr"]))
+    return Sizes(
+        network.n_parameters,
+        numbers_kept(made),
+        network.vocab_size,
+        float(made.param_groups[0]["lr"]),
+    )
 
 
 def numbers_kept(optimizer: Optimizer) -> int:
-    """Numbers that `optimizer`, of parameters without memory, keeps from step to step: counted after one step.
+    """Numbers that `optimizer`, of parameters without memory, keeps from step to step: counted
+    after one step.
 
-    An optimizer whose step looks at a number (Adafactor, ASGD) cannot make one here: then `PER_PARAMETER` are assumed.
+    An optimizer whose step looks at a number (Adafactor, ASGD) cannot make one here: then
+    `PER_PARAMETER` are assumed.
     """
     parameters: list[Tensor] = [p for group in optimizer.param_groups for p in group["params"]]
     for parameter in parameters:
         parameter.grad = torch.empty_like(parameter)
     for group in optimizer.param_groups:
         if "fused" in group:
-            group["fused"] = False  # there is no fused kernel for tensors without memory; the state is the same
+            group["fused"] = (
+                False  # there is no fused kernel for tensors without memory; the state is the same
+            )
     try:
         optimizer.step()
     except Exception:  # whatever an optimizer raises that wants numbers
         return PER_PARAMETER * sum(parameter.numel() for parameter in parameters)
-    state = [leaf for leaf in tree_leaves(optimizer.state_dict()["state"]) if isinstance(leaf, Tensor)]
+    state = [
+        leaf for leaf in tree_leaves(optimizer.state_dict()["state"]) if isinstance(leaf, Tensor)
+    ]
     return sum(tensor.numel() for tensor in state if tensor.dim() > 0)  # without the count of steps
 
 
 def check_memory(sizes: Sizes, data: TextDataModule, trainer: Mapping[str, Any]) -> None:
     """Refuse a run that needs more memory than there is; `trainer` is its section of the config.
 
-    Counted are weights, gradients, the optimizer's state, and the logits of a batch, or of the part of it that is
-    taken at once (which become their gradient in place). The activations come on top, so what passes may still not fit.
+    Counted are weights, gradients, the optimizer's state, and the logits of a batch, or of the part
+    of it that is taken at once (which become their gradient in place). The activations come on top,
+    so what passes may still not fit.
 
     Raises:
         ValueError: it cannot fit.
@@ -81,7 +98,9 @@ def check_memory(sizes: Sizes, data: TextDataModule, trainer: Mapping[str, Any])
     n_bytes = DTYPES.get(precision, torch.float32).itemsize
     device, available = device_memory(trainer.get("accelerator", "auto"))
     devices = trainer.get("devices", 1)
-    copies, shares = (1, devices) if device == "the GPU" else (devices, 1)  # processes on the CPU share its memory
+    copies, shares = (
+        (1, devices) if device == "the GPU" else (devices, 1)
+    )  # processes on the CPU share its memory
     parameters = copies * (2 * sizes.n_parameters + sizes.n_optimizer) * n_bytes
     batch = min(data.batch_size, len(data.windows["train"])) // shares
     at_once = trainer.get("micro_batch_size")
@@ -98,9 +117,10 @@ def check_memory(sizes: Sizes, data: TextDataModule, trainer: Mapping[str, Any])
     else:
         lower = "model.context_length"
     raise ValueError(
-        f"{sizes.n_parameters:,} parameters need at least {decimal(parameters)} to train, and the logits of a batch "
-        f"({batch} x {data.context_length} x {sizes.vocab_size}) {decimal(logits)}, but {device} has "
-        f"{decimal(available)}; lower {lower} or tokenizer.vocab_size"
+        f"{sizes.n_parameters:,} parameters need at least {decimal(parameters)} to train, and the"
+        f" logits of a batch ({batch} x {data.context_length} x {sizes.vocab_size})"
+        f" {decimal(logits)}, but {device} has {decimal(available)}; lower {lower} or"
+        " tokenizer.vocab_size"
     )
 
 

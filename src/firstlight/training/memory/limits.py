@@ -1,6 +1,7 @@
 """How much memory there is for a run: of the computer, of the container that it is in, of the GPU.
 
-The kernel ends a process that goes beyond its container's limit without a word, however much the computer has left.
+The kernel ends a process that goes beyond its container's limit without a word, however much the
+computer has left.
 """
 
 import os
@@ -13,7 +14,8 @@ ROOT = Path("/")
 """Where /proc and /sys are; tests have others."""
 V1_FILES = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 V2_FILES = ("memory.max", "memory.current", "inactive_file")
-"""Of a control group: its limit, what is used of it, and the part of that which the kernel gives up when asked to."""
+"""Of a control group: its limit, what is used of it, and the part of that which the kernel gives up
+when asked to."""
 
 
 @dataclass(frozen=True)
@@ -35,16 +37,24 @@ def device_memory(accelerator: str) -> tuple[str, int]:
 
 
 def host_memory() -> Memory:
-    """Of this process: what the computer has, as far as it is available and no control group has a smaller limit."""
+    """Of this process: what the computer has, as far as it is available and no control group has a
+    smaller limit.
+    """
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     groups = control_groups()
     limit = min((limit for limit, _ in groups), default=physical)
-    free = min(_available() or physical, physical, *(max(limit - used, 0) for limit, used in groups))
-    return Memory("this container" if limit < physical else "this computer", min(limit, physical), free)
+    free = min(
+        _available() or physical, physical, *(max(limit - used, 0) for limit, used in groups)
+    )
+    return Memory(
+        "this container" if limit < physical else "this computer", min(limit, physical), free
+    )
 
 
 def control_groups() -> list[tuple[int, int]]:
-    """Limit and used bytes of every control group with a limit that this process is in, of Linux' versions 1 and 2."""
+    """Limit and used bytes of every control group with a limit that this process is in, of Linux'
+    versions 1 and 2.
+    """
     try:
         lines = (ROOT / "proc/self/cgroup").read_text().splitlines()
     except OSError:  # not Linux
@@ -58,12 +68,20 @@ def control_groups() -> list[tuple[int, int]]:
             mount, files = ROOT / "sys/fs/cgroup/memory", V1_FILES
         else:
             continue
-        own = mount / path.strip("/")  # in a container the path may be the host's, and only the mount is there
-        groups += [_read_group(folder, *files) for folder in (own, *own.parents) if folder.is_relative_to(mount)]
+        own = mount / path.strip(
+            "/"
+        )  # in a container the path may be the host's, and only the mount is there
+        groups += [
+            _read_group(folder, *files)
+            for folder in (own, *own.parents)
+            if folder.is_relative_to(mount)
+        ]
     return [group for group in groups if group is not None]
 
 
-def _read_group(folder: Path, limit_file: str, used_file: str, reclaimable: str) -> tuple[int, int] | None:
+def _read_group(
+    folder: Path, limit_file: str, used_file: str, reclaimable: str
+) -> tuple[int, int] | None:
     try:
         limit = (folder / limit_file).read_text().strip()
         used = int((folder / used_file).read_text())

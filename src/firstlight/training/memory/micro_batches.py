@@ -1,6 +1,8 @@
-"""Batches that go through the model in parts: how one is cut, and the largest part that fits into memory.
+"""Batches that go through the model in parts: how one is cut, and the largest part that fits into
+memory.
 
-A batch stays what it is, one mean over its tokens; only how much of it is in memory at once changes.
+A batch stays what it is, one mean over its tokens; only how much of it is in memory at once
+changes.
 """
 
 import copy
@@ -27,13 +29,15 @@ from firstlight.training.memory.limits import free_memory
 from firstlight.training.trainer import Trainer
 
 USED = {"cpu": 0.6, "cuda": 0.9}
-"""Of the memory that is free, by device, what the tensors of a step may take. The rest is for what is not counted: on a
-CPU, whose kernel ends a process that takes too much, buffers of oneDNN and gaps of malloc were 0.3 to 0.4 times as much
-again (docs/performance.md)."""
+"""Of the memory that is free, by device, what the tensors of a step may take. The rest is for what
+is not counted: on a CPU, whose kernel ends a process that takes too much, buffers of oneDNN and
+gaps of malloc were 0.3 to 0.4 times as much again (docs/performance.md)."""
 
 
 def cut(batch: Batch, most: int | None) -> list[Batch]:
-    """`batch` in as few parts of at most `most` windows as can be, equal to within a window; whole for None."""
+    """`batch` in as few parts of at most `most` windows as can be, equal to within a window; whole
+    for None.
+    """
     inputs, targets = batch
     n_parts = n_parts_of(len(inputs), most)
     return list(zip(inputs.tensor_split(n_parts), targets.tensor_split(n_parts), strict=True))
@@ -45,12 +49,16 @@ def n_parts_of(n_windows: int, most: int | None) -> int:
 
 
 def find_micro_batch_size(
-    model: LanguageModel, data: TextDataModule, loss: Loss, make_optimizer: OptimizerFactory, trainer: Trainer
+    model: LanguageModel,
+    data: TextDataModule,
+    loss: Loss,
+    make_optimizer: OptimizerFactory,
+    trainer: Trainer,
 ) -> int:
     """The windows that a device of `trainer` can train on at once, at most its share of a batch.
 
-    Measured are whole steps of a copy of the model, on more and more windows, as far as they are sure to fit. Nothing
-    of it stays, and no random number is used up.
+    Measured are whole steps of a copy of the model, on more and more windows, as far as they are
+    sure to fit. Nothing of it stays, and no random number is used up.
 
     Raises:
         ConfigError: not even one window fits, or the device tells nobody how much it has.
@@ -58,11 +66,14 @@ def find_micro_batch_size(
     device = trainer.strategy.root_device
     if device.type not in USED:
         raise ConfigError(
-            f"trainer.micro_batch_size: auto can ask cpu and cuda how much memory they have, not {device.type}"
+            "trainer.micro_batch_size: auto can ask cpu and cuda how much memory they have, not"
+            f" {device.type}"
         )
     share = min(trainer.largest_share, len(data.windows["train"]))
     with isolate_rng(), _freed(device):
-        n_parts = n_parts_of(share, _Probe(model, data, loss, make_optimizer, trainer).largest(share))
+        n_parts = n_parts_of(
+            share, _Probe(model, data, loss, make_optimizer, trainer).largest(share)
+        )
     return -(-share // n_parts)
 
 
@@ -70,34 +81,48 @@ class _Probe:
     """Steps of a copy of `model` on the first windows, with an optimizer of its own."""
 
     def __init__(
-        self, model: LanguageModel, data: TextDataModule, loss: Loss, make_optimizer: OptimizerFactory, trainer: Trainer
+        self,
+        model: LanguageModel,
+        data: TextDataModule,
+        loss: Loss,
+        make_optimizer: OptimizerFactory,
+        trainer: Trainer,
     ) -> None:
         self.data, self.loss, self.trainer = data, loss, trainer
         self.device = trainer.strategy.root_device
         self.weights = sum(p.numel() * p.element_size() for p in model.parameters())
-        if self.device.type == "cpu" and 3 * self.weights > self.may_use():  # the copy, gradients, moments
+        if (
+            self.device.type == "cpu" and 3 * self.weights > self.may_use()
+        ):  # the copy, gradients, moments
             raise ConfigError(self._refusal(3 * self.weights))
-        converted = trainer.precision_plugin.convert_module(copy.deepcopy(model).to(self.device)).train()
+        converted = trainer.precision_plugin.convert_module(
+            copy.deepcopy(model).to(self.device)
+        ).train()
         assert isinstance(converted, LanguageModel)
         self.model: LanguageModel = converted
         self.optimizer = make_optimizer(self.model)
 
     def may_use(self) -> int:
-        """Bytes that the tensors of a step of this process may take; processes on a CPU share its memory."""
+        """Bytes that the tensors of a step of this process may take; processes on a CPU share its
+        memory.
+        """
         usable = int(USED[self.device.type] * free_memory(self.device))
         return usable // self.trainer.num_devices if self.device.type == "cpu" else usable
 
     def largest(self, share: int) -> int:
         """Windows that fit, up to `share`: a step of so many has been made.
 
-        What a step holds at any moment is a part for the weights and a part for each window. So m windows take at most
-        m / n of the peak of n, and no step is tried that could take more than there is.
+        What a step holds at any moment is a part for the weights and a part for each window. So m
+        windows take at most m / n of the peak of n, and no step is tried that could take more than
+        there is.
 
         Raises:
             ConfigError: not one does.
         """
         n, peak, wanted = 0, 0, 1
-        fits = self._peak(1) is not None  # its first step makes the optimizer's state, and the libraries' own
+        fits = (
+            self._peak(1) is not None
+        )  # its first step makes the optimizer's state, and the libraries' own
         free = self._free()
         while fits and free > 0 and wanted > n + n // 16:
             found = self._peak(wanted)
@@ -144,14 +169,15 @@ class _Probe:
         if needed is not None:
             needs = f"needs more than {decimal(needed)}"
         return (
-            f"trainer.micro_batch_size: a step on a single window of {self.data.context_length} tokens {needs}, and "
-            f"{decimal(max(self.may_use(), 0))} may be used on {self.device}; lower model.context_length, "
-            "model.n_layers or model.emb_dim"
+            f"trainer.micro_batch_size: a step on a single window of {self.data.context_length}"
+            f" tokens {needs}, and {decimal(max(self.may_use(), 0))} may be used on {self.device};"
+            " lower model.context_length, model.n_layers or model.emb_dim"
         )
 
 
 def peak_memory(device: torch.device, run: Callable[[], object]) -> int:
-    """Bytes that torch holds on `device` at most while `run()` is made, above what it held before."""
+    """Bytes that torch holds on `device` at most while `run()` is made, above what it held
+    before."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
@@ -163,7 +189,9 @@ def peak_memory(device: torch.device, run: Callable[[], object]) -> int:
 
 
 class _Held(TorchDispatchMode):
-    """Counts the bytes of the tensors that operations make within it, `most` of them at once, until they are gone."""
+    """Counts the bytes of the tensors that operations make within it, `most` of them at once, until
+    they are gone.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -172,7 +200,9 @@ class _Held(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        given = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        given = {
+            t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)
+        }
         for made in tree_leaves(result):
             if isinstance(made, Tensor) and made.untyped_storage()._cdata not in given:
                 self._count(made.untyped_storage())

@@ -1,1 +1,3 @@
-"""Steps whose loss or gradient is nan or inf: not made, told, and after too many the end of the run."""
+"""Steps whose loss or gradient is nan or inf: not made, told, and after too many the end of the
+run.
+"""

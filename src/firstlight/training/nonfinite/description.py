@@ -16,30 +16,49 @@ MOST_SHOWN = 3
 
 
 def describe(
-    *, step: int, losses: list[float], grad_norm: float, gradient: tuple[str, float], windows: list[str], skipped: int
+    *,
+    step: int,
+    losses: list[float],
+    grad_norm: float,
+    gradient: tuple[str, float],
+    windows: list[str],
+    skipped: int,
 ) -> str:
-    """What went wrong in `step`, a line each: losses, the largest gradient and its norm, the windows to blame."""
+    """What went wrong in `step`, a line each: losses, the largest gradient and its norm, the
+    windows to blame.
+    """
     wrong = "gradient" if all(map(math.isfinite, losses)) else "loss"
     before = f", and {skipped} steps before it were left out" if skipped else ""
     return "\n".join(
         (
-            f"the {wrong} of step {step} is not finite (loss {', '.join(f'{loss:.4g}' for loss in losses)}, gradient "
-            f"norm {grad_norm:.4g}): its update was not made{before}",
+            (
+                f"the {wrong} of step {step} is not finite (loss"
+                f" {', '.join(f'{loss:.4g}' for loss in losses)}, gradient norm {grad_norm:.4g}):"
+                f" its update was not made{before}"
+            ),
             f"the largest gradient is that of {gradient[0]} (norm {gradient[1]:.4g})",
             *windows,
-            f"a lower optimizer.lr may help; on_nan=skip leaves such steps out, at most {MOST_SKIPPED} in a row",
+            (
+                "a lower optimizer.lr may help; on_nan=skip leaves such steps out, at most"
+                f" {MOST_SKIPPED} in a row"
+            ),
         )
     )
 
 
 def largest(norms: dict[str, float]) -> tuple[str, float]:
-    """The parameter whose gradient has the largest norm, nan counting as larger than anything, and that norm."""
+    """The parameter whose gradient has the largest norm, nan counting as larger than anything, and
+    that norm.
+    """
     name = max(norms, key=lambda name: math.inf if math.isnan(norms[name]) else norms[name])
     return name, norms[name]
 
 
-def worst_windows(batches: list[Batch], token_losses: Callable[[Batch], Tensor], tokenizer: Tokenizer) -> list[str]:
-    """The windows of `batches` whose loss is not finite, or the one where it is largest: loss and text, a line each.
+def worst_windows(
+    batches: list[Batch], token_losses: Callable[[Batch], Tensor], tokenizer: Tokenizer
+) -> list[str]:
+    """The windows of `batches` whose loss is not finite, or the one where it is largest: loss and
+    text, a line each.
 
     `token_losses` gives the losses (B * T,) of a batch.
     """
@@ -51,5 +70,7 @@ def worst_windows(batches: list[Batch], token_losses: Callable[[Batch], Tensor],
     bad = [window for window in found if not math.isfinite(window[0])]
     if not bad:
         loss, text = max(found)
-        return [f"no window's loss is out of range without dropout; the largest is {loss:.4g}: {text}"]
+        return [
+            f"no window's loss is out of range without dropout; the largest is {loss:.4g}: {text}"
+        ]
     return [f"a window with loss {loss:.4g}: {text}" for loss, text in bad[:MOST_SHOWN]]

@@ -1,4 +1,6 @@
-"""The guard against steps that are not finite: it decides whether a step is made, and when the run ends."""
+"""The guard against steps that are not finite: it decides whether a step is made, and when the run
+ends.
+"""
 
 import math
 from collections.abc import Callable
@@ -16,12 +18,13 @@ OnNan = Literal["stop", "skip"]
 
 
 class Guard:
-    """Leaves out the update of a step whose loss or gradient is nan or inf, the same in all processes.
+    """Leaves out the update of a step whose loss or gradient is nan or inf, the same in all
+    processes.
 
-    With `on_nan="stop"` the first such step is the end, with "skip" the first after `MOST_SKIPPED` in a row. On a GPU
-    the device leaves steps out by itself, and the host learns of it one step later, without a sync (`LateCheck`).
-    `describe` says what was wrong with a step before which so many were skipped. `agree` makes of a number the largest
-    one of all processes.
+    With `on_nan="stop"` the first such step is the end, with "skip" the first after `MOST_SKIPPED`
+    in a row. On a GPU the device leaves steps out by itself, and the host learns of it one step
+    later, without a sync (`LateCheck`). `describe` says what was wrong with a step before which so
+    many were skipped. `agree` makes of a number the largest one of all processes.
     """
 
     def __init__(
@@ -50,17 +53,23 @@ class Guard:
         """Steps in a row that may be left out."""
         return 0 if self.on_nan == "stop" else MOST_SKIPPED
 
-    def judge(self, record: StepRecord, optimizer: Optimizer, scaler: Any, device: torch.device) -> None:
-        """Before `optimizer` makes the step of `record`: let it leave out an update that is not finite.
+    def judge(
+        self, record: StepRecord, optimizer: Optimizer, scaler: Any, device: torch.device
+    ) -> None:
+        """Before `optimizer` makes the step of `record`: let it leave out an update that is not
+        finite.
 
-        A `scaler` (of 16-bit mixed precision) leaves out gradients that overflow itself, and scales by less then.
+        A `scaler` (of 16-bit mixed precision) leaves out gradients that overflow itself, and scales
+        by less then.
 
         Raises:
             DivergedError: that was one too many; the weights are those before the step.
         """
         if scaler is None and LateCheck.suits(optimizer, device):
             if self.late_check is None:
-                self.late_check = LateCheck(device, most=self.most_in_a_row, in_a_row=self.in_a_row, agree=self.agree)
+                self.late_check = LateCheck(
+                    device, most=self.most_in_a_row, in_a_row=self.in_a_row, agree=self.agree
+                )
             self.late_check.judge(record, optimizer)
             return
         numbers = record.losses.tolist()

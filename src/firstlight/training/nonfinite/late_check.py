@@ -1,6 +1,7 @@
 """Skip non-finite steps on the device; the host learns of it one step later, without a sync.
 
-Reading a number of a step waits until a GPU has come to it, and has nothing to do until the next step is sent.
+Reading a number of a step waits until a GPU has come to it, and has nothing to do until the next
+step is sent.
 """
 
 from collections import deque
@@ -14,13 +15,14 @@ from torch.optim import Optimizer
 from firstlight.data.datamodule import Batch
 
 DEVICES = ("cuda",)
-"""Whose queue runs apart from the host; on a CPU a number that is read has been calculated already."""
+"""Whose queue runs apart from the host; on a CPU a number that is read has been calculated
+already."""
 
 
 @dataclass(frozen=True)
 class StepRecord:
-    """An optimizer step, as it is described if it went wrong: the losses of its batches, its gradient's norm, and the
-    norm of the gradient of each of `parameters`."""
+    """An optimizer step, as it is described if it went wrong: the losses of its batches, its
+    gradient's norm, and the norm of the gradient of each of `parameters`."""
 
     step: int
     batches: list[Batch]
@@ -31,19 +33,24 @@ class StepRecord:
 
 
 def handles_scaling(optimizer: Optimizer) -> bool:
-    """Does `optimizer` unscale gradients and leave out steps itself, as torch's GradScaler lets fused ones do?"""
+    """Does `optimizer` unscale gradients and leave out steps itself, as torch's GradScaler lets
+    fused ones do?
+    """
     return getattr(optimizer, "_step_supports_amp_scaling", False)
 
 
 class LateCheck:
     """Tells `optimizer`, on its device, which steps not to make, and the host later.
 
-    A step whose loss or gradient is not finite leaves weights and moments as they were. After more than `most` of them
-    in a row no step is made any more, so that the host, when it reads of it, finds the weights of that moment.
-    `agree` makes the larger of all processes' numbers of one. `in_a_row` were not finite up to now.
+    A step whose loss or gradient is not finite leaves weights and moments as they were. After more
+    than `most` of them in a row no step is made any more, so that the host, when it reads of it,
+    finds the weights of that moment. `agree` makes the larger of all processes' numbers of one.
+    `in_a_row` were not finite up to now.
     """
 
-    def __init__(self, device: torch.device, *, most: int, in_a_row: int, agree: Callable[[Tensor], Tensor]) -> None:
+    def __init__(
+        self, device: torch.device, *, most: int, in_a_row: int, agree: Callable[[Tensor], Tensor]
+    ) -> None:
         self.device, self.most, self.agree = device, most, agree
         self.in_a_row = torch.tensor(in_a_row, device=device)
         self.has_ended = torch.tensor(False, device=device)
@@ -51,11 +58,14 @@ class LateCheck:
 
     @staticmethod
     def suits(optimizer: Optimizer, device: torch.device) -> bool:
-        """Does `optimizer` run where it is worth while, and take a flag (torch's fused ones, as for its GradScaler)?"""
+        """Does `optimizer` run where it is worth while, and take a flag (torch's fused ones, as for
+        its GradScaler)?
+        """
         return device.type in DEVICES and handles_scaling(optimizer)
 
     def judge(self, record: StepRecord, optimizer: Optimizer) -> None:
-        """Let `optimizer` leave out the update of `record`, which comes next, if it is not finite."""
+        """Let `optimizer` leave out the update of `record`, which comes next, if it is not
+        finite."""
         is_finite = record.grad_norm.isfinite() & record.losses.isfinite().all()
         is_bad = self.agree(1 - is_finite.to(self.in_a_row.dtype))
         self.in_a_row = (self.in_a_row + 1) * is_bad
@@ -70,7 +80,9 @@ class LateCheck:
         self.unread.append((record, told, event))
 
     def read(self, *, all_but: int) -> list[tuple[StepRecord, int, bool]]:
-        """The steps not read yet, but the last `all_but`; how many in a row were not finite, and was that the end?"""
+        """The steps not read yet, but the last `all_but`; how many in a row were not finite, and
+        was that the end?
+        """
         read = []
         while len(self.unread) > all_but:
             record, told, event = self.unread.popleft()
