@@ -268,6 +268,42 @@ def test_hydras_own_settings_hold(capsys, place):
     assert logging.getLogger("firstlight_test").level == logging.DEBUG
 
 
+UNUSED = {
+    "hydra.run.dir=x": "output_dir",
+    "hydra.run={dir: x}": "output_dir",
+    "hydra.sweep.dir=x": "output_dir",
+    "+hydra.callbacks.x._target_=y": "only in a sweep",
+    "+hydra/callbacks=x": "only in a sweep",
+    "hydra.output_subdir=x": "only in a sweep",
+    "++hydra.job.chdir=true": "only in a sweep",
+}
+
+
+@pytest.mark.parametrize(("word", "expected"), UNUSED.items())
+@pytest.mark.parametrize("verb", ["train", "generate"])
+def test_settings_of_hydra_that_would_have_no_effect_are_refused(
+    capsys, place, verb, word, expected
+):
+    assert main([verb, word]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and word in err and expected in err
+
+
+@pytest.mark.long
+def test_callbacks_of_hydra_are_called_in_a_sweep(place, tiny, monkeypatch):
+    (place / "noting.py").write_text(
+        "from pathlib import Path\n"
+        "from hydra.experimental.callback import Callback\n"
+        "class Noting(Callback):\n"
+        "    def on_multirun_end(self, **_):\n"
+        "        Path('ended').touch()\n"
+    )
+    monkeypatch.syspath_prepend(place)
+    callbacks = "+hydra.callbacks.noting._target_=noting.Noting"
+    assert main(["train", "-m", *tiny, callbacks]) == 0
+    assert (place / "ended").exists()
+
+
 def test_hydra_shows_what_it_knows(place):
     """In a process of its own, since Hydra leaves its way of logging behind."""
     (place / "mine").mkdir()

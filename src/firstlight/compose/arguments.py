@@ -18,6 +18,15 @@ compare RUN RUN`."""
 TEXT_MAY_HAVE_MOVED = ("evaluate", "compare")
 """Verbs with no section `data` of their own, to which data.path=... says where the text of a run is
 now."""
+NEVER_USED = ("hydra.run", "hydra.sweep.dir", "hydra.sweep.subdir")
+"""Settings of Hydra's that name a folder: firstlight makes the folders, and its own keys name
+them."""
+OF_SWEEPS = {
+    "hydra.callbacks": "a run has the section callbacks: callbacks=[default,early_stopping]",
+    "hydra.output_subdir": "a run always keeps its config in .hydra",
+    "hydra.job.chdir": "a run always stays in the working folder",
+}
+"""Settings of Hydra's that hold only where Hydra starts the job, and what holds instead."""
 MODES = ("run", "multirun", "cfg", "info", "shell_completion")
 """Options of which a command has one at most."""
 
@@ -68,6 +77,7 @@ def parse_arguments(verb: str, words: list[str]) -> argparse.Namespace:
     args.overrides = []
     for word in _with_keys(verb, overrides):
         _check_word(verb, word, args.config_dir)
+        _check_used(word, is_sweep=args.multirun or verb == "sweep")
         prepared = ready(word, args.config_dir, multirun=args.multirun)
         args.overrides.append(listed(prepared, args.config_dir))
     if verb in TEXT_MAY_HAVE_MOVED and not any(word.startswith("data=") for word in args.overrides):
@@ -95,13 +105,28 @@ def _check_word(verb: str, word: str, config_dir: str | None) -> None:
         raise ConfigError(f"{word}: a sweep is asked for with -m")
     if word.startswith("hydra.searchpath=") and config_dir is not None:
         raise ConfigError(f"{word}: give this or --config-dir, not both")
-    # Lightning starts the other processes of a run with a hydra.run.dir of its own.
-    if (
-        word.startswith(("hydra.run.dir=", "hydra.sweep.dir="))
-        and verb == "train"
-        and not is_further()
-    ):
-        raise ConfigError(f"{word}: the folder of a run is output_dir=... here")
+
+
+def _check_used(word: str, *, is_sweep: bool) -> None:
+    """Refuse a setting of Hydra's that would have no effect.
+
+    Raises:
+        ConfigError: the word is such a setting.
+    """
+    # Lightning starts the other processes of a run with hydra.run.dir and hydra.output_subdir.
+    if is_further():
+        return
+    key = word.partition("=")[0].lstrip("+~").replace("/", ".")
+    for name in NEVER_USED:
+        if _is_within(key, name):
+            raise ConfigError(f"{shorten(word)}: the folder of a run is output_dir=... here")
+    for name, instead in OF_SWEEPS.items():
+        if _is_within(key, name) and not is_sweep:
+            raise ConfigError(f"{shorten(word)}: has an effect only in a sweep (-m); {instead}")
+
+
+def _is_within(key: str, section: str) -> bool:
+    return key == section or key.startswith(f"{section}.")
 
 
 def _added_to_data(word: str, config_dir: str | None) -> str:
