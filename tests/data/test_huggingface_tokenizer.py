@@ -7,6 +7,7 @@ import random
 import shutil
 
 import pytest
+import tokenizers
 import transformers
 
 from firstlight.data.tokenizers.base import END_OF_TEXT, StoredTokenizer
@@ -171,6 +172,63 @@ def test_a_tokenizer_that_transformers_saved_is_read(small, folder):
         assert ours.encode(text) == theirs.encode(text)
 
 
+SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
+
+
+def train_theirs(special):
+    """What `tokenizers` learns, as its own documentation says, with special tokens first."""
+    made = tokenizers.ByteLevelBPETokenizer()
+    made.train_from_iterator([PROSE], vocab_size=320, show_progress=False, special_tokens=special)
+    return made
+
+
+@pytest.mark.parametrize("special", [[END_OF_TEXT], [*SPECIAL, END_OF_TEXT], SPECIAL])
+@pytest.mark.parametrize("as_json", [True, False])
+def test_special_tokens_may_stand_first_as_tokenizers_trains_them(folder, special, as_json):
+    theirs = train_theirs(special)
+    if as_json:
+        theirs.save(str(folder / "tokenizer.json"))
+    else:
+        theirs.save_model(str(folder))
+    end = END_OF_TEXT if END_OF_TEXT in special else "</s>"
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": {"content": "</s>"}}))
+    state = read_tokenizer(folder)
+    ours = StoredTokenizer(json.loads(json.dumps(state)))
+    for text in [*TEXTS, *random_texts(20)]:
+        assert ours.encode(text) == theirs.encode(text).ids
+        assert ours.decode(ours.encode(text)) == text
+    assert ours.end_of_text == theirs.token_to_id(end)
+    assert state["vocab_size"] == theirs.get_vocab_size()
+    without = ours.without_token(theirs.get_vocab_size())
+    others = [theirs.token_to_id(name) for name in special if name != end]
+    assert (without.nonzero()[:, 0].tolist() if without is not None else []) == sorted(others)
+    assert ours.state_dict()["tokens"] == state["tokens"]
+
+
+@pytest.mark.parametrize("special", [[END_OF_TEXT], SPECIAL])
+def test_special_tokens_that_stand_first_keep_their_ids_on_the_way_back(folder, special):
+    theirs = train_theirs(special)
+    theirs.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>"}))
+    state = read_tokenizer(folder)
+    write_tokenizer(state, folder, context_length=10**9)
+    assert read_tokenizer(folder) == state
+    again = transformers.AutoTokenizer.from_pretrained(folder)
+    assert again.eos_token_id == state["end_of_text"]
+    assert len(again) == theirs.get_vocab_size()
+    for text in TEXTS:
+        assert again.encode(text) == theirs.encode(text).ids
+
+
+def test_special_tokens_without_a_named_end_are_refused(folder):
+    train_theirs(SPECIAL).save(str(folder / "tokenizer.json"))
+    with pytest.raises(ConfigError, match=r"no eos_token in tokenizer_config\.json"):
+        read_tokenizer(folder)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<eos>"}))
+    with pytest.raises(ConfigError, match="there is no <eos> in the vocabulary"):
+        read_tokenizer(folder)
+
+
 def test_a_folder_without_a_tokenizer_has_none(folder):
     (folder / "config.json").write_text("{}")
     assert read_tokenizer(folder) is None
@@ -255,6 +313,7 @@ def test_ways_to_write_the_same_tokenizer_are_read_the_same(small, folder, chang
             "adds special tokens",
         ),
         ({"added_tokens": [{"id": 259, "content": "[PAD]"}]}, r"added token '\[PAD\]'"),
+        ({"added_tokens": [{"id": 260, "content": "[PAD]", "special": True}]}, "is 260, not 259"),
         ({"added_tokens": [{"id": 300, "content": END_OF_TEXT}]}, "is 300, not 258"),
         ({"added_tokens": 3}, "added token 3"),
         ({"model": {"type": "Unigram"}}, "model is Unigram, not BPE"),
@@ -304,7 +363,7 @@ def test_half_a_vocabulary_is_refused(small, folder):
     [
         (lambda v, m: v.pop(END_OF_TEXT), r"there is no <\|endoftext\|>"),
         (lambda v, m: v.pop("th"), "is 257, not 256"),
-        (lambda v, m: v.update({"the": 300}), "is 300, not 257"),
+        (lambda v, m: v.update({"the": 300}), "is 258, not 257"),
         (lambda v, m: v.update({END_OF_TEXT: 300}), "is 300, not 258"),
         (lambda v, m: v.update({END_OF_TEXT: 0}), "is 0, not"),
         (lambda v, m: v.update({"日": 258, END_OF_TEXT: 259}), "not spelt in GPT-2's stand-ins"),
@@ -355,5 +414,5 @@ def test_another_pattern_with_merges_cannot_be_written(small, folder):
 
 def test_an_end_of_text_among_the_tokens_cannot_be_written(small, folder):
     state = state_of_vocabulary(*small) | {"end_of_text": 300}
-    with pytest.raises(ValueError, match="must be the one token after"):
+    with pytest.raises(ValueError, match="must be an id of its own"):
         write_tokenizer(state, folder, context_length=8)

@@ -111,14 +111,14 @@ class _TokenizerState(BaseModel):
 
     name: str
     pattern: str
-    tokens: list[Annotated[str, Field(pattern="^([0-9a-f]{2})+$")]]
+    tokens: list[Annotated[str, Field(pattern="^([0-9a-f]{2})*$")]]
     end_of_text: NonNegativeInt
     vocab_size: PositiveInt
 
     @property
     def ids(self) -> int:
-        """Number of ids, including the special one."""
-        return len(self.tokens) + 1
+        """Number of ids with a token, including the special one."""
+        return sum(map(bool, self.tokens)) + 1
 
 
 class Record(BaseModel):

@@ -12,7 +12,12 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from firstlight.checkpoints.limits import open_safetensors
-from firstlight.data.tokenizers.huggingface import TOKENIZER_FILES, read_json, read_tokenizer
+from firstlight.data.tokenizers.huggingface import (
+    SETTINGS_FILE,
+    TOKENIZER_FILES,
+    read_json,
+    read_tokenizer,
+)
 from firstlight.errors import ConfigError, shorten
 from firstlight.foreign.gpt2 import GPT2Config, gpt2_tokenizer_section
 from firstlight.foreign.hub import check_content
@@ -102,7 +107,7 @@ def _read_config(file: Path) -> Published:
 
 
 def _read_tokenizer(folder: Path, config: Published) -> dict[str, Any] | None:
-    for name in TOKENIZER_FILES:
+    for name in (*TOKENIZER_FILES, SETTINGS_FILE):
         check_content(folder / name)
     tokenizer = read_tokenizer(folder)
     if tokenizer is None:

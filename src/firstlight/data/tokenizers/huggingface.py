@@ -8,6 +8,7 @@ and writing derives the merges from it.
 """
 
 import json
+import re
 from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +25,7 @@ GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s
 """ByteLevel's pattern, as some files spell it out; `r50k_pat_str` cuts words in the same way."""
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt")
 """The files read in a folder: the first, or the two others."""
+SETTINGS_FILE = "tokenizer_config.json"
 MAX_WORK = 2 * 10**7
 """Limit for the sum of the tokens' squared lengths, the cost of finding their merges: GPT-2's is
 2.5 million."""
@@ -50,24 +52,34 @@ def byte_of_character() -> dict[str, int]:
     return byte_of
 
 
-def state_of_vocabulary(vocab: dict[str, int], merges: list[str]) -> dict[str, Any]:
+def state_of_vocabulary(
+    vocab: dict[str, int],
+    merges: list[str],
+    *,
+    end: str = END_OF_TEXT,
+    special: Iterable[str] = (),
+) -> dict[str, Any]:
     """The state of a `StoredTokenizer` with these ids; `vocab` and `merges` ("a b") are in
     stand-ins for bytes.
 
+    `end` is the token that ends a document, at whatever id: `tokenizers` puts special tokens first.
+    The ids of other `special` tokens stay without a text: no text becomes one of them.
+
     Raises:
-        ValueError: ranks cannot express the ids: there are gaps, `<|endoftext|>` is not last, or
-            the merges are not in the order of the ids.
+        ValueError: ranks cannot express the ids: there are gaps, or the merges are not in the order
+            of the ids.
     """
-    if END_OF_TEXT not in vocab:
-        raise ValueError(f"there is no {END_OF_TEXT} in the vocabulary")
-    texts = sorted((text for text in vocab if text != END_OF_TEXT), key=vocab.__getitem__)
-    for expected, text in enumerate([*texts, END_OF_TEXT]):
+    if end not in vocab:
+        raise ValueError(f"there is no {shorten(end)} in the vocabulary")
+    names = {end, *special}
+    by_id = sorted(vocab, key=lambda text: (vocab[text], text in names))
+    for expected, text in enumerate(by_id):
         if vocab[text] != expected:
             raise ValueError(
                 f"the id of {shorten(text)!r} is {shorten(str(vocab[text]))}, not {expected}: ids"
-                f" must count the bytes and merges without a gap, and {END_OF_TEXT} must follow"
-                " them"
+                " must count the bytes, merges and special tokens without a gap"
             )
+    texts = [text for text in by_id if text not in names]
     tokens = _to_bytes(texts)
     work = sum(len(token) ** 2 for token in tokens)
     if work > MAX_WORK:
@@ -83,12 +95,16 @@ def state_of_vocabulary(vocab: dict[str, int], merges: list[str]) -> dict[str, A
         raise ValueError(
             f"there are {len(merges)} merges for {len(tokens) - 256} tokens of more than a byte"
         )
+    last = max(vocab[text] for text in texts)
+    by_place = [""] * (last + 1)  # "" for an id without a text
+    for text, token in zip(texts, tokens, strict=True):
+        by_place[vocab[text]] = token.hex()
     return {
         "name": "huggingface",
         "pattern": r50k_pat_str,
-        "tokens": [token.hex() for token in tokens],
-        "end_of_text": len(tokens),
-        "vocab_size": len(tokens) + 1,
+        "tokens": by_place,
+        "end_of_text": vocab[end],
+        "vocab_size": len(vocab),
     }
 
 
@@ -109,7 +125,9 @@ def read_tokenizer(folder: Path) -> dict[str, Any] | None:
     else:
         return None
     try:
-        return state_of_vocabulary(*_supported(content))
+        vocab, merges, special = _supported(content)
+        end = _end_of_document(folder, vocab)
+        return state_of_vocabulary(vocab, merges, end=end, special=special)
     except ValueError as error:
         raise ConfigError(f"{file}: not a tokenizer that can be used here: {error}") from None
 
@@ -118,23 +136,27 @@ def write_tokenizer(state: dict[str, Any], folder: Path, *, context_length: int)
     """Write the tokenizer of `state` into `folder`, for `transformers.AutoTokenizer` and older
     readers.
 
+    Every token keeps its id; an id without a text gets a special token of its own.
+
     Raises:
         ValueError: it cuts text unlike GPT-2's tokenizer, or a token is not a merge of two others.
     """
-    tokens = [bytes.fromhex(token) for token in state["tokens"]]
+    ids = [i for i, token in enumerate(state["tokens"]) if token]
+    tokens = [bytes.fromhex(state["tokens"][i]) for i in ids]
     if state["pattern"] != r50k_pat_str and len(tokens) > 256:
         raise ValueError(
             f"the tokenizer cuts words by {state['pattern']!r}; only GPT-2's pattern can be written"
         )
     merges = _printable_merges(tokens)
-    end_of_text = state["end_of_text"]
-    vocab = {text: rank for rank, text in enumerate(_to_text(tokens))}
-    if END_OF_TEXT in vocab or end_of_text != len(tokens):
-        raise ValueError(f"{END_OF_TEXT} must be the one token after the {len(tokens)} others")
-    vocab[END_OF_TEXT] = end_of_text
+    vocab = dict(zip(_to_text(tokens), ids, strict=True))
+    special = _special_tokens(state, set(ids))
+    taken = sorted(special.keys() & vocab.keys())
+    if taken:
+        raise ValueError(f"{taken[0]} is the text of another token, too")
+    vocab |= special
     _write_json(folder / "vocab.json", vocab)
     replace_text(folder / "merges.txt", "\n".join(["#version: 0.2", *merges, ""]))
-    _write_json(folder / "tokenizer.json", _tokenizer_json(vocab, merges))
+    _write_json(folder / "tokenizer.json", _tokenizer_json(vocab, merges, special))
     settings = {
         "bos_token": END_OF_TEXT,
         "eos_token": END_OF_TEXT,
@@ -144,7 +166,7 @@ def write_tokenizer(state: dict[str, Any], folder: Path, *, context_length: int)
         "model_max_length": context_length,
         "tokenizer_class": "GPT2Tokenizer",
     }
-    _write_json(folder / "tokenizer_config.json", settings)
+    _write_json(folder / SETTINGS_FILE, settings)
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -164,6 +186,18 @@ def read_json(file: Path) -> dict[str, Any]:
     return content
 
 
+def _special_tokens(state: dict[str, Any], with_text: set[int]) -> dict[str, int]:
+    """The end of text, and a name for every id up to the last that has no text, with their ids."""
+    end = state["end_of_text"]
+    if end in with_text or end > len(state["tokens"]):
+        raise ValueError(f"{END_OF_TEXT} ({end}) must be an id of its own among the others")
+    names = {END_OF_TEXT: end}
+    for i in range(len(state["tokens"])):
+        if i not in with_text and i != end:
+            names[f"<|unused_{i}|>"] = i
+    return names
+
+
 def _read_merges(file: Path) -> list[str]:
     try:
         lines = read_limited(file).decode("utf-8").replace("\r\n", "\n").split("\n")
@@ -174,9 +208,9 @@ def _read_merges(file: Path) -> list[str]:
     return [line for line in lines if line and not line.startswith("#version")]
 
 
-def _supported(content: dict[str, Any]) -> tuple[dict[str, int], list[str]]:
-    """Vocabulary and merges of a tokenizer.json, whose other settings must not change the ids of a
-    text.
+def _supported(content: dict[str, Any]) -> tuple[dict[str, int], list[str], set[str]]:
+    """Vocabulary, merges and special tokens of a tokenizer.json, whose other settings must not
+    change the ids of a text.
     """
     model = content.get("model")
     if not isinstance(model, dict) or model.get("type", "BPE") != "BPE":
@@ -212,7 +246,35 @@ def _supported(content: dict[str, Any]) -> tuple[dict[str, int], list[str]]:
         or not isinstance(merges, list)
     ):
         raise ValueError("model.vocab must map tokens to ids, and model.merges must be a list")
-    return vocab | _added(content.get("added_tokens")), [_pair(merge) for merge in merges]
+    added = _added(content.get("added_tokens"))
+    pairs = [_pair(merge) for merge in merges]
+    special = added.keys() | _named_like_special(vocab, pairs)
+    return vocab | added, pairs, special
+
+
+def _end_of_document(folder: Path, vocab: dict[str, int]) -> str:
+    """The special token that ends a document: <|endoftext|>, or what the folder calls its end."""
+    if END_OF_TEXT in vocab:
+        return END_OF_TEXT
+    settings = folder / SETTINGS_FILE
+    named = read_json(settings).get("eos_token") if settings.is_file() else None
+    if isinstance(named, dict):  # as transformers wrote it once
+        named = named.get("content")
+    if isinstance(named, str):
+        return named
+    raise ValueError(
+        f"there is no {END_OF_TEXT} in the vocabulary, and no eos_token in {SETTINGS_FILE}"
+    )
+
+
+def _named_like_special(vocab: dict[str, int], pairs: list[str]) -> set[str]:
+    """Tokens such as <s> and [PAD] that no merge makes: a vocab.json does not say what is
+    special."""
+    merged = {pair.replace(" ", "") for pair in pairs}
+    return {text for text in vocab if _SPECIAL.fullmatch(text) and text not in merged}
+
+
+_SPECIAL = re.compile(r"<[^<>]+>|\[[A-Z]+\]")
 
 
 def _added(tokens: Any) -> dict[str, int]:
@@ -223,9 +285,13 @@ def _added(tokens: Any) -> dict[str, int]:
         name, number = token, None
         if isinstance(token, dict):
             name, number = token.get("content"), token.get("id")
-        if name != END_OF_TEXT or type(number) is not int:
-            raise ValueError(f"added token {shorten(repr(name))}: only {END_OF_TEXT} can be added")
-        found[END_OF_TEXT] = number
+        is_special = name == END_OF_TEXT or (isinstance(token, dict) and token.get("special"))
+        if not (is_special and isinstance(name, str) and name) or type(number) is not int:
+            raise ValueError(
+                f"added token {shorten(repr(name))}: only special tokens, with their ids, can be"
+                " added"
+            )
+        found[name] = number
     return found
 
 
@@ -318,14 +384,17 @@ def _halves(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
     return parts[0], parts[1]
 
 
-def _tokenizer_json(vocab: dict[str, int], merges: list[str]) -> dict[str, Any]:
+def _tokenizer_json(
+    vocab: dict[str, int], merges: list[str], special: dict[str, int]
+) -> dict[str, Any]:
     plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
         "added_tokens": [
-            {"id": vocab[END_OF_TEXT], "content": END_OF_TEXT, **plain, "special": True}
+            {"id": special[name], "content": name, **plain, "special": True}
+            for name in sorted(special, key=special.__getitem__)
         ],
         "normalizer": None,
         "pre_tokenizer": _BYTE_LEVEL,
