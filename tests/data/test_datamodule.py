@@ -236,7 +236,7 @@ def test_a_batch_larger_than_the_text_is_refused_with_the_largest_that_works(tin
             {"train_ratio": 0.8, "test_ratio": 0.2},
             r"train_ratio \(0\.8\) \+ test_ratio \(0\.2\) must be less than 1",
         ),
-        ({"stride": 9}, r"stride \(9\) must not be above context_length \(8\)"),
+        ({"stride": 9}, r"stride \(9\) must be at most context_length \(8\)"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused_before_anything_is_read(changes, message):

@@ -222,10 +222,10 @@ def test_special_tokens_that_stand_first_keep_their_ids_on_the_way_back(folder, 
 
 def test_special_tokens_without_a_named_end_are_refused(folder):
     train_theirs(SPECIAL).save(str(folder / "tokenizer.json"))
-    with pytest.raises(ConfigError, match=r"no eos_token in tokenizer_config\.json"):
+    with pytest.raises(ConfigError, match=r"tokenizer_config\.json no eos_token"):
         read_tokenizer(folder)
     (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<eos>"}))
-    with pytest.raises(ConfigError, match="there is no <eos> in the vocabulary"):
+    with pytest.raises(ConfigError, match="the vocabulary has no <eos>"):
         read_tokenizer(folder)
 
 
@@ -318,7 +318,7 @@ def test_ways_to_write_the_same_tokenizer_are_read_the_same(small, folder, chang
         ({"added_tokens": 3}, "added token 3"),
         ({"model": {"type": "Unigram"}}, "model is Unigram, not BPE"),
         ({"model": None}, "model is None"),
-        ({"model": {"vocab": {}}}, "model.vocab must map"),
+        ({"model": {"vocab": {}}}, "model.merges must be a list"),
         ({"model": {"vocab": {"a": "0"}, "merges": []}}, "model.vocab must map"),
         (
             {"model": {"vocab": {}, "merges": [], "ignore_merges": True}},
@@ -361,7 +361,7 @@ def test_half_a_vocabulary_is_refused(small, folder):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda v, m: v.pop(END_OF_TEXT), r"there is no <\|endoftext\|>"),
+        (lambda v, m: v.pop(END_OF_TEXT), r"the vocabulary has no <\|endoftext\|>"),
         (lambda v, m: v.pop("th"), "is 257, not 256"),
         (lambda v, m: v.update({"the": 300}), "is 258, not 257"),
         (lambda v, m: v.update({END_OF_TEXT: 300}), "is 300, not 258"),
@@ -371,10 +371,13 @@ def test_half_a_vocabulary_is_refused(small, folder):
             lambda v, m: v.update({"xyz": v.pop("!")}),
             "1 of the 256 bytes are not tokens, the first 0x21",
         ),
-        (lambda v, m: v.update({"": 258, END_OF_TEXT: 259}), "is not a merge of two tokens"),
+        (
+            lambda v, m: v.update({"": 258, END_OF_TEXT: 259}),
+            "is not a merge of two earlier tokens",
+        ),
         (
             lambda v, m: v.update({"they": 256, "th": 258, END_OF_TEXT: 259}),
-            "is not a merge of two tokens before it",
+            "is not a merge of two earlier tokens",
         ),
         (lambda v, m: m.reverse(), "'th e' where 't h' was expected"),
         (lambda v, m: m.pop(), "None where 'th e' was expected"),

@@ -216,7 +216,7 @@ def test_gpt2_ids_are_those_of_the_book(gpt2_vocabulary):
 
 
 def test_a_vocabulary_larger_than_promised_is_refused(gpt2_vocabulary):
-    with pytest.raises(ValueError, match=r"vocab_size \(50000\) must be at least the 50257"):
+    with pytest.raises(ValueError, match=r"vocab_size \(50000\) must be at least 50257"):
         GPT2Tokenizer(vocab_size=50000).fit([])
 
 

@@ -88,7 +88,7 @@ class WatchingFailAt(FailAt, Watcher):
 
 
 class KillWorkerAt(pl.Callback):
-    """Kills a process that gathers batches, as the kernel does when memory runs out."""
+    """Kills a data worker, as the kernel does when memory runs out."""
 
     def __init__(self, *, batch: int, hook: str = "on_train_batch_start") -> None:
         self.batch = batch

@@ -29,10 +29,7 @@ def steps_of(folder):
 def assert_ends_saved(train, capsys, said, *overrides):
     assert train("parts", *WORKERS, *overrides) == 1
     error = capsys.readouterr().err
-    assert (
-        f"firstlight: a process that gathers batches {said}" in error
-        and "data.num_workers=0" in error
-    )
+    assert f"firstlight: a data worker {said}" in error and "data.num_workers=0" in error
     assert "train resume=parts" in error and "Traceback" not in error
     assert steps_of("parts")[-1] == int(rows_of("parts")[-1]["step"]) < 24
     assert not active_children()
@@ -82,10 +79,7 @@ def test_workers_that_cannot_be_started_end_the_run_saved(train, capsys, monkeyp
     monkeypatch.setattr("multiprocessing.synchronize.SemLock.__init__", full)
     assert train("run", *WORKERS) == 1
     error = capsys.readouterr().err
-    assert (
-        "a process that gathers batches failed (OSError: [Errno 28] No space left on device)"
-        in error
-    )
+    assert "a data worker failed (OSError: [Errno 28] No space left on device)" in error
     assert steps_of("run") == [1]
 
 

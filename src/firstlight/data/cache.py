@@ -14,9 +14,9 @@ from firstlight.output import note
 
 
 def cache_dir() -> Path:
-    """`$FIRSTLIGHT_CACHE_DIR`, or the user's cache folder on this operating system.
+    """Return `$FIRSTLIGHT_CACHE_DIR` or, if unset, the operating system's cache folder.
 
-    For a user without a home folder (in a container, a user id without a name) it is a temporary
+    A user without a home folder (such as a nameless user id in a container) gets a temporary
     folder, which is removed when the process ends.
     """
     chosen = os.environ.get("FIRSTLIGHT_CACHE_DIR")
@@ -24,7 +24,8 @@ def cache_dir() -> Path:
         return user_path(chosen)
     try:
         return Path(pooch.os_cache("firstlight"))
-    except RuntimeError:  # platformdirs found no home folder
+    except RuntimeError:
+        # platformdirs, which pooch asks, found no home folder.
         return _temporary()
 
 
@@ -32,5 +33,8 @@ def cache_dir() -> Path:
 def _temporary() -> Path:
     folder = tempfile.mkdtemp(prefix="firstlight_cache_")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    note("there is no home folder to keep caches in; set FIRSTLIGHT_CACHE_DIR to keep them")
+    note(
+        "no home folder: caches are lost when this process ends; set FIRSTLIGHT_CACHE_DIR to keep"
+        " them"
+    )
     return Path(folder)

@@ -1,4 +1,4 @@
-"""Text -> split by characters -> ids -> windows -> batches."""
+"""Text to batches: split by characters, encode, cut into windows, put in order."""
 
 import hashlib
 from abc import abstractmethod
@@ -20,7 +20,7 @@ from firstlight.data.windows import Windows
 
 Loader = DataLoader[Batch] | WorkerLoader
 Share = tuple[int, int]
-"""Of a batch: the number of a process, and how many processes there are."""
+"""The part of each batch that a process takes: its rank and the number of processes."""
 WHOLE: Share = (0, 1)
 CUT_BY = (
     "context_length",
@@ -33,22 +33,23 @@ CUT_BY = (
     "untrained_eval_batches",
     "eval_last_window",
 )
-"""Settings that say how the tokens of a text are used, without changing the tokens."""
+"""Settings that decide how tokens are used, but not which tokens the text has."""
 
 
 class TextDataModule(pl.LightningDataModule):
-    """A text, split by characters into training, validation and optionally test, in windows and
-    batches.
+    """A text in training, validation and test splits, served as batches of token windows.
 
-    A dataset is a subclass that returns its documents. `batch_size` is global: processes share it.
-    Validation and test windows do not overlap, whatever the `stride` of training: no token counts
-    twice. The tokens at the end that do not fill a window are evaluated as a shorter one with
-    `eval_last_window`. They are left out without it (as in runs whose config lacks that key) and
-    where `eval_batches` limits an evaluation.
+    A dataset is a subclass that returns its documents. They are split by characters, so that
+    splits do not depend on the tokenizer. `batch_size` is global: processes share it.
+
+    Validation and test windows do not overlap, whatever the training `stride`, so that no token
+    counts twice. The tokens at the end that do not fill a window form a shorter one with
+    `eval_last_window`. Otherwise they are not evaluated, nor are they if `eval_batches` limits the
+    evaluation.
 
     Raises:
-        ValueError: the ratios leave no validation split, the stride skips tokens, or the order does
-            not allow workers.
+        ValueError: the ratios leave no validation split, the stride skips tokens, or the order
+            does not allow workers.
     """
 
     def __init__(
@@ -77,13 +78,13 @@ class TextDataModule(pl.LightningDataModule):
             )
         if stride is not None and stride > context_length:
             raise ValueError(
-                f"stride ({stride}) must not be above context_length ({context_length}): it skips"
-                " tokens"
+                f"stride ({stride}) must be at most context_length ({context_length}): a longer one"
+                " skips tokens"
             )
         if num_workers > 0 and not order.resumable:
             raise ValueError(
                 f"num_workers ({num_workers}) must be 0 with this order: it draws from torch's"
-                " global generator, and workers, which gather batches ahead, would draw too early"
+                " global generator, and workers that load batches ahead would draw too early"
             )
         self.tokenizer = tokenizer
         self.order = order
@@ -102,31 +103,32 @@ class TextDataModule(pl.LightningDataModule):
         self.ids: dict[str, Tensor] = {}
         self.windows: dict[str, Windows] = {}
         self.notes: list[str] = []
-        """Warnings about the text."""
+        """Warnings about the text, found by `setup`."""
         self.left_out = ""
-        """What is not read in the user's folder although it may be text, e.g. "3 hidden"."""
+        """What was skipped in the user's folder although it may be text, e.g. "3 hidden"."""
         self.worker_failures: list[str] = []
-        """Why workers have failed; this process has gathered the batches since."""
+        """Why workers failed; since then this process has loaded the batches itself."""
 
     @abstractmethod
     def documents(self) -> list[str]:
-        """The documents of this dataset.
+        """Return the documents of this dataset.
 
         Raises:
-            ValueError: they are not available; the message says what was wanted and what to do.
+            ValueError: they are not available; the message says why and what to do.
         """
 
     def setting(self) -> str:
-        """The name and value of the setting that says where the documents are, for messages."""
+        """Name the setting that says where the documents are, with its value, for messages."""
         return "data"
 
     def source(self) -> str:
-        """A line about where the documents came from, once they have been read, or ""."""
+        """Return one line about where the documents came from, or "" before they are read."""
         return ""
 
     def setup(self, stage: str | None = None) -> None:
-        """Read, split, tokenise and cut into windows; a second call does nothing. `stage="all"`
-        does not split.
+        """Read the documents, split, encode and cut them into windows; later calls do nothing.
+
+        `stage="all"` makes a single split, "all".
 
         Raises:
             ValueError: a split is too short for one window, or the training split for one batch.
@@ -134,13 +136,16 @@ class TextDataModule(pl.LightningDataModule):
         if self.windows:
             return
         documents = self.documents()
+        # NUL is valid UTF-8, but hardly ever in a text: this may be binary data, or UTF-16 that
+        # `read_text` did not recognise.
         n_nul = sum(document.count("\0") for document in documents)
         if n_nul > 0:
-            self.notes.append(f"the text has {n_nul:,} NUL characters in it; is it text, in UTF-8?")
+            self.notes.append(f"the text has {n_nul:,} NUL characters in it; is it UTF-8 text?")
         if stage == "all":
             splits = {"all": documents}
         else:
             splits = self._split(documents, self.train_ratio)
+            # A vocabulary is learned from the training split alone; that of a checkpoint is kept.
             if not self.tokenizer.is_fitted:
                 self.tokenizer.fit(splits["train"])
                 if self.tokenizer.note is not None:
@@ -158,26 +163,28 @@ class TextDataModule(pl.LightningDataModule):
 
     @property
     def batches_per_epoch(self) -> int:
-        """Training batches of one epoch."""
+        """Number of training batches in one epoch."""
         return batches_per_epoch(len(self.windows["train"]), self.batch_size, self.drop_last)
 
     def tokens_after(self, batches: int) -> int:
-        """Training tokens in the first `batches` batches of the run."""
+        """Return the number of training tokens in the first `batches` batches of the run."""
         epochs, rest = divmod(batches, self.batches_per_epoch)
         windows_per_epoch = len(self.windows["train"])
+        # Without drop_last the last batch of an epoch is smaller, so batches cannot be multiplied.
         if self.drop_last:
             windows_per_epoch = self.batches_per_epoch * self.batch_size
         return (epochs * windows_per_epoch + rest * self.batch_size) * self.context_length
 
     def passes_after(self, batches: int) -> float:
-        """How often the first `batches` batches of the run predict each training token, on average.
+        """Return how often the first `batches` batches predict each training token, on average.
 
         With overlapping windows (`stride`) that is more than once an epoch.
         """
+        # The first token of the text is never predicted.
         return self.tokens_after(batches) / (len(self.ids["train"]) - 1)
 
     def fingerprint(self) -> dict[str, int | str]:
-        """What must be unchanged for a run to be resumed: the tokens, and how they are cut."""
+        """Return what a resumed run must find unchanged: the tokens, and how they are cut."""
         digest = hashlib.sha256()
         for name in sorted(self.ids):
             digest.update(name.encode())
@@ -191,9 +198,7 @@ class TextDataModule(pl.LightningDataModule):
         }
 
     def train_batches(self, *, start: int, stop: int, share: Share = WHOLE) -> Loader:
-        """The training batches `start` to `stop` of the order, as one long pass, whatever the
-        epochs.
-        """
+        """Load the training batches numbered `start` to `stop`, counted across epochs."""
 
         def batches() -> Iterator[Tensor]:
             endless = self.order.train_batches(
@@ -210,11 +215,11 @@ class TextDataModule(pl.LightningDataModule):
     def evaluations(
         self, *, is_untrained: Callable[[], bool], share: Share = WHOLE
     ) -> list[Loader]:
-        """The two loaders of the evaluations of a run: of training windows, then of validation
-        windows.
+        """Make the loaders of a run's evaluations: training windows, then validation windows.
 
-        They are read at each evaluation, where `is_untrained()` says whether it is the one before
-        the first step. Without a limit as many batches of training are read as validation has.
+        Both are iterated anew at each evaluation, and `is_untrained()` then tells whether it is
+        the one before the first step. Without a limit, as many training batches are read as
+        validation has.
         """
 
         def limit() -> int | None:
@@ -229,26 +234,27 @@ class TextDataModule(pl.LightningDataModule):
         ]
 
     def train_dataloader(self) -> Loader:
-        """The first epoch, for Lightning's own Trainer; firstlight's runs read `train_batches`."""
+        """Load the first epoch, for Lightning's own Trainer; our runs use `train_batches`."""
         return self.train_batches(
             start=0, stop=self.batches_per_epoch, share=_share_of_this_process()
         )
 
     def val_dataloader(self) -> list[Loader]:
-        """All of validation, for Lightning's own Trainer."""
+        """Load all of validation, for Lightning's own Trainer."""
         return [self.eval_batches_of("val", share=_share_of_this_process())]
 
     def eval_batches_of(
         self, split: str, limit: Callable[[], int | None] | None = None, share: Share = WHOLE
     ) -> Loader:
-        """The batches of one evaluation of `split`; `limit` is asked for their number when it
-        begins (None: all).
+        """Load the batches of one evaluation of `split`.
+
+        `limit` is called when the evaluation begins and returns the number of batches (None: all).
         """
         windows = self.eval_windows(split) if limit is None else self.windows[split]
         has_last_window = self.eval_last_window and windows.n_rest > 0
 
         def batches() -> Iterator[Tensor]:
-            most = limit() if limit is not None else None
+            most = None if limit is None else limit()
             yield from self.order.eval_batches(
                 len(windows), batch_size=self.batch_size, split=split, limit=most
             )
@@ -260,7 +266,7 @@ class TextDataModule(pl.LightningDataModule):
         )
 
     def eval_windows(self, split: str) -> Windows:
-        """The windows for an evaluation of all of `split`.
+        """Return the windows for an evaluation of all of `split`.
 
         Training windows overlap if the stride is shorter than a window. With `eval_last_window`,
         which scores every token once, they are cut anew without overlap.
@@ -273,7 +279,7 @@ class TextDataModule(pl.LightningDataModule):
         return windows
 
     def n_scored(self, split: str, limit: int | None = None) -> int:
-        """Tokens scored by an evaluation of `split` on at most `limit` batches (None: all)."""
+        """Count the tokens scored by evaluating at most `limit` batches of `split` (None: all)."""
         if limit is not None:
             return min(len(self.windows[split]), limit * self.batch_size) * self.context_length
         windows = self.eval_windows(split)
@@ -281,7 +287,7 @@ class TextDataModule(pl.LightningDataModule):
         return len(windows) * self.context_length + n_rest
 
     def _n_eval_batches(self, windows: Windows) -> int:
-        """Batches of whole windows in one evaluation."""
+        """Count the batches of whole windows in one evaluation."""
         return batches_per_epoch(len(windows), self.batch_size, drop_last=False)
 
     def _loader(
@@ -292,26 +298,28 @@ class TextDataModule(pl.LightningDataModule):
             return WorkerLoader(windows, sampler, length, self.num_workers, self.worker_failures)
         return DataLoader(
             windows,
-            batch_size=None,  # the sampler yields whole batches of indices
+            # The sampler yields whole batches of indices, and `Windows` gathers them at once.
+            batch_size=None,
             sampler=sampler,
-            # otherwise each pass would draw a seed from the global one
+            # Without a generator, each pass draws a seed from the global one, which training uses.
             generator=torch.Generator(),
         )
 
     @property
     def worker_failure(self) -> str | None:
-        """Why a worker failed, and the way out; None if none did."""
+        """Why a data worker failed, and what to do; None if none did."""
         if not self.worker_failures:
             return None
         return (
-            f"a process that gathers batches {self.worker_failures[0]}; data.num_workers=0 does"
-            " without them"
+            f"a data worker {self.worker_failures[0]}; data.num_workers=0 loads batches without"
+            " workers"
         )
 
     def _encode(self, texts: list[str]) -> Tensor:
         return self.tokenizer.encode_documents(texts, special_tokens=self.special_tokens)
 
     def _split(self, documents: list[str], train_ratio: float) -> dict[str, list[str]]:
+        # Characters are counted across documents: a split may end in the middle of one.
         n_characters = sum(len(document) for document in documents)
         train_end = int(train_ratio * n_characters)
         val_end = n_characters - int(self.test_ratio * n_characters)
@@ -330,6 +338,7 @@ class TextDataModule(pl.LightningDataModule):
         if not short:
             return
         name, n_tokens = next(iter(short.items()))
+        # A window of T tokens needs T + 1 ids: the last target follows the last input.
         fewest = min(short.values())
         ways: list[str] = []
         if fewest > 1:
@@ -344,21 +353,25 @@ class TextDataModule(pl.LightningDataModule):
         )
 
     def _smaller_ratio(self, documents: list[str]) -> float | None:
-        """The largest `train_ratio`, in steps of 0.01, that leaves every split one window; None if
-        there is none.
+        """Find the largest `train_ratio` (in steps of 0.01) that leaves every split one window.
+
+        Returns None if there is none.
         """
         for hundredths in range(round(self.train_ratio * 100) - 1, 0, -1):
             splits = self._split(documents, hundredths / 100)
-            self.tokenizer.fit(splits["train"])  # a learned vocabulary depends on the split
+            # A learned vocabulary depends on the split, and the number of tokens on both.
+            self.tokenizer.fit(splits["train"])
             lengths = {name: len(self._encode(texts)) for name, texts in splits.items()}
-            if lengths["val"] > self.context_length:  # training, which only gets shorter, decides
-                return hundredths / 100 if min(lengths.values()) > self.context_length else None
+            if lengths["val"] <= self.context_length:
+                continue
+            # From here on training only gets shorter: if a split is too short now, it remains so.
+            if min(lengths.values()) > self.context_length:
+                return hundredths / 100
+            return None
         return None
 
     def summary(self) -> str:
-        """The source of the text, tokens and windows of every split, and how much of validation is
-        not evaluated.
-        """
+        """Describe the source, each split's tokens and windows, and what is not evaluated."""
         lines: list[str] = []
         if self.source():
             lines.append(self.source())
@@ -382,7 +395,7 @@ def _share_of_this_process() -> Share:
 
 
 class _BatchSampler(Sampler[Tensor]):
-    """This process's share of each batch of indices."""
+    """Yields this process's share of each batch of indices."""
 
     def __init__(
         self, batches: Callable[[], Iterator[Tensor]], length: int, rank: int, world_size: int
@@ -399,9 +412,7 @@ class _BatchSampler(Sampler[Tensor]):
 
 
 def _cut(documents: list[str], start: int, end: int) -> list[str]:
-    """The characters `start` to `end` of all documents, counted across them, as documents that are
-    not empty.
-    """
+    """Cut out the characters `start` to `end`, counted across documents; drop empty parts."""
     parts: list[str] = []
     offset = 0
     for document in documents:

@@ -10,31 +10,33 @@ from pathlib import Path
 from firstlight.data.kinds import HEAD, kind_of, other_encoding
 
 MAX_BYTES = 2**26
-"""Limit for a vocabulary or a config from elsewhere: it is read whole, and Python objects take many
-times as much."""
+"""Size limit for a vocabulary or config from elsewhere.
+
+It is read whole, and as Python objects it takes many times its size."""
 
 CONFIG = Path(".hydra") / "config.yaml"
 ENVIRONMENT = "environment.json"
-"""In a run folder: the composed config, and the software and hardware of the run."""
+"""The run's software and hardware; with `CONFIG`, the composed config, it marks a run folder."""
 
 
 def user_path(name: str) -> Path:
-    """The path `name` with ~ expanded; ~somebody stays as it is if there is no such user."""
+    """Expand ~ in `name`; ~somebody stays as it is if no such user exists."""
     return Path(os.path.expanduser(name))  # noqa: PTH111 (pathlib raises a RuntimeError)
 
 
 class MissingFileError(ValueError):
-    """There is no such file."""
+    """The file does not exist."""
 
 
 def read_text(file: Path) -> str:
-    """The text of a UTF-8 file.
+    """Read a UTF-8 file.
 
     Raises:
         ValueError: it is missing, unreadable, or not UTF-8 text; the message names its format and
             how to convert it.
     """
     try:
+        # "utf-8-sig" drops a byte-order mark, which Windows editors write.
         text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise MissingFileError(f"path ({file}): there is no such file") from None
@@ -49,20 +51,22 @@ def read_text(file: Path) -> str:
     except OSError as error:
         raise ValueError(f"path ({file}) cannot be read: {error.strerror}") from None
     found = kind_of(text[:HEAD].encode())
-    if found is not None:  # its bytes are valid UTF-8 by chance
+    if found is not None:
+        # A PDF may be all ASCII: valid UTF-8, but not a text to train on.
         raise ValueError(f"path ({file}) is not text in UTF-8, but {found.name}; {found.way_out}")
     return text
 
 
 def is_hidden(name: str) -> bool:
-    """Whether this is a dot file, or an editor's backup `name~`."""
+    """Whether `name` is a dot file or an editor's backup (`name~`)."""
     return name.startswith(".") or name.endswith("~")
 
 
 def is_made_by_run(folder: Path) -> bool:
-    """Whether this is a run folder, or MLflow's folder for the samples of a run."""
+    """Whether `folder` is a run folder, or MLflow's folder for the samples of a run."""
     if (folder / CONFIG).is_file() and (folder / ENVIRONMENT).is_file():
         return True
+    # MLflow names a folder by the run's id, in hex.
     return re.fullmatch("[0-9a-f]{32}", folder.name) is not None and (folder / "artifacts").is_dir()
 
 
@@ -71,25 +75,26 @@ class Folder:
     """The contents of a folder, at any depth."""
 
     files: list[Path] = field(default_factory=list)
-    """Those with the wanted suffixes, in the order of their names."""
+    """Files with the wanted suffixes, sorted by name."""
     hidden: int = 0
-    """Hidden files and folders, which are left out; what is in a hidden folder is not counted."""
+    """Number of hidden files and folders; a hidden folder counts as one."""
     others: int = 0
-    """Files with other suffixes."""
+    """Number of files with other suffixes."""
     runs: int = 0
-    """Run folders, which are left out because runs change them."""
+    """Number of run folders, which are left out because a run's output is not its input."""
     links: list[Path] = field(default_factory=list)
-    """Links to folders, which are not followed."""
+    """Links to folders, which are not followed: they may form a cycle."""
 
 
 def list_folder(folder: Path, suffixes: tuple[str, ...]) -> Folder:
-    """See `Folder`.
+    """Walk `folder` and sort what it contains; see `Folder`.
 
     Raises:
         OSError: a folder in it cannot be read.
     """
     found = Folder()
 
+    # os.walk skips an unreadable folder unless `onerror` raises: text would go missing silently.
     def fail(error: OSError) -> None:
         raise error
 
@@ -105,7 +110,8 @@ def list_folder(folder: Path, suffixes: tuple[str, ...]) -> Folder:
                 found.runs += 1
             else:
                 entered.append(name)
-        folders[:] = entered  # os.walk enters the folders that are left in its list
+        # os.walk enters the folders that are left in its list.
+        folders[:] = entered
         for name in names:
             path = Path(place, name)
             if is_hidden(name):
@@ -120,14 +126,15 @@ def list_folder(folder: Path, suffixes: tuple[str, ...]) -> Folder:
 
 
 def _by_name(file: Path) -> tuple[tuple[str, ...], Path]:
-    """A sort key that is the same whether a file system stores é as one character (ext4) or as two
-    (HFS+).
+    """Return a sort key that does not depend on how the file system stores accents.
+
+    é is one character on ext4 and two on HFS+.
     """
     return tuple(unicodedata.normalize("NFC", part) for part in file.parts), file
 
 
 def read_limited(file: Path, most: int = MAX_BYTES) -> bytes:
-    """The content of a regular file of at most `most` bytes.
+    """Read a regular file of at most `most` bytes.
 
     Raises:
         OSError: it cannot be read, is larger, or is a device or a pipe, which may be endless.

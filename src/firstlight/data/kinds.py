@@ -1,20 +1,20 @@
-"""What a file that is not UTF-8 text is, by its first bytes, and how to convert it to text."""
+"""Identify a file that is not UTF-8 text by its first bytes, and say how to convert it."""
 
 import codecs
 import re
 from dataclasses import dataclass
 
 HEAD = 2**16
-"""Bytes that are examined."""
+"""Number of bytes examined."""
 UNPRINTABLE = 0.1
-"""Up to this share of control characters it is still text: a stray NUL is only odd."""
+"""A text may have this share of control characters: a stray NUL does not make it binary."""
 CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
-"""Bytes that texts do not have: not tab, newline, form feed, nor the escape of coloured logs."""
+"""Control bytes other than those of texts: tab, newline, form feed and coloured logs' escape."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What a file is, and what to do with it."""
+    """A file format, and what to do with such a file."""
 
     name: str
     way_out: str
@@ -24,7 +24,8 @@ def _format(beginning: bytes, name: str, way_out: str) -> tuple[re.Pattern[bytes
     return re.compile(beginning, re.DOTALL), Kind(name, way_out)
 
 
-# such a file may be all ASCII, so the pattern has what must follow the first letters
+# These files may be all ASCII, like a text that begins with the same letters, so each pattern
+# includes what must follow them.
 ASCII_FORMATS = (
     _format(rb"%PDF-\d\.\d\s+(%|\d+ \d+ obj\b)", "PDF", "convert it, e.g. pdftotext FILE FILE.txt"),
     _format(
@@ -35,7 +36,7 @@ ASCII_FORMATS = (
     _format(rb"\{\\rtf1\s*\\[a-z]", "RTF", "convert it, e.g. pandoc FILE -t plain -o FILE.txt"),
 )
 BINARY_FORMATS = (
-    # Zip files are told apart by a name in them.
+    # Office and EPUB files are zip archives: a file name inside tells which.
     _format(
         rb"PK\x03\x04.*word/", "Word's .docx", "convert it, e.g. pandoc FILE -t plain -o FILE.txt"
     ),
@@ -56,11 +57,10 @@ BINARY_FORMATS = (
         "convert it, e.g. soffice --convert-to txt:Text FILE",
     ),
     _format(rb"PK\x03\x04", "a zip archive", "unpack it: unzip FILE"),
-    _format(
-        rb"BZh.(1AY&SY|\x17rE8P\x90)", "bzip2", "unpack it: bzip2 -dc FILE > FILE.txt"
-    ),  # a block, or the end
+    # After the header comes a block, or the end of an empty file.
+    _format(rb"BZh.(1AY&SY|\x17rE8P\x90)", "bzip2", "unpack it: bzip2 -dc FILE > FILE.txt"),
     _format(rb".{257}ustar", "a tar archive", "unpack it: tar -xf FILE"),
-    # UTF-32 comes before UTF-16, whose mark its own begins with.
+    # UTF-32 before UTF-16: its byte-order mark begins with that of UTF-16.
     _format(rb"\xff\xfe\0\0", "UTF-32", "convert it: iconv -f utf-32 -t utf-8 FILE > FILE.txt"),
     _format(rb"\0\0\xfe\xff", "UTF-32", "convert it: iconv -f utf-32 -t utf-8 FILE > FILE.txt"),
     _format(rb"\xff\xfe", "UTF-16", "convert it: iconv -f utf-16 -t utf-8 FILE > FILE.txt"),
@@ -97,12 +97,11 @@ BINARY_FORMATS = (
     _format(rb"\x7fELF", "a program", "give a text file"),
 )
 WIDE = ("utf-32-be", "utf-32-le", "utf-16-be", "utf-16-le")
-"""Encodings of two or four bytes a character; the first that fits is taken."""
+"""Encodings with two or four bytes per character; the first that fits is taken."""
 
 
 def kind_of(data: bytes) -> Kind | None:
-    """What `data` is, by its first bytes, whether or not it is valid UTF-8; None for text, perhaps
-    in another encoding.
+    """Identify `data` by its first bytes; None for text, in whatever encoding.
 
     A text may begin with the letters of a format ("GIF89a is ..."), but only a binary file has
     control bytes as well.
@@ -112,12 +111,14 @@ def kind_of(data: bytes) -> Kind | None:
         if pattern.match(head):
             return kind
     n_controls = len(CONTROLS.findall(head))
-    if n_controls > 0 or not head[:2].isascii():  # UTF-16 may have no control byte
+    # UTF-16 may have no control byte, but its byte-order mark is not ASCII.
+    if n_controls > 0 or not head[:2].isascii():
         for pattern, kind in BINARY_FORMATS:
             if pattern.match(head):
                 return kind
     if n_controls <= UNPRINTABLE * len(head):
         return None
+    # UTF-16 and UTF-32 without a byte-order mark are full of NULs.
     for encoding in WIDE:
         if _reads_as(head, encoding):
             return Kind(
@@ -129,19 +130,21 @@ def kind_of(data: bytes) -> Kind | None:
 def _reads_as(head: bytes, encoding: str) -> bool:
     """Whether `head`, which may end inside a character, is text in `encoding`."""
     try:
+        # An incremental decoder accepts an incomplete character at the end.
         text = codecs.getincrementaldecoder(encoding)().decode(head)
     except UnicodeDecodeError:
         return False
     n_printable = sum(character.isprintable() or character.isspace() for character in text)
-    # In the wrong byte order a space or a newline becomes a rare character: every text has some.
+    # In the wrong byte order, spaces and newlines become rare characters; every text has some.
     return n_printable > 0.95 * len(text) and (" " in text or "\n" in text)
 
 
 def other_encoding(data: bytes) -> str:
-    """How to convert `data`, which is neither UTF-8 nor of a known `Kind`."""
+    """Say how to convert `data`, which is neither UTF-8 nor of a known `Kind`."""
     text = data.decode("utf-8", errors="replace")
     n_wrong = text.count("\ufffd")
     n_right = sum(character > "\x7f" for character in text) - n_wrong
+    # More characters beyond ASCII decode than fail: a damaged UTF-8 file, not another encoding.
     if n_right > n_wrong:
         places = f"{n_wrong:,} place{'s' if n_wrong > 1 else ''}"
         return (
@@ -149,9 +152,10 @@ def other_encoding(data: bytes) -> str:
         )
     letters = len(re.findall(rb"[A-Za-z]", data))
     high = len(re.findall(rb"[\x80-\xff]", data))
+    # cp1252 leaves these five bytes undefined.
     if high <= letters and not re.search(rb"[\x81\x8d\x8f\x90\x9d]", data):
-        # Western text is mostly ASCII; only Windows' encoding has letters and quotes at 0x80 to
-        # 0x9f.
+        # Western text is mostly ASCII; of the two encodings only Windows' has letters and quotes at
+        # 0x80 to 0x9f.
         name = "cp1252" if re.search(rb"[\x80-\x9f]", data) else "latin1"
         return f"it looks like {name}; convert it: iconv -f {name} -t utf-8 FILE > FILE.txt"
     return (

@@ -1,4 +1,4 @@
-"""Batches gathered by worker processes, whose failure never interrupts a step."""
+"""Batches loaded by worker processes, whose failure never interrupts a step."""
 
 import atexit
 import os
@@ -22,17 +22,17 @@ from firstlight.process_group import end_with, ended_by, signals_held
 Batch = tuple[Tensor, Tensor]
 """Inputs and targets, (B, T) each."""
 _Gathered = tuple[np.ndarray, np.ndarray]
-"""The same as a worker sends them."""
+"""A batch as a worker sends it."""
 AHEAD = 2
-"""Batches that each worker is given ahead of time."""
+"""Batches requested from each worker in advance."""
 
 
 class WorkerLoader:
-    """The batches whose indices `order` yields, gathered by `num_workers` processes.
+    """Loads the batches whose indices `order` yields with `num_workers` processes.
 
-    If a worker fails, the reason is added to `failures`, no more are started, and this process
-    gathers the remaining batches. They are the same ones, so that a run can finish its step, save
-    and end.
+    If a worker fails, the reason is added to `failures`, no more workers are started, and this
+    process loads the remaining batches. They are the same, so a run can finish its step, save and
+    end.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class _Batches(Iterator[Batch]):
         self.process = os.getpid()
         self.pool: ProcessPoolExecutor | None = None
         self.open: deque[tuple[Tensor, Future[_Gathered] | None]] = deque()
-        """The next batches in order: indices (B,), and the work on them if a worker has it."""
+        """The next batches: indices (B,), and the future if a worker loads them."""
         _passes.add(self)
         if not loader.failures:
             self._start()
@@ -79,7 +79,9 @@ class _Batches(Iterator[Batch]):
         if work is not None and self.pool is not None:
             try:
                 inputs, targets = work.result()
-            except Exception as error:  # in the worker, or on the way from it
+            except Exception as error:
+                # Whatever went wrong, in the worker or on the way from it, this process can do
+                # without workers.
                 self._take_over(error)
             else:
                 return torch.from_numpy(inputs), torch.from_numpy(targets)
@@ -90,25 +92,30 @@ class _Batches(Iterator[Batch]):
 
     def close(self) -> None:
         """End the workers."""
-        if (
-            self.pool is None or os.getpid() != self.process
-        ):  # a forked process must not end its parent's workers
+        # A forked process inherits this object, but must not end its parent's workers.
+        if self.pool is None or os.getpid() != self.process:
             return
-        for worker in self._workers():  # they ignore other signals, and have nothing to lose
+        # Workers block the other signals (`signals_held`), and have nothing to save.
+        for worker in self._workers():
             worker.kill()
         self.pool.shutdown(cancel_futures=True)
         self.pool = None
 
     def _workers(self) -> list[BaseProcess]:
-        """The processes of the pool, a private attribute until Python 3.14 brings
-        kill_workers()."""
+        """Return the processes of the pool.
+
+        They are private until Python 3.14, whose pools have kill_workers().
+        """
         if self.pool is None or self.pool._processes is None:
             return []
         return list(self.pool._processes.values())
 
     def _start(self) -> None:
         arguments = (self.process, self.loader.windows)
-        with signals_held():  # the pool starts its processes when work is handed out
+        # A stop signal goes to the whole process group, but this process needs its workers until
+        # the step is finished: they inherit the blocked signals. The pool starts them when the
+        # first work is submitted.
+        with signals_held():
             try:
                 self.pool = ProcessPoolExecutor(
                     self.loader.num_workers, initializer=_begin, initargs=arguments
@@ -119,7 +126,7 @@ class _Batches(Iterator[Batch]):
                 self._hand_out()
 
     def _hand_out(self) -> None:
-        """Keep the workers busy with the batches that come next."""
+        """Submit the next batches, so that the workers stay busy."""
         most = AHEAD * self.loader.num_workers if self.pool is not None else 1
         while len(self.open) < most:
             index = next(self.indices, None)
@@ -128,26 +135,25 @@ class _Batches(Iterator[Batch]):
             work = None
             if self.pool is not None:
                 try:
-                    work = self.pool.submit(
-                        _gather, index.numpy()
-                    )  # one of torch's threads would send a tensor
+                    # An array, because a tensor would be sent by a thread of torch's own.
+                    work = self.pool.submit(_gather, index.numpy())
                 except (OSError, BrokenProcessPool) as error:
                     self._take_over(error)
             self.open.append((index, work))
 
     def _take_over(self, error: Exception) -> None:
-        """Gather the batches in this process from now on."""
+        """Load the batches in this process from now on, and note why."""
         workers = self._workers()
-        ended = wait(
-            [worker.sentinel for worker in workers], timeout=1
-        )  # a dying worker may take a moment
+        # The pipe of a dying worker breaks a moment before the process ends.
+        ended = wait([worker.sentinel for worker in workers], timeout=1)
         died = [worker for worker in workers if worker.sentinel in ended]
+        # The pool's own thread waits for the same processes, and only one waiter gets the exit
+        # code: give that thread up to a second to store it.
         for _ in range(100):
             if all(worker.exitcode is not None for worker in died):
                 break
-            time.sleep(
-                0.01
-            )  # the pool's own thread is waiting for the process, too, and will know its exit code
+            time.sleep(0.01)
+        # Negative codes, signals, tell more than the exit codes of others that ended because of it.
         exit_code = min((worker.exitcode or 0 for worker in died), default=0)
         self.close()
         if not isinstance(error, BrokenProcessPool):
@@ -160,20 +166,22 @@ class _Batches(Iterator[Batch]):
 
 
 _windows: Windows | None = None
-"""In a worker: the windows it gathers from."""
+"""In a worker process, the windows that it reads."""
 
 
 def _begin(parent: int, windows: Windows) -> None:
-    """Called in a worker when it starts."""
+    """Initialise a worker process."""
     global _windows
     end_with(parent)
-    torch.set_num_threads(1)  # after a fork, several threads may deadlock
+    # A forked process has no copy of the parent's OpenMP threads, and may wait for them forever.
+    torch.set_num_threads(1)
     _windows = windows
 
 
 def _gather(index: np.ndarray) -> _Gathered:
-    """Called in a worker: a batch as arrays, which are sent whole; tensors would need space in
-    /dev/shm.
+    """Load a batch in a worker process.
+
+    Arrays are sent through the pipe; tensors would need space in /dev/shm, which containers limit.
     """
     assert _windows is not None
     inputs, targets = _windows[index]
@@ -185,6 +193,6 @@ _passes: WeakSet[_Batches] = WeakSet()
 
 @atexit.register
 def end_workers() -> None:
-    """End the workers of passes that were abandoned."""
+    """End the workers of abandoned passes, when this process ends."""
     for batches in list(_passes):
         batches.close()

@@ -1,6 +1,7 @@
-"""Which windows make up a batch, and the random numbers that training draws for it."""
+"""Which windows make up each batch, and which random numbers training draws for it."""
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from itertools import islice
@@ -13,35 +14,36 @@ from firstlight.config import Seed
 
 
 class Order(ABC):
-    """The order of windows, in batches of indices (B,) over all processes."""
+    """The order of windows: batches of indices (B,), for all processes together."""
 
     resumable: bool
-    """Whether the order is a function of the position, so that a run can be resumed anywhere."""
+    """Whether the order is a function of the position, so that a run can resume at any step."""
 
     @abstractmethod
     def train_batches(
         self, n_windows: int, *, batch_size: int, shuffle: bool, drop_last: bool, start: int
     ) -> Iterator[Tensor]:
-        """Batches of indices from batch number `start` on, epoch after epoch, without end."""
+        """Yield batches of indices from batch number `start`, epoch after epoch, endlessly."""
 
     @abstractmethod
     def eval_batches(
         self, n_windows: int, *, batch_size: int, split: str, limit: int | None
     ) -> Iterator[Tensor]:
-        """At most `limit` batches of indices for one evaluation of `split` ("train", "val", "test"
-        or "all").
+        """Yield at most `limit` batches of indices for one evaluation of `split`.
+
+        `split` is "train", "val", "test" or "all"; `limit=None` yields all batches.
         """
 
     @abstractmethod
     def seed_batch(self, batch: int, rank: int, device: torch.device) -> None:
-        """Set the generators that dropout draws from, for batch number `batch` of the run."""
+        """Seed the generators that dropout draws from, for batch number `batch` of the run."""
 
 
 class SeededOrder(Order):
-    """Order = f(seed, epoch), random numbers = f(seed, batch, rank): functions of the position, so
-    nothing is saved.
+    """The order as a function of (seed, epoch), and dropout's seed of (seed, batch, rank).
 
-    The training split is evaluated on the same windows every time, spread evenly over it.
+    Nothing has to be saved to resume a run. The training split is evaluated on the same windows
+    every time, spread evenly over it.
     """
 
     resumable = True
@@ -56,11 +58,12 @@ class SeededOrder(Order):
         epoch, first = divmod(start, per_epoch)
         while True:
             generator = torch.Generator().manual_seed(_key(self.seed, "epoch", epoch))
-            order = (
-                torch.randperm(n_windows, generator=generator)
-                if shuffle
-                else torch.arange(n_windows)
-            )
+            if shuffle:
+                order = torch.randperm(n_windows, generator=generator)
+            else:
+                order = torch.arange(n_windows)
+            # With drop_last the slice leaves out the last, smaller batch. Only the first epoch
+            # begins in the middle.
             yield from order.split(batch_size)[first:per_epoch]
             epoch, first = epoch + 1, 0
 
@@ -75,9 +78,8 @@ class SeededOrder(Order):
 
     def seed_batch(self, batch: int, rank: int, device: torch.device) -> None:
         key = _key(self.seed, "batch", batch, rank)
-        torch.default_generator.manual_seed(
-            key
-        )  # 1 us; torch.manual_seed visits every device and takes 100
+        # Not torch.manual_seed, which visits every device: 100 us a batch instead of 1.
+        torch.default_generator.manual_seed(key)
         if device.type == "cuda":
             torch.cuda.default_generators[device.index or 0].manual_seed(key)
         elif device.type == "mps":
@@ -85,12 +87,10 @@ class SeededOrder(Order):
 
 
 class BookOrder(Order):
-    """The book's chapter 5: one global generator for everything, used as torch's DataLoader uses
-    it.
+    """The book's order (chapter 5): torch's DataLoader drawing from the global generator.
 
-    Every evaluation draws a new permutation of the training split, so it changes what training sees
-    next. A run cannot be resumed in the middle, because its position is the state of that
-    generator.
+    Every evaluation draws a new permutation of the training split, which changes what training
+    sees next. A run cannot resume in the middle: its position is the state of that generator.
     """
 
     resumable = False
@@ -111,23 +111,22 @@ class BookOrder(Order):
         )
 
     def seed_batch(self, batch: int, rank: int, device: torch.device) -> None:
-        """Do nothing: the global generator runs on."""
+        """Do nothing: dropout draws from the global generator as well."""
 
 
 def batches_per_epoch(n_windows: int, batch_size: int, drop_last: bool) -> int:
-    """Batches of one pass over `n_windows`."""
-    return n_windows // batch_size if drop_last else -(-n_windows // batch_size)
+    """Count the batches of one pass over `n_windows`."""
+    return n_windows // batch_size if drop_last else math.ceil(n_windows / batch_size)
 
 
 def _loader(
     n_windows: int, batch_size: int, *, shuffle: bool, drop_last: bool
 ) -> DataLoader[Tensor]:
-    """Batches of indices, with the draws that torch's DataLoader makes over the windows
-    themselves."""
+    """Load batches of indices, with the same draws as a DataLoader over the windows."""
     return DataLoader(range(n_windows), batch_size, shuffle=shuffle, drop_last=drop_last)  # type: ignore[arg-type]
 
 
 def _key(*parts: object) -> int:
-    """A 63-bit seed, unrelated to the seeds of similar parts."""
+    """Hash `parts` to a 63-bit seed, unrelated to those of similar parts."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1

@@ -12,11 +12,11 @@ from firstlight.errors import shorten
 
 
 class TextData(TextDataModule):
-    """UTF-8 text files, each a document. A folder stands for all `*.txt` and `*.md` files below it,
-    sorted by name.
+    """UTF-8 text files, each a document; a folder stands for its `*.txt` and `*.md` files.
 
-    Hidden files and folders, editors' backups and run folders in it are left out; a path that is
-    named itself is always read. Line ends are read as newlines, and a byte-order mark is dropped.
+    Folders are read at any depth, sorted by name, without hidden files and folders, editors'
+    backups and run folders. A path that is named explicitly is always read. Line ends become
+    newlines, and a byte-order mark is dropped.
     """
 
     def __init__(self, *, path: NonEmpty | list[NonEmpty], **kwargs: Any) -> None:
@@ -43,6 +43,7 @@ class TextData(TextDataModule):
         left_out = _left_out(found)
         if left_out:
             self._source += f"; left out: {left_out}"
+        # Files with other suffixes are hardly ever forgotten text, so only `source` names them.
         self.left_out = _left_out(replace(found, others=0))
         self.notes += _notes(found, documents)
         return documents
@@ -77,7 +78,7 @@ def _files(path: Path) -> Folder:
 
 
 def _left_out(found: Folder) -> str:
-    """How many files and folders are not read, and why, or ""."""
+    """Count the files and folders that are not read, by reason, e.g. "3 hidden, 1 run folder"."""
     counts = {
         "hidden": found.hidden,
         f"not {' or '.join(SUFFIXES)}": found.others,
@@ -87,7 +88,7 @@ def _left_out(found: Folder) -> str:
 
 
 def _notes(found: Folder, documents: list[str]) -> list[str]:
-    """Warnings about empty files, files with the same text, and links."""
+    """Warn about empty files, files with the same text, and links."""
     notes: list[str] = []
     empty: list[Path] = []
     copies: list[str] = []
@@ -107,14 +108,14 @@ def _notes(found: Folder, documents: list[str]) -> list[str]:
         )
     if found.links:
         notes.append(
-            f"{_some(found.links)}: a link to a folder, which is not followed; name that folder to"
-            " read it"
+            f"{_some(found.links)}: a link to a folder, which is not followed; give that folder"
+            " itself to read it"
         )
     return notes
 
 
 def _some(items: Sequence[object]) -> str:
-    """The first of the items, and how many more there are."""
+    """Name the first of the items, and count the others."""
     if len(items) == 1:
         return str(items[0])
     return f"{items[0]} (and {len(items) - 1:,} more)"

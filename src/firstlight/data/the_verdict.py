@@ -15,8 +15,9 @@ FILE_NAME = "the-verdict.txt"
 
 
 class TheVerdictData(TextDataModule):
-    """20,479 characters, downloaded once from `url` into `folder` (null: the cache) and checked by
-    their sha256.
+    """The book's 20,479 characters, downloaded once from `url` and checked by their sha256.
+
+    `folder` keeps the file; None is the cache folder.
     """
 
     def __init__(self, *, url: str, folder: str | None = None, **kwargs: Any) -> None:
@@ -44,7 +45,8 @@ class TheVerdictData(TextDataModule):
             raise ValueError(
                 f"cannot download {self.url} ({type(error).__name__}); {way_out}"
             ) from error
-        except ValueError:  # pooch raises it for a wrong hash
+        except ValueError:
+            # pooch raises it for a wrong hash.
             raise ValueError(
                 f"{self.url} is not the text of the book: its sha256 differs; {way_out}"
             ) from None

@@ -1,1 +1,1 @@
-"""Tokenizers, every one a `tiktoken.Encoding`."""
+"""Tokenizers, all of them built on `tiktoken.Encoding`."""

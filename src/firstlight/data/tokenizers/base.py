@@ -1,4 +1,4 @@
-"""The contract of a tokenizer: text to ids and back, through a `tiktoken.Encoding`."""
+"""The contract of a tokenizer: text to ids and back through a `tiktoken.Encoding`."""
 
 import re
 import threading
@@ -18,29 +18,28 @@ from firstlight.errors import ConfigError, shorten
 
 END_OF_TEXT = "<|endoftext|>"
 MAX_VOCAB = 2**24
-"""Limit for the ids of a stored tokenizer, which all are in a table."""
-_SAMPLE = "It's 12.5 \u00b0C,\n\tsaid Zo\u00eb \u2014 \u4f60\u597d!\r\n  " + "".join(
-    map(chr, range(256))
-)
-"""Characters of every kind: a pattern that loses some of them cannot be that of a tokenizer."""
+"""Largest `vocab_size` of a stored tokenizer: `byte_lengths` is a table of all ids."""
+_ALL_BYTES = "".join(chr(code) for code in range(256))
+_SAMPLE = "It's 12.5 \u00b0C,\n\tsaid Zo\u00eb \u2014 \u4f60\u597d!\r\n  " + _ALL_BYTES
+"""Characters of every kind, to find patterns that lose some of them."""
 LONGEST_PATTERN = 2000
-"""Limit for the characters of a stored tokenizer's pattern; the longest of the known families has
-300."""
+"""Characters that a stored pattern may have; the longest of the known families has 300."""
 KNOWN_PATTERNS = (r50k_pat_str, r"[\s\S]")
-"""Patterns of firstlight's own tokenizers, whose time is linear in the text."""
+"""Patterns of firstlight's own tokenizers; their time is linear in the length of the text."""
 SECONDS, SECONDS_PER_CHARACTER = 1.0, 2e-5
-"""Processor time that another pattern may take for a text: a hundred times as much as GPT-2's."""
+"""Processor time that any other pattern may take: a hundred times that of GPT-2's."""
 PIECE = 2**16
-"""Characters encoded at once: the BPE of a word takes 50 times its bytes of memory, and a text may
-be one word."""
+"""Characters encoded at once.
+
+BPE takes 50 times the size of a word in memory, and a text may be one long word."""
 
 
 class Tokenizer(ABC):
-    """A byte-level tokenizer with one special token, `<|endoftext|>`: decoding its ids gives back
-    any text.
+    """A byte-level tokenizer with one special token, `<|endoftext|>`.
 
-    `vocab_size` is the number of ids that the config promises to the model; the vocabulary that
-    `fit` finds may be smaller.
+    Being byte-level it encodes any text, and decoding gives the text back. `vocab_size` is the
+    number of ids that the config promises to the model; the vocabulary that `fit` finds may be
+    smaller.
     """
 
     vocab_size: int
@@ -50,7 +49,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def build(self, documents: list[str]) -> tiktoken.Encoding:
-        """The encoding, learned from `documents` (the training split) if it is learned at all."""
+        """Build the encoding; one that is learned learns from `documents`, the training split."""
 
     def fit(self, documents: list[str]) -> None:
         """Learn or load the vocabulary.
@@ -60,17 +59,18 @@ class Tokenizer(ABC):
         """
         self.note = None
         self.encoding = self.build(documents)
+        # These tables belong to the previous vocabulary.
         for cached in ("_bytes", "byte_lengths"):
             vars(self).pop(cached, None)
         if self.encoding.n_vocab > self.vocab_size:
             raise ValueError(
-                f"vocab_size ({self.vocab_size}) must be at least the {self.encoding.n_vocab} ids"
-                " it has"
+                f"vocab_size ({self.vocab_size}) must be at least {self.encoding.n_vocab}, the"
+                " number of its ids"
             )
 
     @property
     def is_fitted(self) -> bool:
-        """Whether it can encode yet."""
+        """Whether it has a vocabulary."""
         return hasattr(self, "encoding")
 
     @property
@@ -79,19 +79,22 @@ class Tokenizer(ABC):
         return self.encoding.encode_single_token(END_OF_TEXT)
 
     def encode(self, text: str, *, special_tokens: bool = False) -> list[int]:
-        """Ids of `text`, in which `<|endoftext|>` is the special token with `special_tokens`, else
-        plain characters.
+        """Encode `text`.
+
+        With `special_tokens`, `<|endoftext|>` in the text becomes the special token; otherwise it
+        is encoded like any other characters.
         """
         if special_tokens:
             return self.encoding.encode(text, allowed_special="all")
         return self.encoding.encode_ordinary(text)
 
     def encode_documents(self, documents: list[str], *, special_tokens: bool = False) -> Tensor:
-        """Ids (N,) int32 of `documents`, one after another with `end_of_text` between them."""
+        """Encode `documents` as int32 ids (N,), with `end_of_text` between them."""
         end = np.array([self.end_of_text], dtype=np.int32)
         ids = [np.empty(0, dtype=np.int32)]
         for document in documents:
-            for text in document.split(END_OF_TEXT) if special_tokens else [document]:
+            texts = document.split(END_OF_TEXT) if special_tokens else [document]
+            for text in texts:
                 if len(ids) > 1:
                     ids.append(end)
                 ids += [self._encode_piece(piece) for piece in pieces(text, PIECE)]
@@ -101,57 +104,55 @@ class Tokenizer(ABC):
         return self.encoding.encode_to_numpy(text, disallowed_special=())
 
     def decode(self, ids: list[int]) -> str:
-        """Text of `ids`; an unknown id or an incomplete UTF-8 sequence becomes U+FFFD."""
+        """Decode `ids`; an unknown id or an incomplete UTF-8 sequence becomes U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def decode_document(self, ids: list[int]) -> str:
-        """Text of `ids` up to the first `end_of_text`."""
+        """Decode `ids` up to the first `end_of_text`."""
         if self.end_of_text in ids:
             ids = ids[: ids.index(self.end_of_text)]
         return self.decode(ids)
 
     def decode_bytes(self, ids: list[int]) -> bytes:
-        """The bytes of `ids`, which may begin or end inside a character."""
+        """Decode `ids` to bytes, which may begin or end inside a character."""
         unknown = "\ufffd".encode()
         return b"".join([self._bytes.get(i, unknown) for i in ids])
 
     def text_bytes(self, ids: Sequence[int]) -> bytes:
-        """The bytes of `ids`; `end_of_text` stands for none."""
+        """Decode `ids` to bytes, without `end_of_text`."""
         return self.decode_bytes([i for i in ids if i != self.end_of_text])
 
     @cached_property
     def _bytes(self) -> dict[int, bytes]:
-        """The bytes of every id that has a token: a vocabulary may have gaps."""
+        """The bytes of every id that has a token; a vocabulary may have gaps."""
         tokens = {i: token for token, i in self.encoding._mergeable_ranks.items()}
         tokens[self.end_of_text] = END_OF_TEXT.encode()
         return tokens
 
     def without_token(self, n_ids: int) -> Tensor | None:
-        """A mask (n_ids,) of the ids of a model that have no token; None if all have one.
+        """Return a mask (n_ids,) of a model's ids that have no token; None if all have one.
 
-        A model has such ids if its vocabulary is padded, if the text was too short to learn as many
-        tokens, or if the vocabulary has gaps.
+        A model has such ids if its vocabulary is padded, if the text was too short to learn that
+        many tokens, or if the vocabulary has gaps.
         """
+        used = [i for i in self._bytes if i < n_ids]
         unused = torch.ones(n_ids, dtype=torch.bool)
-        unused[[i for i in self._bytes if i < n_ids]] = False
+        unused[used] = False
         return unused if bool(unused.any()) else None
 
     @cached_property
     def byte_lengths(self) -> Tensor:
-        """Bytes of text (vocab_size,) that each id stands for; 0 for the special token and unused
-        ids.
-        """
+        """Bytes of text that each id stands for (vocab_size,); 0 for special and unused ids."""
         lengths = torch.zeros(self.vocab_size, dtype=torch.long)
         lengths[list(self._bytes)] = torch.tensor([len(token) for token in self._bytes.values()])
         lengths[self.end_of_text] = 0
         return lengths
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a `StoredTokenizer` needs to be this one, as plain data."""
+        """Return all that a `StoredTokenizer` needs to reproduce this one, as plain data."""
         ranks = self.encoding._mergeable_ranks
-        tokens = [""] * (
-            max(ranks.values()) + 1
-        )  # in hex, in the place of their ids; "" for an id without a token
+        # In hex, because a token may end inside a character; "" for an id without a token.
+        tokens = [""] * (max(ranks.values()) + 1)
         for token, i in ranks.items():
             tokens[i] = token.hex()
         return {
@@ -164,10 +165,10 @@ class Tokenizer(ABC):
 
 
 def pieces(text: str, size: int) -> Iterator[str]:
-    """`text` in pieces of `size` to twice as many characters that have the same ids as the whole.
+    """Cut `text` into pieces of `size` to `2 * size` characters with the same ids as the whole.
 
-    The cuts are before single spaces between words, where GPT-2's pattern always cuts. Only if
-    there is none within `size` characters, a cut may be inside a word or a run of spaces.
+    A cut is made before a single space between words, where GPT-2's pattern always cuts. Only if
+    `size` characters contain none, it may be inside a word or a run of spaces.
     """
     start = 0
     while len(text) - start > 2 * size:
@@ -184,8 +185,8 @@ _BEFORE_A_SPACE = re.compile(r"\S(?= \S)")
 class StoredTokenizer(Tokenizer):
     """The tokenizer stored in a checkpoint.
 
-    Its pattern may come from anybody, and take time quadratic in the text or worse, so its time is
-    limited.
+    A checkpoint may come from anybody, and matching its pattern may take quadratic time or worse,
+    so encoding has a time limit.
     """
 
     def __init__(self, state: dict[str, Any]) -> None:
@@ -195,6 +196,7 @@ class StoredTokenizer(Tokenizer):
             raise ValueError(
                 f"vocab_size ({shorten(str(self.vocab_size))}) must be at most {MAX_VOCAB:,}"
             )
+        # Nothing of the state is trusted: check what would cost memory or time before `fit`.
         n_characters = len(state["pattern"])
         if n_characters > LONGEST_PATTERN:
             raise ValueError(
@@ -219,10 +221,9 @@ class StoredTokenizer(Tokenizer):
             mergeable_ranks=ranks,
             special_tokens={END_OF_TEXT: int(self.state["end_of_text"])},
         )
-        if (
-            encoding.decode_bytes(self._limited(encoding.encode_ordinary, _SAMPLE))
-            != _SAMPLE.encode()
-        ):
+        # tiktoken drops the characters that its pattern does not match.
+        sample_ids = self._limited(encoding.encode_ordinary, _SAMPLE)
+        if encoding.decode_bytes(sample_ids) != _SAMPLE.encode():
             raise ValueError("its pattern does not cut every text into words")
         return encoding
 
@@ -233,7 +234,7 @@ class StoredTokenizer(Tokenizer):
         return self._limited(super()._encode_piece, text)
 
     def _limited(self, encode: Callable[[str], Any], text: str) -> Any:
-        """`encode(text)`, within limits of time if the pattern is not known to be fast.
+        """Return `encode(text)`, with a time limit unless the pattern is known to be fast.
 
         Raises:
             ConfigError: it takes too long, or the pattern cannot cut this text.
@@ -246,15 +247,16 @@ class StoredTokenizer(Tokenizer):
                 found.append(encode(text))
             except (KeyboardInterrupt, SystemExit):
                 raise
-            except BaseException as error:  # a panic in tiktoken's Rust is not an Exception
+            except BaseException as error:
+                # A panic in tiktoken's Rust code is not an Exception.
                 failures.append(error)
 
         pattern = shorten(repr(self.state["pattern"]))
         if self.state["pattern"] in KNOWN_PATTERNS:
             run()
         else:
-            # A thread cannot be stopped: one that takes too long is abandoned, and ends with the
-            # process.
+            # A thread cannot be stopped: one that takes too long is abandoned, and as a daemon it
+            # ends with the process. Processor time counts, so a busy machine fails no text.
             thread = threading.Thread(target=run, daemon=True)
             limit = time.process_time() + SECONDS + SECONDS_PER_CHARACTER * len(text)
             thread.start()

@@ -24,7 +24,7 @@ from firstlight.output import note
 class BPETokenizer(Tokenizer):
     """`vocab_size` ids: 256 bytes, merges learned from the training split, `<|endoftext|>`.
 
-    A vocabulary is learned once for a text and a size, then read from the cache. A short text gives
+    A vocabulary is learned once per text and size, then read from the cache. A short text yields
     fewer merges.
     """
 
@@ -32,6 +32,7 @@ class BPETokenizer(Tokenizer):
         self.vocab_size = vocab_size
 
     def build(self, documents: list[str]) -> tiktoken.Encoding:
+        # The name of the cached file is a hash of all that decides the vocabulary.
         content = hashlib.sha256(str(self.vocab_size).encode())
         for document in documents:
             content.update(b"\0" + document.encode())
@@ -58,8 +59,9 @@ class BPETokenizer(Tokenizer):
 
 
 def _learn(documents: list[str], n_tokens: int) -> dict[bytes, int]:
-    """Tokens and their ranks, learned by Hugging Face's trainer, which cuts words by GPT-2's
-    pattern.
+    """Learn tokens and their ranks with Hugging Face's trainer.
+
+    Its ByteLevel pre-tokenizer cuts words by GPT-2's pattern, as `r50k_pat_str` does in encoding.
     """
     from tokenizers import Tokenizer as HFTokenizer
     from tokenizers import models, pre_tokenizers, trainers
@@ -79,10 +81,11 @@ def _learn(documents: list[str], n_tokens: int) -> dict[bytes, int]:
 
 
 def _to_learn_from(documents: list[str]) -> Iterator[str]:
-    """The documents, without unbroken stretches of text beyond `MOST_UNBROKEN` characters."""
+    """Yield the documents in pieces, leaving out long words beyond `MOST_UNBROKEN` characters."""
     unbroken = 0
     for document in documents:
         for piece in pieces(document, 256):
+            # The regular expression is slow, so pieces with spaces inside are passed at once.
             if " " not in piece.strip() and _UNBROKEN.search(piece):
                 unbroken += len(piece)
                 if unbroken > MOST_UNBROKEN:
@@ -91,21 +94,22 @@ def _to_learn_from(documents: list[str]) -> Iterator[str]:
 
 
 MOST_UNBROKEN = 2**23
-"""Characters in very long words: the trainer takes 80 bytes and 4 microseconds for each."""
+"""Limit for characters in very long words, each of which costs the trainer 80 bytes and 4 us."""
 _UNBROKEN = re.compile(r"\w{200}|[^\w\s]{200}|\s{200}")
 
 
 def _read(file: Path) -> dict[bytes, int] | None:
-    """Ranks in tiktoken's file format, below a line with the SHA-256 of all that follows.
+    """Read ranks in tiktoken's file format, below a line with the SHA-256 of the rest.
 
-    None if there is no file, or one of an earlier version, which has no checksum.
+    Returns None if the file does not exist, or is of an earlier version, which has no checksum.
 
     Raises:
         ValueError: the file is damaged.
     """
     try:
         content = read_limited(file)
-    except OSError:  # missing or unreadable: the vocabulary can be learned again
+    except OSError:
+        # Missing or unreadable: the vocabulary can be learned again.
         return None
     digest, _, lines = content.partition(b"\n")
     if re.fullmatch(rb"[0-9a-f]{64}", digest) is None:
@@ -120,13 +124,12 @@ def _read(file: Path) -> dict[bytes, int] | None:
 
 
 def _write(file: Path, ranks: dict[bytes, int]) -> None:
-    """Write `ranks`; the file appears whole, even if two runs learn the same vocabulary at once."""
+    """Write `ranks`; the file appears whole even if two runs learn the same vocabulary at once."""
     by_rank = sorted(ranks, key=ranks.__getitem__)
     lines = b"".join([base64.b64encode(token) + b" %d\n" % ranks[token] for token in by_rank])
     digest = hashlib.sha256(lines).hexdigest().encode()
-    with contextlib.suppress(
-        OSError
-    ):  # a cache that cannot be written only costs the time to learn again
+    # A cache that cannot be written only costs the time to learn again.
+    with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file, "wb", through=temporary_of(file, str(os.getpid()))) as stream:
             stream.write(digest + b"\n" + lines)

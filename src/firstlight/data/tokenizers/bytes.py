@@ -1,4 +1,4 @@
-"""Every byte is a token: there is no vocabulary to learn or download."""
+"""Bytes as tokens: no vocabulary to learn or download."""
 
 from typing import Annotated
 
@@ -18,10 +18,12 @@ class BytesTokenizer(Tokenizer):
     def build(self, documents: list[str]) -> tiktoken.Encoding:
         return tiktoken.Encoding(
             name="bytes",
-            pat_str=r"[\s\S]",  # without merges, one piece a character will do
+            # Nothing is merged, so each character may be a word of its own.
+            pat_str=r"[\s\S]",
             mergeable_ranks={bytes([i]): i for i in range(256)},
             special_tokens={END_OF_TEXT: 256},
         )
 
     def _encode_piece(self, text: str) -> np.ndarray:
+        # The same ids as the encoding's, without its cost per character.
         return np.frombuffer(text.encode(), dtype=np.uint8)

@@ -13,7 +13,8 @@ class GPT2Tokenizer(Tokenizer):
         self.vocab_size = vocab_size
 
     def build(self, documents: list[str]) -> tiktoken.Encoding:
-        import requests  # tiktoken downloads with it and passes on its errors
+        # tiktoken downloads with requests and passes on its errors.
+        import requests
 
         try:
             return tiktoken.get_encoding("gpt2")

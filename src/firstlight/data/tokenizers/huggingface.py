@@ -1,10 +1,9 @@
-"""Byte-level BPE vocabularies in Hugging Face's files, to and from the `state_dict` of a
-`Tokenizer`.
+"""Byte-level BPE vocabularies in Hugging Face's files, read and written as a tokenizer's state.
 
 Hugging Face lists the merges in order. tiktoken has only ranks, which are the ids, and merges the
-pair that makes the token of least rank. Both give the same ids exactly if the merge of every token
-is the last step of BPE on the token's own bytes with the ranks below its own. Reading checks this,
-and writing derives the merges from it.
+pair whose token has the lowest rank. Both give the same ids exactly if the merge of every token is
+the last step of BPE on the token's own bytes, using only the ranks below its own. Reading checks
+this, and writing derives the merges from it.
 """
 
 import json
@@ -22,13 +21,20 @@ from firstlight.errors import ConfigError, shorten
 from firstlight.files import replace_text
 
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-"""ByteLevel's pattern, as some files spell it out; `r50k_pat_str` cuts words in the same way."""
+"""ByteLevel's pattern as some files spell it out; `r50k_pat_str` cuts the same words."""
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt")
-"""The files read in a folder: the first, or the two others."""
+"""The files of a tokenizer: the first one, or the other two."""
 SETTINGS_FILE = "tokenizer_config.json"
 MAX_WORK = 2 * 10**7
-"""Limit for the sum of the tokens' squared lengths, the cost of finding their merges: GPT-2's is
-2.5 million."""
+"""Limit for the sum of squared token lengths, the cost of finding merges; GPT-2's: 2.5 million."""
+CHANGES_BPE = (
+    "dropout",
+    "continuing_subword_prefix",
+    "end_of_word_suffix",
+    "byte_fallback",
+    "ignore_merges",
+)
+"""Settings of a BPE model that must be off, as tiktoken has nothing like them."""
 _BYTE_LEVEL = {
     "type": "ByteLevel",
     "add_prefix_space": False,
@@ -38,8 +44,7 @@ _BYTE_LEVEL = {
 
 
 def byte_of_character() -> dict[str, int]:
-    """GPT-2's printable stand-ins for bytes: printable Latin-1 as it is, the others from U+0100
-    on."""
+    """Map GPT-2's printable stand-ins to bytes: Latin-1 as it is, the others from U+0100."""
     byte_of: dict[str, int] = {}
     for first, last in ("!~", "¡¬", "®ÿ"):
         for byte in range(ord(first), ord(last) + 1):
@@ -59,18 +64,17 @@ def state_of_vocabulary(
     end: str = END_OF_TEXT,
     special: Iterable[str] = (),
 ) -> dict[str, Any]:
-    """The state of a `StoredTokenizer` with these ids; `vocab` and `merges` ("a b") are in
-    stand-ins for bytes.
+    """Build the state of a `StoredTokenizer`; `vocab` and `merges` ("a b") are in stand-ins.
 
     `end` is the token that ends a document, at whatever id: `tokenizers` puts special tokens first.
     The ids of other `special` tokens stay without a text: no text becomes one of them.
 
     Raises:
-        ValueError: ranks cannot express the ids: there are gaps, or the merges are not in the order
-            of the ids.
+        ValueError: ranks cannot express the ids: they have gaps, or the merges are not in the
+            order of the ids.
     """
     if end not in vocab:
-        raise ValueError(f"there is no {shorten(end)} in the vocabulary")
+        raise ValueError(f"the vocabulary has no {shorten(end)}")
     names = {end, *special}
     by_id = sorted(vocab, key=lambda text: (vocab[text], text in names))
     for expected, text in enumerate(by_id):
@@ -79,6 +83,7 @@ def state_of_vocabulary(
                 f"the id of {shorten(text)!r} is {shorten(str(vocab[text]))}, not {expected}: ids"
                 " must count the bytes, merges and special tokens without a gap"
             )
+    # Finding merges is quadratic in the length of a token, and files may come from anybody.
     texts = [text for text in by_id if text not in names]
     tokens = _to_bytes(texts)
     work = sum(len(token) ** 2 for token in tokens)
@@ -87,13 +92,14 @@ def state_of_vocabulary(
             f"its tokens are too long (the squares of their lengths sum to {work:,}; the limit is"
             f" {MAX_WORK:,})"
         )
+    # The None stands for a missing merge; surplus ones are counted below.
     for expected, given in zip(_printable_merges(tokens), [*merges, None], strict=False):
         if expected != given:
             pairs = f"{shorten(repr(given))} where {shorten(repr(expected))} was expected"
             raise ValueError(f"the merges are not in the order of the ids: {pairs}")
     if len(merges) != len(tokens) - 256:
         raise ValueError(
-            f"there are {len(merges)} merges for {len(tokens) - 256} tokens of more than a byte"
+            f"there are {len(merges)} merges for {len(tokens) - 256} tokens longer than a byte"
         )
     last = max(vocab[text] for text in texts)
     by_place = [""] * (last + 1)  # "" for an id without a text
@@ -109,11 +115,10 @@ def state_of_vocabulary(
 
 
 def read_tokenizer(folder: Path) -> dict[str, Any] | None:
-    """The state of the tokenizer in `folder` (tokenizer.json, or vocab.json and merges.txt); None
-    if it has none.
+    """Read the state of the tokenizer in `folder`; None if it has none.
 
     Raises:
-        ConfigError: a file is damaged, or not GPT-2's kind of tokenizer; it is named.
+        ConfigError: a file, which is named, is damaged, or not GPT-2's kind of tokenizer.
     """
     file, vocab_file, merges_file = (folder / name for name in TOKENIZER_FILES)
     if file.is_file():
@@ -129,12 +134,11 @@ def read_tokenizer(folder: Path) -> dict[str, Any] | None:
         end = _end_of_document(folder, vocab)
         return state_of_vocabulary(vocab, merges, end=end, special=special)
     except ValueError as error:
-        raise ConfigError(f"{file}: not a tokenizer that can be used here: {error}") from None
+        raise ConfigError(f"{file}: not a tokenizer that firstlight can use: {error}") from None
 
 
 def write_tokenizer(state: dict[str, Any], folder: Path, *, context_length: int) -> None:
-    """Write the tokenizer of `state` into `folder`, for `transformers.AutoTokenizer` and older
-    readers.
+    """Write the tokenizer of `state` for `transformers.AutoTokenizer` and older readers.
 
     Every token keeps its id; an id without a text gets a special token of its own.
 
@@ -147,6 +151,7 @@ def write_tokenizer(state: dict[str, Any], folder: Path, *, context_length: int)
         raise ValueError(
             f"the tokenizer cuts words by {state['pattern']!r}; only GPT-2's pattern can be written"
         )
+    # A tokenizer without merges (bytes) encodes the same whichever pattern cuts words.
     merges = _printable_merges(tokens)
     vocab = dict(zip(_to_text(tokens), ids, strict=True))
     special = _special_tokens(state, set(ids))
@@ -170,7 +175,7 @@ def write_tokenizer(state: dict[str, Any], folder: Path, *, context_length: int)
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The object that a JSON file holds.
+    """Read a JSON file that holds an object.
 
     Raises:
         ConfigError: it cannot be read, or holds something else.
@@ -179,7 +184,8 @@ def read_json(file: Path) -> dict[str, Any]:
         content = json.loads(read_limited(file).decode("utf-8"))
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError):  # UnicodeDecodeError is a ValueError
+    except (ValueError, RecursionError):
+        # UnicodeDecodeError is a ValueError; deeply nested lists exceed the recursion limit.
         raise ConfigError(f"{file}: damaged: it is not JSON") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{file}: expected a JSON object, got a {type(content).__name__}")
@@ -209,8 +215,10 @@ def _read_merges(file: Path) -> list[str]:
 
 
 def _supported(content: dict[str, Any]) -> tuple[dict[str, int], list[str], set[str]]:
-    """Vocabulary, merges and special tokens of a tokenizer.json, whose other settings must not
-    change the ids of a text.
+    """Return the vocabulary, merges and special tokens of a tokenizer.json.
+
+    Raises:
+        ValueError: another setting would change the ids of a text.
     """
     model = content.get("model")
     if not isinstance(model, dict) or model.get("type", "BPE") != "BPE":
@@ -223,29 +231,22 @@ def _supported(content: dict[str, Any]) -> tuple[dict[str, int], list[str], set[
         raise ValueError(
             f"pre_tokenizer ({_kind(pre_tokenizer)}) does not cut words as GPT-2's does"
         )
+    # ByteLevel only trims offsets, and a template without special tokens adds nothing.
     post_processor = content.get("post_processor") or {"type": "ByteLevel"}
-    if _type(post_processor) not in ("ByteLevel", "TemplateProcessing") or post_processor.get(
-        "special_tokens"
-    ):
+    is_known = _type(post_processor) in ("ByteLevel", "TemplateProcessing")
+    if not is_known or post_processor.get("special_tokens"):
         raise ValueError(
             f"post_processor ({_kind(post_processor)}) adds special tokens to every text"
         )
-    for key in (
-        "dropout",
-        "continuing_subword_prefix",
-        "end_of_word_suffix",
-        "byte_fallback",
-        "ignore_merges",
-    ):
+    for key in CHANGES_BPE:
         if model.get(key):
             raise ValueError(f"model.{key} is {shorten(repr(model[key]))}")
     vocab, merges = model.get("vocab"), model.get("merges")
-    if (
-        not isinstance(vocab, dict)
-        or not all(type(i) is int for i in vocab.values())
-        or not isinstance(merges, list)
-    ):
-        raise ValueError("model.vocab must map tokens to ids, and model.merges must be a list")
+    # `type`, because JSON's true is an instance of int.
+    if not isinstance(vocab, dict) or not all(type(i) is int for i in vocab.values()):
+        raise ValueError("model.vocab must map tokens to ids")
+    if not isinstance(merges, list):
+        raise ValueError("model.merges must be a list")
     added = _added(content.get("added_tokens"))
     pairs = [_pair(merge) for merge in merges]
     special = added.keys() | _named_like_special(vocab, pairs)
@@ -253,23 +254,24 @@ def _supported(content: dict[str, Any]) -> tuple[dict[str, int], list[str], set[
 
 
 def _end_of_document(folder: Path, vocab: dict[str, int]) -> str:
-    """The special token that ends a document: <|endoftext|>, or what the folder calls its end."""
+    """Return the special token that ends a document: <|endoftext|>, or the folder's eos_token."""
     if END_OF_TEXT in vocab:
         return END_OF_TEXT
     settings = folder / SETTINGS_FILE
     named = read_json(settings).get("eos_token") if settings.is_file() else None
-    if isinstance(named, dict):  # as transformers wrote it once
+    # Earlier versions of transformers wrote an object with the settings of the token.
+    if isinstance(named, dict):
         named = named.get("content")
     if isinstance(named, str):
         return named
-    raise ValueError(
-        f"there is no {END_OF_TEXT} in the vocabulary, and no eos_token in {SETTINGS_FILE}"
-    )
+    raise ValueError(f"the vocabulary has no {END_OF_TEXT}, and {SETTINGS_FILE} no eos_token")
 
 
 def _named_like_special(vocab: dict[str, int], pairs: list[str]) -> set[str]:
-    """Tokens such as <s> and [PAD] that no merge makes: a vocab.json does not say what is
-    special."""
+    """Find tokens such as <s> and [PAD] that no merge makes.
+
+    A vocab.json does not say which tokens are special.
+    """
     merged = {pair.replace(" ", "") for pair in pairs}
     return {text for text in vocab if _SPECIAL.fullmatch(text) and text not in merged}
 
@@ -288,14 +290,14 @@ def _added(tokens: Any) -> dict[str, int]:
         is_special = name == END_OF_TEXT or (isinstance(token, dict) and token.get("special"))
         if not (is_special and isinstance(name, str) and name) or type(number) is not int:
             raise ValueError(
-                f"added token {shorten(repr(name))}: only special tokens, with their ids, can be"
-                " added"
+                f"added token {shorten(repr(name))}: only special tokens with ids are supported"
             )
         found[name] = number
     return found
 
 
 def _pair(merge: Any) -> str:
+    # "a b" in older files, ["a", "b"] in newer ones.
     parts = merge.split(" ") if isinstance(merge, str) else merge
     match parts:
         case [str(first), str(second)]:
@@ -304,6 +306,7 @@ def _pair(merge: Any) -> str:
 
 
 def _cuts_like_gpt2(pre_tokenizer: Any) -> bool:
+    """Whether it is ByteLevel with GPT-2's pattern, its own or spelt out in a Split before it."""
     step = pre_tokenizer
     has_split = False
     if _type(pre_tokenizer) == "Sequence":
@@ -322,7 +325,8 @@ def _cuts_like_gpt2(pre_tokenizer: Any) -> bool:
                 return False
     if _type(step) != "ByteLevel":
         return False
-    uses_regex = step.get("use_regex", True)  # both defaults are those of the tokenizers library
+    # The tokenizers library fills in missing keys with true.
+    uses_regex = step.get("use_regex", True)
     return step.get("add_prefix_space", True) is False and uses_regex is not has_split
 
 
@@ -331,7 +335,7 @@ def _type(part: Any) -> Any:
 
 
 def _kind(part: Any) -> str:
-    """The type of a part of a tokenizer.json, or the part itself if it has none, for messages."""
+    """Name a part of a tokenizer.json by its type, or else by its text, for messages."""
     return shorten(str(_type(part) or part), 60)
 
 
@@ -354,7 +358,7 @@ def _to_text(tokens: Iterable[bytes]) -> list[str]:
 
 
 def _printable_merges(tokens: list[bytes]) -> list[str]:
-    """The pair "a b" that each token of more than a byte is merged from, in the order of ranks."""
+    """Find the pair "a b" that makes each token of more than a byte, in the order of ranks."""
     ranks = {token: rank for rank, token in enumerate(tokens)}
     missing = [byte for byte in range(256) if bytes([byte]) not in ranks]
     if missing:
@@ -368,19 +372,19 @@ def _printable_merges(tokens: list[bytes]) -> list[str]:
 
 
 def _halves(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
-    """The last two parts that BPE merges into `token`, starting from bytes, with the ranks below
-    the token's own.
-    """
+    """Find the last two parts that BPE merges into `token`, using the ranks below its own."""
     parts = [bytes([byte]) for byte in token]
     while len(parts) > 2:
         pairs = [first + second for first, second in pairwise(parts)]
-        merged = min(pairs, key=lambda pair: ranks.get(pair, len(ranks)))  # of equal ones the first
+        # Of equal pairs min takes the first, as BPE does.
+        merged = min(pairs, key=lambda pair: ranks.get(pair, len(ranks)))
+        # Tokens that were learned later than this one do not count.
         if ranks.get(merged, len(ranks)) >= ranks[token]:
             break
         at = pairs.index(merged)
         parts[at : at + 2] = [merged]
     if len(parts) != 2:
-        raise ValueError(f"token {ranks[token]} ({token!r}) is not a merge of two tokens before it")
+        raise ValueError(f"token {ranks[token]} ({token!r}) is not a merge of two earlier tokens")
     return parts[0], parts[1]
 
 
