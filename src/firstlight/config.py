@@ -122,7 +122,7 @@ def check_node(key: str, node: Any, contract: type) -> dict[str, Any]:
     checkpoint carries.
 
     Nothing of it has been called when this returns, and it can call nothing but the constructor of
-    a `contract`.
+    a `contract`, or a function that says it returns one.
 
     Raises:
         ConfigError: it names no subclass of `contract`, or is not a valid call of it.
@@ -134,10 +134,14 @@ def check_node(key: str, node: Any, contract: type) -> dict[str, Any]:
     problems = dict(_node_problems(key, node, Any))
     if problems:
         raise ConfigError("\n".join(problems.values()))
-    target = _locate(node["_target_"])
-    if not (inspect.isclass(target) and issubclass(target, contract)):
+    if not issubclass(made_by(node), contract):
         raise ConfigError(f"{key}._target_: {node['_target_']!r} is not a {contract.__name__}")
     return node
+
+
+def made_by(node: dict[str, Any]) -> type:
+    """The class of what a checked section describes: its `_target_`, or what that returns."""
+    return _made_by(_locate(node["_target_"]))
 
 
 def takes(node: dict[str, Any], name: str, value: Any) -> bool:

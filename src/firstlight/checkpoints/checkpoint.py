@@ -8,7 +8,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from firstlight.checkpoints.limits import (
     DTYPES,
@@ -18,10 +18,11 @@ from firstlight.checkpoints.limits import (
     check_tensors,
     check_torch_file,
 )
-from firstlight.config import build, check_node
+from firstlight.config import blame, build, check_node
 from firstlight.data.tokenizers.base import StoredTokenizer, Tokenizer
 from firstlight.errors import ConfigError, DamagedError, one_line, shorten
 from firstlight.model.base import LanguageModel
+from firstlight.model.construction import without_weights
 
 
 @dataclass(frozen=True)
@@ -44,16 +45,21 @@ class Checkpoint:
                 model's.
         """
         section = check_node("model", self.config.get("model"), LanguageModel)
+
+        make = build({**section, "_partial_": True}, "model")
+
+        def make_bounded() -> LanguageModel:
+            with at_most(len(self.state_dict)):
+                return make()
+
         try:
-            with (
-                torch.device("meta"),
-                at_most(len(self.state_dict)),
-            ):  # no memory for what the weights replace
-                model: LanguageModel = build({**section, "_partial_": False}, "model")
+            model = without_weights(make_bounded)
         except (RuntimeError, OverflowError, MemoryError) as error:
             raise ConfigError(
                 f"{self.path}: a model cannot have these sizes ({one_line(error)})"
             ) from None
+        except (ValueError, TypeError) as error:
+            raise blame("model", error) from error
         load_weights(model, self, assign=True)
         return model.eval()
 
@@ -129,12 +135,18 @@ def load_weights(model: LanguageModel, checkpoint: Checkpoint, *, assign: bool =
         more = f" (and {len(problems) - 1} more differences)" if len(problems) > 1 else ""
         raise ConfigError(f"{checkpoint.path}: the weights of another model: {problems[0]}{more}")
     for name, weight in weights.items():
-        if weight.dtype not in DTYPES:
+        wanted = own[name].dtype
+        if wanted in DTYPES and weight.dtype not in DTYPES:
             raise ConfigError(
                 f"{checkpoint.path}: {name} does not hold floating-point numbers ({weight.dtype})"
             )
-    if not all(_is_finite(weight) for weight in weights.values()):
-        raise ConfigError(f"{checkpoint.path}: some weights are not finite (nan or inf)")
+        if wanted not in DTYPES and weight.dtype != wanted:  # a buffer of counts, or of places
+            raise ConfigError(
+                f"{checkpoint.path}: {name} is {weight.dtype}, the model's is {wanted}"
+            )
+        # A mask of minus infinity is a usual buffer.
+        if isinstance(own[name], nn.Parameter) and not _is_finite(weight):
+            raise ConfigError(f"{checkpoint.path}: some weights are not finite (nan or inf)")
     same_dtype = {name: weight.to(own[name].dtype) for name, weight in weights.items()}
     model.load_state_dict(same_dtype, assign=assign)
     # Assigning makes two parameters of one that had two names.

@@ -49,7 +49,7 @@ def save_model_file(
     once, written = {}, set()
     for name, weight in weights.items():
         place = weight.data_ptr(), weight.shape
-        if place not in written:
+        if place not in written or weight.numel() == 0:
             once[name] = weight.detach().contiguous().cpu()
             written.add(place)
     record = json.dumps({"format": FORMAT, "config": config, "tokenizer": tokenizer})

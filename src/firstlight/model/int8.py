@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from firstlight.model.base import LanguageModel
+from firstlight.model.few_rows import FewRowsLinear
 
 BLOCK = 32
 """Inputs are padded to multiples of this: otherwise the kernel reads beyond their end (torch
@@ -66,6 +67,8 @@ def quantize_int8(model: LanguageModel) -> LanguageModel:
         kept = model.output_weight
     for module in list(model.modules()):
         for name, child in module.named_children():
-            if isinstance(child, nn.Linear) and child.weight is not kept:
+            # A layer of another kind may do more with its weights than this one does.
+            is_plain = type(child) in (nn.Linear, FewRowsLinear)
+            if isinstance(child, nn.Linear) and is_plain and child.weight is not kept:
                 setattr(module, name, Int8Linear(child))
     return model.bfloat16()

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from sqlalchemy.engine import make_url
@@ -28,6 +27,7 @@ from firstlight.errors import ConfigError, one_line, shorten, shown
 from firstlight.files import check_links
 from firstlight.interpolation import check_kept
 from firstlight.lock import HeldError, only_process
+from firstlight.model.construction import without_weights
 from firstlight.output import note
 from firstlight.overrides import words_to_paste
 from firstlight.runs.environment import working_folder
@@ -423,11 +423,10 @@ def refusal(plain: Config) -> str | None:
     """
     try:
         built = build(plain)
-        with torch.device("meta"):  # no memory: its shapes are what is checked
-            try:
-                built["model"]()
-            except (ValueError, TypeError) as error:
-                raise blame("model", error) from error
+        try:
+            without_weights(built["model"])  # no memory: its shapes are what is checked
+        except (ValueError, TypeError) as error:
+            raise blame("model", error) from error
         steps, peak = _max_steps(plain), plain["optimizer"].get("lr")
         if steps is not None and peak is not None:
             built["scheduler"].check(max_steps=steps, peak=peak)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 
 from firstlight.checkpoints.checkpoint import Checkpoint
 from firstlight.checkpoints.manifest import WEIGHTS
@@ -21,6 +20,7 @@ from firstlight.errors import ConfigError, FinishedError, shorten
 from firstlight.files import check_file_system, existing_place
 from firstlight.metrics.measured import check_monitors
 from firstlight.model.base import LanguageModel
+from firstlight.model.construction import check_made_again, outline_of, without_weights
 from firstlight.processes import shared_run_folder
 from firstlight.runs.places import MOVED
 from firstlight.runs.run_folder import RunFolder
@@ -74,9 +74,13 @@ def prepare(experiment: Experiment, origin: Origin, siblings: Sequence[Path] = (
         precision = resolve_precision(
             section.get("precision", "32-true"), section.get("accelerator", "auto")
         )
-        sizes = sizes_of(origin.model, experiment.optimizer, precision)
+        shapes = without_weights(origin.model)
+        outline = outline_of(shapes)
+        sizes = sizes_of(shapes, experiment.optimizer, precision)
         check_memory(sizes, data, section | {"precision": precision})
     network = _network(origin.model, data, experiment.seed, origin.weights)
+    with blaming("model"):
+        check_made_again(outline, network)  # else it could not be loaded when it is trained
     callbacks = experiment.all_callbacks
     check_monitors(callbacks, experiment.measured)
     with blaming("trainer"):
@@ -163,11 +167,8 @@ def _network(
 ) -> LanguageModel:
     """The model with its first weights: drawn from `seed`, or those of a checkpoint."""
     pl.seed_everything(seed, workers=True, verbose=False)
-    device = (
-        "cpu" if weights is None else "meta"
-    )  # no memory for what the checkpoint's weights replace
-    with torch.device(device), blaming("model"):
-        network = model()
+    with blaming("model"):
+        network = model() if weights is None else without_weights(model)
     used = data.tokenizer.encoding.n_vocab
     if network.vocab_size < used:
         raise ConfigError(

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from firstlight.checkpoints.checkpoint import Checkpoint, load_weights
-from firstlight.config import blame, build, check_node
+from firstlight.config import blame, check_node, made_by
 from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.errors import ConfigError
 from firstlight.model.base import LanguageModel
@@ -35,7 +35,7 @@ def started_config(
         raise ConfigError(
             f"init_from: {start.path} holds a {theirs['_target_']}, the model is a {wanted}"
         )
-    kind: type[LanguageModel] = build(config["model"]).func
+    kind: type[LanguageModel] = made_by(config["model"])
     ours = config["model"] | {key: theirs[key] for key in kind.adopted_settings if key in theirs}
     free = kind.free_settings.union(start.guessed)
     other = {
@@ -83,9 +83,7 @@ def load_start(model: LanguageModel, start: Checkpoint) -> None:
     except ValueError as error:
         raise blame("model", error) from error
     load_weights(model, replace(start, state_dict=weights), assign=True)
-    for (
-        parameter
-    ) in model.parameters():  # memory of its own for each, neither a file's nor another's
-        parameter.data = torch.empty_like(parameter, memory_format=torch.contiguous_format).copy_(
-            parameter.data
-        )
+    # Memory of its own for each, neither a file's nor another's.
+    for tensor in (*model.parameters(), *model.buffers()):
+        own = torch.empty_like(tensor, memory_format=torch.contiguous_format)
+        tensor.data = own.copy_(tensor.data)

@@ -2,7 +2,7 @@
 without a word.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,17 +36,13 @@ class Sizes:
     peak_lr: float
 
 
-def sizes_of(
-    model: Callable[..., LanguageModel], optimizer: OptimizerFactory, precision: str
-) -> Sizes:
-    """The sizes of a run, from the shapes alone: nothing of them is in memory.
+def sizes_of(network: LanguageModel, optimizer: OptimizerFactory, precision: str) -> Sizes:
+    """The sizes of a run, from the shapes of `network`, which has no memory and is used up.
 
     Raises:
         ConfigError: the optimizer refuses the model.
-        ValueError: the model refuses its settings.
     """
-    with torch.device("meta"):
-        network = model().to(DTYPES.get(precision, torch.float32))
+    network.to(DTYPES.get(precision, torch.float32))
     try:
         made = optimizer(network)
     except (TypeError, ValueError) as error:
