@@ -782,7 +782,7 @@ def test_a_folder_without_a_checkpoint_is_refused(refused_checkpoint, texts, ver
 
 @VERBS
 def test_the_last_run_of_none_is_refused(refused_checkpoint, verb):
-    refused_checkpoint(verb, "last", "outputs", "none")
+    refused_checkpoint(verb, "last", "outputs", "no run")
 
 
 @VERBS
@@ -989,7 +989,7 @@ def test_a_folder_that_is_not_there_is_not_resumed(refused, tmp_path):
 
 
 def test_the_last_of_no_runs_is_not_resumed(refused):
-    refused(["train", "resume=last"], "last", "outputs/", "none")
+    refused(["train", "resume=last"], "last", "outputs/", "no run")
 
 
 def test_an_empty_name_is_not_resumed(refused):

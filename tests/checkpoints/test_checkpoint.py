@@ -299,5 +299,5 @@ def test_what_is_no_checkpoint_is_refused(name, message):
 
 def test_last_is_refused_while_there_is_no_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match="'last' means the newest run below outputs/"):
+    with pytest.raises(ConfigError, match="last: no run with a checkpoint found below outputs/"):
         find_checkpoint("last")

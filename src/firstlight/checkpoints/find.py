@@ -49,28 +49,30 @@ def read_scores(checkpoints: list[Path]) -> dict[Path, float]:
     return scores
 
 
-def newest_run(root: str = "outputs") -> Path:
-    """The run folder below `root` that was written to last.
+def newest_run() -> Path:
+    """The run folder below `outputs` that was written to last.
 
     Raises:
         ConfigError: there is none.
     """
-    file = newest_file(Path(root), f"**/{CHECKPOINTS}/step_*/{MANIFEST}")
-    if file is None:
-        raise ConfigError(
-            f"'last' means the newest run below {root}/, and there is none with a checkpoint yet"
-        )
-    return file.parents[2]
+    return newest_folder(f"{CHECKPOINTS}/step_*/{MANIFEST}", "run with a checkpoint")
 
 
-def newest_file(folder: Path, pattern: str) -> Path | None:
-    """The file in `folder` that matches `pattern` and was written last; None if none matches.
+def newest_folder(mark: str, kind: str) -> Path:
+    """The folder below `outputs` whose `mark` was written last.
 
-    Files in hidden folders do not count: such a folder is not complete yet, or was put aside.
+    `mark` is a pattern for the file that tells such folders, relative to them; `kind` is what they
+    are, for the message.
+
+    Raises:
+        ConfigError: there is none.
     """
-    files = []
-    for file in folder.glob(pattern):
-        folders = file.relative_to(folder).parts[:-1]
-        if not any(is_hidden(name) for name in folders):
-            files.append(file)
-    return max(files, key=lambda file: file.stat().st_mtime, default=None)
+    root, depth = Path("outputs"), len(Path(mark).parts)
+    folders: dict[Path, float] = {}
+    for file in root.glob(f"**/{mark}"):
+        # A hidden folder is not complete yet, or was put aside.
+        if not any(is_hidden(name) for name in file.relative_to(root).parts[:-1]):
+            folders[file] = file.stat().st_mtime
+    if not folders:
+        raise ConfigError(f"last: no {kind} found below {root}/; give its folder instead")
+    return max(folders, key=folders.__getitem__).parents[depth - 1]

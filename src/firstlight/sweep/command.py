@@ -15,7 +15,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from firstlight.checkpoints.find import newest_file
+from firstlight.checkpoints.find import newest_folder
 from firstlight.compose.hydra_calls import command_line, is_about_hydra
 from firstlight.config import NonEmpty, check_config
 from firstlight.data.files import user_path
@@ -73,7 +73,9 @@ def main(config: DictConfig) -> Planned | None:
     """
     storage = storage_as_typed(config)
     plain = arguments(config)
-    folder = newest_sweep() if plain["folder"] == "last" else user_path(plain["folder"])
+    folder = (
+        newest_folder(RECORD, "sweep") if plain["folder"] == "last" else user_path(plain["folder"])
+    )
     if plain["action"] in ("status", "best"):
         _show(folder, storage, plain)
         return None
@@ -102,18 +104,6 @@ def _show(folder: Path, storage: str | None, plain: dict[str, Any]) -> None:
             write(json.dumps(found["best"] if is_best else found) + "\n")
         else:
             report.show(ledger, best_only=is_best)
-
-
-def newest_sweep(root: str = "outputs") -> Path:
-    """The sweep below `root` that was begun last.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    record = newest_file(Path(root), f"**/{RECORD}")
-    if record is None:
-        raise ConfigError(f"folder=last: there is no sweep below {root}/")
-    return record.parent
 
 
 def storage_as_typed(config: DictConfig) -> str | None:
