@@ -42,6 +42,18 @@ def test_shuffled_values_are_given_by_their_own_overrides(values):
     assert all(parameter.override(value) == f"model.n_layers={value}" for value in parameter.ends())
 
 
+@pytest.mark.parametrize("values", ["shuffle(range(1,30))", "shuffle(1,2,3,4,5,6,7,8,9)"])
+def test_the_order_of_shuffled_values_follows_from_the_seed_of_the_sweep(values):
+    override = f"model.n_layers={values}"
+    first, again = points(override), points(override)
+    assert first == again
+    other = points(override, seed=1)
+    assert other != first and sorted(other) == sorted(first)
+    assert first != points(override.replace("shuffle", "sort"))
+    # Optuna refuses a study whose choices change from trial to trial.
+    assert space_of([override], NO_SETTINGS) == space_of([override], NO_SETTINGS)
+
+
 def test_a_grid_has_every_point_once_the_last_key_fastest():
     assert points("seed=7", "optimizer.lr=1e-3,1e-4", "model.n_layers=1,2") == [
         "optimizer.lr=0.001 model.n_layers=1",

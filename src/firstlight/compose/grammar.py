@@ -5,6 +5,7 @@ This is the one place where they are read: for `firstlight train -m`, and for wh
 it.
 """
 
+import random
 from itertools import islice
 from typing import Any
 
@@ -35,9 +36,10 @@ def interval_of(override: Override) -> IntervalSweep | None:
     return interval
 
 
-def values_of(override: Override) -> dict[str, Any]:
-    """The values of an override that lists several, each under the override `key=value` that gives
-    it.
+def values_of(override: Override, seed: int = 0) -> dict[str, Any]:
+    """The values of an override that lists several, by the override `key=value` of each.
+
+    The order of shuffle(...) follows from `seed` and the override: a resumed sweep finds it again.
 
     Raises:
         ConfigError: there are none, too many, or one of them twice.
@@ -51,6 +53,10 @@ def values_of(override: Override) -> dict[str, Any]:
         raise ConfigError(f"{typed}: there is no value in it")
     if len(values) > MOST_TRIALS:
         raise ConfigError(f"{key}: a sweep has at most {MOST_TRIALS:,} trials; give fewer values")
+    if getattr(override.value(), "shuffle", False):
+        # Hydra has shuffled them with Python's global generator, in another order each time.
+        values.sort(key=Transformer.str)
+        random.Random(f"{seed} {typed}").shuffle(values)
     found: dict[str, Any] = {}
     for value in values:
         text = Transformer.str(value)

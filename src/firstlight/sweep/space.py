@@ -140,7 +140,7 @@ def space_of(overrides: list[str], settings: Settings, config_dir: str | None = 
     swept: dict[str, Parameter] = {}
     for override in (*found, *given.values()):
         if override.is_sweep_override():
-            parameter = _parameter(override)
+            parameter = _parameter(override, settings.seed)
             swept[parameter.key] = parameter
         else:
             fixed.append(override)
@@ -195,7 +195,7 @@ def _condition(
     raise ConfigError(f"{shown}: it never holds (there is {', '.join(choices) or 'an interval'})")
 
 
-def _parameter(override: Override) -> Parameter:
+def _parameter(override: Override, seed: int) -> Parameter:
     """What an override with several values sweeps over.
 
     Raises:
@@ -207,7 +207,7 @@ def _parameter(override: Override) -> Parameter:
             return Parameter(key, _drawn_from(interval), None)
         except ValueError as error:  # Optuna's, of interval(2, 1)
             raise not_values(override, error) from None
-    choices = values_of(override)
+    choices = values_of(override, seed)
     kinds = {type(value) for value in choices.values()}
     if not kinds <= {
         int,
