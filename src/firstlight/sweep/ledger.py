@@ -63,7 +63,7 @@ LOGS = "logs"
 """Folder of the sweep: what the process of each trial has printed."""
 STUDY, PLANNING = "sweep", ".planning.lock"
 """The study's name in a file of its own, and the lock of the process that plans the sweep."""
-KEPT_BY_RETRY = ("point", "seed", "overrides", "config", "folder", "seconds")
+KEPT_BY_RETRY = ("point", "seed", "overrides", "folder", "seconds")
 """What the retry of a failed trial takes over from it."""
 STATES = {
     TrialState.WAITING: "planned",
@@ -100,7 +100,6 @@ class Row(BaseModel):
     metrics: dict[str, float] = {}
     seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     error: str | None = None
-    config: str | None = None
     worker: Annotated[str, Field(max_length=1000)] | None = None
     alive: float = Field(0.0, exclude=True)
     """When its worker last said that it was alive, in seconds of the clock."""

@@ -15,10 +15,9 @@ from optuna.trial import TrialState
 from firstlight.errors import RunError
 from firstlight.output import say
 from firstlight.processes import TRIAL
-from firstlight.runs.later_keys import without
 from firstlight.sweep import report
 from firstlight.sweep.ledger import Ledger, Row
-from firstlight.sweep.plan import composed, digest, refusal
+from firstlight.sweep.plan import composed, refusal
 from firstlight.sweep.record import folder_name, space_of_record, trial_overrides
 from firstlight.sweep.space import Parameter
 from firstlight.training.stopping import Stopped, StopSignals
@@ -129,12 +128,11 @@ class Worker:
             trial = self.ledger.trial(row.number, sampler=sampler_of(record.settings, row.point))
             point = space.point(lambda parameter: _drawn(trial, parameter))
             overrides = space.overrides(point)
-        plain, kept = composed(trial_overrides(record, overrides, row.seed), record.config_dir)
+        plain, _ = composed(trial_overrides(record, overrides, row.seed), record.config_dir)
         self.ledger.note(
             row.number,
             overrides=overrides,
             folder=row.folder or folder_name(row.number, overrides, row.seed, record.seeds),
-            config=digest(without(kept, list(record.later))),
         )
         problem = refusal(plain)
         if problem is not None:
