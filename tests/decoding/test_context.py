@@ -4,6 +4,9 @@ import pytest
 import torch
 
 from firstlight.decoding.context import Context, evaluating
+from firstlight.decoding.greedy import Greedy
+from firstlight.decoding.prompt_lookup import PromptLookup
+from firstlight.model.cache import Cache, KVCache
 
 pytestmark = pytest.mark.cpu
 
@@ -49,6 +52,79 @@ def test_logits_are_those_of_each_row_alone_while_the_window_fills_and_slides(
         new = random_ids(len(rows), seed=step)[0]
         rows = [[*row, token] for row, token in zip(rows, new, strict=True)]
         assert_same(context.append(torch.tensor(new)[:, None])[:, 0], model, rows)
+
+
+class Forgetful(KVCache):
+    """A cache that can only be emptied, as a state can."""
+
+    can_rewind = False
+
+    def rewind(self, length):
+        assert length == 0
+        super().rewind(length)
+
+
+@pytest.fixture(params=["none", "forgetful"])
+def other_cache(request, tiny_model):
+    """A factory of models that have no cache, or one that cannot be rewound."""
+
+    def make(**changes):
+        model = tiny_model(**changes)
+        forgetful = Forgetful(n_layers=2, context_length=model.context_length)
+        model.new_cache = lambda: None if request.param == "none" else forgetful
+        return model
+
+    return make
+
+
+@pytest.mark.parametrize("lengths", [(1,), (1, 5), (7, 8, 9), (2, 20)], ids="prompts of {}".format)
+@torch.no_grad()
+def test_a_model_without_a_cache_or_whose_cache_is_a_state_has_the_logits_of_each_row_alone(
+    other_cache, random_ids, assert_same, lengths
+):
+    model, rows = other_cache(context_length=8), random_ids(*lengths)
+    context = Context(model, rows)
+    assert_same(context.start(), model, rows)
+    for step in range(9):
+        numbers = torch.arange(len(rows)).flip(0)
+        context.select(numbers)
+        new = random_ids(len(rows), seed=step)[0]
+        rows = [[*rows[n], token] for n, token in zip(numbers, new, strict=True)]
+        assert_same(context.append(torch.tensor(new)[:, None])[:, 0], model, rows)
+
+
+@torch.no_grad()
+def test_what_is_dropped_was_never_there_for_them_either(other_cache, assert_same):
+    model = other_cache(context_length=8)
+    context = Context(model, [[1, 2], [3]])
+    context.start()
+    context.append(torch.tensor([[4, 5, 6], [7, 8, 9]]))
+    context.drop(2)
+    logits = context.append(torch.tensor([[10, 11], [12, 13]]))
+    assert_same(logits[:, 0], model, [[1, 2, 4, 10], [3, 7, 12]])
+    assert_same(logits[:, 1], model, [[1, 2, 4, 10, 11], [3, 7, 12, 13]])
+
+
+def test_prompt_lookup_with_them_gives_the_plain_text(other_cache):
+    model, prompt = other_cache(context_length=32), [1, 2, 3, 4, 1, 2, 3]
+
+    def lookup(model, prompts):
+        return PromptLookup(model, prompts, max_guesses=4)
+
+    plain = list(Greedy().stream(model, [prompt], max_new_tokens=20))
+    fast = list(Greedy().stream(model, [prompt], max_new_tokens=20, make_context=lookup))
+    assert [token.id for token in fast] == [token.id for token in plain]
+
+
+@torch.no_grad()
+def test_a_state_of_one_size_needs_no_window(countdown):
+    model = countdown(context_length=4)
+    model.new_cache = lambda: Cache(context_length=None)
+    context = Context(model, [[5], [7, 8, 9]])
+    context.start()
+    for _ in range(8):
+        context.append(torch.tensor([[1], [2]]))
+    assert model.passes == [3] + [1] * 8
 
 
 @torch.no_grad()

@@ -127,3 +127,22 @@ class Changing(GPT):
         super().__init__(**settings)
         type(self).times += 1
         self.more = nn.Parameter(torch.zeros(self.times))
+
+
+class Balanced(GPT):
+    """A loss of its own, of one parameter that nothing else has to do with; it may look at numbers."""
+
+    weight = 0.25
+    looks = False
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.balance = nn.Parameter(torch.ones(()))
+
+    def hidden(self, ids, cache=None):
+        if self.looks:
+            ids = ids.clamp(max=int(ids.max()))
+        return super().hidden(ids, cache)
+
+    def hidden_and_auxiliary_loss(self, ids):
+        return self.hidden(ids), self.weight * self.balance

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from firstlight.model.base import LanguageModel
+from firstlight.model.cache import Cache
 
 
 class Context:
@@ -16,7 +17,7 @@ class Context:
     While the longest row fits into the model's context, each new token is computed once. Beyond it
     the window slides: the last `context_length` tokens are computed anew for each new one, because
     with learned positions all of them have moved. The logits are those of an uncached loop over
-    each row alone.
+    each row alone. For a model without a cache all of a window is computed for each new token.
     """
 
     def __init__(self, model: LanguageModel, prompts: Sequence[Sequence[int]]) -> None:
@@ -26,7 +27,9 @@ class Context:
         rows = [[0] * (max(lengths) - len(prompt)) + list(prompt) for prompt in prompts]
         self.ids = torch.tensor(rows, device=model.device)  # (B, T)
         self.lengths = torch.tensor(lengths, device=model.device)  # (B,)
-        self.cache = model.new_cache()
+        self.cache: Cache | None = model.new_cache()
+        self.is_behind = False
+        """Whether the cache has tokens that were dropped."""
 
     @property
     def room(self) -> int:
@@ -35,38 +38,59 @@ class Context:
 
     def start(self) -> Tensor:
         """Logits (B, V) for the tokens after the prompts."""
-        return self._window()[:, 0]  # (B, V)
+        return self._window(1)[:, 0]  # (B, V)
 
     def append(self, ids: Tensor) -> Tensor:
         """Append `ids` (B, n) and return the logits (B, n, V) after each of them; without `room` n
         must be 1.
         """
-        assert ids.shape[1] == 1 or ids.shape[1] <= self.room
+        n_tokens = ids.shape[1]
+        assert n_tokens == 1 or n_tokens <= self.room
         self.ids = torch.cat([self.ids, ids], dim=1)
-        self.lengths = self.lengths + ids.shape[1]
-        if ids.shape[1] > self.cache.room:
-            return self._window()
+        self.lengths = self.lengths + n_tokens
+        if self.cache is None or self.is_behind or n_tokens > self.cache.room:
+            return self._window(n_tokens)
         return self.model.project(self.model.hidden(ids, self.cache))
 
     def drop(self, n_tokens: int) -> None:
         """Remove the last `n_tokens`, for which the window must not have slid."""
         self.ids = self.ids[:, : self.ids.shape[1] - n_tokens]
         self.lengths = self.lengths - n_tokens
-        self.cache.rewind(self.cache.length - n_tokens)
+        if self.cache is not None and self.cache.can_rewind:
+            self.cache.rewind(self.cache.length - n_tokens)
+        else:
+            self.is_behind = True
 
     def select(self, rows: Tensor) -> None:
         """Keep the rows of these numbers (B',), in this order; a row may be taken several times."""
         self.ids, self.lengths = self.ids[rows], self.lengths[rows]
-        self.cache.select(rows)
+        if self.cache is not None:
+            self.cache.select(rows)
 
-    def _window(self) -> Tensor:
-        window = self.ids[:, -self.model.context_length :]
-        padding = (window.shape[1] - self.lengths).clamp(min=0)
+    def _window(self, n_last: int) -> Tensor:
+        """Logits (B, n, V) after the last n tokens of the window, which is computed anew."""
+        window = self.ids[:, -self.model.context_length :]  # (B, T)
+        padding = (window.shape[1] - self.lengths).clamp(min=0)  # (B,)
+        if self.cache is None:
+            return self.model.project(self._uncached(window, padding, n_last))
+        self.is_behind = False
         self.cache.rewind(0)
-        self.cache.padding = (
-            padding if bool(padding.any()) else None
-        )  # without padding attention needs no mask
-        return self.model.project(self.model.hidden(window, self.cache)[:, -1:])  # (B, 1, V)
+        # Without padding attention needs no mask.
+        self.cache.padding = padding if bool(padding.any()) else None
+        return self.model.project(self.model.hidden(window, self.cache)[:, -n_last:])
+
+    def _uncached(self, window: Tensor, padding: Tensor, n_last: int) -> Tensor:
+        """Hidden states (B, n, C) of the last n tokens of `window` (B, T), by the model alone.
+
+        Rows are moved to the left, so that what fills them up is at their end: a causal model does
+        not see it.
+        """
+        last = window.shape[1] - 1
+        places = torch.arange(window.shape[1], device=window.device) + padding[:, None]  # (B, T)
+        hidden = self.model.hidden(window.gather(1, places.clamp(max=last)))  # (B, T, C)
+        wanted = torch.arange(last + 1 - n_last, last + 1, device=window.device)  # (n,)
+        wanted = (wanted - padding[:, None])[:, :, None]  # (B, n, 1)
+        return hidden.gather(1, wanted.expand(-1, -1, hidden.shape[2]))
 
 
 @contextmanager

@@ -1,13 +1,13 @@
 """The contract between a model and everything that trains, evaluates or samples from it."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from firstlight.model.cache import KVCache
+from firstlight.model.cache import Cache
 from firstlight.model.few_rows import replace_linears
 
 
@@ -28,10 +28,22 @@ class LanguageModel(nn.Module, ABC):
     """The most tokens of one sequence, T."""
 
     @abstractmethod
-    def hidden(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+    def hidden(self, ids: Tensor, cache: Any = None) -> Tensor:
         """The normalised last hidden state (B, T, C) of `ids` (B, T), which follow the tokens in
         `cache`.
+
+        `cache` is one that `new_cache` has made. A model without one may leave it out of its
+        signature.
         """
+
+    def hidden_and_auxiliary_loss(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What a training step computes: `hidden(ids)`, and a loss of the model itself, or None.
+
+        It is one number, the mean over the tokens of `ids` (a batch in parts weighs each by its
+        tokens), and is added to the mean of the loss that is trained. Evaluations do not have it.
+        The balance of a mixture of experts is such a loss.
+        """
+        return self.hidden(ids), None
 
     @property
     @abstractmethod
@@ -40,17 +52,20 @@ class LanguageModel(nn.Module, ABC):
         projection.
         """
 
-    @abstractmethod
-    def new_cache(self) -> KVCache:
-        """An empty cache of this model's size."""
+    def new_cache(self) -> Cache | None:
+        """An empty cache of this model's size; None: it has none, and is sampled by computing all
+        tokens again for each new one.
+        """
+        return None
 
     def project(self, hidden: Tensor) -> Tensor:
         """Logits (..., V) of hidden states (..., C)."""
         return F.linear(hidden, self.output_weight)
 
-    def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+    def forward(self, ids: Tensor, cache: Any = None) -> Tensor:
         """Logits (B, T, V) of `ids` (B, T)."""
-        return self.project(self.hidden(ids, cache))  # (B, T, V)
+        hidden = self.hidden(ids) if cache is None else self.hidden(ids, cache)
+        return self.project(hidden)  # (B, T, V)
 
     @property
     def device(self) -> torch.device:

@@ -1,13 +1,18 @@
-"""The keys and values of the tokens so far, so that each new token is computed once."""
+"""What a model keeps of the tokens so far, so that each new token is computed once."""
+
+import sys
 
 import torch
 from torch import Tensor
 
+ENDLESS = sys.maxsize
+"""Places left of a cache without a limit."""
+
 
 def positions_and_mask(
-    n_tokens: int, device: torch.device, cache: "KVCache | None"
+    n_tokens: int, device: torch.device, cache: "Cache | None"
 ) -> tuple[Tensor, Tensor | None]:
-    """`KVCache.positions` and `KVCache.mask` of the next `n_tokens`; without a cache those of an
+    """`Cache.positions` and `Cache.mask` of the next `n_tokens`; without a cache those of an
     empty one.
     """
     if cache is None:
@@ -15,27 +20,27 @@ def positions_and_mask(
     return cache.positions(n_tokens, device), cache.mask(n_tokens, device)
 
 
-class KVCache:
-    """Pre-allocated keys and values of every layer, (B, H, T, D) each.
+class Cache:
+    """What a model keeps of the tokens so far: of itself nothing but their number.
 
     Rows of unequal length are aligned at the right: `padding` (B,) counts the unused places at the
-    left of each row, which have no position and which no token sees. The first `update` allocates
-    the cache, on the device and with the dtype of its keys, which autocast decides. Without
-    autocast it is float32 on a CPU, also for a bfloat16 model: attention in float32 is faster there
-    (docs/decoding.md), and more exact.
+    left of each row, which have no position and which no token sees. With `context_length=None`
+    there is always room: the model keeps a state of one size, as a recurrence does.
     """
 
-    def __init__(self, *, n_layers: int, context_length: int) -> None:
-        self.n_layers = n_layers
+    can_rewind = True
+    """Whether `rewind` works for any length, or only for 0: a state cannot be made older again."""
+
+    def __init__(self, *, context_length: int | None) -> None:
         self.context_length = context_length
         self.length = 0  # places filled, padding included
         self.padding: Tensor | None = None
-        self.keys: list[Tensor] = []
-        self.values: list[Tensor] = []
 
     @property
     def room(self) -> int:
         """Places left."""
+        if self.context_length is None:
+            return ENDLESS
         return self.context_length - self.length
 
     def positions(self, n_tokens: int, device: torch.device) -> Tensor:
@@ -63,6 +68,47 @@ class KVCache:
         itself = torch.eye(n_tokens, end, dtype=torch.bool, device=device).roll(self.length, 1)
         return ((causal & used[:, None]) | itself)[:, None]
 
+    def used(self, n_tokens: int, device: torch.device) -> Tensor | None:
+        """Whether each of the next `n_tokens` is one of its row (B, T); None if all are.
+
+        For a model with a state, which padding must leave as it is.
+        """
+        if self.padding is None:
+            return None
+        places = torch.arange(self.length, self.length + n_tokens, device=device)
+        return places >= self.padding[:, None]
+
+    def advance(self, n_tokens: int) -> None:
+        """Count `n_tokens` as seen, once every layer has been updated with them."""
+        self.length += n_tokens
+
+    def rewind(self, length: int) -> None:
+        """Forget all but the first `length` places."""
+        assert 0 <= length <= self.length
+        self.length = length
+
+    def select(self, rows: Tensor) -> None:
+        """Keep the rows of these numbers (B',), in this order; a row may be taken several times."""
+        if self.padding is not None:
+            self.padding = self.padding[rows]
+
+
+class KVCache(Cache):
+    """Pre-allocated keys and values of every layer, (B, H, T, D) each.
+
+    The first `update` allocates the cache, on the device and with the dtype of its keys, which
+    autocast decides. Without autocast it is float32 on a CPU, also for a bfloat16 model: attention
+    in float32 is faster there (docs/decoding.md), and more exact.
+    """
+
+    context_length: int
+
+    def __init__(self, *, n_layers: int, context_length: int) -> None:
+        super().__init__(context_length=context_length)
+        self.n_layers = n_layers
+        self.keys: list[Tensor] = []
+        self.values: list[Tensor] = []
+
     def update(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Append the new `keys` and `values` (B, H, T, D) of `layer`; return all up to now (B, H,
         length + T, D).
@@ -83,19 +129,9 @@ class KVCache:
         all_values[:, :, self.length :] = values
         return all_keys, all_values
 
-    def advance(self, n_tokens: int) -> None:
-        """Count `n_tokens` as seen, once every layer has been updated with them."""
-        self.length += n_tokens
-
-    def rewind(self, length: int) -> None:
-        """Forget all but the first `length` places."""
-        assert 0 <= length <= self.length
-        self.length = length
-
     def select(self, rows: Tensor) -> None:
         """Keep the rows of these numbers (B',), in this order; a row may be taken several times."""
-        if self.padding is not None:
-            self.padding = self.padding[rows]
+        super().select(rows)
         if not self.keys or torch.equal(rows, torch.arange(len(self.keys[0]), device=rows.device)):
             return
         self.keys = [self._selected(keys, rows) for keys in self.keys]

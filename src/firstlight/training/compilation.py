@@ -1,7 +1,8 @@
 """`compile: true`: torch.compile of the model, for the passes of training and of evaluation."""
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
@@ -55,13 +56,18 @@ class Compilation(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: PretrainingModule) -> None:
         began, data = time.perf_counter(), pl_module.data
         torch.compiler.reset()  # of another run in this process, whose shapes count against a limit
-        compiled = torch.compile(pl_module.model.hidden, fullgraph=True, dynamic=False)
 
-        def hidden(ids: Tensor) -> Tensor:
-            is_whole = ids.shape[1] == data.context_length
-            return compiled(ids) if is_whole else pl_module.model.hidden(ids)
+        def compiled(function: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+            fast = torch.compile(function, fullgraph=True, dynamic=False)
 
-        pl_module.hidden = hidden
+            def run(ids: Tensor) -> Any:
+                is_whole = ids.shape[1] == data.context_length
+                return fast(ids) if is_whole else function(ids)
+
+            return run
+
+        pl_module.hidden = compiled(pl_module.model.hidden)
+        pl_module.training_pass = compiled(pl_module.model.hidden_and_auxiliary_loss)
         first = torch.arange(min(data.batch_size, len(data.windows["train"])))
         batch = data.windows["train"][first.tensor_split(trainer.world_size)[trainer.global_rank]]
         batch = pl_module.transfer_batch_to_device(batch, pl_module.device, 0)

@@ -1,6 +1,7 @@
 """One training step, its optimizer and schedule, and what a checkpoint of it says."""
 
 import math
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -56,6 +57,10 @@ class PretrainingModule(EvaluationModule):
         self.splits = ["train", "val"]
         self.data, self.config = data, config
         self.loss = loss
+        self.training_pass: Callable[[Tensor], tuple[Tensor, Tensor | None]] = (
+            model.hidden_and_auxiliary_loss
+        )
+        """As `hidden`, with a loss of the model itself, or None: the model's, or that compiled."""
         self.optimizer_factory, self.schedule = optimizer, scheduler
         self.guard = Guard(on_nan, describe=self._describe, agree=self._largest_of_all)
         self.batches: list[Batch] = []
@@ -110,8 +115,11 @@ class PretrainingModule(EvaluationModule):
         )
 
     def mean_loss(self, batch: Batch) -> Tensor:
-        """What training lowers: the mean loss of the tokens of a batch."""
-        return self.token_losses(batch).mean()
+        """What training lowers: the mean loss of the tokens of a batch, and the model's own."""
+        inputs, targets = batch
+        hidden, auxiliary = self.training_pass(inputs)  # (B, T, C)
+        losses = self.loss(hidden.flatten(0, 1), self.model.output_weight, targets.flatten())
+        return losses.mean() if auxiliary is None else losses.mean() + auxiliary
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch, weighted so that the step's gradient is the mean over all tokens of

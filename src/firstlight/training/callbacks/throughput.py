@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from lightning.fabric.utilities.throughput import get_available_flops, measure_flops
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch.func import functional_call
 
 from firstlight.config import FinitePositive
@@ -69,20 +70,36 @@ class Throughput(Watcher):
 
 
 def training_flops_per_token(model: LanguageModel) -> float:
-    """Floating-point operations of a forward and a backward pass, by token; counted on the meta
-    device.
+    """Floating-point operations of a forward and a backward pass, by token.
+
+    They are counted on the meta device, where nothing is computed, or on the model's own for one
+    that looks at its numbers, as a mixture of experts does.
     """
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    meta = {
-        name: t.detach().to("meta").requires_grad_(t.requires_grad) for name, t in tensors.items()
-    }
-    ids = torch.zeros(1, model.context_length, dtype=torch.long, device="meta")
-    # No numbers: nothing to look for nan in, and nothing to compile.
-    with torch.autograd.set_detect_anomaly(False), torch.compiler.set_stance("force_eager"):
-        flops = measure_flops(
-            model, lambda: functional_call(model, meta, (ids,)), lambda logits: logits.sum()
-        )
+    try:
+        flops = _counted_flops(model, torch.device("meta"))
+    except Exception:  # whatever torch raises where a number is missing
+        flops = _counted_flops(model, model.device)
     return flops / model.context_length
+
+
+def _counted_flops(model: LanguageModel, device: torch.device) -> float:
+    """Floating-point operations of both passes over one sequence; `model` stays as it is."""
+    tensors = {}
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        copied = tensor.detach().to(device)
+        if not tensor.requires_grad:  # a buffer, which a pass may change
+            copied = copied.clone()
+        tensors[name] = copied.requires_grad_(tensor.requires_grad)
+    ids = torch.zeros(1, model.context_length, dtype=torch.long, device=device)
+    # Nothing to look for nan in, nothing to compile, and nothing that is drawn counts.
+    with (
+        torch.autograd.set_detect_anomaly(False),
+        torch.compiler.set_stance("force_eager"),
+        isolate_rng(),
+    ):
+        return measure_flops(
+            model, lambda: functional_call(model, tensors, (ids,)), lambda logits: logits.sum()
+        )
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:

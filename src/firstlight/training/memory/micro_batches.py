@@ -158,9 +158,10 @@ class _Probe:
         first = self.data.windows["train"][torch.arange(n_windows)]
         inputs, targets = (part.to(self.device) for part in first)  # (B, T) each
         with self.trainer.precision_plugin.forward_context():
-            hidden = self.model.hidden(inputs).flatten(0, 1)  # (B * T, C)
-            losses = self.loss(hidden, self.model.output_weight, targets.flatten())
-        losses.mean().backward()
+            hidden, auxiliary = self.model.hidden_and_auxiliary_loss(inputs)  # (B, T, C)
+            losses = self.loss(hidden.flatten(0, 1), self.model.output_weight, targets.flatten())
+            loss = losses.mean() if auxiliary is None else losses.mean() + auxiliary
+        loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
