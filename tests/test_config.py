@@ -255,6 +255,37 @@ def test_packages_of_ones_own_can_be_allowed(tmp_path, monkeypatch):
     assert problems(data=node | {"size": "x"}) == ["data.size: expected int, got 'x'"]
 
 
+def test_a_package_of_ones_own_that_is_not_allowed_or_not_found_is_named_with_the_way_out(
+    monkeypatch,
+):
+    (line,) = problems(data={"_target_": "my_lab.losses.Mine"})
+    assert line.endswith("set FIRSTLIGHT_ALLOW_TARGETS=my_lab")
+    monkeypatch.setenv("FIRSTLIGHT_ALLOW_TARGETS", "my_lab")
+    (line,) = problems(data={"_target_": "my_lab.losses.Mine"})
+    assert line.endswith("; install my_lab, or add the folder that holds it to PYTHONPATH")
+
+
+def test_a_defect_of_a_class_of_ones_own_keeps_its_traceback(tmp_path, monkeypatch):
+    (tmp_path / "my_defects.py").write_text(
+        "class Thing:\n    def __init__(self): self.no_such_attribute\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("FIRSTLIGHT_ALLOW_TARGETS", "my_defects")
+    with pytest.raises(AttributeError, match="no_such_attribute"):
+        build({"_target_": "my_defects.Thing"})
+
+
+def test_an_option_given_in_place_of_a_section_is_told_how_it_is_chosen():
+    config = compose_config("train", ["callbacks.sample_generation.decoding=greedy"])
+    section = OmegaConf.masked_copy(
+        config, [key for key in config if key not in ("sweep", "seeds")]
+    )
+    with pytest.raises(ConfigError) as caught:
+        check_config(section, Experiment)
+    chosen = "decoding@callbacks.sample_generation.decoding=greedy"
+    assert str(caught.value).endswith(f"to choose an option by its name: {chosen}")
+
+
 @pytest.mark.parametrize("node", [None, 3, [], {}, {"vocab_size": 3}], ids=repr)
 def test_a_section_that_is_no_call_is_refused(node):
     with pytest.raises(ConfigError, match=r"^model: expected a section with a _target_"):

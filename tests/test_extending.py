@@ -19,10 +19,15 @@ QUICK = (
     " callbacks.sample_generation.max_new_tokens=3"
 )
 DRIVER = """
-import shlex, sys
+import os, shlex, sys
 from firstlight.cli import main
 for line in sys.stdin.read().splitlines():
-    assert main(shlex.split(line)[1:]) == 0, line
+    command, *words = shlex.split(line)
+    if command == "export":
+        os.environ.update(word.split("=") for word in words)
+        sys.path.append(os.environ["PYTHONPATH"])
+    else:
+        assert main(words) == 0, line
 """
 
 
@@ -32,19 +37,24 @@ def test_every_walk_through_works(tmp_path):
         shutil.copytree(
             ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__")
         )
+    (tmp_path / "mylab").mkdir()
+    (tmp_path / "mylab" / "__init__.py").touch()
     commands = []
     for section in SECTIONS:
         files = re.findall(
-            r"^`((?:src|conf)/\S+)`\n\n```\w+\n(.*?)^```", section, flags=re.M | re.S
+            r"^`((?:src|conf|mylab|myconf)/\S+)`[^\n]*\n\n```\w+\n(.*?)^```",
+            section,
+            flags=re.M | re.S,
         )
         assert len(files) == 2, f"one .py and one .yaml: {section.splitlines()[0]}"
         for name, text in files:
             assert not (tmp_path / name).exists(), (
                 f"{name} is there already: choose another example"
             )
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_text(text, encoding="utf-8")
         commands += re.findall(r"^```sh\n(.*?)\n```", section, flags=re.M | re.S)
-    assert len(commands) == len(SECTIONS) == 8
+    assert len(commands) == len(SECTIONS) == 10
     environment = os.environ | {
         "PYTHONPATH": str(tmp_path / "src"),
         "FIRSTLIGHT_CACHE_DIR": str(tmp_path / "cache"),

@@ -24,7 +24,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from firstlight.errors import ConfigError, did_you_mean, one_line, shown
+from firstlight.errors import ConfigError, did_you_mean, one_line, shorten, shown
 from firstlight.interpolation import why_unresolved
 
 Ratio = Annotated[float, Field(ge=0, lt=1)]
@@ -157,8 +157,8 @@ def build(node: Any, key: str = "") -> Any:
     time, so that a config from elsewhere cannot say more than was checked.
 
     Raises:
-        ConfigError: a constructor refused its values: one of ours with a ValueError or TypeError,
-            others anyhow.
+        ConfigError: a constructor refused its values: one of torch's or Lightning's with any
+            exception, ours and those of allowed packages with a ValueError or TypeError.
     """
     if isinstance(node, list):
         return [build(child, f"{key}.{n}") for n, child in enumerate(node)]
@@ -176,9 +176,9 @@ def build(node: Any, key: str = "") -> Any:
     try:
         return call()
     except Exception as error:
-        is_ours = node["_target_"].startswith("firstlight.")
-        if is_ours and not isinstance(error, ValueError | TypeError):
-            raise  # a defect, not a mistake of the user's
+        is_library = node["_target_"].startswith(("torch.", "lightning."))
+        if not is_library and not isinstance(error, ValueError | TypeError):
+            raise  # a defect of the class: its author needs the traceback
         raise blame(key, error) from error
 
 
@@ -232,7 +232,13 @@ def _value_problems(path: str, value: Any, hint: Any) -> Problems:
 
 
 def _misfit(path: str, value: Any, hint: Any) -> str:
-    return f"{path}: expected {_show(hint)}, got {shown(value)}"
+    way_out = ""
+    wanted = _wanted(hint)
+    if wanted is not None and len(wanted.classes) == 1 and isinstance(value, str):
+        home = wanted.classes[0].__module__.split(".")  # firstlight.decoding.base
+        if home[0] == "firstlight" and value.isidentifier():
+            way_out = f"; to choose an option by its name: {home[1]}@{path}={shorten(value, 40)}"
+    return f"{path}: expected {_show(hint)}, got {shown(value)}{way_out}"
 
 
 def _is_node(value: Any) -> bool:
@@ -260,16 +266,23 @@ def _target_of(path: str, name: Any) -> Callable[..., Any]:
     key = f"{path}._target_"
     names = [package.strip() for package in os.environ.get(ALLOW_TARGETS, "").split(",")]
     allowed = (*TARGETS, *(f"{package}." for package in names if package))
+    package = name.partition(".")[0] if isinstance(name, str) else ""
     if not isinstance(name, str) or not name.startswith(allowed):
+        yours = package if package.isidentifier() and package != "firstlight" else "its_package"
         raise ConfigError(
             f"{key}: {shown(name)} is not in a package that a config may name (firstlight,"
             " torch.optim, Lightning's callbacks, loggers, ...); to allow yours, set"
-            f" {ALLOW_TARGETS}=its_package"
+            f" {ALLOW_TARGETS}={shorten(yours, 40)}"
         )
     try:
         target = _locate(name)
     except Exception as error:  # whatever its module raises on import
-        raise ConfigError(f"{key}: {name!r} cannot be imported ({one_line(error)})") from None
+        way_out = ""
+        if isinstance(error, ModuleNotFoundError) and error.name == package:
+            way_out = f"; install {package}, or add the folder that holds it to PYTHONPATH"
+        raise ConfigError(
+            f"{key}: {name!r} cannot be imported ({one_line(error)}){way_out}"
+        ) from None
     home = (  # what a module has imported is elsewhere at home
         f"{getattr(target, '__module__', '')}."
     )

@@ -53,6 +53,21 @@ def test_parts_of_a_batch_have_the_loss_of_the_whole():
                 assert float(other[name]) == pytest.approx(float(row[name]), rel=1e-5)
 
 
+@pytest.mark.parametrize("batches", [1, 2], ids=["one batch a step", "two"])
+def test_a_loss_learns_the_step_and_a_resumed_run_continues_its_schedule(batches, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    monkeypatch.setenv("FIRSTLIGHT_ALLOW_TARGETS", "scheduled")
+    accumulated = f"trainer.accumulate_grad_batches={batches}"
+    plain = train("plain", accumulated, "trainer.max_steps=4")
+    train("ramp", accumulated, "loss._target_=scheduled.Ramp")  # ends after step 2 of 2
+    assert main(["train", "resume=ramp", "trainer.max_steps=4"]) == 0
+    added = [
+        float(row["train/batch_loss"]) - float(other["train/batch_loss"])
+        for row, other in zip(RunFolder(Path("ramp")).rows[1:], plain[1:], strict=True)
+    ]
+    assert added == pytest.approx([0 / 2, 1 / 2, 2 / 4, 3 / 4], abs=1e-5)
+
+
 @pytest.mark.parametrize(
     "override", ["loss.z_loss=-1", "loss.label_smoothing=1", "loss.z_los=0.1", "loss=focl"]
 )

@@ -1,19 +1,24 @@
 """What each metric is, against a plain computation from all logits of a text."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from scripted import Miscounting
 
+from firstlight.compose.compose import compose_config
+from firstlight.config import to_plain
 from firstlight.errors import ConfigError
 from firstlight.loss import fused
+from firstlight.metrics.base import Mean, Scored
 from firstlight.metrics.bits_per_byte import BitsPerByte
 from firstlight.metrics.measured import check_name, columns, measured, metrics_of, values_of
 from firstlight.metrics.perplexity import Perplexity
 from firstlight.metrics.top1_accuracy import Top1Accuracy
 from firstlight.model.int8 import quantize_int8
+from firstlight.overrides import conf_dir
 from firstlight.training import evaluation
 from firstlight.training.evaluation import EvaluationModule
 from firstlight.training.measuring import evaluation_trainer
@@ -91,6 +96,38 @@ def test_every_token_of_validation_counts_once_however_they_are_cut(
     )  # bytes are tokens
 
 
+class LateLoss(Mean):
+    """The loss of the targets in the last half of each window."""
+
+    name, direction, text = "late_loss", "min", "loss in the last half of each window"
+
+    def sums(self, scored: Scored) -> list[float]:
+        late = scored.losses.view(-1, scored.window_length)[:, scored.window_length // 2 :]
+        return [float(late.sum()), late.numel()]
+
+
+def test_a_metric_knows_the_windows_of_its_tokens_even_of_the_shorter_last_one(
+    tiny_model, tiny_data
+):
+    model, data = tiny_model(vocab_size=257), tiny_data(batch_size=4, eval_last_window=True)
+    data.setup()
+    ids, length = torch.as_tensor(data.ids["val"]).long(), data.context_length
+    assert 1 < (len(ids) - 1) % length < length
+    module = EvaluationModule(model, data.tokenizer.byte_lengths, measured({"late": LateLoss()}))
+    evaluation_trainer("cpu", "32-true").validate(
+        module, dataloaders=data.eval_batches_of("val"), verbose=False
+    )
+    late = []
+    for start in range(0, len(ids) - 1, length):
+        targets = ids[start + 1 : start + 1 + length]
+        with torch.no_grad():
+            logits = model(ids[None, start : start + len(targets)])[0].float()
+        losses = F.cross_entropy(logits, targets, reduction="none").double()
+        late.append(losses[len(targets) // 2 :])
+    assert module.metrics["val/late_loss"] == pytest.approx(float(torch.cat(late).mean()), rel=1e-6)
+    assert module.metrics["val/late_loss"] != pytest.approx(module.metrics["val/loss"], rel=1e-4)
+
+
 def test_predictions_are_computed_only_if_a_metric_asks(tiny_gpt, tiny_data):
     model, data = tiny_gpt(vocab_size=257), tiny_data()
     data.setup()
@@ -118,11 +155,32 @@ def test_windows_are_parts_of_a_batch(tiny_gpt, tiny_data):
         scored = EvaluationModule(model, data.tokenizer.byte_lengths).scored(
             next(iter(data.eval_batches_of("val")))
         )
-    parts = list(scored.split(8))
+    parts = list(scored.windows())
     assert len(parts) == 2
     for metric in measured(ALL):
         summed = [sum(numbers) for numbers in zip(*map(metric.sums, parts), strict=True)]
         assert summed == pytest.approx(metric.sums(scored))
+
+
+@pytest.mark.parametrize(
+    "option", sorted(file.stem for file in Path(conf_dir(), "metrics").glob("*.yaml"))
+)
+def test_a_metric_of_conf_keeps_the_contract(option, tiny_gpt, tiny_data):
+    model, data = tiny_gpt(vocab_size=257), tiny_data()
+    data.setup()
+    section = to_plain(compose_config("train", [f"metrics=[{option}]"]))["metrics"]
+    metrics = metrics_of({"metrics": section})
+    with torch.no_grad():
+        scored = EvaluationModule(model, data.tokenizer.byte_lengths, metrics).scored(
+            next(iter(data.eval_batches_of("val")))
+        )
+        for metric in metrics:
+            assert metric.name.isidentifier() and metric.text and metric.direction in ("min", "max")
+            sums = metric.sums(scored)
+            assert len(sums) == metric.n_sums and all(isinstance(x, int | float) for x in sums)
+            by_window = zip(*map(metric.sums, scored.windows()), strict=True)
+            assert [sum(numbers) for numbers in by_window] == pytest.approx(sums)
+            assert isinstance(metric.value(sums), float)
 
 
 def test_a_metric_that_returns_other_sums_than_it_says_is_named(tiny_gpt, tiny_data):

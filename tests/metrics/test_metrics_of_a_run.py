@@ -62,6 +62,16 @@ def test_top1_accuracy_is_logged_stored_and_evaluated(capsys):
     )
 
 
+def test_a_metric_beside_the_default_has_a_column_on_the_screen(capsys):
+    shown = ["callbacks=[progress]", *scripted(1, 2, 1234567, direction="min")]
+    assert main([*RUN, "output_dir=run", *shown, "trainer.max_steps=2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    [start] = [number for number, line in enumerate(lines) if line.endswith("  val scripted")]
+    last = [line.split()[-1] for line in lines[start + 1 : start + 4]]
+    assert last == ["1", "2", "1.235e+06"]
+    assert {len(line) for line in lines[start : start + 4]} == {len(lines[start])}
+
+
 def test_evaluate_adds_metrics_to_those_of_the_run(capsys):
     assert main([*RUN, "output_dir=run", CHECKPOINT, "metrics=[]", "trainer.max_steps=1"]) == 0
     assert "val/perplexity" not in RunFolder(Path("run")).rows[0]

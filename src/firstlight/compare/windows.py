@@ -101,7 +101,7 @@ def measure_windows(
         for index in batches:
             inputs, targets = windows[index]  # (B, T) each
             scored = module.scored((inputs.to(device), targets.to(device)))
-            sums += map(metric.sums, scored.split(targets.shape[1]))
+            sums += map(metric.sums, scored.windows())
     totals, counts = np.array(sums).T  # (windows,) each
     # A mean may have a constant factor (bits per byte: the bits in a nat), which is its value for
     # equal sums.

@@ -12,6 +12,14 @@ class Loss(ABC):
     logits are the largest tensor of a step, and a loss may not need all of them at once.
     """
 
+    def begin_step(self, step: int, *, max_steps: int) -> None:  # noqa: B027 - optional
+        """Called before the batches of each optimizer step, 0 to `max_steps` - 1, for a loss that
+        changes during training.
+
+        A loss is not saved in checkpoints: whatever changes must be a function of `step` and
+        `max_steps` alone, so that a resumed run computes the same.
+        """
+
     @abstractmethod
     def __call__(self, hidden: Tensor, output_weight: Tensor, targets: Tensor) -> Tensor:
         """The loss (N,) of each token in float32, given `hidden` (N, C), `output_weight` (V, C) and

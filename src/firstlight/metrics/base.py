@@ -14,7 +14,7 @@ Direction = Literal["min", "max"]
 
 @dataclass(frozen=True)
 class Scored:
-    """The predictions of a batch, a row a token: N of them. All tensors are on the CPU."""
+    """The predictions of a batch: N targets, window after window. All tensors are on the CPU."""
 
     losses: Tensor
     """-log p of the target in nats, float64 (N,)."""
@@ -22,6 +22,9 @@ class Scored:
     """The ids that came next (N,)."""
     n_bytes: Tensor
     """The bytes of text that each target stands for (N,)."""
+    window_length: int
+    """Targets in each window, T: `losses.view(-1, T)` is (B, T). All windows of a batch are equally
+    long; the last one of a text, which may be shorter, is a batch of its own."""
     predict: Callable[[], Tensor]
     """Computes `predictions`, which takes as long as the losses did."""
 
@@ -30,8 +33,9 @@ class Scored:
         """The most probable id at each place (N,); computed only if a metric asks for it."""
         return self.predict()
 
-    def split(self, n_tokens: int) -> Iterator["Scored"]:
-        """Parts of `n_tokens` rows each, as windows are."""
+    def windows(self) -> Iterator["Scored"]:
+        """The windows of the batch, one by one."""
+        n_tokens = self.window_length
         parts = zip(
             self.losses.split(n_tokens),
             self.targets.split(n_tokens),
@@ -40,7 +44,9 @@ class Scored:
         )
         for n, (losses, targets, n_bytes) in enumerate(parts):
             rows = slice(n * n_tokens, (n + 1) * n_tokens)
-            yield Scored(losses, targets, n_bytes, lambda rows=rows: self.predictions[rows])
+            yield Scored(
+                losses, targets, n_bytes, n_tokens, lambda rows=rows: self.predictions[rows]
+            )
 
 
 class Metric(ABC):

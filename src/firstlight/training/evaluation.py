@@ -44,13 +44,14 @@ class EvaluationModule(pl.LightningModule):
         return self._cross_entropy(self.hidden(inputs).flatten(0, 1), targets.flatten())
 
     def scored(self, batch: Batch) -> Scored:
-        """What the metrics are measured by, of inputs (B, T) and targets (B, T): a row a target."""
+        """What metrics are computed from, given inputs (B, T) and targets (B, T)."""
         inputs, ids = batch[0], batch[1].flatten()
         hidden = self.hidden(inputs).flatten(0, 1)  # (B * T, C)
         return Scored(
             losses=self._cross_entropy(hidden, ids).cpu().double(),  # on MPS there is no float64
             targets=ids.cpu(),
             n_bytes=self.byte_lengths.to(ids.device)[ids].cpu(),
+            window_length=batch[1].shape[1],
             predict=partial(self._predictions, hidden),
         )
 

@@ -105,6 +105,7 @@ class PretrainingModule(EvaluationModule):
             self.trainer.evaluate_untrained()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        self.loss.begin_step(self.trainer.global_step, max_steps=self.trainer.max_steps)
         self.data.order.seed_batch(batch_idx, self.trainer.global_rank, self.device)
 
     def token_losses(self, batch: Batch) -> Tensor:

@@ -25,6 +25,8 @@ from firstlight.training.module import PretrainingModule
 from firstlight.training.trainer import Trainer
 
 HEADER = "    step      tokens  train loss  val loss  perplexity  bits/byte"
+IN_HEADER = ("loss", "perplexity", "bits_per_byte")
+"""The metrics that have a column in every run; others get one each, to the right."""
 
 
 class ProgressBar(Watcher, LightningProgressBar):
@@ -39,7 +41,8 @@ class ProgressBar(Watcher, LightningProgressBar):
     def on_train_start(self, trainer: Trainer, pl_module: PretrainingModule) -> None:
         if not self.is_enabled:
             return
-        self.console.print(HEADER)
+        further = "".join(f"  {label}" for label in _further(pl_module).values())
+        self.console.print(Text(HEADER + further), soft_wrap=True)
         if self.console.is_terminal:
             columns = (
                 TextColumn("training"),
@@ -82,9 +85,14 @@ class ProgressBar(Watcher, LightningProgressBar):
             return
         m = pl_module.metrics
         train, val, bits = m["train/loss"], m["val/loss"], m.get("val/bits_per_byte", math.nan)
+        further = "".join(
+            f"  {m.get(name, math.nan):>{len(label)}.4g}"
+            for name, label in _further(pl_module).items()
+        )
         self.console.print(
             f"{trainer.global_step:>8} {trainer.tokens_seen:>11,} {train:>11.3f} {val:>9.3f}"
-            f" {perplexity(val):>11,.1f} {bits:>10.3f}"
+            f" {perplexity(val):>11,.1f} {bits:>10.3f}{further}",
+            soft_wrap=True,
         )
         for text in trainer.texts:
             self.console.print(Text(_clean(text), style="dim"), soft_wrap=False)
@@ -112,6 +120,12 @@ class ProgressBar(Watcher, LightningProgressBar):
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
+
+
+def _further(pl_module: PretrainingModule) -> dict[str, str]:
+    """The heads of further columns, wide enough for a number, by the names of their metrics."""
+    names = [metric.name for metric in pl_module.measured if metric.name not in IN_HEADER]
+    return {f"val/{name}": f"val {name}".rjust(10) for name in names}
 
 
 class _Console(SafeConsole):

@@ -7,7 +7,6 @@ from pydantic import Field
 
 from firstlight.config import NewTokens, Seed
 from firstlight.data.files import read_limited
-from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.decoding.base import Decoding
 from firstlight.files import append, open_to_append, sync
 from firstlight.runs.run_folder import SAMPLES
@@ -15,6 +14,7 @@ from firstlight.runs.samples_file import end_of_samples, entry
 from firstlight.training.callbacks.base import Watcher
 from firstlight.training.module import PretrainingModule
 from firstlight.training.plan import Plan
+from firstlight.training.sampling import sample
 from firstlight.training.trainer import Trainer
 
 BYTES = "samples_bytes"
@@ -91,17 +91,12 @@ class SampleGeneration(Watcher):
     def on_validation_end(self, trainer: Trainer, pl_module: PretrainingModule) -> None:
         if not trainer.is_global_zero:
             return
-        tokenizer: Tokenizer = pl_module.data.tokenizer
-        ids = tokenizer.encode(self.prompt)
-        with trainer.precision_plugin.forward_context():
-            [[continuation]] = self.decoding.generate(
-                pl_module.model,
-                [ids],
-                max_new_tokens=self.max_new_tokens,
-                eos_id=tokenizer.end_of_text,
-                seeds=[self.seed],
-                unused=tokenizer.without_token(pl_module.model.vocab_size),
-            )
-        self.text = tokenizer.decode_document(ids + continuation.ids)
+        self.text = sample(
+            trainer,
+            self.decoding,
+            self.prompt,
+            max_new_tokens=self.max_new_tokens,
+            seed=self.seed,
+        )
         append(trainer.folder / SAMPLES, entry(trainer.global_step, self.text).encode())
         trainer.log_text("sample", self.text)
