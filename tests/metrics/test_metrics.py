@@ -183,6 +183,18 @@ def test_a_metric_of_conf_keeps_the_contract(option, tiny_gpt, tiny_data):
             assert isinstance(metric.value(sums), float)
 
 
+@pytest.mark.parametrize("attribute", ["name", "direction", "text"])
+def test_a_metric_that_does_not_say_what_it_is_is_refused(attribute):
+    class Half(Mean):
+        def sums(self, scored: Scored) -> list[float]:
+            return [1.0, 2.0]
+
+    for other in {"name", "direction", "text"} - {attribute}:
+        setattr(Half, other, "min")
+    with pytest.raises(ConfigError, match=f"metrics: Half has no '{attribute}'"):
+        measured({"half": Half()})
+
+
 def test_a_metric_that_returns_other_sums_than_it_says_is_named(tiny_gpt, tiny_data):
     data = tiny_data()
     data.setup()

@@ -26,9 +26,14 @@ def measured(chosen: Mapping[str, Metric] | None) -> list[Metric]:
     began: the default.
 
     Raises:
-        ConfigError: two of them have one name.
+        ConfigError: two of them have one name, or one does not say what `Metric` asks for.
     """
     metrics = [CrossEntropyLoss(), *(default() if chosen is None else chosen).values()]
+    for metric in metrics:
+        for attribute in ("name", "direction", "text"):
+            if not hasattr(metric, attribute):
+                what = f"{type(metric).__name__} has no '{attribute}'"
+                raise ConfigError(f"metrics: {what}; see firstlight.metrics.base.Metric")
     names = [metric.name for metric in metrics]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ConfigError(f"metrics: there are two with the name {shorten(twice)}; take one away")
