@@ -80,11 +80,31 @@ def test_a_key_that_came_later_is_what_resumed_runs_take_it_for():
 
 def test_a_section_of_somebody_else_that_has_no_such_key_lacks_nothing():
     section = {"_target_": "firstlight.data.text.TextData", "_partial_": True, "path": "a.txt"}
-    assert lacking({"data": section, "loss": {}, "metrics": {}}) == LATER_KEYS
-    assert lacking({"data": {**section, "eval_last_window": True}, "loss": {}, "metrics": {}}) == {}
+    assert (
+        lacking({"data": section, "loss": {}, "freeze": None, "lr_scale": None, "metrics": {}})
+        == LATER_KEYS
+    )
     assert (
         lacking(
-            {"data": {**section, "_target_": "firstlight.model.gpt.GPT"}, "loss": {}, "metrics": {}}
+            {
+                "data": {**section, "eval_last_window": True},
+                "loss": {},
+                "freeze": None,
+                "lr_scale": None,
+                "metrics": {},
+            }
+        )
+        == {}
+    )
+    assert (
+        lacking(
+            {
+                "data": {**section, "_target_": "firstlight.model.gpt.GPT"},
+                "loss": {},
+                "freeze": None,
+                "lr_scale": None,
+                "metrics": {},
+            }
         )
         == {}
     )

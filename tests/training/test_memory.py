@@ -110,7 +110,12 @@ def test_precision_auto_is_resolved_before_memory_is_checked(tiny_gpt, tiny_data
     data = tiny_data()
     data.setup()
     experiment = SimpleNamespace(
-        logger=None, data=lambda **_: data, order=None, optimizer=partial(adamw, lr=1e-3), seed=1
+        logger=None,
+        data=lambda **_: data,
+        order=None,
+        optimizer_by_name=partial(adamw, lr=1e-3),
+        freeze=None,
+        seed=1,
     )
     origin = plan.Origin({"trainer": {"precision": "auto"}}, tiny_gpt, data.tokenizer)
     with pytest.raises(InterruptedError):

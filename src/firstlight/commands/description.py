@@ -4,9 +4,12 @@ import math
 from pathlib import Path
 from typing import Any
 
+import torch
+from pydantic import TypeAdapter
+
 from firstlight.checkpoints.checkpoint import load_plain, read_tensors
 from firstlight.checkpoints.find import best_of, checkpoints_of
-from firstlight.checkpoints.limits import open_safetensors
+from firstlight.checkpoints.limits import at_most, open_safetensors
 from firstlight.checkpoints.manifest import (
     TRAINING_STATE,
     WEIGHTS,
@@ -16,7 +19,10 @@ from firstlight.checkpoints.manifest import (
     read_manifest,
 )
 from firstlight.checkpoints.model_file import RECORD, read_record
-from firstlight.errors import ConfigError
+from firstlight.config import build, check_node
+from firstlight.errors import ConfigError, one_line
+from firstlight.model.base import LanguageModel
+from firstlight.optim.by_name import Patterns, frozen
 from firstlight.sources import load_checkpoint
 
 
@@ -102,10 +108,28 @@ def _header(path: Path) -> dict[str, Any]:
     if RECORD not in metadata:
         return _counted(tensors)
     record = read_record(path, metadata[RECORD])
+    counted = _counted(tensors)
+    if record.config.get("freeze") is not None:
+        counted = {"trained": _n_trained(path, record.config, len(tensors)), **counted}
     vocabulary = None
     if record.tokenizer is not None:
         vocabulary = {"name": record.tokenizer.name, "ids": record.tokenizer.ids}
-    return {"config": record.config, "vocabulary": vocabulary, **_counted(tensors)}
+    return {"config": record.config, "vocabulary": vocabulary, **counted}
+
+
+def _n_trained(path: Path, config: dict[str, Any], n_tensors: int) -> int:
+    """How many parameters trained in a run with `freeze`, from a model without memory.
+
+    Raises:
+        ConfigError: the config is not one that firstlight writes.
+    """
+    section = check_node("model", config.get("model"), LanguageModel)
+    try:
+        patterns = TypeAdapter(Patterns).validate_python(config["freeze"], strict=True)
+        with torch.device("meta"), at_most(n_tensors):
+            return frozen(build({**section, "_partial_": True}, "model"), patterns).n_trained
+    except (ValueError, RuntimeError, OverflowError, MemoryError) as error:
+        raise ConfigError(f"{path}: {one_line(error)}") from None
 
 
 def _counted(tensors: dict[str, Any]) -> dict[str, Any]:

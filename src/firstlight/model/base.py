@@ -93,3 +93,8 @@ class LanguageModel(nn.Module, ABC):
     def n_parameters(self) -> int:
         """Number of parameters; one that is used twice (a tied head) counts once."""
         return sum(p.numel() for p in self.parameters())
+
+    @property
+    def n_trained(self) -> int:
+        """Number of parameters that train: those that are not frozen."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)

@@ -36,9 +36,8 @@ class MuonAdamW(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         # load_state_dict replaces the groups and the state: share them again at each step.
-        n_muon = len(self.muon.param_groups)
-        self.muon.param_groups = self.param_groups[:n_muon]
-        self.adamw.param_groups = self.param_groups[n_muon:]
+        self.muon.param_groups = [group for group in self.param_groups if "ns_steps" in group]
+        self.adamw.param_groups = [group for group in self.param_groups if "ns_steps" not in group]
         self.muon.state = self.adamw.state = self.state
         self.muon.step()
         self.adamw.step()

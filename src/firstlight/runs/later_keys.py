@@ -10,8 +10,9 @@ key of conf/ that decides the numbers of a run must be added here, or sweeps pla
 cannot be resumed."""
 LATER_SECTIONS = ("loss",)
 """Sections without which a run behaves as runs did before the section existed."""
-METRICS = "metrics"
-"""A section likewise, but its default is what runs without it do."""
+WITH_OLD_DEFAULT = ("metrics", "freeze", "lr_scale")
+"""Sections, and keys outside of sections, likewise, but their default is what runs without them
+do."""
 
 
 def lacking(stored: dict[str, Any]) -> dict[str, Any]:
@@ -21,7 +22,7 @@ def lacking(stored: dict[str, Any]) -> dict[str, Any]:
     A key counts only if what its section builds would take it.
     """
     found: dict[str, Any] = {}
-    for section in (*LATER_SECTIONS, METRICS):
+    for section in (*LATER_SECTIONS, *WITH_OLD_DEFAULT):
         if section not in stored:
             found[section] = None
     for key, value in LATER_KEYS.items():

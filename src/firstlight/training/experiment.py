@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import lightning.pytorch as pl
 from lightning.pytorch.loggers.logger import Logger
@@ -16,6 +17,7 @@ from firstlight.metrics.base import Metric
 from firstlight.metrics.measured import measured
 from firstlight.model.base import LanguageModel
 from firstlight.optim.base import OptimizerFactory, Schedule
+from firstlight.optim.by_name import Patterns, check_rates, optimizer_by_name
 from firstlight.training.compilation import Compilation
 from firstlight.training.nonfinite.guard import OnNan
 from firstlight.training.trainer import Trainer
@@ -46,9 +48,19 @@ class Experiment:
     callbacks: dict[str, pl.Callback] | None = None
     logger: dict[str, Callable[..., Logger]] | None = None
     on_nan: OnNan = "stop"
+    freeze: Patterns | None = None
+    lr_scale: Patterns | None = None
     init_from: NonEmpty | None = None
     resume: NonEmpty | None = None
     compile: bool = False
+
+    def __post_init__(self) -> None:
+        check_rates(self.lr_scale)
+
+    @property
+    def optimizer_by_name(self) -> OptimizerFactory:
+        """Makes the optimizer of the parameters that train, with the rates of `lr_scale`."""
+        return partial(optimizer_by_name, make=self.optimizer, lr_scale=self.lr_scale)
 
     @property
     def training_loss(self) -> Loss:

@@ -129,7 +129,7 @@ def _assemble(
         model=plan.network,
         data=plan.data,
         loss=experiment.training_loss,
-        optimizer=experiment.optimizer,
+        optimizer=experiment.optimizer_by_name,
         scheduler=experiment.scheduler,
         config=plan.config,
         metrics=experiment.measured,

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from firstlight.files import check_file_system, existing_place
 from firstlight.metrics.measured import check_monitors
 from firstlight.model.base import LanguageModel
 from firstlight.model.construction import check_made_again, outline_of, without_weights
+from firstlight.optim.by_name import frozen, rates
 from firstlight.processes import shared_run_folder
 from firstlight.runs.places import MOVED
 from firstlight.runs.run_folder import RunFolder
@@ -51,6 +53,8 @@ class Plan:
     """Of a run that is resumed: why it makes no step more; None if it does."""
     notes: list[str]
     """What the user should know."""
+    rates: dict[float, int]
+    """How many numbers train at a factor of the learning rate other than 1."""
 
 
 def prepare(experiment: Experiment, origin: Origin, siblings: Sequence[Path] = ()) -> Plan:
@@ -66,19 +70,21 @@ def prepare(experiment: Experiment, origin: Origin, siblings: Sequence[Path] = (
     ).items():  # a constructor writes nothing, but may miss a package
         with blaming(f"logger.{name}"):
             make(save_dir=experiment.output_dir)
-    data = _read(experiment, origin)
-    if origin.resumed is None:
-        check_text_of_sweep(data, origin.config, siblings)
     section = origin.config["trainer"]
     with blaming("model"):
         precision = resolve_precision(
             section.get("precision", "32-true"), section.get("accelerator", "auto")
         )
-        shapes = without_weights(origin.model)
+        make_model = partial(frozen, origin.model, experiment.freeze)
+        shapes = without_weights(make_model)
         outline = outline_of(shapes)
-        sizes = sizes_of(shapes, experiment.optimizer, precision)
+        sizes = sizes_of(shapes, experiment.optimizer_by_name, precision)
+    data = _read(experiment, origin)
+    if origin.resumed is None:
+        check_text_of_sweep(data, origin.config, siblings)
+    with blaming("model"):
         check_memory(sizes, data, section | {"precision": precision})
-    network = _network(origin.model, data, experiment.seed, origin.weights)
+    network = _network(make_model, data, experiment.seed, origin.weights)
     with blaming("model"):
         check_made_again(outline, network)  # else it could not be loaded when it is trained
     callbacks = experiment.all_callbacks
@@ -94,7 +100,8 @@ def prepare(experiment: Experiment, origin: Origin, siblings: Sequence[Path] = (
     with blaming("scheduler"):
         experiment.scheduler.check(max_steps=trainer.max_steps, peak=sizes.peak_lr)
     notes = [*filter(None, [origin.note]), *data.notes, *precision_notes(precision)]
-    plan = Plan(origin.config, network, data, trainer, sizes, ended, notes)
+    scaled = rates(network, experiment.lr_scale)
+    plan = Plan(origin.config, network, data, trainer, sizes, ended, notes, scaled)
     for key, callback in callbacks.items():
         if isinstance(callback, Callback):
             with blaming(key):
@@ -191,7 +198,7 @@ def _micro_batch_size(experiment: Experiment, network: LanguageModel, trainer: T
     if folder is not None:
         return int(RunFolder(folder).config["trainer"]["micro_batch_size"])
     return find_micro_batch_size(
-        network, trainer.clock.data, experiment.training_loss, experiment.optimizer, trainer
+        network, trainer.clock.data, experiment.training_loss, experiment.optimizer_by_name, trainer
     )
 
 

@@ -20,11 +20,12 @@ def opening(plan: Plan) -> str:
     """The run's folder, model, data and length."""
     model, data, trainer = plan.network, plan.data, plan.trainer
     # Weights, gradients and the optimizer's state, in float32; activations come on top.
-    memory = decimal(4 * (2 * model.n_parameters + plan.sizes.n_optimizer))
+    memory = decimal(4 * (model.n_parameters + model.n_trained + plan.sizes.n_optimizer))
     device, encoding = trainer.strategy.root_device, data.tokenizer.encoding
     return (
         f"run    {printable(str(trainer.folder))}\nmodel  {type(model).__name__},"
-        f" {model.n_parameters:,} parameters ({memory} to train, activations apart)\ndata  "
+        f" {model.n_parameters:,} parameters{_trained(plan)} ({memory} to train, activations"
+        " apart)\ndata  "
         f" {type(data).__name__}, {encoding.name} tokenizer, {encoding.n_vocab:,} ids\n"
         + "".join(f"       {line}\n" for line in data.summary().splitlines())
         + f"train  {trainer.max_steps:,} steps of {data.batch_size} x {data.context_length} tokens"
@@ -33,6 +34,16 @@ def opening(plan: Plan) -> str:
         f" ({_length(data, trainer.clock.total_batches)}), {device},"
         f" {trainer.precision}, CPU threads: {torch.get_num_threads()}"
     )
+
+
+def _trained(plan: Plan) -> str:
+    """How many of the parameters train, and how many at another rate, where that is not all."""
+    parts: list[str] = []
+    if plan.network.n_trained < plan.network.n_parameters:
+        parts.append(f", {plan.network.n_trained:,} of them trained")
+    for factor, n in plan.rates.items():
+        parts.append(f", {n:,} at {factor:g} of the learning rate")
+    return "".join(parts)
 
 
 def _length(data: TextDataModule, batches: int) -> str:

@@ -57,6 +57,8 @@ COMPARED = (
     "trainer",
     "seed",
     "init_from",
+    "freeze",
+    "lr_scale",
 )
 """Sections of the config that runs may differ in; TensorBoard shows those first in which they
 do."""

@@ -30,6 +30,8 @@ class Sizes:
     """What a run holds beside its activations, in numbers, and how its learning rate begins."""
 
     n_parameters: int
+    n_trained: int
+    """Those of the parameters that are not frozen: they have gradients."""
     n_optimizer: int
     """Kept by the optimizer from step to step."""
     vocab_size: int
@@ -49,6 +51,7 @@ def sizes_of(network: LanguageModel, optimizer: OptimizerFactory, precision: str
         raise blame("optimizer", error) from error
     return Sizes(
         network.n_parameters,
+        network.n_trained,
         numbers_kept(made),
         network.vocab_size,
         float(made.param_groups[0]["lr"]),
@@ -97,7 +100,8 @@ def check_memory(sizes: Sizes, data: TextDataModule, trainer: Mapping[str, Any])
     copies, shares = (
         (1, devices) if device == "the GPU" else (devices, 1)
     )  # processes on the CPU share its memory
-    parameters = copies * (2 * sizes.n_parameters + sizes.n_optimizer) * n_bytes
+    numbers = sizes.n_parameters + sizes.n_trained + sizes.n_optimizer
+    parameters = copies * numbers * n_bytes
     batch = min(data.batch_size, len(data.windows["train"])) // shares
     at_once = trainer.get("micro_batch_size")
     if at_once is not None:

@@ -91,10 +91,10 @@ class _Probe:
         self.data, self.loss, self.trainer = data, loss, trainer
         self.device = trainer.strategy.root_device
         self.weights = sum(p.numel() * p.element_size() for p in model.parameters())
-        if (
-            self.device.type == "cpu" and 3 * self.weights > self.may_use()
-        ):  # the copy, gradients, moments
-            raise ConfigError(self._refusal(3 * self.weights))
+        trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+        least = self.weights + 2 * trained  # the copy, gradients, moments
+        if self.device.type == "cpu" and least > self.may_use():
+            raise ConfigError(self._refusal(least))
         converted = trainer.precision_plugin.convert_module(
             copy.deepcopy(model).to(self.device)
         ).train()

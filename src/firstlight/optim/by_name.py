@@ -1,0 +1,179 @@
+"""Which parameters train, and at which rate, by patterns of their names: for fine-tuning.
+
+A pattern is a shell's: `*` stands for any characters, dots too, `?` for one, `[0-3]` for one of
+several. It means the parameters that it fits and those of the modules that it fits: `tok_emb` is
+`tok_emb.weight`, `trf_blocks.[0-3]` is all of the first four blocks.
+"""
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from firstlight.config import NonEmpty
+from firstlight.errors import ConfigError, shorten
+from firstlight.model.base import LanguageModel
+
+Patterns = NonEmpty | list[NonEmpty]
+"""One pattern, or several."""
+MOST_NAMES = 8
+"""In a message that lists the modules of a model."""
+
+
+def frozen(make: Callable[..., LanguageModel], patterns: Patterns | None) -> LanguageModel:
+    """The model that `make` builds, whose parameters of these names do not train.
+
+    A parameter with two names (a tied head) does not train if either fits.
+
+    Raises:
+        ConfigError: a pattern fits no name, or nothing is left to train.
+    """
+    model = make()
+    for pattern in _listed(patterns):
+        for parameter in _fitting(model, pattern, f"freeze ({shorten(pattern)})").values():
+            parameter.requires_grad_(False)
+    if patterns and model.n_trained == 0:
+        raise ConfigError(f"freeze ({shorten(str(patterns))}): nothing is left to train")
+    return model
+
+
+def check_rates(lr_scale: Patterns | None) -> None:
+    """Check the form of `lr_scale`, which needs no model.
+
+    Raises:
+        ConfigError: an element is not PATTERN:FACTOR, with a factor above 0.
+    """
+    for text in _listed(lr_scale):
+        _rate(text)
+
+
+def optimizer_by_name(
+    model: LanguageModel, *, make: Callable[[LanguageModel], Optimizer], lr_scale: Patterns | None
+) -> Optimizer:
+    """What `make` makes of `model`, without the parameters that do not train, and with learning
+    rates by name.
+
+    Each element of `lr_scale`, PATTERN:FACTOR, multiplies the rate of the parameters that the
+    pattern fits, at every step of the schedule; the last one that fits a parameter decides. They
+    get groups of their own, after the optimizer's: its first group keeps the rate of the schedule.
+
+    Raises:
+        ConfigError: a pattern fits no name, or only parameters that do not train.
+    """
+    optimizer = make(model)
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if not parameter.requires_grad:  # of which some optimizers keep a state from the start
+                optimizer.state.pop(parameter, None)
+        _keep(group, [parameter.requires_grad for parameter in group["params"]])
+    for factor, parameters in _by_rate(model, lr_scale).items():
+        _split(optimizer, parameters, factor)
+    return optimizer
+
+
+def rates(model: LanguageModel, lr_scale: Patterns | None) -> dict[float, int]:
+    """How many numbers of `model` train at each factor of the learning rate, other than 1."""
+    by_rate = _by_rate(model, lr_scale)
+    return {factor: sum(p.numel() for p in params) for factor, params in by_rate.items()}
+
+
+def _by_rate(model: LanguageModel, lr_scale: Patterns | None) -> dict[float, set[nn.Parameter]]:
+    factor_of: dict[nn.Parameter, float] = {}
+    for text in _listed(lr_scale):
+        pattern, factor = _rate(text)
+        where = f"lr_scale ({shorten(text)})"
+        fitting = [p for p in _fitting(model, pattern, where).values() if p.requires_grad]
+        if not fitting:
+            raise ConfigError(f"{where}: none of these parameters trains: freeze has all of them")
+        factor_of |= dict.fromkeys(fitting, factor)
+    by_rate: dict[float, set[nn.Parameter]] = {}
+    for parameter, factor in factor_of.items():
+        if factor != 1:
+            by_rate.setdefault(factor, set()).add(parameter)
+    return by_rate
+
+
+def _rate(text: str) -> tuple[str, float]:
+    """The pattern and the factor of an element of `lr_scale`."""
+    pattern, colon, number = text.rpartition(":")
+    try:
+        factor = float(number)
+    except ValueError:
+        factor = math.nan
+    if not colon or not pattern or not (0 < factor < math.inf):
+        raise ConfigError(
+            f"lr_scale ({shorten(text)}): expected PATTERN:FACTOR with a factor above 0, e.g."
+            " tok_emb:0.1 (freeze=PATTERN keeps parameters as they are)"
+        )
+    return pattern, factor
+
+
+def _split(optimizer: Optimizer, parameters: set[nn.Parameter], factor: float) -> None:
+    """Move `parameters` from each group of `optimizer` to a new one with `factor` times its
+    rate."""
+    for group in list(optimizer.param_groups):
+        is_moved = [parameter in parameters for parameter in group["params"]]
+        if not any(is_moved):
+            continue
+        moved = {
+            key: list(value) if key in _PER_PARAMETER else value for key, value in group.items()
+        }
+        _keep(moved, is_moved)
+        _keep(group, [not moves for moves in is_moved])
+        optimizer.add_param_group(moved | {"lr": group["lr"] * factor})
+
+
+_PER_PARAMETER = ("params", "param_names")
+"""Of a group of an optimizer: lists with one element for each parameter."""
+
+
+def _keep(group: dict[str, Any], kept: Sequence[bool]) -> None:
+    """Leave in a group, in place, the parameters that are `kept`."""
+    for key in _PER_PARAMETER:
+        if key in group:
+            group[key][:] = [value for value, stays in zip(group[key], kept, strict=True) if stays]
+
+
+def _listed(patterns: Patterns | None) -> list[str]:
+    if patterns is None:
+        return []
+    return [patterns] if isinstance(patterns, str) else patterns
+
+
+def _fitting(model: LanguageModel, pattern: str, where: str) -> dict[str, nn.Parameter]:
+    """The parameters that `pattern` fits, by name.
+
+    Raises:
+        ConfigError: there are none; the message begins with `where`.
+    """
+    named = dict(model.named_parameters(remove_duplicate=False))
+    found = {
+        name: parameter
+        for name, parameter in named.items()
+        if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
+    }
+    if not found:
+        near = _nearest(pattern, list(named))
+        raise ConfigError(f"{where}: fits no parameter of {type(model).__name__}; {near}")
+    return found
+
+
+def _nearest(pattern: str, names: list[str]) -> str:
+    """Names that look like `pattern`, of parameters or modules, or else the outermost modules."""
+    known: dict[str, None] = {}
+    for name in names:
+        parts = name.split(".")
+        for n in range(1, len(parts) + 1):
+            known[".".join(parts[:n])] = None
+    plain = re.sub(r"\[[^\]]*\]", "0", pattern).strip("*.?")
+    close = get_close_matches(plain, known, n=3, cutoff=0.6)
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    outermost = list(dict.fromkeys(name.partition(".")[0] for name in names))
+    more = ", ..." if len(outermost) > MOST_NAMES else ""
+    return f"its modules are {', '.join(outermost[:MOST_NAMES])}{more}"
