@@ -3,15 +3,21 @@ wrote it.
 """
 
 from pathlib import Path
+from typing import Any
 
 from firstlight.checkpoints.checkpoint import Checkpoint, load_plain, read_tensors
 from firstlight.checkpoints.find import CHECKPOINTS, best_of, checkpoints_of, newest_run
 from firstlight.checkpoints.folder_io import read_model
-from firstlight.checkpoints.manifest import MANIFEST, is_checkpoint_folder, read_manifest
-from firstlight.checkpoints.model_file import read_model_file
+from firstlight.checkpoints.manifest import (
+    MANIFEST,
+    WEIGHTS,
+    is_checkpoint_folder,
+    read_manifest,
+)
+from firstlight.checkpoints.model_file import read_model_config, read_model_file
 from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, one_line, shorten
-from firstlight.foreign import hub, openai
+from firstlight.foreign import hub, huggingface, openai
 from firstlight.foreign.book import book_config, from_book, is_book_state_dict
 from firstlight.foreign.huggingface import is_huggingface_folder, read_huggingface
 from firstlight.foreign.openai import is_openai_folder, read_openai
@@ -90,6 +96,24 @@ def load_checkpoint(path: Path) -> Checkpoint:
         stored = read_model_file(path)
         return Checkpoint(path, stored.weights, stored.config, stored.tokenizer, step=None)
     return _load_book(path)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The sections `model` and `tokenizer`, and what else is known of its config, of a checkpoint
+    that `load_checkpoint` reads; the weights are not read, except to find the book's sizes.
+
+    Raises:
+        DamagedError: it is damaged.
+        ConfigError: it is not a checkpoint, or holds code (which is not run).
+    """
+    if is_checkpoint_folder(path):
+        return read_model_config(path / WEIGHTS)
+    if path.is_dir():
+        read = openai.read_sections if is_openai_folder(path) else huggingface.read_sections
+        return read(path)
+    if path.suffix == ".safetensors":
+        return read_model_config(path)
+    return _load_book(path).config
 
 
 def _load_book(file: Path) -> Checkpoint:

@@ -97,6 +97,20 @@ def read_model_file(path: Path) -> ModelFile:
     return ModelFile(weights, record.config, tokenizer, sha256)
 
 
+def read_model_config(path: Path) -> dict[str, Any]:
+    """The config in what `save_model_file` wrote; neither weights nor checksum are read.
+
+    Raises:
+        DamagedError: it is not whole.
+        ConfigError: firstlight did not write it, or another version did.
+    """
+    with open_safetensors(path) as file:
+        metadata = file.metadata() or {}
+    if RECORD not in metadata:
+        raise ConfigError(f"{path}: not weights that firstlight saved (its metadata has no config)")
+    return read_record(path, metadata[RECORD]).config
+
+
 def _digest(record: str, weights: dict[str, Tensor]) -> str:
     digest = hashlib.sha256(record.encode())
     for name in sorted(weights):

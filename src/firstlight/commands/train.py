@@ -22,6 +22,7 @@ from firstlight.runs.writer import note_data
 from firstlight.training.experiment import Experiment
 from firstlight.training.fit import fit
 from firstlight.training.memory.allocation import keep_freed_memory
+from firstlight.training.start import take_same_model
 
 SET_BY_FIT = {
     "data": "the text is set by the section data",
@@ -40,6 +41,7 @@ def arguments(config: DictConfig) -> dict[str, Any]:
     Raises:
         ConfigError: the config is not valid.
     """
+    take_same_model(config)
     with open_dict(config):
         section, seeds = config.pop("sweep", None), config.pop("seeds", 1)
     if isinstance(section, DictConfig) and (section.get("params") or seeds != 1):

@@ -53,6 +53,8 @@ def read_huggingface(
             named.
     """
     config = _read_config(folder / "config.json")
+    if oddity := config.note():
+        note(f"{folder / 'config.json'}: {oddity}")
     tensors = _find_tensors(folder, config.prefix)
     _check_shapes(folder, tensors, config)
     tokenizer = _read_tokenizer(folder, config)
@@ -63,8 +65,20 @@ def read_huggingface(
             raise ConfigError(
                 f"{head.file}: lm_head.weight is not {config.embedding}, though they are tied"
             )
-    sections = {"model": config.section(), "tokenizer": gpt2_tokenizer_section(config.vocab_size)}
-    return config.weights(lambda name: tensors[name].read()), sections, tokenizer
+    return config.weights(lambda name: tensors[name].read()), _sections(config), tokenizer
+
+
+def read_sections(folder: Path) -> dict[str, Any]:
+    """The `model` and `tokenizer` sections alone, of the model that config.json describes.
+
+    Raises:
+        ConfigError: firstlight does not support the model, or the file is damaged.
+    """
+    return _sections(_read_config(folder / "config.json"))
+
+
+def _sections(config: Published) -> dict[str, Any]:
+    return {"model": config.section(), "tokenizer": gpt2_tokenizer_section(config.vocab_size)}
 
 
 @dataclass(frozen=True)
@@ -101,8 +115,6 @@ def _read_config(file: Path) -> Published:
         raise ConfigError(f"{file}: {first_problem(error)}") from None
     except ValueError as error:
         raise ConfigError(f"{file}: {error}") from None
-    if oddity := config.note():
-        note(f"{file}: {oddity}")
     return config
 
 

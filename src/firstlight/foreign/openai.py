@@ -110,11 +110,24 @@ def read_openai(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[s
         raise ConfigError(
             f"{error.filename or folder}: cannot be read ({error.strerror})"
         ) from None
-    return (
-        weights,
-        {"model": config.section(), "tokenizer": gpt2_tokenizer_section(config.vocab_size)},
-        tokenizer,
-    )
+    return weights, _sections(config), tokenizer
+
+
+def read_sections(folder: Path) -> dict[str, Any]:
+    """The `model` and `tokenizer` sections alone, of the model that hparams.json describes.
+
+    Raises:
+        ConfigError: the file is missing or damaged.
+    """
+    file = folder / "hparams.json"
+    try:
+        return _sections(_read_hparams(file))
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read ({error.strerror})") from None
+
+
+def _sections(config: GPT2Config) -> dict[str, Any]:
+    return {"model": config.section(), "tokenizer": gpt2_tokenizer_section(config.vocab_size)}
 
 
 def _download_file(name: str, folder: Path, urls: list[str]) -> None:

@@ -37,10 +37,17 @@ def with_files(config: dict[str, Any], run: Path | None) -> dict[str, Any]:
     """
     found: dict[str, Any] = {"data": data_with_files(config["data"], run)}
     source = config.get("init_from")
-    if isinstance(source, str) and source not in GPT2_NAMES:
-        prefix = "hf:" if source.startswith("hf:") else ""
-        found["init_from"] = prefix + _absolute(source.removeprefix(prefix), run)
+    if isinstance(source, str):
+        found["init_from"] = start_with_place(source, run)
     return config | found
+
+
+def start_with_place(source: str, run: Path | None) -> str:
+    """The value of `init_from`, like `with_files`."""
+    if source in GPT2_NAMES:
+        return source
+    prefix = "hf:" if source.startswith("hf:") else ""
+    return prefix + _absolute(source.removeprefix(prefix), run)
 
 
 def data_with_files(section: dict[str, Any], run: Path | None) -> dict[str, Any]:

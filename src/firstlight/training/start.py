@@ -5,12 +5,43 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from firstlight.checkpoints.checkpoint import Checkpoint, load_weights
-from firstlight.config import blame, check_node, made_by
+from firstlight.config import blame, check_node, made_by, takes
 from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.errors import ConfigError
+from firstlight.interpolation import as_data
 from firstlight.model.base import LanguageModel
+from firstlight.model.same import TARGET, WITHOUT
+from firstlight.runs.places import start_with_place
+from firstlight.sources import find_checkpoint, read_config
+
+
+def take_same_model(config: DictConfig) -> None:
+    """Put the model of `init_from` into a composed config that has model=same, with what the
+    section gives.
+
+    Raises:
+        ConfigError: there is no `init_from`, or what it names holds no model.
+    """
+    if OmegaConf.select(config, "model._target_") != TARGET:
+        return
+    source = config.get("init_from")
+    if not isinstance(source, str):
+        raise ConfigError(f"model: {WITHOUT}")
+    found = find_checkpoint(start_with_place(source, None), key="init_from")
+    theirs = check_node(
+        f"init_from ({found}): model", read_config(found).get("model"), LanguageModel
+    )
+    given: dict[str, Any] = {}
+    for key, value in config.model.items():
+        if not str(key).startswith("_") and value is not None:
+            given[str(key)] = value
+    if "dropout" not in theirs and takes(theirs, "dropout", "fast"):
+        given.setdefault("dropout", "fast")
+    with open_dict(config):
+        config.model = as_data(theirs | {"_partial_": True}) | given
 
 
 def started_config(
@@ -33,7 +64,8 @@ def started_config(
     if config["model"]["_target_"] != theirs["_target_"]:
         wanted = config["model"]["_target_"]
         raise ConfigError(
-            f"init_from: {start.path} holds a {theirs['_target_']}, the model is a {wanted}"
+            f"init_from: {start.path} holds a {theirs['_target_']}, the model is a {wanted};"
+            " model=same takes what is there"
         )
     kind: type[LanguageModel] = made_by(config["model"])
     ours = config["model"] | {key: theirs[key] for key in kind.adopted_settings if key in theirs}
@@ -46,7 +78,8 @@ def started_config(
     if other:
         wanted = " ".join(f"model.{key}={value}" for key, value in other.items())
         raise ConfigError(
-            f"init_from: the weights in {start.path} are those of another model: they need {wanted}"
+            f"init_from: the weights in {start.path} are those of another model: they need"
+            f" {wanted}; model=same takes them as they are"
         )
     for override in overrides:
         section, _, key = override.partition("=")[0].lstrip("+~").partition(".")
