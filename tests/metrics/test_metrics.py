@@ -201,7 +201,7 @@ def test_a_metric_that_returns_other_sums_than_it_says_is_named(tiny_gpt, tiny_d
     metrics = measured({"a": Miscounting(values=[1.0], direction="min")})
     module = EvaluationModule(tiny_gpt(vocab_size=257), data.tokenizer.byte_lengths, metrics)
     with pytest.raises(
-        ValueError, match=r"metric scripted: sums\(\) has returned 1 numbers, n_sums is 0"
+        ValueError, match=r"metric scripted: sums\(\) returned 1 numbers, but n_sums is 0"
     ):
         evaluation_trainer("cpu", "32-true").validate(
             module, dataloaders=data.eval_batches_of("val"), verbose=False
@@ -221,7 +221,7 @@ def test_a_metric_that_returns_other_sums_than_it_says_is_named(tiny_gpt, tiny_d
         ({"a": 3}, "metrics.a: expected a section"),
         (
             {key: {"_target_": "firstlight.metrics.perplexity.Perplexity"} for key in "ab"},
-            "two with the name perplexity",
+            "two are named perplexity",
         ),
     ],
 )

@@ -85,7 +85,7 @@ def test_a_warmup_and_a_decay_may_fill_the_run_and_not_more():
     with pytest.raises(
         ValueError,
         match=(
-            r"warmup_steps \(81\) and the 20 steps of decay_ratio \(0\.2\) must not be more than"
+            r"warmup_steps \(81\) and the 20 steps of decay_ratio \(0\.2\) must be at most"
             r" the run's 100 "
             r"steps; lower scheduler\.warmup_steps or scheduler\.decay_ratio, or train longer"
         ),
@@ -108,7 +108,7 @@ def test_a_warmup_as_long_as_the_run_is_refused(kind, warmup_steps):
 def test_a_rate_above_the_peak_is_refused(kind, name):
     schedule = kind(warmup_steps=1, **{name: 2e-3})
     with pytest.raises(
-        ValueError, match=rf"{name} \(0\.002\) must not be above the peak, optimizer\.lr \(0\.001\)"
+        ValueError, match=rf"{name} \(0\.002\) must be at most the peak, optimizer\.lr \(0\.001\)"
     ):
         schedule.check(max_steps=100, peak=1e-3)
 

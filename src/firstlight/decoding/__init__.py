@@ -1,2 +1,1 @@
-"""From logits to text: decoding strategies, filters of logits, and the loop that feeds tokens
-back."""
+"""From logits to text: decoding strategies, filters, and the loop that feeds tokens back."""

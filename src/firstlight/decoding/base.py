@@ -1,4 +1,4 @@
-"""The contract of a decoding strategy, and its result."""
+"""The contract of a decoding strategy, and the continuations it returns."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from torch import Tensor
 from firstlight.model.base import LanguageModel
 
 Stop = Callable[[Sequence[int]], bool]
-"""Whether a continuation is complete with these new ids."""
+"""Tells whether a continuation with these new ids is complete."""
 
 
 @dataclass
@@ -19,20 +19,19 @@ class Continuation:
     """The tokens that a strategy added to a prompt."""
 
     ids: list[int] = field(default_factory=list)
-    """The new tokens, including the end-of-text token if it ended them."""
+    """The new ids, including end-of-text if that ended them."""
     logprobs: list[float] = field(default_factory=list)
-    """Natural logarithm of each token's probability under the model itself (without temperature and
-    filters)."""
+    """Each token's log-probability (natural) under the model, before temperature and filters."""
     finish_reason: Literal["end_of_text", "stop", "length"] = "length"
     score: float | None = None
-    """The score by which a search ranks it."""
+    """The score by which a search ranked it; None without a search."""
 
 
 class Decoding(ABC):
-    """A way to continue prompts."""
+    """A strategy for continuing prompts."""
 
     draws: bool = False
-    """Whether it draws random numbers, so that several samples of a prompt differ."""
+    """Whether it draws random numbers, so that samples of a prompt differ."""
 
     def check(self, model: LanguageModel, num_samples: int = 1) -> None:
         """Check that this strategy fits the model and the number of samples.
@@ -42,8 +41,8 @@ class Decoding(ABC):
         """
         if num_samples > 1 and not self.draws:
             raise ValueError(
-                f"num_samples ({num_samples}) must be 1: it gives one text (decoding=sample draws"
-                " others)"
+                f"num_samples ({num_samples}) must be 1: this strategy has one text per prompt; use"
+                " decoding=sample to draw several"
             )
 
     @abstractmethod
@@ -59,19 +58,22 @@ class Decoding(ABC):
         stop: Stop | None = None,
         unused: Tensor | None = None,
     ) -> list[list[Continuation]]:
-        """Continue each of `prompts` `num_samples` times; the result has a list of continuations
-        for each prompt.
+        """Continue each of `prompts` `num_samples` times; return a list of continuations for each.
 
-        A prompt has at least one id, and gets up to `max_new_tokens` new ones. Every row ends on
-        its own, at `eos_id` or when `stop` says so. Random draws for a prompt depend only on its
-        seed (one of `seeds`; None: seeds derived from 0) and on the number of the sample. The mask
-        `unused` (V,) marks ids of the model that have no token (`Tokenizer.without_token`): they
-        are never chosen.
+        Args:
+            prompts: ids, at least one each.
+            max_new_tokens: the limit for each continuation, which may end earlier.
+            seeds: one for each prompt (None: derived from 0). Random draws depend only on the
+                prompt's seed and the number of the sample, not on the other prompts.
+            eos_id: the id that ends a continuation.
+            stop: ends a continuation when it returns True.
+            unused: a mask (V,) of the model's ids without a token (`Tokenizer.without_token`),
+                which are never chosen.
         """
 
 
 def derived_seed(seed: int, *, prompt: int = 0, sample: int = 0) -> int:
-    """The seed of a prompt and a sample, by their numbers; `seed` itself for the first of both."""
+    """Derive the seed of prompt and sample by number; `seed` itself for the first of both."""
     if prompt == sample == 0:
         return seed
     return int(np.random.SeedSequence([seed, prompt, sample]).generate_state(1, np.uint64)[0])
@@ -80,7 +82,7 @@ def derived_seed(seed: int, *, prompt: int = 0, sample: int = 0) -> int:
 def finish_reason(
     new_ids: Sequence[int], *, max_new_tokens: int, eos_id: int | None, stop: Stop | None
 ) -> Literal["end_of_text", "stop", "length"] | None:
-    """Why a continuation with `new_ids` is complete, or None while it is not."""
+    """Return why a continuation with `new_ids` is complete, or None while it is not."""
     if new_ids[-1] == eos_id:
         return "end_of_text"
     if stop is not None and stop(new_ids):

@@ -1,6 +1,4 @@
-"""Beam search (Lowerre 1976; with length normalisation as in Wu et al. 2016, without their
-constant).
-"""
+"""Beam search (Lowerre 1976), normalised by length as in Wu et al. 2016 without its constant."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,29 +16,27 @@ from firstlight.model.base import LanguageModel
 
 @dataclass
 class _Beam:
-    """A candidate: new ids and the log-probability of each."""
+    """A candidate: its new ids and their log-probabilities."""
 
     ids: list[int]
     logprobs: list[float]
     total: float
-    """Sum of `logprobs`, in the rounding by which it was ranked."""
+    """The sum of `logprobs` as it was ranked: in float32, added one by one."""
 
 
 _DEAD = _Beam([], [], -torch.inf)
-"""Fills a place for which there is no candidate."""
+"""Fills the place of a missing candidate; it is never extended or returned."""
 
 LengthPenalty = Annotated[float, Field(ge=-10, le=10)]
-"""In this range no power of a length overflows."""
+"""The exponent of the length; within this range no power overflows."""
 
 
 class BeamSearch(Decoding):
-    """At each position the `n_beams` most probable candidates are extended; complete ones are set
-    aside.
+    """Extends the `n_beams` most probable candidates at each position; sets complete ones aside.
 
-    The score of a text is (sum of log-probabilities) / (number of new tokens) ** length_penalty.
-    The search for a prompt ends as soon as `n_beams` texts are complete or, without
-    `early_stopping`, when no candidate can score better than the worst of them. It returns the
-    `num_samples` best.
+    A text is scored by (sum of log-probabilities) / (number of new tokens) ** length_penalty. The
+    search for a prompt ends when `n_beams` texts are complete or, without `early_stopping`, when no
+    candidate can score better than the worst of them. It returns the `num_samples` best.
     """
 
     def __init__(
@@ -52,9 +48,8 @@ class BeamSearch(Decoding):
     ) -> None:
         self.n_beams = n_beams
         self.length_penalty = length_penalty
-        self.early_stopping = (
-            early_stopping or n_beams == 1
-        )  # one beam is greedy decoding, and ends like it
+        # One beam is greedy decoding, and ends like it.
+        self.early_stopping = early_stopping or n_beams == 1
 
     def check(self, model: LanguageModel, num_samples: int = 1) -> None:
         if num_samples > self.n_beams:
@@ -83,19 +78,21 @@ class BeamSearch(Decoding):
             unused = unused.to(model.device)
         searches = [_Search(self, max_new_tokens, eos_id, stop, unused) for _ in prompts]
         with evaluating(model):
+            # Each prompt is computed once, then copied for its beams.
             context = Context(model, prompts)
             logits = context.start()  # (P, V)
-            context.select(
-                torch.arange(len(prompts), device=model.device).repeat_interleave(self.n_beams)
-            )
-            logits = logits.repeat_interleave(self.n_beams, dim=0)  # (P * n_beams, V)
+            copies = torch.arange(len(prompts), device=model.device).repeat_interleave(self.n_beams)
+            context.select(copies)
+            logits = logits[copies]  # (P * n_beams, V)
             while True:
-                parents: list[int] = []  # for each new beam the row that it extends
+                # For each new beam, the row that it extends and the token that it appends.
+                parents: list[int] = []
                 tokens: list[int] = []
                 logprobs = logits.float().log_softmax(dim=-1).split(self.n_beams)
                 for search, of_search in zip(searches, logprobs, strict=True):
                     first_row = len(parents)
                     parents += [first_row + beam for beam in search.advance(of_search)]
+                    # A dead beam, without ids, appends any token.
                     tokens += [beam.ids[-1] if beam.ids else 0 for beam in search.beams]
                 if all(search.done for search in searches):
                     return [search.complete[:num_samples] for search in searches]
@@ -103,7 +100,7 @@ class BeamSearch(Decoding):
                 logits = context.append(torch.tensor(tokens, device=model.device)[:, None])[:, 0]
 
     def score(self, total: float, n_tokens: int) -> float:
-        """The score of a text of `n_tokens` new tokens whose log-probabilities sum to `total`."""
+        """Score a text of `n_tokens` new tokens whose log-probabilities sum to `total`."""
         return total / n_tokens**self.length_penalty
 
 
@@ -123,27 +120,29 @@ class _Search:
         self.eos_id = eos_id
         self.stop = stop
         self.unused = unused
+        # The first step has one candidate, the empty one: copies of it would all be extended alike.
         self.beams = [_Beam([], [], 0.0)] + [_DEAD] * (strategy.n_beams - 1)
-        self.complete: list[Continuation] = []  # the best n_beams, best first
+        # The n_beams best complete texts, best first.
+        self.complete: list[Continuation] = []
         self.done = False
 
     def advance(self, logprobs: Tensor) -> list[int]:
-        """Extend the beams by one token, given logprobs (n_beams, V); return which beam each new
-        one extends.
+        """Extend the beams by one token, given logprobs (n_beams, V).
+
+        Returns the number of the beam that each new one extends.
         """
         n_beams, vocab_size = logprobs.shape
-        if self.done:  # carried along until the other prompts are done
+        # The rows of a finished prompt are carried along until all prompts are done.
+        if self.done:
             return list(range(n_beams))
         possible = filters.without(logprobs, self.unused)
-        totals = possible + torch.tensor(
-            [[beam.total] for beam in self.beams], device=logprobs.device
-        )
-        # Twice as many as needed: end-of-text is one token of each beam, so at least n_beams others
-        # are among them.
-        flat = totals.flatten()
-        places = (
-            filters.top_k(flat[None], 2 * n_beams)[0].isfinite().nonzero()[:, 0]
-        )  # of equal ones the first
+        so_far = torch.tensor([[beam.total] for beam in self.beams], device=logprobs.device)
+        flat = (possible + so_far).flatten()  # (n_beams * V,)
+        # Twice as many as needed: each beam has one end-of-text token, so at least n_beams of these
+        # are other tokens. Of equal ones `top_k` keeps the first, so that the result does not
+        # depend on torch's order of equal numbers.
+        kept = filters.top_k(flat[None], 2 * n_beams)[0]
+        places = kept.isfinite().nonzero()[:, 0]
         ranked, order = flat[places].sort(descending=True, stable=True)
         places = places[order]
         own = logprobs.flatten()[places]
@@ -157,6 +156,8 @@ class _Search:
             reason = finish_reason(
                 beam.ids, max_new_tokens=self.max_new_tokens, eos_id=self.eos_id, stop=self.stop
             )
+            # A complete text counts only if it ranks among the beams, as in transformers; one that
+            # reaches the length limit is kept below.
             if reason in ("end_of_text", "stop"):
                 if rank < n_beams:
                     self._keep(beam, reason)
@@ -164,7 +165,8 @@ class _Search:
                 beams.append(beam)
                 parents.append(parent)
         length = len(self.beams[0].ids) + 1
-        n_dead = n_beams - len(beams)  # a stop string may end many candidates of a beam at once
+        # A stop string may end many candidates of a beam at once, leaving fewer than n_beams.
+        n_dead = n_beams - len(beams)
         self.beams = beams + [_DEAD] * n_dead
         if length == self.max_new_tokens:
             for beam in beams:
@@ -173,6 +175,7 @@ class _Search:
         return parents + [0] * n_dead
 
     def _keep(self, beam: _Beam, reason: Literal["end_of_text", "stop", "length"]) -> None:
+        """Keep a complete text, if it is one of the n_beams best."""
         if beam.total > -torch.inf:
             score = self.strategy.score(beam.total, len(beam.ids))
             self.complete.append(Continuation(beam.ids, beam.logprobs, reason, score))
@@ -188,7 +191,7 @@ class _Search:
             return False
         if self.strategy.early_stopping:
             return True
-        # A positive penalty favours long texts, so the best that a beam can reach is its total at
-        # the full length.
+        # Totals only fall. A positive penalty favours long texts, so the best score that a beam can
+        # still reach is its present total at the full length.
         length_then = self.max_new_tokens if self.strategy.length_penalty > 0 else length
         return self.strategy.score(best, length_then) <= (self.complete[-1].score or 0.0)

@@ -1,5 +1,4 @@
-"""The tokens of several rows and the model's cache of them: the only place where a window
-slides."""
+"""The tokens of several rows and the model's cache of them, with a sliding window."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,10 +13,10 @@ from firstlight.model.cache import Cache
 class Context:
     """Rows of ids, aligned at the right, that are extended by one or a few tokens at a time.
 
-    While the longest row fits into the model's context, each new token is computed once. Beyond it
-    the window slides: the last `context_length` tokens are computed anew for each new one, because
-    with learned positions all of them have moved. The logits are those of an uncached loop over
-    each row alone. For a model without a cache all of a window is computed for each new token.
+    While the longest row fits into the model's context, each token is computed once. Beyond that
+    the window slides: the last `context_length` tokens are recomputed for each new one, because
+    all their positions have changed. The logits are those of an uncached loop over each row alone.
+    A model without a cache recomputes its whole window for each new token.
     """
 
     def __init__(self, model: LanguageModel, prompts: Sequence[Sequence[int]]) -> None:
@@ -29,20 +28,21 @@ class Context:
         self.lengths = torch.tensor(lengths, device=model.device)  # (B,)
         self.cache: Cache | None = model.new_cache()
         self.is_behind = False
-        """Whether the cache has tokens that were dropped."""
+        """Whether the cache still has tokens that were dropped, because it cannot rewind."""
 
     @property
     def room(self) -> int:
-        """Tokens that can be appended before the window slides."""
+        """Number of tokens that can be appended before the window slides."""
         return self.model.context_length - self.ids.shape[1]
 
     def start(self) -> Tensor:
-        """Logits (B, V) for the tokens after the prompts."""
+        """Compute the logits (B, V) after the prompts."""
         return self._window(1)[:, 0]  # (B, V)
 
     def append(self, ids: Tensor) -> Tensor:
-        """Append `ids` (B, n) and return the logits (B, n, V) after each of them; without `room` n
-        must be 1.
+        """Append `ids` (B, n) and return the logits (B, n, V) after each of them.
+
+        n must be 1 if it exceeds `room`.
         """
         n_tokens = ids.shape[1]
         assert n_tokens == 1 or n_tokens <= self.room
@@ -53,7 +53,7 @@ class Context:
         return self.model.project(self.model.hidden(ids, self.cache))
 
     def drop(self, n_tokens: int) -> None:
-        """Remove the last `n_tokens`, for which the window must not have slid."""
+        """Remove the last `n_tokens`, since which the window must not have slid."""
         self.ids = self.ids[:, : self.ids.shape[1] - n_tokens]
         self.lengths = self.lengths - n_tokens
         if self.cache is not None and self.cache.can_rewind:
@@ -62,28 +62,28 @@ class Context:
             self.is_behind = True
 
     def select(self, rows: Tensor) -> None:
-        """Keep the rows of these numbers (B',), in this order; a row may be taken several times."""
+        """Keep the rows with the numbers `rows` (B',), in this order; rows may repeat."""
         self.ids, self.lengths = self.ids[rows], self.lengths[rows]
         if self.cache is not None:
             self.cache.select(rows)
 
     def _window(self, n_last: int) -> Tensor:
-        """Logits (B, n, V) after the last n tokens of the window, which is computed anew."""
+        """Compute the window from scratch; return the logits (B, n, V) after its last n tokens."""
         window = self.ids[:, -self.model.context_length :]  # (B, T)
         padding = (window.shape[1] - self.lengths).clamp(min=0)  # (B,)
         if self.cache is None:
             return self.model.project(self._uncached(window, padding, n_last))
         self.is_behind = False
         self.cache.rewind(0)
-        # Without padding attention needs no mask.
+        # Without padding attention needs no mask, and may use a faster kernel.
         self.cache.padding = padding if bool(padding.any()) else None
         return self.model.project(self.model.hidden(window, self.cache)[:, -n_last:])
 
     def _uncached(self, window: Tensor, padding: Tensor, n_last: int) -> Tensor:
-        """Hidden states (B, n, C) of the last n tokens of `window` (B, T), by the model alone.
+        """Compute hidden states (B, n, C) of the last n tokens of `window` (B, T) without a cache.
 
-        Rows are moved to the left, so that what fills them up is at their end: a causal model does
-        not see it.
+        Rows are moved to the left, so that their padding is at the end, where no token of a causal
+        model sees it.
         """
         last = window.shape[1] - 1
         places = torch.arange(window.shape[1], device=window.device) + padding[:, None]  # (B, T)

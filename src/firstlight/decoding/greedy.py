@@ -8,7 +8,7 @@ from firstlight.decoding.stepwise import Stepwise
 
 
 class Greedy(Stepwise):
-    """The most probable token of each row; draws nothing."""
+    """Choose the most probable token of each row."""
 
     def next_token(
         self, logits: Tensor, rows: Sequence[Sequence[int]], generators: Sequence[Generator]

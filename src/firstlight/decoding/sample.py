@@ -1,4 +1,4 @@
-"""Sampling, in the order of the book's chapter 5: filters first, then temperature."""
+"""Sampling in the order of the book's chapter 5: filters first, then temperature."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -13,21 +13,19 @@ from firstlight.decoding.stepwise import Stepwise, draw
 from firstlight.model.base import LanguageModel
 
 COLDEST = 1e-30
-"""Below this temperature logits would overflow; even far above it, only the most probable token is
-left."""
+"""Below this temperature logits would overflow; far above it, sampling is already greedy."""
 Temperature = Annotated[float, Field(ge=0, le=1000)]
-"""At the upper end all tokens are about equally probable."""
+"""At the upper end all tokens are about equally probable; 0 is greedy."""
 RepetitionPenalty = Annotated[float, Field(ge=0.01, le=100)]
-"""In this range no logit overflows."""
+"""Within this range no logit overflows."""
 
 
 class Sample(Stepwise):
-    """Draw from softmax(logits / temperature) over the tokens that pass the filters; temperature 0
-    is greedy.
+    """Draw from softmax(logits / temperature) over the tokens that pass the filters.
 
-    The order is `repetition_penalty` for every token of the row so far, `top_k`, `top_p`, `min_p`,
-    `temperature`. So `top_p` and `min_p` refer to the model's own probabilities, whatever the
-    temperature.
+    The order is `repetition_penalty` (for every token of the row so far), `top_k`, `top_p`,
+    `min_p`, `temperature`. So `top_p` and `min_p` refer to the model's own probabilities, whatever
+    the temperature. A temperature of 0 is greedy.
     """
 
     def __init__(
@@ -54,8 +52,9 @@ class Sample(Stepwise):
             )
 
     def probabilities(self, logits: Tensor, rows: Sequence[Sequence[int]] | None = None) -> Tensor:
-        """The probabilities (B, V), in float32, of drawing each token of logits (B, V) after the
-        ids in `rows`.
+        """Compute the probabilities (B, V) of drawing each token, from logits (B, V), in float32.
+
+        `rows` are the ids so far, for the repetition penalty.
         """
         logits = self._filtered(logits, rows)
         if self.temperature == 0:
@@ -70,6 +69,7 @@ class Sample(Stepwise):
         return draw(self.probabilities(logits, rows), generators)  # (B,)
 
     def _filtered(self, logits: Tensor, rows: Sequence[Sequence[int]] | None) -> Tensor:
+        """Apply the penalty and the filters, in float32, to logits (B, V)."""
         logits = logits.float()
         if self.repetition_penalty is not None and rows is not None:
             logits = filters.repetition_penalty(logits, seen(rows, logits), self.repetition_penalty)
@@ -83,7 +83,7 @@ class Sample(Stepwise):
 
 
 def seen(rows: Sequence[Sequence[int]], logits: Tensor) -> Tensor:
-    """A mask (B, V) of the ids of logits (B, V) that occur in each of `rows`."""
+    """Return a mask like logits (B, V) of the ids that occur in each of `rows`."""
     mask = torch.zeros_like(logits, dtype=torch.bool)
     for row, ids in enumerate(rows):
         mask[row, torch.tensor(ids, device=logits.device)] = True

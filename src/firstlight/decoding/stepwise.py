@@ -1,4 +1,4 @@
-"""The loop of strategies that choose one token at a time from the logits of one position."""
+"""The loop of strategies that choose one token at a time."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -15,13 +15,13 @@ from firstlight.model.base import LanguageModel
 
 
 class Token(NamedTuple):
-    """A chosen token."""
+    """A chosen token, as it is streamed."""
 
     row: int
-    """It belongs to prompt `row // num_samples` and sample `row % num_samples`."""
+    """The row of prompt `row // num_samples` and sample `row % num_samples`."""
     id: int
     logprob: float
-    """Natural logarithm of its probability under the model itself."""
+    """Its log-probability (natural) under the model, before temperature and filters."""
     finish_reason: Literal["end_of_text", "stop", "length"] | None
     """Set for the last token of a row."""
 
@@ -47,11 +47,10 @@ class Stepwise(Decoding):
     def next_token(
         self, logits: Tensor, rows: Sequence[Sequence[int]], generators: Sequence[Generator]
     ) -> Tensor:
-        """Choose ids (B,) from the logits (B, V) of one position; a logit of minus infinity rules
-        an id out.
+        """Choose ids (B,) from logits (B, V); a logit of minus infinity rules an id out.
 
         `rows` are the ids so far, including the prompts. Random draws for a row use only its own
-        generator.
+        generator, so that its text does not depend on the other rows.
         """
 
     def generate(
@@ -87,6 +86,7 @@ class Stepwise(Decoding):
         if unused is not None:
             unused = unused.to(model.device)
         with evaluating(model):
+            # Each prompt is computed once, then copied for its samples.
             context = make_context(model, prompts)
             logits = context.start()  # (P, V)
             if num_samples > 1:
@@ -97,10 +97,10 @@ class Stepwise(Decoding):
                 logits = logits[copies]  # (B, V)
             while True:
                 possible = filters.without(logits, unused)  # (B, V)
-                chosen = self.next_token(
-                    possible, [row.ids for row in rows], [row.generator for row in rows]
-                )  # (B,)
+                generators = [row.generator for row in rows]
+                chosen = self.next_token(possible, [row.ids for row in rows], generators)  # (B,)
                 columns = zip(rows, chosen.tolist(), logprobs(logits, chosen).tolist(), strict=True)
+                # Report the tokens, and see which rows continue.
                 live = []
                 for place, (row, token, logprob) in enumerate(columns):
                     row.ids.append(token)
@@ -112,6 +112,7 @@ class Stepwise(Decoding):
                     yield Token(row.number, token, logprob, reason)
                 if not live:
                     return
+                # Complete rows leave the batch, so that the others get faster.
                 if len(live) < len(rows):
                     rows = [rows[place] for place in live]
                     kept = torch.tensor(live, device=model.device)
@@ -137,26 +138,28 @@ def _rows(
 
 
 def gather(tokens: Iterator[Token], n_prompts: int, num_samples: int) -> list[list[Continuation]]:
-    """Streamed tokens as continuations, `num_samples` of each prompt."""
+    """Collect streamed tokens into continuations, `num_samples` for each prompt."""
     rows = [Continuation() for _ in range(n_prompts * num_samples)]
     for token in tokens:
         row = rows[token.row]
         row.ids.append(token.id)
         row.logprobs.append(token.logprob)
-        row.finish_reason = token.finish_reason or row.finish_reason
+        if token.finish_reason is not None:
+            row.finish_reason = token.finish_reason
     return [rows[first : first + num_samples] for first in range(0, len(rows), num_samples)]
 
 
 def logprobs(logits: Tensor, ids: Tensor) -> Tensor:
-    """Natural logarithms (B,) of the probabilities that logits (B, V) give to ids (B,), in
-    float32."""
+    """Return the log-probabilities (B,) that logits (B, V) give to ids (B,), in float32."""
+    # Only the chosen entries of log_softmax, without a second (B, V) tensor.
     logits = logits.float()
     return logits.gather(-1, ids[:, None])[:, 0] - logits.logsumexp(dim=-1)
 
 
 def draw(probabilities: Tensor, generators: Sequence[Generator]) -> Tensor:
     """Draw ids (B,) from probabilities (B, V), each with the generator of its row."""
-    rows = zip(probabilities, generators, strict=True)
-    return torch.cat(
-        [torch.multinomial(row, num_samples=1, generator=generator) for row, generator in rows]
-    )
+    # One call per row, because torch.multinomial takes one generator.
+    drawn: list[Tensor] = []
+    for row, generator in zip(probabilities, generators, strict=True):
+        drawn.append(torch.multinomial(row, num_samples=1, generator=generator))  # (1,)
+    return torch.cat(drawn)

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 
 
 class StopStrings:
-    """Ends a continuation as soon as its text contains one of `strings`, which is then cut off.
+    """Ends a continuation when its text contains one of `strings`, which is then cut off.
 
-    The search is among bytes, so that the borders of tokens and characters do not matter.
+    The search is in bytes, so that a stop may begin and end anywhere inside a token.
     """
 
     def __init__(
@@ -21,7 +21,7 @@ class StopStrings:
         return any(stop in data for stop in self.stops)
 
     def cut(self, data: bytes) -> bytes:
-        """`data` up to the first stop in it."""
+        """Return `data` up to the first stop in it."""
         end = len(data)
         for stop in self.stops:
             if stop in data:
@@ -29,11 +29,11 @@ class StopStrings:
         return data[:end]
 
     def text(self, ids: Sequence[int]) -> str:
-        """The text of `ids` up to the first stop in it."""
+        """Decode `ids` up to the first stop in their text."""
         return self.cut(self.decode_bytes(ids)).decode("utf-8", errors="replace")
 
     def held(self, data: bytes) -> int:
-        """The number of bytes at the end of `data` that may be the beginning of a stop."""
+        """Count the bytes at the end of `data` that may be the beginning of a stop."""
         held = 0
         for stop in self.stops:
             for length in range(held + 1, len(stop)):
@@ -43,18 +43,18 @@ class StopStrings:
 
 
 class TextStream:
-    """Turns ids that arrive one at a time into text, without half a character or a part of a stop
-    string.
-    """
+    """Turns streamed ids into text, never showing half a character or part of a stop string."""
 
     def __init__(self, stop: StopStrings) -> None:
         self.stop = stop
         self.ids: list[int] = []
-        self.shown = 0  # bytes
+        # Bytes that have been returned.
+        self.shown = 0
+        # An incremental decoder keeps an incomplete character for the next call.
         self.decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def feed(self, ids: Sequence[int], *, last: bool) -> str:
-        """The further text that is certain after `ids`; with `last` all that is left."""
+        """Add `ids` and return the text that is now certain; with `last`, all that is left."""
         self.ids += ids
         data = self.stop.cut(self.stop.decode_bytes(self.ids))
         end = len(data) if last else len(data) - self.stop.held(data)

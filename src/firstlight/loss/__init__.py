@@ -1,1 +1,1 @@
-"""Training losses, token by token. Evaluation always measures plain cross-entropy as well."""
+"""Training losses per token; evaluations measure plain cross-entropy whatever the loss."""

@@ -6,10 +6,10 @@ from torch import Tensor
 
 
 class Loss(ABC):
-    """What training minimises; `loss=NAME` chooses one from conf/loss/.
+    """What training minimises; `loss=NAME` selects one from conf/loss/.
 
     A loss is called with the last hidden states and the output matrix instead of the logits. The
-    logits are the largest tensor of a step, and a loss may not need all of them at once.
+    logits are the largest tensor of a step, and a loss need not hold all of them at once.
     """
 
     def begin_step(self, step: int, *, max_steps: int) -> None:  # noqa: B027 - optional
@@ -22,9 +22,12 @@ class Loss(ABC):
 
     @abstractmethod
     def __call__(self, hidden: Tensor, output_weight: Tensor, targets: Tensor) -> Tensor:
-        """The loss (N,) of each token in float32, given `hidden` (N, C), `output_weight` (V, C) and
-        `targets` (N,).
+        """Return the loss of each token (N,) in float32.
 
-        The logits are `hidden @ output_weight.T` (N, V). Training averages the losses of all tokens
-        of a step.
+        Args:
+            hidden: the last hidden states (N, C).
+            output_weight: the output matrix (V, C): the logits (N, V) are hidden @ output_weight.T.
+            targets: the next ids (N,).
+
+        Training averages the losses of all tokens of a step.
         """

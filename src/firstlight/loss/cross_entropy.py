@@ -11,12 +11,12 @@ from firstlight.loss.fused import linear_cross_entropy
 
 
 class CrossEntropy(Loss):
-    """-log p(target) in nats, plus z-loss and label smoothing if they are above 0.
+    """-log p(target) in nats, with z-loss and label smoothing if they are above 0.
 
-    `z_loss` weighs (log Z)^2, where Z is the sum of the exponentials of the logits; it keeps logits
-    from drifting (1e-4 in PaLM, Chowdhery et al. 2022, section 5). `label_smoothing` is the share
-    of the target's probability that is spread over all ids, as in torch.nn.functional.cross_entropy
-    (Szegedy et al. 2016, section 7).
+    `z_loss` weights (log Z)^2, where Z is the sum of the exponentials of the logits; it keeps
+    logits from drifting (1e-4 in PaLM, Chowdhery et al. 2022, section 5). `label_smoothing` is the
+    share of the target's probability that is spread over all ids, as in
+    torch.nn.functional.cross_entropy (Szegedy et al. 2016, section 7).
     """
 
     def __init__(

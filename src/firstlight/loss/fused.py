@@ -1,9 +1,8 @@
-"""Cross-entropy fused with the projection to logits, so that the logits never exist in float32 all
-at once.
+"""Cross-entropy fused with the projection to logits, to save memory.
 
 For N tokens and V ids the plain formula holds the logits, their log-probabilities and both
 gradients: in bfloat16 about 14 bytes for each of N * V numbers. Here training holds the logits
-alone, which become their gradient in place, and evaluation holds the logits of a few rows.
+alone (2 bytes), which become their gradient in place, and evaluation the logits of a few rows.
 """
 
 from typing import Any
@@ -14,15 +13,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 CHUNK = {"cpu": 2**20}
-"""Logits that become probabilities at a time: on a CPU, what its cache holds in float32."""
+"""Number of logits turned into probabilities at once: on a CPU, what fits its cache in float32."""
 LARGE_CHUNK = 2**26
-"""The same on other devices, which need much work at once to be busy."""
+"""The same on other devices, which need more work at once to be busy."""
 IDS = {"cpu": 2**12}
-"""Rows of the output matrix whose gradient is computed at a time; on other devices all at once. On
-a CPU one product for all 50,257 ids of GPT-2 is slower than several (benchmarks/cross_entropy.py).
-"""
+"""Rows of the output matrix whose gradient is computed at once; on other devices, all.
+
+On a CPU one product for GPT-2's 50,257 ids is slower than several (benchmarks/cross_entropy.py)."""
 ROWS = 2**10
-"""Rows projected at a time where no gradient is needed."""
+"""Rows projected at once where no gradient is needed."""
 
 
 def linear_cross_entropy(
@@ -33,19 +32,21 @@ def linear_cross_entropy(
     z_loss: float = 0.0,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Negative log-likelihoods (N,) of `targets` (N,) in nats, given hidden states (N, C) and the
-    output matrix (V, C).
+    """Return the negative log-likelihoods (N,) of `targets` (N,) in nats.
 
-    They are float32 (float64 for float64 inputs). Under autocast the projection has autocast's
-    precision, as in F.linear, and the losses are those of F.cross_entropy for these logits as
-    float32. `z_loss` and `label_smoothing` are explained at `CrossEntropy`.
+    `hidden` is (N, C), `weight` is the output matrix (V, C). The losses are float32 (float64 for
+    float64 inputs). Under autocast the projection has autocast's precision, as in F.linear, and the
+    losses are those of F.cross_entropy for these logits as float32. For `z_loss` and
+    `label_smoothing` see `CrossEntropy`.
     """
+    # Autocast does not reach into an autograd.Function, so its casts are made here.
     device = hidden.device.type
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         hidden, weight = hidden.to(dtype), weight.to(dtype)
     if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
         return _LinearCrossEntropy.apply(hidden, weight, targets, z_loss, label_smoothing)
+    # Evaluation: without a gradient, a few rows of logits at a time are enough.
     losses = []
     with torch.autocast(device, enabled=False):
         for rows, ids in zip(hidden.split(ROWS), targets.split(ROWS), strict=True):
@@ -58,10 +59,13 @@ def linear_cross_entropy(
 
 
 def _wide(logits: Tensor) -> Tensor:
+    """Cast bfloat16 and float16 logits to float32; keep float64."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
+    """`linear_cross_entropy` for training: the logits are overwritten by their gradient."""
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -80,21 +84,24 @@ class _LinearCrossEntropy(torch.autograd.Function):
             largest = wide.amax(dim=1)
             of_targets = wide.gather(1, ids[:, None])[:, 0]
             probs = wide.softmax(dim=-1)
-            # log p(target) = log p(likeliest) - (its logit - the target's): one exponential less
-            # than log_softmax
+            # The softmax is needed for the gradient anyway, and log p(target) follows from it
+            # without log_softmax's second exponential:
+            #   log p(target) = log p(likeliest) - (logit of the likeliest - logit of the target).
             log_largest = probs.amax(dim=1).log()
             loss = largest - of_targets - log_largest
             if label_smoothing:
+                # (1 - s) of the target's loss and s of the mean over all ids.
                 loss = loss + label_smoothing * (of_targets - wide.mean(dim=1))
             if z_loss:
+                # d (log Z)^2 / d logits = 2 log Z * probs
                 log_z = largest - log_largest
                 loss = loss + z_loss * log_z.square()
                 probs = probs * (1 + 2 * z_loss * log_z)[:, None]
             losses.append(loss)
-            # d loss / d logits overwrites the logits.
-            grad = probs.scatter_add_(
-                1, ids[:, None], probs.new_full((len(ids), 1), label_smoothing - 1.0)
-            )
+            # d loss / d logits = probs - (1 - s) at the target - s / V everywhere, which overwrites
+            # the logits.
+            at_target = probs.new_full((len(ids), 1), label_smoothing - 1.0)
+            grad = probs.scatter_add_(1, ids[:, None], at_target)
             if label_smoothing:
                 grad -= label_smoothing / len(weight)
             rows.copy_(grad)
@@ -105,7 +112,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         hidden, weight, grad_logits = ctx.saved_tensors
-        factor = gradients[0][:, None]  # (N, 1), in float32: bfloat16 would round 1 / N to 8 bits
+        # The loss's gradient is 1 / N, which bfloat16 would round to 8 bits: it multiplies the
+        # smaller tensors, in float32.
+        factor = gradients[0][:, None]  # (N, 1)
         grad_hidden = grad_weight = None
         with torch.autocast(hidden.device.type, enabled=False):
             if ctx.needs_input_grad[0]:
@@ -116,9 +125,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 def _grad_weight(grad_logits: Tensor, hidden: Tensor) -> Tensor:
-    """`grad_logits` (N, V), transposed, times `hidden` (N, C): (V, C), in the type of
-    `grad_logits`.
-    """
+    """Return grad_logits.T @ hidden (V, C), of (N, V) and (N, C), in the dtype of `grad_logits`."""
     hidden = hidden.to(grad_logits.dtype)
     grad_weight = hidden.new_empty(grad_logits.shape[1], hidden.shape[1])
     n_ids = IDS.get(hidden.device.type, len(grad_weight))

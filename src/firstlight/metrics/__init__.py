@@ -1,3 +1,1 @@
-"""What evaluations measure beside the loss. A metric adds up a few numbers, and is one number made
-of the totals.
-"""
+"""Metrics of evaluations: numbers summed over batches, and a value computed from the sums."""

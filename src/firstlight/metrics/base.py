@@ -1,4 +1,4 @@
-"""The contract of a metric, and what it is given."""
+"""The contract of a metric, and the predictions it is computed from."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -9,32 +9,34 @@ from typing import Literal
 from torch import Tensor
 
 Direction = Literal["min", "max"]
-"""Which values of a metric are the better ones: the lowest, or the highest."""
+"""Whether lower or higher values of a metric are better."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """The predictions of a batch: N targets, window after window. All tensors are on the CPU."""
+    """The N predictions of a batch, window after window; all tensors are on the CPU."""
 
     losses: Tensor
-    """-log p of the target in nats, float64 (N,)."""
+    """-log p(target) in nats, float64 (N,)."""
     targets: Tensor
-    """The ids that came next (N,)."""
+    """The ids that follow (N,)."""
     n_bytes: Tensor
-    """The bytes of text that each target stands for (N,)."""
+    """Bytes of text that each target stands for (N,)."""
     window_length: int
-    """Targets in each window, T: `losses.view(-1, T)` is (B, T). All windows of a batch are equally
-    long; the last one of a text, which may be shorter, is a batch of its own."""
+    """Targets in each window, T: `losses.view(-1, T)` is (B, T).
+
+    All windows of a batch are equally long; the last one of a text, which may be shorter, is a
+    batch of its own."""
     predict: Callable[[], Tensor]
-    """Computes `predictions`, which takes as long as the losses did."""
+    """Computes `predictions`, which takes as long as the losses took."""
 
     @cached_property
     def predictions(self) -> Tensor:
-        """The most probable id at each place (N,); computed only if a metric asks for it."""
+        """The most probable ids (N,), computed when a metric first asks for them."""
         return self.predict()
 
     def windows(self) -> Iterator["Scored"]:
-        """The windows of the batch, one by one."""
+        """Yield the windows of the batch one by one."""
         n_tokens = self.window_length
         parts = zip(
             self.losses.split(n_tokens),
@@ -43,6 +45,7 @@ class Scored:
             strict=True,
         )
         for n, (losses, targets, n_bytes) in enumerate(parts):
+            # `rows=rows` binds this part's rows: a plain closure would see those of the last part.
             rows = slice(n * n_tokens, (n + 1) * n_tokens)
             yield Scored(
                 losses, targets, n_bytes, n_tokens, lambda rows=rows: self.predictions[rows]
@@ -50,38 +53,38 @@ class Scored:
 
 
 class Metric(ABC):
-    """A number that evaluations measure, the same however its tokens are cut into batches.
+    """A number that evaluations measure, whatever batches its tokens come in.
 
     `metrics=[default,NAME]` adds one from conf/metrics/. It is logged as `train/<name>` and
     `val/<name>`.
     """
 
     name: str
-    """Without the split: `top1_accuracy`."""
+    """The name without the split, such as `top1_accuracy`."""
     direction: Direction
     text: str
-    """What it is, in a few words: `compare` shows them."""
+    """A description in a few words, which `compare` shows."""
     n_sums: int = 2
-    """How many numbers `sums` returns."""
+    """Number of sums that `sums` returns."""
     of_tokens: bool = True
-    """Does it mean something else with another tokenizer?"""
+    """Whether values are per token, and so not comparable between tokenizers."""
 
     @abstractmethod
     def sums(self, scored: Scored) -> list[float]:
-        """Of these tokens what is added up, in float64, over all batches and processes of an
-        evaluation.
+        """Return `n_sums` numbers for these tokens.
+
+        They are added up, in float64, over all batches and processes of an evaluation.
         """
 
     @abstractmethod
     def value(self, sums: list[float]) -> float | None:
-        """The metric, of the totals of `sums`; None where there is none, which is then left out."""
+        """Compute the metric from the totals of `sums`; None if undefined, which is not logged."""
 
 
 class Mean(Metric):
-    """A metric that is the first sum divided by the second: `compare` can tell by how much it
-    varies by chance.
+    """A metric that is its first sum divided by its second, perhaps times a factor (in `value`).
 
-    A factor may come on top, in a `value` of its own.
+    `compare` can estimate how much such a metric varies by chance.
     """
 
     def value(self, sums: list[float]) -> float | None:

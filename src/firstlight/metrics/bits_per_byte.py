@@ -1,4 +1,4 @@
-"""Bits per byte: the loss of a text, the same unit for all tokenizers."""
+"""Bits per byte: the loss in a unit that all tokenizers share."""
 
 import math
 
@@ -6,9 +6,7 @@ from firstlight.metrics.base import Mean, Scored
 
 
 class BitsPerByte(Mean):
-    """The whole loss in bits, over the bytes of text that were predicted; there is none where there
-    are no bytes.
-    """
+    """The sum of the losses in bits, divided by the bytes of text that were predicted."""
 
     name, direction, text = "bits_per_byte", "min", "loss in bits for each byte of text"
     of_tokens = False
@@ -17,5 +15,6 @@ class BitsPerByte(Mean):
         return [float(scored.losses.sum()), float(scored.n_bytes.sum())]
 
     def value(self, sums: list[float]) -> float | None:
+        # Special tokens stand for no bytes, and a batch may consist of them.
         nats, n_bytes = sums
         return nats / math.log(2) / n_bytes if n_bytes else None

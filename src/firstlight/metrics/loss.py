@@ -1,10 +1,10 @@
-"""The loss: what every evaluation measures, whatever training lowers."""
+"""The loss that every evaluation measures, whatever loss training minimises."""
 
 from firstlight.metrics.base import Mean, Scored
 
 
 class CrossEntropyLoss(Mean):
-    """The mean of -log p over the targets."""
+    """The mean of -log p(target)."""
 
     name, direction, text = "loss", "min", "cross-entropy of the next token in nats"
 

@@ -1,4 +1,4 @@
-"""The metrics of a run: which there are, under which names, and which of two values is better."""
+"""The metrics of a run: their names in the logs, and which of their values are better."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -13,80 +13,82 @@ from firstlight.metrics.loss import CrossEntropyLoss
 from firstlight.metrics.perplexity import Perplexity
 
 SPLITS = ("train", "val")
-"""What the evaluations of a run measure; its metrics are `train/loss`, `val/loss`, ..."""
+"""The splits that a run evaluates; its metrics are `train/loss`, `val/loss`, ..."""
 
 
 def default() -> dict[str, Metric]:
-    """The metrics of conf/metrics/default.yaml."""
+    """Return the metrics of conf/metrics/default.yaml."""
     return {"perplexity": Perplexity(), "bits_per_byte": BitsPerByte()}
 
 
 def measured(chosen: Mapping[str, Metric] | None) -> list[Metric]:
-    """The loss, and the metrics of a section `metrics`; None, of a run that an earlier version
-    began: the default.
+    """Return the loss and the `chosen` metrics.
 
     Raises:
-        ConfigError: two of them have one name, or one does not say what `Metric` asks for.
+        ConfigError: two metrics have the same name, or one lacks what `Metric` asks for.
     """
-    metrics = [CrossEntropyLoss(), *(default() if chosen is None else chosen).values()]
+    # Runs of earlier versions have no section `metrics`; they measured the default.
+    if chosen is None:
+        chosen = default()
+    metrics = [CrossEntropyLoss(), *chosen.values()]
+    names: set[str] = set()
     for metric in metrics:
         for attribute in ("name", "direction", "text"):
             if not hasattr(metric, attribute):
                 what = f"{type(metric).__name__} has no '{attribute}'"
                 raise ConfigError(f"metrics: {what}; see firstlight.metrics.base.Metric")
-    names = [metric.name for metric in metrics]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise ConfigError(f"metrics: there are two with the name {shorten(twice)}; take one away")
+        if metric.name in names:
+            raise ConfigError(f"metrics: two are named {shorten(metric.name)}; remove one of them")
+        names.add(metric.name)
     return metrics
 
 
 def metrics_of(config: dict[str, Any], more: Mapping[str, Metric] | None = None) -> list[Metric]:
-    """The metrics of a stored config, which may be somebody else's, and `more`.
+    """Build the metrics of a stored config, which may be somebody else's, and add `more`.
 
     Raises:
-        ConfigError: its section `metrics` names something else.
+        ConfigError: its section `metrics` names something that is not a metric.
     """
     section = config.get("metrics")
     if section is None:
         return measured(default() | dict(more or {}))
     if not isinstance(section, dict):
         raise ConfigError(f"metrics: expected a section, got {shown(section)}")
+    # The config decides what is imported and called, so each node is checked before it is built.
     own = {key: build(check_node(f"metrics.{key}", node, Metric)) for key, node in section.items()}
     return measured(own | dict(more or {}))
 
 
 def metric_of(column: str, config: dict[str, Any]) -> Metric | None:
-    """The metric of a stored config that is logged as `column` (`val/loss`); None of a column that
-    is no metric.
+    """Return the metric that is logged as `column` (`val/loss`); None for other columns.
 
     Raises:
         ConfigError: see `metrics_of`.
     """
     if column.partition("/")[0] not in SPLITS:
         return None
-    known = columns(measured(None))  # those need nothing that the config names
+    # The default metrics need nothing that the config names, so its mistakes do not matter.
+    known = columns(measured(None))
     return known.get(column) or columns(metrics_of(config)).get(column)
 
 
 def columns(metrics: Iterable[Metric]) -> dict[str, Metric]:
-    """The metrics by the names under which they are logged."""
+    """Map the names in the logs, such as `val/loss`, to their metrics."""
     metrics = list(metrics)
     return {f"{split}/{metric.name}": metric for split in SPLITS for metric in metrics}
 
 
 def direction_of(column: str, metrics: Iterable[Metric]) -> Direction:
-    """Which values of what is logged as `column` are the better ones: of a metric as it says, else
-    the lowest.
-    """
+    """Return the better direction of `column`: the metric's own, or "min" if it is not a metric."""
     metric = columns(metrics).get(column)
     return "min" if metric is None else metric.direction
 
 
 def check_name(key: str, name: str, known: Iterable[str]) -> None:
-    """Refuse a setting `key` that names none of the `known` metrics.
+    """Check that the setting `key` names one of the `known` metrics.
 
     Raises:
-        ConfigError: `name` is none.
+        ConfigError: `name` is not one of them.
     """
     known = list(known)
     if name not in known:
@@ -95,37 +97,35 @@ def check_name(key: str, name: str, known: Iterable[str]) -> None:
 
 
 def check_monitors(callbacks: Mapping[str, Callback], metrics: list[Metric]) -> None:
-    """Refuse callbacks that monitor what no evaluation measures, and tell the others the direction
-    of their metric.
+    """Check what callbacks monitor, and tell each the direction of its metric.
 
-    `callbacks` are by the keys of the config that are about them.
+    `callbacks` are by their keys in the config.
 
     Raises:
-        ConfigError: the first one.
+        ConfigError: a callback monitors what no evaluation measures.
     """
     for key, callback in callbacks.items():
         follow = getattr(callback, "follow", None)
         monitor = getattr(callback, "monitor", None)
-        if (
-            follow is None or monitor is None
-        ):  # a callback that is not ours may monitor whatever it collects
+        # Only our callbacks have `follow`; others may monitor whatever they collect themselves.
+        if follow is None or monitor is None:
             continue
         check_name(f"{key}.monitor", monitor, columns(metrics))
         follow(direction_of(monitor, metrics))
 
 
 def sums_of(metrics: Iterable[Metric], scored: Scored) -> list[float]:
-    """The sums of all metrics, one after the other.
+    """Concatenate the sums of all metrics.
 
     Raises:
-        ValueError: a metric returns another number of them than it says.
+        ValueError: a metric does not return `n_sums` numbers.
     """
     found: list[float] = []
     for metric in metrics:
         sums = metric.sums(scored)
         if len(sums) != metric.n_sums:
             raise ValueError(
-                f"metric {metric.name}: sums() has returned {len(sums)} numbers, n_sums is"
+                f"metric {metric.name}: sums() returned {len(sums)} numbers, but n_sums is"
                 f" {metric.n_sums}"
             )
         found += sums
@@ -133,7 +133,7 @@ def sums_of(metrics: Iterable[Metric], scored: Scored) -> list[float]:
 
 
 def values_of(metrics: Iterable[Metric], sums: list[float]) -> dict[str, float]:
-    """The values of the metrics by name, of the totals of `sums_of`."""
+    """Compute the metrics, by name, from the totals of `sums_of`."""
     found: dict[str, float] = {}
     for metric in metrics:
         own, sums = sums[: metric.n_sums], sums[metric.n_sums :]

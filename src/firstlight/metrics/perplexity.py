@@ -1,4 +1,4 @@
-"""Perplexity: between how many ids, equally probable, the model would be as undecided."""
+"""Perplexity: the number of equally probable ids that would be as hard to predict."""
 
 import math
 
@@ -6,7 +6,8 @@ from firstlight.metrics.base import Metric, Scored
 
 
 def perplexity(loss: float) -> float:
-    """exp of a mean negative log-likelihood in nats a token; inf where that is beyond a float."""
+    """Return exp(loss), for a mean loss in nats per token; inf where a float overflows."""
+    # math.exp raises an OverflowError above 709.78.
     return math.exp(loss) if loss < 709 else math.inf
 
 

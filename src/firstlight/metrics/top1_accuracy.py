@@ -1,10 +1,10 @@
-"""Top-1 accuracy: how often the most probable token is the one that comes."""
+"""Top-1 accuracy: how often the most probable token is the next one."""
 
 from firstlight.metrics.base import Mean, Scored
 
 
 class Top1Accuracy(Mean):
-    """The share of the targets that the model held for most probable."""
+    """The share of targets that were the model's most probable id."""
 
     name, direction, text = (
         "top1_accuracy",

@@ -1,6 +1,4 @@
-"""Causal attention for training and decoding: torch's kernel, or the plain formula where that is
-faster.
-"""
+"""Causal attention for training and decoding: torch's kernel, or the plain formula if faster."""
 
 from typing import Any
 
@@ -14,15 +12,14 @@ from firstlight.model.dropout import Masks, apply_mask, draw_mask, draws_fast, s
 from firstlight.model.few_rows import joined
 
 SHORT = 512
-"""The plain formula is faster up to this many tokens, in bfloat16 without dropout
-(docs/performance.md). What it keeps for the backward pass grows with their square; with dropout
-torch's kernel keeps as much."""
+"""Up to this many tokens the plain formula is faster in bfloat16 without dropout.
+
+See docs/performance.md. What it keeps for the backward pass grows with the square of the tokens;
+with dropout torch's kernel keeps as much."""
 
 
 class CausalSelfAttention(nn.Module):
-    """What the attention layers of `GPT` and `ModernGPT` share: each position sees itself and what
-    came before.
-    """
+    """The part that the attention layers of `GPT` and `ModernGPT` share."""
 
     W_query: nn.Linear
     W_key: nn.Linear
@@ -36,8 +33,7 @@ class CausalSelfAttention(nn.Module):
         self.W_qkv: nn.Linear | None = None
 
     def fuse(self) -> None:
-        """Join the query, key and value matrices: one product instead of three, with the same
-        sums."""
+        """Join the query, key and value matrices: one product instead of three, the same sums."""
         if self.W_qkv is None:
             self.W_qkv = joined(self.W_query, self.W_key, self.W_value)
             del self.W_query, self.W_key, self.W_value
@@ -51,9 +47,11 @@ class CausalSelfAttention(nn.Module):
         cache: KVCache | None,
         mask: Tensor | None,
     ) -> Tensor:
-        """Attention of `queries` (B, H, T, D) over `keys` and `values` (B, G, T, D) and those in
-        `cache`: (B, T, C).
+        """Attend with `queries` (B, H, T, D) to the cache, `keys` and `values` (B, G, T, D).
+
+        Returns (B, T, C).
         """
+        # On a CPU the cache is float32 even for a bfloat16 model (see `KVCache`).
         dtype = values.dtype
         if cache is not None:
             keys, values = cache.update(layer, keys, values)  # (B, G, cache.length + T, D)
@@ -61,9 +59,8 @@ class CausalSelfAttention(nn.Module):
         attended = causal_attention(
             queries.to(keys.dtype), keys, values, mask=mask, drop_rate=drop_rate, masks=self.masks
         )
-        return self.out_proj(
-            attended.to(dtype).transpose(1, 2).flatten(2)
-        )  # (B, H, T, D) -> (B, T, C)
+        # (B, H, T, D) -> (B, T, H, D) -> (B, T, C)
+        return self.out_proj(attended.to(dtype).transpose(1, 2).flatten(2))
 
 
 def causal_attention(
@@ -75,7 +72,7 @@ def causal_attention(
     drop_rate: float = 0.0,
     masks: Masks = "torch",
 ) -> Tensor:
-    """Attention (B, H, T, D) of the queries (B, H, T, D) over the keys and values (B, G, S, D).
+    """Attend with queries (B, H, T, D) to keys and values (B, G, S, D); return (B, H, T, D).
 
     Each of G heads of keys and values serves H / G heads of queries (grouped-query attention,
     Ainslie et al. 2023). `mask` is True at the places that a query sees. None means a causal mask
@@ -83,10 +80,10 @@ def causal_attention(
     `masks` says.
     """
     is_causal = mask is None and queries.shape[2] == keys.shape[2]
+    # Decoding, torch's own masks and other devices use torch's kernel.
     is_training = is_causal and queries.requires_grad and masks == "fast" and draws_fast(queries)
-    if is_training and (
-        drop_rate > 0 or (queries.dtype == torch.bfloat16 and queries.shape[2] <= SHORT)
-    ):
+    is_short_bf16 = queries.dtype == torch.bfloat16 and queries.shape[2] <= SHORT
+    if is_training and (drop_rate > 0 or is_short_bf16):
         n_shared = queries.shape[1] // keys.shape[1]
         if n_shared > 1:
             keys = keys.repeat_interleave(n_shared, dim=1)  # (B, H, T, D)
@@ -98,17 +95,17 @@ def causal_attention(
         values,
         attn_mask=mask,
         dropout_p=drop_rate,
-        # torch aligns the mask with the first key, not the last: right only if S = T
+        # torch aligns its causal mask with the first key, not the last: right only if S = T.
         is_causal=is_causal,
         enable_gqa=queries.shape[1] != keys.shape[1],
     )
 
 
 class _PlainAttention(torch.autograd.Function):
-    """softmax(QK^T / sqrt(D)) V (Vaswani et al. 2017, equation 1), with its gradients written out.
+    """softmax(QK^T / sqrt(D)) V (Vaswani et al. 2017, equation 1), with its gradients spelt out.
 
     On a CPU torch's fused kernel is slower in bfloat16 for short sequences. With dropout torch uses
-    this formula, too, but draws more slowly.
+    this formula as well, but draws masks more slowly.
     """
 
     @staticmethod
@@ -120,11 +117,13 @@ class _PlainAttention(torch.autograd.Function):
         q = queries.reshape(-1, n_tokens, head_dim)  # (B * H, T, D)
         k = keys.reshape(-1, n_tokens, head_dim)
         v = values.reshape(-1, n_tokens, head_dim)
+        # Scaling the queries instead of the scores touches D numbers per token instead of T.
         ctx.factor = head_dim**-0.5
         scores = (q * ctx.factor) @ k.mT  # (B * H, T, T)
         scores += torch.full((n_tokens, n_tokens), -torch.inf, dtype=scores.dtype).triu(1)
         weights = scores.softmax(dim=-1)
         mask = draw_mask(weights.shape, drop_rate) if drop_rate else None
+        # Dropout's factor is applied to the output, which is smaller than the weights.
         ctx.scale = scale_of(drop_rate)
         ctx.save_for_backward(q, k, v, weights, mask)
         kept = weights if mask is None else apply_mask(weights, mask)
@@ -135,11 +134,13 @@ class _PlainAttention(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # type: ignore[override]
         q, k, v, weights, mask = ctx.saved_tensors
         g = gradients[0].reshape(v.shape) * ctx.scale  # (B * H, T, D)
+        # Computed again rather than kept: it is as large as the weights.
         kept = weights if mask is None else apply_mask(weights, mask)
         grad_v = kept.mT @ g
         grad_weights = g @ v.mT  # (B * H, T, T)
         if mask is not None:
             grad_weights = apply_mask(grad_weights, mask)
+        # weights * (grad - sum(grad * weights)), in one kernel of torch's.
         grad_scores = torch.ops.aten._softmax_backward_data(
             grad_weights, weights, -1, weights.dtype
         )

@@ -1,4 +1,4 @@
-"""What a model keeps of the tokens so far, so that each new token is computed once."""
+"""What a model keeps of past tokens, so that each new token is computed once."""
 
 import sys
 
@@ -6,56 +6,55 @@ import torch
 from torch import Tensor
 
 ENDLESS = sys.maxsize
-"""Places left of a cache without a limit."""
+"""The number of places left in a cache without a limit."""
 
 
 def positions_and_mask(
     n_tokens: int, device: torch.device, cache: "Cache | None"
 ) -> tuple[Tensor, Tensor | None]:
-    """`Cache.positions` and `Cache.mask` of the next `n_tokens`; without a cache those of an
-    empty one.
-    """
+    """Return the positions and mask of the next `n_tokens`; no cache is like an empty one."""
     if cache is None:
         return torch.arange(n_tokens, device=device), None
     return cache.positions(n_tokens, device), cache.mask(n_tokens, device)
 
 
 class Cache:
-    """What a model keeps of the tokens so far: of itself nothing but their number.
+    """The number of past tokens; subclasses keep what a model needs of the tokens themselves.
 
     Rows of unequal length are aligned at the right: `padding` (B,) counts the unused places at the
     left of each row, which have no position and which no token sees. With `context_length=None`
-    there is always room: the model keeps a state of one size, as a recurrence does.
+    there is always room: the model keeps a state of constant size, as a recurrence does.
     """
 
     can_rewind = True
-    """Whether `rewind` works for any length, or only for 0: a state cannot be made older again."""
+    """Whether `rewind` works for any length, or only for 0: a recurrent state cannot go back."""
 
     def __init__(self, *, context_length: int | None) -> None:
         self.context_length = context_length
-        self.length = 0  # places filled, padding included
+        # Filled places, padding included.
+        self.length = 0
         self.padding: Tensor | None = None
 
     @property
     def room(self) -> int:
-        """Places left."""
+        """Number of places left."""
         if self.context_length is None:
             return ENDLESS
         return self.context_length - self.length
 
     def positions(self, n_tokens: int, device: torch.device) -> Tensor:
-        """Positions of the next `n_tokens`: (T,), or (B, T) where rows are padded."""
+        """Return the positions of the next `n_tokens`: (T,), or (B, T) if rows are padded."""
         places = torch.arange(self.length, self.length + n_tokens, device=device)
         if self.padding is None:
             return places
+        # Padded places get position 0, because an embedding needs some position.
         return (places - self.padding[:, None]).clamp(min=0)
 
     def mask(self, n_tokens: int, device: torch.device) -> Tensor | None:
-        """The places that the next `n_tokens` see: (T, length + T), or (B, 1, T, length + T) where
-        rows are padded.
+        """Return the places that the next `n_tokens` see, or None if no mask is needed.
 
-        None if a single token sees all of them, or if the cache is empty and the usual causal mask
-        will do.
+        The mask is (T, length + T), or (B, 1, T, length + T) if rows are padded. None means that a
+        single token sees all places, or that the cache is empty and the usual causal mask will do.
         """
         if self.padding is None and (self.length == 0 or n_tokens == 1):
             return None
@@ -64,14 +63,14 @@ class Cache:
         if self.padding is None:
             return causal
         used = torch.arange(end, device=device) >= self.padding[:, None]  # (B, length + T)
-        # A padded place sees itself: a softmax over nothing would be NaN.
+        # A padded place sees itself, because a softmax over nothing is NaN.
         itself = torch.eye(n_tokens, end, dtype=torch.bool, device=device).roll(self.length, 1)
         return ((causal & used[:, None]) | itself)[:, None]
 
     def used(self, n_tokens: int, device: torch.device) -> Tensor | None:
-        """Whether each of the next `n_tokens` is one of its row (B, T); None if all are.
+        """Return which of the next `n_tokens` are not padding (B, T); None if all are not.
 
-        For a model with a state, which padding must leave as it is.
+        For a model with a state, which padding must not change.
         """
         if self.padding is None:
             return None
@@ -79,7 +78,7 @@ class Cache:
         return places >= self.padding[:, None]
 
     def advance(self, n_tokens: int) -> None:
-        """Count `n_tokens` as seen, once every layer has been updated with them."""
+        """Count `n_tokens` as seen, after every layer has been updated with them."""
         self.length += n_tokens
 
     def rewind(self, length: int) -> None:
@@ -88,7 +87,7 @@ class Cache:
         self.length = length
 
     def select(self, rows: Tensor) -> None:
-        """Keep the rows of these numbers (B',), in this order; a row may be taken several times."""
+        """Keep the rows with the numbers `rows` (B',), in this order; rows may repeat."""
         if self.padding is not None:
             self.padding = self.padding[rows]
 
@@ -96,9 +95,9 @@ class Cache:
 class KVCache(Cache):
     """Pre-allocated keys and values of every layer, (B, H, T, D) each.
 
-    The first `update` allocates the cache, on the device and with the dtype of its keys, which
-    autocast decides. Without autocast it is float32 on a CPU, also for a bfloat16 model: attention
-    in float32 is faster there (docs/decoding.md), and more exact.
+    The first `update` allocates the cache with the device and dtype of its keys, which autocast
+    decides. Without autocast it is float32 on a CPU, even for a bfloat16 model: attention in
+    float32 is faster there (docs/decoding.md), and more exact.
     """
 
     context_length: int
@@ -110,8 +109,9 @@ class KVCache(Cache):
         self.values: list[Tensor] = []
 
     def update(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Append the new `keys` and `values` (B, H, T, D) of `layer`; return all up to now (B, H,
-        length + T, D).
+        """Append `keys` and `values` (B, H, T, D) of `layer`; return all so far.
+
+        Those are (B, H, length + T, D), views of the cache.
         """
         end = self.length + keys.shape[2]
         assert end <= self.context_length, "a cache holds one context: the caller slides the window"
@@ -121,6 +121,7 @@ class KVCache(Cache):
             dtype = keys.dtype
             if keys.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
                 dtype = torch.float32
+            # The whole context at once: growing would copy the cache again and again.
             self.keys = [keys.new_empty(shape, dtype=dtype) for _ in range(self.n_layers)]
             self.values = [values.new_empty(shape, dtype=dtype) for _ in range(self.n_layers)]
         all_keys = self.keys[layer][:, :, :end]
@@ -130,8 +131,9 @@ class KVCache(Cache):
         return all_keys, all_values
 
     def select(self, rows: Tensor) -> None:
-        """Keep the rows of these numbers (B',), in this order; a row may be taken several times."""
+        """Keep the rows with the numbers `rows` (B',), in this order; rows may repeat."""
         super().select(rows)
+        # The same rows in the same order need no copy.
         if not self.keys or torch.equal(rows, torch.arange(len(self.keys[0]), device=rows.device)):
             return
         self.keys = [self._selected(keys, rows) for keys in self.keys]

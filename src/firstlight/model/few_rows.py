@@ -1,27 +1,28 @@
-"""Linear layers for decoding, where a product has one row a text instead of one a token."""
+"""Linear layers for decoding, whose inputs have one row per text instead of one per token."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 MOST = 64
-"""With more rows the usual order of the product is as fast."""
+"""With more rows than this, the usual order of the product is as fast."""
 
 
 class FewRowsLinear(nn.Linear):
-    """A linear layer with the weights of another that computes W x^T instead of x W^T for a few
-    float32 rows on a CPU.
+    """A linear layer that computes W x^T instead of x W^T for a few float32 rows on a CPU.
 
     torch's matrix product is faster in this order, most for 2 to 4 rows (benchmarks/few_rows.py).
-    The results differ in rounding alone.
+    The results differ only in rounding. The weights are those of `linear`, not copies.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
+        # On "meta" nothing is allocated or drawn for the weights, which are replaced at once.
         with torch.device("meta"):
             super().__init__(linear.in_features, linear.out_features, linear.bias is not None)
         self.weight, self.bias = linear.weight, linear.bias
 
     def forward(self, input: Tensor) -> Tensor:
+        # One row is a matrix-vector product, which is as fast either way.
         n_rows = input.numel() // self.in_features
         if not 1 < n_rows <= MOST or input.dtype != torch.float32 or input.device.type != "cpu":
             return F.linear(input, self.weight, self.bias)
@@ -35,17 +36,17 @@ def replace_linears(model: nn.Module) -> None:
     """Replace every linear layer of `model` by a `FewRowsLinear`."""
     for module in list(model.modules()):
         for name, child in module.named_children():
+            # Not isinstance: layers that are already replaced, or quantised, stay.
             if type(child) is nn.Linear:
                 setattr(module, name, FewRowsLinear(child))
 
 
 def joined(*linears: nn.Linear) -> nn.Linear:
-    """One linear layer whose output is the outputs of `linears` one after another: one product,
-    with the same sums.
-    """
+    """Join layers of one input into a layer that concatenates their outputs, with the same sums."""
     weight = torch.cat([linear.weight.detach() for linear in linears])
     has_bias = linears[0].bias is not None
-    with torch.device("meta"):  # the weights are replaced at once
+    # Nothing is allocated or drawn: the weights are replaced at once.
+    with torch.device("meta"):
         one = nn.Linear(weight.shape[1], weight.shape[0], has_bias)
     one.weight = nn.Parameter(weight)
     if has_bias:

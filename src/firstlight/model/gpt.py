@@ -1,5 +1,6 @@
-"""GPT-2 (Radford et al. 2019) with the names of "Build a Large Language Model (From Scratch)",
-chapter 4.
+"""GPT-2 (Radford et al. 2019) with the names of the book's chapter 4.
+
+The book is "Build a Large Language Model (From Scratch)" (Raschka 2024).
 
 Shapes: B batch, T time, C emb_dim, H heads, D head_dim (C = H * D), V vocabulary.
 """
@@ -31,6 +32,7 @@ class MultiHeadAttention(CausalSelfAttention):
         self.out_proj = nn.Linear(emb_dim, emb_dim)
 
     def forward(self, x: Tensor, layer: int, cache: KVCache | None, mask: Tensor | None) -> Tensor:
+        # Three matrices in training, as in checkpoints; one after `fuse`.
         if self.W_qkv is None:
             projected = (self.W_query(x), self.W_key(x), self.W_value(x))  # (B, T, C) each
         else:
@@ -44,7 +46,7 @@ class MultiHeadAttention(CausalSelfAttention):
 
 
 class FeedForward(nn.Module):
-    """Two layers, four times as wide inside, with GPT-2's tanh approximation of GELU."""
+    """Two layers, four times as wide in between, with GPT-2's tanh approximation of GELU."""
 
     def __init__(self, emb_dim: int) -> None:
         super().__init__()
@@ -59,8 +61,7 @@ class FeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Pre-norm: each of the two sublayers reads a normalised copy and adds to the residual
-    stream."""
+    """A pre-norm block: each sublayer reads a normalised copy of the residual stream."""
 
     def __init__(
         self, emb_dim: int, n_heads: int, drop_rate: float, qkv_bias: bool, masks: Masks
@@ -78,12 +79,12 @@ class TransformerBlock(nn.Module):
 
 
 class GPT(Transformer):
-    """GPT-2: learned positions, pre-norm blocks, dropout on embeddings, attention weights and
-    shortcuts.
+    """GPT-2: learned positions and pre-norm blocks.
 
-    `init="torch"` keeps torch's default initialisation, which the book uses; `init="gpt2"` draws
-    every matrix from N(0, 0.02) and scales the two projections into the residual stream by 1 /
-    sqrt(2 * n_layers). `dropout` says how masks are drawn on a CPU (model/dropout.py).
+    Dropout applies to embeddings, attention weights and shortcuts; `dropout` says how masks are
+    drawn on a CPU (model/dropout.py). `init="torch"` keeps torch's default initialisation, which
+    the book uses; `init="gpt2"` draws every matrix from N(0, 0.02) and scales the two projections
+    into the residual stream by 1 / sqrt(2 * n_layers).
 
     Raises:
         ValueError: `emb_dim` is not divisible by `n_heads`.
@@ -111,8 +112,8 @@ class GPT(Transformer):
         super().__init__()
         self.vocab_size = vocab_size
         self.context_length = context_length
-        # The order of construction is the book's: it decides which random numbers each matrix
-        # starts from.
+        # The order of construction is the book's, because it decides which random numbers each
+        # matrix is drawn from.
         self.tok_emb = nn.Embedding(vocab_size, emb_dim)
         self.pos_emb = nn.Embedding(context_length, emb_dim)
         self.drop_emb = make_dropout(drop_rate, dropout)
@@ -133,12 +134,13 @@ class GPT(Transformer):
         x = self.drop_emb(self.tok_emb(ids) + self.pos_emb(positions))  # (B, T, C)
         for layer, block in enumerate(self.trf_blocks):
             x = block(x, layer, cache, mask)
+        # Only now, because every layer writes to the same places of the cache.
         if cache is not None:
             cache.advance(n_tokens)
         return self.final_norm(x)
 
     def adapted(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """As `Transformer.adapted`; of the position embeddings of a longer context, the first.
+        """See `Transformer.adapted`; of a longer context, keep the first position embeddings.
 
         Raises:
             ValueError: the weights have a shorter context, or are untied while this model is tied.
@@ -146,16 +148,17 @@ class GPT(Transformer):
         weights = super().adapted(weights)
         positions = weights.get("pos_emb.weight")
         if positions is None:
-            return weights  # of another kind of model: loading them will say what is missing
+            # Of another kind of model: loading them will say what is missing.
+            return weights
         if self.context_length > len(positions):
             raise ValueError(
-                f"context_length ({self.context_length}) must be at most {len(positions)}, as"
-                " it was"
+                f"context_length ({self.context_length}) must be at most {len(positions)}, that of"
+                " the weights"
             )
         return {**weights, "pos_emb.weight": positions[: self.context_length]}
 
     def _init_gpt2(self) -> None:
-        """Radford et al. 2019, section 2.3; the standard deviation is that of OpenAI's code."""
+        """Initialise as GPT-2 (Radford et al. 2019, section 2.3; OpenAI's code has the 0.02)."""
         residual_std = 0.02 / math.sqrt(2 * len(self.trf_blocks))
         for name, parameter in self.named_parameters():
             if name.endswith(("att.out_proj.weight", "ff.layers.2.weight")):

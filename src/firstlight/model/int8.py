@@ -1,6 +1,4 @@
-"""Weights in 8 bits. Decoding waits for memory, and they are half as many bytes to read a token as
-bfloat16.
-"""
+"""Weights in 8 bits for decoding, which is limited by reading weights: half of bfloat16's bytes."""
 
 import torch
 import torch.nn.functional as F
@@ -10,23 +8,22 @@ from firstlight.model.base import LanguageModel
 from firstlight.model.few_rows import FewRowsLinear
 
 BLOCK = 32
-"""Inputs are padded to multiples of this: otherwise the kernel reads beyond their end (torch
-2.13)."""
+"""Inputs are padded to multiples of this, or the kernel reads beyond their end (torch 2.13)."""
 
 
 class Int8Linear(nn.Module):
-    """A linear layer whose weights are integers from -127 to 127 times one scale for each output.
+    """A linear layer whose weights are integers from -127 to 127 times a scale per output.
 
-    Activations are bfloat16. The product is torch's own kernel, which gpt-fast uses on a CPU, too.
+    Activations are bfloat16. The product is torch's own kernel, which gpt-fast uses on CPUs, too.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         weight = linear.weight.detach()  # (out, in)
         smallest, largest = weight.aminmax(dim=1)
-        scale = (
-            torch.maximum(-smallest, largest).float().clamp(min=1e-12) / 127
-        ).bfloat16()  # (out,)
+        # The smallest scale keeps a row of zeros from dividing by zero.
+        absolute = torch.maximum(-smallest, largest).float().clamp(min=1e-12)
+        scale = (absolute / 127).bfloat16()  # (out,)
         self.weight: Tensor
         self.scale: Tensor
         self.bias: Tensor | None
@@ -34,17 +31,17 @@ class Int8Linear(nn.Module):
         rounded = weight.new_zeros(
             len(weight), linear.in_features + self.padding[1], dtype=torch.int8
         )
-        for start in range(
-            0, len(weight), 1024
-        ):  # in parts: the float32 copy of a whole output matrix is large
+        # In parts, because a float32 copy of a whole output matrix is large.
+        for start in range(0, len(weight), 1024):
             rows = slice(start, start + 1024)
+            # Divided by the scale as rounded to bfloat16, with which the kernel multiplies. It may
+            # be rounded down, so the quotient may exceed 127.
             product = (weight[rows].float() / scale[rows, None]).round_().clamp_(-127, 127)
             rounded[rows, : linear.in_features] = product.to(torch.int8)
         self.register_buffer("weight", rounded)
         self.register_buffer("scale", scale)
-        self.register_buffer(
-            "bias", None if linear.bias is None else linear.bias.detach().bfloat16()
-        )
+        bias = None if linear.bias is None else linear.bias.detach().bfloat16()
+        self.register_buffer("bias", bias)
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1]).bfloat16()  # (B * T, in)
@@ -57,10 +54,10 @@ class Int8Linear(nn.Module):
 
 
 def quantize_int8(model: LanguageModel) -> LanguageModel:
-    """`model`, changed in place: its linear layers in 8 bits, the rest in bfloat16.
+    """Change `model` in place, and return it: linear layers in 8 bits, the rest in bfloat16.
 
-    That includes the output head, unless the model uses the default `LanguageModel.project`, which
-    reads its weights.
+    The output head is included, unless the model uses the default `LanguageModel.project`, which
+    multiplies by its weights directly.
     """
     kept = None
     if type(model).project is LanguageModel.project:

@@ -1,10 +1,9 @@
-"""A decoder of today: Qwen3's with QK-norm (Yang et al. 2025), Llama's without (Touvron et al.
-2023).
+"""A modern decoder: Qwen3's with QK-norm (Yang et al. 2025), Llama's without it.
 
-What differs from GPT-2, and its source: RMSNorm (Zhang & Sennrich 2019), rotary positions (RoPE, Su
-et al. 2021), SwiGLU (Shazeer 2020), grouped-query attention (Ainslie et al. 2023), a norm of
-queries and keys (Henry et al. 2020), no biases. Where a part is the same as in model/gpt.py, so is
-its name.
+Llama is Touvron et al. 2023. Differences from GPT-2, with sources: RMSNorm (Zhang & Sennrich 2019),
+rotary positions (RoPE, Su et al. 2021), SwiGLU (Shazeer 2020), grouped-query attention (Ainslie et
+al. 2023), a norm of queries and keys (Henry et al. 2020), no biases. Parts that are the same as in
+model/gpt.py have the same names.
 
 Shapes: B batch, T time, C emb_dim, H heads, K heads of keys and values (H is a multiple of K), D
 head_dim (C = H * D), F ff_dim, V vocabulary.
@@ -29,29 +28,26 @@ EPS = 1e-6
 """Added to the mean square in every norm, as in Qwen3."""
 
 Rotation = tuple[Tensor, Tensor]
-"""Cosine and sine of every angle, (1, T, D / 2) each, or (B, 1, T, D / 2) where rows have positions
-of their own."""
+"""Cosine and sine of every angle: (1, T, D / 2) each, or (B, 1, T, D / 2) if rows are padded."""
 
 
 def rotation(positions: Tensor, head_dim: int, theta: float) -> Rotation:
-    """The angles of RoPE at `positions` (T,) or (B, T): pair d turns by theta^(-2d / D) a position.
-
-    In float32 whatever the model is in: bfloat16 cannot tell position 257 from 256.
-    """
+    """Compute RoPE at `positions` (T,) or (B, T): pair d turns by theta^(-2d / D) per position."""
+    # In float32 whatever the model's dtype: bfloat16 cannot tell position 257 from 256.
     pairs = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32)  # (D / 2,)
-    angles = positions[..., None].float() * (
-        1.0 / theta ** (pairs / head_dim)
-    )  # (T, D / 2) or (B, T, D / 2)
-    angles = angles.unsqueeze(-3)  # the same for all heads
+    frequencies = 1.0 / theta ** (pairs / head_dim)
+    angles = positions[..., None].float() * frequencies  # (T, D / 2) or (B, T, D / 2)
+    # One dimension for the heads, which all have the same angles.
+    angles = angles.unsqueeze(-3)
     return angles.cos(), angles.sin()
 
 
 def rotated(x: Tensor, by: Rotation) -> Tensor:
-    """`x` (B, H, T, D) with its pairs turned, in float32 or better.
+    """Turn the pairs of `x` (B, H, T, D), in float32 or better.
 
-    A pair is a place of the first half of a head and the same place of the second, as in
-    transformers (Su et al. pair neighbours, which is the same up to the order of the rows of the
-    query and key matrices).
+    A pair is one element of the first half of a head and its counterpart in the second, as in
+    transformers. Su et al. pair neighbours, which is the same up to the order of the rows of the
+    query and key matrices.
     """
     cos, sin = by
     first, second = x.chunk(2, dim=-1)  # (B, H, T, D / 2) each
@@ -59,8 +55,9 @@ def rotated(x: Tensor, by: Rotation) -> Tensor:
 
 
 class GroupedQueryAttention(CausalSelfAttention):
-    """Causal self-attention where H / K heads of queries share a head of keys and values, which
-    shrinks the cache.
+    """Causal self-attention in which H / K heads of queries share one head of keys and values.
+
+    That makes the cache H / K times smaller.
     """
 
     def __init__(
@@ -87,32 +84,31 @@ class GroupedQueryAttention(CausalSelfAttention):
         self, x: Tensor, by: Rotation, layer: int, cache: KVCache | None, mask: Tensor | None
     ) -> Tensor:
         if self.W_qkv is None:
-            projected = (
-                self.W_query(x),
-                self.W_key(x),
-                self.W_value(x),
-            )  # (B, T, H * D), twice (B, T, K * D)
+            # (B, T, H * D) and twice (B, T, K * D)
+            projected = (self.W_query(x), self.W_key(x), self.W_value(x))
         else:
             kv_dim = self.n_kv_heads * self.head_dim
             projected = self.W_qkv(x).split((x.shape[-1], kv_dim, kv_dim), dim=-1)
-        # (B, T, H * D) -> (B, H, T, D), and K for H in keys and values
+        # (B, T, H * D) -> (B, H, T, D); keys and values have K heads
         queries, keys, values = (
             p.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for p in projected
         )
         queries = rotated(_normalised(queries, self.query_norm), by)
+        # Keys are cached like values. Queries stay in float32: `attend` casts them.
         keys = rotated(_normalised(keys, self.key_norm), by).to(values.dtype)
         return self.attend(queries, keys, values, layer, cache, mask)
 
 
 def _normalised(x: Tensor, norm: nn.RMSNorm | None) -> Tensor:
-    """`x` (..., D) divided by its root mean square, if there is a norm."""
+    """Apply `norm`, if any, to `x` (..., D)."""
     if norm is None:
         return x
-    return norm(x.to(norm.weight.dtype))  # autocast does not convert the input of a norm
+    # Autocast does not convert the input of a norm.
+    return norm(x.to(norm.weight.dtype))
 
 
 class SwiGLU(nn.Module):
-    """Two projections up, one of which, through SiLU, is the gate of the other, and one down."""
+    """SiLU(gate(x)) * up(x), projected down again (Shazeer 2020, equation 6)."""
 
     def __init__(self, emb_dim: int, ff_dim: int) -> None:
         super().__init__()
@@ -122,7 +118,7 @@ class SwiGLU(nn.Module):
         self.gate_up: nn.Linear | None = None
 
     def fuse(self) -> None:
-        """Join gate and up: one product instead of two, with the same sums."""
+        """Join the gate and up matrices: one product instead of two, the same sums."""
         if self.gate_up is None:
             self.gate_up = joined(self.gate, self.up)
             del self.gate, self.up
@@ -136,8 +132,7 @@ class SwiGLU(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Pre-norm: each of the two sublayers reads a normalised copy and adds to the residual
-    stream."""
+    """A pre-norm block: each sublayer reads a normalised copy of the residual stream."""
 
     def __init__(
         self,
@@ -164,14 +159,14 @@ class TransformerBlock(nn.Module):
 
 
 class ModernGPT(Transformer):
-    """Rotary positions, pre-RMSNorm blocks of grouped-query attention and SwiGLU; dropout where
-    `GPT` has it.
+    """Rotary positions and pre-RMSNorm blocks of grouped-query attention and SwiGLU.
 
     `n_kv_heads=None` is as many as `n_heads`. `ff_dim=None` is 8/3 of `emb_dim`, rounded up to a
     multiple of 32: its three matrices then have as many parameters as GPT-2's two (Shazeer 2020),
     and no row is padded in 8 bits (model/int8.py). Every matrix is drawn from N(0, 0.02), and the
     two projections into the residual stream are scaled by 1 / sqrt(2 * n_layers) (Radford et al.
-    2019). `dropout` says how masks are drawn on a CPU (model/dropout.py).
+    2019). Dropout applies where `GPT` has it; `dropout` says how masks are drawn on a CPU
+    (model/dropout.py).
 
     Raises:
         ValueError: `n_heads` does not divide `emb_dim`, or `n_kv_heads` `n_heads`, or the width of
@@ -200,6 +195,7 @@ class ModernGPT(Transformer):
         if n_kv_heads is None:
             n_kv_heads = n_heads
         if ff_dim is None:
+            # 8/3 of emb_dim in units of 32.
             ff_dim = 32 * math.ceil(emb_dim / 12)
         if emb_dim % n_heads:
             raise ValueError(f"emb_dim ({emb_dim}) must be divisible by n_heads ({n_heads})")
@@ -230,10 +226,12 @@ class ModernGPT(Transformer):
     def hidden(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
         n_tokens = ids.shape[1]
         positions, mask = positions_and_mask(n_tokens, ids.device, cache)
-        by = rotation(positions, self.head_dim, self.rope_theta)  # once for all layers
+        # The angles are the same for all layers.
+        by = rotation(positions, self.head_dim, self.rope_theta)
         x = self.drop_emb(self.tok_emb(ids))  # (B, T, C)
         for layer, block in enumerate(self.trf_blocks):
             x = block(x, by, layer, cache, mask)
+        # Only now, because every layer writes to the same places of the cache.
         if cache is not None:
             cache.advance(n_tokens)
         return self.final_norm(x)

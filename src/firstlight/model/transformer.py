@@ -1,6 +1,4 @@
-"""What `GPT` and `ModernGPT` share: embedding, blocks and output head, and how they are fused,
-cached and tied.
-"""
+"""The base of `GPT` and `ModernGPT`: how they are projected, cached, fused and tied."""
 
 from typing import Self
 
@@ -13,8 +11,7 @@ from firstlight.model.cache import KVCache
 
 
 class Transformer(LanguageModel):
-    """A model of `trf_blocks` between `tok_emb` and `out_head`, whose matrices may be one
-    (tied)."""
+    """A model of `trf_blocks` between `tok_emb` and `out_head`, which may share a matrix (tied)."""
 
     tok_emb: nn.Embedding
     trf_blocks: nn.ModuleList
@@ -37,18 +34,21 @@ class Transformer(LanguageModel):
         return super().fused()
 
     def adapted(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """`weights` of a tied or untied model, with an embedding and an output head for this one.
+        """Complete `weights` of a tied or untied model with embedding and head for this one.
 
         Raises:
             ValueError: the weights are untied while this model is tied.
         """
+        # A safetensors file of a tied model has one of the two names: a tensor is stored once.
         embedding = weights.get("tok_emb.weight", weights.get("out_head.weight"))
         if embedding is None:
-            return weights  # of another kind of model: loading them will say what is missing
+            # Of another kind of model: loading them will say what is missing.
+            return weights
         head = weights.get("out_head.weight", embedding)
         is_tied = self.out_head.weight is self.tok_emb.weight
         if is_tied and not torch.equal(head, embedding):
             raise ValueError(
-                "tie_weights must be false: the weights to start from have a head of their own"
+                "tie_weights must be false: the weights to start from have an output head of their"
+                " own"
             )
         return {**weights, "tok_emb.weight": embedding, "out_head.weight": head}

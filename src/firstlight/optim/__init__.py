@@ -1,3 +1,1 @@
-"""Optimizers that torch lacks or whose parameter groups we choose, and schedules as pure functions
-of the step.
-"""
+"""Optimizers with our parameter groups, and schedules as pure functions of the step."""

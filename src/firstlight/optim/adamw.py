@@ -1,4 +1,4 @@
-"""AdamW (Loshchilov & Hutter 2019) with the choice of what decays."""
+"""AdamW (Loshchilov & Hutter 2019) with a choice of which parameters decay."""
 
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -20,16 +20,16 @@ def adamw(
     decay: Decay = "matrices",
     fused: bool = True,
 ) -> optim.AdamW:
-    """torch's AdamW for the parameters of `model`; for `decay` see `decay_groups`."""
+    """Make torch's AdamW for the parameters of `model`; for `decay` see `decay_groups`."""
     groups = decay_groups(model.parameters(), decay)
     return optim.AdamW(groups, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=fused)
 
 
 def decay_groups(parameters: Iterable[nn.Parameter], decay: Decay) -> list[dict[str, Any]]:
-    """`parameters` in groups, with and without weight decay.
+    """Group `parameters` by whether weight decay applies.
 
-    `decay="matrices"` excludes biases and norms from weight decay, as GPT-3 and nanoGPT do;
-    `decay="all"`, the book's, decays every parameter.
+    `decay="matrices"` excludes biases and norms, as GPT-3 and nanoGPT do; `decay="all"` decays
+    every parameter, as the book does.
     """
     parameters = list(parameters)
     if decay == "all":

@@ -8,15 +8,15 @@ from torch.optim import Optimizer
 from firstlight.model.base import LanguageModel
 
 OptimizerFactory = Callable[[LanguageModel], Optimizer]
-"""What a config's section `optimizer` becomes: it is completed with the model."""
+"""What the section `optimizer` of a config builds: it is called with the model."""
 
 
 class Schedule(ABC):
-    """A learning rate as a pure function of the step: nothing to save, nothing to restore."""
+    """A learning rate as a pure function of the step, so that there is no state to save."""
 
     @abstractmethod
     def lr(self, step: int, *, max_steps: int, peak: float) -> float:
-        """The learning rate of update `step`, counted from 0, in a run of `max_steps` updates."""
+        """Return the learning rate of update `step`, counted from 0, of `max_steps` updates."""
 
     def check(self, *, max_steps: int, peak: float) -> None:  # noqa: B027 (a schedule may have nothing to refuse)
         """Check that this schedule fits the run.

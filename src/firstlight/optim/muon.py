@@ -1,8 +1,8 @@
-"""Muon (Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"), with AdamW
-for the rest.
+"""Muon (Jordan et al. 2024) for hidden matrices, with AdamW for the rest.
 
-Muon's updates are scaled as by Liu et al. 2025 ("Muon is scalable for LLM training"): to the root
-mean square of AdamW's, so that one learning rate and one weight decay serve both.
+"Muon: An optimizer for hidden layers in neural networks". Its updates are scaled as in Liu et al.
+2025 ("Muon is scalable for LLM training"): to the root mean square of AdamW's, so that one learning
+rate and one weight decay serve both.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from firstlight.optim.adamw import Decay, decay_groups
 
 
 class MuonAdamW(Optimizer):
-    """Muon and AdamW as one, because Lightning's automatic optimization takes one optimizer.
+    """Muon and AdamW as one optimizer: Lightning's automatic optimization takes only one.
 
     This object holds the groups and the state of both, for schedules and checkpoints; `muon` and
     `adamw` work on them.
@@ -30,12 +30,12 @@ class MuonAdamW(Optimizer):
         self.muon, self.adamw = muon, adamw
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Update all parameters that have a gradient; the loss of `closure`, if there is one."""
+        """Update all parameters that have a gradient; return the loss of `closure`, if given."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        # load_state_dict replaces the groups and the state: share them again at each step.
+        # load_state_dict replaces groups and state, so they are shared anew at each step.
         self.muon.param_groups = [group for group in self.param_groups if "ns_steps" in group]
         self.adamw.param_groups = [group for group in self.param_groups if "ns_steps" not in group]
         self.muon.state = self.adamw.state = self.state
@@ -57,13 +57,13 @@ def muon(
     decay: Decay = "matrices",
     fused: bool = True,
 ) -> MuonAdamW:
-    """torch's Muon for the hidden matrices of `model`, torch's AdamW for all other parameters.
+    """Make torch's Muon for the hidden matrices of `model` and AdamW for all other parameters.
 
     `momentum`, `nesterov` and `ns_steps` (Newton-Schulz iterations) are Muon's; `betas`, `eps` and
     `fused` are AdamW's. Hidden matrices always decay; for the others see `decay_groups`.
 
     Raises:
-        ValueError: there is no hidden matrix, or torch's Muon would train it wrongly.
+        ValueError: the model has no hidden matrix, or torch's Muon would train it wrongly.
     """
     hidden = hidden_matrices(model)
     if not hidden:
@@ -71,8 +71,8 @@ def muon(
             f"{type(model).__name__} has no hidden matrix for Muon, only embeddings, the output and"
             " vectors; use optimizer=adamw"
         )
-    # Without nesterov torch 2.13 normalises the momentum in place, in bfloat16: the running mean
-    # would be lost.
+    # torch 2.13 normalises the update in bfloat16, in place. Without Nesterov the update of weights
+    # in bfloat16 is the momentum buffer itself, whose running mean would be lost.
     if not nesterov and any(p.dtype == torch.bfloat16 for p in hidden):
         raise ValueError(
             "nesterov (False) must be true for weights in bfloat16, or torch's Muon spoils its"
@@ -87,7 +87,8 @@ def muon(
         ns_steps=ns_steps,
         adjust_lr_fn="match_rms_adamw",
     )
-    hidden_set = set(hidden)  # `in` on a list would compare the tensors element by element
+    # A set compares by identity; `in` on a list would compare tensors element by element.
+    hidden_set = set(hidden)
     groups = decay_groups([p for p in model.parameters() if p not in hidden_set], decay)
     return MuonAdamW(
         of_muon,
@@ -96,8 +97,9 @@ def muon(
 
 
 def hidden_matrices(model: LanguageModel) -> list[nn.Parameter]:
-    """All matrices except embeddings and the output matrix, whose rows stand for tokens or
-    positions.
+    """Return all matrices except embeddings and the output matrix.
+
+    The rows of those stand for tokens or positions, and Muon is made for maps between vectors.
     """
     tables = {module.weight for module in model.modules() if isinstance(module, nn.Embedding)}
     return [

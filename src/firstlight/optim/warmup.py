@@ -1,4 +1,4 @@
-"""The base of schedules that begin with a linear warm-up."""
+"""The base of schedules with a linear warm-up."""
 
 from abc import abstractmethod
 from typing import Annotated
@@ -10,8 +10,9 @@ from firstlight.optim.base import Schedule
 
 
 class Warmup(Schedule):
-    """From `initial_lr` to the peak in `warmup_steps`; a subclass goes from there to `min_lr` at
-    the end of the run.
+    """A line from `initial_lr` to the peak in `warmup_steps`; a subclass continues from there.
+
+    It arrives at `min_lr` at the end of the run.
     """
 
     def __init__(
@@ -27,7 +28,7 @@ class Warmup(Schedule):
 
     @abstractmethod
     def after_warmup(self, step: int, *, max_steps: int, peak: float) -> float:
-        """The learning rate of update `step`, which is `warmup_steps` or more."""
+        """Return the learning rate of update `step`, which is at least `warmup_steps`."""
 
     def lr(self, step: int, *, max_steps: int, peak: float) -> float:
         if step < self.warmup_steps:
@@ -43,5 +44,5 @@ class Warmup(Schedule):
         for name, value in (("initial_lr", self.initial_lr), ("min_lr", self.min_lr)):
             if value > peak:
                 raise ValueError(
-                    f"{name} ({value}) must not be above the peak, optimizer.lr ({peak})"
+                    f"{name} ({value}) must be at most the peak, optimizer.lr ({peak})"
                 )

@@ -1,4 +1,4 @@
-"""Linear warm-up, then half a cosine down: the book's appendix D (Loshchilov & Hutter 2017)."""
+"""Linear warm-up, then cosine decay (Loshchilov & Hutter 2017), as in the book's appendix D."""
 
 import math
 
@@ -6,12 +6,9 @@ from firstlight.optim.warmup import Warmup
 
 
 class WarmupCosine(Warmup):
-    """`initial_lr` to the peak in `warmup_steps`, then half a cosine down to `min_lr` at the end of
-    the run.
-    """
+    """Linear warm-up to the peak, then half a cosine down to `min_lr` at the end of the run."""
 
     def after_warmup(self, step: int, *, max_steps: int, peak: float) -> float:
-        progress = (step - self.warmup_steps) / (max_steps - self.warmup_steps)
-        return self.min_lr + (peak - self.min_lr) * 0.5 * (
-            1 + math.cos(math.pi * min(progress, 1.0))
-        )
+        # A step beyond the end keeps `min_lr`: the cosine would rise again.
+        progress = min((step - self.warmup_steps) / (max_steps - self.warmup_steps), 1.0)
+        return self.min_lr + (peak - self.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))

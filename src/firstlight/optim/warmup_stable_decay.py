@@ -1,8 +1,7 @@
-"""Linear warm-up, the peak, then a decay at the end (WSD: Hu et al. 2024, MiniCPM; Hägele et al.
-2024).
+"""Warmup-stable-decay (WSD: Hu et al. 2024, MiniCPM; Hägele et al. 2024).
 
-Before the decay the rates do not depend on the length of the run, so a run can be extended from
-there as if it had been longer from the start.
+Before the decay, learning rates do not depend on the length of the run, so a run can be extended
+from there as if it had been longer from the start.
 """
 
 import math
@@ -14,10 +13,9 @@ from firstlight.optim.warmup import Warmup
 
 
 class WarmupStableDecay(Warmup):
-    """`initial_lr` to the peak in `warmup_steps`, the peak, then `min_lr` over the last
-    `decay_ratio` of the run.
+    """Linear warm-up, the peak, then a decay to `min_lr` over the last `decay_ratio` of the run.
 
-    After a share x of the decay the rate has fallen by x of the way (`linear`) or by sqrt(x) of it
+    After a share x of the decay, the rate has fallen by x of the way (`linear`) or by sqrt(x) of it
     (`sqrt`, the "1 - sqrt" that Hägele et al. found better).
     """
 
@@ -33,7 +31,7 @@ class WarmupStableDecay(Warmup):
         self.decay_shape = decay_shape
 
     def decay_steps(self, max_steps: int) -> int:
-        """Steps of the decay."""
+        """Return the number of steps of the decay."""
         return round(self.decay_ratio * max_steps)
 
     def after_warmup(self, step: int, *, max_steps: int, peak: float) -> float:
@@ -52,6 +50,6 @@ class WarmupStableDecay(Warmup):
         if self.warmup_steps + decay_steps > max_steps:
             raise ValueError(
                 f"warmup_steps ({self.warmup_steps}) and the {decay_steps} steps of decay_ratio"
-                f" ({self.decay_ratio}) must not be more than the run's {max_steps} steps; lower"
+                f" ({self.decay_ratio}) must be at most the run's {max_steps} steps; lower"
                 " scheduler.warmup_steps or scheduler.decay_ratio, or train longer"
             )
