@@ -1,10 +1,9 @@
-"""The whole run of the book's chapter 5, ten epochs of the 124M: the book's own loop, and firstlight's with speed on.
+"""Compare the whole run of the book's chapter 5 (124M, ten epochs): the book's loop and firstlight.
 
-Each is a process of its own, one after the other, timed from its start to its end, imports and reading of the text
-included. Both evaluate as often as the book does; the book samples after each epoch, firstlight after each evaluation.
-`fast` is what a user may choose who need not have the book's numbers: bf16-mixed where the machine has it, dropout from
-few bits, the seeded order. The book saves nothing while it trains, and neither does the last row, which is also the one
-that is run with several seeds.
+Each is a process of its own, one after the other, timed from start to end, including imports and reading the text. Both
+evaluate as often as the book does; the book samples after each epoch, firstlight after each evaluation. `fast` is for
+users who do not need the book's exact numbers: bf16-mixed where the machine supports it, dropout from few bits, the
+seeded order. The book saves nothing while it trains, and neither does the last row, which is run with several seeds.
 
     .venv/bin/python benchmarks/book_run.py path/to/the-verdict.txt      # about half an hour on two cores
 """
@@ -34,7 +33,7 @@ RUNS = {
 
 
 def run_page(file: Path) -> None:
-    """The book's last script, with its model, loaders and loop."""
+    """Run the book's last script, with its model, loaders and loop."""
     from page import GPTDatasetV1, GPTModel, train_model_simple
 
     from firstlight.model.gpt import GPT
@@ -78,10 +77,9 @@ def run_firstlight(file: Path, seed: int, overrides: list[str]) -> tuple[float, 
         ]  # fmt: skip
         seconds, _ = timed(command)
         rows = RunFolder(Path(folder, "run")).rows
-    return (
-        seconds,
-        [float(row["val/loss"]) for row in rows if row["val/loss"]][1:],
-    )  # not the untrained model's
+    losses = [float(row["val/loss"]) for row in rows if row["val/loss"]]
+    # The first loss is that of the untrained model, which the book does not evaluate.
+    return seconds, losses[1:]
 
 
 def main() -> None:
@@ -90,7 +88,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=positive, default=3, help="runs of the last row")
     parser.add_argument("--page", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.file.name != "the-verdict.txt":  # the name that firstlight looks for
+    # firstlight looks for a file of this name in data.folder.
+    if args.file.name != "the-verdict.txt":
         parser.error(f"{args.file}: must be named the-verdict.txt")
     if args.page:
         run_page(args.file)

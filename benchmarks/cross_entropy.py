@@ -1,8 +1,7 @@
-"""The loss with its projection, forward and backward: torch's own formula and ours, at the size of
-GPT-2's 124M.
+"""Time the loss with its projection, forward and backward: torch's formula and ours.
 
-bf16 autocast of float32 weights (50,257 x 768); also with the gradient of the output matrix as one
-product. In turn; medians.
+The size is that of GPT-2's 124M: float32 weights of 50,257 x 768 under bf16 autocast. A third row
+computes the gradient of the output matrix as one product. All take turns; medians are printed.
 
     .venv/bin/python benchmarks/cross_entropy.py
 """
@@ -14,13 +13,13 @@ from unittest import mock
 
 import torch
 import torch.nn.functional as F
-from firstlight.training.cross_entropy import linear_cross_entropy
 from options import described, positive
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from firstlight.training import cross_entropy
+from firstlight.loss import fused
+from firstlight.loss.fused import linear_cross_entropy
 from firstlight.training.memory.allocation import keep_freed_memory
 
 N_IDS, WIDTH = 50257, 768
@@ -33,10 +32,10 @@ def plain(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
 
 FORMULAS: dict[str, tuple[Loss, int]] = {
     "torch's": (plain, N_IDS),
-    "ours": (linear_cross_entropy, cross_entropy.IDS["cpu"]),
+    "ours": (linear_cross_entropy, fused.IDS["cpu"]),
     "ours, the gradient in one product": (linear_cross_entropy, N_IDS),
 }
-"""And how many ids' rows of the output matrix get their gradient at a time."""
+"""Each formula, and how many rows of the output matrix get their gradient at once."""
 
 
 def seconds(
@@ -44,7 +43,7 @@ def seconds(
 ) -> tuple[float, float]:
     hidden.grad = weight.grad = None
     began = time.perf_counter()
-    with mock.patch.dict(cross_entropy.IDS, cpu=n_ids), torch.autocast("cpu", torch.bfloat16):
+    with mock.patch.dict(fused.IDS, cpu=n_ids), torch.autocast("cpu", torch.bfloat16):
         mean = loss(hidden, weight, targets).mean()
         with torch.autocast("cpu", enabled=False):
             mean.backward()
@@ -66,9 +65,8 @@ def main() -> None:
             {name: seconds(*formula, hidden, weight, targets) for name, formula in FORMULAS.items()}
             for _ in range(rounds + 2)
         ]
-        taken = {
-            name: statistics.median(each[name][0] for each in found[2:]) for name in FORMULAS
-        }  # two warm up
+        # The first two rounds warm up.
+        taken = {name: statistics.median(each[name][0] for each in found[2:]) for name in FORMULAS}
         for name, median in taken.items():
             times, loss = taken["torch's"] / median, found[0][name][1]
             table.add_row(str(n_tokens), name, f"{median:.3f}", f"{times:.2f}", f"{loss:.6f}")

@@ -1,7 +1,7 @@
-"""Tokens a second of greedy decoding: the book's page, transformers, litgpt and firstlight, in turn, on this machine.
+"""Compare greedy decoding in tokens per second: the book, transformers, litgpt and firstlight.
 
-Random weights of GPT-2's 124M layout, the same for all (litgpt has no GPT-2: a Pythia of the same sizes). The limit is
-what reading every weight matrix once a token allows: the same matrices, multiplied by one vector each, timed here.
+All have the same random weights in GPT-2's 124M layout (litgpt has no GPT-2: a Pythia of the same sizes), and take
+turns. The limit is the speed of reading every weight matrix once per token: the same matrices, multiplied by a vector.
 
     .venv/bin/python benchmarks/decoding.py                # about ten minutes; litgpt joins if it is installed
     .venv/bin/python benchmarks/decoding.py --tokens 50 --rounds 1 --precisions fp32
@@ -26,7 +26,7 @@ from firstlight.model.int8 import quantize_int8
 
 SIZES = {"vocab_size": 50257, "context_length": 1024, "emb_dim": 768, "n_heads": 12, "n_layers": 12}
 PROMPT = 4
-"""Tokens of the prompt; as few as the book's."""
+"""Tokens of the prompt, as few as in the book."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -39,7 +39,7 @@ def build(dtype: torch.dtype) -> tuple[GPT, GPT2LMHeadModel]:
 
 
 def build_litgpt(dtype: torch.dtype):
-    """A Pythia of GPT-2's sizes, or None where litgpt is not installed."""
+    """Build a Pythia of GPT-2's sizes; None if litgpt is not installed."""
     try:
         from litgpt import GPT as LitGPT
         from litgpt import Config
@@ -53,7 +53,7 @@ def build_litgpt(dtype: torch.dtype):
 
 
 def read_once(model: GPT, inputs: torch.Tensor) -> None:
-    """Multiply every weight matrix by one vector: what a token cannot do without."""
+    """Multiply every weight matrix by one vector, the least that a token takes."""
     for module in model.modules():
         if isinstance(module, torch.nn.Linear):
             F.linear(inputs[:, : module.in_features], module.weight)
@@ -76,7 +76,8 @@ def contenders(
         lit.set_kv_cache(batch_size=1, max_seq_length=1024)
 
         def run_litgpt() -> None:
-            for row in prompts:  # its own generate takes one prompt
+            # litgpt's generate takes one prompt.
+            for row in prompts:
                 generate(lit, row, max_returned_tokens=PROMPT + tokens, temperature=0.0, top_k=1)
 
         runs["litgpt"] = run_litgpt
@@ -130,20 +131,15 @@ def main() -> None:
     parser.add_argument("--page", action=argparse.BooleanOptionalAction, default=True)
     args = parser.parse_args()
     logging.set_verbosity_error()
+    machine = platform.processor() or platform.machine()
     print(
-        f"{platform.processor() or platform.machine()},"
-        f" {torch.backends.cpu.get_cpu_capability()}, ",
-        end="",
-    )
-    print(
-        f"{torch.get_num_threads()} threads, torch {torch.__version__}; x: times transformers; %:"
-        " of the limit"
+        f"{machine}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads,"
+        f" torch {torch.__version__}; x: times transformers; %: of the limit"
     )
     for precision in args.precisions:
         for batch in args.batches:
             print(f"{precision}, batch {batch}, {args.tokens} new tokens")
-            # The page's loop computes everything again for each token: batch 1 in float32 shows it
-            # well enough.
+            # The book's loop recomputes everything for each token: one measurement is enough.
             with_page = args.page and precision == "fp32" and batch == 1
             measure(DTYPES[precision], batch, args.tokens, args.rounds, with_page)
 

@@ -1,8 +1,7 @@
-"""Which tokenizer gives the better text in the same training time? The default experiment with
-each, in turn.
+"""Compare tokenizers by the text that the default experiment reaches in the same training time.
 
-Bits per byte are comparable between tokenizers; steps are set so that each trains for about
-`SECONDS`, from its own measured speed. Prints a table and a sample of each.
+Bits per byte are comparable between tokenizers. Each trains for about `SECONDS`: the number of
+steps follows from its own measured speed. Prints a table and a sample of each.
 
     .venv/bin/python benchmarks/default_tokenizer.py
 """

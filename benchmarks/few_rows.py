@@ -1,5 +1,4 @@
-"""Is W x^T faster than x W^T, and for how many rows? The matrices of GPT-2's 124M in float32, both
-orders in turn.
+"""Compare W x^T with x W^T for a few rows: the matrices of GPT-2's 124M in float32, in turn.
 
 .venv/bin/python benchmarks/few_rows.py
 """
@@ -30,15 +29,14 @@ def main() -> None:
     parser.parse_args()
     print("out x in       rows   x W^T ms   W x^T ms   times")
     for n_out, n_in in ((2304, 768), (768, 768), (3072, 768), (768, 3072), (50257, 768)):
-        plain = [
-            nn.Linear(n_in, n_out) for _ in range(1 if n_out > 10_000 else 8)
-        ]  # more than a cache holds
+        # More weights than a cache holds, as in a model.
+        n_layers = 1 if n_out > 10_000 else 8
+        plain = [nn.Linear(n_in, n_out) for _ in range(n_layers)]
         fast = [FewRowsLinear(layer) for layer in plain]
         for rows in (2, 4, 8, 16, 32, 64):
             x = torch.randn(rows, n_in)
-            pairs = [
-                (seconds(plain, x), seconds(fast, x)) for _ in range(ROUNDS + 1)
-            ]  # the first warms up
+            # The first pair warms up.
+            pairs = [(seconds(plain, x), seconds(fast, x)) for _ in range(ROUNDS + 1)]
             one, other = (
                 statistics.median(p[i] for p in pairs[1:]) / len(plain) * 1e3 for i in (0, 1)
             )

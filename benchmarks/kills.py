@@ -1,10 +1,9 @@
-"""Kill a training (kill -9) at random points of its life, resume it, and compare it with one that
-was not killed.
+"""Kill training (kill -9) at random points, resume it, and compare it with an uninterrupted run.
 
-A model of 7,680 parameters, 24 steps, six configs in turn, each killed up to five times a run until
-all kills are made. Half of the points are even over the seconds of a process, half right after it
-changed a file; see `firstlight verify`, whose parts these are. The same seed draws the same points;
-what they hit is up to the clock.
+A model of 7,680 parameters trains for 24 steps in six configs, in turn. Each run is killed up to
+five times, until all kills are made. Half of the points are spread evenly over the seconds of a
+process, half come right after it changed a file, as in `firstlight verify`, whose code this uses.
+The same seed draws the same points; what they hit depends on the clock.
 
     .venv/bin/python benchmarks/kills.py              # 100 kills: a few minutes on two cores
     .venv/bin/python benchmarks/kills.py --kills 20 --seed 7
@@ -59,7 +58,7 @@ CONFIGS = {
 def campaign(
     name: str, overrides: tuple[str, ...], n_kills: int, seed: int, work: Path
 ) -> tuple[Campaign, int]:
-    """The campaign of one config, and the number of steps between its checkpoints."""
+    """Run the campaign of one config; also return the steps between its checkpoints."""
     folder = work / name.replace(" ", "_").replace(",", "")
     folder.mkdir()
     config = arguments(
@@ -137,7 +136,7 @@ def main() -> int:
         for name, (c, n) in campaigns.items()
         if c.most_steps_lost > n
     ]
-    print("\n".join(wrong or ["every run is the run that was never killed"]))
+    print("\n".join(wrong or ["every run ended like the one that was never killed"]))
     if not wrong:
         shutil.rmtree(work)
     return int(bool(wrong))

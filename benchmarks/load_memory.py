@@ -1,8 +1,7 @@
-"""How much memory does loading a GPT-2 take, as a multiple of its float32 size?
+"""Measure the memory that loading a GPT-2 takes, as a multiple of its float32 size.
 
-Writes a GPT-2 with random weights in the layout of the file that is read, reads it in a process of
-its own, and compares the highest resident memory of that process with what it had before. Linux
-only (VmHWM).
+Writes a GPT-2 with random weights as a Hugging Face folder, reads it in a process of its own, and
+compares the peak of that process's resident memory with what it was before. Linux only (VmHWM).
 
     .venv/bin/python benchmarks/load_memory.py gpt2 gpt2-xl
     .venv/bin/python benchmarks/load_memory.py 12x768 --dtype float16 --folder /big/disk
@@ -47,7 +46,7 @@ print(json.dumps({"size": size, "peak": memory("VmHWM") - before, "seconds": sec
 
 
 def write_gpt2(folder: Path, n_layers: int, width: int, dtype: str) -> None:
-    """A GPT-2 in Hugging Face's layout, written tensor by tensor: it may be larger than memory."""
+    """Write a GPT-2 in Hugging Face's layout, by tensor: it may be larger than memory."""
     config = {
         "vocab_size": 50257,
         "n_positions": 1024,

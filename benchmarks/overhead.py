@@ -1,12 +1,11 @@
-"""What a step of `fit` costs beside its arithmetic: against a plain loop that trains the same, in
-turn, in one process.
+"""Measure the overhead of a step of `fit` over a plain loop that trains the same.
 
-.venv/bin/python benchmarks/overhead.py [--steps 300] [--rounds 5] [--profile] [override ...]
+    .venv/bin/python benchmarks/overhead.py [--steps 300] [--rounds 5] [--profile] [override ...]
 
-Both have the same model, windows, dropout, loss, optimizer, clipping, check for nan and schedule;
-that they end with the same weights is asserted. Milliseconds are the mean of the steps after the
-first 20 of a run, and the median of the rounds, by the wall clock. `--profile` prints where the
-time of `fit` goes (cProfile) in place of the table.
+They run in turn in one process, with the same model, windows, dropout, loss, optimizer, clipping,
+check for nan and schedule; it is asserted that they end with the same weights. Milliseconds are
+wall-clock means over a run's steps after the first 20, and the median of the rounds. `--profile`
+prints where the time of `fit` goes (cProfile) instead of the table.
 """
 
 import cProfile
@@ -56,7 +55,7 @@ SIZES = {
 
 
 class Clock(pl.Callback):
-    """The time after each step."""
+    """Records the time after each step."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -66,29 +65,22 @@ class Clock(pl.Callback):
 
 
 def milliseconds(times: list[float]) -> float:
-    return (
-        1e3 * (times[-2] - times[WARM_UP]) / (len(times) - 2 - WARM_UP)
-    )  # the last one is evaluated
+    # The last step includes an evaluation.
+    return 1e3 * (times[-2] - times[WARM_UP]) / (len(times) - 2 - WARM_UP)
 
 
 def by_fit(plain: dict[str, Any], *, bare: bool) -> tuple[float, dict[str, torch.Tensor]]:
     clock, built = Clock(), build(plain)
-    watching = (
-        {"callbacks": {"clock": clock}, "logger": {}}
-        if bare
-        else {"callbacks": built["callbacks"] | {"c": clock}}
-    )
+    watching = {"callbacks": built["callbacks"] | {"clock": clock}}
+    if bare:
+        watching = {"callbacks": {"clock": clock}, "logger": {}}
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         fitted = fit(Experiment(**(built | watching)), plain, [])
-    if bare:  # without checkpoints the last weights are kept
-        return (
-            milliseconds(clock.times),
-            load_checkpoint(fitted.folder / "model.safetensors").state_dict,
-        )
-    return (
-        milliseconds(clock.times),
-        load_checkpoint(find_checkpoint(str(fitted.folder))).state_dict,
-    )
+    # Without checkpoints the last weights are kept as the run's model.
+    weights = fitted.folder / "model.safetensors"
+    if not bare:
+        weights = find_checkpoint(str(fitted.folder))
+    return milliseconds(clock.times), load_checkpoint(weights).state_dict
 
 
 def by_loop(plain: dict[str, Any]) -> tuple[float, dict[str, torch.Tensor]]:
@@ -154,10 +146,10 @@ def main() -> None:
                 loop, weights = by_loop(plain)
                 bare, twin = by_fit(plain, bare=True)
                 full, other = by_fit(plain, bare=False)
-                for key in twin:  # of tied matrices one is saved
-                    assert torch.equal(weights[key], twin[key]) and torch.equal(
-                        twin[key], other[key]
-                    ), key
+                # Of two tied matrices only one is saved, so `weights` may have more keys.
+                for key in twin:
+                    assert torch.equal(weights[key], twin[key]), key
+                    assert torch.equal(twin[key], other[key]), key
                 rounds.append((loop, bare, full))
             loop, bare, full = (statistics.median(r[i] for r in rounds) for i in range(3))
             over = [statistics.median(r[i] - r[0] for r in rounds) for i in (1, 2)]

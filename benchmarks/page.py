@@ -1,5 +1,4 @@
-"""The model, the training loop and the text generation of the book's chapters 4 and 5: what others
-are compared with.
+"""The book's model, training loop and text generation (chapters 4 and 5), to compare with.
 
 From "Build a Large Language Model (From Scratch)" (Sebastian Raschka, Manning 2024), Apache License
 2.0, https://github.com/rasbt/LLMs-from-scratch; names are shortened, the device is left out, the
@@ -54,16 +53,8 @@ class LayerNorm(nn.Module):
 
 class GELU(nn.Module):
     def forward(self, x):
-        return (
-            0.5
-            * x
-            * (
-                1
-                + torch.tanh(
-                    torch.sqrt(torch.tensor(2.0 / torch.pi)) * (x + 0.044715 * torch.pow(x, 3))
-                )
-            )
-        )
+        inner = torch.sqrt(torch.tensor(2.0 / torch.pi)) * (x + 0.044715 * torch.pow(x, 3))
+        return 0.5 * x * (1 + torch.tanh(inner))
 
 
 class FeedForward(nn.Module):
@@ -89,7 +80,7 @@ class TransformerBlock(nn.Module):
 
 
 class GPTModel(nn.Module):
-    """The book's model of the sizes of `ours`, with its weights."""
+    """The book's model, with the sizes and weights of `ours`."""
 
     def __init__(self, ours: GPT, drop_rate: float = 0.0) -> None:
         super().__init__()
@@ -109,13 +100,10 @@ class GPTModel(nn.Module):
         theirs = dict(self.named_parameters())
         with torch.no_grad():
             for name, weight in ours.state_dict().items():
-                renamed = name.replace("norm.weight", "norm.scale").replace(
-                    "norm.bias", "norm.shift"
-                )
-                for n in "12":
-                    renamed = renamed.replace(f"norm{n}.weight", f"norm{n}.scale").replace(
-                        f"norm{n}.bias", f"norm{n}.shift"
-                    )
+                renamed = name
+                for norm in ("norm", "norm1", "norm2"):
+                    renamed = renamed.replace(f"{norm}.weight", f"{norm}.scale")
+                    renamed = renamed.replace(f"{norm}.bias", f"{norm}.shift")
                 theirs[renamed].copy_(weight)
 
     def forward(self, ids):
@@ -176,8 +164,9 @@ def evaluate_model(model, train_loader, val_loader, eval_iter):
 def train_model_simple(
     model, train_loader, val_loader, optimizer, num_epochs, eval_freq, eval_iter, start_context
 ):
-    """Step, training loss and validation loss of each evaluation; `start_context` is the ids of a
-    prompt, (1, T).
+    """Train, and return the step, training loss and validation loss of each evaluation.
+
+    `start_context` is the ids (1, T) of a prompt.
     """
     evaluations, global_step = [], -1
     for _ in range(num_epochs):

@@ -1,9 +1,9 @@
-"""Does guessing ahead pay? Plain decoding and prompt lookup in turn, one row, float32, on this
-machine.
+"""Compare plain decoding with prompt lookup: one row, float32, in turn.
 
-Where the text is like the training text: a small GPT that has learned a few pages by heart,
-guessing from those pages or from its own text alone. Where it is not: sampling at temperature 1.5,
-and GPT-2's 124M layout with random weights. Every pair gives the same tokens, which is asserted.
+Two kinds of text are generated. Text like the training text: a small GPT that has learned a few
+pages by heart guesses from those pages, or from its own text alone. Text unlike it: sampling at
+temperature 1.5, and GPT-2's 124M layout with random weights. It is asserted that every pair gives
+the same tokens.
 
     .venv/bin/python benchmarks/prompt_lookup.py           # about five minutes, most of it training
 """
@@ -29,7 +29,7 @@ from firstlight.model.gpt import GPT
 from firstlight.sources import find_checkpoint, load_checkpoint
 
 PAGES = 6_000
-"""Characters that are learned by heart."""
+"""Number of characters to learn by heart."""
 STEPS = 200
 
 
@@ -66,7 +66,8 @@ def compare(
     handle = model.drop_emb.register_forward_hook(count)
     lookup = functools.partial(PromptLookup, max_guesses=7, text=text)
     seconds: dict[bool, list[float]] = {False: [], True: []}
-    for round_ in range(rounds + 1):  # the first warms up
+    # The first round warms up, and is not counted.
+    for round_ in range(rounds + 1):
         for prompt in prompts:
             found = {}
             for guessing in (False, True):
@@ -90,9 +91,8 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=150)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    story = (files("firstlight.data.texts") / "the_lamplighters.txt").read_text(encoding="utf-8")[
-        :PAGES
-    ]
+    stories = files("firstlight.data.texts") / "the_lamplighters.txt"
+    story = stories.read_text(encoding="utf-8")[:PAGES]
     with tempfile.TemporaryDirectory() as folder:
         loaded = load_checkpoint(find_checkpoint(str(learn_by_heart(Path(folder), story))))
         model, tokenizer = loaded.build_model().fused(), loaded.build_tokenizer()

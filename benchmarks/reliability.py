@@ -1,10 +1,9 @@
-"""What exactness and safety cost: a step of the default experiment with all of it, against one with
-none of it.
+"""Measure what exactness and safety cost, as a share of a step of the default experiment.
 
-With: seeds by batch, checks for nan, signals, guarded callbacks, the end of a step. Without: all of
-that taken out of the code. In turn, in one process; a round is one run of each, timed from its
-second step to its last, without evaluations. Below that the price of a checkpoint, of which there
-is one in `INTERVAL` steps by default.
+With them: a seed for each batch, checks for nan, signals, guarded callbacks, the end of a step.
+Without them: all of that is patched out. Runs take turns in one process; a round is one run of
+each, timed from its second step to its last, without evaluations. The table also has the cost of a
+checkpoint, by default one in `INTERVAL` steps.
 
     .venv/bin/python benchmarks/reliability.py --rounds 3
 """
@@ -37,7 +36,7 @@ SETTINGS = [
 
 
 def nothing(*_: Any) -> None:
-    """In the place of what is taken out."""
+    """Replaces what is patched out."""
 
 
 def plain_clipping(module: PretrainingModule, optimizer: Any, **_: Any) -> None:
@@ -45,7 +44,7 @@ def plain_clipping(module: PretrainingModule, optimizer: Any, **_: Any) -> None:
 
 
 def seconds_a_step(without: bool) -> float:
-    """Of one run; the first step, which allocates, is not counted."""
+    """Time one run, without its first step, which allocates."""
     times: list[float] = []
     began = PretrainingModule.on_train_batch_start
 
@@ -63,14 +62,15 @@ def seconds_a_step(without: bool) -> float:
                 (PretrainingModule, "configure_gradient_clipping", plain_clipping),
             ):
                 patched.enter_context(mock.patch.object(place, name, other))
-            patched.enter_context(mock.patch.object(Trainer, "watch", nothing))
-            patched.enter_context(mock.patch("firstlight.training.fit._keep_best"))
+            for name in ("watch_callback", "watch_logger"):
+                patched.enter_context(mock.patch(f"firstlight.training.trainer.{name}"))
+            patched.enter_context(mock.patch("firstlight.training.fit.keep_best"))
         assert main(["train", *SETTINGS, f"output_dir={folder}/run"]) == 0
     return (times[-1] - times[1]) / (len(times) - 2)
 
 
 def price(call: Callable[[], Any], n: int) -> float:
-    """Median seconds of a call."""
+    """Return the median seconds of a call."""
     times = []
     for _ in range(n):
         start = time.perf_counter()
@@ -81,7 +81,7 @@ def price(call: Callable[[], Any], n: int) -> float:
 
 @contextlib.contextmanager
 def saves() -> Iterator[list[float]]:
-    """Collects the seconds of every checkpoint that is written."""
+    """Collect the seconds that each checkpoint takes to write."""
     seconds: list[float] = []
     real = CheckpointFolderIO.save_checkpoint
 
@@ -95,7 +95,8 @@ def saves() -> Iterator[list[float]]:
 
 
 def run(rounds: int) -> None:
-    seconds_a_step(without=False)  # the first run of a process is slower
+    # The first run of a process is slower.
+    seconds_a_step(without=False)
     with saves() as seconds:
         pairs = [
             (seconds_a_step(without=False), seconds_a_step(without=True)) for _ in range(rounds)

@@ -1,10 +1,10 @@
-"""How long `firstlight` takes to answer, and to make its first step; each a process of its own, in
-turn.
+"""Measure how long `firstlight` takes to show help, and to finish a run's first step.
 
-.venv/bin/python benchmarks/startup.py [--rounds 5]
+    .venv/bin/python benchmarks/startup.py [--rounds 5]
 
-The first round is told apart: what is not in the system's page cache is read from the disk in it.
-To have all of it cold, empty the cache before (`echo 3 > /proc/sys/vm/drop_caches`, as root).
+Each command is a process of its own; they take turns. The first round is reported apart, because it
+reads from the disk what the system's page cache does not hold. To start with an empty cache, run
+`echo 3 > /proc/sys/vm/drop_caches` as root.
 """
 
 import statistics
@@ -27,7 +27,7 @@ GOALS = {"--help": 1, "train --help": 1, "train, to its first step": 12}
 
 
 def seconds(arguments: Sequence[str], folder: str) -> float:
-    """To the end, or of a run to the row of its first step in metrics.csv."""
+    """Time a command to its end, or a run to the row of its first step in metrics.csv."""
     began = time.perf_counter()
     command = [sys.executable, "-m", "firstlight", *arguments]
     process = subprocess.Popen(
@@ -50,7 +50,8 @@ def seconds(arguments: Sequence[str], folder: str) -> float:
 def _has_stepped(file: Path) -> bool:
     try:
         with file.open(encoding="utf-8") as rows:
-            return sum(1 for _ in rows) > 2  # the names, step 0, step 1
+            # The header, the row of step 0 and that of step 1.
+            return sum(1 for _ in rows) > 2
     except FileNotFoundError:
         return False
 
@@ -60,7 +61,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     if options.rounds < 2:
-        parser.error("--rounds must be 2 or more: the first is told apart")
+        parser.error("--rounds must be 2 or more: the first is reported apart")
     taken: dict[str, list[float]] = {name: [] for name in COMMANDS}
     for _ in range(options.rounds):
         for name, arguments in COMMANDS.items():

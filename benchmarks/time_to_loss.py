@@ -1,12 +1,12 @@
-"""Tokens and seconds to a validation loss: GPT-2 with AdamW, the modern model with AdamW and with
-Muon, nanoGPT.
+"""Measure the tokens and seconds that recipes take to reach a validation loss.
 
-About 1.3M parameters, or as `--width` has it; bytes, 16 windows of 128 a step. Learning rates are
-tuned on the stories that come with firstlight, then each recipe is trained on Python's
-documentation, which none was tuned on, with three seeds. The mark is the best validation loss of
-GPT-2 with AdamW there; seconds are those of training alone. nanoGPT
-(https://github.com/karpathy/nanoGPT, a clone of it) is its own model and optimizer in its own loop,
-for as long as the best recipe trained.
+The recipes: GPT-2 with AdamW, the modern model with AdamW and with Muon, nanoGPT. They have about
+1.3M parameters (see `--width`), train on bytes, and take 16 windows of 128 tokens a step. Learning
+rates are tuned on the stories that come with firstlight. Then each recipe is trained on Python's
+documentation, on which none was tuned, with three seeds. The target is the mean of the best
+validation losses of GPT-2 with AdamW there; seconds are those of training alone. nanoGPT (a clone
+of https://github.com/karpathy/nanoGPT) is its own model and optimizer in its own loop, and trains
+for as long as the modern model with Muon.
 
     .venv/bin/python benchmarks/time_to_loss.py --nanogpt ~/nanoGPT      # half an hour on two cores
 """
@@ -55,7 +55,7 @@ STABLE = ["scheduler=warmup_stable_decay", "scheduler.warmup_steps=20", "schedul
 
 @dataclass(frozen=True)
 class Recipe:
-    """A set of overrides, and the learning rates it is tuned over."""
+    """Overrides, and the learning rates to choose from."""
 
     overrides: list[str]
     rates: tuple[float, ...]
@@ -79,7 +79,7 @@ BASE = "GPT-2, AdamW, cosine"
 
 @dataclass(frozen=True)
 class Curve:
-    """Validation losses in nats a byte, by training tokens and by seconds of training."""
+    """Validation losses in nats per byte, with the tokens and seconds of training until then."""
 
     tokens: list[int]
     seconds: list[float]
@@ -90,7 +90,7 @@ class Curve:
         return min(self.losses)
 
     def until(self, loss: float) -> tuple[float, float] | None:
-        """Tokens and seconds until the loss was first `loss` or less."""
+        """Return the tokens and seconds until the loss was first `loss` or less, or None."""
         reached = [i for i, value in enumerate(self.losses) if value <= loss]
         return (self.tokens[reached[0]], self.seconds[reached[0]]) if reached else None
 
@@ -120,8 +120,9 @@ def train(recipe: Recipe, width: int, rate: float, seed: int, data: str, steps: 
 def train_nanogpt(
     nanogpt: Any, width: int, rate: float, seed: int, data: type[TextDataModule], budget: float
 ) -> Curve:
-    """nanoGPT's loop (train.py): windows at random, bf16 autocast, warm-up and cosine to a tenth,
-    clipping at 1.
+    """Train with nanoGPT's loop (its train.py) for `budget` seconds.
+
+    Windows at random, bf16 autocast, warm-up and a cosine to a tenth of the rate, clipping at 1.
     """
     text = data(
         tokenizer=BytesTokenizer(),
@@ -158,14 +159,13 @@ def train_nanogpt(
         for chosen in indices.split(BATCH):
             inputs, targets = text.windows["val"][chosen]
             with torch.autocast("cpu", torch.bfloat16):
-                losses += [float(model(inputs, targets.contiguous())[1])] * len(
-                    chosen
-                )  # every window weighs the same
+                loss = float(model(inputs, targets.contiguous())[1])
+            # Every window has the same weight, also those of a smaller last batch.
+            losses += [loss] * len(chosen)
         return statistics.mean(losses)
 
-    model, optimizer, generator = (
-        begin()
-    )  # of another run: how many steps the budget allows, for the schedule
+    # The schedule needs the number of steps that the budget allows: measure them in another run.
+    model, optimizer, generator = begin()
     for _ in range(5):
         step()
     started = time.perf_counter()
@@ -177,9 +177,10 @@ def train_nanogpt(
     for n in range(steps):
         started = time.perf_counter()
         share = (n - 20) / max(steps - 20, 1)
-        now = (
-            rate * (n + 1) / 21 if n < 20 else rate * (0.1 + 0.45 * (1 + math.cos(math.pi * share)))
-        )
+        if n < 20:
+            now = rate * (n + 1) / 21
+        else:
+            now = rate * (0.1 + 0.45 * (1 + math.cos(math.pi * share)))
         for group in optimizer.param_groups:
             group["lr"] = now
         step()
@@ -192,7 +193,7 @@ def train_nanogpt(
 
 
 def tuned(name: str, rates: tuple[float, ...], run: Any) -> float:
-    """The rate with the lowest final loss."""
+    """Return the rate with the lowest final loss."""
     found = {rate: run(rate) for rate in rates}
     shown = ", ".join(f"{rate:g}: {curve.losses[-1]:.4f}" for rate, curve in found.items())
     print(f"{name}: final loss by learning rate on the stories: {shown}", flush=True)
@@ -204,7 +205,8 @@ def table_of(curves: dict[str, list[Curve]], rates: dict[str, float]) -> Table:
     own = [curve.until(mark) or (curve.tokens[-1], curve.seconds[-1]) for curve in curves[BASE]]
     base_tokens, base_seconds = (statistics.mean(values) for values in zip(*own, strict=True))
     table = Table(
-        title=f"nats a byte on Python's documentation; the mark is {mark:.4f}", title_justify="left"
+        title=f"nats per byte on Python's documentation; the target is {mark:.4f}",
+        title_justify="left",
     )
     for column in (
         "recipe",
@@ -212,8 +214,8 @@ def table_of(curves: dict[str, list[Curve]], rates: dict[str, float]) -> Table:
         "best loss",
         "spread",
         "seconds",
-        "tokens to the mark",
-        "seconds to the mark",
+        "tokens to the target",
+        "seconds to the target",
     ):
         table.add_column(column)
     for name, found in curves.items():
@@ -235,7 +237,7 @@ def table_of(curves: dict[str, list[Curve]], rates: dict[str, float]) -> Table:
 
 
 def keep(file: Path | None, curves: dict[str, list[Curve]], rates: dict[str, float]) -> None:
-    """Write what there is so far: a run that is cut off has not measured for nothing."""
+    """Write the results so far, so that an interrupted benchmark is not lost."""
     if file is not None:
         plain = {name: [vars(curve) for curve in found] for name, found in curves.items()}
         file.write_text(json.dumps({"rates": rates, "curves": plain}), encoding="utf-8")

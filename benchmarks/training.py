@@ -1,13 +1,12 @@
-"""Training throughput of GPT-2's 124M: the book's loop, nanoGPT, transformers and firstlight, in turn, and the limit.
+"""Compare training throughput of GPT-2's 124M: the book, nanoGPT, transformers, litgpt, firstlight.
 
-Every contender is 768 wide, with 12 layers, 12 heads, 50,257 ids and dropout 0.1 (litgpt has none), and trained by
-AdamW, with clipping by norm where its own loop has it. As their authors have it, the output matrix is the embedding's
-in nanoGPT and transformers, and one of its own in the book, litgpt and firstlight, which update 39M weights more. Each
-runs in a process of its own, as its user would run it, on random ids; firstlight on Python's documentation, through
-its own command, so that Lightning, hooks and the checks of every step are counted. The processes take turns, round
-after round, and medians of the steps' times are compared. The limit is the arithmetic of the step (6 operations for
-each weight of a matrix and token, and attention's) at the rate of the fastest matrix product in the same precision,
-measured in turn.
+Every contender is 768 wide, with 12 layers, 12 heads, 50,257 ids and dropout 0.1 (litgpt has none), and is trained by
+AdamW, with gradient clipping if its own loop clips. nanoGPT and transformers tie the output matrix to the embedding;
+the book, litgpt and firstlight do not, and update 39M weights more. Each runs in a process of its own, as its user
+would run it, on random ids; firstlight on Python's documentation, through its own command, so that Lightning, hooks and
+the checks of every step are counted. The processes take turns, round after round, and the medians of the steps' times
+are compared. The limit is the arithmetic of a step (6 operations per matrix weight and token, and attention's) at the
+rate of the fastest matrix product in the same precision, measured in turn.
 
     .venv/bin/python benchmarks/training.py --nanogpt ~/nanoGPT --batch 2      # litgpt joins if it is installed
     .venv/bin/python benchmarks/training.py --device cuda --compile --batch 16 --context 1024 --vocab 50304 ...
@@ -35,11 +34,11 @@ from rich.table import Table
 
 C, L, H = 768, 12, 12
 WARM_UP = 4
-"""Steps before the time is taken: the first allocate."""
+"""Steps that are not timed: the first ones allocate."""
 
 
 def windows(args: argparse.Namespace) -> Callable[[], tuple[torch.Tensor, torch.Tensor]]:
-    """Random ids: no contender's speed depends on them."""
+    """Draw random ids: no contender's speed depends on them."""
     generator = torch.Generator().manual_seed(0)
 
     def draw() -> tuple[torch.Tensor, torch.Tensor]:
@@ -140,8 +139,7 @@ def transformers(args: argparse.Namespace, precision: str) -> list[float]:
 
 
 def litgpt(args: argparse.Namespace, precision: str) -> list[float]:
-    """litgpt has no GPT-2: a Pythia of the same sizes, which has rotary positions and no
-    dropout."""
+    """Train a Pythia of the same sizes (litgpt has no GPT-2): rotary positions, no dropout."""
     from litgpt import GPT, Config
     from litgpt.utils import chunked_cross_entropy
 
@@ -164,7 +162,7 @@ def litgpt(args: argparse.Namespace, precision: str) -> list[float]:
 
 
 def firstlight(args: argparse.Namespace, precision: str, *without: str) -> list[float]:
-    """As `firstlight train` does it; `without` some of what makes it faster."""
+    """Train as `firstlight train` does, `without` some of what makes it faster."""
     from firstlight.cli import main
     from firstlight.training.module import PretrainingModule
 
@@ -177,12 +175,9 @@ def firstlight(args: argparse.Namespace, precision: str, *without: str) -> list[
         times.append(time.perf_counter())
         began(self, *arguments)
 
-    is_without = "kept memory" in without
-    allocation = (
-        mock.patch("firstlight.commands.train.keep_freed_memory")
-        if is_without
-        else contextlib.nullcontext()
-    )
+    allocation: Any = contextlib.nullcontext()
+    if "kept memory" in without:
+        allocation = mock.patch("firstlight.commands.train.keep_freed_memory")
     with (
         tempfile.TemporaryDirectory() as folder,
         mock.patch.object(PretrainingModule, "on_train_batch_start", marked),
@@ -206,7 +201,7 @@ def firstlight(args: argparse.Namespace, precision: str, *without: str) -> list[
 
 
 def product(args: argparse.Namespace, precision: str) -> list[float]:
-    """Seconds that the arithmetic of a step takes at the rate of the fastest matrix product."""
+    """Return the seconds of a step's arithmetic at the rate of the fastest matrix product."""
     dtype, rates = torch.bfloat16 if precision == "bf16" else torch.float32, []
     for n in (1024, 2048, 4096, *((8192, 16384) if args.device == "cuda" else ())):
         a = torch.randn(n, n).to(args.device, dtype)
@@ -271,14 +266,15 @@ def main() -> None:
         print(json.dumps({"seconds": seconds, "gigabytes": peak}))
         return
     if args.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda: there is none")
+        parser.error("--device cuda: not available on this machine")
     lacking = {"nano": not args.nanogpt, "litgpt": not importlib.util.find_spec("litgpt")}
     names = [
         name
         for name in CONTENDERS
         if not any(word in name for word, lacks in lacking.items() if lacks)
     ]
-    if args.device == "cuda":  # what these leave out is for CPUs
+    # The rows "..." leave out what only CPUs use.
+    if args.device == "cuda":
         names = [name for name in names if not name.startswith("...")]
     if absent := [name for name in args.only or () if name not in names]:
         needs = "--nanogpt, litgpt installed, or for '...' a CPU"
@@ -291,9 +287,9 @@ def main() -> None:
         for name in found:
             command = [sys.executable, "-W", "ignore", __file__, *sys.argv[1:], "--contender", name]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if (
-                done.returncode != 0
-            ):  # as of the book's loop where its logits do not fit into the device's memory
+            # One that fails, such as the book's loop where its logits do not fit into the device's
+            # memory, does not end the others.
+            if done.returncode != 0:
                 print(
                     f"round {n + 1}, {name}: failed ({done.returncode}): {done.stderr[-500:]}",
                     flush=True,
@@ -312,7 +308,8 @@ def main() -> None:
 def peak_memory() -> float:
     import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # on Linux in kB
+    # ru_maxrss is in kB on Linux.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
 def table_of(found: dict[str, list[dict[str, Any]]], tokens: int) -> Table:
