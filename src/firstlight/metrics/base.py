@@ -45,7 +45,7 @@ class Scored:
             strict=True,
         )
         for n, (losses, targets, n_bytes) in enumerate(parts):
-            # `rows=rows` binds this part's rows: a plain closure would see those of the last part.
+            # `rows=rows` binds this window's rows: a plain closure would see those of the last one.
             rows = slice(n * n_tokens, (n + 1) * n_tokens)
             yield Scored(
                 losses, targets, n_bytes, n_tokens, lambda rows=rows: self.predictions[rows]
