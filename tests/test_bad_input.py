@@ -1097,8 +1097,8 @@ def test_a_run_of_truncated_checkpoints_is_not_resumed(refused_resume, run, tmp_
     ("arguments", "words"),
     [
         (["prompt="], ["prompt", "empty"]),
-        ([], ["give one of prompt=", "prompts=FILE"]),
-        (["prompt=lamp", "prompts={texts}/good.txt"], ["give one of prompt=", "prompts=FILE"]),
+        ([], ["give either prompt=", "prompts=FILE"]),
+        (["prompt=lamp", "prompts={texts}/good.txt"], ["give either prompt=", "prompts=FILE"]),
         (["prompt=" + "x" * 65], ["prompt", "65 tokens", "context of 64", "shorten"]),
         (["prompt=lamp", "decoding.top_k=258"], ["decoding", "top_k (258)", "257"]),
         (["prompt=lamp", "decoding.top_k=0"], ["decoding.top_k", "> 0", "got 0"]),

@@ -239,7 +239,7 @@ def test_a_run_that_trains_on_nothing_finite_is_said(place, capsys):
         (["bench.most_batch=2000"], "bench.most_batch: expected int >= 1 and <= 1024"),
         (["bench.compile=maybe"], "bench.compile: expected bool or null"),
         (["bench.tolerance=0"], "bench.tolerance: expected float > 0, got 0"),
-        (["bench.stps=3"], "bench.stps: there is no such key; did you mean 'bench.steps'?"),
+        (["bench.stps=3"], "bench.stps: no such key; did you mean 'bench.steps'?"),
         (["bench=3"], "bench: expected a section, got 3"),
         (["model.n_heads=0"], "model.n_heads: expected int > 0"),
         (["output_dir=text.txt/x"], "output_dir (text.txt/x) cannot be made"),

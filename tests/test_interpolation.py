@@ -166,8 +166,8 @@ def test_a_text_kept_from_omegaconf_is_shown_as_it_was_typed():
     ("text", "words"),
     [
         ("${now:}", "these are not the arguments that it takes"),
-        ("a/${foo:1}", "there is no such resolver; the forms are ${key}"),
-        ("${nokey}", "there is no such key"),
+        ("a/${foo:1}", "no such resolver; the forms are ${key}"),
+        ("${nokey}", "no such key"),
         ("${oc.env:FIRSTLIGHT_NOWHERE}", "Environment variable 'FIRSTLIGHT_NOWHERE' not found"),
     ],
 )

@@ -62,7 +62,7 @@ def test_what_is_not_exact_is_named_and_kept(place, monkeypatch, capsys):
         (["verify.kills=-1"], "verify.kills: expected int >= 0"),
         (["verify.checks=[determinsm]"], "verify.checks: expected"),
         (["verify.tolerance=0"], "verify.tolerance: expected float > 0, got 0"),
-        (["verify.stps=3"], "verify.stps: there is no such key; did you mean 'verify.steps'?"),
+        (["verify.stps=3"], "verify.stps: no such key; did you mean 'verify.steps'?"),
         (["+verify.x=3"], "verify.x: VerifySettings has no 'x'"),
         (["verify=3"], "verify: expected a section, got 3"),
         (["model.n_heads=0"], "model.n_heads: expected int > 0"),

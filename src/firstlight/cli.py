@@ -1,4 +1,4 @@
-"""`firstlight VERB [overrides]`: the verbs, and what a command ends with."""
+"""`firstlight VERB [overrides]`: the verbs and the exit codes."""
 
 import os
 import sys
@@ -18,18 +18,13 @@ from firstlight.output import tell
 
 VERBS = {
     "train": "train a model, or resume a run (resume=RUN)",
-    "evaluate": "the loss and other metrics of a checkpoint on a text, or its results on tasks",
+    "evaluate": "measure a checkpoint: loss and other metrics on a text, or results on tasks",
     "generate": "continue a prompt with a checkpoint",
     "verify": "prove on your config that a killed and resumed run is the run that was never killed",
     "sweep": "show a sweep's progress and best point; resume it or retry failed trials",
-    "compare": (
-        "runs beside each other, or the trials of a sweep: which is best, and is it more than"
-        " chance"
-    ),
-    "bench": (
-        "how fast your config trains on this machine, where the time goes, and what would be faster"
-    ),
-    "info": "what a run or a checkpoint holds, without loading it; whether it is complete",
+    "compare": "compare runs, or the trials of a sweep: which is best, and is it more than chance",
+    "bench": "measure how fast your config trains here, where the time goes, what would be faster",
+    "info": "show what a run or a checkpoint holds, without loading it; check that it is complete",
     "export": "write a checkpoint for other programs: Hugging Face's format, or safetensors",
 }
 
@@ -48,12 +43,17 @@ usage: firstlight VERB [key=value ...]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command line; return the exit code: 0 done, 1 a run that failed, 2 a mistake of the
-    user's, 130 and 141 interrupted and not read to the end."""
+    """Run one command line and return its exit code.
+
+    0: done; 1: the run failed; 2: a mistake of the user's; 130: interrupted; 141: the reader of
+    standard output has gone.
+    """
     output.prepare()
+    # Secrets of the command before, where one process runs several (tests, notebooks).
     forget_hidden()
     try:
-        _answer([_as_typed(word) for word in (sys.argv[1:] if arguments is None else arguments)])
+        words = sys.argv[1:] if arguments is None else arguments
+        _answer([_as_typed(word) for word in words])
         return 0
     except ConfigError as error:
         _tell(message_lines(error))
@@ -62,25 +62,24 @@ def main(arguments: list[str] | None = None) -> int:
         _tell(str(error).splitlines())
         return 1
     except UnicodeEncodeError as error:
+        # In the locale C the encoding of file names is ASCII. Any other encoding is a defect of
+        # ours, which the last clause would otherwise hide.
         if error.encoding != sys.getfilesystemencoding().lower():
             raise
         name = shorten(ascii(error.object))
-        _tell(
-            [
-                f"{name}: files cannot have such names in this locale ({error.encoding}); set"
-                " PYTHONUTF8=1"
-            ]
-        )
+        problem = f"files cannot have such names in this locale ({error.encoding})"
+        _tell([f"{name}: {problem}; set PYTHONUTF8=1"])
         return 2
     except BrokenPipeError:  # `... | head`: nobody reads any more, which is nobody's mistake
         output.give_up(sys.stdout)
-        return 141  # as of a program that SIGPIPE ends
+        return 141  # 128 + SIGPIPE, as shells report it
     except KeyboardInterrupt:
         _tell(["interrupted"])
-        return 130
+        return 130  # 128 + SIGINT
     except Exception:  # a defect of ours
         if not has_hidden():
             raise
+        # Python would print the values of secrets that are in the message; `tell` hides them.
         tell(traceback.format_exc().rstrip(), stderr=True)
         return 1
 
@@ -99,9 +98,10 @@ def _answer(words: list[str]) -> None:
     processes.begin()
     if verb not in VERBS:
         raise ConfigError(
-            f"there is no verb '{verb}'{did_you_mean(verb, VERBS)} (verbs: {', '.join(VERBS)})"
+            f"unknown verb '{verb}'{did_you_mean(verb, VERBS)} (verbs: {', '.join(VERBS)})"
         )
-    from firstlight.verbs import run  # late: Hydra takes a moment to import
+    # Imported late: Hydra takes a moment, and a misspelt verb is answered at once.
+    from firstlight.verbs import run
 
     run(verb, VERBS[verb], rest)
 
@@ -112,29 +112,25 @@ def _tell(lines: list[str]) -> None:
 
 
 def unsupported(system: str, python: tuple[int, ...]) -> str | None:
-    """Why firstlight does not run on this `system` (sys.platform), or this version of Python; None
-    if it does.
-    """
+    """Why firstlight does not run on this `system` (sys.platform) or Python; None if it does."""
     if system not in ("linux", "darwin"):
         return f"it runs on Linux and macOS, not on {system}; on Windows use WSL"
     if not OLDEST_PYTHON <= python <= NEWEST_PYTHON:
-        versions = " to ".join(
-            ".".join(map(str, version)) for version in (OLDEST_PYTHON, NEWEST_PYTHON)
+        oldest, newest, this = (
+            ".".join(map(str, version)) for version in (OLDEST_PYTHON, NEWEST_PYTHON, python)
         )
         return (
-            f"it runs on Python {versions}, and this is {'.'.join(map(str, python))}; make another"
-            " environment"
+            f"it runs on Python {oldest} to {newest}, and this is {this}; make another environment"
         )
     return None
 
 
 def _as_typed(word: str) -> str:
-    """A word of the command line as text, also where the locale is ASCII: Python could not decode
-    it there.
-    """
+    """Decode a word of the command line as UTF-8 where the locale's encoding is ASCII."""
+    # Python writes each byte that it could not decode as half of a surrogate pair.
     if not any("\ud800" <= character <= "\udfff" for character in word):
         return word
     try:
         return os.fsencode(word).decode()
-    except UnicodeError:  # it is not UTF-8, as will be said
+    except UnicodeError:  # not UTF-8: `parse_arguments` refuses it
         return word

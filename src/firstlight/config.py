@@ -1,5 +1,4 @@
-"""Is a composed config a valid call? Names, values and types are checked against the signatures it
-will call.
+"""Check a composed config against the signatures that it will call, and build its objects.
 
 The signature of each `_target_` is the schema: nothing is declared twice, and third-party classes
 (`torch.optim.AdamW`, `lightning.pytorch.Trainer`) are checked as strictly as ours. Ranges are
@@ -28,24 +27,24 @@ from firstlight.errors import ConfigError, did_you_mean, one_line, shorten, show
 from firstlight.interpolation import why_unresolved
 
 Ratio = Annotated[float, Field(ge=0, lt=1)]
-"""A part of a whole that is never all of it: dropout, a test split."""
+"""A part of a whole, never the whole itself: dropout, a test split."""
 PositiveRatio = Annotated[float, Field(gt=0, lt=1)]
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
-"""A part of a whole that may be all of it: the nucleus of a distribution."""
+"""A part of a whole, or the whole itself: the nucleus of a distribution."""
 FinitePositive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 FiniteNonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-"""What numpy and torch both accept as a seed."""
+"""A seed that numpy and torch both accept."""
 
 Steps = Annotated[int, Field(gt=0, le=10**12)]
-"""Of a run, or from one event to the next."""
+"""Optimizer steps: the length of a run, or the interval between two events."""
 VocabSize = Annotated[int, Field(gt=0, le=2**20)]
 ContextLength = Annotated[int, Field(gt=0, le=2**24)]
 BatchSize = Annotated[int, Field(gt=0, le=2**20)]
 NewTokens = Annotated[int, Field(gt=0, le=10**6)]
 
 NonEmpty = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]*$")]
-"""Names and paths: no file can have a NUL in its name."""
+"""A name or a path. No file can have a NUL in its name."""
 
 TARGETS = (
     *(f"firstlight.{part}." for part in ("model", "data", "decoding", "loss", "metrics", "optim")),
@@ -53,36 +52,36 @@ TARGETS = (
     "torch.optim.",
     *(f"lightning.pytorch.{part}." for part in ("callbacks", "loggers", "profilers")),
 )
-"""Where the classes that a config names may come from: a config is data, and must not call whatever
-it likes."""
-OURS = "firstlight.training.callbacks.early_stopping.EarlyStopping"
+"""Packages whose classes a config may name. A config is data: it must not call just anything."""
+_EARLY_STOPPING = "firstlight.training.callbacks.early_stopping.EarlyStopping"
 IN_PLACE_OF = {
-    "lightning.pytorch.callbacks.EarlyStopping": OURS,
-    "lightning.pytorch.callbacks.early_stopping.EarlyStopping": OURS,
+    "lightning.pytorch.callbacks.EarlyStopping": _EARLY_STOPPING,
+    "lightning.pytorch.callbacks.early_stopping.EarlyStopping": _EARLY_STOPPING,
 }
-"""Classes of Lightning's, and ours that take the same arguments, with which a run can be resumed as
-well."""
+"""Lightning's classes, and ours that replace them: same arguments, but resumed exactly."""
 FUNCTIONS = ("firstlight.optim.", "torch.optim.")
-"""Where a `_target_` may also be a function."""
+"""Packages in which a `_target_` may also be a function."""
 ALLOW_TARGETS = "FIRSTLIGHT_ALLOW_TARGETS"
-"""Environment variable: further packages whose classes a config may name, separated by commas."""
+"""Environment variable: more packages whose classes a config may name, separated by commas."""
 
 
 def check_config(config: DictConfig, entry: Callable[..., Any], key: str = "") -> dict[str, Any]:
-    """Return `config` as plain data, ready to be built for a call of `entry`; `key` is where it is
-    in a larger one.
+    """Check `config` as the arguments of `entry`; return it as plain data, ready to be built.
+
+    `key` is the place of `config` in a larger one: "" for the whole.
 
     Raises:
-        ConfigError: with one line for every key that `entry`, or the target of a node below it,
+        ConfigError: with one line for every key that `entry`, or the `_target_` of a section in it,
             would refuse.
     """
     plain = to_plain(config)
     problems = dict(_call_problems(key, entry, plain))
     if not problems:
         return plain
-    # What one key refers to in another is one mistake, told where it was made.
+    # A bad value that others refer to (${model.context_length}) is one mistake: report it where it
+    # was made, not at each reference.
     told = {where: text for where, text in problems.items() if not _is_reference(config, where)}
-    if not told:  # all are references to the same mistake: the first one tells it
+    if not told:  # the mistake is not in this section: report each text once, at its first place
         seen: set[str] = set()
         for where, text in problems.items():
             problem = text.removeprefix(where)
@@ -93,7 +92,7 @@ def check_config(config: DictConfig, entry: Callable[..., Any], key: str = "") -
 
 
 def _is_reference(config: DictConfig, key: str) -> bool:
-    """Is this key, or a section around it, written as a reference to another one?"""
+    """Whether `key`, or a section around it, is written as a reference to another key."""
     node: Any = config
     for name in key.split("."):
         if not isinstance(node, DictConfig) or name not in node:
@@ -105,7 +104,11 @@ def _is_reference(config: DictConfig, key: str) -> bool:
 
 
 def to_plain(config: DictConfig) -> dict[str, Any]:
-    """`config` with every interpolation resolved, as dicts, lists and scalars."""
+    """Resolve every interpolation of `config`; return it as dicts, lists and scalars.
+
+    Raises:
+        ConfigError: a value is missing, or an interpolation cannot be resolved.
+    """
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
@@ -118,18 +121,18 @@ def to_plain(config: DictConfig) -> dict[str, Any]:
 
 
 def check_node(key: str, node: Any, contract: type) -> dict[str, Any]:
-    """Return one section, checked, of a config that did not come from the command line: the one a
-    checkpoint carries.
+    """Check one section of a config that came with a checkpoint, which is not trusted; return it.
 
-    Nothing of it has been called when this returns, and it can call nothing but the constructor of
-    a `contract`, or a function that says it returns one.
+    Nothing has been called when this returns. Building the section calls nothing but the
+    constructor of a `contract`, or a function that says it returns one.
 
     Raises:
         ConfigError: it names no subclass of `contract`, or is not a valid call of it.
     """
     if not isinstance(node, dict) or "_target_" not in node:
         raise ConfigError(f"{key}: expected a section with a _target_, got {shown(node)}")
-    if any("_target_" in str(child) for child in node.values() if isinstance(child, dict | list)):
+    containers = [child for child in node.values() if isinstance(child, dict | list)]
+    if any("_target_" in str(child) for child in containers):
         raise ConfigError(f"{key}: a section of a checkpoint may have one _target_, its own")
     problems = dict(_node_problems(key, node, Any))
     if problems:
@@ -140,21 +143,25 @@ def check_node(key: str, node: Any, contract: type) -> dict[str, Any]:
 
 
 def made_by(node: dict[str, Any]) -> type:
-    """The class of what a checked section describes: its `_target_`, or what that returns."""
-    return _made_by(_locate(node["_target_"]))
+    """The class of what a section describes: its `_target_`, or what that function returns."""
+    target = _locate(node["_target_"])
+    if inspect.isclass(target):
+        return target
+    made = _hints(target).get("return")
+    return made if inspect.isclass(made) else object
 
 
 def takes(node: dict[str, Any], name: str, value: Any) -> bool:
-    """Is a section that names a `_target_` valid with `value` as its key `name`?"""
+    """Whether the section `node` names a `_target_`, and is valid with `value` as its `name`."""
     return "_target_" in node and not list(_node_problems("", {**node, name: value}, Any))
 
 
 def build(node: Any, key: str = "") -> Any:
-    """Call every `_target_` of a checked config, innermost first (`_partial_` ones become
-    `functools.partial`s).
+    """Call every `_target_` of a checked config, innermost first.
 
-    What hydra.utils.instantiate does, over plain data: no interpolation in it is resolved a second
-    time, so that a config from elsewhere cannot say more than was checked.
+    Those with `_partial_: true` become `functools.partial`s. This is hydra.utils.instantiate for
+    plain data: no interpolation is resolved a second time, so a config from elsewhere can do no
+    more than what was checked.
 
     Raises:
         ConfigError: a constructor refused its values: one of torch's or Lightning's with any
@@ -188,11 +195,10 @@ def _locate(name: str) -> Any:
 
 
 def blame(key: str, error: Exception) -> ConfigError:
-    """`error`, raised by the object that the section `key` of the config describes, as a mistake of
-    the user's.
-    """
+    """Turn `error`, raised by the object of the section `key`, into a mistake of the user's."""
     if isinstance(error, ConfigError):
         return error
+    # Python's own words: "Adam.__init__() missing 1 required positional argument: 'params'"
     missing = re.search(r"missing \d+ required .*?argument.*?: (.*)", str(error))
     if missing is not None:
         return ConfigError(f"{key}: {missing[1]} is needed")
@@ -200,11 +206,11 @@ def blame(key: str, error: Exception) -> ConfigError:
 
 
 Problems = Iterator[tuple[str, str]]
-"""Keys, and what is wrong with each."""
+"""Pairs of a key and what is wrong with its value."""
 
 
 def _value_problems(path: str, value: Any, hint: Any) -> Problems:
-    """What is wrong with a value where `hint` is declared, and with every `_target_` node in it."""
+    """Yield what is wrong with `value` as a `hint`, and with every `_target_` node in it."""
     if _is_node(value):
         yield from _node_problems(path, value, hint)
         return
@@ -216,8 +222,7 @@ def _value_problems(path: str, value: Any, hint: Any) -> Problems:
         elif element is Any and not _fits(value, hint):
             yield path, _misfit(path, value, hint)
         for key, child in value.items():
-            # With an element of a known type, the value that does not fit is named, not the whole
-            # section.
+            # dict[str, int]: name the one value that does not fit, not the whole section
             if element is not Any or isinstance(child, dict | list):
                 yield from _value_problems(_join(path, key), child, element)
         return
@@ -225,10 +230,10 @@ def _value_problems(path: str, value: Any, hint: Any) -> Problems:
         yield path, _misfit(path, value, hint)
     if isinstance(value, list):
         for number, child in enumerate(value):
+            # Plain elements were checked above, as parts of the whole list.
             if isinstance(child, dict | list):
-                yield from _value_problems(
-                    _join(path, number), child, element if _is_node(child) else Any
-                )
+                child_hint = element if _is_node(child) else Any
+                yield from _value_problems(_join(path, number), child, child_hint)
 
 
 def _misfit(path: str, value: Any, hint: Any) -> str:
@@ -246,15 +251,13 @@ def _is_node(value: Any) -> bool:
 
 
 def _node_problems(path: str, node: dict[str, Any], hint: Any) -> Problems:
-    """What is wrong with a `_target_` node where `hint` is declared: its target, or else its
-    arguments.
-    """
+    """Yield what is wrong with a `_target_` node as a `hint`: its target, or else its arguments."""
     is_partial = node.get("_partial_", False)
     try:
         target = _target_of(path, node["_target_"])
-        _check_made(path, target, node["_target_"], hint)
-        _check_partial(path, is_partial, hint)
+        _check_made(path, node, hint)
     except ConfigError as problem:
+        # The arguments of a wrong target say nothing: they would be reported as unknown keys.
         yield f"{path}._target_", str(problem)
         return
     arguments = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
@@ -262,7 +265,11 @@ def _node_problems(path: str, node: dict[str, Any], hint: Any) -> Problems:
 
 
 def _target_of(path: str, name: Any) -> Callable[..., Any]:
-    """What a `_target_` names, if a config may name it."""
+    """Import what a `_target_` names.
+
+    Raises:
+        ConfigError: a config may not name it, or it cannot be imported.
+    """
     key = f"{path}._target_"
     names = [package.strip() for package in os.environ.get(ALLOW_TARGETS, "").split(",")]
     allowed = (*TARGETS, *(f"{package}." for package in names if package))
@@ -283,9 +290,9 @@ def _target_of(path: str, name: Any) -> Callable[..., Any]:
         raise ConfigError(
             f"{key}: {name!r} cannot be imported ({one_line(error)}){way_out}"
         ) from None
-    home = (  # what a module has imported is elsewhere at home
-        f"{getattr(target, '__module__', '')}."
-    )
+    # The module that defines it. A name that an allowed module has merely imported
+    # (torch.optim.adam.torch.load) must not pass.
+    home = f"{getattr(target, '__module__', '')}."
     may_be_function = home.startswith(FUNCTIONS) or not home.startswith(TARGETS)
     is_callable = inspect.isclass(target) or (inspect.isfunction(target) and may_be_function)
     if not home.startswith(allowed) or not is_callable:
@@ -295,15 +302,17 @@ def _target_of(path: str, name: Any) -> Callable[..., Any]:
     return target
 
 
-def _check_made(path: str, target: Callable[..., Any], name: str, hint: Any) -> None:
+def _check_made(path: str, node: dict[str, Any], hint: Any) -> None:
+    """Check that `node` makes what `hint` asks for: an object of its class, whole or partial.
+
+    Raises:
+        ConfigError: it does not.
+    """
     wanted = _wanted(hint)
-    if wanted is not None and not issubclass(_made_by(target), wanted.classes):
+    if wanted is not None and not issubclass(made_by(node), wanted.classes):
         kinds = " or ".join(kind.__name__ for kind in wanted.classes) or _show(hint)
-        raise ConfigError(f"{path}._target_: {name!r} is not a {kinds}")
-
-
-def _check_partial(path: str, is_partial: Any, hint: Any) -> None:
-    key, wanted = f"{path}._partial_", _wanted(hint)
+        raise ConfigError(f"{path}._target_: {node['_target_']!r} is not a {kinds}")
+    key, is_partial = f"{path}._partial_", node.get("_partial_", False)
     if not isinstance(is_partial, bool):
         raise ConfigError(f"{key}: expected bool, got {shown(is_partial)}")
     if wanted is None or is_partial in wanted.partial:
@@ -315,9 +324,7 @@ def _check_partial(path: str, is_partial: Any, hint: Any) -> None:
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What a `_target_` node must make; of no class: it must not be there, since a plain value is
-    wanted.
-    """
+    """What a `_target_` node must make. Without classes: a plain value is wanted, not a node."""
 
     classes: tuple[type, ...] = ()
     partial: frozenset[bool] = frozenset()
@@ -325,41 +332,32 @@ class _Wanted:
 
 
 def _wanted(hint: Any) -> _Wanted | None:
-    """What a node must make where `hint` is declared; None: anything."""
+    """What a node must make to be a `hint`; None: anything."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Annotated:
+    if origin is Annotated:  # a range
         return _wanted(args[0])
     if origin in (Union, types.UnionType):
-        return _wanted_of_union(args)
-    if origin is Callable:
+        together = _Wanted()
+        for arg in args:
+            wanted = _wanted(arg)
+            if wanted is None:
+                return None
+            together = _Wanted(together.classes + wanted.classes, together.partial | wanted.partial)
+        return together
+    if origin is Callable:  # Callable[..., Optimizer]: a partial that will make an Optimizer
         made: Any = args[-1] if args else Any
         return _Wanted((made,), frozenset({True})) if inspect.isclass(made) else None
     if origin in (Literal, list, tuple) or (origin is dict and args[-1] is not Any):
         return _Wanted()
     if origin is not None or not inspect.isclass(hint) or hint in (Any, object, dict):
         return None
-    return _Wanted() if hint.__module__ == "builtins" else _Wanted((hint,), frozenset({False}))
-
-
-def _wanted_of_union(hints: tuple[Any, ...]) -> _Wanted | None:
-    together = _Wanted()
-    for hint in hints:
-        wanted = _wanted(hint)
-        if wanted is None:
-            return None
-        together = _Wanted(together.classes + wanted.classes, together.partial | wanted.partial)
-    return together
-
-
-def _made_by(target: Callable[..., Any]) -> type:
-    if inspect.isclass(target):
-        return target
-    made = _hints(target).get("return")
-    return made if inspect.isclass(made) else object
+    if hint.__module__ == "builtins":  # int, str, bool
+        return _Wanted()
+    return _Wanted((hint,), frozenset({False}))
 
 
 def _element(hint: Any) -> Any:
-    """The hint of what a container of this hint holds."""
+    """The hint of the elements of a dict or list with this `hint`; Any if it says nothing."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, types.UnionType):
         for arg in args:
@@ -373,7 +371,9 @@ def _element(hint: Any) -> Any:
 def _call_problems(
     path: str, target: Callable[..., Any], given: dict[str, Any], *, partial: bool = False
 ) -> Problems:
+    """Yield what is wrong with a call of `target` with the arguments `given`."""
     parameters, hints = _signature(target)
+    # Each argument: is there such a parameter, and does the value fit?
     for key, value in given.items():
         where = _join(path, key)
         if key in parameters and parameters[key].kind is not inspect.Parameter.POSITIONAL_ONLY:
@@ -383,7 +383,7 @@ def _call_problems(
         else:
             owner = f"{target.__name__} has" if path else "there is"
             yield where, f"{where}: {owner} no '{key}'{did_you_mean(str(key), parameters)}"
-    if partial:
+    if partial:  # what is missing is given later
         return
     for key, p in parameters.items():
         by_name = p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
@@ -393,8 +393,9 @@ def _call_problems(
 
 @functools.cache
 def _signature(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
-    """Parameters and type hints of a call; `**kwargs` of a constructor stands for its parent's
-    parameters.
+    """Parameters and type hints of a call.
+
+    `**kwargs` of a constructor stands for the parameters of its parent's constructor.
     """
     if not inspect.isclass(target):
         return dict(inspect.signature(target).parameters), _hints(target)
@@ -417,38 +418,32 @@ def _signature(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter]
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     try:
         return typing.get_type_hints(function, include_extras=True)
-    except (
-        NameError
-    ):  # a name imported for type checkers only: names of arguments are checked, not their types
+    except NameError:
+        # A type that is imported under TYPE_CHECKING only, in somebody else's package. The names of
+        # arguments are checked even so, their types are not.
         return {}
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Could `value`, read from YAML or the command line, be passed where `hint` is declared?
+    """Whether `value`, read from YAML or the command line, can be passed as a `hint`.
 
     Checked as JSON in pydantic's strict mode: 2 is a float, a list is a tuple, a string is a path;
     but 2.5 or true is not an int and "3" is not a number.
     """
-    if isinstance(value, dict):  # an object still to be built: its own node is checked
+    # Nodes are not built yet: `_node_problems` checks them.
+    if isinstance(value, dict):
         value = {k: v for k, v in value.items() if not _is_node(v)}
     elif isinstance(value, list):
         value = [v for v in value if not _is_node(v)]
     try:
         text = json.dumps(value)
-    except (
-        TypeError,
-        ValueError,
-    ):  # what YAML has and JSON has not: dates, bytes, numbers of 5,000 digits
+    except (TypeError, ValueError):  # YAML, not JSON: dates, bytes, numbers of 5,000 digits
         return False
     try:
         _adapter(hint).validate_json(text, strict=True)
     except ValidationError:
         return False
-    except (
-        PydanticUserError,
-        NameError,
-        TypeError,
-    ):  # a hint that pydantic cannot read: nothing to compare
+    except (PydanticUserError, NameError, TypeError):  # a hint that pydantic cannot read
         return True
     return True
 
@@ -467,7 +462,7 @@ _SIGNS: dict[Any, tuple[str, str]] = {
 
 
 def _show(hint: Any) -> str:
-    """A type hint in words: `int > 0`, `'a' or 'b'`, `float >= 0 and < 1 or null`."""
+    """Write a type hint in words: `int > 0`, `'a' or 'b'`, `float >= 0 and < 1 or null`."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         return _show_bounded(args[0], args[1:])
@@ -487,8 +482,9 @@ def _show_bounded(hint: Any, annotations: tuple[Any, ...]) -> str:
     words = _show(hint)
     bounds: list[str] = []
     for annotation in annotations:
-        # pydantic's Field holds the bounds that annotated_types gives one by one
-        for bound in annotation.metadata if isinstance(annotation, FieldInfo) else [annotation]:
+        # Field(ge=0, lt=1) keeps its bounds as a list of annotated_types; Gt(0) is one itself.
+        parts = annotation.metadata if isinstance(annotation, FieldInfo) else [annotation]
+        for bound in parts:
             if isinstance(bound, MinLen):
                 words = f"non-empty {words}"
             elif type(bound) in _SIGNS:

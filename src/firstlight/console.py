@@ -1,6 +1,4 @@
-"""Rich's console for text that may be somebody else's: nothing in it steers the terminal, and
-nothing is markup.
-"""
+"""Rich's console for text from elsewhere: it cannot steer the terminal, and is never markup."""
 
 from typing import IO
 
@@ -19,9 +17,10 @@ from firstlight.errors import printable_lines
 
 
 class SafeConsole(Console):
-    """Shows tables and lines as they are, with control characters made visible."""
+    """A console that shows tables and lines as they are, with control characters as escapes."""
 
     def __init__(self, *, width: int | None = None, file: IO[str] | None = None) -> None:
+        # [red] in a run's name is text, and 10 in it is not a number to be coloured
         super().__init__(highlight=False, markup=False, width=width, file=file)
         self.push_render_hook(_MakePrintable())
 
@@ -32,7 +31,7 @@ class _MakePrintable(RenderHook):
 
 
 class _Printable:
-    """Renders something with its text made printable, but for Rich's own control sequences."""
+    """Something to render, with its text made printable; Rich's control sequences stay."""
 
     def __init__(self, renderable: RenderableType) -> None:
         self.renderable = renderable

@@ -1,5 +1,6 @@
-"""What is said to a user who made a mistake. Imports nothing slow, so `--help` and misspelt keys
-answer at once.
+"""Exceptions, and the words of their messages.
+
+Imports nothing slow, so `--help` and misspelt keys are answered at once.
 """
 
 import difflib
@@ -10,23 +11,19 @@ from typing import Any
 
 
 class ConfigError(ValueError):
-    """A user's mistake. The message is shown without a traceback, and the process ends with exit
-    code 2.
-    """
+    """A mistake of the user's: the message is shown without a traceback; exit code 2."""
 
 
 class DamagedError(ConfigError):
-    """One of our files is not as it was written: cut short, or with changed bits."""
+    """One of our files is not as it was written: it was cut short, or bits have changed."""
 
 
 class FinishedError(ConfigError):
-    """The run to be resumed has finished."""
+    """The run to resume has finished."""
 
 
 class RunError(RuntimeError):
-    """A run cannot continue, for a reason outside the program. The message is shown as it is; exit
-    code 1.
-    """
+    """A run cannot continue, for a reason outside the program; exit code 1."""
 
 
 class DivergedError(RunError):
@@ -38,39 +35,41 @@ class VerificationError(RunError):
 
 
 LONGEST_LINE = 280
-"""Characters in a message; nobody reads a longer one."""
+"""Characters of a message, about three lines of a terminal; nobody reads a longer one."""
 SECRET_LENGTH = 4
-"""Characters: shorter values are not hidden, since every message would contain them."""
+"""Characters of the shortest value that is hidden: every message would contain shorter ones."""
+# C0 and C1 control characters and DEL, without tab (\x09) and newline (\x0a)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _hidden: dict[str, str] = {}
+"""Values that must not be shown, and the text that is shown instead of each."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`"; did you mean 'x'?"` if one of `known` looks like `word`, otherwise empty."""
+    """Return `"; did you mean 'x'?"` if one of `known` looks like `word`, otherwise ""."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def one_line(error: BaseException) -> str:
-    """The message of `error` in one line."""
-    return shorten(" ".join(without_hidden(str(error)).split()) or type(error).__name__, 300)
+    """Write the message of `error` in one line; its type if it has none."""
+    # Hidden values first: a value with line breaks would not be recognised once they are gone.
+    words = without_hidden(str(error)).split()
+    return shorten(" ".join(words) or type(error).__name__, 300)
 
 
 def reason_of(error: Exception) -> str:
-    """The message of `error` in one line; of an OSError without the name of the file."""
+    """Write the message of `error` in one line, without the file's name if it is an OSError."""
     reason = error.strerror if isinstance(error, OSError) else None
     return reason or one_line(error)
 
 
 def message_lines(error: BaseException) -> list[str]:
-    """The message of `error`, one line a mistake: not too long, and with nothing in it that would
-    steer a terminal.
-    """
+    """Split the message of `error` into lines, one for each mistake, each short and printable."""
     return [shorten(line, LONGEST_LINE) for line in str(error).split("\n")]
 
 
 def shown(value: object) -> str:
-    """`value` as Python writes it, shortened."""
+    """Write `value` as Python does, shortened."""
     try:
         return shorten(repr(value))
     except ValueError:  # an integer of more than 4,300 digits
@@ -78,9 +77,7 @@ def shown(value: object) -> str:
 
 
 def shorten(text: str, width: int = 80) -> str:
-    """`text` for a message: printable, and with its middle left out if it is longer than `width`
-    characters.
-    """
+    """Make `text` printable and cut its middle out if it is longer than `width` characters."""
     text = printable(without_hidden(text))
     if len(text) <= width:
         return text
@@ -88,19 +85,19 @@ def shorten(text: str, width: int = 80) -> str:
 
 
 def printable(text: str) -> str:
-    """`text` with characters that a terminal would obey, newlines included, as escapes."""
+    """Write characters that a terminal would obey, newlines included, as escapes."""
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)  # repr without its quotes
 
 
 def printable_lines(text: str) -> str:
-    """Like `printable`, but newlines stay."""
+    """Like `printable`, but keep newlines."""
     return "\n".join(map(printable, text.split("\n")))
 
 
 def printable_data(node: Any) -> Any:
-    """Plain data with every text in it, keys included, made printable like `printable_lines`."""
+    """Apply `printable_lines` to every text in plain data, keys included."""
     if isinstance(node, dict):
         return {printable_data(key): printable_data(value) for key, value in node.items()}
     if isinstance(node, list | tuple):
@@ -111,16 +108,16 @@ def printable_data(node: Any) -> Any:
 
 
 def visible(text: str) -> str:
-    """The text of a model for a terminal: control characters except newline and tab as escapes."""
+    """Write control characters as escapes, except newline and tab: a model's text on a terminal."""
     return _CONTROL.sub(lambda match: printable(match[0]), text)
 
 
 def shell_word(text: str) -> str:
-    """`text` as one word of a command line, printable: what is shown can be pasted into a shell
-    (bash, zsh, ksh).
-    """
+    """Quote `text` as one printable word, to be pasted into a shell (bash, zsh, ksh)."""
     if text.isprintable():
         return shlex.quote(text)
+    # $'...' is the one form of quotes in which these shells read escapes. An exclamation mark would
+    # be history expansion; a byte is written in octal, as all of them read it.
     quoted = ""
     for character in text:
         if character.isprintable() and character not in "\\'!":
@@ -132,23 +129,25 @@ def shell_word(text: str) -> str:
 
 
 def hide(value: str, text: str) -> None:
-    """From now on show `text` wherever a message contains `value`."""
+    """From now on, show `text` wherever a message contains `value`."""
     if len(value) >= SECRET_LENGTH:
+        # A message may contain the value as it is, or as Python writes it (with \n for a newline).
         _hidden[value] = _hidden[repr(value)[1:-1]] = text
 
 
 def has_hidden() -> bool:
-    """Whether there is anything that messages must not show."""
+    """Whether any value is hidden."""
     return bool(_hidden)
 
 
 def forget_hidden() -> None:
-    """Hide nothing any more: another command starts."""
+    """Hide nothing any more, for another command in the same process."""
     _hidden.clear()
 
 
 def without_hidden(text: str) -> str:
-    """`text` with hidden values replaced, the longest first, as one may contain another."""
+    """Replace the hidden values in `text`."""
+    # The longest first, as one may contain another.
     for value in sorted(_hidden, key=len, reverse=True):
         text = text.replace(value, _hidden[value])
     return text

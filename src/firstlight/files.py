@@ -1,5 +1,4 @@
-"""Writing files and folders safely: a new file appears complete or not at all, and no write follows
-a link.
+"""Safe writing: a new file or folder appears complete or not at all, and no link is followed.
 
 Run folders, sweeps and caches may come from somebody else. If firstlight followed a link in one of
 them, that person could choose which of the user's files is overwritten.
@@ -32,19 +31,17 @@ NO_FOLDER_SYNC = {
     errno.EACCES,
     errno.EPERM,
 }
-"""Errors from file systems that cannot fsync a folder (CIFS, some FUSE ones). A rename is the
-safest they offer."""
+"""Errors from file systems that cannot fsync a folder (CIFS, some FUSE ones): a rename must do."""
 NO_MODES = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EROFS}
 """Errors from chmod on file systems without POSIX permissions (exFAT, CIFS, WSL's /mnt/c)."""
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
-"""Errors from flock on file systems without locks (NFS without its lock service, Lustre, some FUSE
-ones)."""
+"""Errors from flock on file systems without locks (NFS without lockd, Lustre, some FUSE ones)."""
 NO_MAPS = {errno.ENODEV, errno.ENOSYS, errno.ENOTSUP}
 """Errors from mmap on file systems that cannot map files into memory (some FUSE ones)."""
 LONGEST_NAME = 255
 """Bytes in the longest name of a file or folder on the usual file systems."""
 PLAIN_NAME = re.compile(r"[^/\\\0\ud800-\udfff]+")
-"""The name of one file or folder on every system. Half of a surrogate pair cannot be encoded."""
+"""The name of one file or folder, on every system. Half of a surrogate pair cannot be encoded."""
 PROBE = ".firstlight_probe_"
 """Prefix of the temporary folder in which `check_file_system` tests a file system."""
 
@@ -56,16 +53,17 @@ def inside(folder: Path, name: object) -> Path:
         ConfigError: `name` is not a plain name (it is `..`, `a/b` or an absolute path), or the path
             is a link.
     """
-    if (
-        not isinstance(name, str)
-        or name in (".", "..")
-        or not PLAIN_NAME.fullmatch(name)
-        or len(name.encode()) > LONGEST_NAME
-    ):
+    is_plain = (
+        isinstance(name, str)
+        and name not in (".", "..")
+        and PLAIN_NAME.fullmatch(name) is not None
+        and len(name.encode()) <= LONGEST_NAME
+    )
+    if not is_plain:
         raise ConfigError(
             f"{folder}: {shorten(repr(name))} is not the name of something in this folder"
         )
-    path = folder / name
+    path = folder / str(name)
     if path.is_symlink():
         raise ConfigError(
             f"{path}: a link, where firstlight only makes files and folders; remove it"
@@ -74,10 +72,10 @@ def inside(folder: Path, name: object) -> Path:
 
 
 def check_links(folder: Path, unwritten: str = "") -> None:
-    """Refuse to write into a folder that contains, at any depth, a link to something outside it.
+    """Refuse a folder that contains, at any depth, a link to something outside it.
 
-    Links whose path matches the pattern `unwritten` (see `PurePath.match`) are allowed: they are
-    never written to.
+    Links whose path matches the pattern `unwritten` (see `PurePath.match`) are allowed: nothing is
+    ever written to them.
 
     Raises:
         ConfigError: the folder contains such a link.
@@ -90,7 +88,7 @@ def check_links(folder: Path, unwritten: str = "") -> None:
                 continue
             try:
                 leads_out = not path.resolve().is_relative_to(root)
-            except (OSError, RuntimeError):  # a link to itself
+            except (OSError, RuntimeError):  # a link to itself; RuntimeError before Python 3.13
                 leads_out = True
             if leads_out:
                 shown = folder / path.relative_to(root)
@@ -101,19 +99,18 @@ def check_links(folder: Path, unwritten: str = "") -> None:
 
 
 def open_new(file: Path, mode: str = "w") -> IO[Any]:
-    """Create `file` and open it for writing. An existing file or link of that name is removed, not
-    written to.
+    """Create `file` and open it for writing; a file or link of that name is removed first.
 
     Raises:
         OSError: the file cannot be created.
     """
     file.unlink(missing_ok=True)
-    # O_EXCL: if somebody makes a link here after the unlink, the open fails.
+    # O_EXCL: the open fails if somebody makes a link here after the unlink.
     return _open(file, mode, os.O_EXCL)
 
 
 def open_to_append(file: Path, mode: str = "a", buffering: int = -1) -> IO[Any]:
-    """Open `file` for appending; create it if it does not exist. Symbolic links are not followed.
+    """Open `file` for appending, or create it; a symbolic link is not followed.
 
     A file with several names (hard links) is replaced by a copy first, so that the other names keep
     their content.
@@ -126,11 +123,10 @@ def open_to_append(file: Path, mode: str = "a", buffering: int = -1) -> IO[Any]:
 
 
 def _open(file: Path, mode: str, more_flags: int, buffering: int = -1) -> IO[Any]:
-    """Open `file`, unless it is a symbolic link. Text is UTF-8 on every system, with its newlines
-    unchanged.
-    """
+    """Open `file`, unless it is a symbolic link; text is UTF-8, with its newlines unchanged."""
 
     def unfollowed(path: str, flags: int) -> int:
+        # 0o666, less the user's umask: the permissions that `open` gives by itself
         return os.open(path, flags | more_flags | os.O_NOFOLLOW, 0o666)
 
     if "b" in mode:
@@ -139,13 +135,12 @@ def _open(file: Path, mode: str, more_flags: int, buffering: int = -1) -> IO[Any
 
 
 def separate(file: Path) -> None:
-    """Replace a file that has several names (hard links) by a copy, so that it can be written in
-    place.
+    """Replace a file that has several names (hard links) by a copy, to be written in place.
 
     Raises:
         OSError: it cannot be copied.
     """
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError):  # nothing to separate yet
         status = file.lstat()
         if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
             with replacing(file, "wb") as copy, file.open("rb") as original:
@@ -161,12 +156,11 @@ def append(file: Path, content: bytes) -> None:
     Raises:
         OSError: it cannot be written, or the file is a symbolic link.
     """
-    with open_to_append(
-        file, "ab", buffering=0
-    ) as stream:  # so that no part is left in a buffer when writing fails
+    # Unbuffered: nothing is left in a buffer, to be written later, when writing fails.
+    with open_to_append(file, "ab", buffering=0) as stream:
         end, left = stream.tell(), memoryview(content)
         try:
-            while left:
+            while left:  # a write may stop early, on a disk that is nearly full
                 left = left[stream.write(left) :]
         except OSError:
             with suppress(OSError):
@@ -176,11 +170,11 @@ def append(file: Path, content: bytes) -> None:
 
 @contextmanager
 def replacing(file: Path, mode: str = "w", *, through: Path | None = None) -> Iterator[IO[Any]]:
-    """Write `file` again. It keeps its old content until the block ends; then it holds all of the
-    new, on disk.
+    """Write `file` anew: it keeps its old content until the block ends, then has all of the new.
 
-    The new content is first written to the temporary file `through`. Writers that may run at the
-    same time each need their own; the default is derived from the name of `file`.
+    The new content is first written to the temporary file `through` and flushed to disk. Writers
+    that may run at the same time each need their own; the default is derived from the name of
+    `file`.
 
     Raises:
         OSError: the file cannot be written; it keeps its old content.
@@ -188,20 +182,20 @@ def replacing(file: Path, mode: str = "w", *, through: Path | None = None) -> It
     temporary = through or temporary_of(file)
     with _renamed(temporary, file), open_new(temporary, mode) as stream:
         yield stream
-        sync(stream)  # before the rename: after a power cut the name must not lead to an empty file
+        # Before the rename: after a power cut the name must not lead to an empty file.
+        sync(stream)
 
 
 @contextmanager
 def replacing_by_path(file: Path) -> Iterator[Path]:
-    """Like `replacing`, for libraries that open the file themselves: yields the path of an empty
-    temporary file.
+    """Like `replacing`, for libraries that open a file themselves: yields a temporary path.
 
     Raises:
         OSError: the file cannot be written; it keeps its old content.
     """
     temporary = temporary_of(file)
     with _renamed(temporary, file):
-        open_new(temporary, "wb").close()
+        open_new(temporary, "wb").close()  # a link that waits under this name is removed
         yield temporary
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
@@ -219,25 +213,21 @@ def _renamed(temporary: Path, file: Path) -> Iterator[None]:
 
 
 def replace_text(file: Path, text: str) -> None:
-    """Write `text`, in UTF-8, as the content of `file`; see `replacing`."""
+    """Replace the content of `file` by `text`, in UTF-8; see `replacing`."""
     with replacing(file) as stream:
         stream.write(text)
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link, or a folder with its contents, as far as possible. Links are not
-    followed.
-    """
+    """Remove a file, a link, or a folder with its contents, as far as possible."""
     with suppress(OSError):
-        path.unlink()
+        path.unlink()  # of a link the link itself, also where it leads to a folder
         return
     shutil.rmtree(path, ignore_errors=True)
 
 
 def temporary_of(target: Path, tag: str = "") -> Path:
-    """The hidden path, in the same folder, at which a file or folder is written before it is
-    renamed to `target`.
-    """
+    """The hidden path beside `target` at which it is written before it is renamed."""
     suffix = f".{tag}" if tag else ""
     return target.with_name(f".{target.name}{suffix}.tmp")
 
@@ -249,8 +239,9 @@ def sync(stream: IO[Any]) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush the entries of `folder` to disk, if the file system can. Otherwise a power cut may undo
-    a rename.
+    """Flush the entries of `folder` to disk, if the file system can.
+
+    Without it a power cut may undo a rename.
 
     Raises:
         OSError: the disk fails.
@@ -267,13 +258,13 @@ def sync_folder(folder: Path) -> None:
 
 
 def give_usual_mode(file: Path) -> None:
-    """Give `file` the permissions that the user's umask allows. File systems without permissions
-    are left alone.
+    """Give `file` the permissions that the user's umask allows, if the file system has any.
 
     Raises:
         OSError: the disk fails.
     """
-    mask = os.umask(0o077)  # it can only be read by setting it
+    # The umask can only be read by setting it.
+    mask = os.umask(0o077)
     os.umask(mask)
     try:
         file.chmod(0o666 & ~mask)
@@ -283,21 +274,19 @@ def give_usual_mode(file: Path) -> None:
 
 
 def can_be_mapped(file: Path) -> bool:
-    """Whether the file system of `file` can map files into memory; True for an empty file, which
-    cannot tell.
-    """
+    """Whether the file system of `file` can map files into memory; True if `file` is empty."""
     try:
         with file.open("rb") as stream, mmap.mmap(stream.fileno(), 1, access=mmap.ACCESS_READ):
             return True
     except OSError as error:
         return error.errno not in NO_MAPS
-    except ValueError:  # an empty file
+    except ValueError:  # mmap refuses empty files everywhere
         return True
 
 
 @contextmanager
 def locked(file: Path, *, timeout: float = 0) -> Iterator[None]:
-    """Hold the lock `file`, creating it if necessary. The system releases it when the process dies.
+    """Hold the lock `file`, which is created if necessary and released when the process dies.
 
     Some network file systems have no locks. There a note says so, and the block runs without one.
 
@@ -310,7 +299,8 @@ def locked(file: Path, *, timeout: float = 0) -> Iterator[None]:
     lock = FileLock(file, timeout=timeout, fallback_to_soft=False)
     try:
         lock.acquire()
-    except OSError as error:  # a Timeout is one, with no number
+    except OSError as error:
+        # filelock.Timeout is an OSError without a number, and raised here as well.
         if error.errno not in NO_LOCKS:
             raise
         _note_no_locks(file.parent)
@@ -320,7 +310,7 @@ def locked(file: Path, *, timeout: float = 0) -> Iterator[None]:
         lock.release()
 
 
-@functools.cache
+@functools.cache  # once for each folder
 def _note_no_locks(folder: Path) -> None:
     note(
         f"{shorten(str(folder))}: this file system cannot lock files; make sure that only one"
@@ -337,20 +327,20 @@ def existing_place(wanted: Path) -> Path:
     Raises:
         OSError: `wanted` is not a possible name for a folder.
     """
+    # The parent of a mount point is on another file system.
     if wanted.is_dir() and (wanted.is_mount() or not os.access(wanted.absolute().parent, os.W_OK)):
         return wanted
     return next(folder for folder in wanted.absolute().parents if folder.is_dir())
 
 
 def check_file_system(folder: Path, subject: str, way_out: str) -> None:
-    """Test in `folder` everything that a run needs from the file system, and clean up.
+    """Try in `folder` everything that a run needs from the file system, and clean up.
 
-    A folder that is not writable passes: the code that writes there reports that. The error message
-    begins with `subject` and ends with `way_out`.
+    A folder that is not writable passes: the code that writes there reports that.
 
     Raises:
-        ConfigError: the file system lacks something; the message says what, and the system's
-            reason.
+        ConfigError: the file system lacks something. The message begins with `subject`, says what
+            is lacking, and ends with `way_out`.
     """
     try:
         place = Path(tempfile.mkdtemp(prefix=PROBE, dir=folder))
@@ -359,7 +349,8 @@ def check_file_system(folder: Path, subject: str, way_out: str) -> None:
     attempted = ""
     try:
         for action in _operations_of_a_run(place):
-            attempted = action  # it is done when the loop asks for the next one
+            # Named before it is done: it is done when the loop asks for the next one.
+            attempted = action
     except OSError as error:
         reason = error.strerror or str(error)
         raise ConfigError(
@@ -370,14 +361,11 @@ def check_file_system(folder: Path, subject: str, way_out: str) -> None:
 
 
 def _operations_of_a_run(place: Path) -> Iterator[str]:
-    """Do in the folder `place` what a run does to files. Each operation is named before it is
-    done."""
+    """Do in the folder `place` what a run does to files; yield the name of each operation first."""
     content, twice = b"firstlight", b"firstlightfirstlight"
-    file, unfinished, finished = (
-        place / "file",
-        place / ".step_00000001.tmp",
-        place / "step_00000001",
-    )
+    file = place / "file"
+    # A checkpoint is a folder that is renamed once it is complete; see checkpoints/folder_io.py.
+    unfinished, finished = place / ".step_00000001.tmp", place / "step_00000001"
     yield "make a folder"
     unfinished.mkdir()
     yield "write a file"
@@ -407,5 +395,6 @@ def _operations_of_a_run(place: Path) -> Iterator[str]:
 
 
 def _check_content(content: bytes, expected: bytes) -> None:
+    """Raise an OSError if a file system has accepted bytes and returns others."""
     if content != expected:
         raise OSError(errno.EIO, "it does not hold what was written")

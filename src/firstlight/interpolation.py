@@ -1,9 +1,9 @@
-"""What `${...}` in a config stands for, and what of it is stored with a run.
+"""Interpolations (`${...}`) in a config: how they are resolved, and how they are stored with a run.
 
 A value that comes from the environment (`${oc.env:SCRATCH}`) may be a secret. A run may have such
-values where a secret or a place belongs. The config that is built has the value; the one that is
-stored has the text in its place, and no message shows the value. A stored config is data when it is
-read again: nothing in it is resolved.
+values where a secret or a place belongs. The config that is built has the value; the stored config
+has the text instead, and no message shows the value. When a stored config is read again, it is
+data: nothing in it is resolved.
 
 A stored text that holds `${oc.env:` is in OmegaConf's syntax, with a backslash before each `${`
 that is not an interpolation; every other stored text is as it is.
@@ -27,32 +27,34 @@ from firstlight.errors import ConfigError, hide, shell_word, shorten
 from firstlight.processes import given
 
 ENVIRONMENT = "${oc.env:"
+"""How an interpolation of an environment variable begins."""
 _readable: set[str] | None = None
-"""Variables of the environment that may be looked up; None: all."""
+"""Environment variables that may be looked up; None: all."""
 FORMS = "the forms are ${key}, ${oc.env:NAME} and ${now:%Y-%m-%d}; '\\${' is a text"
-"""Of interpolations, for messages."""
+"""The forms of an interpolation, for messages."""
 UNUSED = ("name", "output_dir", "init_from")
 """Keys that a resumed run does not use."""
 PLACES = ("name", "output_dir", "init_from", "resume", "data", "logger", "callbacks")
 """Keys and sections of a run in which a text may come from the environment."""
 _MARK = f"<{secrets.token_hex(8)}>"
-"""In the place of the `$` of an interpolation of the environment, to tell it from a text that looks
-like one."""
+"""Replaces the `$` of an interpolation of the environment; no text can contain it by chance."""
 _BEFORE_BRACE = re.compile(r"(\\*)\$\{")
+"""The backslashes before a `${`, which decide whether it is an interpolation."""
 _BEFORE_MARK = re.compile(rf"(\\*){_MARK}")
 _NO_DEFAULT = object()
+"""Tells `${oc.env:NAME}` from `${oc.env:NAME,null}`."""
 
 
 @contextmanager
 def only_variables(names: Iterable[str] | None) -> Iterator[None]:
-    """Within the block, let texts look up no other variables of the environment than `names`; None:
-    all.
+    """Within the block, texts may look up only the environment variables `names`; None: all.
 
-    For texts that the user has not typed: a file from elsewhere could have secrets sent wherever it
-    likes.
+    For texts that the user has not typed: a file from elsewhere could have secrets sent to any
+    server.
     """
     global _readable
-    before, _readable = _readable, None if names is None else set(names)
+    before = _readable
+    _readable = None if names is None else set(names)
     try:
         yield
     finally:
@@ -60,16 +62,21 @@ def only_variables(names: Iterable[str] | None) -> Iterator[None]:
 
 
 def check_kept(config: DictConfig, plain: dict[str, Any]) -> dict[str, Any]:
-    """The config to store: `plain`, which is `config` resolved, with texts from the environment as
-    interpolations.
+    """Return the config to store: `plain` with texts from the environment as interpolations.
+
+    `plain` is `config` resolved.
 
     Raises:
         ConfigError: a value comes from the environment where no secret or place belongs.
     """
+    # Resolve a second time, with resolvers that return a marked text in place of each value of the
+    # environment: wherever the two results differ, the environment has had a part.
     _register({"oc.env": _marked_env, "stored": _marked_stored})
     try:
         marked = OmegaConf.to_container(config, resolve=True)
-    except OmegaConfBaseException as error:  # ${oc.decode:${oc.env:N}}, ${parts.${oc.env:PART}}
+    except OmegaConfBaseException as error:
+        # A marked text is not what an outer interpolation expects:
+        # ${oc.decode:${oc.env:N}}, ${parts.${oc.env:PART}}
         raise _refusal(error.full_key or "config") from None
     finally:
         _register(_RESOLVERS)
@@ -77,26 +84,24 @@ def check_kept(config: DictConfig, plain: dict[str, Any]) -> dict[str, Any]:
 
 
 def why_unresolved(error: OmegaConfBaseException) -> str:
-    """What is wrong with an interpolation, in a line: its text, and how it is written."""
+    """Say in one line what is wrong with an interpolation, and how one is written."""
     assert OmegaConf.is_config(error.parent_node)
     parent: Any = OmegaConf.to_container(error.parent_node, resolve=False)
     text = shorten(as_typed(str(parent[error.key])))
-    kind, _, reason = (
-        str(error).splitlines()[0].rpartition(" raised while resolving interpolation: ")
-    )
     if isinstance(error, UnsupportedInterpolationType):
-        return f"{text}: there is no such resolver; {FORMS}"
+        return f"{text}: no such resolver; {FORMS}"
     if isinstance(error, InterpolationKeyError):
-        return f"{text}: there is no such key; {FORMS}"
+        return f"{text}: no such key; {FORMS}"
+    # OmegaConf's words: "TypeError raised while resolving interpolation: now() takes 1 ..."
+    message = str(error).splitlines()[0]
+    kind, _, reason = message.rpartition(" raised while resolving interpolation: ")
     if kind == "TypeError":
         return f"{text}: these are not the arguments that it takes; {FORMS}"
     return f"{text}: " + reason.strip('"')
 
 
 def from_environment(stored: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """The keys of a stored config whose values came from the environment, and the values as they
-    are given again.
-    """
+    """Yield the keys of a stored config that came from the environment, and their overrides."""
     for key, value in stored.items():
         where = f"{path}{key}"
         if isinstance(value, dict):
@@ -106,24 +111,24 @@ def from_environment(stored: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def given_again(key: str, text: str) -> str:
-    """How a value from the environment is given on the command line."""
+    """The word of a command line that gives `key` its value from the environment again."""
     return f"{key}={shell_word(text)}"
 
 
 def as_data(stored: Any) -> Any:
-    """A stored config for OmegaConf, which will find nothing in it to resolve."""
+    """Escape a stored config so that OmegaConf finds nothing in it to resolve."""
     if isinstance(stored, dict):
         return {key: as_data(value) for key, value in stored.items()}
     if isinstance(stored, list):
         return [as_data(value) for value in stored]
     if isinstance(stored, str) and ("${" in stored or stored == "???"):
+        # in hexadecimal, so that nothing of the text is left for OmegaConf's grammar
         return f"${{stored:{stored.encode().hex()}}}"
     return stored
 
 
 def as_values(stored: Any) -> Any:
-    """A stored config as the values that it was made of; what came from the environment stays
-    text."""
+    """Undo the escapes of a stored config; interpolations of the environment stay as texts."""
     if isinstance(stored, dict):
         return {key: as_values(value) for key, value in stored.items()}
     if isinstance(stored, list):
@@ -132,30 +137,39 @@ def as_values(stored: Any) -> Any:
 
 
 def as_typed(text: str) -> str:
-    """An override, or a line of a config, with the texts in it that were kept from OmegaConf in a
-    form of their own.
-    """
+    """Decode the texts in an override, or in a line of a config, that were kept from OmegaConf."""
     return re.sub(
         r"\$\{(?:text|stored):([0-9a-f]*)\}", lambda match: bytes.fromhex(match[1]).decode(), text
     )
 
 
 def _marked_env(key: str, default: Any = _NO_DEFAULT) -> str:
+    """The resolver `oc.env` of `check_kept`: the interpolation itself, marked."""
     if default is _NO_DEFAULT:
         return f"{_MARK}{{oc.env:{key}}}"
     return f"{_MARK}{{oc.env:{key},{_argument(default)}}}"
 
 
 def _marked_stored(hexadecimal: str) -> str:
+    """The resolver `stored` of `check_kept`: a stored text, with its interpolations marked."""
     text = _text(hexadecimal)
     if not _is_interpolation(text):
         return _unescaped(text)
-    return _BEFORE_BRACE.sub(
-        lambda match: _half(match[1]) + ("${" if len(match[1]) % 2 else f"{_MARK}{{"), text
-    )
+
+    def marked(match: re.Match[str]) -> str:
+        backslashes = match[1]
+        is_literal = len(backslashes) % 2 == 1
+        return _half(backslashes) + ("${" if is_literal else f"{_MARK}{{")
+
+    return _BEFORE_BRACE.sub(marked, text)
 
 
 def _stored(key: str, value: Any, marked: Any) -> Any:
+    """Store `value`, which is `marked` where the environment is replaced by interpolations.
+
+    Raises:
+        ConfigError: they differ where no secret or place belongs.
+    """
     if isinstance(value, dict | list) and type(value) is type(marked) and len(value) == len(marked):
         if isinstance(value, list):
             return [_stored(key, *pair) for pair in zip(value, marked, strict=True)]
@@ -170,6 +184,7 @@ def _stored(key: str, value: Any, marked: Any) -> Any:
                 f"{key}: the samples in the run folder begin with it: give the text itself"
             )
         return _escaped(marked)
+    # repr, as 1 == 1.0 == True: a number that the environment has decided
     if repr(value) != repr(marked):
         raise _refusal(key)
     return _escaped(value) if isinstance(value, str) else value
@@ -183,33 +198,35 @@ def _refusal(key: str) -> ConfigError:
 
 
 def _escaped(marked: str) -> str:
-    """A text as it is stored: in OmegaConf's syntax if it holds something of the environment, or
-    looks as if.
-    """
+    """Write a text as it is stored."""
     if _MARK not in marked and ENVIRONMENT not in marked:
         return marked
+    # It holds something of the environment, or looks as if: in OmegaConf's syntax.
     # Backslashes count only before an interpolation, and are written twice there.
     literal = _BEFORE_BRACE.sub(lambda match: match[1] * 2 + "\\${", marked)
     return _BEFORE_MARK.sub(lambda match: match[1] * 2 + "$", literal)
 
 
 def _texts(node: Any) -> Iterator[str]:
+    """Yield every text in plain data, without the keys."""
     if isinstance(node, str):
         yield node
-    elif isinstance(node, dict | list):
-        for child in node.values() if isinstance(node, dict) else node:
+    elif isinstance(node, dict):
+        for child in node.values():
+            yield from _texts(child)
+    elif isinstance(node, list):
+        for child in node:
             yield from _texts(child)
 
 
 def _is_interpolation(text: str) -> bool:
-    """Does a stored text stand for something of the environment? An even number of backslashes are
-    themselves.
-    """
+    """Whether a stored text contains an interpolation of the environment."""
+    # An even number of backslashes before it are themselves, an odd number escapes it.
     return ENVIRONMENT in text and re.search(r"(?<!\\)(\\\\)*\$\{oc\.env:", text) is not None
 
 
 def _unescaped(text: str) -> str:
-    """The value that a stored text was made of, unless it came from the environment."""
+    """Undo `_escaped`, unless the text contains an interpolation of the environment."""
     if ENVIRONMENT not in text or _is_interpolation(text):
         return text
     return _BEFORE_BRACE.sub(lambda match: _half(match[1]) + "${", text)
@@ -220,7 +237,7 @@ def _half(backslashes: str) -> str:
 
 
 def _argument(value: Any) -> str:
-    """A default of `oc.env` as it is written there."""
+    """Write a default as an argument of `${oc.env:NAME,default}`."""
     if value is None:
         return "null"
     text = str(value)
@@ -228,21 +245,28 @@ def _argument(value: Any) -> str:
 
 
 def _as_override(node: Any) -> str:
-    """A value in Hydra's grammar."""
+    """Write a value in Hydra's grammar."""
     if isinstance(node, list):
         return "[" + ",".join(map(_as_override, node)) + "]"
     if isinstance(node, str):
-        return node if re.fullmatch(r"([\w./~-]|\$\{[\w.:/-]+\})+", node) else _quoted(node, '"')
-    return "null" if node is None else str(node).lower()
+        is_plain = re.fullmatch(r"([\w./~-]|\$\{[\w.:/-]+\})+", node) is not None
+        return node if is_plain else _quoted(node, '"')
+    return "null" if node is None else str(node).lower()  # True is true
 
 
 def _quoted(text: str, quote: str) -> str:
-    """Backslashes count only before a quote."""
+    """Write `text` in quotes, as the grammars of Hydra and OmegaConf read it."""
+    # Backslashes count only before a quote, the last quote included.
     escaped = re.sub(rf"(\\*){quote}", rf"\1\1\\{quote}", text)
     return quote + re.sub(r"(\\+)$", r"\1\1", escaped) + quote
 
 
 def _env(key: str, default: Any = _NO_DEFAULT) -> str | None:
+    """The resolver `oc.env`, for allowed variables; their values are hidden from messages.
+
+    Raises:
+        ConfigError: the variable may not be looked up; see `only_variables`.
+    """
     if _readable is not None and key not in _readable:
         raise ConfigError(
             f"a file looks up {shorten(key)} in your environment; if it is yours, allow it:"
@@ -251,7 +275,7 @@ def _env(key: str, default: Any = _NO_DEFAULT) -> str | None:
     value = given(key)
     if value is not None:
         hide(value, f"${{oc.env:{key}}}")
-        if value.startswith(("[", "{")):  # oc.decode makes several texts of it
+        if value.startswith(("[", "{")):  # oc.decode makes a list or dict of it, of several texts
             for part in re.findall(r"[^][{},:'\"\s]+", value):
                 hide(part, f"${{oc.env:{key}}}")
         return value
@@ -259,11 +283,13 @@ def _env(key: str, default: Any = _NO_DEFAULT) -> str | None:
 
 
 def _allowed(name: str) -> str:
-    return f"variables=[{','.join(shorten(known) for known in sorted({*(_readable or ()), name}))}]"
+    """The override that allows `name` beside the variables that are allowed already."""
+    names = sorted({*(_readable or ()), name})
+    return f"variables=[{','.join(map(shorten, names))}]"
 
 
 def _text(hexadecimal: str) -> str:
-    return bytes.fromhex(str(hexadecimal)).decode()
+    return bytes.fromhex(str(hexadecimal)).decode()  # OmegaConf makes a number of 31 or 1e5
 
 
 def _register(resolvers: dict[str, Callable[..., Any]]) -> None:
@@ -273,7 +299,7 @@ def _register(resolvers: dict[str, Callable[..., Any]]) -> None:
 
 _RESOLVERS: dict[str, Callable[..., Any]] = {
     "oc.env": _env,
-    "text": _text,  # of the command line, as it was typed
+    "text": _text,  # a text of the command line, as it was typed
     "stored": lambda hexadecimal: _unescaped(_text(hexadecimal)),
 }
 _register(_RESOLVERS)

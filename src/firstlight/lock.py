@@ -1,4 +1,4 @@
-"""One process at a time holds a lock; a second one is told which process that is.
+"""A lock that one process at a time holds; a second process is told which one that is.
 
 The system releases the lock of a process that dies, however it dies. Processes that it forked do
 not hold the lock.
@@ -21,11 +21,11 @@ from firstlight.process_group import started
 WRITER = ".writer"
 """File beside a lock that names the process which holds it."""
 PATIENCE = 2.0
-"""Seconds to wait for the holder of a lock to write that file."""
+"""Seconds to wait until the holder of a lock has written that file."""
 
 
 class HeldError(Exception):
-    """Another process holds the lock; the message says which one, as in "process 7 on host"."""
+    """Another process holds the lock; the message names it: "process 7 on host"."""
 
 
 @contextmanager
@@ -37,16 +37,17 @@ def only_process(lock: Path) -> Iterator[None]:
         OSError: nothing can be written there.
     """
     writer = lock.with_name(WRITER)
-    with ExitStack() as held:  # only a Timeout of the lock itself is caught, not one of the block
+    # An ExitStack, so that only a Timeout of this lock is caught, not one that the block raises.
+    with ExitStack() as held:
         try:
             held.enter_context(locked(lock))
         except Timeout:
             raise HeldError(_holder(writer)) from None
         try:
+            # With its time of start: the process id may be given to another process later.
+            holder = {"host": socket.gethostname(), "pid": os.getpid(), "started": started()}
             with open_new(writer) as stream:
-                json.dump(
-                    {"host": socket.gethostname(), "pid": os.getpid(), "started": started()}, stream
-                )
+                json.dump(holder, stream)
             yield
         finally:
             with suppress(OSError):  # the folder was moved or removed
@@ -54,15 +55,12 @@ def only_process(lock: Path) -> Iterator[None]:
 
 
 def files_of(lock: Path) -> set[str]:
-    """The names of the files that holding `lock` leaves, or may leave when the process is
-    killed."""
+    """The names of the files that a holder of `lock` leaves, or may leave if it is killed."""
     return {lock.name, WRITER}
 
 
 def _holder(writer: Path) -> str:
-    """The process that `writer` names, or "another process" if it names none after PATIENCE
-    seconds.
-    """
+    """The process that `writer` names; "another process" if it names none for PATIENCE seconds."""
     deadline = time.monotonic() + PATIENCE
     while True:
         holder = _named(writer)
@@ -74,8 +72,7 @@ def _holder(writer: Path) -> str:
 
 
 def _named(writer: Path) -> str | None:
-    """The process that the file names; None if it names none, or one of this machine that has
-    died."""
+    """The process that the file `writer` names; None if it names none, or one that has died."""
     try:
         if not writer.is_file() or writer.is_symlink():
             return None
@@ -84,6 +81,7 @@ def _named(writer: Path) -> str | None:
         host, pid, begun = str(record["host"]), int(record["pid"]), str(record["started"])
     except (OSError, ValueError, TypeError, LookupError):
         return None
+    # Whether it still runs can only be asked on its own machine.
     if host == socket.gethostname() and started(pid) != begun:
         return None
     return f"process {pid} on {shorten(host)}"

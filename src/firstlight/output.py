@@ -1,6 +1,4 @@
-"""Standard output and error. All text goes through here: it may be somebody else's, and must not
-steer a terminal.
-"""
+"""Standard output and error. All text is printed here, so none of it can steer a terminal."""
 
 import io
 import os
@@ -11,23 +9,23 @@ from typing import TextIO
 from firstlight.errors import ConfigError, printable_lines, visible, without_hidden
 
 _closed: list[TextIO] = []
-"""The stream that replaces a standard output which was closed before this process started."""
+"""The stand-in for a standard output that was closed before this process started, if it was."""
 
 
 def prepare() -> None:
-    """Make the standard streams usable if they are closed, or have an encoding that lacks
-    characters.
+    """Make the standard streams usable if they are closed, or if their encoding lacks characters.
 
-    A character that the encoding lacks is written as an escape (`\\u9053`). A closed descriptor
-    (`>&-`) is opened on /dev/null: otherwise the next file that is opened would get its number, and
-    what libraries print would be written into that file.
+    A character that the encoding lacks is written as an escape (`\\u9053`).
     """
+    # A closed descriptor (`>&-`) is opened on /dev/null. Otherwise the next file that is opened
+    # would get its number, and what libraries print would be written into that file.
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
         except OSError:
             _discard(descriptor)
-    if sys.stdout is None:  # Python's stand-in for a stream whose descriptor was closed
+    # Python has None for a stream whose descriptor was closed when the process started.
+    if sys.stdout is None:
         sys.stdout = _null_stream()
         _closed.append(sys.stdout)
     if sys.stderr is None:
@@ -38,16 +36,16 @@ def prepare() -> None:
 
 
 def give_up(stream: TextIO) -> None:
-    """Discard what is still in the buffer of `stream`, and what will be written to it: nobody reads
-    it any more.
-    """
+    """Discard what is in the buffer of `stream` and what will be written: nobody reads it."""
     with suppress(io.UnsupportedOperation):  # it has no descriptor
         _discard(stream.fileno())
 
 
 def _discard(descriptor: int) -> None:
+    """Let `descriptor` lead to /dev/null."""
     nowhere = os.open(os.devnull, os.O_RDWR)
-    if nowhere != descriptor:  # a closed descriptor is the first that is free
+    # A closed descriptor is the lowest free number, which `os.open` has just taken.
+    if nowhere != descriptor:
         os.dup2(nowhere, descriptor)
         os.close(nowhere)
 
@@ -57,49 +55,44 @@ def _null_stream() -> TextIO:
 
 
 def is_unicode() -> bool:
-    """Whether standard output can hold every character. Otherwise some are written as escapes."""
+    """Whether standard output can hold every character; otherwise some are written as escapes."""
     return str(getattr(sys.stdout, "encoding", None)).lower().startswith("utf")
 
 
 def say(text: str, *, stderr: bool = False) -> None:
-    """Print lines, without values that must not be shown, and with nothing that a terminal would
-    obey.
+    """Print lines, with hidden values replaced and control characters as escapes.
 
     Raises:
         OSError: nobody reads the stream any more, or it cannot be written.
     """
-    print(printable_lines(without_hidden(text)), file=_stream(stderr), flush=True)
+    stream = sys.stderr if stderr else sys.stdout
+    print(printable_lines(without_hidden(text)), file=stream, flush=True)
 
 
 def tell(text: str, *, stderr: bool = False) -> None:
-    """Like `say`, for what a run can do without: if nobody reads any more (a closed terminal), the
-    run continues.
-    """
+    """Like `say`, but continue if nobody reads any more: the terminal of a run may be closed."""
     try:
         say(text, stderr=stderr)
     except OSError:
-        give_up(_stream(stderr))
-
-
-def _stream(stderr: bool) -> TextIO:
-    return sys.stderr if stderr else sys.stdout
+        give_up(sys.stderr if stderr else sys.stdout)
 
 
 def note(text: str) -> None:
-    """Tell the user on standard error what they should know."""
+    """Tell the user something on standard error that is not an error."""
     tell(f"note: {text}", stderr=True)
 
 
 def write(text: str) -> None:
-    """Write and flush `text`, the result of a command: unchanged into files and pipes, visibly on a
-    terminal.
+    """Write and flush `text`, the result of a command.
+
+    Files and pipes get it unchanged; on a terminal, control characters are shown as escapes.
 
     Raises:
         BrokenPipeError: nobody reads any more.
         ConfigError: it cannot be written (a full disk), or standard output is closed.
     """
     if sys.stdout in _closed:
-        raise ConfigError("standard output is closed: there is nowhere to write to")
+        raise ConfigError("standard output is closed: nowhere to write the result to")
     if sys.stdout.isatty():
         text = visible(text)
     try:
@@ -108,5 +101,6 @@ def write(text: str) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        give_up(sys.stdout)  # or Python fails once more as it ends, with an exit code of its own
+        # Otherwise Python flushes once more as it exits, fails again, and sets its own exit code.
+        give_up(sys.stdout)
         raise ConfigError(f"standard output cannot be written: {error.strerror}") from None

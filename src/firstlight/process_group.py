@@ -1,6 +1,4 @@
-"""Helper processes: a signal to their group does not end them before the process they help, and
-none outlives it.
-"""
+"""Helper processes: no signal to their group ends them too early, and none outlives its parent."""
 
 import ctypes
 import os
@@ -19,18 +17,20 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 POLL = 0.5
 """Seconds between two checks whether the parent still runs, where nothing else reports its end."""
 _PR_SET_PDEATHSIG = 1
+"""The option of prctl (linux/prctl.h): a signal for this process when its parent has ended."""
 
 
 @contextmanager
 def signals_held() -> Iterator[None]:
-    """Block SIGNALS. Processes that are started within the block never receive them.
+    """Block SIGNALS, so that processes that are started within the block never receive them.
 
     `scancel`, `systemctl stop`, `timeout` and Ctrl-C send their signal to every process of a group.
     The process that trains then stops in good order, and may need its helpers until it has.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        # this unblocks some of the signals, so they are blocked again
+        # The tracker of multiprocessing is a helper as well. Starting it unblocks some of the
+        # signals, so they are blocked again.
         resource_tracker.ensure_running()
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         yield
@@ -39,30 +39,25 @@ def signals_held() -> Iterator[None]:
 
 
 def let_signals_through() -> None:
-    """Unblock SIGNALS in a process that was started with `signals_held`, and handles them
-    itself."""
+    """Unblock SIGNALS, in a process that was started with `signals_held` but handles them."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def end_with(parent: int, signum: int = signal.SIGKILL) -> None:
-    """Send this process `signum` as soon as the process that started it, with the process id
-    `parent`, has ended.
-
-    A thread waits for that, on every system. Linux itself sends SIGKILL sooner, whatever the
-    threads are doing.
-    """
+    """Send this process `signum` as soon as the process `parent` that started it has ended."""
+    # Linux sends SIGKILL itself, whatever the threads of this process are doing.
     if sys.platform == "linux" and signum == signal.SIGKILL:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signum)
-    # The thread stays even so: with a fork server, Linux waits for the end of the server, not of
-    # the process it serves.
+    # The thread is needed even so: with a fork server, Linux waits for the end of the server, not
+    # of the process that it serves.
     threading.Thread(target=_wait_and_end, args=(parent, signum), daemon=True).start()
 
 
 def _wait_and_end(parent: int, signum: int) -> None:
+    # multiprocessing knows the process that asked for this one, also where a fork server started
+    # it: os.getppid() would be the server.
     started_by = parent_process()
-    if (
-        started_by is not None
-    ):  # by multiprocessing, perhaps through a server, whose id os.getppid() would be then
+    if started_by is not None:
         wait([started_by.sentinel])
     while os.getppid() == parent:
         time.sleep(POLL)
@@ -70,10 +65,9 @@ def _wait_and_end(parent: int, signum: int) -> None:
 
 
 def started(pid: int | None = None) -> str:
-    """When the process `pid` (default: this one) was started, in ticks of the system's clock; "" if
-    it does not exist.
+    """When the process `pid` (default: this one) was started; "" if it does not exist.
 
-    Without /proc, as on macOS, "running" if it exists.
+    In ticks of the system's clock since it booted. Without /proc, as on macOS: "running".
     """
     pid = os.getpid() if pid is None else pid
     try:
@@ -82,16 +76,16 @@ def started(pid: int | None = None) -> str:
         if Path("/proc/self/stat").exists():
             return ""
         try:
-            os.kill(pid, 0)
+            os.kill(pid, 0)  # sends nothing, but fails if there is no such process
         except OSError:
             return ""
         return "running"
-    # The second field is the name of the command in brackets, which may contain spaces and
+    # proc(5): the second field is the name of the command in brackets, which may contain spaces and
     # brackets.
     state, *rest = text.rpartition(")")[2].split()
     if state in "ZX":  # zombie, dead
         return ""
-    return rest[18]
+    return rest[18]  # field 22, starttime
 
 
 def name_of(signum: int) -> str:
@@ -103,7 +97,8 @@ def name_of(signum: int) -> str:
 
 
 def ended_by(signum: int) -> str:
-    """What to say of a process that a signal has ended."""
+    """Say that a signal has ended a process, and the likely cause."""
+    # Out of memory, Linux ends a process with SIGKILL and tells it nothing.
     if signum == signal.SIGKILL:
         return "ended by SIGKILL, perhaps because memory ran out"
     return f"ended by {name_of(signum)}"

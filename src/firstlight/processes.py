@@ -1,5 +1,4 @@
-"""Which process of a run this is. firstlight decides that itself and trusts no launcher's
-environment variables.
+"""Which process of a run this is, decided without trusting a launcher's environment variables.
 
 A run on several devices has several processes. The user starts the first one, and Lightning
 launches the rest from it, with the same command line. Launchers and schedulers set variables such
@@ -17,14 +16,11 @@ from pathlib import Path
 from firstlight.errors import ConfigError, shorten
 
 RUN_FOLDER = "FIRSTLIGHT_RUN_FOLDER"
-"""Environment variable: the run folder, which the first process of a multi-device run made for all
-of them."""
+"""Environment variable: the run folder, which the first process has made for all of them."""
 FIRST_PROCESS = "FIRSTLIGHT_FIRST_PROCESS"
-"""Environment variable: the process id of the first process, which is the parent of all the
-others."""
+"""Environment variable: the process id of the first process, the parent of all the others."""
 FOUND_RUN = "FIRSTLIGHT_FOUND_RUN"
-"""Environment variable: the run that `resume=auto` found in the first process; empty if it found
-none."""
+"""Environment variable: the run that `resume=auto` found in the first process, or empty."""
 SWEEP, TRIAL = "FIRSTLIGHT_SWEEP", "FIRSTLIGHT_TRIAL"
 """Environment variables of a trial: the folder of its sweep, and its row number in the ledger."""
 
@@ -41,10 +37,9 @@ DECIDING = re.compile(
     """,
     re.VERBOSE,
 )
-"""Variables that would decide which process is first, how many there are, or how Lightning's
-Trainer behaves."""
+"""Variables that would decide which process is first, how many run, or how Lightning behaves."""
 TASKS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "JSM_NAMESPACE_SIZE")
-"""Variables in which srun, mpirun and jsrun say how many processes they started."""
+"""Variables in which srun, mpirun and jsrun say how many processes they have started."""
 
 _was_started = False
 """Whether another process of the run launched this one."""
@@ -53,14 +48,16 @@ _taken: dict[str, str] = {}
 
 
 def begin() -> None:
-    """Remove the variables that would decide which process this is. Call it before torch is
-    imported.
+    """Remove the environment variables that would decide which process this is.
+
+    Call it before torch is imported.
 
     Raises:
         ConfigError: torchrun started several processes, each of which would train the whole run.
     """
     global _was_started
-    _was_started = _is_started()
+    _was_started = False  # of the command before, where one process runs several
+    _was_started = is_further()
     n_processes = _count(os.environ.get("WORLD_SIZE"))
     if "TORCHELASTIC_RUN_ID" in os.environ and n_processes > 1 and not _was_started:
         raise ConfigError(
@@ -69,7 +66,7 @@ def begin() -> None:
         )
     # Lightning and torch read these variables when they are imported, and believe them.
     for name in list(os.environ):
-        if _was_started and name in LAUNCHED_WITH:
+        if _was_started and name in LAUNCHED_WITH:  # here they are Lightning's own
             continue
         if DECIDING.fullmatch(name):
             _taken[name] = os.environ.pop(name)
@@ -81,9 +78,7 @@ def given(name: str) -> str | None:
 
 
 def given_environment() -> dict[str, str]:
-    """The whole environment as it was when this process started, for a firstlight command that it
-    launches.
-    """
+    """The whole environment as it was when this process started, for a command that it launches."""
     return {**_taken, **os.environ}
 
 
@@ -96,12 +91,12 @@ def number(name: str, default: int) -> int:
     text = given(name) or ""
     if not text.strip():
         return default
-    # Not int(text): it would also accept 1_000 and digits of other scripts, and fail for thousands
+    # int(text) alone would also accept 1_000 and digits of other scripts, and raise for thousands
     # of digits.
     if not re.fullmatch(r"\s*[0-9]{1,18}\s*", text):
         raise ConfigError(
-            f"environment variable {name} ({shorten(text)}): not a whole number; correct it, or"
-            " unset it"
+            f"environment variable {name} ({shorten(text)}): not a whole number; correct or unset"
+            " it"
         )
     return int(text)
 
@@ -111,19 +106,16 @@ def is_further() -> bool:
 
     The answer stays the same after the first process has died.
     """
-    return _was_started or _is_started()
-
-
-def _is_started() -> bool:
+    if _was_started:
+        return True
     # Any command that is called from within a run inherits the variables, but has another parent.
     is_child = os.environ.get(FIRST_PROCESS) == str(os.getppid()) and RUN_FOLDER in os.environ
-    return (
-        is_child and re.fullmatch("[1-9][0-9]{0,8}", os.environ.get("LOCAL_RANK", "")) is not None
-    )
+    rank = os.environ.get("LOCAL_RANK", "")
+    return is_child and re.fullmatch("[1-9][0-9]{0,8}", rank) is not None
 
 
 def first_process() -> int:
-    """The process id of the first process of the run. Only for a process that it launched."""
+    """The process id of the first process of the run; only for a process that it launched."""
     return int(os.environ[FIRST_PROCESS])
 
 
@@ -150,8 +142,8 @@ def sharing(folder: Path) -> Iterator[None]:
 
 
 def several_tasks() -> str | None:
-    """A warning if a launcher has started this command several times; otherwise None."""
-    if is_further():
+    """Warn if a launcher seems to have started this command several times; otherwise None."""
+    if is_further():  # Lightning started it, as it should
         return None
     for name in TASKS:
         n_tasks = _count(given(name))

@@ -1,6 +1,4 @@
-"""The names of checkpoints on the command line, and how to read a checkpoint, whichever program
-wrote it.
-"""
+"""Find a checkpoint by its name on the command line, and read it, whichever program wrote it."""
 
 from pathlib import Path
 from typing import Any
@@ -24,14 +22,14 @@ from firstlight.foreign.openai import is_openai_folder, read_openai
 
 
 def find_checkpoint(name: str, *, best: bool = True, key: str = "checkpoint") -> Path:
-    """The file or folder of a checkpoint, which may have to be downloaded once.
+    """Find the file or folder of a checkpoint; a published model is downloaded once.
 
     `name` is a checkpoint, a run folder (its best checkpoint, or the newest if not `best`), "last"
     (the newest run), a folder of Hugging Face's or OpenAI's files, or a published model: gpt2,
     hf:REPO, hf:FOLDER, openai:124M. Errors are about the setting `key`.
 
     Raises:
-        ConfigError: there is none, or it cannot be downloaded.
+        ConfigError: it does not exist, or cannot be downloaded.
     """
     try:
         published = _find_published(name)
@@ -40,29 +38,32 @@ def find_checkpoint(name: str, *, best: bool = True, key: str = "checkpoint") ->
     if published is not None:
         return published
     if "://" in name:
-        raise ConfigError(f"{key} ({name}) must be a file or a run folder: download it first")
+        raise ConfigError(f"{key} ({name}): must be a file or a run folder; download it first")
     path = newest_run() if name == "last" else user_path(name)
     try:
         is_file, exists = path.is_file(), path.exists()
     except OSError:  # the name is too long for a file
         is_file = exists = False
     if not exists:
-        raise ConfigError(f"{key} ({name}): there is no such file or run folder")
-    if (
-        is_file
-        or is_huggingface_folder(path)
-        or is_openai_folder(path)
-        or (path / MANIFEST).is_file()
-    ):
+        raise ConfigError(f"{key} ({name}): no such file or run folder")
+    # One checkpoint: ours, or a folder of another program's files.
+    if is_file or (path / MANIFEST).is_file():
         return path
+    if is_huggingface_folder(path) or is_openai_folder(path):
+        return path
+    # A run folder: choose among its checkpoints.
     saved = checkpoints_of(path)
     if not saved:
-        raise ConfigError(f"{key} ({name}) is a folder without a checkpoint ({CHECKPOINTS}/step_*)")
+        raise ConfigError(f"{key} ({name}): a folder without a checkpoint ({CHECKPOINTS}/step_*)")
     return best_of(saved) if best else saved[-1]
 
 
 def _find_published(name: str) -> Path | None:
-    """The folder of the published model `name`, downloaded if necessary; None for other names."""
+    """The folder of the published model `name`, downloaded if necessary; None for other names.
+
+    Raises:
+        ConfigError: it cannot be downloaded.
+    """
     if name in hub.GPT2_NAMES:
         return hub.download(hub.GPT2_NAMES[name])
     source, _, rest = name.partition(":")
@@ -73,15 +74,14 @@ def _find_published(name: str) -> Path | None:
     if not rest:
         raise ConfigError("name a repository or a folder: hf:owner/name, hf:./folder")
     folder = user_path(rest)
-    if folder.is_dir():
+    if folder.is_dir():  # a folder goes before a repository of the same name
         return folder
     repo, _, revision = rest.partition("@")
     return hub.download(repo, revision or None)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint of firstlight (a folder, or its `.safetensors`), the book's (`.pth`), or a
-    published model's folder.
+    """Read a checkpoint of ours (folder or `.safetensors`), the book's `.pth`, or a published one.
 
     Raises:
         DamagedError: it is damaged.
@@ -117,9 +117,11 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def _load_book(file: Path) -> Checkpoint:
+    """Read a file that the book's code has saved: a state dict, or the model's and optimizer's."""
     raw = load_plain(file)
     state = raw.get("model_state_dict", raw)
-    if isinstance(state, dict):  # torch.compile(model) saves its names with a prefix
+    if isinstance(state, dict):
+        # torch.compile(model) saves its names with a prefix
         state = {str(name).removeprefix("_orig_mod."): tensor for name, tensor in state.items()}
     if not isinstance(state, dict) or not is_book_state_dict(state):
         keys = shorten(", ".join(map(str, list(raw)[:5])))
@@ -131,4 +133,5 @@ def _load_book(file: Path) -> Checkpoint:
         config = book_config(weights)
     except ValueError as error:
         raise ConfigError(f"{file}: not a whole model of the book ({one_line(error)})") from None
+    # The number of heads leaves no trace in the shapes of the weights.
     return Checkpoint(file, from_book(weights), config, None, step=None, guessed=("n_heads",))

@@ -1,5 +1,7 @@
-"""What a verb does with its words. Nothing here imports torch, so that help and mistakes are
-fast."""
+"""Run a verb: options and overrides, help, the composed config, and then the verb's `main`.
+
+Nothing here imports torch, so that help and mistakes are answered at once.
+"""
 
 import importlib
 import os
@@ -23,7 +25,7 @@ PACKAGES = ("verify", "sweep", "compare", "bench")
 
 
 def run(verb: str, purpose: str, words: list[str]) -> None:
-    """Do what `firstlight VERB WORDS` asks for; `purpose` is the verb in words, for its help.
+    """Run `firstlight VERB WORDS`; `purpose` describes the verb in its help.
 
     Raises:
         ConfigError: a mistake in the words.
@@ -31,7 +33,8 @@ def run(verb: str, purpose: str, words: list[str]) -> None:
     """
     from firstlight.runs.environment import working_folder
 
-    if working_folder() is None:  # Hydra asks for it, whatever the verb
+    # Hydra asks for it, whatever the verb.
+    if working_folder() is None:
         raise ConfigError(
             "the working folder is not available (was it removed?); change to another one with cd"
         )
@@ -57,38 +60,40 @@ def run(verb: str, purpose: str, words: list[str]) -> None:
 
 
 def _command(verb: str) -> ModuleType:
-    """The module of a verb, with its `main`; imported late, as most of them need torch."""
-    return importlib.import_module(
-        f"firstlight.{verb}.command" if verb in PACKAGES else f"firstlight.commands.{verb}"
-    )
+    """Import the module of a verb, with its `main`; late, as most of them need torch."""
+    if verb in PACKAGES:
+        return importlib.import_module(f"firstlight.{verb}.command")
+    return importlib.import_module(f"firstlight.commands.{verb}")
 
 
 def _composed(verb: str, overrides: list[str], args: Namespace) -> DictConfig:
-    """The config of a command, with Hydra's own section."""
+    """Compose the config of a command that is no sweep, with Hydra's own section."""
     check_single_values(overrides)
     return compose_config(verb, overrides, args.config_dir, with_hydra=True)
 
 
 def _show(composed: DictConfig, args: Namespace) -> None:
+    """Print a composed config, for --cfg job."""
     with settings_of_hydra(composed) as config:
         output.write(printable_lines(to_yaml(config, args.package, resolve=args.resolve)))
 
 
 def _let_hydra_show(verb: str, args: Namespace) -> None:
+    """Let Hydra print what only Hydra knows: --info, --shell-completion, --cfg hydra."""
+
     def never_called(config: DictConfig) -> None:
         raise AssertionError("Hydra was to show something, not to run the verb")
 
-    words = [
-        f"firstlight {verb}",
-        *args.overrides,
-        *args.options,
-    ]  # --info would take what follows for its own
+    # Options last: --info would take an override that follows for its own argument.
+    words = [f"firstlight {verb}", *args.overrides, *args.options]
     with command_line(words), explained(verb, args.overrides, args.config_dir):
         hydra.main(version_base="1.3", config_path=conf_dir(), config_name=verb)(never_called)()
 
 
 def _train(args: Namespace) -> None:
-    if warning := processes.several_tasks():
+    """Begin a run or a sweep, resume a run, or print its config."""
+    warning = processes.several_tasks()
+    if warning is not None:
         output.note(warning)
     if args.multirun:
         _begin_sweep(args)
@@ -97,7 +102,7 @@ def _train(args: Namespace) -> None:
     from firstlight.compose.resumed import resumed_config
 
     is_repeated = is_auto(args.overrides)
-    overrides = autoresume(args.overrides, args.config_dir)
+    overrides = autoresume(args.overrides, args.config_dir) if is_repeated else args.overrides
     composed = resumed_config(overrides, args.config_dir)
     if composed is None:
         composed = _composed("train", overrides, args)
@@ -109,31 +114,28 @@ def _train(args: Namespace) -> None:
         with settings_of_hydra(composed) as config:
             _command("train").main(config, own, _callbacks_of_trial())
     except FinishedError as error:
+        # For a command that is given again and again, a finished run is success.
         if not is_repeated:
             raise
         output.note(str(error).removeprefix("resume: "))
 
 
 def _callbacks_of_trial() -> dict[str, Any]:
-    """The callbacks that a run has beside its own because it is a trial of a sweep; none if it is
-    not.
-    """
+    """The callbacks that a run has in addition if it is a trial of a sweep."""
     if processes.SWEEP not in os.environ:
         return {}
-    from firstlight.sweep.pruning import Pruning  # only trials need Optuna
+    from firstlight.sweep.pruning import Pruning  # late: only trials need Optuna
 
-    return {
-        "pruning": Pruning(
-            sweep=os.environ[processes.SWEEP], number=processes.number(processes.TRIAL, 0)
-        )
-    }
+    number = processes.number(processes.TRIAL, 0)
+    return {"pruning": Pruning(sweep=os.environ[processes.SWEEP], number=number)}
 
 
 def _begin_sweep(args: Namespace) -> None:
+    """Check the words of `train -m`, then plan and run the sweep."""
     from firstlight.sweep.settings import only_in_some
 
     # Misspelt words are found here, without torch. Keys that only some trials have are checked when
-    # it is planned.
+    # the sweep is planned.
     conditional = tuple(f"{key}=" for key in only_in_some(args.overrides, args.config_dir))
     in_all = [word for word in args.overrides if not word.startswith(conditional)]
     check_trials("train", in_all, args.config_dir)
@@ -141,8 +143,10 @@ def _begin_sweep(args: Namespace) -> None:
 
 
 def _sweep(args: Namespace) -> None:
+    """Show a sweep that has begun, or run what is left to do in it."""
     command = _command("sweep")
     with settings_of_hydra(_composed("sweep", args.overrides, args)) as config:
         planned = command.main(config)
+    # Outside the block: `hydra.main` takes the settings of the launcher from a config of its own.
     if planned is not None:
         command.run(planned, [word for word in args.overrides if is_about_hydra(word)])

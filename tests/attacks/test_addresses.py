@@ -52,7 +52,7 @@ def address(server, scheme="http"):
 def test_an_address_is_refused_at_every_door_and_never_asked(door, scheme, server, refusal):
     torch.save({"state_dict": CODE}, "model.ckpt")
     name = address(server) if scheme == "http" else f"file://{Path('model.ckpt').absolute()}"
-    assert "must be a file or a run folder: download it first" in refusal(DOORS[door](name))
+    assert "must be a file or a run folder; download it first" in refusal(DOORS[door](name))
     assert server.requests == []
 
 
@@ -74,7 +74,7 @@ def test_an_address_behind_the_name_of_a_source_is_none(prefix, server, refusal)
     "name", ["http:/127.0.0.1/x", "//127.0.0.1/x", "file:x", "model.ckpt?x=y", "~nobody-here/x"]
 )
 def test_what_looks_like_an_address_is_a_file_that_is_not_there(name, refusal):
-    assert "there is no such file" in refusal(DOORS["generate"](f"'{name}'"))
+    assert "no such file" in refusal(DOORS["generate"](f"'{name}'"))
 
 
 def test_a_run_is_no_address(server, refusal):

@@ -284,10 +284,10 @@ def test_a_checkpoint_or_a_file_means_itself(runs, name):
     ("name", "message"),
     [
         ("https://example.com/model.pth", "download it first"),
-        ("nowhere", r"checkpoint \(nowhere\): there is no such file or run folder"),
+        ("nowhere", r"checkpoint \(nowhere\): no such file or run folder"),
         (
             "outputs",
-            r"checkpoint \(outputs\) is a folder without a checkpoint \(checkpoints/step_\*\)",
+            r"checkpoint \(outputs\): a folder without a checkpoint \(checkpoints/step_\*\)",
         ),
     ],
 )

@@ -322,7 +322,7 @@ def test_the_verb_writes_a_file_of_safetensors(checkpoint, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["out=x", "checkpoint=nowhere"], "there is no such file or run folder"),
+        (["out=x", "checkpoint=nowhere"], "no such file or run folder"),
         (["out=x"], "checkpoint: a value is needed"),
         (["checkpoint=x"], "out: a value is needed"),
         (["checkpoint=x", "out=''"], "out: expected non-empty str"),

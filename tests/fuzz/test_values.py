@@ -70,7 +70,7 @@ def changed(config: DictConfig, verb: str, overrides: list[str]) -> DictConfig:
                 if not isinstance(
                     node := OmegaConf.select(config, parent) if parent else config, DictConfig
                 ):
-                    raise ConfigError(f"{key}: there is no such key")
+                    raise ConfigError(f"{key}: no such key")
                 node.pop(last, None)
             else:
                 OmegaConf.update(config, key, override.value(), merge=False, force_add=True)

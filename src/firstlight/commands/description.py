@@ -1,4 +1,4 @@
-"""What a checkpoint holds, from its headers: no tensor is read."""
+"""Describe a checkpoint from its headers, without reading a tensor."""
 
 import math
 from pathlib import Path
@@ -27,10 +27,10 @@ from firstlight.sources import load_checkpoint
 
 
 def describe_run(run: Path) -> list[dict[str, Any]]:
-    """The checkpoints of a run folder, the newest last: step, tokens, metrics, bytes, and whether
-    they can be resumed.
+    """Describe the checkpoints of a run folder, the newest last.
 
-    Of one that is damaged the row has only its path and the `problem`.
+    A row has step, tokens, metrics, bytes, and whether the checkpoint can be resumed and is the
+    best. The row of a damaged one has only its path and the `problem`.
     """
     saved = checkpoints_of(run)
     best = best_of(saved) if saved else None
@@ -53,7 +53,7 @@ def describe_run(run: Path) -> list[dict[str, Any]]:
 
 
 def describe_checkpoint(path: Path) -> dict[str, Any]:
-    """What a checkpoint, a `.safetensors` of ours or a file of the book holds.
+    """Describe a checkpoint, a `.safetensors` of ours or a file of the book.
 
     `tensors` are dtype and shape by name; `parameters` counts each tensor once.
 
@@ -67,11 +67,10 @@ def describe_checkpoint(path: Path) -> dict[str, Any]:
         told["resumable"] = _is_resumable(path, manifest)
         return told | _header(path / WEIGHTS)
     if path.is_dir():
-        raise ConfigError(
-            f"{path}: not a checkpoint of firstlight's; its files are another program's"
-        )
+        raise ConfigError(f"{path}: not a checkpoint of firstlight: another program wrote it")
     if path.suffix == ".safetensors":
         return told | _header(path)
+    # A file of the book has no header that could be read alone.
     state = load_plain(path)
     tensors = {}
     for name, weight in read_tensors(path, state.get("model_state_dict", state)).items():
@@ -80,32 +79,31 @@ def describe_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _is_resumable(folder: Path, manifest: Manifest) -> bool:
-    """Whether the state of the training is there, with its size; it may have been removed to save
-    space.
-    """
+    """Whether the state of the training is complete; it may have been removed to save space."""
     file = folder / TRAINING_STATE
     return file.is_file() and file.stat().st_size == manifest.files[TRAINING_STATE].bytes
 
 
 def check_checkpoint(path: Path) -> None:
-    """Read every byte of a checkpoint, and compare it with its checksums.
+    """Read every byte of a checkpoint and compare it with its checksums.
 
     Raises:
-        ConfigError: something is not what was written.
+        ConfigError: something is not as it was written.
     """
-    load_checkpoint(path)
+    load_checkpoint(path)  # checks the weights and the manifest
     if (path / TRAINING_STATE).is_file():
         check_training_state(path, read_manifest(path))
 
 
 def _header(path: Path) -> dict[str, Any]:
+    """Describe a safetensors file: its tensors and, if it is ours, its config and vocabulary."""
     tensors = {}
     with open_safetensors(path) as file:
         metadata = file.metadata() or {}
         for name in file.keys():  # noqa: SIM118 (it is not a mapping)
             part = file.get_slice(name)
             tensors[name] = [part.get_dtype(), part.get_shape()]
-    if RECORD not in metadata:
+    if RECORD not in metadata:  # another program wrote it
         return _counted(tensors)
     record = read_record(path, metadata[RECORD])
     counted = _counted(tensors)

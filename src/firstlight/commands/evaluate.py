@@ -1,4 +1,4 @@
-"""`firstlight evaluate`: the metrics of a checkpoint on a text, or its results on tasks."""
+"""`firstlight evaluate`: measure a checkpoint on a text, or on tasks of lm-eval."""
 
 import json
 from importlib.util import find_spec
@@ -35,11 +35,13 @@ def evaluate(
     limit: Steps | None = None,
     batch_size: BatchSize = 8,
 ) -> dict[str, float]:
-    """Measure a checkpoint on all of `split`; `data` is a section of the config, null the
-    checkpoint's own. Measured are the metrics of its config, and `metrics`.
+    """Measure a checkpoint on all of `split`, or on `tasks`; return the metrics by name.
 
-    A text is split as in training, so `split` is a part of it; "all" is the whole text. With
-    `tasks` it is measured on those of lm-eval instead, `batch_size` examples at a time, and the
+    A text is split as in training, so `split` is a part of it; "all" is the whole text. `data` is a
+    section of the config, None the checkpoint's own. The metrics are those of the checkpoint's
+    config, and `metrics`.
+
+    With `tasks`, which are lm-eval's, the model is given `batch_size` examples at a time, and the
     keys are `task/metric`.
 
     Raises:
@@ -55,9 +57,11 @@ def evaluate(
         model = quantize_int8(model.fused())
     if names is None:
         return _on_text(loaded, model, trainer, split, data, metrics_of(loaded.config, metrics))
-    from firstlight.lm_eval.adapter import HarnessLM  # the extra lm-eval may not be installed
+    # Imported late: the extra lm-eval may not be installed.
+    from firstlight.lm_eval.adapter import HarnessLM
     from firstlight.lm_eval.tasks import run_tasks
 
+    # lm-eval calls the model itself: put it where, and as, the Trainer would.
     model = model.to(trainer.strategy.root_device)
     trainer.precision_plugin.convert_module(model)
     lm = HarnessLM(model, loaded.build_tokenizer(), batch_size=batch_size)
@@ -73,6 +77,11 @@ def _check_settings(
     num_fewshot: int | None,
     limit: int | None,
 ) -> None:
+    """Refuse settings that contradict each other, before anything is loaded.
+
+    Raises:
+        ConfigError: they do.
+    """
     if tasks is None:
         if num_fewshot is not None or limit is not None:
             raise ConfigError("num_fewshot and limit are about tasks: give tasks=[...] with them")
@@ -93,11 +102,16 @@ def _on_text(
     data: dict[str, Any] | None,
     metrics: list[Metric],
 ) -> dict[str, float]:
+    """Measure `metrics` on a split of a text; also count its tokens.
+
+    Raises:
+        ConfigError: no such text, or not the text of the checkpoint.
+    """
     try:
         text = text_of(loaded, model, split, data)
     except OtherTextError as error:
         raise ConfigError(
-            f"{error}; to measure on another text: data=text data.path=..."
+            f"{error}; to measure on another text, give data=text data.path=..."
         ) from error
     for oddity in text.notes:
         note(oddity)
@@ -108,27 +122,28 @@ def _on_text(
         note(f"{text.worker_failure}; nothing of the text was left out")
     left_out = text.eval_windows(split).n_rest
     if left_out > 0 and not text.eval_last_window:
+        n_predictions = len(text.ids[split]) - 1  # each token is predicted but the first
         note(
-            f"the last {left_out:,} of {len(text.ids[split]) - 1:,} predictions are left out: they"
-            f" do not fill a window of {text.context_length} tokens, and data.eval_last_window is"
-            " false in the config of this run (name its text with data=... to score them too)"
+            f"the last {left_out:,} of {n_predictions:,} predictions are left out: they do not fill"
+            f" a window of {text.context_length} tokens, and data.eval_last_window is false in the"
+            " config of this run (name its text with data=... to score them too)"
         )
     return {**module.metrics, f"{split}/tokens": text.n_scored(split)}
 
 
 def arguments(config: DictConfig) -> dict[str, Any]:
-    """The composed config as arguments of `evaluate`; without a data section it is the
-    checkpoint's.
+    """Check the composed config as arguments of `evaluate`.
 
     Raises:
         ConfigError: it is not valid.
     """
     with open_dict(config):
-        section = config.setdefault("data", None)
+        section = config.setdefault("data", None)  # None: the checkpoint's
+        # ${model.context_length}: here only the checkpoint knows the model.
         if isinstance(section, DictConfig) and OmegaConf.is_interpolation(
             section, "context_length"
         ):
-            del section["context_length"]  # the model's, which only the checkpoint knows
+            del section["context_length"]
     return check_config(config, evaluate)
 
 

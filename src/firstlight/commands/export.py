@@ -1,4 +1,4 @@
-"""`firstlight export`: a checkpoint in a format that other programs read."""
+"""`firstlight export`: write a checkpoint in a format that other programs read."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -26,9 +26,9 @@ def export(
     path = user_path(out)
     if format == "safetensors" and path.suffix != ".safetensors":
         raise ConfigError(
-            f"out ({out}): with format=safetensors one file is written; give out=FILE.safetensors"
+            f"out ({out}): format=safetensors writes one file; give out=FILE.safetensors"
         )
-    check_free(path)
+    check_free(path)  # before the checkpoint is loaded, which may take a while
     loaded = load_checkpoint(find_checkpoint(checkpoint))
     model, tokenizer = loaded.build_model(), loaded.build_tokenizer()
     if format == "hf":
@@ -39,7 +39,7 @@ def export(
 
 
 def arguments(config: DictConfig) -> dict[str, Any]:
-    """The composed config as plain arguments of `export`.
+    """Check the composed config as arguments of `export`.
 
     Raises:
         ConfigError: it is not valid.
@@ -52,13 +52,13 @@ def main(config: DictConfig) -> None:
     plain = arguments(config)
     path = export(**build(plain))
     if plain["format"] == "hf":
-        size = sum(file.stat().st_size for file in path.iterdir())
+        megabytes = sum(file.stat().st_size for file in path.iterdir()) / 1e6
         load = f"transformers.AutoModelForCausalLM.from_pretrained({str(path)!r})"
         say(
-            f"wrote the model in Hugging Face's format to {path} ({size / 1e6:,.1f} MB); load it"
+            f"wrote the model in Hugging Face's format to {path} ({megabytes:,.1f} MB); load it"
             f" with {load}"
         )
     else:
-        size = path.stat().st_size
+        megabytes = path.stat().st_size / 1e6
         load = words_to_paste(setting("checkpoint", str(path)))
-        say(f"wrote the weights to {path} ({size / 1e6:,.1f} MB); load them with {load}")
+        say(f"wrote the weights to {path} ({megabytes:,.1f} MB); load them with {load}")

@@ -24,12 +24,12 @@ from firstlight.output import is_unicode, note, write
 from firstlight.sources import find_checkpoint, load_checkpoint
 
 RULE = "-" * 80 + "\n"
-"""Between two texts."""
+"""The line between two texts."""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What is to be continued; what is drawn for it is a function of `seed` alone."""
+    """A text to continue, and the seed that alone decides what is drawn for it."""
 
     text: str
     ids: list[int]
@@ -56,23 +56,19 @@ def generate(
     accelerator: str = "auto",
     precision: Literal["32-true", "bf16-true", "int8"] = "32-true",
 ) -> Iterator[str]:
-    """Continue prompts as `conf/generate.yaml`, whose keys are these arguments, says; return the
-    output in pieces.
+    """Continue prompts; return the output in pieces. The arguments are the keys of generate.yaml.
 
     Raises:
-        ConfigError: no such checkpoint, file or device; a prompt that is empty, has special tokens,
-            or is longer than the model's context; settings that contradict each other.
+        ConfigError: no such checkpoint, file or device; an unusable prompt (see `_encode`);
+            settings that contradict each other.
     """
     _check_settings(decoding, stream, format, logprobs, prompt_lookup, lookup_text)
     texts = _texts(prompt, prompts)
     device = _device(accelerator, precision)
     lookup = _read("lookup_text", lookup_text) if lookup_text else ""
-    model, tokenizer = _load(checkpoint)
+    model, tokenizer = _load(checkpoint)  # after all that can be refused without it
     todo = _prompts(texts, seed, tokenizer, special_tokens, model.context_length)
-    try:
-        decoding.check(model, num_samples)
-    except ValueError as error:
-        raise blame("decoding", error) from error
+    _check_decoding(decoding, model, num_samples)
     model = _placed(model, device, precision)
     stops = StopStrings(_stop_strings(stop), tokenizer.text_bytes)
     settings: dict[str, Any] = {
@@ -82,14 +78,13 @@ def generate(
         "unused": tokenizer.without_token(model.vocab_size),
     }
     if isinstance(decoding, Stepwise) and (stream or prompt_lookup):
+        # One continuation after another: what is shown, or guessed, belongs to one text.
         if prompt_lookup:
             n_grams = NGrams(tokenizer.encode(lookup))
-            settings["make_context"] = functools.partial(
-                PromptLookup, max_guesses=prompt_lookup, text=n_grams
-            )
-        streams = _one_by_one(
-            todo, num_samples, functools.partial(decoding.stream, model, **settings)
-        )
+            guess = functools.partial(PromptLookup, max_guesses=prompt_lookup, text=n_grams)
+            settings["make_context"] = guess
+        decode = functools.partial(decoding.stream, model, **settings)
+        streams = _one_by_one(todo, num_samples, decode)
         if stream:
             return _streamed(streams, stops)
         found = _gathered(streams)
@@ -103,7 +98,7 @@ def generate(
 
 
 def _load(checkpoint: str) -> tuple[LanguageModel, Tokenizer]:
-    """Model and tokenizer; after it nothing else keeps the weights alive."""
+    """Load model and tokenizer, in a function of its own so that nothing else keeps the weights."""
     loaded = load_checkpoint(find_checkpoint(checkpoint))
     return loaded.build_model(), loaded.build_tokenizer()
 
@@ -111,14 +106,12 @@ def _load(checkpoint: str) -> tuple[LanguageModel, Tokenizer]:
 def _in_batches(
     prompts: list[Prompt], size: int, room: int, decode: Callable[..., list[list[Continuation]]]
 ) -> Iterator[tuple[Prompt, Continuation]]:
-    """Continue the prompts, `size` of them at a time.
-
-    In a batch, prompts of more than `room` tokens are decoded apart: past the context everything is
-    computed again for each token, and the others need not wait for that.
-    """
+    """Continue the prompts, `size` of them at a time, each with all of its samples."""
     for first in range(0, len(prompts), size):
         batch = prompts[first : first + size]
         found: dict[int, list[Continuation]] = {}
+        # Prompts of more than `room` tokens run past the model's context, where every key and value
+        # is computed again for each token. They are decoded apart: the others need not wait.
         for is_long in (False, True):
             numbers = [n for n, prompt in enumerate(batch) if (len(prompt.ids) > room) is is_long]
             if numbers:
@@ -126,6 +119,7 @@ def _in_batches(
                     [batch[n].ids for n in numbers], seeds=[batch[n].seed for n in numbers]
                 )
                 found.update(zip(numbers, rows, strict=True))
+        # In the order of the prompts.
         for number, prompt in enumerate(batch):
             for continuation in found[number]:
                 yield prompt, continuation
@@ -134,7 +128,7 @@ def _in_batches(
 def _one_by_one(
     prompts: list[Prompt], num_samples: int, decode: Callable[..., Iterator[Token]]
 ) -> Iterator[tuple[Prompt, Iterator[Token]]]:
-    """Each continuation of each prompt as a stream of tokens; they are the same as in a batch."""
+    """Yield each continuation of each prompt as a stream of tokens, the same as in a batch."""
     for prompt in prompts:
         for sample in range(num_samples):
             yield prompt, decode([prompt.ids], seeds=[derived_seed(prompt.seed, sample=sample)])
@@ -143,6 +137,7 @@ def _one_by_one(
 def _gathered(
     streams: Iterator[tuple[Prompt, Iterator[Token]]],
 ) -> Iterator[tuple[Prompt, Continuation]]:
+    """Collect the tokens of each stream into a continuation."""
     for prompt, tokens in streams:
         [[continuation]] = gather(tokens, 1, 1)
         yield prompt, continuation
@@ -151,6 +146,7 @@ def _gathered(
 def _streamed(
     streams: Iterator[tuple[Prompt, Iterator[Token]]], stops: StopStrings
 ) -> Iterator[str]:
+    """Yield the texts as they are generated."""
     reasons: list[str | None] = []
     for prompt, tokens in streams:
         if reasons:
@@ -160,6 +156,7 @@ def _streamed(
         reason = None
         for token in tokens:
             reason = token.finish_reason
+            # Holds back what may turn out to be half of a character, or of a stop string.
             yield text.feed([token.id], last=reason is not None)
         reasons.append(reason)
         yield "\n"
@@ -167,6 +164,7 @@ def _streamed(
 
 
 def _as_text(found: Iterator[tuple[Prompt, Continuation]], stops: StopStrings) -> Iterator[str]:
+    """Yield the prompts with their continuations, with a line between two texts."""
     reasons: list[str | None] = []
     for prompt, row in found:
         if reasons:
@@ -179,24 +177,24 @@ def _as_text(found: Iterator[tuple[Prompt, Continuation]], stops: StopStrings) -
 def _json_lines(
     found: Iterator[tuple[Prompt, Continuation]], stops: StopStrings, tokenizer: Tokenizer | None
 ) -> Iterator[str]:
-    """A JSON object for each continuation; with a `tokenizer` its tokens and their
-    log-probabilities are in it.
-    """
+    """Yield a JSON object for each continuation; with a `tokenizer`, also tokens and logprobs."""
     for prompt, row in found:
         record: dict[str, Any] = {
             "prompt": prompt.text,
             "text": stops.text(row.ids),
             "finish_reason": row.finish_reason,
         }
-        if row.score is not None:
+        if row.score is not None:  # of a beam
             record["score"] = row.score
         if tokenizer is not None:
             tokens = [tokenizer.decode([token]) for token in row.ids]
             record |= {"ids": row.ids, "tokens": tokens, "logprobs": row.logprobs}
+        # Where standard output lacks characters, JSON's own escapes: those of Python are not JSON.
         yield json.dumps(record, ensure_ascii=not is_unicode()) + "\n"
 
 
 def _note_missing_stop(stops: StopStrings, reasons: Sequence[str | None]) -> None:
+    """Say on standard error how many texts ended without a stop string, if one was given."""
     missing = reasons.count("length")
     if stops.stops and missing:
         note(f"no stop string came within max_new_tokens ({missing} of {len(reasons)} texts)")
@@ -210,6 +208,11 @@ def _check_settings(
     prompt_lookup: int | None,
     lookup_text: str | None,
 ) -> None:
+    """Refuse settings that contradict each other.
+
+    Raises:
+        ConfigError: they do.
+    """
     if stream and format == "jsonl":
         raise ConfigError(
             "stream=true shows text as it comes, format=jsonl writes whole lines: choose one of"
@@ -229,22 +232,36 @@ def _check_settings(
         )
 
 
+def _check_decoding(decoding: Decoding, model: LanguageModel, num_samples: int) -> None:
+    """Check that `decoding` suits the model and the number of samples.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    try:
+        decoding.check(model, num_samples)
+    except ValueError as error:
+        raise blame("decoding", error) from error
+
+
 def _texts(prompt: str | None, file: str | None) -> list[str]:
     """The prompts: the one on the command line, or the lines of a file that are not blank."""
     if (prompt is None) == (file is None):
         raise ConfigError(
-            'give one of prompt="some words to continue" and prompts=FILE, with a prompt a line'
+            'give either prompt="some words to continue" or prompts=FILE with one prompt per line'
         )
     if prompt is not None:
         return [prompt]
     assert file is not None
+    # Not splitlines(): it would also split at \x0b, \x85 and others that may be in a prompt.
     lines = [line for line in _read("prompts", file).split("\n") if line.strip()]
     if not lines:
-        raise ConfigError(f"prompts ({file}) has no prompt in it: write one a line")
+        raise ConfigError(f"prompts ({file}): has no prompt; write one per line")
     return lines
 
 
 def _read(key: str, file: str) -> str:
+    """Read a text file that the setting `key` names."""
     try:
         return read_text(user_path(file))
     except ValueError as error:
@@ -258,6 +275,7 @@ def _prompts(
     special_tokens: bool | None,
     context_length: int,
 ) -> list[Prompt]:
+    """Encode the prompts; each has a seed of its own, so that its draws depend on no other."""
     prompts = []
     for number, text in enumerate(texts):
         ids = _encode(text, tokenizer, special_tokens, context_length)
@@ -268,16 +286,16 @@ def _prompts(
 def _encode(
     text: str, tokenizer: Tokenizer, special_tokens: bool | None, context_length: int
 ) -> list[int]:
-    """Ids of a prompt.
+    """Encode a prompt.
 
     Raises:
-        ConfigError: it cannot be continued as it is.
+        ConfigError: it is empty, too long, or has a special token that may be meant as characters.
     """
     shown = shorten(repr(text))
     if special_tokens is None and END_OF_TEXT in text:
         raise ConfigError(
-            f"prompt ({shown}) has {END_OF_TEXT} in it: say special_tokens=true for the token that"
-            " ends a document, false for these characters"
+            f"prompt ({shown}) contains {END_OF_TEXT}: give special_tokens=true for the token that"
+            " ends a document, special_tokens=false for these characters"
         )
     ids = tokenizer.encode(text, special_tokens=bool(special_tokens))
     if not ids:
@@ -285,12 +303,13 @@ def _encode(
     if len(ids) > context_length:
         raise ConfigError(
             f"prompt ({shown}) has {len(ids)} tokens, more than the model's context of"
-            f" {context_length}: shorten it"
+            f" {context_length}; shorten it"
         )
     return ids
 
 
 def _stop_strings(stop: str | list[str] | None) -> list[str]:
+    """The stop strings, with `\\n` as typed in a shell turned into a newline."""
     if stop is None:
         return []
     strings = [stop] if isinstance(stop, str) else stop
@@ -298,16 +317,17 @@ def _stop_strings(stop: str | list[str] | None) -> list[str]:
 
 
 def _placed(model: LanguageModel, device: torch.device, precision: str) -> LanguageModel:
-    if precision == "int8":
+    """Move the model to `device` in `precision`, and change it in place for fast inference."""
+    if precision == "int8":  # the CPU only, see `_device`
         return quantize_int8(model.fused())
     return model.to(device, torch.bfloat16 if precision == "bf16-true" else torch.float32).fused()
 
 
 def _device(accelerator: str, precision: str) -> torch.device:
-    """The device to generate on; "auto" takes CUDA, then MPS, then the CPU.
+    """Find the device to generate on; "auto" takes CUDA, then MPS, then the CPU.
 
     Raises:
-        ConfigError: it is not available, or not one for the precision.
+        ConfigError: it is not available, or not suited to the precision.
     """
     best = "cpu"
     if torch.cuda.is_available():
@@ -319,6 +339,7 @@ def _device(accelerator: str, precision: str) -> torch.device:
         name = best
     elif accelerator == "gpu":
         name = "mps" if best == "mps" else "cuda"
+    # A name that torch knows may still not work here: try a tensor, and a generator of draws.
     try:
         device = torch.device(name)
         float(torch.zeros(1, device=device))
@@ -338,7 +359,7 @@ def _device(accelerator: str, precision: str) -> torch.device:
 
 
 def arguments(config: DictConfig) -> dict[str, Any]:
-    """The composed config as plain arguments of `generate`.
+    """Check the composed config as arguments of `generate`.
 
     Raises:
         ConfigError: it is not valid.

@@ -1,4 +1,4 @@
-"""`firstlight info`: what a run's checkpoints, or one checkpoint, hold; no tensor is loaded."""
+"""`firstlight info`: describe a run's checkpoints, or one checkpoint, without loading a tensor."""
 
 import json
 from pathlib import Path
@@ -23,10 +23,10 @@ def info(
     tensors: bool = False,
     format: Literal["text", "json"] = "text",
 ) -> dict[str, Any]:
-    """What is inside; for a run folder the list of its checkpoints, and what the best one holds.
+    """Describe a checkpoint, or the checkpoints of a run folder and the best one in detail.
 
     Raises:
-        ConfigError: there is none, it is damaged, or holds code (which is not run).
+        ConfigError: it does not exist, is damaged, or holds code (which is not run).
     """
     run = newest_run() if checkpoint == "last" else user_path(checkpoint)
     found, saved = find_checkpoint(checkpoint), checkpoints_of(run)
@@ -37,10 +37,8 @@ def info(
     except ConfigError as error:
         if not saved:
             raise
-        told = {
-            "checkpoint": str(found),
-            "problem": str(error),
-        }  # the other checkpoints may be whole
+        # The other checkpoints of the run may be whole.
+        told = {"checkpoint": str(found), "problem": str(error)}
     if saved:
         told = {"run": str(run), "checkpoints": describe_run(run), "best": told}
     if check:
@@ -49,7 +47,7 @@ def info(
 
 
 def _checked(paths: list[Path]) -> str:
-    """Say that all checkpoints are whole.
+    """Read every byte of the checkpoints; say that all are whole.
 
     Raises:
         ConfigError: some are not; the message lists the problems, then those that are whole.
@@ -69,25 +67,29 @@ def _checked(paths: list[Path]) -> str:
 
 
 def as_text(told: dict[str, Any]) -> str:
-    """`told` for reading: a table of a run's checkpoints, then the keys of one."""
+    """Write `told` for reading: a table of a run's checkpoints, then the keys of one checkpoint."""
     lines = []
     if "checkpoints" in told:
         lines.append(f"{'step':>8} {'tokens':>12} {'val/loss':>9} {'size':>10}  checkpoint")
         lines += map(_row, told["checkpoints"])
         lines.append("")
+    # Of a run its best checkpoint, otherwise the one that was asked for.
     for key, value in told.get("best", told).items():
         if key == "config":
             lines += [f"{section}: {json.dumps(node)}" for section, node in value.items()]
-        elif key == "tensors" and isinstance(value, dict):
+        elif key == "tensors" and isinstance(value, dict):  # by name; otherwise their number
             lines += [f"  {name}: {dtype} {tuple(shape)}" for name, (dtype, shape) in value.items()]
+        elif isinstance(value, dict):
+            lines.append(f"{key}: {json.dumps(value)}")
         else:
-            lines.append(f"{key}: {json.dumps(value) if isinstance(value, dict) else value}")
+            lines.append(f"{key}: {value}")
     if "checked" in told:
         lines.append(told["checked"])
     return "\n".join(lines) + "\n"
 
 
 def _row(row: dict[str, Any]) -> str:
+    """The line of one checkpoint in the table of a run."""
     if "problem" in row:
         return row["problem"]
     loss = "-"
@@ -106,7 +108,7 @@ def _row(row: dict[str, Any]) -> str:
 
 
 def arguments(config: DictConfig) -> dict[str, Any]:
-    """The composed config as arguments of `info`.
+    """Check the composed config as arguments of `info`.
 
     Raises:
         ConfigError: it is not valid.
@@ -115,7 +117,7 @@ def arguments(config: DictConfig) -> dict[str, Any]:
 
 
 def main(config: DictConfig) -> None:
-    """Print what is inside."""
+    """Print the description, for reading or as one JSON object."""
     plain = arguments(config)
     told = info(**plain)
     if plain["format"] == "json":

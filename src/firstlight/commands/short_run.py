@@ -7,10 +7,10 @@ from firstlight.runs.run_config import shortened_warmup
 
 
 def check_new(config: dict[str, Any], verb: str) -> None:
-    """Refuse what `verb` cannot make short runs of.
+    """Refuse a config of which `verb` cannot make short runs.
 
     Raises:
-        ConfigError: it is to be resumed, or has several processes.
+        ConfigError: it resumes a run, or has several processes.
     """
     if config["resume"] is not None:
         raise ConfigError(f"resume: {verb} makes new runs; leave resume out")
@@ -22,7 +22,8 @@ def check_new(config: dict[str, Any], verb: str) -> None:
 
 
 def shortened(config: dict[str, Any], *, steps: int, eval_every_n_steps: int) -> dict[str, Any]:
-    """The changes of `config` that end it after `steps`."""
+    """The changes to `config` that end its run after `steps`."""
+    # max_epochs and max_tokens would be two lengths more, and only one may be given.
     trainer = {
         "max_steps": steps,
         "max_epochs": None,

@@ -36,12 +36,13 @@ SET_BY_FIT = {
 
 
 def arguments(config: DictConfig) -> dict[str, Any]:
-    """The composed config as plain arguments for `fit`.
+    """Check the composed config as fields of an `Experiment`; return it as plain data.
 
     Raises:
         ConfigError: the config is not valid.
     """
     take_same_model(config)
+    # Only `train -m` uses these two; for one run they must be at their defaults.
     with open_dict(config):
         section, seeds = config.pop("sweep", None), config.pop("seeds", 1)
     if isinstance(section, DictConfig) and (section.get("params") or seeds != 1):
@@ -56,7 +57,7 @@ def arguments(config: DictConfig) -> dict[str, Any]:
 def arguments_with(
     config: DictConfig, name: str, entry: Callable[..., Any]
 ) -> tuple[RunConfig, dict[str, Any]]:
-    """The composed config of a run and, separately, its section `name` as arguments for `entry`.
+    """Check the config of a run and, apart from it, its section `name` as arguments of `entry`.
 
     Raises:
         ConfigError: either is not valid; the message lists the mistakes of both.
@@ -66,6 +67,7 @@ def arguments_with(
     if not isinstance(section, DictConfig):
         raise ConfigError(f"{name}: expected a section, got {shown(section)}")
     checked, problems = [], []
+    # Check both before raising, so that all mistakes are told at once.
     for check in (partial(arguments, config), partial(check_config, section, entry, name)):
         try:
             checked.append(check())
@@ -78,26 +80,31 @@ def arguments_with(
 
 
 def main(config: DictConfig, overrides: list[str], callbacks: Mapping[str, Callback]) -> None:
-    """Train, with `callbacks` in addition to those in the config; `overrides` are what was given on
-    the command line.
+    """Train, with `callbacks` in addition to those in the config.
 
-    Of a finished run, only the path of its text can be changed.
+    `overrides` are the words of the command line, to be stored with the run.
+
+    Raises:
+        ConfigError: the config is not valid, or the run cannot begin or be resumed.
+        RunError: the run failed.
     """
     plain = arguments(config)
     stored = check_kept(config, plain)
     keep_freed_memory()
     resumed = Path(plain["resume"]) if plain["resume"] not in (None, AUTO) else None
-    built = build(
-        with_files(plain, resumed)
-    )  # the stored config keeps its paths as they were given
+    # Only what is built has absolute paths; the stored config keeps them as they were given.
+    built = build(with_files(plain, resumed))
     built["callbacks"] = {**(built.get("callbacks") or {}), **callbacks}
+    # The other trials of a sweep, which train on the same text.
     siblings: list[Path] = []
     if SWEEP in os.environ:
         siblings = [file.parents[1] for file in sorted(Path(os.environ[SWEEP]).glob(f"*/{CONFIG}"))]
     kept = [as_typed(override) for override in overrides if override != f"resume={AUTO}"]
     try:
         fit(Experiment(**built), stored, kept, siblings)
-    except FinishedError as error:  # fit has already checked that it is the same text
+    except FinishedError as error:
+        # Of a finished run, only the path of its text can be changed. `fit` has checked by now that
+        # it is the same text.
         given = {word.partition("=")[0].lstrip("+") for word in overrides}
         paths = {key for key in text_keys(config_dir()) if key.startswith("data.")}
         if resumed is None or not given & paths:

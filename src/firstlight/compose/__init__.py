@@ -1,3 +1,1 @@
-"""From the words of a command line to a composed config, with mistakes told before anything is
-written.
-"""
+"""From the words of a command line to a composed config; mistakes are found before any write."""

@@ -13,22 +13,19 @@ from firstlight.overrides import conf_dir, quoted, ready, setting, text_keys
 from firstlight.processes import is_further
 
 POSITIONALS: dict[str, tuple[str, ...]] = {"sweep": ("action", "folder"), "compare": ("runs",)}
-"""Keys of a verb that may be given as words alone: `firstlight sweep status DIR`, `firstlight
-compare RUN RUN`."""
+"""Keys that may be left out: `firstlight sweep status DIR`, `firstlight compare RUN RUN`."""
 TEXT_MAY_HAVE_MOVED = ("evaluate", "compare")
-"""Verbs with no section `data` of their own, to which data.path=... says where the text of a run is
-now."""
+"""Verbs without a section `data`, where data.path=... says where the text of a run is now."""
 NEVER_USED = ("hydra.run", "hydra.sweep.dir", "hydra.sweep.subdir")
-"""Settings of Hydra's that name a folder: firstlight makes the folders, and its own keys name
-them."""
+"""Settings of Hydra's that name a folder: firstlight makes all folders, named by its own keys."""
 OF_SWEEPS = {
     "hydra.callbacks": "a run has the section callbacks: callbacks=[default,early_stopping]",
     "hydra.output_subdir": "a run always keeps its config in .hydra",
     "hydra.job.chdir": "a run always stays in the working folder",
 }
-"""Settings of Hydra's that hold only where Hydra starts the job, and what holds instead."""
+"""Settings that have an effect only where Hydra starts the job, and what to know otherwise."""
 MODES = ("run", "multirun", "cfg", "info", "shell_completion")
-"""Options of which a command has one at most."""
+"""Options that exclude each other."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -37,8 +34,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> _Parser:
-    """Those of Hydra's options that firstlight has."""
-    parser = _Parser(add_help=False)
+    """A parser of those of Hydra's options that firstlight has."""
+    parser = _Parser(add_help=False)  # --help is the page of compose/help.py
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--help", "-h", action="store_true")
     parser.add_argument("--run", "-r", action="store_true")
@@ -54,23 +51,25 @@ def _parser() -> _Parser:
 
 
 def parse_arguments(verb: str, words: list[str]) -> argparse.Namespace:
-    """The options of a command line; its `overrides`; and `options`, those of its words that are
-    not overrides.
+    """Parse the words after a verb.
+
+    Besides Hydra's options, the namespace has `overrides`, ready for Hydra's grammar, and
+    `options`, those of the words that are not overrides.
 
     Raises:
-        ConfigError: there is no such option, options exclude each other, or a word is not
+        ConfigError: an unknown option, options that exclude each other, or a word that is not
             `key=value`.
     """
     for word in words:
-        if any(
-            "\ud800" <= character <= "\udfff" for character in word
-        ):  # bytes that Python could not decode
+        # Python writes bytes that it could not decode as halves of surrogate pairs.
+        if any("\ud800" <= character <= "\udfff" for character in word):
             raise ConfigError(f"{shorten(ascii(word))}: this is not UTF-8")
     parser = _parser()
+    # argparse takes no overrides after an option: in `train a=1 -m b=2,3` the last word is in more.
     args, more = parser.parse_known_args(words)
-    for word in more:  # argparse takes no overrides after an option: firstlight train a=1 -m b=2,3
+    for word in more:
         if word.startswith("-"):
-            parser.error(f"there is no option {word}")
+            parser.error(f"unknown option {word}")
     _check_options(args)
     overrides = [*args.overrides, *more]
     args.options = [word for word in words if word not in overrides]
@@ -93,7 +92,7 @@ def _check_options(args: argparse.Namespace) -> None:
     if (args.resolve or args.package) and not (args.cfg or args.help):
         raise ConfigError("--resolve and --package belong to --cfg: add --cfg job")
     if args.config_dir is not None and not Path(args.config_dir).is_dir():
-        raise ConfigError(f"--config-dir {args.config_dir}: there is no such folder")
+        raise ConfigError(f"--config-dir {args.config_dir}: no such folder")
 
 
 def _check_word(verb: str, word: str, config_dir: str | None) -> None:
@@ -102,7 +101,7 @@ def _check_word(verb: str, word: str, config_dir: str | None) -> None:
             f"'{word}' is not a setting: write key=value (firstlight {verb} --help lists the keys)"
         )
     if word.startswith("hydra.mode="):
-        raise ConfigError(f"{word}: a sweep is asked for with -m")
+        raise ConfigError(f"{word}: use -m for a sweep")
     if word.startswith("hydra.searchpath=") and config_dir is not None:
         raise ConfigError(f"{word}: give this or --config-dir, not both")
 
@@ -119,7 +118,7 @@ def _check_used(word: str, *, is_sweep: bool) -> None:
     key = word.partition("=")[0].lstrip("+~").replace("/", ".")
     for name in NEVER_USED:
         if _is_within(key, name):
-            raise ConfigError(f"{shorten(word)}: the folder of a run is output_dir=... here")
+            raise ConfigError(f"{shorten(word)}: set the folder of a run with output_dir=...")
     for name, instead in OF_SWEEPS.items():
         if _is_within(key, name) and not is_sweep:
             raise ConfigError(f"{shorten(word)}: has an effect only in a sweep (-m); {instead}")
@@ -130,12 +129,13 @@ def _is_within(key: str, section: str) -> bool:
 
 
 def _added_to_data(word: str, config_dir: str | None) -> str:
+    """Write `data.path=...` as `+data.path=...`, for a config without the section `data`."""
     key, _, _ = word.partition("=")
     return f"+{word}" if key.startswith("data.") and key in text_keys(config_dir) else word
 
 
 def _with_keys(verb: str, words: list[str]) -> list[str]:
-    """`words`, with the keys of those that are given without one."""
+    """Give the words that are values alone their keys."""
     if verb not in POSITIONALS:
         return words
     keys = POSITIONALS[verb]
@@ -144,16 +144,18 @@ def _with_keys(verb: str, words: list[str]) -> list[str]:
     if verb == "compare" and len(alone) > 1:
         return [f"runs=[{','.join(map(quoted, alone))}]", *rest]
     with_keys = [setting(key, value) for key, value in zip(keys, alone, strict=False)]
+    # Words that are too many stay as they are: `_check_word` refuses them.
     return [*with_keys, *alone[len(keys) :], *rest]
 
 
 def _is_alone(verb: str, word: str) -> bool:
-    """Is this a word without a key? A path may have `=` in it, if something of that name exists."""
+    """Whether a word is a value without a key."""
     key, equals, _ = word.partition("=")
     if not equals:
         return True
     if key in yaml.safe_load(Path(conf_dir(), f"{verb}.yaml").read_text(encoding="utf-8")):
         return False
+    # A path may have `=` in it, if something of that name exists.
     try:
         return user_path(word).exists()
     except OSError:  # a name too long for a file

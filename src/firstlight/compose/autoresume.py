@@ -1,6 +1,4 @@
-"""The same command again resumes its run: `resume=auto`, and SLURM jobs that were put back into the
-queue.
-"""
+"""The same command again resumes its run: `resume=auto`, and SLURM jobs that were requeued."""
 
 import os
 from pathlib import Path
@@ -19,43 +17,42 @@ from firstlight.runs.writer import is_unfinished_start
 
 
 def is_auto(overrides: list[str]) -> bool:
-    """Is this a command that is given again and again, until its run has ended?"""
+    """Whether the same command is given again and again, until its run has ended.
+
+    Raises:
+        ConfigError: SLURM_RESTART_COUNT is not a number.
+    """
     names = [
         override.value()
         for override in parse_overrides(overrides)
         if override.key_or_group == "resume"
     ]
-    return names[-1] == AUTO if names else _is_requeued()
-
-
-def _is_requeued() -> bool:
-    """Is this a job of SLURM's that runs again?
-
-    Raises:
-        ConfigError: SLURM_RESTART_COUNT is not a number.
-    """
+    if names:
+        return names[-1] == AUTO
+    # A job of SLURM's that runs again, after it was requeued.
     return slurm_job() is not None and processes.number("SLURM_RESTART_COUNT", 0) > 0
 
 
 def autoresume(overrides: list[str], config_dir: str | None) -> list[str]:
-    """`overrides` with `resume=` the run they began, if there is one, and without those that it has
-    already.
+    """Replace `resume=auto` by `resume=` the run that this command began, if it exists.
 
-    Without one `resume=auto` stays: the run is to begin in `output_dir`, and in no other folder.
-    With `resume=auto` that is the run in `output_dir`; in a SLURM job that runs again, the one that
-    the job began.
+    With `resume=auto` that is the run in `output_dir`; in a SLURM job that runs again, the run that
+    the job began. The overrides that the run has already are left out. If there is no run yet,
+    `resume=auto` stays: the run is to begin in `output_dir`, and in no other folder.
+
+    Call it only if `is_auto(overrides)`.
 
     Raises:
-        ConfigError: they cannot be composed.
+        ConfigError: they cannot be composed, or something else is in `output_dir`.
     """
-    if not is_auto(overrides):
-        return overrides
     own = [word for word in overrides if _key(word) != "resume"]
     is_requeued = own == overrides
     if not is_requeued and "output_dir" not in map(_key, own):
         raise ConfigError(
-            "resume: auto resumes the run in output_dir, which has a new name each time: give one"
+            "resume: auto resumes the run in output_dir, which has a new name each time; give"
+            " output_dir=..."
         )
+    # The other processes of a run are started when its folder has been made: they must not find it.
     if not processes.is_further():
         run = _find(own, config_dir, is_requeued=is_requeued)
         os.environ[processes.FOUND_RUN] = str(run or "")
@@ -65,10 +62,9 @@ def autoresume(overrides: list[str], config_dir: str | None) -> list[str]:
     began_with = RunFolder(Path(found)).overrides
     again: list[str] = []
     for word in own:
-        # What comes from the environment is not stored with a run: it is given again, as it is
-        # here.
+        # What comes from the environment is not stored with a run: it is given again.
         is_new = as_typed(word) not in began_with or ENVIRONMENT_TEXT in word
-        # The run was found in its folder, and a sweep that has moved since names another one.
+        # The run was found in its folder; a sweep that has moved since names another one.
         if is_new and not word.startswith("output_dir="):
             again.append(word)
     return [*again, setting("resume", found)]
@@ -79,10 +75,10 @@ def _key(word: str) -> str:
 
 
 def _find(own: list[str], config_dir: str | None, *, is_requeued: bool) -> Path | None:
-    """The run that the command `own` has begun; None if it is to begin now.
+    """Find the run that the command `own` has begun; None if it is to begin now.
 
     Raises:
-        ConfigError: something else is where it would begin.
+        ConfigError: something else is in the folder where it would begin.
     """
     wanted = user_path(str(compose_config("train", own, config_dir).output_dir))
     try:
@@ -91,9 +87,7 @@ def _find(own: list[str], config_dir: str | None, *, is_requeued: bool) -> Path 
             return run
         is_taken = not is_requeued and wanted.is_dir() and not is_unfinished_start(wanted)
     except OSError as error:
-        raise ConfigError(
-            f"output_dir ({wanted}): cannot be looked into: {error.strerror}"
-        ) from None
+        raise ConfigError(f"output_dir ({wanted}): cannot be read: {error.strerror}") from None
     if is_taken:
         raise ConfigError(
             f"output_dir ({wanted}): resume=auto needs a folder of its own, and this is not a run"
@@ -102,12 +96,12 @@ def _find(own: list[str], config_dir: str | None, *, is_requeued: bool) -> Path 
 
 
 def _of_this_job(wanted: Path, own: list[str]) -> Path | None:
-    """The run that this SLURM job began last with the command `own`; `wanted` is where it would be
-    made today.
+    """Find the run that this SLURM job began last with the command `own`; None if it began none.
+
+    `wanted` is the folder that a new run would get, beside those of earlier runs.
     """
-    for file in sorted(
-        wanted.parent.glob(f"*/{ENVIRONMENT}"), key=lambda f: f.stat().st_mtime, reverse=True
-    ):
+    files = wanted.parent.glob(f"*/{ENVIRONMENT}")
+    for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
         run = RunFolder(file.parent)
         if not run.is_run:  # killed while its folder was made
             continue

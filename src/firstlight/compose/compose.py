@@ -1,4 +1,4 @@
-"""From overrides to a composed config, with mistakes found before anything is written."""
+"""Compose a config from overrides, and explain what is wrong with them."""
 
 import math
 import re
@@ -20,17 +20,17 @@ def compose_config(
     """Compose `conf/<verb>.yaml` with `overrides`; `with_hydra` keeps Hydra's own section.
 
     Raises:
-        ConfigError: one line that names the override, what is wrong and what may have been meant.
+        ConfigError: one line with the override, what is wrong, and what may have been meant.
     """
     with explained(verb, overrides, config_dir):
         return composed(verb, overrides, config_dir, with_hydra=with_hydra)
 
 
 def check_single_values(overrides: list[str]) -> None:
-    """Refuse what Hydra's grammar refuses, and keys with several values.
+    """Check that no override has several values, as those of a sweep have.
 
     Raises:
-        ConfigError: the first mistake.
+        ConfigError: the first that has, or that Hydra's grammar refuses.
     """
     for text, override in zip(overrides, parse_overrides(overrides), strict=True):
         if override.is_sweep_override():
@@ -40,17 +40,22 @@ def check_single_values(overrides: list[str]) -> None:
 
 
 def check_trials(verb: str, overrides: list[str], config_dir: str | None) -> None:
-    """Compose every value of a sweep: it makes its folder before it composes its trials.
+    """Compose every value of a sweep, before the sweep makes its folder.
 
     Raises:
         ConfigError: the first mistake.
     """
+    # A list: what is wrong with the values is found before any is composed, which takes longer.
     for trial in list(_trials(overrides)):
         compose_config(verb, trial, config_dir)
 
 
 def _trials(overrides: list[str]) -> Iterator[list[str]]:
-    """Overrides in which each value is there once, the other keys at their first."""
+    """Yield overrides of single trials in which each value occurs.
+
+    Values are varied one key at a time, the other keys at their first value: a misspelt value is
+    found in as many trials as there are values, not points of the grid.
+    """
     values_by_key: list[list[str]] = []
     swept: list[str] = []
     for text, override in zip(overrides, parse_overrides(overrides), strict=True):
@@ -71,11 +76,12 @@ def _trials(overrides: list[str]) -> Iterator[list[str]]:
 
 
 def listed(text: str, config_dir: str | None) -> str:
-    """`text`, with the options of a group that a glob(...) fits in its place.
+    """Replace the glob(...) of an override by the choices of its group that it matches.
 
     Raises:
-        ConfigError: it fits none.
+        ConfigError: it matches none.
     """
+    # Most overrides have none, and are not parsed here.
     if not re.match(r"[^=]*=\s*(tag\(.*)?glob\(", text):
         return text
     [override] = parse_overrides([text])
@@ -93,18 +99,18 @@ def listed(text: str, config_dir: str | None) -> str:
 
 
 def to_yaml(config: DictConfig, package: str | None = None, *, resolve: bool = False) -> str:
-    """What `--cfg job` prints of a composed config: all of it, or the section that `package` names.
+    """Write a composed config, or its section `package`, as `--cfg job` prints it.
 
     Raises:
-        ConfigError: there is no such section.
+        ConfigError: the section does not exist.
     """
     if package in (None, "_global_"):
         node, header = config, ""
     else:
         node, header = OmegaConf.select(config, package), f"# @package {package}\n"
     if node is None:
-        raise ConfigError(f"--package {package}: there is no such section")
-    if not OmegaConf.is_config(node):
+        raise ConfigError(f"--package {package}: no such section")
+    if not OmegaConf.is_config(node):  # a value
         return f"{as_typed(str(node))}\n"
     if resolve:
         OmegaConf.resolve(node)
@@ -112,6 +118,7 @@ def to_yaml(config: DictConfig, package: str | None = None, *, resolve: bool = F
 
 
 def slug(text: str) -> str:
-    """A folder name from the overrides of a sweep's job: lr=1e-3,seed=1 is lr-1e-3_seed-1."""
+    """Make a folder name of the overrides of a trial: lr-1e-3_seed-1 of lr=1e-3,seed=1."""
     name = re.sub(r"[^\w.+-]+", "_", text.replace("=", "-"))
-    return name.encode()[:120].decode(errors="ignore")  # a file system counts bytes
+    # A file system counts bytes: the last letter may have been cut in two.
+    return name.encode()[:120].decode(errors="ignore")

@@ -1,6 +1,4 @@
-"""What Hydra refuses to compose, in one line that names the key, what is wrong and what may have
-been meant.
-"""
+"""Explain in one line what Hydra refuses to compose: the key, what is wrong, what was meant."""
 
 import re
 from collections.abc import Iterator
@@ -15,16 +13,18 @@ from yaml import YAMLError
 from firstlight.compose.hydra_calls import choices, composed, parse_overrides
 from firstlight.errors import ConfigError, did_you_mean, one_line
 
+# Hydra's exceptions have no fields: the key stands in their messages.
 REFUSED_KEY = re.compile(
     r"Could not (?:override|append to config|delete from config)[^']*'([^']+)'"
 )
+"""Hydra's words for a key that it does not know."""
 CHOSEN_TWICE = re.compile(r"(\w+)/(\w+) appears more than once")
+"""Hydra's words for callbacks=[default,plots]: a group, and the choice that is there twice."""
 
 
 @contextmanager
 def explained(verb: str, overrides: list[str], config_dir: str | None = None) -> Iterator[None]:
-    """Within the block, what Hydra refuses to compose of `overrides` is a ConfigError of one
-    line."""
+    """Within the block, turn what Hydra refuses of `overrides` into a ConfigError of one line."""
     try:
         yield
     except MissingConfigException as error:
@@ -32,18 +32,19 @@ def explained(verb: str, overrides: list[str], config_dir: str | None = None) ->
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explanation(verb, overrides, config_dir, error)) from None
     except YAMLError as error:
-        raise ConfigError(f"this is not YAML that can be read: {one_line(error)}") from None
+        raise ConfigError(f"this is not valid YAML: {one_line(error)}") from None
     except RecursionError:
         raise ConfigError(
             "this cannot be composed: a config that contains itself, or is nested too deeply"
         ) from None
-    except ValueError as error:  # Hydra's own, of what it does not expect: model=3, =3
+    except ValueError as error:  # Hydra raises it where it expects nothing bad: model=3, =3
         raise ConfigError(f"this cannot be composed: {one_line(error)}") from None
 
 
 def _missing_choice(error: MissingConfigException) -> str:
+    """Explain model=nanoo: the group has no such choice."""
     group, _, choice = str(error.missing_cfg_file).rpartition("/")
-    if not group:
+    if not group:  # a file of no group, that a defaults list names
         return f"{choice}: {first_line(error)}"
     options = [str(option) for option in error.options or () if option != "base"] or choices(group)
     return (
@@ -53,6 +54,7 @@ def _missing_choice(error: MissingConfigException) -> str:
 
 
 def _explanation(verb: str, overrides: list[str], config_dir: str | None, error: Exception) -> str:
+    """Explain any other error of Hydra's or OmegaConf's."""
     twice = CHOSEN_TWICE.search(first_line(error))
     if twice is not None:
         return (
@@ -63,6 +65,7 @@ def _explanation(verb: str, overrides: list[str], config_dir: str | None, error:
     if refused is not None:
         key = re.split(r"[=@]", refused[1])[0]
         return _refused_key(verb, key, overrides, config_dir, error)
+    # Hydra's own message then says only which override it was about.
     if isinstance(error.__cause__, OmegaConfBaseException):
         return first_line(error.__cause__)
     return one_line(error)
@@ -71,55 +74,51 @@ def _explanation(verb: str, overrides: list[str], config_dir: str | None, error:
 def _refused_key(
     verb: str, key: str, overrides: list[str], config_dir: str | None, error: Exception
 ) -> str:
+    """Explain a `key` that Hydra does not know, and suggest the one that was meant."""
     chosen = _choices_made(overrides, key, config_dir)
     known = _known_keys(verb, chosen, config_dir)
-    if key in known:
+    if key in known:  # +seed=1: Hydra says itself that the key exists already
         return f"{key}: {one_line(error)}"
+    # decoding=greedy decoding.top_k=5, ~logger logger.csv=null
     if (chosen or config_dir is not None) and key in _known_keys(verb, [], None):
-        # decoding=greedy decoding.top_k=5, ~logger logger.csv=null
         group, _, _ = key.partition(".")
         return (
             f"{key}: the {group} that is chosen here has no such key; another choice of {group} has"
         )
     typed_keys = [name for name in known if not name.endswith("_")]  # not _target_, _partial_
+    # lr=3e-4, for optimizer.lr
     by_last_name = {name.rpartition(".")[2]: name for name in typed_keys}
-    owner = by_last_name.get(key.rpartition(".")[2])  # lr=3e-4, for optimizer.lr
+    owner = by_last_name.get(key.rpartition(".")[2])
     if owner is not None:
-        return f"{key}: there is no such key; did you mean '{owner}'?"
+        return f"{key}: no such key; did you mean '{owner}'?"
     return (
-        f"{key}: there is no such key{did_you_mean(key, typed_keys)} (firstlight {verb} --help"
-        " lists them all)"
+        f"{key}: no such key{did_you_mean(key, typed_keys)} (firstlight {verb} --help lists them"
+        " all)"
     )
 
 
 def _choices_made(overrides: list[str], refused: str, config_dir: str | None) -> list[str]:
-    """Those of `overrides` that decide which keys there are, without the one that Hydra has
-    `refused`.
-    """
+    """Those of `overrides` that decide which keys exist, without the one that Hydra `refused`."""
     made: list[str] = []
     for override in parse_overrides(overrides):
         key = override.key_or_group
-        decides = (
-            override.is_delete() or key == "hydra.searchpath" or bool(choices(key, config_dir))
-        )
-        if decides and key != refused:
+        is_choice = key == "hydra.searchpath" or bool(choices(key, config_dir))
+        if (is_choice or override.is_delete()) and key != refused:
             made.append(str(override.input_line))
     return made
 
 
 def _known_keys(verb: str, chosen: list[str], config_dir: str | None) -> list[str]:
-    """What may be overridden where `chosen` are; where those cannot be composed themselves, by
-    default.
-    """
+    """The keys that may be overridden, composed with `chosen` if that is possible."""
     try:
         config = composed(verb, chosen, config_dir)
-    except HydraException:
+    except HydraException:  # they have a mistake of their own
         config = composed(verb, [], None)
     return list(keys_of(OmegaConf.to_container(config, resolve=False)))
 
 
 def keys_of(node: Any, path: str = "") -> Iterator[str]:
-    """The dotted keys of a config, those of sections included."""
+    """Yield the dotted keys of a config, sections included."""
     if isinstance(node, dict):
         for key, child in node.items():
             yield f"{path}{key}"
@@ -127,5 +126,5 @@ def keys_of(node: Any, path: str = "") -> Iterator[str]:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what `error` says, or its type if it says nothing."""
+    """The first line of the message of `error`; its type if it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0]

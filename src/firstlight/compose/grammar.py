@@ -1,8 +1,6 @@
-"""Several values of one key, as Hydra's grammar writes them: `1,2`, `range(1,5)`, `interval(0,1)`,
-`tag(log, ...)`.
+"""Read several values of one key: `1,2`, `range(1,5)`, `interval(0,1)`, `tag(log, ...)`.
 
-This is the one place where they are read: for `firstlight train -m`, and for what is checked before
-it.
+This is the only place where they are read: for `firstlight train -m`, and for the checks before it.
 """
 
 import random
@@ -15,14 +13,13 @@ from hydra.errors import HydraException
 from firstlight.errors import ConfigError, one_line
 
 MOST_TRIALS = 1000
-"""Trials of a sweep, and values of one key: each is composed before the first begins, in a third of
-a second."""
+"""Trials of a sweep, and values of one key; each takes a third of a second to compose."""
 TAGS = {"log", "int"}
-"""Tags of an interval: drawn on a logarithmic scale, drawn as whole numbers."""
+"""Tags of an interval: draw on a logarithmic scale, draw whole numbers."""
 
 
 def interval_of(override: Override) -> IntervalSweep | None:
-    """The interval from which an override has its values drawn; None if its values can be listed.
+    """The interval from which values are drawn; None if the override lists its values.
 
     Raises:
         ConfigError: the interval has an unknown tag.
@@ -32,12 +29,12 @@ def interval_of(override: Override) -> IntervalSweep | None:
         return None
     unknown = interval.tags - TAGS
     if unknown:
-        raise ConfigError(f"{override.input_line}: there is no tag {min(unknown)}; give log or int")
+        raise ConfigError(f"{override.input_line}: unknown tag {min(unknown)}; give log or int")
     return interval
 
 
 def values_of(override: Override, seed: int = 0) -> dict[str, Any]:
-    """The values of an override that lists several, by the override `key=value` of each.
+    """The values that an override lists, each under an override `key=value`.
 
     The order of shuffle(...) follows from `seed` and the override: a resumed sweep finds it again.
 
@@ -46,11 +43,12 @@ def values_of(override: Override, seed: int = 0) -> dict[str, Any]:
     """
     key, typed = override.get_key_element(), override.input_line
     try:
+        # One more than allowed: range(1,1e12) would not end.
         values = list(islice(override.sweep_iterator(), MOST_TRIALS + 1))
     except (HydraException, ValueError, AttributeError) as error:  # range(1, 5, 0)
         raise not_values(override, error) from None
     if not values:
-        raise ConfigError(f"{typed}: there is no value in it")
+        raise ConfigError(f"{typed}: has no value")
     if len(values) > MOST_TRIALS:
         raise ConfigError(f"{key}: a sweep has at most {MOST_TRIALS:,} trials; give fewer values")
     if getattr(override.value(), "shuffle", False):
@@ -69,7 +67,7 @@ def values_of(override: Override, seed: int = 0) -> dict[str, Any]:
 
 
 def examples_of(override: Override) -> list[str]:
-    """An override for each value of an override with several; of an interval one, for its start.
+    """An override for each value that is listed; for an interval one, for its start.
 
     Raises:
         ConfigError: see `interval_of` and `values_of`.
@@ -81,7 +79,7 @@ def examples_of(override: Override) -> list[str]:
 
 
 def not_values(override: Override, error: Exception) -> ConfigError:
-    """What is said of an override whose values Hydra or Optuna refuses."""
+    """The mistake of an override whose values Hydra or Optuna refuses."""
     return ConfigError(
         f"{override.input_line}: these are not values to sweep over: list them ({one_line(error)})"
     )

@@ -1,6 +1,4 @@
-"""`firstlight VERB --help`: every key of the composed config with the comment that its YAML file
-gives it.
-"""
+"""`firstlight VERB --help`: every key of the composed config, with the comment in its YAML file."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +12,7 @@ from firstlight.compose.hydra_calls import choices
 from firstlight.overrides import commented, conf_dir
 
 LIST_GROUPS = ("callbacks", "logger", "metrics")
-"""Groups of which several are chosen, each with a section of its name: Hydra does not record those
-choices."""
+"""Groups of which several are chosen; Hydra does not record these choices."""
 
 
 def help_text(verb: str, purpose: str, overrides: list[str], config_dir: str | None) -> str:
@@ -23,24 +20,26 @@ def help_text(verb: str, purpose: str, overrides: list[str], config_dir: str | N
     config = compose_config(verb, overrides, config_dir, with_hydra=True)
     folders = [Path(conf_dir())]
     if config_dir is not None:
-        folders.insert(0, Path(config_dir))
+        folders.insert(0, Path(config_dir))  # a file of the user's goes before ours
+    # What is chosen of each group.
     made = config.hydra.runtime.choices.items()
-    chosen = {
+    chosen: dict[str, Any] = {
         group: choice
         for group, choice in made
         if choice is not None and not group.startswith("hydra/")
     }
     for group in LIST_GROUPS:
         if config.get(group):
-            chosen[group] = list(config[group])
+            chosen[group] = list(config[group])  # each choice has a section of its name
     plain: Any = OmegaConf.to_container(config, resolve=False)
     del plain["hydra"]
 
     lines = [f"firstlight {verb}: {purpose}", "", f"usage: firstlight {verb} [key=value ...]", ""]
+    # The groups, and the choices of each.
     group_lines: list[str] = []
     for group in sorted({*chosen, *_groups(verb, folders)}):
         options = choices(group, config_dir)
-        if options:  # not decoding@callbacks.sample_generation.decoding
+        if options:  # none for decoding@callbacks.sample_generation.decoding
             choice = chosen.get(group, "none")
             shown = choice if isinstance(choice, str) else f"[{','.join(choice)}]"
             group_lines.append(f"  {group}={shown}  of: {', '.join(options)}")
@@ -50,54 +49,49 @@ def help_text(verb: str, purpose: str, overrides: list[str], config_dir: str | N
             " callbacks=[default,x])"
         )
         lines += [heading, "", *group_lines, ""]
-    lines += [
-        (
-            "Values: a text is taken as it is typed, or what is in Hydra's quotes; prose every"
-            " character of it"
-        ),
-        "",
-    ]
-    lines += [
-        "Keys: set one with key=value; the value shown is the default of this composition",
-        "",
-    ]
+    # The keys.
+    values = (
+        "Values: text: as typed, or what is inside Hydra's quotes; prose: every character as typed"
+    )
+    keys = "Keys: set one with key=value; the value shown is the default of this composition"
+    lines += [values, "", keys, ""]
     for line in _key_lines(plain, "", _all_comments(verb, chosen, folders)):
         lines.append(f"  {line}")
     return "\n".join(lines) + "\n"
 
 
 def _groups(verb: str, folders: list[Path]) -> set[str]:
-    """The groups of which the primary config of `verb`, or a file it is based on, makes a
-    choice."""
-    files = [
-        file.read_text(encoding="utf-8")
-        for file, _ in _with_bases(Path(f"{verb}.yaml"), "", folders)
-    ]
-    defaults = [item for text in files for item in yaml.safe_load(text).get("defaults", [])]
-    return {
-        str(key).split()[-1].lstrip("/")
-        for item in defaults
-        if isinstance(item, dict)
-        for key in item
-    }
+    """The groups of which the primary config of `verb`, or a file it is based on, has a choice."""
+    groups: set[str] = set()
+    for file, _ in _with_bases(Path(f"{verb}.yaml"), "", folders):
+        for item in yaml.safe_load(file.read_text(encoding="utf-8")).get("defaults", []):
+            if isinstance(item, dict):
+                # "override /model" and "/model" are the group model
+                groups.update(str(key).split()[-1].lstrip("/") for key in item)
+    return groups
 
 
 def _key_lines(node: Any, path: str, comments: dict[str, str]) -> Iterator[str]:
+    """Yield a line for each key of a section, and of the sections in it."""
     for key, value in node.items():
         name = f"{path}{key}"
-        if str(key).startswith("_"):
+        if str(key).startswith("_"):  # _target_, _partial_
             continue
-        if isinstance(value, dict) and (
-            not comments.get(name) or any(k.startswith(f"{name}.") for k in comments)
-        ):
-            yield from _key_lines(value, f"{name}.", comments)
-            continue
+        if isinstance(value, dict):
+            # A section with a comment, of whose keys none has one, is a value: sweep.params={}
+            is_value = comments.get(name) and not any(
+                known.startswith(f"{name}.") for known in comments
+            )
+            if not is_value:
+                yield from _key_lines(value, f"{name}.", comments)
+                continue
         setting = f"{name}={_show(value)}"
         comment = comments.get(name, "")
         yield f"{setting:<52} # {comment}" if comment else setting
 
 
 def _show(value: Any) -> str:
+    """Write a value as it is typed on the command line."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -108,8 +102,7 @@ def _show(value: Any) -> str:
 
 
 def _all_comments(verb: str, chosen: dict[str, Any], folders: list[Path]) -> dict[str, str]:
-    """Dotted key -> comment, read from the primary config and every chosen file; later files
-    win."""
+    """The comment of each dotted key, from the primary config and every chosen file."""
     comments: dict[str, str] = {}
     files = [(Path(f"{verb}.yaml"), "")]
     for key, choice in chosen.items():
@@ -119,13 +112,18 @@ def _all_comments(verb: str, chosen: dict[str, Any], folders: list[Path]) -> dic
     for relative, group in files:
         for file, package in _with_bases(relative, group, folders):
             for name, _, comment in commented(file.read_text(encoding="utf-8")):
+                # Later files win: they are more special.
                 comments[f"{package}.{name}".lstrip(".")] = comment
     return comments
 
 
 def _with_bases(relative: Path, package: str, folders: list[Path]) -> Iterator[tuple[Path, str]]:
-    """`relative`, after the files of its own group that its defaults list names."""
-    file = next((d / relative for d in folders if (d / relative).is_file()), None)
+    """Yield the file `relative` and its package, after the files of its group that it is based on.
+
+    The package is the place of its keys in the config.
+    """
+    files = [folder / relative for folder in folders]
+    file = next((file for file in files if file.is_file()), None)
     if file is None:
         return
     text = file.read_text(encoding="utf-8")
@@ -133,7 +131,9 @@ def _with_bases(relative: Path, package: str, folders: list[Path]) -> Iterator[t
         if line.startswith("# @package "):
             name = line.removeprefix("# @package ").strip()
             package = "" if name == "_global_" else name
-    for item in yaml.safe_load(text).get("defaults", []) if ":" in text else []:
+    # A file of comments alone is no mapping, but None.
+    content = yaml.safe_load(text) or {}
+    for item in content.get("defaults", []):
         if isinstance(item, str) and item != "_self_":
             yield from _with_bases(relative.parent / f"{item}.yaml", package, folders)
     yield file, package

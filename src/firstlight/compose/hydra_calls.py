@@ -1,6 +1,4 @@
-"""Hydra's public functions, as firstlight calls them: overrides are parsed, a config is composed,
-its settings hold.
-"""
+"""Calls of Hydra's public functions: parse overrides, compose a config, apply Hydra's settings."""
 
 import copy
 import logging
@@ -25,19 +23,23 @@ from firstlight.errors import ConfigError, one_line, shorten
 from firstlight.overrides import MOST_PARTS, conf_dir, is_quoted, quoted
 
 LONGEST_KEY = 200
-"""Bytes of a key; Hydra looks for a folder of that name, which has 255 at most."""
+"""Bytes of a key: Hydra looks for a folder of that name, and file systems allow 255."""
 
 
 def composed(
     verb: str, overrides: list[str], config_dir: str | None, *, with_hydra: bool = False
 ) -> DictConfig:
-    """`conf/<verb>.yaml` with `overrides`; `with_hydra` with the section `hydra`. Errors are
-    Hydra's.
+    """Compose `conf/<verb>.yaml` with `overrides`; `with_hydra` keeps the section `hydra`.
+
+    Raises:
+        HydraException, OmegaConfBaseException: it cannot be composed; see `explained`.
     """
-    # A sweep is run by Hydra itself, whose global object is put back after the block.
+    words = list(overrides)
+    if config_dir is not None:
+        words.append(f"hydra.searchpath=[{quoted(f'file://{Path(config_dir).resolve()}')}]")
+    # Hydra has one global object. A sweep is run by Hydra itself and needs its own back.
     outer = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
-    words = [*overrides, *searchpath(config_dir)]
     try:
         with initialize_config_dir(conf_dir(), job_name="cli", version_base="1.3"):
             return compose(verb, words, return_hydra_config=with_hydra)
@@ -45,21 +47,14 @@ def composed(
         GlobalHydra.instance().hydra = outer
 
 
-def searchpath(config_dir: str | None) -> list[str]:
-    """--config-dir as an override."""
-    if config_dir is None:
-        return []
-    return [f"hydra.searchpath=[{quoted(f'file://{Path(config_dir).resolve()}')}]"]
-
-
 @contextmanager
 def settings_of_hydra(config: DictConfig) -> Iterator[DictConfig]:
-    """Within the block the section `hydra` of a composed config holds, as in a program of
-    `hydra.main`: logging, `job.env_set`, and what `${hydra:...}` refers to. Yields the config
-    without this section.
+    """Within the block, apply the section `hydra` of a composed config, as `hydra.main` does.
 
-    The config of a resumed run has no such section; the defaults hold.
+    It sets logging, `job.env_set`, and what `${hydra:...}` refers to. Yields the config without
+    this section.
     """
+    # The config of a resumed run has none: log as job_logging=stdout does with conf/_hydra.yaml.
     if "hydra" not in config:
         logging.basicConfig(
             level=logging.WARNING, stream=sys.stdout, format="%(message)s", force=True
@@ -84,10 +79,11 @@ def command_line(words: list[str]) -> Iterator[None]:
     """Within the block, `words` are the command line that `hydra.main` reads.
 
     Raises:
-        ConfigError: Hydra refuses it, for example as a launcher that is not installed.
+        ConfigError: Hydra refuses it, for example a launcher that is not installed.
     """
     before, sys.argv = sys.argv, words
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors are raised, not printed in Hydra's own way
+    # Hydra then raises its errors, and does not print them and exit.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         yield
     except HydraException as error:
@@ -97,10 +93,10 @@ def command_line(words: list[str]) -> Iterator[None]:
 
 
 def parse_overrides(overrides: list[str]) -> list[Override]:
-    """Overrides as Hydra understands them.
+    """Parse overrides with Hydra's grammar.
 
     Raises:
-        ConfigError: one that Hydra's grammar refuses.
+        ConfigError: the first one that the grammar refuses.
     """
     parser = OverridesParser.create()
     parsed: list[Override] = []
@@ -112,12 +108,13 @@ def parse_overrides(overrides: list[str]) -> list[Override]:
 
 
 def is_about_hydra(word: str) -> bool:
-    """Is an override one of Hydra's own settings?"""
+    """Whether an override is one of Hydra's own settings."""
     return word.lstrip("+~").startswith(("hydra.", "hydra/"))
 
 
 def _parsed(parser: OverridesParser, text: str) -> Override:
     _, _, value = text.partition("=")
+    # The parser's time grows with the square of their number; a quoted text is one part.
     if sum(map(text.count, "[]{}(), ")) > MOST_PARTS and not is_quoted(value):
         raise ConfigError(
             f"{shorten(text)}: too long: more than {MOST_PARTS} brackets, commas and spaces"
@@ -125,12 +122,11 @@ def _parsed(parser: OverridesParser, text: str) -> Override:
     try:
         override = parser.parse_override(text)
         if not override.is_sweep_override():
-            OmegaConf.create([override.value()])  # references (${...}) have a grammar of their own
+            # References (${...}) have a grammar of their own, OmegaConf's.
+            OmegaConf.create([override.value()])
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        reason = (
-            str(error).splitlines()[0].removeprefix(f"Error parsing override '{text}'").strip()
-            or "not valid"
-        )
+        words = str(error).splitlines()[0]
+        reason = words.removeprefix(f"Error parsing override '{text}'").strip() or "not valid"
         raise ConfigError(
             f"{shorten(text)}: {reason} (Hydra's grammar; quote what is text)"
         ) from None
@@ -140,19 +136,23 @@ def _parsed(parser: OverridesParser, text: str) -> Override:
 
 
 def _check_key(override: Override, text: str) -> None:
+    """Refuse keys and choices of groups about which Hydra's own errors are misleading.
+
+    Raises:
+        ConfigError: see above.
+    """
     key = override.key_or_group
     if not key:
         raise ConfigError(f"{text}: write key=value")
     if len(key.encode()) > LONGEST_KEY:
-        raise ConfigError(f"{shorten(key)}: there is no such key")
+        raise ConfigError(f"{shorten(key)}: no such key")
     if override.is_delete() or override.is_sweep_override():
         return
     value = override.value()
     names = value if isinstance(value, list) else [value]
     options = choices(key)
-    is_base = (
-        "base" in names and Path(conf_dir(), key, "base.yaml").is_file()
-    )  # what the others are made from
+    # base.yaml is no choice: the choices of its group are based on it.
+    is_base = "base" in names and Path(conf_dir(), key, "base.yaml").is_file()
     if options and (is_base or not all(isinstance(name, str) for name in names)):
         raise ConfigError(
             f"{text}: {key} is a group: give the name of a choice ({', '.join(options)})"
@@ -160,7 +160,7 @@ def _check_key(override: Override, text: str) -> None:
 
 
 def choices(group: str, config_dir: str | None = None) -> list[str]:
-    """The choices of a group of the config; none if there is no such group."""
+    """The choices of a group of the config; empty if `group` is not a group."""
     folders = [Path(conf_dir())]
     if config_dir is not None:
         folders.append(Path(config_dir))

@@ -1,6 +1,4 @@
-"""The config of a run that is resumed: the one that is stored with it, with the few changes that
-may be made.
-"""
+"""The config of a resumed run: the stored one, with the few changes that may be made."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,33 +30,33 @@ CHANGEABLE = (
     ),
     *("trainer.micro_batch_size", "callbacks.", "logger.", "metrics.", "on_nan"),
 )
-"""What may be changed when a run is resumed; the rest would change what has already happened."""
+"""Keys that may be changed when resuming; others would change what has already happened."""
 
 
 @dataclass(frozen=True)
 class _Stored:
-    """What a run folder holds: its config, and the values of it that came from the environment."""
+    """The config in a run folder, and which of its values came from the environment."""
 
     config: dict[str, Any]
     keys: list[str]
+    """All dotted keys of the config."""
     unstored: dict[str, str]
-    """Keys whose values must be given again, and the text that stands for each."""
+    """Keys whose values must be given again, and the text that is stored for each."""
 
     @classmethod
     def of(cls, folder: Path) -> "_Stored":
+        """Read the run in `folder`."""
         from firstlight.checkpoints.find import checkpoints_of  # late: it imports torch
 
         config = RunFolder(folder).config
         unused = set(UNUSED)
-        if not checkpoints_of(folder):  # it restarts from init_from
+        if not checkpoints_of(folder):  # it restarts from step 0, with the weights of init_from
             unused.remove("init_from")
         again = {key: text for key, text in from_environment(config) if key not in unused}
         return cls(config, list(keys_of(config)), again)
 
     def with_metrics(self) -> "_Stored":
-        """The same with the section `metrics`, which earlier versions did not store: to be added
-        to, or taken from.
-        """
+        """Add the section `metrics`, which earlier versions did not store, so it can be changed."""
         if "metrics" in self.config:
             return self
         default = OmegaConf.to_container(compose_config("train", ["metrics=default"]).metrics)
@@ -67,13 +65,13 @@ class _Stored:
 
 
 def resumed_config(overrides: list[str], config_dir: str | None = None) -> DictConfig | None:
-    """The composed config of the run that an override `resume=RUN` names, with the other overrides;
-    None without one.
+    """Compose the config of the run that `resume=RUN` names, with the other overrides.
 
-    `resume=auto`, which is still there where there is no run yet, names none.
+    None if no run is resumed: without `resume`, or with `resume=auto`, which is still among the
+    overrides if there is no run yet.
 
     Raises:
-        ConfigError: there is no such run, or an override would change what has already happened.
+        ConfigError: the run does not exist, or an override would change what has already happened.
     """
     changes = parse_overrides(overrides)
     name = _named(changes)
@@ -92,9 +90,8 @@ def resumed_config(overrides: list[str], config_dir: str | None = None) -> DictC
             continue
         if change.is_sweep_override():
             raise ConfigError(f"{key}: one run is resumed at a time, with one value")
-        may_have_moved = (
-            key.startswith("data.") and key in texts
-        )  # fit checks that it is the same text
+        # A path of the text: `fit` checks that it leads to the same text.
+        may_have_moved = key.startswith("data.") and key in texts
         if may_have_moved or _may_change(change, stored):
             _change(config, change, stored, is_path=may_have_moved)
     _check_given_again(stored, changes)
@@ -103,12 +100,15 @@ def resumed_config(overrides: list[str], config_dir: str | None = None) -> DictC
 
 
 def _named(changes: list[Override]) -> str | None:
-    names = [
-        change.value()
-        for change in changes
-        if change.key_or_group == "resume" and not change.is_delete()
-    ]
-    name = names[-1] if names else None
+    """The run that the last override of `resume` names; None if it names none.
+
+    Raises:
+        ConfigError: it is not a text.
+    """
+    name = None
+    for change in changes:
+        if change.key_or_group == "resume" and not change.is_delete():
+            name = change.value()
     if name in (None, AUTO):
         return None
     if not isinstance(name, str) or not name:
@@ -119,20 +119,22 @@ def _named(changes: list[Override]) -> str | None:
 
 
 def _folder_of(name: str) -> Path:
+    """The folder of a run, from its name on the command line."""
     if name == "last":
         from firstlight.checkpoints.find import newest_run  # late: it imports torch
 
         return newest_run()
+    # The name may be an interpolation: ${oc.env:SCRATCH}/run
     with explained("train", []):
         resolved = str(OmegaConf.create({"resume": name}).resume)
     return user_path(resolved)
 
 
 def _may_change(change: Override, stored: _Stored) -> bool:
-    """False if the run has the value already.
+    """Whether to make a change; False if the run has the value already.
 
     Raises:
-        ConfigError: the change would rewrite the past of the run.
+        ConfigError: the change would change what has already happened.
     """
     key = change.key_or_group
     if key.startswith(CHANGEABLE) or key in stored.unstored:
@@ -147,16 +149,22 @@ def _may_change(change: Override, stored: _Stored) -> bool:
 
 
 def _is_as_it_was(change: Override, stored: dict[str, Any]) -> bool:
-    """Does an override give a key of a stored config the value that it has, or would have had?"""
+    """Whether an override gives a key the value that the run has, or would have had."""
     key = change.key_or_group
     if change.is_delete():
         return key not in stored
     value = change.value()
+    # A key that is newer than the run has the value that its version behaved like.
     known = OmegaConf.select(DictConfig(as_data(stored)), key, default=lacking(stored).get(key))
     return value is not None and type(known) is type(value) and known == value
 
 
 def _change(config: DictConfig, change: Override, stored: _Stored, *, is_path: bool) -> None:
+    """Apply one override to `config`.
+
+    Raises:
+        ConfigError: the run has no such key.
+    """
     key = change.key_or_group
     if key not in stored.keys and not change.is_add():
         raise ConfigError(f"{key}: the run has no such key{did_you_mean(key, stored.keys)}")
@@ -169,19 +177,26 @@ def _change(config: DictConfig, change: Override, stored: _Stored, *, is_path: b
 
 
 def _absolute(value: Any) -> Any:
-    """Relative paths as absolute ones; what is not a path to something stays as it is."""
+    """Make relative paths absolute: a stored path is relative to where the run was begun."""
     if isinstance(value, list):
         return [_absolute(element) for element in value]
+    # Not every text is a path (data.url): only what exists is one.
     if isinstance(value, str) and "${" not in value and is_there(value):
         return str(user_path(value).absolute())
     return value
 
 
 def _check_given_again(stored: _Stored, changes: list[Override]) -> None:
-    given = [f"{change.key_or_group}." for change in changes]
+    """Check that every value that came from the environment is given again.
+
+    Raises:
+        ConfigError: with one line for each that is not.
+    """
+    # With a dot at the end: a section stands for its keys, but data.path not for data.path_x.
+    given = tuple(f"{change.key_or_group}." for change in changes)
     lines: list[str] = []
     for key, text in stored.unstored.items():
-        if not f"{key}.".startswith(tuple(given)):
+        if not f"{key}.".startswith(given):
             again = given_again(key, text)
             lines.append(
                 f"{key}: came from the environment ({text}) when the run began; give it again:"
