@@ -143,7 +143,7 @@ def test_examples_show_every_choice_and_of_an_interval_both_ends_and_a_number_th
             "neither swept over nor given",
         ),
         (["optimizer.lr=1,2"], {"only_if": ["optimizer.lr"]}, "KEY if OTHER=VALUE"),
-        (["optimizer.lr=tag(lgo,interval(1,2))"], {}, "no tag lgo"),
+        (["optimizer.lr=tag(lgo,interval(1,2))"], {}, "unknown tag lgo"),
         (["model.n_layers=range(3,1)"], {}, "no value in it"),
         (["model.n_layers=range(0,10000)"], {}, "at most 1,000"),
     ],

@@ -48,7 +48,7 @@ def values_of(override: Override, seed: int = 0) -> dict[str, Any]:
     except (HydraException, ValueError, AttributeError) as error:  # range(1, 5, 0)
         raise not_values(override, error) from None
     if not values:
-        raise ConfigError(f"{typed}: has no value")
+        raise ConfigError(f"{typed}: no value in it")
     if len(values) > MOST_TRIALS:
         raise ConfigError(f"{key}: a sweep has at most {MOST_TRIALS:,} trials; give fewer values")
     if getattr(override.value(), "shuffle", False):
