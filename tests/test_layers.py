@@ -18,7 +18,7 @@ LAYERS = (
     {"data", "decoding", "loss", "metrics", "optim"},
     {"checkpoints"},
     {"foreign"},
-    {"runs", "sources"},
+    {"runs", "sources", "testing"},
     {"training"},
     {"compose"},
     {"lm_eval"},

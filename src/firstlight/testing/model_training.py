@@ -1,0 +1,133 @@
+"""Properties of a model in training, and on its way through a checkpoint."""
+
+import tempfile
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from firstlight.checkpoints.checkpoint import Checkpoint, load_weights
+from firstlight.checkpoints.model_file import read_model_file, save_model_file
+from firstlight.errors import one_line
+from firstlight.model.base import LanguageModel
+from firstlight.model.construction import check_made_again, outline_of, without_weights
+from firstlight.testing.model_case import ModelCase
+from firstlight.testing.properties import Broken, difference, must_agree
+
+BATCHES = 8
+"""In one of so many batches each parameter must have a part: an expert may not be in the first."""
+IN_BFLOAT16 = 0.3
+"""How far logits in bfloat16 may be from those in float32: 8 bits, in every layer."""
+
+
+class ModelInTraining:
+    """The model of `case` in training."""
+
+    def __init__(self, case: ModelCase) -> None:
+        self.case = case
+
+    def loss(self, model: LanguageModel, seed: int = 0) -> Tensor:
+        """What training lowers, of a batch."""
+        ids = self.case.ids(model, seed=seed)
+        hidden, auxiliary = model.hidden_and_auxiliary_loss(ids)
+        logits = F.linear(hidden, model.output_weight).flatten(0, 1).float()
+        loss = F.cross_entropy(logits, ids.roll(-1, dims=1).flatten())
+        return loss if auxiliary is None else loss + auxiliary
+
+    def gradient(self) -> None:
+        model = self.case.model().train()
+        missing = {name for name, p in model.named_parameters() if p.requires_grad}
+        if not missing:
+            raise Broken("no parameter requires a gradient")
+        for seed in range(BATCHES):
+            model.zero_grad(set_to_none=True)
+            loss = self.loss(model, seed)
+            if loss.dim() != 0 or not bool(loss.isfinite()):
+                raise Broken(f"the loss of a batch is {loss.detach()}, not a finite number")
+            loss.backward()
+            for name, parameter in model.named_parameters():
+                if parameter.grad is None:
+                    continue
+                if not bool(parameter.grad.isfinite().all()):
+                    raise Broken(f"that of {name} is not finite")
+                if bool(parameter.grad.any()):
+                    missing.discard(name)
+            if not missing:
+                return
+        first, more = sorted(missing)[0], len(missing) - 1
+        others = f" (nor {more} other parameters)" if more else ""
+        raise Broken(f"none reaches {first}{others}, in {BATCHES} batches")
+
+    def save_and_load(self) -> None:
+        try:
+            outline = outline_of(without_weights(self.case.make))
+            check_made_again(outline, self.case.make())
+        except ValueError as error:
+            raise Broken(one_line(error)) from None
+        model = self.case.model()
+        self._must_survive(model, "saved and loaded")
+        model.train()
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+        for seed in range(2):
+            optimizer.zero_grad()
+            self.loss(model, seed).backward()
+            optimizer.step()
+        self._must_survive(model.eval(), "trained for two steps, saved and loaded")
+
+    @torch.no_grad()
+    def _must_survive(self, model: LanguageModel, when: str) -> None:
+        """Compare `model` with what a checkpoint of it becomes.
+
+        Raises:
+            Broken: its logits are others.
+        """
+        loaded = loaded_again(self.case, model)
+        ids = self.case.ids(model)
+        size, place = difference(loaded(ids), model(ids))
+        if size > 0:
+            raise Broken(
+                f"{when}, the logits are others, at {place} by {size:.2g} of how much they vary"
+                f"{_suspect(model, loaded)}"
+            )
+
+    @torch.no_grad()
+    def bfloat16(self) -> None:
+        model = self.case.model()
+        ids = self.case.ids(model)
+        wanted = model(ids)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = model(ids)
+        must_agree(
+            found,
+            wanted,
+            IN_BFLOAT16,
+            "under autocast the logits at {place} are far from those in float32",
+        )
+        model.bfloat16()
+        found = model(ids)
+        if found.dtype != torch.bfloat16:
+            raise Broken(f"after model.bfloat16() the logits are {found.dtype}")
+        must_agree(
+            found, wanted, IN_BFLOAT16, "the logits at {place} are far from those in float32"
+        )
+
+
+def loaded_again(case: ModelCase, model: LanguageModel) -> LanguageModel:
+    """What a checkpoint of `model` becomes, as every command builds it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.safetensors"
+        save_model_file(model.state_dict(), path, config={}, tokenizer=None)
+        weights = read_model_file(path).weights
+    loaded = without_weights(case.make)
+    load_weights(loaded, Checkpoint(path, weights, {}, None, step=None), assign=True)
+    return loaded.eval()
+
+
+def _suspect(model: nn.Module, loaded: nn.Module) -> str:
+    """The first buffer that is another after loading, in words."""
+    twins = dict(loaded.named_buffers())
+    for name, buffer in model.named_buffers():
+        if name not in twins or not torch.equal(buffer, twins[name]):
+            return f": the buffer {name} is another, because it is not persistent and has changed"
+    return ": something that is neither a parameter nor a buffer has been lost"
