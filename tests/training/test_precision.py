@@ -11,6 +11,7 @@ from tiny_run import rows_of, same_weights
 
 from firstlight.cli import main
 from firstlight.runs.run_folder import CONFIG
+from firstlight.training import plan
 from firstlight.training.precision import resolve_precision
 
 pytestmark = pytest.mark.cpu
@@ -87,3 +88,15 @@ def test_of_float16_weights_a_note_says_what_they_cost(train, capsys):
     for folder, precision in (("float16", "16-true"), ("bfloat16", "bf16-true")):
         assert train(folder, f"trainer.precision={precision}", "trainer.max_steps=2") == 0
         assert ("may diverge, or end worse" in capsys.readouterr().err) == (precision == "16-true")
+
+
+def test_precision_is_resolved_once_and_the_trainer_is_given_the_result(train, monkeypatch, capsys):
+    asked = []
+
+    def resolve(*given: str) -> str:
+        asked.append(given)
+        return "bf16-mixed"
+
+    monkeypatch.setattr(plan, "resolve_precision", resolve)
+    assert train("run", "trainer.precision=auto", "trainer.max_steps=2") == 0
+    assert asked == [("auto", "cpu")] and ", bf16-mixed, " in capsys.readouterr().out

@@ -90,7 +90,9 @@ def prepare(experiment: Experiment, origin: Origin, siblings: Sequence[Path] = (
     callbacks = experiment.all_callbacks
     check_monitors(callbacks, experiment.measured)
     with blaming("trainer"):
-        trainer = experiment.trainer(data=data, logger=False, callbacks=list(callbacks.values()))
+        trainer = experiment.trainer(
+            data=data, logger=False, callbacks=list(callbacks.values()), precision=precision
+        )
     ended = None
     if origin.resumed is not None:
         check_resumable(origin.resumed, data)

@@ -32,7 +32,7 @@ from firstlight.training.lightning import (
     run_evaluation,
 )
 from firstlight.training.loggers.board import Board
-from firstlight.training.precision import Precision, resolve_precision
+from firstlight.training.precision import Precision
 from firstlight.training.stopping import Stopped, StopSignals
 from firstlight.training.watching import Failures, watch_callback, watch_logger
 
@@ -69,7 +69,8 @@ class Trainer(pl.Trainer):
     trained as one long pass over `data`, so that accumulation never stops short at the end of an
     epoch. What is due after which step is in `clock`; the untrained model is evaluated as step 0.
     `micro_batch_size`: a device takes its share of a batch in parts of at most so many windows, or
-    whole; `fit` puts a number in place of "auto".
+    whole. `prepare` (plan.py) puts a number in place of its "auto", and a precision in place of
+    that of `precision`.
 
     Raises:
         ValueError: not exactly one length, or no step at all.
@@ -121,7 +122,7 @@ class Trainer(pl.Trainer):
             gradient_clip_val=gradient_clip_val,
             devices=devices,
             strategy=strategy,
-            precision=resolve_precision(precision, str(kwargs.get("accelerator", "auto"))),  # type: ignore[arg-type]
+            precision=precision,  # type: ignore[arg-type]
             num_nodes=num_nodes,
             num_sanity_val_steps=0,
             check_val_every_n_epoch=None,
