@@ -6,6 +6,7 @@ import logging
 import re
 import shutil
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -51,6 +52,14 @@ TAKEN = {
     "use_distributed_sampler",
     "val_check_interval",
 }
+OURS: dict[str, Any] = {
+    "max_epochs": -1,  # the length is in steps, whatever an epoch is
+    "num_sanity_val_steps": 0,  # the untrained model is evaluated as step 0
+    "check_val_every_n_epoch": None,  # and this with the next: `evaluate_when` is asked after
+    "val_check_interval": 1,  # every batch
+    "use_distributed_sampler": False,  # our order cuts global batches into shares itself
+}
+"""Arguments by which Lightning counts in epochs and batches, set such that it does not."""
 TAKEN_CALLBACKS = (
     callbacks.BaseFinetuning, callbacks.BatchSizeFinder, callbacks.GradientAccumulationScheduler,
     callbacks.LearningRateFinder, callbacks.ModelPruning, callbacks.OnExceptionCheckpoint,
@@ -95,9 +104,7 @@ class Trainer(pl.Trainer):
         num_nodes: Annotated[int, Field(gt=0, le=2**16)] = 1,
         **kwargs: Any,
     ) -> None:
-        # Bars come last: they show what the others have made of a step.
-        given_callbacks = sorted(kwargs.pop("callbacks", None) or [], key=_is_bar)
-        _check_callbacks(given_callbacks)
+        kwargs["callbacks"] = _ordered(kwargs.get("callbacks"))
         _check_arguments(kwargs, n_devices=devices * num_nodes, batch_size=data.batch_size)
         self.clock = Clock.of(
             data,
@@ -116,7 +123,6 @@ class Trainer(pl.Trainer):
         """What was shown on the boards since the last row of the logs."""
         super().__init__(
             max_steps=self.clock.max_steps,
-            max_epochs=-1,
             accumulate_grad_batches=accumulate_grad_batches,
             log_every_n_steps=log_every_n_steps,
             gradient_clip_val=gradient_clip_val,
@@ -124,16 +130,9 @@ class Trainer(pl.Trainer):
             strategy=strategy,
             precision=precision,  # type: ignore[arg-type]
             num_nodes=num_nodes,
-            num_sanity_val_steps=0,
-            check_val_every_n_epoch=None,
-            val_check_interval=1,
-            use_distributed_sampler=False,  # our order cuts global batches into shares itself
-            enable_progress_bar=any(map(_is_bar, given_callbacks)),
-            enable_checkpointing=any(
-                isinstance(callback, callbacks.Checkpoint) for callback in given_callbacks
-            ),
             plugins=[CheckpointFolderIO(), OwnProcesses(num_nodes)],
-            callbacks=given_callbacks,
+            **OURS,
+            **_enabled_by(kwargs["callbacks"]),
             **kwargs,
         )
         self.stop_signals = StopSignals()
@@ -311,8 +310,28 @@ class Trainer(pl.Trainer):
         return [logger for logger in self.loggers if isinstance(logger, Board)]
 
 
+def _ordered(given: Iterable[pl.Callback] | None) -> list[pl.Callback]:
+    """The callbacks in the order in which they are called: bars last, they show what the others
+    have made of a step.
+
+    Raises:
+        ValueError: they cannot be used, or not together.
+    """
+    ordered = sorted(given or [], key=_is_bar)
+    _check_callbacks(ordered)
+    return ordered
+
+
 def _is_bar(callback: pl.Callback) -> bool:
     return isinstance(callback, callbacks.ProgressBar)
+
+
+def _enabled_by(given: list[pl.Callback]) -> dict[str, bool]:
+    """The switches by which Lightning adds a bar and a checkpoint of its own, or refuses ours."""
+    return {
+        "enable_progress_bar": any(_is_bar(callback) for callback in given),
+        "enable_checkpointing": any(isinstance(c, callbacks.Checkpoint) for c in given),
+    }
 
 
 def _free(folder: Path) -> str:
