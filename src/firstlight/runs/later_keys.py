@@ -4,27 +4,27 @@ from typing import Any
 
 from firstlight.config import takes
 
+# A new key of conf/ that decides the numbers of a run must be added to one of the two tables, or
+# sweeps that were planned before it cannot be resumed.
 LATER_KEYS: dict[str, Any] = {"data.eval_last_window": False}
-"""Keys (SECTION.NAME), with the value that a run or sweep has whose stored config lacks them. A new
-key of conf/ that decides the numbers of a run must be added here, or sweeps planned before it
-cannot be resumed."""
-LATER_SECTIONS = ("loss",)
-"""Sections without which a run behaves as runs did before the section existed."""
-WITH_OLD_DEFAULT = ("metrics", "freeze", "lr_scale")
-"""Sections, and keys outside of sections, likewise, but their default is what runs without them
-do."""
+"""Keys (SECTION.NAME), with the value that a run or sweep has whose stored config lacks them."""
+LATER_SECTIONS: dict[str, tuple[str, ...]] = {
+    "loss": ("~loss",),
+    # None where the default of conf/ is what every run did before there was a choice.
+    "metrics": (),
+    "freeze": (),
+    "lr_scale": (),
+}
+"""Sections, and keys outside of sections, with the overrides by which trials do without them."""
 
 
 def lacking(stored: dict[str, Any]) -> dict[str, Any]:
-    """What the stored config of a run or sweep lacks: keys of LATER_KEYS with their value, sections
-    with None.
+    """Return what the stored config of a run or sweep lacks: keys with their value, sections with
+    None.
 
     A key counts only if what its section builds would take it.
     """
-    found: dict[str, Any] = {}
-    for section in (*LATER_SECTIONS, *WITH_OLD_DEFAULT):
-        if section not in stored:
-            found[section] = None
+    found: dict[str, Any] = {section: None for section in LATER_SECTIONS if section not in stored}
     for key, value in LATER_KEYS.items():
         section, name = key.split(".")
         node = stored.get(section)

@@ -14,7 +14,7 @@ from firstlight.config import Seed, check_config
 from firstlight.errors import ConfigError, one_line, shorten
 from firstlight.files import replace_text
 from firstlight.interpolation import as_data
-from firstlight.runs.later_keys import LATER_SECTIONS, WITH_OLD_DEFAULT, lacking
+from firstlight.runs.later_keys import LATER_SECTIONS, lacking
 from firstlight.runs.plain_yaml import dump_plain_yaml, read_plain_yaml
 from firstlight.sweep.settings import Settings, directions_of
 from firstlight.sweep.space import Space, space_of
@@ -131,10 +131,7 @@ def later_overrides(later: dict[str, Any]) -> list[str]:
     """The overrides that make trials of today comparable with those of an earlier version."""
     overrides = []
     for key, value in later.items():
-        if key in LATER_SECTIONS:
-            overrides.append(f"~{key}")
-        elif key not in WITH_OLD_DEFAULT:
-            overrides.append(f"++{key}={json.dumps(value)}")
+        overrides.extend(LATER_SECTIONS.get(key, [f"++{key}={json.dumps(value)}"]))
     return overrides
 
 
