@@ -27,8 +27,7 @@ class SampleGeneration(Watcher):
     """Continues `prompt` by `max_new_tokens` tokens, with its own random generator, seeded with
     `seed` each time.
 
-    Samples are written to TensorBoard and to `samples.txt` in the run folder. `text` is the latest
-    one.
+    Samples are shown on every board and written to `samples.txt` in the run folder.
     """
 
     def __init__(
@@ -41,7 +40,6 @@ class SampleGeneration(Watcher):
     ) -> None:
         self.prompt, self.decoding = prompt, decoding
         self.max_new_tokens, self.seed = max_new_tokens, seed
-        self.text: str | None = None
         self.file: Path | None = None
         self.bytes: int | None = None
         """Size of the samples file when the checkpoint was saved; None if the checkpoint does not
@@ -91,12 +89,12 @@ class SampleGeneration(Watcher):
     def on_validation_end(self, trainer: Trainer, pl_module: PretrainingModule) -> None:
         if not trainer.is_global_zero:
             return
-        self.text = sample(
+        text = sample(
             trainer,
             self.decoding,
             self.prompt,
             max_new_tokens=self.max_new_tokens,
             seed=self.seed,
         )
-        append(trainer.folder / SAMPLES, entry(trainer.global_step, self.text).encode())
-        trainer.log_text("sample", self.text)
+        append(trainer.folder / SAMPLES, entry(trainer.global_step, text).encode())
+        trainer.log_text("sample", text)
