@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from firstlight.checkpoints.checkpoint import Checkpoint as StoredCheckpoint
 from firstlight.processes import is_further
-from firstlight.training.callbacks.base import Watcher
+from firstlight.training.callbacks.base import Callback, Watcher
 
 
 class Crash(BaseException):
@@ -85,6 +85,27 @@ class WatchingFailWhenComplete(FailWhenComplete, Watcher):
 
 class WatchingFailAt(FailAt, Watcher):
     """The same, of a callback that only watches."""
+
+
+class KeepsFiles(Callback):
+    """Keeps a copy of a billion bytes or several."""
+
+    keep_less = "copies=1"
+
+    def __init__(self, *, copies: int) -> None:
+        self.copies = copies
+
+    def bytes_on_disk(self, plan: Any, *, at_least: bool = False) -> int:
+        return 10**9 * (1 if at_least else self.copies)
+
+
+class FailsToSave(Callback):
+    """Fails when nothing of a step is left to do, which would have saved it."""
+
+    saves_step = True
+
+    def on_step_complete(self, trainer: Any) -> None:
+        raise LookupError("a callback of the user's could not save")
 
 
 class KillWorkerAt(pl.Callback):

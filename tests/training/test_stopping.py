@@ -212,6 +212,12 @@ def test_a_folder_without_room_is_refused_before_the_run(train, capsys, monkeypa
     assert not Path("run").exists()
     assert train("run", "callbacks.checkpoint.keep_last=1") == 0
 
+    with_keeper = [*with_callback("KeepsFiles", copies=3), "~callbacks.checkpoint"]
+    room(2 * 10**9)
+    assert train("other", *with_keeper) == 2
+    said = capsys.readouterr().err
+    assert "or callbacks.test.copies=1" in said and "keep_last" not in said
+
 
 @pytest.mark.parametrize("what", [pytest.param("loss", marks=pytest.mark.long), "gradient"])
 def test_nan_stops_the_run_before_the_update(train, trained, capsys, what):
@@ -288,6 +294,12 @@ def test_what_fails_when_a_step_is_complete_is_no_other_than_what_fails_before(t
         with pytest.raises(LookupError, match=r"has failed after \[1, 2, .*, 12, 13\]"):
             train("run", *failing)
         assert steps_of("run")[-1] == 13
+
+
+def test_the_error_of_a_callback_that_saves_the_step_ends_the_run_at_once(train):
+    with pytest.raises(LookupError, match="could not save"):
+        train("run", *with_callback("FailsToSave"))
+    assert steps_of("run") == []
 
 
 def test_a_failing_watcher_costs_the_run_nothing(train, trained, capsys):

@@ -207,10 +207,17 @@ def _micro_batch_size(experiment: Experiment, network: LanguageModel, trainer: T
 def _check_place(wanted: Path, plan: Plan, callbacks: dict[str, pl.Callback]) -> None:
     """Refuse to begin what the disk has no room for, or its file system lacks the means for."""
     needed = least = 4 * plan.sizes.n_parameters  # the best weights
-    keepers = [callback for callback in callbacks.values() if isinstance(callback, Callback)]
-    for callback in keepers:
-        needed += callback.bytes_on_disk(plan)
-        least += callback.bytes_on_disk(plan, at_least=True)
+    advice: list[str] = []
+    for key, callback in callbacks.items():
+        if not isinstance(callback, Callback):
+            continue
+        kept, kept_at_least = (
+            callback.bytes_on_disk(plan),
+            callback.bytes_on_disk(plan, at_least=True),
+        )
+        needed, least = needed + kept, least + kept_at_least
+        if kept_at_least < kept:
+            advice.append(f"{key}.{callback.keep_less}")
     if needed > 4 * plan.sizes.n_parameters:  # a checkpoint more, while it is written
         written = 4 * (plan.sizes.n_parameters + plan.sizes.n_optimizer)
         needed, least = needed + written, least + written
@@ -226,7 +233,7 @@ def _check_place(wanted: Path, plan: Plan, callbacks: dict[str, pl.Callback]) ->
     except OSError:  # a file system that does not tell
         return
     if free < needed:
-        fewer = ", or callbacks.checkpoint.keep_last=1" if least <= free else ""
+        fewer = f", or {' '.join(advice)}" if least <= free else ""
         raise ConfigError(
             f"output_dir ({shorten(str(wanted))}): the run's checkpoints need {needed / 1e9:.2g}"
             f" GB, {free / 1e9:.2g} are free there; give another output_dir{fewer}"

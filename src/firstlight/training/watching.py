@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers.logger import Logger
 
 from firstlight.errors import one_line, without_hidden
@@ -98,9 +97,7 @@ def watch_callback(
     names, guard = HOOKS, deferring
     if isinstance(callback, Watcher):
         names, guard = [*HOOKS, *STATE], partial(failures.attempt, type(callback).__name__)
-    if isinstance(
-        callback, Checkpoint
-    ):  # a save that failed ends the run at once: there is no other to wait for
+    if getattr(callback, "saves_step", False):
         names = [name for name in names if name != "on_step_complete"]
     for name in names:
         hook = getattr(type(callback), name, None)

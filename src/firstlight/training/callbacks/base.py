@@ -64,6 +64,13 @@ class Callback(pl.Callback):
         """
         return 0
 
+    keep_less: str = ""
+    """The setting (KEY=VALUE) by which it keeps no more than `bytes_on_disk(plan, at_least=True)`;
+    required of a callback where that is less."""
+    saves_step: bool = False
+    """Whether `on_step_complete` saves the step. Its error then ends the run at once: no later save
+    could be waited for."""
+
     def on_step_complete(self, trainer: Trainer) -> None:
         """Called when nothing of a step is left to do, evaluation and logs included."""
 

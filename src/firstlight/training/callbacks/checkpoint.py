@@ -28,6 +28,9 @@ class Checkpoint(Callback, LightningCheckpoint):
     one and the newest stay.
     """
 
+    keep_less = "keep_last=1"
+    saves_step = True
+
     def __init__(
         self,
         *,
