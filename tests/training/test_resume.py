@@ -559,6 +559,19 @@ def test_the_weights_that_a_run_starts_from_are_not_in_memory_twice(train, train
     )
 
 
+def test_the_weights_to_resume_from_are_not_kept_beside_the_model(trained):
+    trained("run")
+    assert (
+        main(
+            [
+                *("train", "resume=run", "trainer.max_steps=32"),
+                "+callbacks.count._target_=stop_at.CountCheckpoints",
+            ]
+        )
+        == 0
+    )
+
+
 def test_early_stopping_goes_on_with_more_patience(train):
     stopping = ["callbacks=[default,early_stopping]", "callbacks.early_stopping.min_delta=9"]
     assert train("run", *stopping, "callbacks.early_stopping.patience=1") == 0

@@ -42,11 +42,6 @@ class Stored:
     """Lightning's checkpoint without the weights; its tensors are mapped from the file."""
 
 
-_just_read: dict[Path, Stored] = {}
-"""The folder that was read last, until Lightning asks for it: a resume reads its checkpoint
-once."""
-
-
 class CheckpointFolderIO(TorchCheckpointIO):
     """A checkpoint is a folder: weights, the optimizer's state apart from them, and a manifest.
 
@@ -54,6 +49,13 @@ class CheckpointFolderIO(TorchCheckpointIO):
     finds the disk full, leaves the earlier checkpoints as they were. Lightning's own class writes
     to $TMPDIR, copies, and never calls fsync.
     """
+
+    def __init__(self) -> None:
+        self.handed_over: Stored | None = None
+
+    def hand_over(self, stored: Stored) -> None:
+        """Let the next `load_checkpoint` of its folder return `stored` without reading it."""
+        self.handed_over = stored
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
@@ -86,9 +88,10 @@ class CheckpointFolderIO(TorchCheckpointIO):
             ConfigError: it is damaged, from another version, or holds code (which is not run).
         """
         folder = Path(path)
-        if folder not in _just_read:
-            read_folder(folder)
-        stored = _just_read.pop(folder)
+        # Kept no longer than this: weights would be in memory twice, here and in the model.
+        stored, self.handed_over = self.handed_over, None
+        if stored is None or stored.model.path != folder:
+            stored = read_folder(folder)
         state_dict = {
             f"{MODEL_PREFIX}{name}": weight for name, weight in stored.model.state_dict.items()
         }
@@ -96,19 +99,15 @@ class CheckpointFolderIO(TorchCheckpointIO):
 
 
 def read_folder(folder: Path) -> Stored:
-    """Read a checkpoint to resume from. `CheckpointFolderIO.load_checkpoint` then returns it
-    without reading it again.
+    """Read a checkpoint to resume from.
 
     Raises:
         DamagedError: it is damaged.
         ConfigError: it is from another version, or holds code (which is not run).
     """
-    _just_read.clear()
     manifest = read_manifest(folder)
     check_training_state(folder, manifest)
-    stored = Stored(manifest, read_model(folder, manifest), load_plain(folder / TRAINING_STATE))
-    _just_read[folder] = stored
-    return stored
+    return Stored(manifest, read_model(folder, manifest), load_plain(folder / TRAINING_STATE))
 
 
 def read_model(folder: Path, manifest: Manifest) -> Checkpoint:

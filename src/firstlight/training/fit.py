@@ -23,7 +23,7 @@ from firstlight.training.module import PretrainingModule
 from firstlight.training.origin import Origin, find_origin
 from firstlight.training.plan import Plan, blaming, prepare
 from firstlight.training.resume import change_of_rate
-from firstlight.training.trainer import quiet
+from firstlight.training.trainer import Trainer, quiet
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,7 @@ def fit(
     with ExitStack() as held:  # the run folder, until all is done
         origin = find_origin(experiment, config, overrides, held)
         plan = prepare(experiment, origin, siblings)
-        origin = replace(
-            origin, weights=None
-        )  # they are the network's now, and need not be in memory twice
+        origin = _without_weights(origin, plan.trainer)
         if not is_further():
             for text in plan.notes:
                 note(text)
@@ -75,6 +73,15 @@ def fit(
                 keep_best(module, folder)
                 tell(report.closing(folder, module, plan.trainer))
         return Fitted(folder, module.metrics, plan.trainer.global_step)
+
+
+def _without_weights(origin: Origin, trainer: Trainer) -> Origin:
+    """The same without its weights, which need not be in memory twice.
+
+    Those to start from are the network's now; those to resume from are handed to the trainer.
+    """
+    resumed = origin.resumed.handed_to(trainer) if origin.resumed is not None else None
+    return replace(origin, weights=None, resumed=resumed)
 
 
 def _run_folder(

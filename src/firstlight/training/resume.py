@@ -1,18 +1,20 @@
 """From which checkpoint a run is resumed, and whether it may be."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from firstlight.checkpoints.checkpoint import Checkpoint
 from firstlight.checkpoints.find import CHECKPOINTS, checkpoints_of
-from firstlight.checkpoints.folder_io import RECORD, read_folder
+from firstlight.checkpoints.folder_io import RECORD, Stored, read_folder
 from firstlight.checkpoints.manifest import TRAINING_STATE, WEIGHTS, Manifest
 from firstlight.data.datamodule import TextDataModule
 from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.errors import ConfigError, DamagedError
 from firstlight.runs.run_folder import METRICS
 from firstlight.training.same_text import check_same
+from firstlight.training.trainer import Trainer
 
 STATE_KEYS = {
     "global_step": int,
@@ -37,6 +39,8 @@ class Resumed:
     """Lightning's checkpoint without the weights, its tensors mapped from the file."""
     damaged: list[str]
     """What is wrong with newer checkpoints."""
+    weights: Checkpoint | None
+    """None once they are handed over: they need not be in memory twice."""
 
     @property
     def rate(self) -> float:
@@ -47,6 +51,12 @@ class Resumed:
     def step(self) -> int:
         """Optimizer steps that have been made."""
         return self.manifest.step
+
+    def handed_to(self, trainer: Trainer) -> Self:
+        """Let `trainer` resume from what was read here; return this without the weights."""
+        if self.weights is not None:
+            trainer.resume_from(Stored(self.manifest, self.weights, self.state))
+        return replace(self, weights=None)
 
 
 def find_resumed(run: Path) -> Resumed | None:
@@ -76,7 +86,13 @@ def _read(run: Path, folder: Path, damaged: list[str]) -> Resumed:
     stored = read_folder(folder)
     _check_state(folder / TRAINING_STATE, stored.state)
     resumed = Resumed(
-        run, folder, stored.manifest, stored.model.build_tokenizer(), stored.state, damaged
+        run,
+        folder,
+        stored.manifest,
+        stored.model.build_tokenizer(),
+        stored.state,
+        damaged,
+        stored.model,
     )
     try:
         _ = resumed.rate

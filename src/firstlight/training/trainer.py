@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from pydantic import Field
 
 from firstlight.checkpoints.find import CHECKPOINTS, checkpoint_name
-from firstlight.checkpoints.folder_io import CheckpointFolderIO
+from firstlight.checkpoints.folder_io import CheckpointFolderIO, Stored
 from firstlight.config import BatchSize, FinitePositive, Steps
 from firstlight.data.datamodule import TextDataModule
 from firstlight.errors import DivergedError, RunError, one_line
@@ -161,6 +161,14 @@ class Trainer(pl.Trainer):
             watch_callback(callback, self.failures, self._defer)
         for logger in self.loggers:
             watch_logger(logger, self.failures)
+
+    def resume_from(self, stored: Stored) -> None:
+        """Let `fit(ckpt_path=...)` take `stored`, which has been read from there, instead of
+        reading it again.
+        """
+        checkpoint_io = self.strategy.checkpoint_io
+        assert isinstance(checkpoint_io, CheckpointFolderIO)
+        checkpoint_io.hand_over(stored)
 
     @property
     def at_step_end(self) -> bool:
