@@ -17,6 +17,7 @@ from torch import Tensor
 
 from firstlight.data.windows import Windows
 from firstlight.errors import one_line, shorten
+from firstlight.private import processes_of
 from firstlight.process_group import end_with, ended_by, signals_held
 
 Batch = tuple[Tensor, Tensor]
@@ -102,13 +103,7 @@ class _Batches(Iterator[Batch]):
         self.pool = None
 
     def _workers(self) -> list[BaseProcess]:
-        """Return the processes of the pool.
-
-        They are private until Python 3.14, whose pools have kill_workers().
-        """
-        if self.pool is None or self.pool._processes is None:
-            return []
-        return list(self.pool._processes.values())
+        return processes_of(self.pool) if self.pool is not None else []
 
     def _start(self) -> None:
         arguments = (self.process, self.loader.windows)

@@ -34,6 +34,7 @@ from firstlight.errors import ConfigError, RunError, one_line, shorten
 from firstlight.files import inside, temporary_of
 from firstlight.metrics.base import Direction
 from firstlight.overrides import command, named
+from firstlight.private import id_of_study, id_of_trial
 from firstlight.process_group import started
 from firstlight.sweep.record import RECORD, Record, read_record
 from firstlight.sweep.storage import (
@@ -290,13 +291,15 @@ class Ledger:
         with self.locked():
             for trial in self._trials(TrialState.RUNNING):
                 if not self._row(trial).is_alive:  # its worker has died
-                    self.storage.set_trial_state_values(trial._trial_id, state=TrialState.WAITING)
+                    self.storage.set_trial_state_values(
+                        id_of_trial(trial), state=TrialState.WAITING
+                    )
             for trial in self._trials(TrialState.WAITING):
                 with suppress(
                     UpdateFinishedTrialError
                 ):  # by another worker, where the file system has no locks
                     if self.storage.set_trial_state_values(
-                        trial._trial_id, state=TrialState.RUNNING
+                        id_of_trial(trial), state=TrialState.RUNNING
                     ):
                         self.note(trial.number, worker=self.worker, alive=time.time())
                         return trial.number
@@ -391,7 +394,7 @@ class Ledger:
 
     def _id(self, number: int) -> int:
         # Optuna's own number of a trial is unique in the database, which may hold other studies.
-        return self.storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
+        return self.storage.get_trial_id_from_study_id_trial_number(id_of_study(self.study), number)
 
     def _row(self, trial: FrozenTrial) -> Row:
         """A row without what others say of it.

@@ -1,61 +1,108 @@
-"""Every place of Lightning's that is not public and that a run needs all the same, each with its
-reason.
+"""Places of Lightning and torch that are not public and that a run needs, each with its reason.
 
-tests/training/test_lightning.py names the one that a new version of Lightning has moved.
+tests/training/test_lightning.py uses each, and names the one that a new version has moved. Places
+of other libraries are in private.py.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from torch import Tensor
+from torch.optim import Optimizer
+
+# The trainer and its loops
 
 
 def leave_signals_alone(trainer: pl.Trainer) -> None:
-    """Keep Lightning from handling SIGTERM: it would end the process with exit code 0, and nothing
-    saved.
-    """
+    """Keep Lightning from handling SIGTERM: it would exit with code 0 and save nothing."""
     trainer._signal_connector.register_signal_handlers = lambda: None
 
 
 def evaluate_when(trainer: pl.Trainer, is_due: Callable[[], bool]) -> None:
-    """Evaluate after each batch for which `is_due()`.
+    """Evaluate after each batch for which `is_due()` is true.
 
-    Lightning counts validation in batches while checkpoints and logs count steps (its issues 12205,
-    17207), has none after the last step, and no first step of its own.
+    Lightning counts validation in batches while checkpoints and logs count steps (its issues 12205
+    and 17207), does not validate after the last step, and has no first step of its own.
     """
     trainer.fit_loop.epoch_loop._should_check_val_fx = lambda _: is_due()  # type: ignore[method-assign]
 
 
 def at_step_end(trainer: pl.Trainer) -> bool:
-    """Did the batch that just ended complete an optimizer step? No public name tells where
-    accumulation is.
-    """
+    """Whether the batch that just ended completed a step: no public name tells of accumulation."""
     return not trainer.fit_loop.epoch_loop._should_accumulate()
 
 
 def run_evaluation(trainer: pl.Trainer) -> None:
-    """Run the validation loop of a fit that has not made a step yet: Lightning has no public way to
-    begin with it.
-    """
+    """Run the validation loop of a fit before its first step: Lightning has no option for it."""
     trainer.validating = True
     trainer.fit_loop.epoch_loop.val_loop.run()
     trainer.training = True
 
 
 def end_before_training(trainer: pl.Trainer, step: int) -> None:
-    """Let a fit that is resumed after `step` make no step more, whatever its length."""
+    """Let a fit that is resumed after `step` make no further step, whatever its length."""
     trainer.fit_loop.epoch_loop.max_steps = step
 
 
 def forget_end(checkpoint: dict[str, Any]) -> None:
-    """Let a fit resume from the checkpoint of its last step: Lightning stores that the loop has
-    seen its last batch.
+    """Let a fit that is resumed from its last step count its batches on.
+
+    Lightning stores that the loop has seen its last batch, and would begin again with batch 0.
     """
     checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False
 
 
 def scaler_of(trainer: pl.Trainer) -> Any:
-    """The GradScaler of 16-bit mixed precision; None without it. Only that plugin has one, and no
-    interface says so.
-    """
+    """The GradScaler of 16-bit mixed precision, or None: no interface of the plugins has it."""
     return getattr(trainer.precision_plugin, "scaler", None)
+
+
+# Its loggers
+
+
+def writer_of(logger: TensorBoardLogger | WandbLogger) -> Any:
+    """The writer (or wandb's run) of `logger`, None without one; `experiment` would make one."""
+    return logger._experiment
+
+
+def begin_again(logger: TensorBoardLogger | WandbLogger) -> None:
+    """Let `logger` make a new writer when it next needs one."""
+    logger._experiment = None
+
+
+def purge_nothing(logger: TensorBoardLogger) -> None:
+    """Let the next writer of `logger` hide nothing: Lightning gives each the same `purge_step`."""
+    logger._kwargs["purge_step"] = None
+
+
+def leave_out_anonymous(logger: WandbLogger) -> None:
+    """Keep Lightning from giving wandb the argument `anonymous`, of which wandb warns."""
+    logger._wandb_init.pop("anonymous")
+
+
+# torch
+
+
+def norms_of(tensors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """The 2-norm of each tensor (N,), taken in `dtype`, by a few kernels for all of them.
+
+    `torch.nn.utils.get_total_norm` does the same inside, and returns only the norm of them all.
+    """
+    return torch.stack(torch._foreach_norm(tensors, dtype=dtype))  # type: ignore[attr-defined]
+
+
+def handles_scaling(optimizer: Optimizer) -> bool:
+    """Whether `optimizer` unscales gradients and skips steps itself, as torch's fused ones do.
+
+    It then makes no step while its attribute `found_inf` is a tensor of 1, which torch's GradScaler
+    sets; the host never has to know.
+    """
+    return getattr(optimizer, "_step_supports_amp_scaling", False)
+
+
+def storage_id(tensor: Tensor) -> int:
+    """A number that tensors with the same memory have in common, as long as one of them lives."""
+    return tensor.untyped_storage()._cdata

@@ -21,11 +21,11 @@ from firstlight.metrics.measured import direction_of
 from firstlight.model.base import LanguageModel
 from firstlight.optim.base import OptimizerFactory, Schedule
 from firstlight.training.evaluation import EvaluationModule
-from firstlight.training.lightning import forget_end, scaler_of
+from firstlight.training.lightning import forget_end, handles_scaling, norms_of, scaler_of
 from firstlight.training.memory.micro_batches import cut
 from firstlight.training.nonfinite.description import describe, largest, worst_windows
 from firstlight.training.nonfinite.guard import Guard, OnNan
-from firstlight.training.nonfinite.late_check import StepRecord, handles_scaling
+from firstlight.training.nonfinite.late_check import StepRecord
 from firstlight.training.trainer import Trainer
 
 
@@ -205,7 +205,7 @@ class PretrainingModule(EvaluationModule):
         parameters = [p for p in self.all_parameters if p.grad is not None]
         grads = [p.grad for p in parameters if p.grad is not None]
         wide = torch.promote_types(grads[0].dtype, torch.float32)
-        norms = torch.stack(torch._foreach_norm(grads, dtype=wide))  # type: ignore[attr-defined]
+        norms = norms_of(grads, wide)  # (P,)
         self.grad_norm = torch.linalg.vector_norm(norms)
         if gradient_clip_val is not None:  # by a norm that is not finite it would spoil all of them
             norm = torch.where(self.grad_norm.isfinite(), self.grad_norm, 0.0)

@@ -15,6 +15,7 @@ from tiktoken_ext.openai_public import r50k_pat_str
 from torch import Tensor
 
 from firstlight.errors import ConfigError, shorten
+from firstlight.private import pattern_of, ranks_of
 
 END_OF_TEXT = "<|endoftext|>"
 MAX_VOCAB = 2**24
@@ -125,7 +126,7 @@ class Tokenizer(ABC):
     @cached_property
     def _bytes(self) -> dict[int, bytes]:
         """The bytes of every id that has a token; a vocabulary may have gaps."""
-        tokens = {i: token for token, i in self.encoding._mergeable_ranks.items()}
+        tokens = {i: token for token, i in ranks_of(self.encoding).items()}
         tokens[self.end_of_text] = END_OF_TEXT.encode()
         return tokens
 
@@ -150,14 +151,14 @@ class Tokenizer(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a `StoredTokenizer` needs to reproduce this one, as plain data."""
-        ranks = self.encoding._mergeable_ranks
+        ranks = ranks_of(self.encoding)
         # In hex, because a token may end inside a character; "" for an id without a token.
         tokens = [""] * (max(ranks.values()) + 1)
         for token, i in ranks.items():
             tokens[i] = token.hex()
         return {
             "name": self.encoding.name,
-            "pattern": self.encoding._pat_str,
+            "pattern": pattern_of(self.encoding),
             "tokens": tokens,
             "end_of_text": self.end_of_text,
             "vocab_size": self.vocab_size,

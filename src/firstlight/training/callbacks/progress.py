@@ -35,6 +35,8 @@ class ProgressBar(Watcher, LightningProgressBar):
     def __init__(self) -> None:
         super().__init__()
         self.console = _Console()
+        self.is_enabled = True
+        """Lightning switches it off on every process but the first."""
         self.bar: Progress | None = None
         self.drawn = 0.0
 
@@ -106,15 +108,10 @@ class ProgressBar(Watcher, LightningProgressBar):
         self._close()
 
     def disable(self) -> None:
-        self._enabled = False
+        self.is_enabled = False
 
     def enable(self) -> None:
-        self._enabled = True
-
-    @property
-    def is_enabled(self) -> bool:
-        """Lightning switches it off on every process but the first."""
-        return getattr(self, "_enabled", True)
+        self.is_enabled = True
 
     def _close(self) -> None:
         if self.bar is not None:

@@ -26,6 +26,7 @@ from torch.utils.tensorboard.summary import scalar
 
 from firstlight.files import replacing, sync_folder, temporary_of
 from firstlight.runs.flat_config import hyperparameters
+from firstlight.training.lightning import begin_again, purge_nothing, writer_of
 
 EVENT_FILES = "events.out.tfevents.*"
 OVER = "over_tokens/"
@@ -103,7 +104,7 @@ class TensorBoardLogger(LightningTensorBoardLogger):
         if self.purge_step:
             self.best = hide_from(Path(self.log_dir), self.purge_step)
             self.purge_step = 0
-        if self._experiment is None:
+        if writer_of(self) is None:
             wait_for_the_next_name(Path(self.log_dir))
         return super().experiment
 
@@ -115,8 +116,8 @@ class TensorBoardLogger(LightningTensorBoardLogger):
         try:
             self._add_scalars(metrics, step)
         except OSError:
-            self._experiment = None  # a writer that failed once never writes again
-            self._kwargs["purge_step"] = None  # and the next one must not hide what was written
+            begin_again(self)  # a writer that failed once never writes again
+            purge_nothing(self)  # and the next one must not hide what was written
             raise
 
     def _add_scalars(self, metrics: Mapping[str, float], step: int | None) -> None:
@@ -147,9 +148,10 @@ class TensorBoardLogger(LightningTensorBoardLogger):
         values = hyperparameters({k: config[k] for k in COMPARED if k in config}, NOT_COMPARED)
         if values.get("order.seed") == values.get("seed"):  # as it is unless it was set
             values.pop("order.seed", None)
-        self.experiment._get_file_writer().add_summary(
-            hparams_pb(values, trial_id="")
-        )  # its name is the run's
+        writer = self.experiment.file_writer
+        assert writer is not None  # None only once it is closed
+        # Without a name of its own: its name is the run's.
+        writer.add_summary(hparams_pb(values, trial_id=""))
 
     @rank_zero_only
     def save(self) -> None:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from firstlight.data.files import read_limited
 from firstlight.files import replace_text
 from firstlight.runs.run_folder import RunFolder
+from firstlight.training.lightning import begin_again, leave_out_anonymous, writer_of
 from firstlight.training.loggers.board import require
 
 RUN_ID = ".wandb_run"
@@ -62,7 +63,7 @@ class WandbLogger(LightningWandbLogger):
             id=run_id,
             settings=self.wandb.Settings(console="off", quiet=True),  # the terminal is the run's
         )
-        self._wandb_init.pop("anonymous")  # Lightning's, which wandb warns of
+        leave_out_anonymous(self)
         self.logged_step = -1
         if purge_step is not None and has_begun:
             for row in RunFolder(folder).rows:
@@ -84,7 +85,7 @@ class WandbLogger(LightningWandbLogger):
         """
         if self.failure is None:
             try:
-                if self._experiment is None and super().experiment and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+                if writer_of(self) is None and super().experiment and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
                     replace_text(self.id_file, f"{self.version}\n")
                 return super().experiment
             except Exception as error:
@@ -100,9 +101,10 @@ class WandbLogger(LightningWandbLogger):
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """End this process's part of the run: another run of this process is one of its own."""
-        if self._experiment is not None:
-            self._experiment.finish(exit_code=0 if status == "success" else 1)
-            self._experiment = None
+        run = writer_of(self)
+        if run is not None:
+            run.finish(exit_code=0 if status == "success" else 1)
+            begin_again(self)
 
     def show_text(self, tag: str, text: str, step: int) -> None:
         self._show(tag, self.wandb.Html(f"<pre>{escape(text)}</pre>", inject=False), step)

@@ -24,6 +24,7 @@ from firstlight.errors import ConfigError
 from firstlight.loss.base import Loss
 from firstlight.model.base import LanguageModel
 from firstlight.optim.base import OptimizerFactory
+from firstlight.training.lightning import storage_id
 from firstlight.training.memory.estimate import is_out_of_memory
 from firstlight.training.memory.limits import free_memory
 from firstlight.training.trainer import Trainer
@@ -201,16 +202,15 @@ class _Held(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        given = {
-            t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)
-        }
+        given = {storage_id(t) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
         for made in tree_leaves(result):
-            if isinstance(made, Tensor) and made.untyped_storage()._cdata not in given:
-                self._count(made.untyped_storage())
+            if isinstance(made, Tensor) and storage_id(made) not in given:
+                self._count(made)
         return result
 
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        key, n_bytes = storage._cdata, storage.nbytes()
+    def _count(self, made: Tensor) -> None:
+        storage = made.untyped_storage()
+        key, n_bytes = storage_id(made), storage.nbytes()
         if key in self.seen:
             return
 

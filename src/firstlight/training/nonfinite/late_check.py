@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from firstlight.data.datamodule import Batch
+from firstlight.training.lightning import handles_scaling
 
 DEVICES = ("cuda",)
 """Whose queue runs apart from the host; on a CPU a number that is read has been calculated
@@ -30,13 +31,6 @@ class StepRecord:
     grad_norm: Tensor
     parameters: list[nn.Parameter]
     norms: Tensor
-
-
-def handles_scaling(optimizer: Optimizer) -> bool:
-    """Does `optimizer` unscale gradients and leave out steps itself, as torch's GradScaler lets
-    fused ones do?
-    """
-    return getattr(optimizer, "_step_supports_amp_scaling", False)
 
 
 class LateCheck:

@@ -1,0 +1,50 @@
+"""Places of libraries that are not public and that are needed all the same, each with its reason.
+
+Those of Lightning and torch are in training/lightning.py. tests/test_private.py uses each, and
+names the one that a new version of its library has moved.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # whoever calls has imported them, and not everybody needs all
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing.process import BaseProcess
+
+    import tiktoken
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+
+
+def processes_of(pool: ProcessPoolExecutor) -> list[BaseProcess]:
+    """The processes of a pool, to kill them and to say how one died.
+
+    There are none before the first work is submitted, nor after the pool is shut down. Python 3.14
+    brings `kill_workers()`, which kills but does not say.
+    """
+    processes = pool._processes
+    return list(processes.values()) if processes is not None else []
+
+
+def ranks_of(encoding: tiktoken.Encoding) -> dict[bytes, int]:
+    """The id of every token but the special ones; public names give it for one token at a time."""
+    return encoding._mergeable_ranks
+
+
+def pattern_of(encoding: tiktoken.Encoding) -> str:
+    """The pattern that cuts a text into words: a tokenizer cannot be stored without it."""
+    return encoding._pat_str
+
+
+def id_of_trial(trial: FrozenTrial) -> int:
+    """The number of a trial in the whole database, which `storage.set_trial_...` wants.
+
+    The public `trial.number` counts within its study; to ask the storage is a query for each trial.
+    """
+    return trial._trial_id
+
+
+def id_of_study(study: Study) -> int:
+    """The number of a study in the database; to ask the storage for it is a query each time."""
+    return study._study_id

@@ -1,0 +1,59 @@
+"""Every private place in private.py does what firstlight needs of it.
+
+A test that fails names the place that a new version of its library has moved.
+"""
+
+import os
+import signal
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import optuna
+import tiktoken
+from optuna.trial import TrialState
+
+from firstlight.private import id_of_study, id_of_trial, pattern_of, processes_of, ranks_of
+
+RANKS = {bytes([byte]): byte for byte in range(256)} | {b"th": 256, b"the": 257}
+
+
+def test_processes_of_a_pool_are_those_that_work():
+    place = "concurrent.futures: ProcessPoolExecutor._processes"
+    with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
+        assert processes_of(pool) == [], place
+        worker = pool.submit(os.getpid).result()
+        [process] = processes_of(pool)
+        assert process.pid == worker, place
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL, place
+    assert processes_of(pool) == [], place
+
+
+def test_an_encoding_is_built_again_from_its_ranks_and_its_pattern():
+    special = {"<|endoftext|>": 258}
+    first = tiktoken.Encoding(
+        "test", pat_str=r"\w+| ?\W", mergeable_ranks=RANKS, special_tokens=special
+    )
+    assert ranks_of(first) == RANKS, "tiktoken: Encoding._mergeable_ranks"
+    assert pattern_of(first) == r"\w+| ?\W", "tiktoken: Encoding._pat_str"
+    again = tiktoken.Encoding(
+        "again",
+        pat_str=pattern_of(first),
+        mergeable_ranks=ranks_of(first),
+        special_tokens=special,
+    )
+    assert again.encode("the thaw") == first.encode("the thaw") == [257, 32, 256, 97, 119]
+
+
+def test_optunas_numbers_of_a_study_and_a_trial_are_those_that_its_storage_takes():
+    storage = optuna.storages.InMemoryStorage()
+    optuna.create_study(storage=storage).ask()  # so that the numbers of the next one are others
+    study = optuna.create_study(storage=storage)
+    study.ask()
+    [trial] = study.get_trials()
+    known = storage.get_study_id_from_name(study.study_name)
+    assert id_of_study(study) == known, "optuna: Study._study_id"
+    storage.set_trial_state_values(id_of_trial(trial), state=TrialState.FAIL)
+    [trial] = study.get_trials()
+    assert trial.state == TrialState.FAIL, "optuna: FrozenTrial._trial_id"
