@@ -13,11 +13,11 @@ class Loss(ABC):
     """
 
     def begin_step(self, step: int, *, max_steps: int) -> None:  # noqa: B027 - optional
-        """Called before the batches of each optimizer step, 0 to `max_steps` - 1, for a loss that
-        changes during training.
+        """Prepare for the batches of optimizer step `step`, 0 to `max_steps` - 1.
 
-        A loss is not saved in checkpoints: whatever changes must be a function of `step` and
-        `max_steps` alone, so that a resumed run computes the same.
+        Losses that change during training override this. A loss is not saved in checkpoints, so
+        what changes must be a function of `step` and `max_steps` alone: a resumed run then computes
+        the same.
         """
 
     @abstractmethod

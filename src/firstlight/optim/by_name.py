@@ -1,8 +1,8 @@
 """Which parameters train, and at which rate, by patterns of their names: for fine-tuning.
 
-A pattern is a shell's: `*` stands for any characters, dots too, `?` for one, `[0-3]` for one of
-several. It means the parameters that it fits and those of the modules that it fits: `tok_emb` is
-`tok_emb.weight`, `trf_blocks.[0-3]` is all of the first four blocks.
+Patterns are those of a shell: `*` matches any characters, including dots, `?` matches one, `[0-3]`
+one of several. A pattern selects the parameters that it matches and those of the modules that it
+matches: `tok_emb` selects `tok_emb.weight`, `trf_blocks.[0-3]` all of the first four blocks.
 """
 
 import math
@@ -22,16 +22,16 @@ from firstlight.model.base import LanguageModel
 Patterns = NonEmpty | list[NonEmpty]
 """One pattern, or several."""
 MOST_NAMES = 8
-"""In a message that lists the modules of a model."""
+"""The most modules that a message lists."""
 
 
 def frozen(make: Callable[..., LanguageModel], patterns: Patterns | None) -> LanguageModel:
-    """The model that `make` builds, whose parameters of these names do not train.
+    """Build a model with `make`, and freeze the parameters that `patterns` match.
 
-    A parameter with two names (a tied head) does not train if either fits.
+    A parameter with two names (a tied head) is frozen if either matches.
 
     Raises:
-        ConfigError: a pattern fits no name, or nothing is left to train.
+        ConfigError: a pattern matches no name, or nothing is left to train.
     """
     model = make()
     for pattern in _listed(patterns):
@@ -55,20 +55,20 @@ def check_rates(lr_scale: Patterns | None) -> None:
 def optimizer_by_name(
     model: LanguageModel, *, make: Callable[[LanguageModel], Optimizer], lr_scale: Patterns | None
 ) -> Optimizer:
-    """What `make` makes of `model`, without the parameters that do not train, and with learning
-    rates by name.
+    """Make the optimizer of the parameters that train, with learning rates by name.
 
     Each element of `lr_scale`, PATTERN:FACTOR, multiplies the rate of the parameters that the
-    pattern fits, at every step of the schedule; the last one that fits a parameter decides. They
-    get groups of their own, after the optimizer's: its first group keeps the rate of the schedule.
+    pattern matches, at every step of the schedule; the last one that matches a parameter decides.
+    They get groups of their own, after the optimizer's: its first group keeps the schedule's rate.
 
     Raises:
-        ConfigError: a pattern fits no name, or only parameters that do not train.
+        ConfigError: a pattern matches no name, or only parameters that do not train.
     """
     optimizer = make(model)
     for group in optimizer.param_groups:
         for parameter in group["params"]:
-            if not parameter.requires_grad:  # of which some optimizers keep a state from the start
+            # Some optimizers make the state of all parameters at the start.
+            if not parameter.requires_grad:
                 optimizer.state.pop(parameter, None)
         _keep(group, [parameter.requires_grad for parameter in group["params"]])
     for factor, parameters in _by_rate(model, lr_scale).items():
@@ -77,7 +77,7 @@ def optimizer_by_name(
 
 
 def rates(model: LanguageModel, lr_scale: Patterns | None) -> dict[float, int]:
-    """How many numbers of `model` train at each factor of the learning rate, other than 1."""
+    """Count the numbers of `model` that train at each factor of the learning rate but 1."""
     by_rate = _by_rate(model, lr_scale)
     return {factor: sum(p.numel() for p in params) for factor, params in by_rate.items()}
 
@@ -99,7 +99,7 @@ def _by_rate(model: LanguageModel, lr_scale: Patterns | None) -> dict[float, set
 
 
 def _rate(text: str) -> tuple[str, float]:
-    """The pattern and the factor of an element of `lr_scale`."""
+    """Parse an element of `lr_scale`: its pattern and its factor."""
     pattern, colon, number = text.rpartition(":")
     try:
         factor = float(number)
@@ -114,8 +114,7 @@ def _rate(text: str) -> tuple[str, float]:
 
 
 def _split(optimizer: Optimizer, parameters: set[nn.Parameter], factor: float) -> None:
-    """Move `parameters` from each group of `optimizer` to a new one with `factor` times its
-    rate."""
+    """Move `parameters` from each group to a new one with `factor` times the group's rate."""
     for group in list(optimizer.param_groups):
         is_moved = [parameter in parameters for parameter in group["params"]]
         if not any(is_moved):
@@ -129,11 +128,11 @@ def _split(optimizer: Optimizer, parameters: set[nn.Parameter], factor: float) -
 
 
 _PER_PARAMETER = ("params", "param_names")
-"""Of a group of an optimizer: lists with one element for each parameter."""
+"""The keys of an optimizer's group that are lists with one element per parameter."""
 
 
 def _keep(group: dict[str, Any], kept: Sequence[bool]) -> None:
-    """Leave in a group, in place, the parameters that are `kept`."""
+    """Drop from a group, in place, the parameters that are not `kept`."""
     for key in _PER_PARAMETER:
         if key in group:
             group[key][:] = [value for value, stays in zip(group[key], kept, strict=True) if stays]
@@ -146,10 +145,10 @@ def _listed(patterns: Patterns | None) -> list[str]:
 
 
 def _fitting(model: LanguageModel, pattern: str, where: str) -> dict[str, nn.Parameter]:
-    """The parameters that `pattern` fits, by name.
+    """Return the parameters that `pattern` matches, by name.
 
     Raises:
-        ConfigError: there are none; the message begins with `where`.
+        ConfigError: it matches none; the message begins with `where`.
     """
     named = dict(model.named_parameters(remove_duplicate=False))
     found = {
@@ -164,7 +163,7 @@ def _fitting(model: LanguageModel, pattern: str, where: str) -> dict[str, nn.Par
 
 
 def _nearest(pattern: str, names: list[str]) -> str:
-    """Names that look like `pattern`, of parameters or modules, or else the outermost modules."""
+    """Suggest names of parameters or modules like `pattern`, or else the outermost modules."""
     known: dict[str, None] = {}
     for name in names:
         parts = name.split(".")
