@@ -99,8 +99,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The sections `model` and `tokenizer`, and what else is known of its config, of a checkpoint
-    that `load_checkpoint` reads; the weights are not read, except to find the book's sizes.
+    """Read the config of a checkpoint: `model`, `tokenizer` and what else it tells of its run.
+
+    For every checkpoint that `load_checkpoint` reads. The weights are not read, except those of the
+    book's files, to find their sizes.
 
     Raises:
         DamagedError: it is damaged.
