@@ -234,7 +234,7 @@ def table(*rows):
     (
         "an option of Hydra's that is not ours",
         "train --experimental-rerun=x",
-        ["--experimental-rerun=x", "no option"],
+        ["--experimental-rerun=x", "unknown option"],
     ),
     (
         "options that exclude each other",

@@ -273,23 +273,15 @@ def _target_of(path: str, name: Any) -> Callable[..., Any]:
     key = f"{path}._target_"
     names = [package.strip() for package in os.environ.get(ALLOW_TARGETS, "").split(",")]
     allowed = (*TARGETS, *(f"{package}." for package in names if package))
-    package = name.partition(".")[0] if isinstance(name, str) else ""
     if not isinstance(name, str) or not name.startswith(allowed):
+        package = name.partition(".")[0] if isinstance(name, str) else ""
         yours = package if package.isidentifier() and package != "firstlight" else "its_package"
         raise ConfigError(
             f"{key}: {shown(name)} is not in a package that a config may name (firstlight,"
             " torch.optim, Lightning's callbacks, loggers, ...); to allow yours, set"
             f" {ALLOW_TARGETS}={shorten(yours, 40)}"
         )
-    try:
-        target = _locate(name)
-    except Exception as error:  # whatever its module raises on import
-        way_out = ""
-        if isinstance(error, ModuleNotFoundError) and error.name == package:
-            way_out = f"; install {package}, or add the folder that holds it to PYTHONPATH"
-        raise ConfigError(
-            f"{key}: {name!r} cannot be imported ({one_line(error)}){way_out}"
-        ) from None
+    target = _imported(key, name)
     # The module that defines it. A name that an allowed module has merely imported
     # (torch.optim.adam.torch.load) must not pass.
     home = f"{getattr(target, '__module__', '')}."
@@ -300,6 +292,24 @@ def _target_of(path: str, name: Any) -> Callable[..., Any]:
     if inspect.isabstract(target):
         raise ConfigError(f"{key}: {name!r} is abstract; name one of its subclasses")
     return target
+
+
+def _imported(key: str, name: str) -> Any:
+    """Import what the dotted `name` refers to.
+
+    Raises:
+        ConfigError: it cannot be imported.
+    """
+    try:
+        return _locate(name)
+    except Exception as error:  # whatever its module raises on import
+        package, way_out = name.partition(".")[0], ""
+        # The package itself is missing, not one that it needs.
+        if isinstance(error, ModuleNotFoundError) and error.name == package:
+            way_out = f"; install {package}, or add the folder that holds it to PYTHONPATH"
+        raise ConfigError(
+            f"{key}: {name!r} cannot be imported ({one_line(error)}){way_out}"
+        ) from None
 
 
 def _check_made(path: str, node: dict[str, Any], hint: Any) -> None:

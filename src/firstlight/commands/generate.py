@@ -256,7 +256,7 @@ def _texts(prompt: str | None, file: str | None) -> list[str]:
     # Not splitlines(): it would also split at \x0b, \x85 and others that may be in a prompt.
     lines = [line for line in _read("prompts", file).split("\n") if line.strip()]
     if not lines:
-        raise ConfigError(f"prompts ({file}): has no prompt; write one per line")
+        raise ConfigError(f"prompts ({file}): no prompt in it; write one per line")
     return lines
 
 
