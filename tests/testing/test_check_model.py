@@ -20,7 +20,7 @@ BROKEN = [
     ("BatchNorm", "causality", "in training mode"),
     ("MixesRows", "batch", "row 0"),
     ("SoftCap", "projection", "forward is not"),
-    ("Unused", "gradient", "forgotten.bias (nor 1 other"),
+    ("Unused", "gradient", "forgotten.bias (nor 1 others)"),
     ("LosesBuffer", "save and load", "the buffer steps"),
     ("DrawsBuffer", "save and load", "offsets is not persistent"),
     ("LosesAttribute", "save and load", "neither a parameter nor a buffer"),

@@ -22,11 +22,11 @@ class ModelCase:
     def __init__(self, make: Callable[[], LanguageModel], tolerance: float) -> None:
         self.make, self.tolerance = make, tolerance
 
-    def model(self) -> LanguageModel:
-        """A new one in evaluation mode; its weights are always the same."""
-        torch.manual_seed(0)
+    def model(self, seed: int = 0) -> LanguageModel:
+        """A new one in evaluation mode; its weights are the same for the same seed."""
+        torch.manual_seed(seed)
         model = self.make().eval()
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator().manual_seed(seed)
         before = [parameter.detach().clone() for parameter in model.parameters()]
         with torch.no_grad():
             for parameter in model.parameters():

@@ -1,0 +1,1 @@
+"""Three models for firstlight, in a package of their own."""
