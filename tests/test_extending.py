@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SECTIONS = re.split(
-    r"^## ", (ROOT / "docs" / "extending.md").read_text(encoding="utf-8"), flags=re.M
-)[1:]
+PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+INTRODUCTION, *SECTIONS = re.split(r"^## ", PAGE, flags=re.M)
 QUICK = (
     "trainer.max_steps=21 data.batch_size=2 data.eval_batches=1"
     " callbacks.sample_generation.max_new_tokens=3"
@@ -69,6 +68,19 @@ def test_every_walk_through_works(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    [(name, text)] = re.findall(
+        r"^`(tests/\S+)`\n\n```python\n(.*?)^```", INTRODUCTION, flags=re.M | re.S
+    )
+    (tmp_path / "tests").mkdir()
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    checked = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", name],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda s: s.splitlines()[0])
