@@ -121,8 +121,7 @@ def _holds_code(path: Path, name: str) -> ConfigError:
 
 
 def load_weights(model: LanguageModel, checkpoint: Checkpoint, *, assign: bool = False) -> None:
-    """Put the checkpoint's weights into `model`; with `assign` its tensors themselves instead of
-    copies.
+    """Put the checkpoint's weights into `model`; `assign` puts the tensors in, not copies.
 
     Raises:
         ConfigError: the weights are another model's (the first difference, and how many there are),
@@ -159,9 +158,7 @@ def load_weights(model: LanguageModel, checkpoint: Checkpoint, *, assign: bool =
 
 
 def with_tied_names(model: torch.nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """`weights`, where a parameter that `model` has under several names, and they under one, is
-    under all of them.
-    """
+    """`weights`, with a parameter that has several names in `model` under all of them."""
     own = model.state_dict(keep_vars=True)
     stored = {id(own[name]): weight for name, weight in weights.items() if name in own}
     completed = dict(weights)

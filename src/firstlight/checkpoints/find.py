@@ -34,8 +34,11 @@ def best_of(checkpoints: list[Path]) -> Path:
 
 
 def read_scores(checkpoints: list[Path]) -> dict[Path, float]:
-    """Of each, the metric that the newest of them monitors, with its sign such that the lowest is
-    the best; inf if it was not evaluated, or cannot be read."""
+    """Score each checkpoint by the metric that the newest monitors; the lowest is the best.
+
+    A metric for which higher is better has its sign changed. inf if there was no evaluation, or
+    the checkpoint cannot be read.
+    """
     newest, scores = None, dict.fromkeys(checkpoints, math.inf)
     for folder in reversed(checkpoints):
         try:

@@ -1,6 +1,4 @@
-"""How a checkpoint gets to disk and back: a folder that appears whole or not at all, every bit of
-which is checked.
-"""
+"""Write and read checkpoint folders, which appear whole or not at all, every bit checked."""
 
 import hashlib
 from dataclasses import dataclass
@@ -133,9 +131,7 @@ def clear_unfinished(folder: Path) -> None:
 
 
 def discard(folder: Path) -> None:
-    """Remove a checkpoint. It is renamed first: what is left if the process is killed does not look
-    like one.
-    """
+    """Remove a checkpoint; it is renamed first, so that no rest looks like one."""
     removed = temporary_of(folder, OLD)
     remove(removed)
     folder.rename(removed)
@@ -170,9 +166,7 @@ def _write(checkpoint: dict[str, Any], folder: Path) -> None:
 
 
 class _Hashing:
-    """A file that computes the SHA-256 of what is written to it, and keeps the error that ended the
-    writing.
-    """
+    """A file that hashes what is written to it, and keeps the error that ended the writing."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file, self.sha256 = file, hashlib.sha256()

@@ -1,6 +1,4 @@
-"""What a file from elsewhere may contain and cost: no code, nothing out of proportion to its size,
-no changed bit.
-"""
+"""Limits for files from elsewhere: no code, no sizes out of proportion, no changed bit."""
 
 import io
 import pickletools
@@ -69,8 +67,7 @@ def open_safetensors(path: Path) -> Iterator[Any]:
 
 
 def check_torch_file(path: Path) -> None:
-    """Refuse, before anything is unpickled, some files that `torch.load(weights_only=True)` would
-    accept.
+    """Refuse some files, before unpickling, that `torch.load(weights_only=True)` accepts.
 
     torch.load ignores the checksums that torch.save wrote, reads old formats that have none, and
     lets a few bytes ask for a bytearray of any size. Here the names in a pickle are read without
@@ -91,9 +88,8 @@ def check_torch_file(path: Path) -> None:
                 raise FileError("compressed, which torch.save never does")
             if sum(entry.file_size for entry in entries) > path.stat().st_size:
                 raise FileError("its parts overlap")
-            if all(
-                entry.CRC == 0 for entry in entries
-            ):  # torch.utils.serialization.config.save.compute_crc32 = False
+            # Written with torch.utils.serialization.config.save.compute_crc32 = False.
+            if all(entry.CRC == 0 for entry in entries):
                 raise FileError("saved without checksums: torch.save it again")
             damaged = archive.testzip()
             if damaged is not None:
@@ -112,8 +108,9 @@ def check_torch_file(path: Path) -> None:
 
 
 def check_tensors(state: Mapping[Any, Any], size: int) -> None:
-    """Refuse a state dict that is not plain tensors by name, or whose tensors are larger than the
-    file of `size` bytes.
+    """Refuse a state dict that is not plain tensors by name, or larger than its file.
+
+    The file has `size` bytes.
 
     A file can claim that a single number is a matrix of any shape (a stride of 0), or that one part
     of it is a thousand matrices.
@@ -141,8 +138,9 @@ def check_tensors(state: Mapping[Any, Any], size: int) -> None:
 
 @contextmanager
 def at_most(n_weights: int) -> Iterator[None]:
-    """Refuse to construct modules with more than `n_weights` parameters, each of which may have
-    `MAX_NAMES` names.
+    """Refuse to construct modules with more than `n_weights` parameters.
+
+    Each may have `MAX_NAMES` names.
 
     A model of a billion layers, which a file may claim, is refused after as many parameters as the
     file has.
@@ -166,8 +164,7 @@ def at_most(n_weights: int) -> Iterator[None]:
 
 
 def _refuse_old_format(stream: IO[bytes]) -> None:
-    """Refuse a file that is not a zip file, and say what its pickles refer to if it begins with
-    pickles.
+    """Refuse a file that is not a zip file; if it begins with pickles, say what they refer to.
 
     Raises:
         FileError: always.

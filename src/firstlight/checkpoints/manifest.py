@@ -1,6 +1,4 @@
-"""checkpoint.json: what a checkpoint folder holds, readable without its tensors, with checksums of
-its files.
-"""
+"""checkpoint.json: what a checkpoint folder holds, with checksums, without its tensors."""
 
 import hashlib
 import json
@@ -22,8 +20,9 @@ Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class StoredFile(BaseModel):
-    """A file of a checkpoint. `sha256` is of its bytes; of the weights it is the checksum in their
-    metadata.
+    """A file of a checkpoint.
+
+    `sha256` is that of its bytes; for the weights, the checksum in their metadata.
     """
 
     bytes: NonNegativeInt
@@ -98,7 +97,8 @@ def read_manifest(folder: Path) -> Manifest:
     except (
         ValueError,
         RecursionError,
-    ):  # of JSON, or of its values (pydantic's ValidationError is a ValueError)
+    ):
+        # Of JSON, or of its values: pydantic's ValidationError is a ValueError.
         raise not_ours from None
     if manifest.to_json() != content:  # the same values in other bytes
         raise not_ours

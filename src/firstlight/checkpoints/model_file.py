@@ -1,6 +1,4 @@
-"""model.safetensors: the weights of a model with its config and tokenizer, and a checksum of
-everything.
-"""
+"""model.safetensors: weights with their config and tokenizer, and a checksum of all."""
 
 import hashlib
 import json
@@ -39,8 +37,9 @@ class ModelFile:
 def save_model_file(
     weights: dict[str, Tensor], path: Path, *, config: dict[str, Any], tokenizer: Any
 ) -> str:
-    """Write `weights`, each tensor once even if it has several names. Then `path` is on disk.
-    Returns their digest.
+    """Write `weights` to `path`, safely on disk; return their digest.
+
+    A tensor with several names is written once.
 
     Raises:
         OSError: it cannot be written.
@@ -87,11 +86,12 @@ def read_model_file(path: Path) -> ModelFile:
     record = read_record(path, text)
     if DIGEST not in metadata:
         raise DamagedError(f"{path}: damaged: it has no checksum")
+    # The checksum does not cover the other keys, so none may be there.
     if metadata != {
         "format": "pt",
         RECORD: text,
         DIGEST: sha256,
-    }:  # what the checksum does not cover
+    }:
         raise DamagedError(f"{path}: damaged: its metadata is not what firstlight writes")
     tokenizer = None if record.tokenizer is None else record.tokenizer.model_dump()
     return ModelFile(weights, record.config, tokenizer, sha256)

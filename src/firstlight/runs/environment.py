@@ -66,9 +66,7 @@ def slurm_job() -> str | None:
 
 
 def _git_commit() -> str | None:
-    """The commit of firstlight's checkout, with "-dirty" if files differ from it; None outside a
-    checkout.
-    """
+    """The commit of firstlight's checkout, with "-dirty" if files differ; None without one."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]
@@ -77,9 +75,8 @@ def _git_commit() -> str | None:
         ).stdout.strip()
 
     try:
-        git(
-            "ls-files", "--error-unmatch", Path(__file__).name
-        )  # fails if installed inside somebody else's checkout
+        # Fails if firstlight is installed inside somebody else's checkout.
+        git("ls-files", "--error-unmatch", Path(__file__).name)
         return git("describe", "--always", "--abbrev=40", "--dirty")
     except (OSError, subprocess.SubprocessError):
         return None

@@ -27,9 +27,7 @@ def flatten(node: dict[str, Any], without: tuple[str, ...] = (), path: str = "")
 def hyperparameters(
     config: dict[str, Any], without: tuple[str, ...] = ()
 ) -> dict[str, bool | int | float | str]:
-    """The flat config as loggers take it: without null and empty values; lists and other values as
-    text.
-    """
+    """The flat config as loggers take it: without null and empty values, lists as text."""
     values: dict[str, bool | int | float | str] = {}
     for key, value in flatten(config, without).items():
         if isinstance(value, bool | int | float | str):

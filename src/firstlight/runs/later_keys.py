@@ -19,8 +19,9 @@ LATER_SECTIONS: dict[str, tuple[str, ...]] = {
 
 
 def lacking(stored: dict[str, Any]) -> dict[str, Any]:
-    """Return what the stored config of a run or sweep lacks: keys with their value, sections with
-    None.
+    """Return what the stored config of a run or sweep lacks.
+
+    Keys have their value, sections None.
 
     A key counts only if what its section builds would take it.
     """

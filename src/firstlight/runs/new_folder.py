@@ -1,5 +1,4 @@
-"""Making the folder that a setting names; what goes wrong is reported as a mistake in that
-setting."""
+"""Make the folder that a setting names; a failure is reported as a mistake in the setting."""
 
 import itertools
 from collections.abc import Iterator
@@ -10,8 +9,7 @@ from firstlight.errors import ConfigError, shorten
 
 
 def numbered(wanted: Path, key: str = "output_dir") -> Iterator[Path]:
-    """`wanted`, `wanted_2`, `wanted_3`, ...: where a new folder may be made if those before are
-    taken.
+    """`wanted`, `wanted_2`, `wanted_3`, ...: names for a new folder, until one is free.
 
     Raises:
         ConfigError: `wanted`, the value of `key`, cannot be the name of a folder.
@@ -39,8 +37,7 @@ def make_folder(folder: Path, key: str) -> None:
 
 @contextmanager
 def new_folder(wanted: Path, key: str) -> Iterator[Path]:
-    """Make `wanted`, or `wanted_2`, ...: the first that does not exist yet, and the folders above
-    it.
+    """Make `wanted`, `wanted_2`, ..., the first that does not exist, and the folders above it.
 
     Those that are made here and are empty at the end are removed.
 

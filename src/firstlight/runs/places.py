@@ -1,6 +1,4 @@
-"""Where the files are that a run was begun with: the paths in its config may be relative to another
-working folder.
-"""
+"""Where a run's files are: its config may name them relative to another working folder."""
 
 import os
 from pathlib import Path
@@ -18,18 +16,18 @@ MOVED = "; if the text has moved, say where it is: data.path=..."
 
 def run_of(checkpoint: Path) -> Path | None:
     """The run folder that contains a checkpoint, or is it; None if there is none."""
+    # At most three levels up: RUN/checkpoints/step_N/model.safetensors.
     for folder in (
         checkpoint,
         *checkpoint.absolute().parents[:3],
-    ):  # RUN/checkpoints/step_N/model.safetensors
+    ):
         if RunFolder(folder).is_run:
             return folder
     return None
 
 
 def with_files(config: dict[str, Any], run: Path | None) -> dict[str, Any]:
-    """The composed `config` with absolute paths to its text and `init_from`, if they are relative
-    to another folder.
+    """`config` with absolute paths to its text and `init_from` where those are relative.
 
     They are relative to the folder in which `run` was begun. A run that is not resumed (None)
     begins in the working folder or, as the trial of a sweep, in the one where the sweep was begun.
@@ -51,9 +49,7 @@ def start_with_place(source: str, run: Path | None) -> str:
 
 
 def data_with_files(section: dict[str, Any], run: Path | None) -> dict[str, Any]:
-    """The section `data` of the config of a run, like `with_files`. Its paths are the keys that are
-    texts.
-    """
+    """The section `data` of a run's config, like `with_files`: its paths are the text keys."""
     texts = text_keys(config_dir())
     found = dict(section)
     for key, value in section.items():

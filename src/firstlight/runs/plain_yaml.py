@@ -1,6 +1,4 @@
-"""YAML that holds plain data and nothing else: what firstlight writes, and all it reads from files
-made elsewhere.
-"""
+"""YAML that holds plain data: what firstlight writes, and what it reads from elsewhere."""
 
 from pathlib import Path
 from typing import Any

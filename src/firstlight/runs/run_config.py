@@ -10,8 +10,9 @@ from firstlight.config import build
 
 @dataclass(frozen=True)
 class RunConfig:
-    """A whole config: `plain` as it is built; `stored` as it is kept, with references to the
-    environment.
+    """A whole config, as it is built and as it is stored.
+
+    `stored` has references to the environment, `plain` has their values.
     """
 
     plain: dict[str, Any]
@@ -30,9 +31,7 @@ def _changed(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def shortened_warmup(scheduler: dict[str, Any], steps: int) -> dict[str, int]:
-    """The change to the section `scheduler` by which its warm-up fits a run of `steps` steps; empty
-    if it does.
-    """
+    """The change to `scheduler` that fits its warm-up to `steps` steps; empty if it fits."""
     if "warmup_steps" not in scheduler:
         return {}
     for change in ({}, {"warmup_steps": steps // 4}, {"warmup_steps": 0}):

@@ -24,8 +24,9 @@ it."""
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run folder. It may not exist yet, or be damaged; `key` is the setting that names it, for
-    messages.
+    """A run folder, which may not exist yet or may be damaged.
+
+    `key` is the setting that names it, for messages.
     """
 
     path: Path
@@ -33,9 +34,7 @@ class RunFolder:
 
     @property
     def is_run(self) -> bool:
-        """Whether a run has started here. Its config is the last thing written when its folder is
-        made.
-        """
+        """Whether a run has started here: a new folder's config is written last."""
         return (self.path / CONFIG).is_file()
 
     @property
@@ -56,8 +55,7 @@ class RunFolder:
 
     @property
     def overrides(self) -> list[str]:
-        """The overrides of the commands that started and resumed the run; empty if they are not
-        recorded.
+        """The overrides of the commands that started and resumed the run; empty if unknown.
 
         Raises:
             ConfigError: the file is damaged.
@@ -66,8 +64,7 @@ class RunFolder:
 
     @property
     def environment(self) -> dict[str, Any]:
-        """Versions, the machine and the git commit, when the run started; empty if they are not
-        recorded.
+        """Versions, machine and git commit when the run started; empty if not recorded.
 
         Raises:
             ConfigError: the file is damaged.
@@ -91,8 +88,9 @@ class RunFolder:
 
     @property
     def rows(self) -> list[dict[str, str]]:
-        """The rows of `metrics.csv`, in order; empty if there is no such file. A row that was cut
-        short is left out.
+        """The rows of `metrics.csv`, in order; empty without the file.
+
+        A last row that was cut short is left out.
 
         Raises:
             ValueError: the file is not what firstlight writes.
@@ -104,17 +102,17 @@ class RunFolder:
         content = read_limited(file, MAX_METRICS_BYTES)
         # A kill can cut the last row short, even within a character.
         whole = content[: content.rfind(b"\n") + 1].decode("utf-8")
-        rows = csv.DictReader(
-            io.StringIO(whole, newline="")
-        )  # not split at newlines: a quoted name may contain one
+        # Not split at newlines: a quoted name may contain one.
+        rows = csv.DictReader(io.StringIO(whole, newline=""))
         try:
             return [row for row in rows if None not in row and None not in row.values()]
         except csv.Error as error:
             raise ValueError(str(error)) from None
 
     def samples(self, steps: Collection[int]) -> dict[int, str]:
-        """The samples by step; empty if there are none. `steps` are those after which the run was
-        evaluated.
+        """The samples by step; empty if there are none.
+
+        `steps` are those after which the run was evaluated.
 
         Raises:
             OSError: the file cannot be read, or is larger than any that firstlight writes.

@@ -1,6 +1,4 @@
-"""The one process that writes a run folder: it makes the folder, holds its lock, and keeps its
-records.
-"""
+"""The one process that writes a run folder: it makes it, locks it and keeps its records."""
 
 import json
 from collections.abc import Iterator
@@ -37,8 +35,7 @@ COMPARED = (
 def new_run_folder(
     wanted: Path, *, config: dict[str, Any], overrides: list[str], is_fixed: bool = False
 ) -> Iterator[Path]:
-    """Make a run folder, record the composed config, the overrides and the environment in it, and
-    hold its lock.
+    """Make a run folder, record config, overrides and environment in it, and hold its lock.
 
     It is `wanted`, or `wanted_2`, `wanted_3`, ...: the first that is new, empty (a sweep makes
     those), or holds only what is left when a process is killed while making it. With `is_fixed`
@@ -72,8 +69,7 @@ def new_run_folder(
 
 
 def _begin(folder: Path, records: dict[Path, str], held: ExitStack) -> bool:
-    """Make a run folder of `folder` and hold its lock in `held`; return False if the folder is
-    taken.
+    """Make `folder` a run folder and hold its lock in `held`; return False if it is taken.
 
     Raises:
         HeldError: another process is making a run folder of it.
@@ -81,9 +77,8 @@ def _begin(folder: Path, records: dict[Path, str], held: ExitStack) -> bool:
     """
     make_folder(folder, "output_dir")
     try:
-        if not is_unfinished_start(
-            folder
-        ):  # nothing, not even a lock, is made in a folder of something else
+        # Nothing, not even a lock, is made in a folder that holds something else.
+        if not is_unfinished_start(folder):
             return False
         held.enter_context(only_process(folder / LOCK))
         if not is_unfinished_start(folder):  # another process has begun a run here since
@@ -104,9 +99,7 @@ def _begin(folder: Path, records: dict[Path, str], held: ExitStack) -> bool:
 
 
 def is_unfinished_start(folder: Path) -> bool:
-    """Whether `folder` is empty, or holds only what a process leaves that is killed while making a
-    run folder of it.
-    """
+    """Whether `folder` is empty, or holds only what a process left that was killed making it."""
     temporary = [temporary_of(record) for record in (CONFIG, OVERRIDES, Path(ENVIRONMENT))]
     earlier = CONFIG.with_suffix(".tmp")  # the temporary file of earlier versions
     known = {str(path) for path in (CONFIG.parent, OVERRIDES, ENVIRONMENT, earlier, *temporary)}

@@ -9,8 +9,9 @@ from firstlight.data.datamodule import TextDataModule
 
 @dataclass(frozen=True)
 class Clock:
-    """Counts a run in optimizer steps, from 1; made once for a run, and all of it a function of the
-    step.
+    """Counts a run in optimizer steps, from 1; each answer is a function of the step.
+
+    There is one clock in a run.
 
     `batches_per_step` are accumulated into one step. Evaluations come after the steps n, 2n, ...
     (`eval_every_n_steps`) and after the last one; with `eval_first_step` f after f, f + n, ...
@@ -85,8 +86,9 @@ class Clock:
         return self.data.tokens_after(step * self.batches_per_step)
 
     def epochs_after(self, step: int) -> float:
-        """Passes over the training windows; where windows overlap, each is several passes over the
-        text.
+        """Passes over the training windows.
+
+        Where windows overlap, each is several passes over the text.
         """
         return step * self.batches_per_step / self.data.batches_per_epoch
 

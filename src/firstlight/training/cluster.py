@@ -1,6 +1,4 @@
-"""Lightning's view of the processes of a run: those that firstlight has started, whatever scheduler
-is around.
-"""
+"""Lightning's view of the processes of a run: those that firstlight starts, and no others."""
 
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
@@ -9,8 +7,7 @@ from firstlight.errors import ConfigError, shorten
 
 
 class OwnProcesses(LightningEnvironment):
-    """Given to a Trainer, it keeps Lightning from detecting SLURM, LSF, MPI or torchrun and doing
-    as they say.
+    """Keeps a Trainer from detecting SLURM, LSF, MPI or torchrun and following their settings.
 
     A run on several machines (`num_nodes`) is started once on each, with NODE_RANK, MASTER_ADDR and
     MASTER_PORT in the environment; on one machine nothing of the environment counts.
@@ -56,8 +53,9 @@ class OwnProcesses(LightningEnvironment):
 
     @property
     def _is_told(self) -> bool:
-        """Are address and port given: by the first process to the further ones, or by the user to
-        several machines?
+        """Whether the environment gives the address and the port.
+
+        The first process gives them to the further ones, the user to several machines.
         """
         return self.num_nodes > 1 or processes.is_further()
 

@@ -36,9 +36,10 @@ def check_compiler(device: torch.device) -> None:
 
 
 class Compilation(Callback):
-    """Compiles the model's hidden states when training begins: its parameters keep their names, and
-    decoding, which calls the model itself, is not compiled. Nor is the loss, which is few and large
-    operations.
+    """Compiles the model's hidden states when training begins.
+
+    Parameters keep their names. Decoding calls the model itself, which is not compiled, and
+    neither is the loss, which consists of few and large operations.
 
     Every shape of a batch gets kernels of its own: which ones a run uses then does not depend on
     the order in which it meets the shapes, which is another one when it is resumed. With
@@ -71,10 +72,11 @@ class Compilation(Callback):
         first = torch.arange(min(data.batch_size, len(data.windows["train"])))
         batch = data.windows["train"][first.tensor_split(trainer.world_size)[trainer.global_rank]]
         batch = pl_module.transfer_batch_to_device(batch, pl_module.device, 0)
+        # Isolated: dropout must draw in training as if nothing had been drawn here.
         with (
             isolate_rng(),
             trainer.precision_plugin.forward_context(),
-        ):  # dropout draws as if this had not been
+        ):
             for part in pl_module.parts(batch):  # of one shape or two
                 pl_module.mean_loss(part).backward()
         pl_module.zero_grad(set_to_none=True)

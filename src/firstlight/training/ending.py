@@ -22,21 +22,18 @@ from firstlight.training.trainer import Trainer
 
 @contextmanager
 def explained_end(trainer: Trainer) -> Iterator[None]:
-    """Say, whatever ends the run inside, from where it can be resumed; a signal ends it with 128 +
-    its number.
-    """
+    """Say where a run that ends inside can be resumed; a signal exits with 128 + its number."""
     folder = trainer.folder
     try:
         yield
     except SystemExit as stop:
-        interrupted = isinstance(
-            stop.__context__, KeyboardInterrupt
-        )  # a second Ctrl-C, after which Lightning exits
+        # After a second Ctrl-C Lightning exits by itself.
+        interrupted = isinstance(stop.__context__, KeyboardInterrupt)
         if not isinstance(stop, Stopped) and not interrupted:
             raise
-        if (
-            not trainer.is_global_zero
-        ):  # Lightning kills a run of which one process fails, before the first can speak
+        # Lightning would kill all processes if one failed, before the first could say where to
+        # resume.
+        if not trainer.is_global_zero:
             raise SystemExit(0) from None
         tell(f"\nstopped after step {trainer.global_step}\n{report.whereabouts(folder)}")
         if isinstance(stop, Stopped) and stop.signum == REQUEUE_SIGNAL and in_slurm_job():
@@ -74,8 +71,9 @@ def check_trained(trainer: Trainer, module: PretrainingModule) -> None:
 
 
 def keep_best(module: PretrainingModule, folder: Path) -> None:
-    """Leave the best weights, or the last if no checkpoint is kept, as `model.safetensors`: the
-    mark of a run's end.
+    """Write `model.safetensors`, the mark of a finished run: the best weights.
+
+    They are the last ones if no checkpoint is kept.
 
     Raises:
         RunError: they cannot be written.

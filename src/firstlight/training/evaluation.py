@@ -63,9 +63,7 @@ class EvaluationModule(pl.LightningModule):
         return F.cross_entropy(self.model.project(hidden).float(), targets, reduction="none")
 
     def _predictions(self, hidden: Tensor) -> Tensor:
-        """The most probable ids, a chunk of rows after the other: of all tensors the logits are the
-        largest.
-        """
+        """The most probable id of each row (B * T,), in chunks: the logits are large."""
         return torch.cat(
             [self.model.project(rows).argmax(dim=-1).cpu() for rows in hidden.split(ROWS)]
         )

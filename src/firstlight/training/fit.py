@@ -158,16 +158,14 @@ def _train(plan: Plan, origin: Origin, module: PretrainingModule) -> None:
         if plan.ended is not None:
             end_before_training(trainer, origin.step)
         elif trainer.is_global_zero:
-            (trainer.folder / WEIGHTS).unlink(
-                missing_ok=True
-            )  # the mark of an end that is no longer one
+            # It marks the end of a run, and this run continues.
+            (trainer.folder / WEIGHTS).unlink(missing_ok=True)
     with trainer.stop_signals, trainer.failures.of_threads():
         try:
             trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
         finally:
             end_workers()
-    if (
-        plan.ended is not None and trainer.is_global_zero
-    ):  # Lightning calls no end of a training without a step
+    # Without a step Lightning never calls the hook of the end, which cleans up and draws plots.
+    if plan.ended is not None and trainer.is_global_zero:
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             callback.on_train_end(trainer, module)

@@ -1,6 +1,4 @@
-"""A checkpoint, and what it takes to measure it: its text, cut as in training, and a trainer that
-only evaluates.
-"""
+"""What measures a checkpoint: its text, cut as in training, and a trainer that evaluates."""
 
 from contextlib import suppress
 from typing import Any
@@ -26,8 +24,10 @@ from firstlight.training.trainer import quiet, refusal
 def text_of(
     loaded: Checkpoint, model: LanguageModel, split: str, data: dict[str, Any] | None = None
 ) -> TextDataModule:
-    """The text to measure `model` on, in windows: that of the section `data`, or null its own; of
-    "all" uncut.
+    """The text to measure `model` on, in windows.
+
+    It is that of the section `data`, or for None that of its training; the split "all" is
+    uncut.
 
     A section without a `_target_` says where its own text is now. Its own text is checked to be the
     same.

@@ -30,8 +30,7 @@ from firstlight.training.trainer import Trainer
 
 
 class PretrainingModule(EvaluationModule):
-    """Next-token pre-training of `model`: a loss, an optimizer, a schedule by step, clipping by
-    norm.
+    """Pre-trains `model` on next tokens: a loss, an optimizer, a schedule, clipping by norm.
 
     Logs `train/batch_loss` (in training mode, of the step's batches) and `grad_norm` (before
     clipping) every `log_every_n_steps`, and `train/...` and `val/...` (in evaluation mode) at every
@@ -89,9 +88,7 @@ class PretrainingModule(EvaluationModule):
         return self.data.train_batches(start=done, stop=clock.total_batches, share=self._share)
 
     def val_dataloader(self) -> list[Loader]:
-        """The two loaders of an evaluation: training windows in evaluation mode, then validation
-        windows.
-        """
+        """The loaders of an evaluation: training windows, in evaluation mode, and validation."""
         return self.data.evaluations(
             is_untrained=lambda: self.trainer.global_step == 0, share=self._share
         )
@@ -123,8 +120,7 @@ class PretrainingModule(EvaluationModule):
         return losses.mean() if auxiliary is None else losses.mean() + auxiliary
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of a batch, weighted so that the step's gradient is the mean over all tokens of
-        the step.
+        """The loss of a batch, weighted so that the gradient is the mean over a step's tokens.
 
         Lightning divides by the number of batches, and DDP by the number of processes, as if all
         were of one size. With `drop_last=false` an epoch ends in a smaller batch, and a batch may
@@ -135,9 +131,8 @@ class PretrainingModule(EvaluationModule):
         n_batches = self.accumulated * self.trainer.world_size
 
         def weight_of(part: Batch) -> float:
-            return (
-                len(part[0]) * n_batches / n_windows
-            )  # exactly 1 where all batches are of one size
+            # Exactly 1 where all batches have one size, so that nothing is rounded.
+            return len(part[0]) * n_batches / n_windows
 
         *first, last = self.parts(batch)
         if first and batch_idx % self.accumulated == 0:
@@ -160,9 +155,8 @@ class PretrainingModule(EvaluationModule):
         return self.trainer.accumulate_grad_batches
 
     def _weighted_loss(self, part: Batch, weight: float) -> Tensor:
-        if (
-            len(part[0]) == 0
-        ):  # a process without a window of this batch, whose gradients DDP waits for: zeros
+        # This process has no window of the batch, but DDP waits for its gradients: zeros.
+        if len(part[0]) == 0:
             stand_in = self.data.windows["train"][torch.tensor([0])]
             return self.mean_loss(self.transfer_batch_to_device(stand_in, self.device, 0)) * 0.0
         loss = self.mean_loss(part)
@@ -172,15 +166,17 @@ class PretrainingModule(EvaluationModule):
         return cut(batch, self.trainer.micro_batch_size)
 
     def _backward(self, part: Batch, weight: float) -> Tensor:
-        """Add the gradient of a part of a batch; its share of the mean loss. DDP adds up processes
-        with the last.
+        """Add the gradient of a part of a batch; return its share of the mean loss.
+
+        DDP adds up the processes with the last part.
         """
         loss = self._weighted_loss(part, weight)
         profiled = self.trainer.profiler.profile("[LightningModule]PretrainingModule.backward")  # type: ignore[attr-defined]
+        # As in Lightning's own backward, which is outside of autocast.
         with (
             torch.autocast(self.device.type, enabled=False),
             profiled,
-        ):  # as Lightning's, which is not within autocast
+        ):
             self.trainer.strategy.backward(loss / self.accumulated, optimizer=None)
         return loss.detach()
 
@@ -194,14 +190,15 @@ class PretrainingModule(EvaluationModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip by norm, and keep the norm; Lightning's own refuses a fused optimizer under mixed
-        precision.
+        """Clip by norm, and keep the norm.
+
+        Lightning's own method refuses a fused optimizer under mixed precision.
         """
         scaler = scaler_of(self.trainer)
         if scaler is not None and handles_scaling(optimizer):
-            scaler.unscale_(
-                optimizer
-            )  # Lightning leaves that to such an optimizer, whose step comes after the norm
+            # Lightning leaves unscaling to such an optimizer, but its step comes after the norm is
+            # taken.
+            scaler.unscale_(optimizer)
         parameters = [p for p in self.all_parameters if p.grad is not None]
         grads = [p.grad for p in parameters if p.grad is not None]
         wide = torch.promote_types(grads[0].dtype, torch.float32)
@@ -217,9 +214,7 @@ class PretrainingModule(EvaluationModule):
 
     @cached_property
     def all_parameters(self) -> list[nn.Parameter]:
-        """The model's; to walk through its modules in every step takes longer than to clip a small
-        one.
-        """
+        """The model's parameters; cached: collecting them takes longer than clipping them."""
         return list(self.model.parameters())
 
     def _largest_of_all(self, number: Tensor) -> Tensor:
@@ -252,9 +247,8 @@ class PretrainingModule(EvaluationModule):
         trainer = self.trainer
         if not trainer.at_step_end:
             return
-        self.guard.settle(
-            all_but=0 if trainer.is_log_step else 1
-        )  # what is evaluated has been heard of
+        # On a logged step the host must know of all steps: what is evaluated has been judged.
+        self.guard.settle(all_but=0 if trainer.is_log_step else 1)
         if trainer.is_log_step:
             losses = torch.stack(self.batch_losses)
             mean = (
@@ -267,9 +261,8 @@ class PretrainingModule(EvaluationModule):
         self.batches.clear()
         self.batch_losses.clear()
         self.batch_weights.clear()
-        if not trainer.clock.is_eval_step(
-            trainer.global_step
-        ):  # else the evaluation completes the row, and the step
+        # After other steps the evaluation completes the row, and the step.
+        if not trainer.clock.is_eval_step(trainer.global_step):
             trainer.flush()
             trainer.step_complete()
 

@@ -48,8 +48,7 @@ class Origin:
 def find_origin(
     experiment: Experiment, config: dict[str, Any], overrides: list[str], held: ExitStack
 ) -> Origin:
-    """Read what the run begins with. A run that is resumed is kept in `held`: nobody else may write
-    it.
+    """Read what the run begins with; `held` keeps the lock of a run that is resumed.
 
     Raises:
         ConfigError: the weights, or the run, cannot be used, or another process writes it.

@@ -1,6 +1,4 @@
-"""Everything about a run that can be refused, is refused here: before its folder is made, and
-before it trains.
-"""
+"""All checks of a run, made before its folder is made and before it trains."""
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -58,8 +56,9 @@ class Plan:
 
 
 def prepare(experiment: Experiment, origin: Origin, siblings: Sequence[Path] = ()) -> Plan:
-    """Make the parts of a run, but for its folder and what is written there. `siblings` are other
-    runs of its sweep.
+    """Make the parts of a run, except its folder and what is written there.
+
+    `siblings` are the other runs of its sweep.
 
     Raises:
         ConfigError: something the user can put right.
@@ -134,8 +133,7 @@ def blaming(key: str) -> Iterator[None]:
 
 
 def why_ended(origin: Origin, trainer: Trainer, callbacks: dict[str, pl.Callback]) -> str | None:
-    """Why a run that is resumed has no step left to make, and what would change that; None if it
-    has one.
+    """Why a run that is resumed has no step left, and how to change that; None if it has one.
 
     Raises:
         FinishedError: it has made more steps than it is to make now.

@@ -12,8 +12,7 @@ BF16_PRODUCTS_OF_ARM = "bf16"
 
 
 def resolve_precision(precision: str, accelerator: str) -> str:
-    """`precision`, or for "auto" bf16-mixed where the device multiplies in bfloat16 by itself, else
-    32-true.
+    """`precision`; for "auto" bf16-mixed where the device multiplies in bfloat16, else 32-true.
 
     bf16-mixed takes products in bfloat16 and keeps weights, gradients and moments in float32. The
     device is what `trainer.accelerator` stands for. MPS stays in float32, as nobody has measured

@@ -1,6 +1,4 @@
-"""A training as a process of its own, forked from one that has imported everything: without, a
-start takes seconds.
-"""
+"""Trainings as processes, forked from one that has imported everything: it saves seconds."""
 
 import os
 import signal
@@ -22,16 +20,14 @@ def start_server(modules: Sequence[str]) -> None:
 
     One server lives as long as this process: of a second call only the waiting remains.
     """
-    if (
-        get_start_method() not in get_all_start_methods()
-    ):  # in a worker of joblib's, which has one of its own
+    # A worker of joblib's has a start method of its own, which multiprocessing does not know.
+    if get_start_method() not in get_all_start_methods():
         set_start_method(None, force=True)
     context = get_context("forkserver")
     context.set_forkserver_preload(list(modules))
     first = context.Process(target=int)
-    with (
-        signals_held()
-    ):  # else a signal to the group ends the server, and what is forked from it is taken for dead
+    # A signal to the group would end the server, and its processes would then be taken for dead.
+    with signals_held():
         first.start()
     first.join()
 
@@ -65,10 +61,11 @@ def run_command(words: Sequence[str]) -> int:
     main = import_module("firstlight.cli").main
     script = Path(sys.executable).with_name("firstlight")
     program = script if script.is_file() else Path(firstlight.__file__).with_name("__main__.py")
+    # Lightning starts the processes of further devices with these words.
     sys.argv = [
         str(program),
         *words,
-    ]  # from which Lightning starts the processes of several devices
+    ]
     return main(list(words))
 
 
@@ -85,9 +82,8 @@ def _child(
     with open_to_append(Path(log), "ab") as output:
         for descriptor in (1, 2):
             os.dup2(output.fileno(), descriptor)
-    set_start_method(
-        start_method, force=True
-    )  # of processes that gather batches: as in a run of its own
+    # Workers that gather batches start as they would in a run of the command line.
+    set_start_method(start_method, force=True)
     os.environ.clear()
     os.environ.update(environment)
     sys.exit(target(*arguments))

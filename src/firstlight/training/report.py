@@ -57,9 +57,7 @@ def _length(data: TextDataModule, batches: int) -> str:
 
 
 def _rounded(number: float) -> str:
-    """With one decimal from 1 on; below, where that would be next to nothing, with two significant
-    digits.
-    """
+    """A number with one decimal from 1 on, and with two significant digits below."""
     return f"{number:,.1f}" if number >= 1 else f"{number:.2g}"
 
 

@@ -60,8 +60,7 @@ class Resumed:
 
 
 def find_resumed(run: Path) -> Resumed | None:
-    """The newest checkpoint of `run` that is whole, every bit of it checked; None if it was ended
-    before the first.
+    """The newest whole checkpoint of `run`, every bit checked; None if none was saved.
 
     Raises:
         ConfigError: none is whole, they are gone, or hold code (which is not run).

@@ -21,8 +21,7 @@ class OtherTextError(ConfigError):
 
 
 def check_same(text: TextDataModule, known: dict[str, int | str], checkpoint: Path) -> None:
-    """Refuse a text that is not the one of the fingerprint `known`, which `checkpoint` was trained
-    on.
+    """Refuse a text whose fingerprint is not `known`, that of the text of `checkpoint`.
 
     Raises:
         OtherTextError: it is another one.
@@ -38,13 +37,11 @@ def check_same(text: TextDataModule, known: dict[str, int | str], checkpoint: Pa
 
 
 def fingerprint_of(checkpoint: Path) -> dict[str, int | str] | None:
-    """The fingerprint of the text that a checkpoint or a run was trained on; None if it keeps
-    none."""
+    """The fingerprint of the text of a checkpoint or a run; None if none is stored."""
     run = run_of(checkpoint)
     for folder in (checkpoint, *(reversed(checkpoints_of(run)) if run is not None else ())):
-        with suppress(
-            ConfigError
-        ):  # no checkpoint folder, or a damaged one: the others of the run tell the same
+        # Not a checkpoint folder, or a damaged one: the run's others have the same fingerprint.
+        with suppress(ConfigError):
             return read_manifest(folder).fingerprint
     return None
 
@@ -52,8 +49,7 @@ def fingerprint_of(checkpoint: Path) -> dict[str, int | str] | None:
 def check_text_of_sweep(
     text: TextDataModule, config: dict[str, Any], others: Iterable[Path]
 ) -> None:
-    """Refuse a text that has changed since one of the `others`, runs of the same sweep, was trained
-    on it.
+    """Refuse a text that has changed since one of `others`, of the same sweep, was trained.
 
     Raises:
         ConfigError: it has.
@@ -61,9 +57,8 @@ def check_text_of_sweep(
     for run in others:
         try:
             theirs = RunFolder(run).config
-        except (
-            ConfigError
-        ):  # its folder is being made, or is damaged: that is no mistake of this trial
+        except ConfigError:
+            # Its folder is being made, or is damaged, which is not this trial's mistake.
             continue
         if _tokens_by(theirs) != _tokens_by(config) or (known := fingerprint_of(run)) is None:
             continue

@@ -19,8 +19,7 @@ from firstlight.sources import find_checkpoint, read_config
 
 
 def take_same_model(config: DictConfig) -> None:
-    """Put the model of `init_from` into a composed config that has model=same, with what the
-    section gives.
+    """Put the model of `init_from`, and what the section gives, into a config with model=same.
 
     Raises:
         ConfigError: there is no `init_from`, or what it names holds no model.
@@ -47,8 +46,7 @@ def take_same_model(config: DictConfig) -> None:
 def started_config(
     config: dict[str, Any], start: Checkpoint, overrides: Sequence[str]
 ) -> dict[str, Any]:
-    """`config` with the tokenizer of `start`, whose ids its weights are for, and a model that they
-    fit.
+    """`config` with the tokenizer of `start` and a model that its weights fit.
 
     Raises:
         ConfigError: the model that `config` describes is another one, an override asks for what
@@ -105,8 +103,9 @@ def adopted(config: dict[str, Any], started: dict[str, Any], start: Checkpoint) 
 
 
 def load_start(model: LanguageModel, start: Checkpoint) -> None:
-    """Give `model`, built without memory, the weights of `start`, which may differ in its
-    `free_settings`.
+    """Give `model`, built on the meta device, the weights of `start`.
+
+    They may differ in its `free_settings`.
 
     Raises:
         ConfigError: they do not fit.

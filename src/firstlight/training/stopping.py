@@ -1,6 +1,4 @@
-"""Signals that ask a run to stop: it finishes its step and saves, and leaves with 128 + the
-signal's number.
-"""
+"""Signals that stop a run: it finishes and saves its step, and exits with 128 + the signal."""
 
 import os
 import re
@@ -31,8 +29,7 @@ class Stopped(SystemExit):
 
 
 class StopSignals:
-    """Within the block, a signal is kept in `received` and nothing else happens; a second Ctrl-C
-    interrupts at once.
+    """Keeps a signal in `received` within the block; a second Ctrl-C interrupts at once.
 
     A signal that was ignored before (`nohup`, a job in the background) still is.
     """
@@ -68,9 +65,8 @@ class StopSignals:
         again = "; Ctrl-C again leaves at once" if signum == signal.SIGINT else ""
         text = f"\nnote: {signal.Signals(signum).name}: stopping after {self.after}{again}\n"
         with suppress(OSError):  # the terminal that hung up
-            os.write(
-                2, text.encode()
-            )  # print must not be called in here: it may be what was interrupted
+            # Not print: that is perhaps what the signal has interrupted.
+            os.write(2, text.encode())
 
 
 def in_slurm_job() -> bool:
@@ -79,9 +75,7 @@ def in_slurm_job() -> bool:
 
 
 def requeue_slurm_job() -> None:
-    """Put this SLURM job into the queue again, as Lightning does on the signal that announces the
-    end of its time.
-    """
+    """Requeue this SLURM job, as Lightning does on the signal before the end of its time."""
     job = slurm_job() or ""
     if not re.fullmatch(r"[0-9_-]+", job):
         raise RunError(

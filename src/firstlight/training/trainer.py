@@ -1,6 +1,4 @@
-"""A Lightning Trainer that counts in optimizer steps: the length of a run, its evaluations, its
-log.
-"""
+"""A Lightning Trainer that counts the length, the evaluations and the log in steps."""
 
 import logging
 import re
@@ -163,9 +161,7 @@ class Trainer(pl.Trainer):
             watch_logger(logger, self.failures)
 
     def resume_from(self, stored: Stored) -> None:
-        """Let `fit(ckpt_path=...)` take `stored`, which has been read from there, instead of
-        reading it again.
-        """
+        """Let `fit(ckpt_path=...)` take `stored`, which was read there already."""
         checkpoint_io = self.strategy.checkpoint_io
         assert isinstance(checkpoint_io, CheckpointFolderIO)
         checkpoint_io.hand_over(stored)
@@ -189,9 +185,7 @@ class Trainer(pl.Trainer):
         return "val/loss"
 
     def step_complete(self) -> None:
-        """Called when nothing of a step is left to do, evaluation and logs included: the time to
-        save and to stop.
-        """
+        """Save and stop, if it is time to: the step is done, with its evaluation and logs."""
         for callback in self.callbacks:  # type: ignore[attr-defined]
             hook = getattr(callback, "on_step_complete", None)
             if hook is not None:
@@ -221,9 +215,7 @@ class Trainer(pl.Trainer):
         )
 
     def _defer(self, error: Exception) -> None:
-        """Raise a callback's `error` when the step is finished and saved, if there is anything to
-        lose.
-        """
+        """Raise a callback's `error` once the step is saved; at once if nothing can be lost."""
         if self.global_step == self.saved_step:
             raise error
         self.failure = self.failure or error
@@ -245,9 +237,8 @@ class Trainer(pl.Trainer):
                     f"{name.removeprefix('model.')} is not finite after step {step}; it is not"
                     " saved"
                 )
-        for logger in (
-            self.loggers
-        ):  # first what was logged up to here, then the step from which the run can resume
+        # Logs first: a run that resumes from this step must find what was logged before it.
+        for logger in self.loggers:
             logger.save()
         folder = self.folder / CHECKPOINTS
         try:
@@ -276,20 +267,18 @@ class Trainer(pl.Trainer):
 
     @property
     def epochs_seen(self) -> float:
-        """Passes over the training windows up to now; where they overlap, each is several passes
-        over the text.
+        """Passes over the training windows up to now.
+
+        Where windows overlap, each is several passes over the text.
         """
         return self.clock.epochs_after(self.global_step)
 
     def collect(self, metrics: dict[str, float]) -> None:
-        """Keep `metrics` for the row of the present step; the later of two values of a name
-        holds."""
+        """Keep `metrics` for the row of the present step; a later value of a name replaces it."""
         self.pending_metrics |= metrics
 
     def flush(self) -> None:
-        """Write what was collected for the step that ends, if anything was, to every logger as one
-        row.
-        """
+        """Write what was collected for this step, if anything, to every logger as one row."""
         self.texts = []
         if self.pending_metrics:
             row = {"tokens": self.tokens_seen, "epoch": self.epochs_seen, **self.pending_metrics}
@@ -298,9 +287,7 @@ class Trainer(pl.Trainer):
                 logger.log_metrics(row, step=self.global_step)
 
     def log_text(self, tag: str, text: str) -> None:
-        """Show `text`, as it is, on every board, and on the screen with the figures of this
-        evaluation.
-        """
+        """Show `text` on every board, and on the screen with the figures of this evaluation."""
         self.texts.append(text)
         for board in self._boards():
             self.failures.attempt(
@@ -319,8 +306,7 @@ class Trainer(pl.Trainer):
 
 
 def _ordered(given: Iterable[pl.Callback] | None) -> list[pl.Callback]:
-    """The callbacks in the order in which they are called: bars last, they show what the others
-    have made of a step.
+    """The callbacks in the order of their calls: bars last, as they show the others' results.
 
     Raises:
         ValueError: they cannot be used, or not together.
@@ -351,9 +337,7 @@ def _free(folder: Path) -> str:
 
 
 def refusal(error: Exception, setting: str) -> str | None:
-    """Lightning's words for a device, precision or strategy that is not available here; `setting`
-    is the way out.
-    """
+    """Lightning's message for an unavailable device, precision or strategy, with the way out."""
     about_device = isinstance(error, ImportError) or re.search("accelerator|backend", str(error))
     if about_device and isinstance(
         error, MisconfigurationException | ImportError | ValueError | RuntimeError
@@ -379,8 +363,7 @@ def _check_arguments(given: dict[str, Any], *, n_devices: int, batch_size: int) 
 
 
 def _check_callbacks(watchers: list[pl.Callback]) -> None:
-    """Refuse callbacks of Lightning's that train in another way, and two that would be saved under
-    one name.
+    """Refuse callbacks that train in another way, and two that are saved under one name.
 
     Raises:
         ValueError: which.

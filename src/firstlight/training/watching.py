@@ -1,6 +1,4 @@
-"""What only watches a run must not end it: callbacks and loggers whose errors are told, and cost
-the run nothing.
-"""
+"""What only watches a run cannot end it: errors of watchers and loggers are reported."""
 
 import threading
 import traceback
@@ -29,8 +27,9 @@ LOGGER_METHODS = ("log_metrics", "log_hyperparams", "save", "finalize", "after_s
 
 
 class Failures:
-    """The errors of watchers and loggers: told the first time, with a traceback in `errors.log`,
-    then counted.
+    """The errors of watchers and loggers.
+
+    The first of each is reported, with a traceback in `errors.log`; the others are counted.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -48,9 +47,7 @@ class Failures:
 
     @contextmanager
     def of_threads(self) -> Iterator[None]:
-        """Within the block, what ends a thread in the background (TensorBoard's writer) is told
-        here as well.
-        """
+        """Within the block, also report what ends a thread, such as TensorBoard's writer."""
 
         def tell(ended: threading.ExceptHookArgs) -> None:
             if isinstance(ended.exc_value, Exception):
@@ -66,10 +63,11 @@ class Failures:
     def _tell(self, name: str, error: Exception) -> None:
         what = f"{type(error).__name__}: {one_line(error)}"
         note(f"{name} failed, training continues ({what}; see {self.folder / ERRORS})")
+        # The disk may be full, which is perhaps the very error.
         with (
             suppress(OSError),
             open_to_append(self.folder / ERRORS) as file,
-        ):  # a full disk, perhaps
+        ):
             file.write(without_hidden(f"{name}\n{''.join(traceback.format_exception(error))}\n"))
 
     def summary(self) -> list[str]:
@@ -84,8 +82,9 @@ class Failures:
 def watch_callback(
     callback: pl.Callback, failures: Failures, defer: Callable[[Exception], None]
 ) -> None:
-    """Let no hook of `callback` end the run at once: errors of a watcher are told, others are given
-    to `defer`.
+    """Let no hook of `callback` end the run at once.
+
+    Errors of a watcher are reported, others are given to `defer`.
     """
 
     def deferring(hook: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

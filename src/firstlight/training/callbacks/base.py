@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 
 
 class Callback(pl.Callback):
-    """Lightning's Callback, with further hooks. Any callback of Lightning's own works, too: these
-    are optional.
+    """Lightning's Callback with further hooks, all of them optional.
+
+    Any callback of Lightning's own works, too.
 
     The error of a callback ends the run, but not before the step is finished and saved (but see
     `Watcher`).
@@ -59,8 +60,9 @@ class Callback(pl.Callback):
         """
 
     def bytes_on_disk(self, plan: Plan, *, at_least: bool = False) -> int:
-        """Bytes of files that this callback will keep in the run folder; `at_least`, set as
-        sparingly as it can be.
+        """Bytes of files that this callback will keep in the run folder.
+
+        With `at_least`, those that it keeps with the setting `keep_less`.
         """
         return 0
 
@@ -75,14 +77,16 @@ class Callback(pl.Callback):
         """Called when nothing of a step is left to do, evaluation and logs included."""
 
     def why_ended(self, state: dict[str, Any]) -> str | None:
-        """Of a run that is resumed, given the `state` of this callback in its checkpoint: why it
-        has ended before its last step, and what would let it resume; None if this callback does not
-        keep it from resuming.
+        """Why a run ended before its last step, and how to resume it all the same.
+
+        `state` is the state of this callback in the checkpoint that is resumed. None if
+        this callback did not end the run.
         """
         return None
 
 
 class Watcher(Callback):
-    """A callback that only looks and reports: whatever its hooks raise is told, and training
-    continues.
+    """A callback that only looks and reports.
+
+    Whatever its hooks raise is reported, and training continues.
     """

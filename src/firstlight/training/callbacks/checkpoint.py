@@ -18,8 +18,7 @@ from firstlight.training.trainer import Trainer
 
 
 class Checkpoint(Callback, LightningCheckpoint):
-    """Saves `checkpoints/step_N/` after every evaluation and every `every_n_steps`, and keeps some
-    of them.
+    """Saves a checkpoint after evaluations and every `every_n_steps`, and removes old ones.
 
     Kept are the newest `keep_last`, and without the optimizer's state, which only resuming needs,
     the `keep_best` with the best `monitor` and the first one after every `keep_every_n_tokens`.
@@ -50,8 +49,10 @@ class Checkpoint(Callback, LightningCheckpoint):
         self.max_gigabytes = max_gigabytes
 
     def bytes_on_disk(self, plan: Plan, *, at_least: bool = False) -> int:
-        """The checkpoints that always stay, in float32: weights and the optimizer's state, the best
-        one's weights.
+        """Bytes of the checkpoints that always stay, in float32.
+
+        The newest have the weights and the optimizer's state, the best one only the
+        weights.
         """
         sizes = plan.sizes
         n_newest = 1 if at_least else self.keep_last
@@ -92,16 +93,14 @@ class Checkpoint(Callback, LightningCheckpoint):
     def remove_others(self, run: Path, step: int) -> None:
         """Remove what the rules do not keep, now that the checkpoint of `step` is on disk."""
         saved = checkpoints_of(run)
-        while saved and saved[-1].name > checkpoint_name(
-            step
-        ):  # damaged: the run went on from an earlier one
+        # Newer ones are damaged: the run was resumed from an earlier one.
+        while saved and saved[-1].name > checkpoint_name(step):
             discard(saved.pop())
         newest = saved[-self.keep_last :]
         scores = read_scores(saved)
         evaluated = [folder for folder in saved if math.isfinite(scores[folder])]
-        best = sorted(evaluated, key=lambda folder: scores[folder])[
-            : self.keep_best
-        ]  # stable: of equals the first
+        # The sort is stable: of equal scores the first checkpoint is kept.
+        best = sorted(evaluated, key=lambda folder: scores[folder])[: self.keep_best]
         spaced = self._spaced(saved)
         for folder in saved:
             if folder not in (*newest, *best, *spaced):

@@ -12,8 +12,7 @@ from firstlight.training.callbacks.base import Callback
 
 
 class EarlyStopping(Callback, LightningEarlyStopping):
-    """Lightning's, for a run that is resumed: with the patience of today, not the one that it was
-    saved with.
+    """Lightning's early stopping; a run that is resumed has the patience that is set now.
 
     `mode` is whether the lowest or the highest values of `monitor` are the better ones; None: as
     the metric says.
@@ -40,9 +39,8 @@ class EarlyStopping(Callback, LightningEarlyStopping):
             self.begin(mode=direction)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        running = (
-            EarlyStoppingReason.NOT_STOPPED.value
-        )  # else a run that was stopped would not resume
+        # A run that was stopped early could not be resumed otherwise.
+        running = EarlyStoppingReason.NOT_STOPPED.value
         super().load_state_dict(
             {**state_dict, "patience": self.patience, "stopping_reason": running}
         )

@@ -1,6 +1,4 @@
-"""The two figures of the book: losses over epochs with tokens on a second axis, and perplexity over
-tokens.
-"""
+"""The figures of the book: losses over epochs and tokens, and perplexity over tokens."""
 
 from typing import Any
 
@@ -14,9 +12,7 @@ from firstlight.training.trainer import Trainer
 
 
 class Plots(Watcher):
-    """Draws `loss.png` and `perplexity.png` from the evaluations at the end of training; also into
-    TensorBoard.
-    """
+    """Draws `loss.png` and `perplexity.png` at the end of training; boards show them, too."""
 
     def __init__(self) -> None:
         self.points: list[list[float]] = []

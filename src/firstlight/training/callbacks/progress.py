@@ -126,8 +126,10 @@ def _further(pl_module: PretrainingModule) -> dict[str, str]:
 
 
 class _Console(SafeConsole):
-    """One that a closed pipe silences: `firstlight train | head` ends what is shown, not the
-    run."""
+    """A console that a closed pipe silences.
+
+    `firstlight train | head` ends what is shown, not the run.
+    """
 
     def on_broken_pipe(self) -> None:
         with suppress(SystemExit):  # what rich does after it has turned standard output away
@@ -135,6 +137,5 @@ class _Console(SafeConsole):
 
 
 def _clean(text: str) -> str:
-    """One paragraph without control characters: a sample of raw bytes must not steer the
-    terminal."""
+    """One paragraph without control characters: a sample must not steer the terminal."""
     return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))

@@ -24,8 +24,9 @@ STATE_OF_EARLIER = "SampleGeneration{"
 
 
 class SampleGeneration(Watcher):
-    """Continues `prompt` by `max_new_tokens` tokens, with its own random generator, seeded with
-    `seed` each time.
+    """Continues `prompt` after each evaluation, by at most `max_new_tokens` tokens.
+
+    Its own random generator starts from `seed` each time.
 
     Samples are shown on every board and written to `samples.txt` in the run folder.
     """
@@ -54,8 +55,7 @@ class SampleGeneration(Watcher):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: PretrainingModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Keep how far the file of samples is written: at this moment they are those up to the step
-        of the checkpoint.
+        """Store how many bytes of the samples file belong to the steps up to this one.
 
         It is no state of this callback: all that sample share the file, and the prompt may be
         another one later.
@@ -72,8 +72,7 @@ class SampleGeneration(Watcher):
         self.bytes = checkpoint.get(BYTES, earlier[0] if earlier else None)
 
     def on_train_start(self, trainer: Trainer, pl_module: PretrainingModule) -> None:
-        """Remove the samples that were written after the checkpoint from which the run is
-        resumed."""
+        """Remove the samples that were written after the checkpoint that is resumed."""
         self.file = file = trainer.folder / SAMPLES
         if not trainer.is_global_zero or not file.is_file():
             return

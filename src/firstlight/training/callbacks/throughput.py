@@ -103,9 +103,7 @@ def _counted_flops(model: LanguageModel, device: torch.device) -> float:
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations a second of matrix products in `dtype`: the maker's figure if known, else
-    measured.
-    """
+    """Operations per second of products in `dtype`: the maker's figure if known, else measured."""
     if device.type == "cuda":
         known = get_available_flops(device, dtype)
         if known is not None:

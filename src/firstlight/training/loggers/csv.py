@@ -16,8 +16,9 @@ FIRST_COLUMNS = ("step", "tokens", "epoch", "train/loss", "val/loss")
 
 
 class CSVLogger(Logger):
-    """Every row is written at once. Lightning's own deletes the file of a resumed run, and splits a
-    step's row.
+    """Writes each row of `metrics.csv` at once.
+
+    Lightning's own logger deletes the file of a resumed run, and splits the row of a step.
 
     `purge_step`: rows from this step on are dropped first; a resumed run writes them again.
     """

@@ -1,5 +1,4 @@
-"""MLflow: metrics, settings, samples and figures in its database; a resumed run stays the same run
-there.
+"""MLflow: metrics, settings, samples and figures; a resumed run stays the same run there.
 
 Lightning's own logger makes the database when it is constructed, before the run is known to be one.
 """
@@ -30,8 +29,7 @@ MOST_PARAMS = 100
 
 
 class MLFlowLogger(Logger):
-    """Into `tracking_uri`: a database (sqlite:///FILE) or a server (http...), as a run of
-    `experiment_name`.
+    """Logs to `tracking_uri`, a database (sqlite:///FILE) or a server, in `experiment_name`.
 
     Texts and figures lie below `artifacts`, a folder, or where the server says if it is None.
     `purge_step`: of a run that is resumed; what was logged before is not logged again, since it
@@ -77,8 +75,9 @@ class MLFlowLogger(Logger):
 
     @property
     def client(self) -> Any:
-        """MLflow's, once the run is begun. What cannot be begun is tried once, not at each row: it
-        may take minutes.
+        """MLflow's client, once the run has begun.
+
+        A run that cannot begin is tried once, not for each row: a try may take minutes.
         """
         if self.failure is not None:
             raise RuntimeError(f"the run could not be begun: {self.failure}")
@@ -92,16 +91,14 @@ class MLFlowLogger(Logger):
 
     def _connect(self) -> Any:
         for package in ("mlflow", "alembic"):
-            logging.getLogger(package).setLevel(
-                logging.WARNING
-            )  # tables are made, an experiment is
+            # They report each table that they make.
+            logging.getLogger(package).setLevel(logging.WARNING)
         lock = nullcontext()
         if self.tracking_uri.startswith(SQLITE):
             database = Path(self.tracking_uri.removeprefix(SQLITE))
             database.parent.mkdir(parents=True, exist_ok=True)
-            lock = locked(
-                Path(f"{database}.lock"), timeout=-1
-            )  # one trial of a sweep makes the tables
+            # The first trial of a sweep makes the tables; the others wait.
+            lock = locked(Path(f"{database}.lock"), timeout=-1)
         with lock:
             client = self.mlflow.MlflowClient(self.tracking_uri)
             self._begin(client)

@@ -1,6 +1,4 @@
-"""TensorBoard: one entry a run: curves over steps and over tokens, charts of several curves, a
-table of runs.
-"""
+"""TensorBoard: one entry per run, curves over steps and tokens, charts, a table of runs."""
 
 import textwrap
 import time
@@ -98,9 +96,7 @@ class TensorBoardLogger(LightningTensorBoardLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> SummaryWriter:
-        """TensorBoard's writer; before it writes anything, what the run had logged after its
-        checkpoint is hidden.
-        """
+        """TensorBoard's writer; first, what was logged after the checkpoint is hidden."""
         if self.purge_step:
             self.best = hide_from(Path(self.log_dir), self.purge_step)
             self.purge_step = 0
@@ -155,16 +151,13 @@ class TensorBoardLogger(LightningTensorBoardLogger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Write what is buffered, without Lightning's hparams.yaml: the run folder holds the
-        config.
-        """
+        """Write what is buffered, but no hparams.yaml as Lightning does: there is a config."""
         self.experiment.flush()
 
     def show_text(self, tag: str, text: str, step: int) -> None:
         lines = [part for line in text.splitlines() for part in textwrap.wrap(line, 100) or [""]]
-        self.experiment.add_text(
-            tag, "\n".join(f"    {line}" for line in lines), step
-        )  # as it is, in Markdown
+        # Indented by four spaces Markdown shows a text as it is.
+        self.experiment.add_text(tag, "\n".join(f"    {line}" for line in lines), step)
 
     def show_figure(self, tag: str, figure: Figure, step: int) -> None:
         self.experiment.add_figure(tag, figure, step, close=False)
@@ -205,8 +198,9 @@ class _Logged:
                     self.best[event.step] = value.simple_value
 
     def _hide(self, step: int) -> None:
-        """What TensorBoard's mark of a purge does: it hides what counts at least as high, be it
-        steps or tokens.
+        """Do what TensorBoard does at a mark of a purge.
+
+        It hides all points that count at least as high, whether they count steps or tokens.
         """
         self.newest_step = min(self.newest_step, step - 1)
         self.best = {at: value for at, value in self.best.items() if at < step}
@@ -225,8 +219,9 @@ class _Logged:
 
 
 def wait_for_the_next_name(folder: Path) -> None:
-    """Wait until a new event file in `folder` sorts after those in it: TensorBoard reads them in
-    the order of names.
+    """Wait until a new event file in `folder` would sort after those that are there.
+
+    TensorBoard reads them in the order of their names.
 
     A name begins with the second in which the file was made. Within one second the process's number
     decides, so what a quickly resumed run logs could be read before what it hides, and be hidden
@@ -242,8 +237,9 @@ def wait_for_the_next_name(folder: Path) -> None:
 
 
 def hide_from(folder: Path, step: int) -> float:
-    """Hide what the event files of `folder` hold from `step` on; the best validation loss before
-    it.
+    """Hide what the event files of `folder` hold from `step` on.
+
+    Returns the best validation loss before it.
 
     TensorBoard's mark of a purge hides every point that counts at least as high, and tokens count
     higher than steps. So the mark, and the points over tokens that it must not hide, are a file

@@ -24,8 +24,9 @@ FOLDER = "wandb"
 
 
 class WandbLogger(LightningWandbLogger):
-    """Lightning's, with its files in `<run folder>/wandb`; the group is the folder of the run
-    folder: a sweep's trials.
+    """Lightning's logger, with its files in `<run folder>/wandb`.
+
+    Its group is the folder that holds the run folder: a sweep's trials are a group.
 
     `mode`: "offline" sends nothing; `wandb sync <run folder>/wandb/offline-run-*` does so later.
     The key of an account is never a setting: `wandb login` keeps it, or the environment
@@ -73,15 +74,17 @@ class WandbLogger(LightningWandbLogger):
     def _has_key(self) -> bool:
         try:
             return self.wandb.login(prompt=False)
-        except (
-            self.wandb.Error
-        ):  # it has, but nobody answers, or not this one: said when the run begins
+        except self.wandb.Error:
+            # There is a key, but the server is out of reach or refuses it: reported when the run
+            # begins.
             return True
 
     @property
     def experiment(self) -> Any:
-        """wandb's run. What cannot be begun is tried once, not at each row: it may take minutes
-        without a network.
+        """wandb's run.
+
+        One that cannot begin is tried once, not for each row: without a network a try may
+        take minutes.
         """
         if self.failure is None:
             try:

@@ -1,5 +1,6 @@
-"""Does a run fit its device? Found out before the model is made: the kernel ends what does not,
-without a word.
+"""Whether a run fits its device: the kernel kills without a message what does not.
+
+It is found out before the model is made.
 """
 
 from collections.abc import Mapping
@@ -59,8 +60,9 @@ def sizes_of(network: LanguageModel, optimizer: OptimizerFactory, precision: str
 
 
 def numbers_kept(optimizer: Optimizer) -> int:
-    """Numbers that `optimizer`, of parameters without memory, keeps from step to step: counted
-    after one step.
+    """Numbers that `optimizer` keeps from step to step, counted after one step.
+
+    Its parameters are on the meta device and take no memory.
 
     An optimizer whose step looks at a number (Adafactor, ASGD) cannot make one here: then
     `PER_PARAMETER` are assumed.
@@ -97,9 +99,8 @@ def check_memory(sizes: Sizes, data: TextDataModule, trainer: Mapping[str, Any])
     n_bytes = DTYPES.get(precision, torch.float32).itemsize
     device, available = device_memory(trainer.get("accelerator", "auto"))
     devices = trainer.get("devices", 1)
-    copies, shares = (
-        (1, devices) if device == "the GPU" else (devices, 1)
-    )  # processes on the CPU share its memory
+    # Processes on the CPU share its memory; each GPU has one process and a share of the batch.
+    copies, shares = (1, devices) if device == "the GPU" else (devices, 1)
     numbers = sizes.n_parameters + sizes.n_trained + sizes.n_optimizer
     parameters = copies * numbers * n_bytes
     batch = min(data.batch_size, len(data.windows["train"])) // shares

@@ -37,9 +37,7 @@ def device_memory(accelerator: str) -> tuple[str, int]:
 
 
 def host_memory() -> Memory:
-    """Of this process: what the computer has, as far as it is available and no control group has a
-    smaller limit.
-    """
+    """The memory of this process: what is available within the smallest limit of its groups."""
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     groups = control_groups()
     limit = min((limit for limit, _ in groups), default=physical)
@@ -52,9 +50,7 @@ def host_memory() -> Memory:
 
 
 def control_groups() -> list[tuple[int, int]]:
-    """Limit and used bytes of every control group with a limit that this process is in, of Linux'
-    versions 1 and 2.
-    """
+    """Limit and used bytes of each control group of this process, of Linux' versions 1 and 2."""
     try:
         lines = (ROOT / "proc/self/cgroup").read_text().splitlines()
     except OSError:  # not Linux
@@ -68,9 +64,8 @@ def control_groups() -> list[tuple[int, int]]:
             mount, files = ROOT / "sys/fs/cgroup/memory", V1_FILES
         else:
             continue
-        own = mount / path.strip(
-            "/"
-        )  # in a container the path may be the host's, and only the mount is there
+        # In a container the path may be the host's, of which only the mount exists.
+        own = mount / path.strip("/")
         groups += [
             _read_group(folder, *files)
             for folder in (own, *own.parents)

@@ -1,5 +1,4 @@
-"""Batches that go through the model in parts: how one is cut, and the largest part that fits into
-memory.
+"""Batches that go through the model in parts, and the largest part that fits into memory.
 
 A batch stays what it is, one mean over its tokens; only how much of it is in memory at once
 changes.
@@ -36,8 +35,9 @@ gaps of malloc were 0.3 to 0.4 times as much again (docs/performance.md)."""
 
 
 def cut(batch: Batch, most: int | None) -> list[Batch]:
-    """`batch` in as few parts of at most `most` windows as can be, equal to within a window; whole
-    for None.
+    """Cut `batch` into as few parts of at most `most` windows as possible; None: one part.
+
+    The parts have equal sizes, but for one window.
     """
     inputs, targets = batch
     n_parts = n_parts_of(len(inputs), most)
@@ -104,9 +104,7 @@ class _Probe:
         self.optimizer = make_optimizer(self.model)
 
     def may_use(self) -> int:
-        """Bytes that the tensors of a step of this process may take; processes on a CPU share its
-        memory.
-        """
+        """Bytes that a step of this process may take; processes on a CPU share its memory."""
         usable = int(USED[self.device.type] * free_memory(self.device))
         return usable // self.trainer.num_devices if self.device.type == "cpu" else usable
 
@@ -121,9 +119,8 @@ class _Probe:
             ConfigError: not one does.
         """
         n, peak, wanted = 0, 0, 1
-        fits = (
-            self._peak(1) is not None
-        )  # its first step makes the optimizer's state, and the libraries' own
+        # The first step also allocates the optimizer's state and the libraries' own buffers.
+        fits = self._peak(1) is not None
         free = self._free()
         while fits and free > 0 and wanted > n + n // 16:
             found = self._peak(wanted)
@@ -178,8 +175,7 @@ class _Probe:
 
 
 def peak_memory(device: torch.device, run: Callable[[], object]) -> int:
-    """Bytes that torch holds on `device` at most while `run()` is made, above what it held
-    before."""
+    """The most bytes that torch holds on `device` during `run()`, above what it held before."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
@@ -191,8 +187,9 @@ def peak_memory(device: torch.device, run: Callable[[], object]) -> int:
 
 
 class _Held(TorchDispatchMode):
-    """Counts the bytes of the tensors that operations make within it, `most` of them at once, until
-    they are gone.
+    """Counts the bytes of the tensors that operations make, until they are freed.
+
+    `most` is the largest number of them at once.
     """
 
     def __init__(self) -> None:

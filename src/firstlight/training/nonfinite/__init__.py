@@ -1,3 +1,1 @@
-"""Steps whose loss or gradient is nan or inf: not made, told, and after too many the end of the
-run.
-"""
+"""Steps whose loss or gradient is nan or inf: skipped, reported, and too many end the run."""

@@ -24,9 +24,7 @@ def describe(
     windows: list[str],
     skipped: int,
 ) -> str:
-    """What went wrong in `step`, a line each: losses, the largest gradient and its norm, the
-    windows to blame.
-    """
+    """Describe what went wrong in `step`: losses, gradients and the windows to blame."""
     wrong = "gradient" if all(map(math.isfinite, losses)) else "loss"
     before = f", and {skipped} steps before it were left out" if skipped else ""
     return "\n".join(
@@ -47,9 +45,7 @@ def describe(
 
 
 def largest(norms: dict[str, float]) -> tuple[str, float]:
-    """The parameter whose gradient has the largest norm, nan counting as larger than anything, and
-    that norm.
-    """
+    """The parameter with the largest gradient norm, and the norm; nan counts as the largest."""
     name = max(norms, key=lambda name: math.inf if math.isnan(norms[name]) else norms[name])
     return name, norms[name]
 
@@ -57,8 +53,9 @@ def largest(norms: dict[str, float]) -> tuple[str, float]:
 def worst_windows(
     batches: list[Batch], token_losses: Callable[[Batch], Tensor], tokenizer: Tokenizer
 ) -> list[str]:
-    """The windows of `batches` whose loss is not finite, or the one where it is largest: loss and
-    text, a line each.
+    """The windows of `batches` whose loss is not finite, or the one with the largest loss.
+
+    Loss and text are a line each.
 
     `token_losses` gives the losses (B * T,) of a batch.
     """

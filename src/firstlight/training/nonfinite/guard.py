@@ -1,6 +1,4 @@
-"""The guard against steps that are not finite: it decides whether a step is made, and when the run
-ends.
-"""
+"""The guard against non-finite steps: it decides which are made, and when the run ends."""
 
 import math
 from collections.abc import Callable
@@ -18,8 +16,7 @@ OnNan = Literal["stop", "skip"]
 
 
 class Guard:
-    """Leaves out the update of a step whose loss or gradient is nan or inf, the same in all
-    processes.
+    """Skips a step whose loss or gradient is nan or inf, the same one in all processes.
 
     With `on_nan="stop"` the first such step is the end, with "skip" the first after `MOST_SKIPPED`
     in a row. On a GPU the device leaves steps out by itself, and the host learns of it one step
@@ -56,8 +53,7 @@ class Guard:
     def judge(
         self, record: StepRecord, optimizer: Optimizer, scaler: Any, device: torch.device
     ) -> None:
-        """Before `optimizer` makes the step of `record`: let it leave out an update that is not
-        finite.
+        """Let `optimizer` skip the step of `record`, which comes next, if it is not finite.
 
         A `scaler` (of 16-bit mixed precision) leaves out gradients that overflow itself, and scales
         by less then.

@@ -22,8 +22,10 @@ already."""
 
 @dataclass(frozen=True)
 class StepRecord:
-    """An optimizer step, as it is described if it went wrong: the losses of its batches, its
-    gradient's norm, and the norm of the gradient of each of `parameters`."""
+    """An optimizer step, with all that describes it if it is not finite.
+
+    `losses` are those of its batches, `norms` those of the gradient of each of `parameters`.
+    """
 
     step: int
     batches: list[Batch]
@@ -52,14 +54,11 @@ class LateCheck:
 
     @staticmethod
     def suits(optimizer: Optimizer, device: torch.device) -> bool:
-        """Does `optimizer` run where it is worth while, and take a flag (torch's fused ones, as for
-        its GradScaler)?
-        """
+        """Whether the device has its own queue and `optimizer` takes a flag to skip a step."""
         return device.type in DEVICES and handles_scaling(optimizer)
 
     def judge(self, record: StepRecord, optimizer: Optimizer) -> None:
-        """Let `optimizer` leave out the update of `record`, which comes next, if it is not
-        finite."""
+        """Let `optimizer` skip the step of `record`, which comes next, if it is not finite."""
         is_finite = record.grad_norm.isfinite() & record.losses.isfinite().all()
         is_bad = self.agree(1 - is_finite.to(self.in_a_row.dtype))
         self.in_a_row = (self.in_a_row + 1) * is_bad
@@ -74,8 +73,10 @@ class LateCheck:
         self.unread.append((record, told, event))
 
     def read(self, *, all_but: int) -> list[tuple[StepRecord, int, bool]]:
-        """The steps not read yet, but the last `all_but`; how many in a row were not finite, and
-        was that the end?
+        """The steps not read yet, except the last `all_but`.
+
+        Each with the number of non-finite steps in a row up to it, and whether the run
+        ended there.
         """
         read = []
         while len(self.unread) > all_but:
