@@ -66,6 +66,8 @@ class CheckpointFolderIO(TorchCheckpointIO):
         target = Path(path)
         temporary = temporary_of(target)
         clear_unfinished(target.parent)
+        # After a power cut a rename counts only if the files, the new folder and the folder above
+        # were flushed, in this order.
         try:
             temporary.mkdir()
             _write(dict(checkpoint), temporary)
@@ -140,11 +142,10 @@ def discard(folder: Path) -> None:
 
 def _write(checkpoint: dict[str, Any], folder: Path) -> None:
     record = dict(checkpoint[RECORD])
-    config, tokenizer, described = (
-        record.pop("config"),
-        record.pop("tokenizer"),
-        record.pop("manifest"),
-    )
+    config, tokenizer = record.pop("config"), record.pop("tokenizer")
+    described = record.pop("manifest")
+    # The weights go into a file of their own, which other programs can read; only resuming needs
+    # the rest.
     weights = {
         name.removeprefix(MODEL_PREFIX): weight
         for name, weight in checkpoint.pop("state_dict").items()
@@ -155,10 +156,12 @@ def _write(checkpoint: dict[str, Any], folder: Path) -> None:
         stream = _Hashing(file)
         try:
             torch.save({**checkpoint, RECORD: record}, cast(IO[bytes], stream))
-        except RuntimeError as error:  # torch's, instead of the error of a full disk, or of Ctrl-C
+        except RuntimeError as error:
+            # torch raises this one in place of what ended the writing: a full disk, or Ctrl-C.
             raise stream.error or error from None
         sync(file)
         files[TRAINING_STATE] = StoredFile(bytes=file.tell(), sha256=stream.sha256.hexdigest())
+    # The manifest is last, as it has the checksums of the other files.
     manifest = Manifest(format=FORMAT, step=checkpoint["global_step"], files=files, **described)
     with open_new(folder / MANIFEST, "wb") as file:
         file.write(manifest.to_json())

@@ -151,8 +151,11 @@ def _train(plan: Plan, origin: Origin, module: PretrainingModule) -> None:
         (trainer.folder / CHECKPOINTS).mkdir(exist_ok=True)
         clear_unfinished(trainer.folder / CHECKPOINTS)
         tell(report.opening(plan))
-        for logger in trainer.loggers if origin.resumed is None else ():
-            logger.log_hyperparams(module.config)
+        # A logger has the settings of a run that is resumed already.
+        if origin.resumed is None:
+            for logger in trainer.loggers:
+                logger.log_hyperparams(module.config)
+    # A run that has ended is resumed only for what was left of its end: a process was killed there.
     if origin.resumed is not None:
         checkpoint, trainer.saved_step = origin.resumed.checkpoint, origin.step
         if plan.ended is not None:

@@ -199,15 +199,18 @@ class PretrainingModule(EvaluationModule):
             # Lightning leaves unscaling to such an optimizer, but its step comes after the norm is
             # taken.
             scaler.unscale_(optimizer)
+        # Norms of 16-bit gradients are taken in float32, where their squares do not overflow.
         parameters = [p for p in self.all_parameters if p.grad is not None]
         grads = [p.grad for p in parameters if p.grad is not None]
         wide = torch.promote_types(grads[0].dtype, torch.float32)
         norms = norms_of(grads, wide)  # (P,)
         self.grad_norm = torch.linalg.vector_norm(norms)
-        if gradient_clip_val is not None:  # by a norm that is not finite it would spoil all of them
+        # Divided by a norm that is not finite, all gradients would be lost: one must be blamed.
+        if gradient_clip_val is not None:
             norm = torch.where(self.grad_norm.isfinite(), self.grad_norm, 0.0)
             nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
-        losses = torch.stack(self.batch_losses)
+        # The last moment before the update, at which the whole step is known.
+        losses = torch.stack(self.batch_losses)  # (batches of the step,)
         step = self.trainer.global_step + 1
         record = StepRecord(step, [*self.batches], losses, self.grad_norm, parameters, norms)
         self.guard.judge(record, optimizer, scaler, self.device)
@@ -250,10 +253,9 @@ class PretrainingModule(EvaluationModule):
         # On a logged step the host must know of all steps: what is evaluated has been judged.
         self.guard.settle(all_but=0 if trainer.is_log_step else 1)
         if trainer.is_log_step:
+            # Weighted, so that it is the mean over the tokens of this process's batches.
             losses = torch.stack(self.batch_losses)
-            mean = (
-                losses * losses.new_tensor(self.batch_weights)
-            ).mean()  # over the tokens of this process's batches
+            mean = (losses * losses.new_tensor(self.batch_weights)).mean()
             loss = trainer.strategy.reduce(mean, reduce_op="mean")
             trainer.collect({"train/batch_loss": float(loss), "grad_norm": float(self.grad_norm)})
             if self.guard.on_nan == "skip":

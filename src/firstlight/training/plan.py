@@ -64,11 +64,8 @@ def prepare(experiment: Experiment, origin: Origin, siblings: Sequence[Path] = (
         ConfigError: something the user can put right.
         FinishedError: the run that is resumed has ended.
     """
-    for name, make in (
-        experiment.logger or {}
-    ).items():  # a constructor writes nothing, but may miss a package
-        with blaming(f"logger.{name}"):
-            make(save_dir=experiment.output_dir)
+    _check_loggers(experiment)
+    # From the shapes alone: a model that cannot fit must not be allocated to find out.
     section = origin.config["trainer"]
     with blaming("model"):
         precision = resolve_precision(
@@ -84,22 +81,20 @@ def prepare(experiment: Experiment, origin: Origin, siblings: Sequence[Path] = (
     with blaming("model"):
         check_memory(sizes, data, section | {"precision": precision})
     network = _network(make_model, data, experiment.seed, origin.weights)
+    # A model that is made differently the second time could not be loaded once it is trained.
     with blaming("model"):
-        check_made_again(outline, network)  # else it could not be loaded when it is trained
+        check_made_again(outline, network)
+    # The trainer knows the length of the run, which the checks below need.
     callbacks = experiment.all_callbacks
     check_monitors(callbacks, experiment.measured)
     with blaming("trainer"):
         trainer = experiment.trainer(
             data=data, logger=False, callbacks=list(callbacks.values()), precision=precision
         )
-    ended = None
-    if origin.resumed is not None:
-        check_resumable(origin.resumed, data)
-        ended = why_ended(origin, trainer, callbacks)
-        if ended is not None and (origin.resumed.run / WEIGHTS).is_file():
-            raise FinishedError(f"resume: {ended}")
+    ended = _check_resumed(origin, data, trainer, callbacks)
     with blaming("scheduler"):
         experiment.scheduler.check(max_steps=trainer.max_steps, peak=sizes.peak_lr)
+    # Callbacks, the disk and the size of micro-batches are checked against the whole plan.
     notes = [*filter(None, [origin.note]), *data.notes, *precision_notes(precision)]
     scaled = rates(network, experiment.lr_scale)
     plan = Plan(origin.config, network, data, trainer, sizes, ended, notes, scaled)
@@ -109,13 +104,13 @@ def prepare(experiment: Experiment, origin: Origin, siblings: Sequence[Path] = (
                 callback.check(plan)
     if origin.folder is None and shared_run_folder() is None:
         _check_place(user_path(experiment.output_dir), plan, callbacks)
+    # Stored as what "auto" means here: on another machine it may mean something else.
     found: dict[str, Any] = {}
-    if section.get("precision") == "auto":  # stored as what it is here: elsewhere it may be another
+    if section.get("precision") == "auto":
         found["precision"] = precision
     if section.get("micro_batch_size") == "auto":
-        trainer.micro_batch_size = found["micro_batch_size"] = _micro_batch_size(
-            experiment, network, trainer
-        )
+        found["micro_batch_size"] = _micro_batch_size(experiment, network, trainer)
+        trainer.micro_batch_size = found["micro_batch_size"]
     return replace(plan, config=origin.config | {"trainer": section | found})
 
 
@@ -130,6 +125,33 @@ def blaming(key: str) -> Iterator[None]:
         if isinstance(error, ValueError | TypeError | OSError):
             raise blame(key, error) from error
         raise
+
+
+def _check_loggers(experiment: Experiment) -> None:
+    # A logger's constructor writes nothing, but finds that its package is missing.
+    for name, make in (experiment.logger or {}).items():
+        with blaming(f"logger.{name}"):
+            make(save_dir=experiment.output_dir)
+
+
+def _check_resumed(
+    origin: Origin, data: TextDataModule, trainer: Trainer, callbacks: dict[str, pl.Callback]
+) -> str | None:
+    """Refuse to resume a run that has changed or is finished; return why it has no step left.
+
+    A run without `model.safetensors` was killed in its end, which is then made again.
+
+    Raises:
+        ConfigError: see `check_resumable`.
+        FinishedError: there is nothing left to do.
+    """
+    if origin.resumed is None:
+        return None
+    check_resumable(origin.resumed, data)
+    ended = why_ended(origin, trainer, callbacks)
+    if ended is not None and (origin.resumed.run / WEIGHTS).is_file():
+        raise FinishedError(f"resume: {ended}")
+    return ended
 
 
 def why_ended(origin: Origin, trainer: Trainer, callbacks: dict[str, pl.Callback]) -> str | None:
@@ -204,21 +226,24 @@ def _micro_batch_size(experiment: Experiment, network: LanguageModel, trainer: T
 
 def _check_place(wanted: Path, plan: Plan, callbacks: dict[str, pl.Callback]) -> None:
     """Refuse to begin what the disk has no room for, or its file system lacks the means for."""
-    needed = least = 4 * plan.sizes.n_parameters  # the best weights
+    # Bytes in float32; at the end the best weights are copied to the run folder.
+    best = 4 * plan.sizes.n_parameters
+    needed = least = best
     advice: list[str] = []
     for key, callback in callbacks.items():
         if not isinstance(callback, Callback):
             continue
-        kept, kept_at_least = (
-            callback.bytes_on_disk(plan),
-            callback.bytes_on_disk(plan, at_least=True),
-        )
-        needed, least = needed + kept, least + kept_at_least
+        kept = callback.bytes_on_disk(plan)
+        kept_at_least = callback.bytes_on_disk(plan, at_least=True)
+        needed += kept
+        least += kept_at_least
         if kept_at_least < kept:
             advice.append(f"{key}.{callback.keep_less}")
-    if needed > 4 * plan.sizes.n_parameters:  # a checkpoint more, while it is written
+    # A checkpoint is whole on disk before an older one is removed.
+    if needed > best:
         written = 4 * (plan.sizes.n_parameters + plan.sizes.n_optimizer)
-        needed, least = needed + written, least + written
+        needed += written
+        least += written
     try:
         place = existing_place(wanted)
     except OSError:  # no name for a folder, as will be said when it is made

@@ -193,10 +193,10 @@ class Trainer(pl.Trainer):
         worker_failure = self.clock.data.worker_failure
         if worker_failure is not None:
             self.failure = self.failure or RunError(worker_failure)
-        failed, signum = (
-            self.agreed(int(self.failure is not None)),
-            self.agreed(self.stop_signals.received),
-        )
+        # All processes must come to the same decision, or those that go on wait for ever.
+        failed = self.agreed(int(self.failure is not None))
+        signum = self.agreed(self.stop_signals.received)
+        # Saved first, so that whatever ended the run costs no step.
         if failed or signum:
             self.save_step()
         if failed:
