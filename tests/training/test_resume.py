@@ -514,7 +514,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again_in_its_f
 
 def test_auto_needs_a_folder_that_stays_the_same(train, capsys):
     assert main(["train", *TINY, "resume=auto"]) == 2
-    assert "give one" in capsys.readouterr().err
+    assert "give output_dir=" in capsys.readouterr().err
     Path("taken").mkdir()
     Path("taken/slurm.out").touch()
     assert train("taken", "resume=auto") == 2
