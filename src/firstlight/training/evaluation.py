@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from firstlight.data.datamodule import Batch
+from firstlight.data.loader import Batch
 from firstlight.loss.fused import ROWS, linear_cross_entropy
 from firstlight.metrics.base import Metric, Scored
 from firstlight.metrics.measured import measured, sums_of, values_of

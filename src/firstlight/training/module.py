@@ -13,7 +13,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from firstlight.checkpoints.checkpoint import with_tied_names
 from firstlight.checkpoints.folder_io import RECORD
-from firstlight.data.datamodule import Batch, Loader, TextDataModule
+from firstlight.data.datamodule import Loader, TextDataModule
+from firstlight.data.loader import Batch
 from firstlight.errors import DivergedError
 from firstlight.loss.base import Loss
 from firstlight.metrics.base import Metric

@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from firstlight.data.datamodule import Batch, TextDataModule
+from firstlight.data.datamodule import TextDataModule
+from firstlight.data.loader import Batch
 from firstlight.errors import ConfigError
 from firstlight.loss.base import Loss
 from firstlight.model.base import LanguageModel

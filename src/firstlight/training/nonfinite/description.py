@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from firstlight.data.datamodule import Batch
+from firstlight.data.loader import Batch
 from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.errors import shorten
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from firstlight.data.datamodule import Batch
+from firstlight.data.loader import Batch
 from firstlight.training.lightning import handles_scaling
 
 DEVICES = ("cuda",)
