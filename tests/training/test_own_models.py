@@ -70,7 +70,8 @@ def test_what_trains_is_loaded_everywhere(train, capsys, name):
     assert main(["evaluate", "checkpoint=run"]) == 0
     assert train("next", target, "trainer.max_steps=1", "optimizer.lr=1e-30", "init_from=run") == 0
     start = load_checkpoint(find_checkpoint("next", best=False)).build_model()
-    assert torch.equal(start(IDS), load_checkpoint(find_checkpoint("run")).build_model()(IDS))
+    # A pass in training may change buffers, as spectral_norm does; it leaves the parameters.
+    assert all(map(torch.equal, start.parameters(), loaded.parameters()))
     assert main(["train", "resume=run", "trainer.max_steps=3"]) == 0
     assert train("whole", target, "trainer.max_steps=3") == 0
     assert same_weights("run", "whole")
