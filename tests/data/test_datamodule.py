@@ -150,7 +150,7 @@ def test_a_trainer_of_lightnings_own_reads_one_epoch_and_all_of_validation(tiny_
     data = tiny_data(batch_size=4)
     data.setup()
     assert len(list(data.train_dataloader())) == data.batches_per_epoch
-    [validation] = data.val_dataloader()
+    validation = data.val_dataloader()
     assert sum(len(targets) for _, targets in validation) == len(data.windows["val"])
 
 

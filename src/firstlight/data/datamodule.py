@@ -9,12 +9,13 @@ from typing import Annotated
 import lightning.pytorch as pl
 import torch
 from pydantic import Field
-from torch import Tensor, distributed
+from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from firstlight.config import BatchSize, ContextLength, PositiveRatio, Ratio, Steps
 from firstlight.data.loader import Batch, WorkerLoader
 from firstlight.data.order import Order, batches_per_epoch
+from firstlight.data.passes import EpochLoader, EvalLoader, eval_passes, train_passes
 from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.data.windows import Windows
 
@@ -233,15 +234,17 @@ class TextDataModule(pl.LightningDataModule):
             self.eval_batches_of("val", limit, share),
         ]
 
-    def train_dataloader(self) -> Loader:
-        """Load the first epoch, for Lightning's own Trainer; our runs use `train_batches`."""
-        return self.train_batches(
-            start=0, stop=self.batches_per_epoch, share=_share_of_this_process()
-        )
+    def train_dataloader(self) -> EpochLoader:
+        """Load an epoch a pass, for Lightning's own Trainer; our runs use `train_batches`."""
+        return train_passes(self)
 
-    def val_dataloader(self) -> list[Loader]:
+    def val_dataloader(self) -> EvalLoader:
         """Load all of validation, for Lightning's own Trainer."""
-        return [self.eval_batches_of("val", share=_share_of_this_process())]
+        return eval_passes(self, "val")
+
+    def test_dataloader(self) -> EvalLoader:
+        """Load all of the test split, for Lightning's own Trainer."""
+        return eval_passes(self, "test")
 
     def eval_batches_of(
         self, split: str, limit: Callable[[], int | None] | None = None, share: Share = WHOLE
@@ -386,12 +389,6 @@ class TextDataModule(pl.LightningDataModule):
                 line += f", {n_left_out:,} of {n_predictions:,} predictions are not evaluated"
             lines.append(line)
         return "\n".join(lines)
-
-
-def _share_of_this_process() -> Share:
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return WHOLE
 
 
 class _BatchSampler(Sampler[Tensor]):

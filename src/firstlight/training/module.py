@@ -1,36 +1,33 @@
 """One training step, its optimizer and schedule, and what a checkpoint of it says."""
 
 import math
-from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 from firstlight.checkpoints.checkpoint import with_tied_names
 from firstlight.checkpoints.folder_io import RECORD
 from firstlight.data.datamodule import Loader, TextDataModule
 from firstlight.data.loader import Batch
-from firstlight.errors import DivergedError
+from firstlight.errors import ConfigError, DivergedError
 from firstlight.loss.base import Loss
 from firstlight.metrics.base import Metric
 from firstlight.metrics.measured import direction_of
 from firstlight.model.base import LanguageModel
 from firstlight.optim.base import OptimizerFactory, Schedule
-from firstlight.training.evaluation import EvaluationModule
 from firstlight.training.lightning import forget_end, handles_scaling, norms_of, scaler_of
 from firstlight.training.memory.micro_batches import cut
+from firstlight.training.next_token import NextTokenModule
 from firstlight.training.nonfinite.description import describe, largest, worst_windows
 from firstlight.training.nonfinite.guard import Guard, OnNan
 from firstlight.training.nonfinite.late_check import StepRecord
 from firstlight.training.trainer import Trainer
 
 
-class PretrainingModule(EvaluationModule):
+class PretrainingModule(NextTokenModule):
     """Pre-trains `model` on next tokens: a loss, an optimizer, a schedule, clipping by norm.
 
     Logs `train/batch_loss` (in training mode, of the step's batches) and `grad_norm` (before
@@ -53,15 +50,17 @@ class PretrainingModule(EvaluationModule):
         metrics: list[Metric] | None = None,
         on_nan: OnNan = "stop",
     ) -> None:
-        super().__init__(model, data.tokenizer.byte_lengths, metrics)
-        self.splits = ["train", "val"]
-        self.data, self.config = data, config
-        self.loss = loss
-        self.training_pass: Callable[[Tensor], tuple[Tensor, Tensor | None]] = (
-            model.hidden_and_auxiliary_loss
+        super().__init__(
+            model=model,
+            byte_lengths=data.tokenizer.byte_lengths,
+            loss=loss,
+            optimizer=optimizer,
+            scheduler=scheduler,
+            config=config,
+            metrics=metrics,
         )
-        """As `hidden`, with a loss of the model itself, or None: the model's, or that compiled."""
-        self.optimizer_factory, self.schedule = optimizer, scheduler
+        self.splits = ["train", "val"]
+        self.data = data
         self.guard = Guard(on_nan, describe=self._describe, agree=self._largest_of_all)
         self.batches: list[Batch] = []
         self.batch_losses: list[Tensor] = []
@@ -71,16 +70,12 @@ class PretrainingModule(EvaluationModule):
         self.grad_norm = torch.tensor(0.0)
         self.evaluated_step: int | None = None
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        optimizer = self.optimizer_factory(self.model)
-        peak, max_steps = float(optimizer.param_groups[0]["lr"]), self.trainer.max_steps
-        scheduler = LambdaLR(
-            optimizer, lambda step: self.schedule.lr(step, max_steps=max_steps, peak=peak) / peak
-        )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+    def setup(self, stage: str) -> None:
+        if not isinstance(self.trainer, Trainer):
+            raise ConfigError(
+                "PretrainingModule needs firstlight's Trainer; for Lightning's own use"
+                " LanguageModule (docs/lightning.md)"
+            )
 
     def train_dataloader(self) -> Loader:
         """What is left of the run, as one pass: a run is only saved between two steps."""
@@ -105,20 +100,6 @@ class PretrainingModule(EvaluationModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         self.loss.begin_step(self.trainer.global_step, max_steps=self.trainer.max_steps)
         self.data.order.seed_batch(batch_idx, self.trainer.global_rank, self.device)
-
-    def token_losses(self, batch: Batch) -> Tensor:
-        """The loss of each target (B * T,), given inputs (B, T) and targets (B, T)."""
-        inputs, targets = batch
-        return self.loss(
-            self.hidden(inputs).flatten(0, 1), self.model.output_weight, targets.flatten()
-        )
-
-    def mean_loss(self, batch: Batch) -> Tensor:
-        """What training lowers: the mean loss of the tokens of a batch, and the model's own."""
-        inputs, targets = batch
-        hidden, auxiliary = self.training_pass(inputs)  # (B, T, C)
-        losses = self.loss(hidden.flatten(0, 1), self.model.output_weight, targets.flatten())
-        return losses.mean() if auxiliary is None else losses.mean() + auxiliary
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch, weighted so that the gradient is the mean over a step's tokens.

@@ -28,6 +28,7 @@ from firstlight.training.callbacks.base import Callback
 from firstlight.training.experiment import Experiment
 from firstlight.training.memory.estimate import Sizes, check_memory, sizes_of
 from firstlight.training.memory.micro_batches import find_micro_batch_size
+from firstlight.training.next_token import check_fits
 from firstlight.training.origin import Origin
 from firstlight.training.precision import precision_notes, resolve_precision
 from firstlight.training.resume import check_resumable
@@ -198,17 +199,7 @@ def _network(
     pl.seed_everything(seed, workers=True, verbose=False)
     with blaming("model"):
         network = model() if weights is None else without_weights(model)
-    used = data.tokenizer.encoding.n_vocab
-    if network.vocab_size < used:
-        raise ConfigError(
-            f"model.vocab_size ({network.vocab_size}) must be at least {used}, the ids of the"
-            " tokenizer"
-        )
-    if data.context_length > network.context_length:
-        raise ConfigError(
-            f"data.context_length ({data.context_length}) must not be above the model's"
-            f" ({network.context_length})"
-        )
+    check_fits(network, data)
     if weights is not None:
         load_start(network, weights)
     return network
