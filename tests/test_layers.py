@@ -10,7 +10,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "firstlight"
 LAYERS = (
     {"errors", "private"},
     {"output", "console"},
-    {"files", "processes", "process_group"},
+    {"files", "processes", "process_group", "memory_limits"},
     {"lock"},
     {"interpolation"},
     {"overrides"},

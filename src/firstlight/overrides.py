@@ -89,6 +89,14 @@ def text_keys(config_dir: str | None = None) -> dict[str, TextKey]:
     return found
 
 
+def path_keys(config_dir: str | None = None) -> set[str]:
+    """The keys of the section `data` that are paths: its texts, but for its prose (the name of a
+    field).
+    """
+    keys = text_keys(config_dir).items()
+    return {key for key, kind in keys if key.startswith("data.") and not kind.is_prose}
+
+
 @contextmanager
 def using_config_dir(folder: str | None) -> Iterator[None]:
     """Within the block, `folder` is the --config-dir of the command."""

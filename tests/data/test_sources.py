@@ -200,7 +200,9 @@ def test_hidden_files_and_backups_are_left_out_at_any_depth_and_it_is_said(tmp_p
     (tmp_path / "code.py").write_text("x")
     data = text_data(tmp_path)
     assert data.documents() == [STORY + "a.txt"]
-    assert data.summary().startswith("1 file; left out: 5 hidden, 1 not .txt or .md\ntrain ")
+    assert data.summary().startswith(
+        "1 file; left out: 5 hidden, 1 not .txt or .md\n1 document, 253 bytes; "
+    )
 
 
 def test_what_runs_write_is_left_out_of_a_folder_unless_it_is_named_itself(tmp_path):
@@ -219,7 +221,9 @@ def test_what_runs_write_is_left_out_of_a_folder_unless_it_is_named_itself(tmp_p
     assert sorted(data.documents()) == sorted(
         STORY + name for name in mine if name.endswith(".txt")
     )
-    assert data.summary().startswith("3 files; left out: 1 hidden, 2 run folders\ntrain ")
+    assert data.summary().startswith(
+        "3 files; left out: 1 hidden, 2 run folders\n3 documents, 798 bytes; "
+    )
     with pytest.raises(ValueError, match=r"without \.txt or \.md files \(left out: 1 run folder\)"):
         read(tmp_path / "outputs" / "mlflow")
     assert read(tmp_path / "outputs" / "x") == [STORY + "outputs/x/samples.txt"]

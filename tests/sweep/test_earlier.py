@@ -18,6 +18,7 @@ import yaml
 
 from firstlight.cli import main
 from firstlight.data.datamodule import TextDataModule
+from firstlight.data.text import TextData
 from firstlight.errors import ConfigError
 from firstlight.runs.later_keys import LATER_KEYS, lacking
 from firstlight.sweep.plan import planned
@@ -74,8 +75,12 @@ def test_the_command_of_an_earlier_version_is_given_again(earlier):
 
 def test_a_key_that_came_later_is_what_resumed_runs_take_it_for():
     """A run whose config lacks it has the default of the signature."""
-    default = inspect.signature(TextDataModule.__init__).parameters["eval_last_window"].default
-    assert {"data.eval_last_window": default} == LATER_KEYS
+    parameters = {
+        **inspect.signature(TextDataModule.__init__).parameters,
+        **inspect.signature(TextData.__init__).parameters,
+    }
+    defaults = {key: parameters[key.removeprefix("data.")].default for key in LATER_KEYS}
+    assert defaults == LATER_KEYS
 
 
 def test_a_section_of_somebody_else_that_has_no_such_key_lacks_nothing():
@@ -87,7 +92,7 @@ def test_a_section_of_somebody_else_that_has_no_such_key_lacks_nothing():
     assert (
         lacking(
             {
-                "data": {**section, "eval_last_window": True},
+                "data": {**section, "eval_last_window": True, "format": "auto", "field": "a"},
                 "loss": {},
                 "freeze": None,
                 "lr_scale": None,

@@ -8,16 +8,17 @@ import torch
 from stop_at import Crash
 from tiny_run import rows_of, same_weights, weights_of
 
+from firstlight import memory_limits as limits
 from firstlight.checkpoints.find import checkpoints_of
 from firstlight.checkpoints.manifest import read_manifest
 from firstlight.cli import main
 from firstlight.loss.cross_entropy import CrossEntropy
+from firstlight.memory_limits import Memory, host_memory
 from firstlight.optim.adamw import adamw
 from firstlight.runs.run_folder import RunFolder
 from firstlight.training import plan
 from firstlight.training.evaluation import EvaluationModule
-from firstlight.training.memory import limits, micro_batches
-from firstlight.training.memory.limits import Memory, host_memory
+from firstlight.training.memory import micro_batches
 from firstlight.training.memory.micro_batches import cut, find_micro_batch_size, peak_memory
 from firstlight.training.trainer import Trainer
 

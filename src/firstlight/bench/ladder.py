@@ -14,8 +14,8 @@ from rich.filesize import decimal
 from firstlight.bench.runs import FailedError, MeasuredRun, measure
 from firstlight.bench.settings import BenchSettings
 from firstlight.errors import ConfigError, message_lines
+from firstlight.memory_limits import device_memory
 from firstlight.runs.run_config import RunConfig
-from firstlight.training.memory.limits import device_memory
 from firstlight.training.precision import resolve_precision
 
 PLAIN = {

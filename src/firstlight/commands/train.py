@@ -13,7 +13,7 @@ from firstlight.config import build, check_config
 from firstlight.errors import ConfigError, FinishedError, shown
 from firstlight.interpolation import as_typed, check_kept
 from firstlight.output import note
-from firstlight.overrides import config_dir, text_keys
+from firstlight.overrides import config_dir, path_keys
 from firstlight.processes import SWEEP
 from firstlight.runs.places import with_files
 from firstlight.runs.run_config import RunConfig
@@ -106,8 +106,7 @@ def main(config: DictConfig, overrides: list[str], callbacks: Mapping[str, Callb
         # Of a finished run, only the path of its text can be changed. `fit` has checked by now that
         # it is the same text.
         given = {word.partition("=")[0].lstrip("+") for word in overrides}
-        paths = {key for key in text_keys(config_dir()) if key.startswith("data.")}
-        if resumed is None or not given & paths:
+        if resumed is None or not given & path_keys(config_dir()):
             raise
         note_data(resumed, stored["data"])
         note(f"{str(error).removeprefix('resume: ')}; the new place of its text is recorded")

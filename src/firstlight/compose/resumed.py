@@ -13,7 +13,7 @@ from firstlight.compose.hydra_calls import parse_overrides
 from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, did_you_mean, shorten
 from firstlight.interpolation import UNUSED, as_data, from_environment, given_again
-from firstlight.overrides import text_keys
+from firstlight.overrides import path_keys
 from firstlight.processes import is_further
 from firstlight.runs.later_keys import lacking
 from firstlight.runs.places import is_there
@@ -82,7 +82,7 @@ def resumed_config(overrides: list[str], config_dir: str | None = None) -> DictC
     if any(change.key_or_group.startswith("metrics.") for change in changes):
         stored = stored.with_metrics()
     config = DictConfig(as_data(stored.config))
-    texts = text_keys(config_dir)
+    paths = path_keys(config_dir)
     for change in changes:
         key = change.key_or_group
         # The first process has put all other changes into the config that a further process reads.
@@ -91,7 +91,7 @@ def resumed_config(overrides: list[str], config_dir: str | None = None) -> DictC
         if change.is_sweep_override():
             raise ConfigError(f"{key}: one run is resumed at a time, with one value")
         # A path of the text: `fit` checks that it leads to the same text.
-        may_have_moved = key.startswith("data.") and key in texts
+        may_have_moved = key in paths
         if may_have_moved or _may_change(change, stored):
             _change(config, change, stored, is_path=may_have_moved)
     _check_given_again(stored, changes)

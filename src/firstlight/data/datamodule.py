@@ -16,6 +16,7 @@ from firstlight.config import BatchSize, ContextLength, PositiveRatio, Ratio, St
 from firstlight.data.loader import Batch, WorkerLoader
 from firstlight.data.order import Order, batches_per_epoch
 from firstlight.data.passes import EpochLoader, EvalLoader, eval_passes, train_passes
+from firstlight.data.statistics import TextStatistics, statistics_of
 from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.data.windows import Windows
 
@@ -105,6 +106,8 @@ class TextDataModule(pl.LightningDataModule):
         self.windows: dict[str, Windows] = {}
         self.notes: list[str] = []
         """Warnings about the text, found by `setup`."""
+        self.statistics: TextStatistics | None = None
+        """Of the documents, once they have been read."""
         self.left_out = ""
         """What was skipped in the user's folder although it may be text, e.g. "3 hidden"."""
         self.worker_failures: list[str] = []
@@ -117,6 +120,10 @@ class TextDataModule(pl.LightningDataModule):
         Raises:
             ValueError: they are not available; the message says why and what to do.
         """
+
+    def iter_documents(self) -> Iterator[str]:
+        """Yield the same documents one by one; a source that may exceed memory overrides this."""
+        yield from self.documents()
 
     def setting(self) -> str:
         """Name the setting that says where the documents are, with its value, for messages."""
@@ -139,6 +146,7 @@ class TextDataModule(pl.LightningDataModule):
         documents = self.documents()
         # NUL is valid UTF-8, but hardly ever in a text: this may be binary data, or UTF-16 that
         # `read_text` did not recognise.
+        self.statistics = statistics_of(documents)
         n_nul = sum(document.count("\0") for document in documents)
         if n_nul > 0:
             self.notes.append(f"the text has {n_nul:,} NUL characters in it; is it UTF-8 text?")
@@ -374,10 +382,12 @@ class TextDataModule(pl.LightningDataModule):
         return None
 
     def summary(self) -> str:
-        """Describe the source, each split's tokens and windows, and what is not evaluated."""
+        """Describe the text, each split's tokens and windows, and what is not evaluated."""
         lines: list[str] = []
         if self.source():
             lines.append(self.source())
+        if self.statistics is not None:
+            lines.append(str(self.statistics))
         for name, ids in self.ids.items():
             line = (
                 f"{name:<5} {len(ids):>9,} tokens  {len(self.windows[name]):>7,} windows of"

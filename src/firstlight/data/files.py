@@ -1,6 +1,7 @@
 """Text files as Python strings."""
 
 import errno
+import glob
 import os
 import re
 import unicodedata
@@ -36,10 +37,23 @@ def read_text(file: Path) -> str:
             how to convert it.
     """
     try:
-        # "utf-8-sig" drops a byte-order mark, which Windows editors write.
-        text = file.read_text(encoding="utf-8-sig")
+        data = file.read_bytes()
     except FileNotFoundError:
         raise MissingFileError(f"path ({file}): there is no such file") from None
+    except OSError as error:
+        raise ValueError(f"path ({file}) cannot be read: {error.strerror}") from None
+    return decoded(data, file)
+
+
+def decoded(data: bytes, file: Path) -> str:
+    """Decode the UTF-8 text that `file` holds: line ends become newlines.
+
+    Raises:
+        ValueError: it is not UTF-8 text; see `read_text`.
+    """
+    try:
+        # "utf-8-sig" drops a byte-order mark, which Windows editors write.
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         data = error.object
         found = kind_of(data)
@@ -48,13 +62,27 @@ def read_text(file: Path) -> str:
         )
         place = f"byte {error.start} is 0x{data[error.start]:02x}"
         raise ValueError(f"path ({file}) is not UTF-8 text: {place}; {advice}") from None
-    except OSError as error:
-        raise ValueError(f"path ({file}) cannot be read: {error.strerror}") from None
     found = kind_of(text[:HEAD].encode())
     if found is not None:
         # A PDF may be all ASCII: valid UTF-8, but not a text to train on.
         raise ValueError(f"path ({file}) is not text in UTF-8, but {found.name}; {found.way_out}")
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
     return text
+
+
+def expanded_path(name: str) -> list[Path]:
+    """The path `name`, or those that it fits as a pattern: `*`, `?`, `[...]`, and `**` for folders
+    at any depth.
+
+    What exists is taken as it is named. A pattern fits no hidden files, backups or run folders.
+    """
+    path = user_path(name)
+    if glob.has_magic(name) and not path.exists():
+        found = [Path(name) for name in glob.glob(str(path), recursive=True)]  # noqa: PTH207 (it may be absolute)
+        wanted = [p for p in found if not is_hidden(p.name) and not is_made_by_run(p)]
+        return sorted(wanted, key=_by_name) or [path]
+    return [path]
 
 
 def is_hidden(name: str) -> bool:
@@ -116,7 +144,7 @@ def list_folder(folder: Path, suffixes: tuple[str, ...]) -> Folder:
             path = Path(place, name)
             if is_hidden(name):
                 found.hidden += 1
-            elif path.suffix.lower() in suffixes and path.is_file():
+            elif name.lower().endswith(suffixes) and path.is_file():
                 found.files.append(path)
             else:
                 found.others += 1

@@ -58,17 +58,25 @@ BINARY_FORMATS = (
     ),
     _format(rb"PK\x03\x04", "a zip archive", "unpack it: unzip FILE"),
     # After the header comes a block, or the end of an empty file.
-    _format(rb"BZh.(1AY&SY|\x17rE8P\x90)", "bzip2", "unpack it: bzip2 -dc FILE > FILE.txt"),
+    _format(
+        rb"BZh.(1AY&SY|\x17rE8P\x90)",
+        "bzip2",
+        "name it FILE.bz2, or bzip2 -dc FILE > FILE.txt",
+    ),
     _format(rb".{257}ustar", "a tar archive", "unpack it: tar -xf FILE"),
     # UTF-32 before UTF-16: its byte-order mark begins with that of UTF-16.
     _format(rb"\xff\xfe\0\0", "UTF-32", "convert it: iconv -f utf-32 -t utf-8 FILE > FILE.txt"),
     _format(rb"\0\0\xfe\xff", "UTF-32", "convert it: iconv -f utf-32 -t utf-8 FILE > FILE.txt"),
     _format(rb"\xff\xfe", "UTF-16", "convert it: iconv -f utf-16 -t utf-8 FILE > FILE.txt"),
     _format(rb"\xfe\xff", "UTF-16", "convert it: iconv -f utf-16 -t utf-8 FILE > FILE.txt"),
-    _format(rb"\x1f\x8b", "gzip", "unpack it: gunzip -c FILE > FILE.txt"),
+    _format(rb"\x1f\x8b", "gzip", "name it FILE.gz, or gunzip -c FILE > FILE.txt"),
     _format(rb"\x1f\x9d", "compress", "unpack it: gunzip -c FILE > FILE.txt"),
-    _format(rb"\xfd7zXZ\0", "xz", "unpack it: xz -dc FILE > FILE.txt"),
-    _format(rb"\x28\xb5\x2f\xfd", "zstd", "unpack it: zstd -dc FILE > FILE.txt"),
+    _format(rb"\xfd7zXZ\0", "xz", "name it FILE.xz, or xz -dc FILE > FILE.txt"),
+    _format(
+        rb"\x28\xb5\x2f\xfd",
+        "zstd",
+        "name it FILE.zst, or zstd -dc FILE > FILE.txt",
+    ),
     _format(rb"\x04\x22\x4d\x18", "lz4", "unpack it: lz4 -dc FILE > FILE.txt"),
     _format(rb"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it: 7z x FILE"),
     _format(rb"Rar!\x1a\x07", "a rar archive", "unpack it: unrar x FILE"),
@@ -86,7 +94,7 @@ BINARY_FORMATS = (
     _format(
         rb"PAR1",
         "parquet",
-        "convert it, e.g. duckdb -noheader -list -c \"SELECT text FROM 'FILE'\" > FILE.txt",
+        "rename it to FILE.parquet",
     ),
     _format(rb"ARROW1\0\0", "Arrow", "write its column of text to a file, e.g. with pyarrow"),
     _format(rb"\x89HDF\r\n\x1a\n", "HDF5", "write its texts to a file, e.g. with h5py"),

@@ -6,7 +6,11 @@ from firstlight.config import takes
 
 # A new key of conf/ that decides the numbers of a run must be added to one of the two tables, or
 # sweeps that were planned before it cannot be resumed.
-LATER_KEYS: dict[str, Any] = {"data.eval_last_window": False}
+LATER_KEYS: dict[str, Any] = {
+    "data.eval_last_window": False,
+    "data.format": "text",
+    "data.field": "text",
+}
 """Keys (SECTION.NAME), with the value that a run or sweep has whose stored config lacks them."""
 LATER_SECTIONS: dict[str, tuple[str, ...]] = {
     "loss": ("~loss",),

@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from firstlight.data.files import user_path
+from firstlight.data.files import expanded_path, user_path
 from firstlight.foreign.hub import GPT2_NAMES
-from firstlight.overrides import config_dir, text_keys
+from firstlight.overrides import config_dir, path_keys
 from firstlight.runs.environment import BEGUN_IN, WORKING_FOLDER, working_folder
 from firstlight.runs.run_folder import RunFolder
 
@@ -49,11 +49,11 @@ def start_with_place(source: str, run: Path | None) -> str:
 
 
 def data_with_files(section: dict[str, Any], run: Path | None) -> dict[str, Any]:
-    """The section `data` of a run's config, like `with_files`: its paths are the text keys."""
-    texts = text_keys(config_dir())
+    """The section `data` of a run's config, like `with_files`: its paths are the texts, not prose."""
+    paths = path_keys(config_dir())
     found = dict(section)
     for key, value in section.items():
-        if f"data.{key}" in texts:
+        if f"data.{key}" in paths:
             found[key] = _absolute(value, run)
     return found
 
@@ -63,7 +63,7 @@ def is_there(value: Any) -> bool:
     if isinstance(value, list):
         return all(map(is_there, value))
     try:
-        return isinstance(value, str) and user_path(value).exists()
+        return isinstance(value, str) and all(path.exists() for path in expanded_path(value))
     except (OSError, ValueError):  # not a possible name for a file
         return False
 

@@ -15,9 +15,9 @@ from torch.utils._pytree import tree_leaves
 
 from firstlight.config import blame
 from firstlight.data.datamodule import TextDataModule
+from firstlight.memory_limits import device_memory
 from firstlight.model.base import LanguageModel
 from firstlight.optim.base import OptimizerFactory
-from firstlight.training.memory.limits import device_memory
 
 DTYPES = {"16-true": torch.float16, "bf16-true": torch.bfloat16, "64-true": torch.float64}
 """Of the numbers of the model, by the trainer's precision; elsewhere float32."""

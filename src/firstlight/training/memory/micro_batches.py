@@ -22,11 +22,11 @@ from firstlight.data.datamodule import TextDataModule
 from firstlight.data.loader import Batch
 from firstlight.errors import ConfigError
 from firstlight.loss.base import Loss
+from firstlight.memory_limits import free_memory
 from firstlight.model.base import LanguageModel
 from firstlight.optim.base import OptimizerFactory
 from firstlight.training.lightning import storage_id
 from firstlight.training.memory.estimate import is_out_of_memory
-from firstlight.training.memory.limits import free_memory
 from firstlight.training.trainer import Trainer
 
 USED = {"cpu": 0.6, "cuda": 0.9}

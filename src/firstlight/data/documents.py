@@ -1,0 +1,147 @@
+"""The documents in a file, one after another: plain text, JSON lines, Parquet."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from firstlight.data.checks import check_size, memory_for_text, no_such_field
+from firstlight.data.compressed import (
+    COMPRESSIONS,
+    compression_of,
+    open_bytes,
+    without_compression,
+)
+from firstlight.data.files import decoded, read_text
+from firstlight.data.kinds import other_encoding
+from firstlight.data.parquet import read_parquet
+from firstlight.errors import shorten
+
+Format = Literal["auto", "text", "jsonl", "parquet"]
+TEXT_SUFFIXES = (".txt", ".md")
+JSONL_SUFFIXES = (".jsonl", ".ndjson")
+PARQUET_SUFFIXES = (".parquet",)
+
+
+def suffixes_of(format: Format) -> tuple[str, ...]:
+    """The endings of the files that are read in a folder.
+
+    With "text" they are those that earlier versions read.
+    """
+    if format == "text":
+        return TEXT_SUFFIXES
+    if format == "parquet":
+        return PARQUET_SUFFIXES
+    plain = JSONL_SUFFIXES if format == "jsonl" else (*TEXT_SUFFIXES, *JSONL_SUFFIXES)
+    compressed = tuple(f"{end}{compression}" for end in plain for compression in COMPRESSIONS)
+    others = PARQUET_SUFFIXES if format == "auto" else ()
+    return (*plain, *compressed, *others)
+
+
+def format_of(file: Path, format: Format = "auto") -> Format:
+    """What `file` is read as: with "auto" by its name, plain text if that does not tell."""
+    if format != "auto":
+        return format
+    name = without_compression(file.name.lower())
+    if name.endswith(JSONL_SUFFIXES):
+        return "jsonl"
+    return "parquet" if name.endswith(PARQUET_SUFFIXES) else "text"
+
+
+def read_documents(file: Path, *, format: Format = "auto", field: str = "text") -> Iterator[str]:
+    """The documents of `file`, in its order; one at a time is in memory.
+
+    A text is one document. A line of JSON, or a row of Parquet, is one, in the field or column
+    `field`; those without text are left out.
+
+    Raises:
+        MissingFileError: there is no such file.
+        ValueError: it cannot be read, is damaged, has no such field, or a document needs more
+            memory than is free.
+    """
+    yield from READERS[format_of(file, format)](file, field, memory_for_text())
+
+
+def _read_text(file: Path, field: str, most: int) -> Iterator[str]:
+    if compression_of(file) is None:
+        if file.is_file():
+            check_size(f"path ({file})", file.stat().st_size, most)
+        yield read_text(file)
+        return
+    with open_bytes(file) as stream:
+        data = _read_limited(stream, file, most)
+    yield decoded(data, file)
+
+
+def _read_limited(stream: IO[bytes], file: Path, most: int) -> bytes:
+    parts: list[bytes] = []
+    n_bytes = 0
+    while part := stream.read(2**20):
+        n_bytes += len(part)
+        check_size(f"path ({file})", n_bytes, most)
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _read_jsonl(file: Path, field: str, most: int) -> Iterator[str]:
+    with open_bytes(file) as stream:
+        for number, line in enumerate(_lines(stream, file, most), 1):
+            if number == 1:
+                line = line.removeprefix(b"\xef\xbb\xbf")  # a byte-order mark
+            if not line.strip():
+                continue
+            text = _text_of(line, field, f"path ({file}), line {number:,}")
+            if text.strip():
+                yield text
+
+
+def _lines(stream: IO[bytes], file: Path, most: int) -> Iterator[bytes]:
+    while line := stream.readline(most + 1):
+        check_size(f"path ({file}), one line,", len(line), most)
+        yield line
+
+
+def _text_of(line: bytes, field: str, where: str) -> str:
+    """The field of a line of JSON."""
+    try:
+        row = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        wrong = f"byte {error.start} of it is 0x{line[error.start]:02x}"
+        raise ValueError(f"{where} is not UTF-8: {wrong}; {other_encoding(line)}") from None
+    except json.JSONDecodeError as error:
+        is_list = line.lstrip().startswith(b"[")
+        advice = "; one object a line is wanted: jq -c '.[]' FILE" if is_list else ""
+        reason = f"{error.msg} at character {error.pos + 1}"
+        raise ValueError(f"{where} is not JSON: {reason}{advice}") from None
+    except (ValueError, RecursionError):  # numbers of 5,000 digits, brackets within brackets
+        raise ValueError(f"{where} is not JSON that can be read") from None
+    if not isinstance(row, dict):
+        advice = "; jq -c '.[]' FILE writes the elements of a list" if isinstance(row, list) else ""
+        raise ValueError(f"{where} is {_kind(row)}, not an object with fields{advice}")
+    if field not in row:
+        raise ValueError(f"{where} {no_such_field('field', field, list(row))}")
+    text = row[field]
+    if not isinstance(text, str):
+        raise ValueError(f"{where}: the field {shorten(repr(field))} is {_kind(text)}, not a text")
+    if b"\\u" in line:
+        text = _HALF_PAIR.sub("\ufffd", text)
+    return text
+
+
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
+"""JSON can spell half of a surrogate pair, which is no character, and which UTF-8 cannot hold."""
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false"}
+    if value is None:
+        return "null"
+    return names.get(type(value), "a number")
+
+
+READERS: dict[str, Callable[[Path, str, int], Iterator[str]]] = {
+    "text": _read_text,
+    "jsonl": _read_jsonl,
+    "parquet": read_parquet,
+}

@@ -1,0 +1,113 @@
+"""What a text is, in a line: documents, bytes, duplicates, scripts."""
+
+import unicodedata
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import accumulate
+
+import numpy as np
+
+SAMPLE, PIECES = 2**20, 256
+"""Characters whose scripts are looked at, in a longer text: so many, in so many pieces."""
+MOST_SCRIPTS = 4
+"""That are named; the others are counted together."""
+LEAST_SHARE = 0.005
+"""Of the letters: scripts with less are among the others."""
+_HAN = {"CJK", "KANGXI"}
+_WIDTHS = ("FULLWIDTH", "HALFWIDTH")
+
+
+@dataclass(frozen=True)
+class TextStatistics:
+    """What documents come to."""
+
+    n_documents: int
+    n_bytes: int
+    """In UTF-8."""
+    n_duplicates: int
+    """Documents with the same text as one before them."""
+    scripts: dict[str, float]
+    """Share of the letters by script, the largest first."""
+    is_sample: bool
+    """Whether the scripts are those of a sample."""
+
+    def __str__(self) -> str:
+        parts = [_counted(self.n_documents, "document"), f"{self.n_bytes:,} bytes"]
+        if self.n_duplicates:
+            parts.append(_counted(self.n_duplicates, "duplicate"))
+        named = {name: share for name, share in self.scripts.items() if share >= LEAST_SHARE}
+        shown = dict(list(named.items())[:MOST_SCRIPTS])
+        rest = 1 - sum(shown.values())
+        if self.scripts and rest >= LEAST_SHARE:
+            shown["other"] = rest
+        if shown:
+            shares = ", ".join(f"{name} {share:.0%}" for name, share in shown.items())
+            parts.append(f"letters: {shares}{' (of a sample)' if self.is_sample else ''}")
+        return "; ".join([", ".join(parts[:2]), *parts[2:]])
+
+
+def statistics_of(documents: list[str]) -> TextStatistics:
+    """Count `documents`; for the scripts a sample is looked at, spread over all of them."""
+    seen = array("q")  # 8 bytes a document; two texts of one hash are as good as impossible
+    n_bytes = 0
+    for document in documents:
+        seen.append(hash(document))
+        ascii_only = document.isascii()
+        n_bytes += len(document) if ascii_only else len(document.encode("utf-8", "surrogatepass"))
+    n_different = len(np.unique(np.frombuffer(seen, dtype=np.int64))) if seen else 0
+    n_characters = sum(map(len, documents))
+    return TextStatistics(
+        n_documents=len(documents),
+        n_bytes=n_bytes,
+        n_duplicates=len(documents) - n_different,
+        scripts=scripts_of("".join(_sample(documents, n_characters))),
+        is_sample=n_characters > SAMPLE,
+    )
+
+
+def _sample(documents: list[str], n_characters: int) -> Iterator[str]:
+    """Pieces of the documents, `SAMPLE` characters at most, at equal distances from each other."""
+    if n_characters <= SAMPLE:
+        yield from documents
+        return
+    ends = list(accumulate(map(len, documents)))
+    for piece in range(PIECES):
+        at = piece * n_characters // PIECES
+        wanted = SAMPLE // PIECES
+        number = bisect_right(ends, at)
+        while wanted > 0 and number < len(documents):
+            document = documents[number]
+            start = max(at - (ends[number] - len(document)), 0)
+            part = document[start : start + wanted]
+            yield part
+            wanted -= len(part)
+            number += 1
+
+
+def scripts_of(text: str) -> dict[str, float]:
+    """The share of each script among the letters of `text`, the largest first."""
+    points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    counts = np.bincount(points.astype(np.int64))
+    found: dict[str, int] = {}
+    for point in np.flatnonzero(counts):
+        character = chr(point)
+        if character.isalpha():
+            script = _script_of(character)
+            found[script] = found.get(script, 0) + int(counts[point])
+    total = sum(found.values())
+    by_count = sorted(found, key=lambda script: (-found[script], script))
+    return {script: found[script] / total for script in by_count}
+
+
+def _script_of(letter: str) -> str:
+    """The first word of its name in Unicode, which is its script for nearly all letters."""
+    first, _, rest = unicodedata.name(letter, "other").partition(" ")
+    if first in _WIDTHS:
+        first = rest.partition(" ")[0]
+    return "Han" if first in _HAN else first.capitalize()
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
