@@ -10,7 +10,11 @@ from collections.abc import Iterable
 from typing import Any
 
 
-class ConfigError(ValueError):
+class Error(Exception):
+    """What firstlight tells its user: the message is whole lines, to be shown as it is."""
+
+
+class ConfigError(Error, ValueError):
     """A mistake of the user's: the message is shown without a traceback; exit code 2."""
 
 
@@ -22,7 +26,7 @@ class FinishedError(ConfigError):
     """The run to resume has finished."""
 
 
-class RunError(RuntimeError):
+class RunError(Error, RuntimeError):
     """A run cannot continue, for a reason outside the program; exit code 1."""
 
 

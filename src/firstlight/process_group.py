@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from multiprocessing import parent_process, resource_tracker
 from multiprocessing.connection import wait
 from pathlib import Path
+from types import ModuleType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 """The signals that ask a run to stop."""
@@ -36,6 +37,21 @@ def signals_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def main_not_run_again() -> Iterator[None]:
+    """Let processes that are started within the block leave the program's main module alone.
+
+    multiprocessing imports it in each of them, which runs a script that has no
+    `if __name__ == "__main__"` from its beginning. Nothing of ours is defined there.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def let_signals_through() -> None:

@@ -6,6 +6,7 @@ Nothing here imports torch, so that help and mistakes are answered at once.
 import importlib
 import os
 from argparse import Namespace
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -51,25 +52,29 @@ def run(verb: str, purpose: str, words: list[str]) -> None:
         elif verb == "train":
             _train(args)
         elif args.cfg:
-            _show(_composed(verb, args.overrides, args), args)
+            _show(composed_config(verb, args.overrides, args.config_dir), args)
         elif verb == "sweep":
-            _sweep(args)
+            sweep(args.overrides, args.config_dir)
         else:
-            with settings_of_hydra(_composed(verb, args.overrides, args)) as config:
-                _command(verb).main(config)
+            with settings_of_hydra(composed_config(verb, args.overrides, args.config_dir)) as config:
+                command(verb).main(config)
 
 
-def _command(verb: str) -> ModuleType:
+def command(verb: str) -> ModuleType:
     """Import the module of a verb, with its `main`; late, as most of them need torch."""
     if verb in PACKAGES:
         return importlib.import_module(f"firstlight.{verb}.command")
     return importlib.import_module(f"firstlight.commands.{verb}")
 
 
-def _composed(verb: str, overrides: list[str], args: Namespace) -> DictConfig:
-    """Compose the config of a command that is no sweep, with Hydra's own section."""
+def composed_config(verb: str, overrides: list[str], config_dir: str | None) -> DictConfig:
+    """Compose the config of a command that is no sweep, with Hydra's own section.
+
+    Raises:
+        ConfigError: `overrides` cannot be composed, or one has several values.
+    """
     check_single_values(overrides)
-    return compose_config(verb, overrides, args.config_dir, with_hydra=True)
+    return compose_config(verb, overrides, config_dir, with_hydra=True)
 
 
 def _show(composed: DictConfig, args: Namespace) -> None:
@@ -96,28 +101,56 @@ def _train(args: Namespace) -> None:
     if warning is not None:
         output.note(warning)
     if args.multirun:
-        _begin_sweep(args)
-        return
+        planned = plan_sweep(args.overrides, args.config_dir)
+        command("sweep").run(planned, args.overrides)
+    elif args.cfg:
+        _show(run_config(args.overrides, args.config_dir)[0], args)
+    else:
+        from firstlight.training.memory.allocation import keep_freed_memory
+
+        keep_freed_memory()
+        train(args.overrides, args.config_dir)
+
+
+def run_config(overrides: list[str], config_dir: str | None) -> tuple[DictConfig, list[str]]:
+    """The composed config of the run that `overrides` begin or resume, and the overrides that
+    remain for it.
+
+    Raises:
+        ConfigError: they cannot be composed, or there is no run to resume.
+    """
     from firstlight.compose.autoresume import autoresume, is_auto
     from firstlight.compose.resumed import resumed_config
 
-    is_repeated = is_auto(args.overrides)
-    overrides = autoresume(args.overrides, args.config_dir) if is_repeated else args.overrides
-    composed = resumed_config(overrides, args.config_dir)
-    if composed is None:
-        composed = _composed("train", overrides, args)
-    if args.cfg:
-        _show(composed, args)
-        return
-    own = [word for word in overrides if not is_about_hydra(word)]
+    remaining = autoresume(overrides, config_dir) if is_auto(overrides) else overrides
+    config = resumed_config(remaining, config_dir)
+    if config is None:
+        config = composed_config("train", remaining, config_dir)
+    return config, remaining
+
+
+def train(overrides: list[str], config_dir: str | None, *, with_logging: bool = True) -> Path:
+    """Begin or resume the run that `overrides`, ready for Hydra's grammar, ask for; return its
+    folder.
+
+    Raises:
+        ConfigError: they are not valid.
+        RunError: the run failed.
+        Stopped: a signal has stopped it.
+    """
+    from firstlight.compose.autoresume import is_auto
+
+    config, remaining = run_config(overrides, config_dir)
+    own = [word for word in remaining if not is_about_hydra(word)]
     try:
-        with settings_of_hydra(composed) as config:
-            _command("train").main(config, own, _callbacks_of_trial())
+        with settings_of_hydra(config, with_logging=with_logging) as of_run:
+            return command("train").main(of_run, own, _callbacks_of_trial())
     except FinishedError as error:
         # For a command that is given again and again, a finished run is success.
-        if not is_repeated:
+        if not is_auto(overrides):
             raise
         output.note(str(error).removeprefix("resume: "))
+        return Path(os.environ[processes.FOUND_RUN])
 
 
 def _callbacks_of_trial() -> dict[str, Any]:
@@ -130,23 +163,35 @@ def _callbacks_of_trial() -> dict[str, Any]:
     return {"pruning": Pruning(sweep=os.environ[processes.SWEEP], number=number)}
 
 
-def _begin_sweep(args: Namespace) -> None:
-    """Check the words of `train -m`, then plan and run the sweep."""
+def plan_sweep(overrides: list[str], config_dir: str | None) -> Any:
+    """Plan the sweep that `overrides`, ready for Hydra's grammar, ask for: what `run` of
+    sweep/command.py takes.
+
+    Raises:
+        ConfigError: it is not valid.
+    """
     from firstlight.sweep.settings import only_in_some
 
     # Misspelt words are found here, without torch. Keys that only some trials have are checked when
     # the sweep is planned.
-    conditional = tuple(f"{key}=" for key in only_in_some(args.overrides, args.config_dir))
-    in_all = [word for word in args.overrides if not word.startswith(conditional)]
-    check_trials("train", in_all, args.config_dir)
-    _command("sweep").begin(args)
+    conditional = tuple(f"{key}=" for key in only_in_some(overrides, config_dir))
+    in_all = [word for word in overrides if not word.startswith(conditional)]
+    check_trials("train", in_all, config_dir)
+    return command("sweep").plan(overrides, config_dir)
 
 
-def _sweep(args: Namespace) -> None:
-    """Show a sweep that has begun, or run what is left to do in it."""
-    command = _command("sweep")
-    with settings_of_hydra(_composed("sweep", args.overrides, args)) as config:
-        planned = command.main(config)
+def sweep(overrides: list[str], config_dir: str | None, *, with_logging: bool = True) -> None:
+    """Show a sweep that has begun, or run what is left to do in it, as `overrides`, ready for
+    Hydra's grammar, ask for.
+
+    Raises:
+        ConfigError: they are not valid, or there is no such sweep.
+        RunError: trials have failed.
+        Stopped: a signal has stopped it.
+    """
+    of_sweeps, composed = command("sweep"), composed_config("sweep", overrides, config_dir)
+    with settings_of_hydra(composed, with_logging=with_logging) as config:
+        planned = of_sweeps.main(config)
     # Outside the block: `hydra.main` takes the settings of the launcher from a config of its own.
     if planned is not None:
-        command.run(planned, [word for word in args.overrides if is_about_hydra(word)])
+        of_sweeps.run(planned, overrides, with_logging=with_logging)

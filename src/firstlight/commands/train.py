@@ -21,7 +21,6 @@ from firstlight.runs.run_folder import AUTO, CONFIG
 from firstlight.runs.writer import note_data
 from firstlight.training.experiment import Experiment
 from firstlight.training.fit import fit
-from firstlight.training.memory.allocation import keep_freed_memory
 from firstlight.training.start import take_same_model
 
 SET_BY_FIT = {
@@ -79,8 +78,8 @@ def arguments_with(
     return RunConfig(plain, check_kept(config, plain)), values
 
 
-def main(config: DictConfig, overrides: list[str], callbacks: Mapping[str, Callback]) -> None:
-    """Train, with `callbacks` in addition to those in the config.
+def main(config: DictConfig, overrides: list[str], callbacks: Mapping[str, Callback]) -> Path:
+    """Train, with `callbacks` in addition to those in the config; return the run folder.
 
     `overrides` are the words of the command line, to be stored with the run.
 
@@ -90,7 +89,6 @@ def main(config: DictConfig, overrides: list[str], callbacks: Mapping[str, Callb
     """
     plain = arguments(config)
     stored = check_kept(config, plain)
-    keep_freed_memory()
     resumed = Path(plain["resume"]) if plain["resume"] not in (None, AUTO) else None
     # Only what is built has absolute paths; the stored config keeps them as they were given.
     built = build(with_files(plain, resumed))
@@ -101,7 +99,7 @@ def main(config: DictConfig, overrides: list[str], callbacks: Mapping[str, Callb
         siblings = [file.parents[1] for file in sorted(Path(os.environ[SWEEP]).glob(f"*/{CONFIG}"))]
     kept = [as_typed(override) for override in overrides if override != f"resume={AUTO}"]
     try:
-        fit(Experiment(**built), stored, kept, siblings)
+        return fit(Experiment(**built), stored, kept, siblings).folder
     except FinishedError as error:
         # Of a finished run, only the path of its text can be changed. `fit` has checked by now that
         # it is the same text.
@@ -110,3 +108,4 @@ def main(config: DictConfig, overrides: list[str], callbacks: Mapping[str, Callb
             raise
         note_data(resumed, stored["data"])
         note(f"{str(error).removeprefix('resume: ')}; the new place of its text is recorded")
+        return resumed

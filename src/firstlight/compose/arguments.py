@@ -1,6 +1,7 @@
 """The words after a verb: options, and overrides made ready for Hydra's grammar."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -50,11 +51,15 @@ def _parser() -> _Parser:
     return parser
 
 
-def parse_arguments(verb: str, words: list[str]) -> argparse.Namespace:
+def parse_arguments(
+    verb: str, words: list[str], settings: Sequence[str] = ()
+) -> argparse.Namespace:
     """Parse the words after a verb.
 
     Besides Hydra's options, the namespace has `overrides`, ready for Hydra's grammar, and
     `options`, those of the words that are not overrides.
+
+    `settings` are further overrides, which are ready for Hydra's grammar already.
 
     Raises:
         ConfigError: an unknown option, options that exclude each other, or a word that is not
@@ -79,6 +84,10 @@ def parse_arguments(verb: str, words: list[str]) -> argparse.Namespace:
         _check_used(word, is_sweep=args.multirun or verb == "sweep")
         prepared = ready(word, args.config_dir, multirun=args.multirun)
         args.overrides.append(listed(prepared, args.config_dir))
+    for setting_ready in settings:
+        _check_word(verb, setting_ready, args.config_dir)
+        _check_used(setting_ready, is_sweep=args.multirun or verb == "sweep")
+        args.overrides.append(setting_ready)
     if verb in TEXT_MAY_HAVE_MOVED and not any(word.startswith("data=") for word in args.overrides):
         args.overrides = [_added_to_data(word, args.config_dir) for word in args.overrides]
     return args

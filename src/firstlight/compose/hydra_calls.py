@@ -48,22 +48,26 @@ def composed(
 
 
 @contextmanager
-def settings_of_hydra(config: DictConfig) -> Iterator[DictConfig]:
+def settings_of_hydra(config: DictConfig, *, with_logging: bool = True) -> Iterator[DictConfig]:
     """Within the block, apply the section `hydra` of a composed config, as `hydra.main` does.
 
     It sets logging, `job.env_set`, and what `${hydra:...}` refers to. Yields the config without
-    this section.
+    this section. Without `with_logging` Python's logging stays as it is: Hydra would close the
+    handlers that there are.
     """
     # The config of a resumed run has none: log as job_logging=stdout does with conf/_hydra.yaml.
     if "hydra" not in config:
-        logging.basicConfig(
-            level=logging.WARNING, stream=sys.stdout, format="%(message)s", force=True
-        )
+        if with_logging:
+            logging.basicConfig(
+                level=logging.WARNING, stream=sys.stdout, format="%(message)s", force=True
+            )
         yield config
         return
     config.hydra.runtime.output_dir = str(Path.cwd())
+    outer = HydraConfig.instance().cfg  # of a program of the user's that Hydra runs
     HydraConfig.instance().set_config(config)
-    configure_log(config.hydra.job_logging, config.hydra.verbose)
+    if with_logging:
+        configure_log(config.hydra.job_logging, config.hydra.verbose)
     own = copy.deepcopy(config)
     with open_dict(own):
         del own["hydra"]
@@ -71,7 +75,7 @@ def settings_of_hydra(config: DictConfig) -> Iterator[DictConfig]:
         with env_override(config.hydra.job.env_set):
             yield own
     finally:
-        HydraConfig.instance().cfg = None
+        HydraConfig.instance().cfg = outer
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from torch import Tensor
 from firstlight.data.windows import Windows
 from firstlight.errors import one_line, shorten
 from firstlight.private import processes_of
-from firstlight.process_group import end_with, ended_by, signals_held
+from firstlight.process_group import end_with, ended_by, main_not_run_again, signals_held
 
 Batch = tuple[Tensor, Tensor]
 """Inputs and targets, (B, T) each."""
@@ -110,7 +110,7 @@ class _Batches(Iterator[Batch]):
         # A stop signal goes to the whole process group, but this process needs its workers until
         # the step is finished: they inherit the blocked signals. The pool starts them when the
         # first work is submitted.
-        with signals_held():
+        with signals_held(), main_not_run_again():
             try:
                 self.pool = ProcessPoolExecutor(
                     self.loader.num_workers, initializer=_begin, initargs=arguments

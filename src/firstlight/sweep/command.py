@@ -4,7 +4,6 @@ resumes it.
 
 import json
 import os
-from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -112,34 +111,35 @@ def storage_as_typed(config: DictConfig) -> str | None:
     return None if text is None else as_typed(str(text))
 
 
-def begin(args: Namespace) -> None:
-    """Plan the sweep of a command line, and make its trials.
+def plan(overrides: list[str], config_dir: str | None) -> Planned:
+    """Plan the sweep that `overrides`, ready for Hydra's grammar, ask for.
 
     Raises:
         ConfigError: it is not valid.
-        RunError: trials have failed.
     """
     from firstlight.sweep.plan import planned  # late: it imports torch
 
-    of_hydra = [word for word in args.overrides if is_about_hydra(word)]
-    words = [word for word in args.overrides if not is_about_hydra(word)]
-    folder = planned(words, args.config_dir)
-    run(Planned(folder, read_record(folder).storage), of_hydra)
+    folder = planned([word for word in overrides if not is_about_hydra(word)], config_dir)
+    return Planned(folder, read_record(folder).storage)
 
 
-def run(sweep: Planned, of_hydra: list[str]) -> None:
-    """Make the trials of a sweep that was planned, with Hydra's launcher; `of_hydra` are overrides
-    that choose it.
+def run(sweep: Planned, overrides: list[str], *, with_logging: bool = True) -> None:
+    """Make the trials of a sweep that was planned, with Hydra's launcher, which `overrides` may
+    choose. Without `with_logging` Python's logging stays as it is.
 
     Raises:
         ConfigError: there is no such launcher.
         RunError: trials have failed.
+        Stopped: a signal has stopped the sweep.
     """
+    of_hydra = [word for word in overrides if is_about_hydra(word)]
     place = setting("hydra.sweep.dir", str(sweep.folder.absolute()))
     words = ["firstlight train", "--multirun", *of_hydra, place]
     words.append(
         "hydra.sweep.subdir=."
     )  # a trial makes its folder itself, and Hydra none for a job
+    if not with_logging:
+        words += ["hydra.job_logging.root=null", "hydra.hydra_logging.root=null"]
     config_dir = read_record(sweep.folder).config_dir
     if config_dir is not None:
         words += ["--config-dir", config_dir]

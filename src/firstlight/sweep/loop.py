@@ -1,6 +1,7 @@
 """A worker of a sweep: takes a planned trial, has it made, and takes the next, until there is
 none."""
 
+import signal
 from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ def work_on(folder: Path, launch: Launch, at_once: int) -> None:
     Raises:
         ConfigError: its config has changed since it was planned.
         RunError: trials have failed, or the ledger cannot be used.
-        SystemExit: a signal has stopped the sweep; code 128 + its number.
+        Stopped: a signal has stopped the sweep; as SystemExit with the code 128 + its number.
     """
     with closing(Ledger.open(folder)) as ledger:
         if any(row.state == "planned" for row in ledger.rows()):
@@ -42,7 +43,8 @@ def work_on(folder: Path, launch: Launch, at_once: int) -> None:
             Worker(ledger, launch, at_once).work()
         except (Stopped, KeyboardInterrupt) as stop:
             say(f"\nstopped\n{report.whereabouts(ledger)}")
-            raise SystemExit(stop.code if isinstance(stop, Stopped) else 130) from None
+            signum = stop.signum if isinstance(stop, Stopped) else signal.SIGINT
+            raise Stopped(signum, folder) from None
         report.show(ledger)
         rows = report.current(ledger.rows())
         failed = [row for row in rows if row.state == "failed"]

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,7 +39,8 @@ def explained_end(trainer: Trainer) -> Iterator[None]:
         tell(f"\nstopped after step {trainer.global_step}\n{report.whereabouts(folder)}")
         if isinstance(stop, Stopped) and stop.signum == REQUEUE_SIGNAL and in_slurm_job():
             requeue_slurm_job()
-        raise SystemExit(130 if interrupted else stop.code) from None
+        signum = stop.signum if isinstance(stop, Stopped) else signal.SIGINT
+        raise Stopped(signum, folder) from None
     except RunError as error:
         raise type(error)(f"{error}\n{report.whereabouts(folder)}") from error
     except Exception as error:

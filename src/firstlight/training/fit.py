@@ -54,7 +54,7 @@ def fit(
         loss or a gradient is not finite, or a checkpoint cannot be written. The checkpoints from
         before
             are whole.
-        SystemExit: a signal has stopped the run; code 128 + its number.
+        Stopped: a signal has stopped the run; as SystemExit with the code 128 + its number.
     """
     quiet()
     with ExitStack() as held:  # the run folder, until all is done

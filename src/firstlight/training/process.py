@@ -12,7 +12,12 @@ from typing import Any
 
 import firstlight
 from firstlight.files import open_to_append
-from firstlight.process_group import end_with, let_signals_through, signals_held
+from firstlight.process_group import (
+    end_with,
+    let_signals_through,
+    main_not_run_again,
+    signals_held,
+)
 
 
 def start_server(modules: Sequence[str]) -> None:
@@ -27,7 +32,7 @@ def start_server(modules: Sequence[str]) -> None:
     context.set_forkserver_preload(list(modules))
     first = context.Process(target=int)
     # A signal to the group would end the server, and its processes would then be taken for dead.
-    with signals_held():
+    with signals_held(), main_not_run_again():
         first.start()
     first.join()
 
@@ -47,7 +52,7 @@ def start_process(
     context = get_context("spawn") if new_interpreter else get_context("forkserver")
     passed = (os.getpid(), target, arguments, str(log), get_start_method(), dict(environment))
     process = context.Process(target=_child, args=passed)
-    with signals_held():
+    with signals_held(), main_not_run_again():
         process.start()
     return process
 

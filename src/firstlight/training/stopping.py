@@ -6,6 +6,7 @@ import signal
 import subprocess
 import threading
 from contextlib import suppress
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -21,11 +22,14 @@ start nothing."""
 
 
 class Stopped(SystemExit):
-    """The run has stopped between two steps, as a signal asked it to."""
+    """A run or a sweep has stopped between two steps, as a signal asked it to.
 
-    def __init__(self, signum: int) -> None:
+    `folder` is where it is, once that is known.
+    """
+
+    def __init__(self, signum: int, folder: Path | None = None) -> None:
         super().__init__(128 + signum)
-        self.signum = signum
+        self.signum, self.folder = signum, folder
 
 
 class StopSignals:

@@ -1,0 +1,86 @@
+"""What every call of the API has in common: the process stays as it was, and mistakes are
+exceptions of one line."""
+
+import functools
+import signal
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from firstlight import processes
+from firstlight.api.surroundings import kept
+from firstlight.cli import unsupported
+from firstlight.errors import ConfigError, Error, forget_hidden, message_lines
+from firstlight.runs.environment import working_folder
+
+if TYPE_CHECKING:
+    from firstlight.api.run import Run
+    from firstlight.api.sweep import Sweep
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run or a sweep has stopped between two steps, saved, as Ctrl-C or a signal asked it to.
+
+    `run` or `sweep` is what has stopped: its `resume()` resumes it.
+    """
+
+    def __init__(
+        self, signum: int, *, run: "Run | None" = None, sweep: "Sweep | None" = None
+    ) -> None:
+        stopped = f"firstlight.Run({str(run.folder)!r})" if run is not None else ""
+        if sweep is not None:
+            stopped = f"firstlight.Sweep({str(sweep.folder)!r})"
+        super().__init__(f"stopped; resume with {stopped}.resume()")
+        self.signum, self.run, self.sweep = signum, run, sweep
+
+
+def call_of_api(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a call of `function` leave the process as it was, and end with a result or one line.
+
+    A signal other than Ctrl-C that has stopped a run is given to whoever handled it before.
+    """
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        told: BaseException
+        try:
+            with kept():
+                _begin()
+                return function(*args, **kwargs)
+        except Error as error:
+            told = _one_line(error)
+        except Interrupted as stop:
+            told = stop
+        except SystemExit as stop:
+            # What Lightning makes of Ctrl-C where nothing stops between two steps.
+            if not isinstance(stop.__context__, KeyboardInterrupt):
+                raise
+            told = KeyboardInterrupt()
+        if isinstance(told, Interrupted) and told.signum != signal.SIGINT:
+            sys.stdout.flush()
+            signal.raise_signal(told.signum)
+        raise told.with_traceback(None) from None
+
+    return call
+
+
+def _begin() -> None:
+    """What a command begins with."""
+    forget_hidden()
+    if problem := unsupported(sys.platform, sys.version_info[:2]):
+        raise ConfigError(problem)
+    if working_folder() is None:  # Hydra asks for it, whatever the verb
+        raise ConfigError(
+            "the working folder is not available (was it removed?); change to another one"
+            " with os.chdir"
+        )
+    processes.begin()
+
+
+def _one_line(error: Error) -> Error:
+    """`error` with its message as the command line shows it."""
+    error.args = ("\n".join(message_lines(error)),)
+    return error

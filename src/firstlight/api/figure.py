@@ -1,0 +1,46 @@
+"""Figures that a notebook shows without `%matplotlib inline`, and that no window is opened for."""
+
+import io
+from typing import Literal
+
+from matplotlib.figure import Figure
+
+from firstlight.errors import ConfigError
+from firstlight.training.callbacks.plots import loss_figure, perplexity_figure
+
+
+def losses(columns: dict[str, list[float | None]], kind: Literal["loss", "perplexity"]) -> Figure:
+    """The curves of a run's evaluations, from its history.
+
+    Raises:
+        ConfigError: there is no evaluation in it.
+    """
+    names = ("epoch", "tokens", "train/loss", "val/loss")
+    kept: list[list[float]] = [[], [], [], []]
+    missing = [None] * len(columns.get("step", []))
+    for row in zip(*(columns.get(name, missing) for name in names), strict=True):
+        values = [value for value in row if value is not None]
+        if len(values) == len(names):
+            for column, value in zip(kept, values, strict=True):
+                column.append(value)
+    epochs, tokens, train, val = kept
+    if not tokens:
+        raise ConfigError("plot: the run has not logged an evaluation yet (logger=csv logs them)")
+    if kind == "loss":
+        return shown(loss_figure(epochs, tokens, train, val))
+    return shown(perplexity_figure(tokens, train, val))
+
+
+class _Shown(Figure):
+    """A figure that a notebook shows as an image."""
+
+    def _repr_png_(self) -> bytes:
+        stream = io.BytesIO()
+        self.savefig(stream, format="png", dpi=100)
+        return stream.getvalue()
+
+
+def shown(figure: Figure) -> Figure:
+    """`figure`, which a notebook shows."""
+    figure.__class__ = _Shown
+    return figure

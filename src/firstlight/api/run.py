@@ -1,0 +1,234 @@
+"""A run, as its folder tells of it."""
+
+import base64
+import html
+import io
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from firstlight.api import words
+from firstlight.api.call import Interrupted, call_of_api
+from firstlight.data.files import ENVIRONMENT, is_hidden, user_path
+from firstlight.errors import ConfigError, reason_of
+from firstlight.runs.run_folder import CONFIG, METRICS, SAMPLES, RunFolder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from firstlight.api.comparison import Comparison
+    from firstlight.api.language_model import LanguageModel
+
+Columns = dict[str, list[float | None]]
+"""A table by columns; None: nothing was logged."""
+WHOLE = ("step", "tokens")
+"""Columns of whole numbers."""
+FINISHED = "model.safetensors"
+"""The last file that a run leaves."""
+
+
+class Run:
+    """A run that was trained, is being trained, or was stopped; each file is read when it is
+    asked for.
+
+    `Run("outputs/quickstart/...")` is the run in this folder, `Run("last")` the newest below
+    outputs/. Wherever a run or a checkpoint is asked for, a `Run` can be given.
+
+    Raises:
+        Error: there is no run.
+    """
+
+    def __init__(self, folder: words.Path) -> None:
+        self.folder = _newest() if folder == "last" else user_path(str(folder)).absolute()
+        if not RunFolder(self.folder, "run").is_run:
+            raise ConfigError(f"run ({folder}): not a run folder, it has no {CONFIG}")
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Run) and self.folder == other.folder
+
+    def __hash__(self) -> int:
+        return hash(self.folder)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The composed config; what came from the environment is its `${oc.env:...}`."""
+        return RunFolder(self.folder, "run").config
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it has made all its steps."""
+        return (self.folder / FINISHED).is_file()
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The last value of each column of the history."""
+        last: dict[str, float] = {}
+        for name, values in self.history().items():
+            logged = [value for value in values if value is not None]
+            if logged:
+                last[name] = logged[-1]
+        return last
+
+    @overload
+    def history(self) -> Columns: ...
+    @overload
+    def history(self, frame: Literal["pandas", "polars"]) -> Any: ...
+    def history(self, frame: Literal["pandas", "polars"] | None = None) -> Any:
+        """What was logged, a row for each logged step: a dict of lists, or a frame of the package
+        that `frame` names.
+
+        Raises:
+            Error: the package is not installed, or metrics.csv is not what firstlight writes.
+        """
+        columns = self._columns()
+        if frame is None:
+            return columns
+        if frame not in ("pandas", "polars"):
+            raise ConfigError(f"frame ({frame}): 'pandas' or 'polars', or left out: a dict of lists")
+        try:
+            if frame == "pandas":
+                import pandas as package
+            else:
+                import polars as package
+        except ImportError:
+            raise ConfigError(f"frame ({frame}): not installed: pip install {frame}") from None
+        return package.DataFrame(columns)
+
+    def _columns(self) -> Columns:
+        columns: Columns = {}
+        try:
+            for row in RunFolder(self.folder, "run").rows:
+                for name, text in row.items():
+                    convert = int if name in WHOLE else float
+                    columns.setdefault(name, []).append(convert(text) if text else None)
+        except (ValueError, OSError) as error:
+            raise ConfigError(
+                f"{self.folder / METRICS}: not what firstlight writes ({reason_of(error)})"
+            ) from None
+        return columns
+
+    def samples(self) -> dict[int, str]:
+        """The text that was generated after each evaluation, by step."""
+        history = self.history()
+        evaluated = []
+        for step, loss in zip(history.get("step", []), history.get("val/loss", []), strict=True):
+            if step is not None and loss is not None:
+                evaluated.append(int(step))
+        try:
+            return RunFolder(self.folder, "run").samples(evaluated)
+        except OSError as error:
+            raise ConfigError(f"{self.folder / SAMPLES}: {reason_of(error)}") from None
+
+    def resume(self, *overrides: str, **settings: Any) -> "Run":
+        """Train on from the newest checkpoint; `trainer={"max_steps": 2000}` makes it longer.
+
+        Raises:
+            Error: it has finished, or cannot be resumed.
+            Interrupted: Ctrl-C; it is saved.
+        """
+        return train(*overrides, **settings, resume=self.folder)
+
+    def load(self, **settings: Any) -> "LanguageModel":
+        """Its model, see `firstlight.load`."""
+        from firstlight.api.language_model import load
+
+        return load(self, **settings)
+
+    def compare(self, *others: words.Path, **settings: Any) -> "Comparison":
+        """It and other runs beside each other, see `firstlight.compare`."""
+        from firstlight.api.comparison import compare
+
+        return compare(self, *others, **settings)
+
+    def plot(self, kind: Literal["loss", "perplexity"] = "loss") -> "Figure":
+        """The training and the validation loss of each evaluation, or their perplexity.
+
+        Raises:
+            Error: it has not been evaluated yet.
+        """
+        from firstlight.api.figure import losses
+
+        if kind not in ("loss", "perplexity"):
+            raise ConfigError(f"kind ({kind}): 'loss' or 'perplexity'")
+        return losses(self.history(), kind)
+
+    def _repr_html_(self) -> str:
+        """The folder, the last values and the losses, for a notebook."""
+        state = "finished" if self.is_finished else "not finished"
+        values = self.metrics
+        cells = []
+        for name, value in values.items():
+            shown = f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+            cells.append(f"<tr><td>{html.escape(name)}</td><td>{shown}</td></tr>")
+        page = (
+            f"<p><b>{html.escape(self.folder.name)}</b> ({state}): "
+            f"<code>{html.escape(str(self.folder))}</code></p><table>{''.join(cells)}</table>"
+        )
+        if math.isfinite(values.get("val/loss", math.nan)):
+            stream = io.BytesIO()
+            self.plot().savefig(stream, format="png", dpi=100)
+            encoded = base64.b64encode(stream.getvalue()).decode()
+            page += f'<img alt="losses" src="data:image/png;base64,{encoded}">'
+        return page
+
+
+@call_of_api
+def train(*overrides: str, config_dir: words.Path | None = None, **settings: Any) -> Run:
+    """Train a model; return its run.
+
+    `overrides` are those of the command line, e.g. `"model=nano"`; `settings` the same as Python
+    values, e.g. `model="nano", optimizer={"lr": 3e-4}`. `config_dir` is a folder of further YAML
+    files.
+
+    Raises:
+        Error: a mistake in the settings (nothing has been written then), or the run has failed.
+        Interrupted: Ctrl-C has stopped it between two steps; it is saved, and `.run.resume()`
+            resumes it.
+    """
+    from firstlight import verbs
+    from firstlight.overrides import using_config_dir
+    from firstlight.training.stopping import Stopped
+
+    args = words.arguments("train", overrides, settings, config_dir)
+    try:
+        with using_config_dir(args.config_dir):
+            return Run(verbs.train(args.overrides, args.config_dir, with_logging=False))
+    except Stopped as stop:
+        assert stop.folder is not None
+        raise Interrupted(stop.signum, run=Run(stop.folder)) from None
+
+
+def runs(root: words.Path = "outputs") -> list[Run]:
+    """The runs below `root`, those of sweeps too, the one that was begun last at the end.
+
+    Raises:
+        Error: there is no such folder.
+    """
+    folder = user_path(str(root))
+    if not folder.is_dir():
+        raise ConfigError(f"root ({root}): there is no such folder")
+    configs = []
+    for file in folder.glob(f"**/{CONFIG}"):
+        above = file.relative_to(folder).parts[: -len(CONFIG.parts)]
+        if not any(map(is_hidden, above)):
+            configs.append(file)
+    configs.sort(key=lambda file: (_begun(file.parents[1]), file))
+    return [Run(file.parents[1]) for file in configs]
+
+
+def _begun(folder: Path) -> float:
+    """When a run was begun, in seconds of the clock: what is written then is not written again."""
+    file = folder / ENVIRONMENT
+    return (file if file.is_file() else folder / CONFIG).stat().st_mtime
+
+
+def _newest() -> Path:
+    from firstlight.checkpoints.find import newest_run  # late: it imports torch
+
+    return newest_run().absolute()

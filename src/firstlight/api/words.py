@@ -1,0 +1,128 @@
+"""The arguments of a call as overrides: strings as on the command line, keywords as Python values.
+
+    train("model=nano", "optimizer.lr=3e-4")
+    train(model="nano", optimizer={"lr": 3e-4})
+    train(model="nano", **{"optimizer.lr": 3e-4})
+"""
+
+import os
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
+
+from firstlight.compose.arguments import parse_arguments
+from firstlight.errors import ConfigError, shorten, shown
+from firstlight.overrides import setting
+
+Path = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Values:
+    """Several values of one key, in Hydra's grammar."""
+
+    text: str
+
+
+def choice(*values: Any) -> Values:
+    """The values that a key has in a sweep, one after another: `lr=choice(1e-3, 3e-3)`."""
+    if not values:
+        raise ConfigError("choice: give the values, e.g. choice(1e-3, 3e-3)")
+    return Values(f"choice({','.join(_grammar('choice', value) for value in values)})")
+
+
+def interval(low: float, high: float, *, log: bool = False, whole: bool = False) -> Values:
+    """The range that a sampler draws the values of a key from: uniformly, with `log` on a
+    logarithmic scale, with `whole` as whole numbers."""
+    text = f"interval({_grammar('interval', low)},{_grammar('interval', high)})"
+    tags = ["log"] * log + ["int"] * whole
+    return Values(f"tag({','.join(tags)},{text})" if tags else text)
+
+
+def arguments(
+    verb: str,
+    overrides: Sequence[object],
+    settings: Mapping[str, Any],
+    config_dir: Path | None = None,
+    *,
+    is_sweep: bool = False,
+) -> Namespace:
+    """The arguments of a call of `verb` as those of a command line: its `overrides` are ready for
+    Hydra's grammar. Keywords come after the strings, and win, as later words do.
+
+    Raises:
+        ConfigError: the first that cannot be an override.
+    """
+    words = [_word(verb, word) for word in overrides]
+    if is_sweep:
+        words.insert(0, "--multirun")
+    if config_dir is not None:
+        words += ["--config-dir", _text("config_dir", config_dir)]
+    return parse_arguments(verb, words, list(_words_of(settings, is_sweep=is_sweep)))
+
+
+def _word(verb: str, word: object) -> str:
+    if isinstance(word, os.PathLike):
+        return os.fspath(word)
+    if isinstance(word, Mapping):
+        raise ConfigError(
+            f"{verb}: {shown(word)}: settings in a dict are given as keywords: {verb}(**settings)"
+        )
+    if not isinstance(word, str):
+        raise ConfigError(
+            f"{verb}: {shown(word)}: give strings as on the command line ('model=nano'), or"
+            " keywords (model='nano')"
+        )
+    if word in ("-m", "--multirun"):
+        raise ConfigError(f"{word}: a sweep is firstlight.sweep(...)")
+    if word.startswith("-"):
+        raise ConfigError(f"{shorten(word)}: options are for the command line")
+    return word
+
+
+def _words_of(settings: Mapping[str, Any], path: str = "", *, is_sweep: bool) -> Iterator[str]:
+    for name, value in settings.items():
+        key = f"{path}{name}"
+        if not isinstance(name, str) or not name or "=" in name:
+            raise ConfigError(f"{shorten(repr(key))}: this is not a key, e.g. 'optimizer.lr'")
+        if isinstance(value, Values):
+            if not is_sweep:
+                raise ConfigError(f"{key}: several values make a sweep: firstlight.sweep(...)")
+            yield f"{key}={value.text}"
+        elif isinstance(value, Mapping) and value:
+            yield from _words_of(value, f"{key}.", is_sweep=is_sweep)
+        else:
+            yield f"{key}={_grammar(key, value)}"
+
+
+def _grammar(key: str, value: Any) -> str:
+    """A Python value in Hydra's grammar, which gives it back as it is."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Integral):
+        return str(int(value))
+    if isinstance(value, Real):  # numpy's are, too
+        return repr(float(value))
+    if isinstance(value, str | os.PathLike):
+        return setting(key, _text(key, value)).removeprefix(f"{key}=")
+    if isinstance(value, Mapping):
+        items = [f"{_grammar(key, name)}:{_grammar(key, child)}" for name, child in value.items()]
+        return f"{{{','.join(items)}}}"
+    if isinstance(value, list | tuple):
+        return f"[{','.join(_grammar(key, child) for child in value)}]"
+    raise ConfigError(
+        f"{key}: {shown(value)} is of the type {type(value).__name__}, and a config holds text,"
+        " numbers, and lists and dicts of them; a class is named by its _target_"
+        " (docs/extending.md)"
+    )
+
+
+def _text(key: str, value: Path) -> str:
+    text = os.fspath(value)
+    if not isinstance(text, str):
+        raise ConfigError(f"{key}: {shown(text)}: give text, not bytes")
+    return text
