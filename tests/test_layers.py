@@ -28,6 +28,7 @@ LAYERS = (
     {"compare"},
     {"verbs"},
     {"cli"},
+    {"api"},
     {"__main__"},
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -7,9 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the names below, for type checkers and editors
     from firstlight.api.call import Interrupted as Interrupted
+    from firstlight.api.language_model import Generated as Generated
+    from firstlight.api.language_model import LanguageModel as LanguageModel
+    from firstlight.api.language_model import load as load
     from firstlight.api.run import Run as Run
     from firstlight.api.run import runs as runs
     from firstlight.api.run import train as train
+    from firstlight.api.words import choice as choice
+    from firstlight.api.words import interval as interval
     from firstlight.errors import ConfigError as ConfigError
     from firstlight.errors import Error as Error
     from firstlight.errors import RunError as RunError
@@ -19,9 +24,14 @@ __version__ = "0.1.0"
 _HOMES = {
     "ConfigError": "errors",
     "Error": "errors",
+    "Generated": "api.language_model",
     "Interrupted": "api.call",
+    "LanguageModel": "api.language_model",
     "Run": "api.run",
     "RunError": "errors",
+    "choice": "api.words",
+    "interval": "api.words",
+    "load": "api.language_model",
     "runs": "api.run",
     "train": "api.run",
 }

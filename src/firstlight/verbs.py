@@ -56,7 +56,9 @@ def run(verb: str, purpose: str, words: list[str]) -> None:
         elif verb == "sweep":
             sweep(args.overrides, args.config_dir)
         else:
-            with settings_of_hydra(composed_config(verb, args.overrides, args.config_dir)) as config:
+            with settings_of_hydra(
+                composed_config(verb, args.overrides, args.config_dir)
+            ) as config:
                 command(verb).main(config)
 
 

@@ -37,8 +37,9 @@ class Interrupted(KeyboardInterrupt):
         self.signum, self.run, self.sweep = signum, run, sweep
 
 
-def call_of_api(function: Callable[P, R]) -> Callable[P, R]:
-    """Let a call of `function` leave the process as it was, and end with a result or one line.
+def ends_in_one_line(function: Callable[P, R]) -> Callable[P, R]:
+    """Let what `function` has to tell its user be an exception of one line, without our own lines
+    in its traceback.
 
     A signal other than Ctrl-C that has stopped a run is given to whoever handled it before.
     """
@@ -47,11 +48,10 @@ def call_of_api(function: Callable[P, R]) -> Callable[P, R]:
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         told: BaseException
         try:
-            with kept():
-                _begin()
-                return function(*args, **kwargs)
+            return function(*args, **kwargs)
         except Error as error:
-            told = _one_line(error)
+            error.args = ("\n".join(message_lines(error)),)
+            told = error
         except Interrupted as stop:
             told = stop
         except SystemExit as stop:
@@ -67,6 +67,19 @@ def call_of_api(function: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
+def command(function: Callable[P, R]) -> Callable[P, R]:
+    """Let `function`, which does what a command does, leave the process as it was."""
+
+    @ends_in_one_line
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        with kept():
+            _begin()
+            return function(*args, **kwargs)
+
+    return call
+
+
 def _begin() -> None:
     """What a command begins with."""
     forget_hidden()
@@ -78,9 +91,3 @@ def _begin() -> None:
             " with os.chdir"
         )
     processes.begin()
-
-
-def _one_line(error: Error) -> Error:
-    """`error` with its message as the command line shows it."""
-    error.args = ("\n".join(message_lines(error)),)
-    return error

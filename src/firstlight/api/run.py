@@ -4,11 +4,12 @@ import base64
 import html
 import io
 import math
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from firstlight.api import words
-from firstlight.api.call import Interrupted, call_of_api
+from firstlight.api.call import Interrupted, command
 from firstlight.data.files import ENVIRONMENT, is_hidden, user_path
 from firstlight.errors import ConfigError, reason_of
 from firstlight.runs.run_folder import CONFIG, METRICS, SAMPLES, RunFolder
@@ -39,7 +40,7 @@ class Run:
     """
 
     def __init__(self, folder: words.Path) -> None:
-        self.folder = _newest() if folder == "last" else user_path(str(folder)).absolute()
+        self.folder = _newest() if folder == "last" else user_path(os.fspath(folder)).absolute()
         if not RunFolder(self.folder, "run").is_run:
             raise ConfigError(f"run ({folder}): not a run folder, it has no {CONFIG}")
 
@@ -90,7 +91,9 @@ class Run:
         if frame is None:
             return columns
         if frame not in ("pandas", "polars"):
-            raise ConfigError(f"frame ({frame}): 'pandas' or 'polars', or left out: a dict of lists")
+            raise ConfigError(
+                f"frame ({frame}): 'pandas' or 'polars', or left out: a dict of lists"
+            )
         try:
             if frame == "pandas":
                 import pandas as package
@@ -178,7 +181,7 @@ class Run:
         return page
 
 
-@call_of_api
+@command
 def train(*overrides: str, config_dir: words.Path | None = None, **settings: Any) -> Run:
     """Train a model; return its run.
 
@@ -200,8 +203,7 @@ def train(*overrides: str, config_dir: words.Path | None = None, **settings: Any
         with using_config_dir(args.config_dir):
             return Run(verbs.train(args.overrides, args.config_dir, with_logging=False))
     except Stopped as stop:
-        assert stop.folder is not None
-        raise Interrupted(stop.signum, run=Run(stop.folder)) from None
+        raise Interrupted(stop.signum, run=Run(stop.folder or "last")) from None
 
 
 def runs(root: words.Path = "outputs") -> list[Run]:
@@ -210,7 +212,7 @@ def runs(root: words.Path = "outputs") -> list[Run]:
     Raises:
         Error: there is no such folder.
     """
-    folder = user_path(str(root))
+    folder = user_path(os.fspath(root))
     if not folder.is_dir():
         raise ConfigError(f"root ({root}): there is no such folder")
     configs = []

@@ -7,7 +7,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from typing import Any
 
 _LOCK = threading.RLock()
@@ -114,9 +114,7 @@ def _torch_settings() -> Iterator[None]:
             for device in ("cpu", "cuda"):
                 if torch.is_autocast_enabled(device):
                     modes.enter_context(torch.autocast(device, enabled=False))
-            # Not otherwise: within such a block every call of torch costs more.
-            if torch.get_default_device().type != "cpu":
-                modes.enter_context(torch.device("cpu"))
+            modes.enter_context(on_cpu())
             yield
         finally:
             torch.set_default_dtype(dtype)
@@ -124,6 +122,15 @@ def _torch_settings() -> Iterator[None]:
             torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn
             if torch.get_num_threads() != n_threads:
                 torch.set_num_threads(n_threads)
+
+
+def on_cpu() -> AbstractContextManager[Any]:
+    """Within the block, tensors are made on the CPU unless something else is said."""
+    import torch
+
+    if torch.get_default_device().type == "cpu":
+        return nullcontext()  # within the other every call of torch costs more
+    return torch.device("cpu")
 
 
 @contextmanager

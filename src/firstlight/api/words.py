@@ -1,8 +1,8 @@
 """The arguments of a call as overrides: strings as on the command line, keywords as Python values.
 
-    train("model=nano", "optimizer.lr=3e-4")
-    train(model="nano", optimizer={"lr": 3e-4})
-    train(model="nano", **{"optimizer.lr": 3e-4})
+train("model=nano", "optimizer.lr=3e-4")
+train(model="nano", optimizer={"lr": 3e-4})
+train(model="nano", **{"optimizer.lr": 3e-4})
 """
 
 import os

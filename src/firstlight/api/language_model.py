@@ -1,0 +1,322 @@
+"""A model with its tokenizer: texts continued and measured."""
+
+import copy
+import functools
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
+
+from firstlight.api import words
+from firstlight.api.call import command, ends_in_one_line
+from firstlight.api.surroundings import on_cpu
+from firstlight.errors import ConfigError, shown
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from firstlight.commands.continuing import Request
+    from firstlight.data.tokenizers.base import Tokenizer
+    from firstlight.decoding.base import Continuation
+    from firstlight.model.base import LanguageModel as Model
+
+Precision = Literal["32-true", "bf16-true", "int8"]
+Text = str | Sequence[int]
+"""A text, or its ids."""
+AT_ONCE = 4096
+"""Tokens that go through a model at once."""
+ELSEWHERE = {
+    "prompt": "it is the first argument",
+    "prompts": "give them as a list in place of the prompt",
+    "stream": "firstlight.LanguageModel.stream shows text as it comes",
+    "format": "the result is a text that has .prompt, .continuation and .finish_reason",
+    "logprobs": "the result has .ids and .logprobs",
+    "num_samples": "it is a keyword: num_samples=4",
+    "checkpoint": "it is the argument of firstlight.load",
+    "accelerator": "it is an argument of firstlight.load",
+    "precision": "it is an argument of firstlight.load",
+}
+"""Keys of `firstlight generate` that `LanguageModel.generate` has in another place."""
+
+
+class Generated(str):
+    """A text that was generated: the prompt and its continuation."""
+
+    prompt: str
+    continuation: str
+    ids: list[int]
+    """The new tokens, including the one that ended them."""
+    logprobs: list[float]
+    """The natural logarithm of each one's probability under the model itself."""
+    finish_reason: Literal["end_of_text", "stop", "length"]
+    score: float | None
+    """Of beam search: by which it ranks."""
+
+    @classmethod
+    def of(cls, prompt: str, continuation: str, found: "Continuation") -> Self:
+        """The text of a continuation that was found."""
+        text = cls(prompt + continuation)
+        text.prompt, text.continuation = prompt, continuation
+        text.ids, text.logprobs = found.ids, found.logprobs
+        text.finish_reason, text.score = found.finish_reason, found.score
+        return text
+
+
+class LanguageModel:
+    """A model, an `nn.Module` that takes ids (B, T) to logits (B, T, V), and its tokenizer.
+
+    Texts are continued and measured with the present weights of `model`, on its device.
+    """
+
+    def __init__(
+        self,
+        model: "Model",
+        tokenizer: "Tokenizer",
+        *,
+        path: Path | None = None,
+        config: dict[str, Any] | None = None,
+    ) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self.path = path
+        """Where it was loaded from."""
+        self.config: dict[str, Any] = config or {}
+        """The config that it was trained with."""
+
+    def __repr__(self) -> str:
+        kind, n = type(self.model).__name__, self.model.n_parameters
+        return f"LanguageModel({kind}, {n:,} parameters, {self.model.device}, {self.path})"
+
+    @overload
+    def generate(
+        self, prompt: str, *overrides: str, num_samples: None = None, **settings: Any
+    ) -> Generated: ...
+    @overload
+    def generate(
+        self, prompt: str, *overrides: str, num_samples: int, **settings: Any
+    ) -> list[Generated]: ...
+    @overload
+    def generate(
+        self, prompt: Sequence[str], *overrides: str, num_samples: None = None, **settings: Any
+    ) -> list[Generated]: ...
+    @overload
+    def generate(
+        self, prompt: Sequence[str], *overrides: str, num_samples: int, **settings: Any
+    ) -> list[list[Generated]]: ...
+    @ends_in_one_line
+    def generate(
+        self,
+        prompt: str | Sequence[str],
+        *overrides: str,
+        num_samples: int | None = None,
+        **settings: Any,
+    ) -> Any:
+        """Continue a prompt, or each of a list of prompts.
+
+        The result of a prompt is a text; with `num_samples` a list of so many. `settings` are the
+        keys of `firstlight generate` (`decoding`, `max_new_tokens`, `stop`, `seed`, ...; see
+        `firstlight generate --help`), `overrides` the same as on the command line.
+
+        Raises:
+            Error: a mistake in the settings, or a prompt that cannot be continued.
+        """
+        from firstlight.commands.continuing import continuations, prompts_for, stops_of
+
+        texts = _texts(prompt)
+        request = _request(overrides, settings, num_samples)
+        found: list[Generated] = []
+        with on_cpu():
+            todo = prompts_for(self.model, self.tokenizer, texts, request)
+            stops = stops_of(request, self.tokenizer)
+            for one, row in continuations(self._fused(), self.tokenizer, todo, request):
+                found.append(Generated.of(one.text, stops.text(row.ids), row))
+        n = request.num_samples
+        by_prompt = [found[first : first + n] for first in range(0, len(found), n)]
+        if num_samples is None:
+            return found[0] if isinstance(prompt, str) else found
+        return by_prompt[0] if isinstance(prompt, str) else by_prompt
+
+    @ends_in_one_line
+    def stream(self, prompt: str, *overrides: str, **settings: Any) -> Iterator[str]:
+        """What `generate` gives for a prompt, in pieces as they come, the prompt first.
+
+        Raises:
+            Error: see `generate`; or a decoding that settles no token before the end.
+        """
+        from firstlight.commands.continuing import prompts_for, stops_of, token_streams
+        from firstlight.decoding.stop import TextStream
+
+        if not isinstance(prompt, str):
+            raise ConfigError(f"prompt: {shown(prompt)}: stream continues one text")
+        request = _request(overrides, settings, None, stream=True)
+        text = TextStream(stops_of(request, self.tokenizer))
+        with on_cpu():
+            todo = prompts_for(self.model, self.tokenizer, [prompt], request)
+            [(_, tokens)] = token_streams(self._fused(), self.tokenizer, todo, request)
+
+        def pieces() -> Iterator[str]:
+            yield prompt
+            while True:
+                with on_cpu():  # not around the loop: between two pieces other code runs
+                    token = next(tokens, None)
+                if token is None:
+                    return
+                yield text.feed([token.id], last=token.finish_reason is not None)
+
+        return pieces()
+
+    def logits(self, text: Text, *, special_tokens: bool | None = None) -> "Tensor":
+        """The logits (T, V), float32, after each token of a text of at most the context's length.
+
+        Raises:
+            Error: it has no token, or too many.
+        """
+        import torch
+
+        from firstlight.decoding.context import evaluating
+
+        ids = self._ids(text, special_tokens, at_least=1)
+        if len(ids) > self.model.context_length:
+            raise ConfigError(
+                f"text: it has {len(ids):,} tokens, more than the model's context of"
+                f" {self.model.context_length}; logprobs and loss take longer ones"
+            )
+        with on_cpu(), torch.no_grad(), evaluating(self.model):
+            return self.model(torch.tensor([ids], device=self.model.device))[0].float()
+
+    def logprobs(self, text: Text, *, special_tokens: bool | None = None) -> "Tensor":
+        """The natural logarithm of the probability of each token but the first, (N - 1,) float32 on
+        the CPU.
+
+        A text longer than the context is cut into windows, as an evaluation does it: each token is
+        predicted once, from at most as many before it as the model takes.
+
+        Raises:
+            Error: it has fewer than two tokens.
+        """
+        import torch
+
+        from firstlight.data.windows import Windows
+        from firstlight.decoding.context import evaluating
+
+        tokens = self._ids(text, special_tokens, at_least=2)
+        length = min(self.model.context_length, len(tokens) - 1)
+        parts: list[Tensor] = []
+        with on_cpu(), torch.no_grad(), evaluating(self.model):
+            windows = Windows(torch.tensor(tokens), context_length=length, stride=length)
+            batches = list(torch.arange(len(windows)).split(max(AT_ONCE // length, 1)))
+            if windows.n_rest > 0:
+                batches.append(windows.rest_index)
+            for index in batches:
+                inputs, targets = (part.to(self.model.device) for part in windows[index])  # (B, T)
+                scores = self.model(inputs).float().log_softmax(dim=-1)  # (B, T, V)
+                parts.append(scores.gather(-1, targets[..., None]).flatten().cpu())
+        return torch.cat(parts)
+
+    def loss(self, text: Text, *, special_tokens: bool | None = None) -> float:
+        """The mean loss of a text in nats a token: minus the mean of its `logprobs`.
+
+        Raises:
+            Error: it has fewer than two tokens.
+        """
+        return -float(self.logprobs(text, special_tokens=special_tokens).double().mean())
+
+    @ends_in_one_line
+    def _ids(self, text: Text, special_tokens: bool | None, *, at_least: int) -> list[int]:
+        from firstlight.commands.continuing import encoded
+
+        if isinstance(text, str):
+            ids = encoded("text", text, self.tokenizer, special_tokens)
+        else:
+            ids = [int(i) for i in text]
+            for i in ids:
+                if not 0 <= i < self.model.vocab_size:
+                    raise ConfigError(f"text: the id {i} is not below {self.model.vocab_size}")
+        if len(ids) < at_least:
+            raise ConfigError(f"text: it has {len(ids)} tokens, and {at_least} are needed")
+        return ids
+
+    def _fused(self) -> "Model":
+        """A copy for decoding, which shares the weights."""
+        shared: dict[int, Any] = {}
+        for tensor in (*self.model.parameters(), *self.model.buffers()):
+            shared[id(tensor)] = tensor
+        requires_grad = [parameter.requires_grad for parameter in self.model.parameters()]
+        fused = copy.deepcopy(self.model, shared).fused()
+        for parameter, needed in zip(self.model.parameters(), requires_grad, strict=True):
+            parameter.requires_grad_(needed)
+        return fused
+
+
+@command
+def load(
+    source: words.Path,
+    *,
+    best: bool = True,
+    accelerator: str = "auto",
+    precision: Precision = "32-true",
+) -> LanguageModel:
+    """The language model of a run (its best checkpoint, or without `best` its newest), of
+    "last" (the newest run), of a checkpoint's folder or file, or a published one: "gpt2",
+    "hf:REPO", "hf:FOLDER", "openai:124M".
+
+    `accelerator` and `precision` are those of `firstlight generate`.
+
+    Raises:
+        Error: there is none, it is damaged, or there is no such device.
+    """
+    from firstlight.commands.continuing import device_for, placed
+    from firstlight.sources import find_checkpoint, load_checkpoint
+
+    settings = {"checkpoint": source, "accelerator": accelerator, "precision": precision}
+    plain = _plain(tuple(words.arguments("generate", (), settings).overrides))
+    device = device_for(plain["accelerator"], plain["precision"])
+    loaded = load_checkpoint(find_checkpoint(plain["checkpoint"], best=best, key="source"))
+    model, tokenizer = loaded.build_model(), loaded.build_tokenizer()
+    model = placed(model, device, plain["precision"])
+    return LanguageModel(model, tokenizer, path=loaded.path, config=loaded.config)
+
+
+def _texts(prompt: str | Sequence[str]) -> list[str]:
+    texts = [prompt] if isinstance(prompt, str) else list(prompt)
+    for text in texts:
+        if not isinstance(text, str):
+            raise ConfigError(f"prompt: {shown(text)}: give a text, or a list of texts")
+    if not texts:
+        raise ConfigError("prompt: the list is empty; give some words to continue")
+    return texts
+
+
+def _request(
+    overrides: Sequence[object],
+    settings: Mapping[str, Any],
+    num_samples: int | None,
+    *,
+    stream: bool = False,
+) -> "Request":
+    from firstlight.commands.generate import as_list, request_of
+    from firstlight.config import build
+
+    given = words.arguments("generate", overrides, settings).overrides
+    for word in given:
+        key = word.partition("=")[0].lstrip("+~")
+        if key in ELSEWHERE:
+            raise ConfigError(f"{key}: {ELSEWHERE[key]}")
+    samples = {} if num_samples is None else {"num_samples": num_samples}
+    all_given = {"checkpoint": "last", **samples, "stream": stream}
+    own = words.arguments("generate", (), all_given).overrides
+    built = build(_plain((*own, *given)))
+    asked = {name: built[name] for name in inspect.signature(request_of).parameters}
+    return request_of(**asked | {"stop": as_list(built["stop"])})
+
+
+@functools.lru_cache(maxsize=256)
+@command
+def _plain(overrides: tuple[str, ...]) -> dict[str, Any]:
+    """The arguments of `firstlight generate`: Hydra takes a third of a second to compose them."""
+    from firstlight import verbs
+    from firstlight.commands import generate
+    from firstlight.compose.hydra_calls import settings_of_hydra
+
+    config = verbs.composed_config("generate", list(overrides), None)
+    with settings_of_hydra(config, with_logging=False) as own:
+        return generate.arguments(own)
