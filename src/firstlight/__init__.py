@@ -7,12 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the names below, for type checkers and editors
     from firstlight.api.call import Interrupted as Interrupted
+    from firstlight.api.checkpoint import evaluate as evaluate
+    from firstlight.api.checkpoint import export as export
+    from firstlight.api.comparison import Comparison as Comparison
+    from firstlight.api.comparison import compare as compare
+    from firstlight.api.composed import compose as compose
     from firstlight.api.language_model import Generated as Generated
     from firstlight.api.language_model import LanguageModel as LanguageModel
     from firstlight.api.language_model import load as load
     from firstlight.api.run import Run as Run
     from firstlight.api.run import runs as runs
     from firstlight.api.run import train as train
+    from firstlight.api.sweep import Sweep as Sweep
+    from firstlight.api.sweep import Trial as Trial
+    from firstlight.api.sweep import sweep as sweep
     from firstlight.api.words import choice as choice
     from firstlight.api.words import interval as interval
     from firstlight.errors import ConfigError as ConfigError
@@ -22,6 +30,7 @@ if TYPE_CHECKING:  # the names below, for type checkers and editors
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Comparison": "api.comparison",
     "ConfigError": "errors",
     "Error": "errors",
     "Generated": "api.language_model",
@@ -29,10 +38,17 @@ _HOMES = {
     "LanguageModel": "api.language_model",
     "Run": "api.run",
     "RunError": "errors",
+    "Sweep": "api.sweep",
+    "Trial": "api.sweep",
     "choice": "api.words",
+    "compare": "api.comparison",
+    "compose": "api.composed",
+    "evaluate": "api.checkpoint",
+    "export": "api.checkpoint",
     "interval": "api.words",
     "load": "api.language_model",
     "runs": "api.run",
+    "sweep": "api.sweep",
     "train": "api.run",
 }
 """The Python API: each name, and the module that has it. It is imported when it is first used."""

@@ -96,16 +96,24 @@ class LanguageModel:
     ) -> list[Generated]: ...
     @overload
     def generate(
-        self, prompt: Sequence[str], *overrides: str, num_samples: None = None, **settings: Any
+        self,
+        prompt: list[str] | tuple[str, ...],
+        *overrides: str,
+        num_samples: None = None,
+        **settings: Any,
     ) -> list[Generated]: ...
     @overload
     def generate(
-        self, prompt: Sequence[str], *overrides: str, num_samples: int, **settings: Any
+        self,
+        prompt: list[str] | tuple[str, ...],
+        *overrides: str,
+        num_samples: int,
+        **settings: Any,
     ) -> list[list[Generated]]: ...
     @ends_in_one_line
     def generate(
         self,
-        prompt: str | Sequence[str],
+        prompt: str | list[str] | tuple[str, ...],
         *overrides: str,
         num_samples: int | None = None,
         **settings: Any,
@@ -276,7 +284,7 @@ def load(
     return LanguageModel(model, tokenizer, path=loaded.path, config=loaded.config)
 
 
-def _texts(prompt: str | Sequence[str]) -> list[str]:
+def _texts(prompt: str | list[str] | tuple[str, ...]) -> list[str]:
     texts = [prompt] if isinstance(prompt, str) else list(prompt)
     for text in texts:
         if not isinstance(text, str):
@@ -305,18 +313,16 @@ def _request(
     all_given = {"checkpoint": "last", **samples, "stream": stream}
     own = words.arguments("generate", (), all_given).overrides
     built = build(_plain((*own, *given)))
-    asked = {name: built[name] for name in inspect.signature(request_of).parameters}
-    return request_of(**asked | {"stop": as_list(built["stop"])})
+    built["stop"] = as_list(built["stop"])
+    return request_of(**{name: built[name] for name in inspect.signature(request_of).parameters})
 
 
 @functools.lru_cache(maxsize=256)
 @command
 def _plain(overrides: tuple[str, ...]) -> dict[str, Any]:
     """The arguments of `firstlight generate`: Hydra takes a third of a second to compose them."""
-    from firstlight import verbs
+    from firstlight.api.composed import composed
     from firstlight.commands import generate
-    from firstlight.compose.hydra_calls import settings_of_hydra
 
-    config = verbs.composed_config("generate", list(overrides), None)
-    with settings_of_hydra(config, with_logging=False) as own:
-        return generate.arguments(own)
+    with composed("generate", overrides, {}) as config:
+        return generate.arguments(config)

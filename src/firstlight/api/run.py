@@ -1,14 +1,12 @@
 """A run, as its folder tells of it."""
 
-import base64
-import html
-import io
 import math
 import os
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from firstlight.api import words
+from firstlight.api import html, words
 from firstlight.api.call import Interrupted, command
 from firstlight.data.files import ENVIRONMENT, is_hidden, user_path
 from firstlight.errors import ConfigError, reason_of
@@ -95,13 +93,9 @@ class Run:
                 f"frame ({frame}): 'pandas' or 'polars', or left out: a dict of lists"
             )
         try:
-            if frame == "pandas":
-                import pandas as package
-            else:
-                import polars as package
+            return import_module(frame).DataFrame(columns)
         except ImportError:
             raise ConfigError(f"frame ({frame}): not installed: pip install {frame}") from None
-        return package.DataFrame(columns)
 
     def _columns(self) -> Columns:
         columns: Columns = {}
@@ -165,19 +159,9 @@ class Run:
         """The folder, the last values and the losses, for a notebook."""
         state = "finished" if self.is_finished else "not finished"
         values = self.metrics
-        cells = []
-        for name, value in values.items():
-            shown = f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
-            cells.append(f"<tr><td>{html.escape(name)}</td><td>{shown}</td></tr>")
-        page = (
-            f"<p><b>{html.escape(self.folder.name)}</b> ({state}): "
-            f"<code>{html.escape(str(self.folder))}</code></p><table>{''.join(cells)}</table>"
-        )
+        page = html.paragraph(f"{self.folder} ({state})") + html.table([], values.items())
         if math.isfinite(values.get("val/loss", math.nan)):
-            stream = io.BytesIO()
-            self.plot().savefig(stream, format="png", dpi=100)
-            encoded = base64.b64encode(stream.getvalue()).decode()
-            page += f'<img alt="losses" src="data:image/png;base64,{encoded}">'
+            page += html.image(self.plot(), "training and validation loss")
         return page
 
 

@@ -147,8 +147,16 @@ def arguments(config: DictConfig) -> dict[str, Any]:
     return check_config(config, evaluate)
 
 
+def measured(config: DictConfig) -> dict[str, float]:
+    """What the composed config asks for.
+
+    Raises:
+        ConfigError: see `arguments` and `evaluate`.
+    """
+    plain = arguments(config)
+    return evaluate(**plain | {"metrics": build(plain["metrics"], "metrics")})
+
+
 def main(config: DictConfig) -> None:
     """Print the metrics as one JSON object."""
-    plain = arguments(config)
-    metrics = evaluate(**plain | {"metrics": build(plain["metrics"], "metrics")})
-    write(json.dumps(metrics) + "\n")
+    write(json.dumps(measured(config)) + "\n")

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,21 @@ def main(config: DictConfig) -> None:
     Raises:
         ConfigError: see `compare`; or the folder cannot be written.
     """
+    _, page = compared(config, show)
+    if page is not None:
+        say(f"report: {page}")
+
+
+def compared(
+    config: DictConfig, show: Callable[[dict[str, Any]], None]
+) -> tuple[dict[str, Any], Path | None]:
+    """The findings, and their page in a new folder if there is to be one; `show` shows them before
+    they are written.
+
+    Raises:
+        ConfigError: see `compare`; or the folder cannot be made.
+        RunError: it cannot be written.
+    """
     storage = storage_as_typed(config)
     settings = CompareSettings(**arguments(config))
     # The folder is made first: that it cannot be made is told before the work, which takes long.
@@ -59,13 +75,17 @@ def main(config: DictConfig) -> None:
         nullcontext() if settings.out is None else new_folder(user_path(settings.out), "out")
     ) as folder:
         found = compare(settings, storage)
-        for text in found["notes"]:  # before the tables: they say how far those can be trusted
-            note(text)
-        console = SafeConsole(width=None if sys.stdout.isatty() else 160)
-        for table in tables(found):
-            console.print(table)
-        if folder is not None:
-            say(f"report: {write_files(found, folder)}")
+        show(found)
+        return found, None if folder is None else write_files(found, folder)
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print the notes and the tables."""
+    for text in found["notes"]:  # before the tables: they say how far those can be trusted
+        note(text)
+    console = SafeConsole(width=None if sys.stdout.isatty() else 160)
+    for table in tables(found):
+        console.print(table)
 
 
 def write_files(found: dict[str, Any], folder: Path) -> Path:

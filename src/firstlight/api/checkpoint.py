@@ -1,0 +1,39 @@
+"""A checkpoint measured, and written for other programs."""
+
+from pathlib import Path
+from typing import Any
+
+from firstlight.api import words
+from firstlight.api.call import command
+from firstlight.api.composed import composed
+
+
+@command
+def evaluate(checkpoint: words.Path, *overrides: str, **settings: Any) -> dict[str, float]:
+    """The metrics of a checkpoint on a text, or its results on tasks.
+
+    `checkpoint` is a run or what else `firstlight.load` takes; `settings` are the keys of
+    `firstlight evaluate`, e.g. `split="test"`.
+
+    Raises:
+        Error: there is no such checkpoint, split or text.
+    """
+    from firstlight.commands.evaluate import measured
+
+    with composed("evaluate", overrides, {"checkpoint": checkpoint, **settings}) as config:
+        return measured(config)
+
+
+@command
+def export(checkpoint: words.Path, out: words.Path, *overrides: str, **settings: Any) -> Path:
+    """Write a checkpoint for other programs, and return where it is: with `format="hf"` a folder
+    for transformers, with `format="safetensors"` a file.
+
+    Raises:
+        Error: there is no such checkpoint, the format cannot hold it, or `out` exists.
+    """
+    from firstlight.commands import export as verb
+
+    given = {"checkpoint": checkpoint, "out": out, **settings}
+    with composed("export", overrides, given) as config:
+        return verb.export(**verb.arguments(config))

@@ -1,0 +1,51 @@
+"""Configs, composed as on the command line."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from omegaconf import DictConfig
+
+from firstlight import verbs
+from firstlight.api import words
+from firstlight.api.call import command
+from firstlight.compose.hydra_calls import settings_of_hydra
+from firstlight.overrides import using_config_dir
+
+
+@contextmanager
+def composed(
+    verb: str,
+    overrides: Sequence[object],
+    settings: Mapping[str, Any],
+    config_dir: words.Path | None = None,
+) -> Iterator[DictConfig]:
+    """The config of a call of `verb`, and its settings of Hydra's within the block.
+
+    Raises:
+        ConfigError: it cannot be composed.
+    """
+    args = words.arguments(verb, overrides, settings, config_dir)
+    with using_config_dir(args.config_dir):
+        if verb == "train":
+            config, _ = verbs.run_config(args.overrides, args.config_dir)
+        else:
+            config = verbs.composed_config(verb, args.overrides, args.config_dir)
+        with settings_of_hydra(config, with_logging=False) as own:
+            yield own
+
+
+@command
+def compose(
+    *overrides: str, config_dir: words.Path | None = None, **settings: Any
+) -> dict[str, Any]:
+    """The config of the run that `firstlight.train` with the same arguments would make: checked,
+    and with every reference resolved. Nothing is trained or written.
+
+    Raises:
+        Error: it is not valid.
+    """
+    from firstlight.commands.train import arguments  # late: it imports torch
+
+    with composed("train", overrides, settings, config_dir) as config:
+        return arguments(config)
