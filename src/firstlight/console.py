@@ -20,8 +20,8 @@ class SafeConsole(Console):
     """A console that shows tables and lines as they are, with control characters as escapes."""
 
     def __init__(self, *, width: int | None = None, file: IO[str] | None = None) -> None:
-        # [red] in a run's name is text, and 10 in it is not a number to be coloured; a notebook gets
-        # lines of text, too, and not a picture of a terminal for each.
+        # [red] in a run's name is text, and 10 in it is not a number to be coloured. A notebook
+        # gets lines of text, too, and not a picture of a terminal for each.
         super().__init__(highlight=False, markup=False, width=width, file=file, force_jupyter=False)
         self.push_render_hook(_MakePrintable())
 
