@@ -81,7 +81,7 @@ def test_what_is_given_differs_and_the_rest_is_that_of_the_run(train, capsys):
     ("override", "words"),
     [
         ("init_from=null", "model: model=same is the model of init_from: give init_from="),
-        ("init_from=nowhere", "init_from (nowhere): there is no such file or run folder"),
+        ("init_from=nowhere", "init_from (nowhere): no such file or run folder"),
         ("init_from=text.txt", "text.txt"),
     ],
 )
