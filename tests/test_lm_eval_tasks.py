@@ -15,7 +15,7 @@ from firstlight.checkpoints.model_file import save_model_file
 from firstlight.cli import main
 from firstlight.data.tokenizers.bytes import BytesTokenizer
 from firstlight.lm_eval.adapter import HarnessLM
-from firstlight.lm_eval.tasks import flatten
+from firstlight.lm_eval.tasks import flat_results
 
 SIZES = {
     "vocab_size": 257,
@@ -260,7 +260,7 @@ def test_keys_are_flat_and_values_are_numbers():
             "f,strict": 1,
         }
     }
-    assert flatten(results) == {"t/f": 0.5, "t/f,strict": 1.0, "t/examples": 3}
+    assert flat_results(results) == {"t/f": 0.5, "t/f,strict": 1.0, "t/examples": 3}
 
 
 def test_a_task_that_cannot_be_run_is_refused_in_one_line(refused, write, place):

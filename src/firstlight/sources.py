@@ -65,10 +65,10 @@ def _find_published(name: str) -> Path | None:
         ConfigError: it cannot be downloaded.
     """
     if name in hub.GPT2_NAMES:
-        return hub.download(hub.GPT2_NAMES[name])
+        return hub.download_repo(hub.GPT2_NAMES[name])
     source, _, rest = name.partition(":")
     if source == "openai":
-        return openai.download(rest)
+        return openai.download_gpt2(rest)
     if source != "hf":
         return None
     if not rest:
@@ -77,7 +77,7 @@ def _find_published(name: str) -> Path | None:
     if folder.is_dir():  # a folder goes before a repository of the same name
         return folder
     repo, _, revision = rest.partition("@")
-    return hub.download(repo, revision or None)
+    return hub.download_repo(repo, revision or None)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

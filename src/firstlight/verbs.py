@@ -196,4 +196,4 @@ def sweep(overrides: list[str], config_dir: str | None, *, with_logging: bool = 
         planned = of_sweeps.main(config)
     # Outside the block: `hydra.main` takes the settings of the launcher from a config of its own.
     if planned is not None:
-        of_sweeps.run(planned, overrides, with_logging=with_logging)
+        of_sweeps.run_sweep(planned, overrides, with_logging=with_logging)

@@ -22,7 +22,7 @@ from firstlight.runs.run_folder import CONFIG, ENVIRONMENT
 from firstlight.runs.writer import new_run_folder
 from firstlight.sweep.ledger import Ledger
 from firstlight.sweep.plan import complete, planned
-from firstlight.sweep.record import RECORD, read_record, trial_overrides
+from firstlight.sweep.record import SWEEP_FILE, read_sweep, trial_overrides
 from firstlight.sweep.storage import DATABASE, backup_of
 from firstlight.sweep.trial import make_way
 
@@ -46,8 +46,8 @@ def sweep(monkeypatch):
 
 def change(**values):
     """The record of the sweep with other values."""
-    content = yaml.safe_load((SWEEP / RECORD).read_text())
-    (SWEEP / RECORD).write_text(yaml.safe_dump({**content, **values}))
+    content = yaml.safe_load((SWEEP / SWEEP_FILE).read_text())
+    (SWEEP / SWEEP_FILE).write_text(yaml.safe_dump({**content, **values}))
 
 
 def spoil(key, value):
@@ -221,7 +221,7 @@ def test_arguments_of_a_record_are_those_of_a_trial(text, sweep, refusal):
 @pytest.mark.one_in(4)
 def test_a_record_of_another_kind_is_one_line(key, value, sweep, refusal):
     change(**{key: value})
-    assert f"{RECORD}: damaged: " in refusal(["sweep", "status", "sweep"], several=True)
+    assert f"{SWEEP_FILE}: damaged: " in refusal(["sweep", "status", "sweep"], several=True)
 
 
 STORAGES = [
@@ -433,4 +433,4 @@ def test_a_file_that_has_another_name_outside_keeps_what_it_has_there(name, swee
     ledger.back_up()
     ledger.close()
     assert other.read_bytes() == before
-    assert read_record(SWEEP) == sweep.record
+    assert read_sweep(SWEEP) == sweep.record

@@ -7,7 +7,7 @@ import pytest
 
 from firstlight.compare.statistics import (
     NothingKnownError,
-    Sample,
+    ScoreSample,
     TooFewWindowsError,
     difference,
     seeds_needed,
@@ -29,7 +29,7 @@ def draw(rng, *, gap, n_seeds, of_seeds, of_text, n_windows=N_WINDOWS):
         own = np.convolve(rng.normal(0, of_text, n_windows + 2), np.ones(3) / math.sqrt(3), "valid")
         seeds = mean + rng.normal(0, of_seeds, n_seeds)
         nats = seeds[:, None] + hardness + own  # (seeds, windows)
-        samples.append(Sample(nats.mean(axis=1), nats.mean(axis=0), np.ones(n_windows)))
+        samples.append(ScoreSample(nats.mean(axis=1), nats.mean(axis=0), np.ones(n_windows)))
     return samples
 
 
@@ -106,7 +106,7 @@ def test_a_difference_that_is_large_is_told_and_its_interval_is_narrower_where_w
 
 
 def test_what_is_not_told_apart_says_how_many_seeds_would_do():
-    none = Sample(np.array([3.0, 3.1, 3.2])), Sample(np.array([3.05, 3.15, 3.25]))
+    none = ScoreSample(np.array([3.0, 3.1, 3.2])), ScoreSample(np.array([3.05, 3.15, 3.25]))
     found = difference(*none, paired=True, confidence=0.95, n_pairs=1, resamples=100, seed=0)
     assert not found.is_told_apart and not found.is_hopeless
     # by the usual formula, 2 (1.96 + 0.84)^2 sigma^2 / gap^2 = 62.7 seeds each
@@ -127,8 +127,8 @@ def test_more_pairs_make_a_verdict_harder():
 def test_without_windows_and_with_one_seed_each_nothing_is_known():
     with pytest.raises(NothingKnownError):
         difference(
-            Sample(np.array([3.0])),
-            Sample(np.array([4.0])),
+            ScoreSample(np.array([3.0])),
+            ScoreSample(np.array([4.0])),
             paired=True,
             confidence=0.95,
             n_pairs=1,

@@ -13,7 +13,7 @@ import torch
 from fake_hub import FakeHub
 
 from firstlight.errors import ConfigError
-from firstlight.foreign.hub import GPT2_NAMES, check_content, download
+from firstlight.foreign.hub import GPT2_NAMES, check_content, download_repo
 
 REPO = "somebody/tiny-gpt2"
 FILES = {
@@ -51,7 +51,7 @@ def refusal(repo=REPO, revision=None):
     """What is said of a download that fails; every such line names the repository and the ways
     out."""
     with pytest.raises(ConfigError) as caught:
-        download(repo, revision)
+        download_repo(repo, revision)
     line = str(caught.value)
     print(line)
     assert "\n" not in line and len(f"firstlight: {line}") < 300
@@ -96,23 +96,23 @@ def test_a_model_is_downloaded_into_the_hubs_own_cache_and_found_there_offline(h
 
 
 def test_nothing_that_a_program_would_have_to_be_trusted_for_is_downloaded(hub):
-    folder = download(REPO)
+    folder = download_repo(REPO)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == FILES
     assert hub.downloaded() == sorted(FILES)
 
 
 def test_what_is_there_is_not_downloaded_again(hub):
-    first = download(REPO)
+    first = download_repo(REPO)
     hub.requests.clear()
-    assert download(REPO) == first
+    assert download_repo(REPO) == first
     assert hub.downloaded() == []
 
 
 def test_what_was_downloaded_before_is_used_while_the_hub_fails(hub):
-    first = download(REPO)
+    first = download_repo(REPO)
     for error in (503, ""), (401, "RepoNotFound"), (500, ""):
         hub.error = error
-        assert download(REPO) == first
+        assert download_repo(REPO) == first
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_a_body_that_ends_early_is_refused_and_not_kept(hub):
     hub.served["model.safetensors"] = FILES["model.safetensors"][:-5]
     assert "Consistency check failed" in refusal()
     hub.served.clear()
-    assert (download(REPO) / "model.safetensors").read_bytes() == FILES["model.safetensors"]
+    assert (download_repo(REPO) / "model.safetensors").read_bytes() == FILES["model.safetensors"]
 
 
 def test_an_unfinished_download_is_not_taken_for_a_whole_one(hub, monkeypatch):
@@ -193,14 +193,14 @@ def test_a_repository_without_safetensors_is_refused(hub):
 def test_content_of_another_sha256_is_refused_until_it_is_deleted(hub):
     right = FILES["model.safetensors"]
     hub.served["model.safetensors"] = right[:-1] + bytes([right[-1] ^ 1])
-    file = download(REPO) / "model.safetensors"
+    file = download_repo(REPO) / "model.safetensors"
     with pytest.raises(
         ConfigError, match=rf"^{file}: damaged.* delete {file.resolve()} and try again$"
     ):
         check_content(file)
     hub.served.clear()
     file.resolve().unlink()
-    check_content(download(REPO) / "model.safetensors")
+    check_content(download_repo(REPO) / "model.safetensors")
     assert file.read_bytes() == right
 
 
@@ -208,11 +208,11 @@ def test_content_of_another_sha256_is_refused_until_it_is_deleted(hub):
 def test_a_file_of_the_cache_that_is_damaged_is_downloaded_again_and_that_is_said(
     name, hub, capsys
 ):
-    file = download(REPO) / name
+    file = download_repo(REPO) / name
     hub.requests.clear()
     right = FILES[name]
     file.resolve().write_bytes(right[:-1] + bytes([right[-1] ^ 1]))
-    again = download(REPO) / name
+    again = download_repo(REPO) / name
     assert again.read_bytes() == right
     assert hub.downloaded() == [name]
     assert f"note: {name} of {REPO} in the cache" in capsys.readouterr().err

@@ -14,11 +14,11 @@ from bundle_writer import write_bundle
 from firstlight.checkpoints.checkpoint import Checkpoint
 from firstlight.errors import ConfigError
 from firstlight.foreign.openai import (
-    DATA,
     FILES,
-    INDEX,
+    TENSOR_DATA,
+    TENSOR_INDEX,
     URLS,
-    download,
+    download_gpt2,
     is_openai_folder,
     read_openai,
 )
@@ -202,10 +202,10 @@ def test_a_checkpoint_file_leads_to_no_other_folder(folder, tmp_path):
     for file in folder.glob("model.ckpt.*"):
         file.unlink()
     (folder / "checkpoint").write_text('model_checkpoint_path: "../elsewhere/model.ckpt"\n')
-    assert "No such file" in refusal(folder, INDEX)
+    assert "No such file" in refusal(folder, TENSOR_INDEX)
 
 
-@pytest.mark.parametrize("name", ["hparams.json", INDEX, DATA])
+@pytest.mark.parametrize("name", ["hparams.json", TENSOR_INDEX, TENSOR_DATA])
 def test_a_missing_file_is_named(folder, name):
     (folder / name).unlink()
     assert "cannot be read (No such file or directory)" in refusal(folder, name)
@@ -228,7 +228,7 @@ def test_a_missing_file_is_named(folder, name):
 )
 def test_sizes_that_the_file_does_not_have_are_refused(folder, changes, message):
     (folder / "hparams.json").write_text(json.dumps(SIZES | changes))
-    assert refusal(folder, INDEX) == f"{folder / INDEX}: {message}"
+    assert refusal(folder, TENSOR_INDEX) == f"{folder / TENSOR_INDEX}: {message}"
 
 
 @pytest.mark.parametrize(
@@ -274,14 +274,14 @@ def test_tensors_that_are_not_gpt2s_are_refused(tmp_path, changes, message):
             del tensors[name]
         else:
             tensors[name] = np.zeros(change, np.float32) if isinstance(change, tuple) else change
-    assert message in refusal(save(tmp_path, SIZES, tensors), INDEX)
+    assert message in refusal(save(tmp_path, SIZES, tensors), TENSOR_INDEX)
 
 
 def test_damaged_data_is_refused_with_the_file_and_the_tensor(folder):
-    content = bytearray((folder / DATA).read_bytes())
+    content = bytearray((folder / TENSOR_DATA).read_bytes())
     content[-1] ^= 1
-    (folder / DATA).write_bytes(content)
-    assert "the checksum of 'model/wte' differs" in refusal(folder, DATA)
+    (folder / TENSOR_DATA).write_bytes(content)
+    assert "the checksum of 'model/wte' differs" in refusal(folder, TENSOR_DATA)
 
 
 def test_a_folder_is_openais_if_one_of_its_files_is_there(folder, tmp_path):
@@ -364,24 +364,24 @@ def only(file, answer):
 def test_files_are_downloaded_once(server, cache, monkeypatch):
     url, requests = server()
     monkeypatch.setenv(URLS, url)
-    assert download("124M") == cache
+    assert download_gpt2("124M") == cache
     assert requests == [f"/124M/{name}" for name in FILES]
     assert_whole(cache)
-    assert download("124M") == cache
+    assert download_gpt2("124M") == cache
     assert len(requests) == len(FILES)
 
 
-@pytest.mark.parametrize("name", ["encoder.json", "vocab.bpe", DATA])
+@pytest.mark.parametrize("name", ["encoder.json", "vocab.bpe", TENSOR_DATA])
 def test_a_file_that_is_no_more_what_was_downloaded_is_downloaded_again_and_that_is_said(
     name, server, cache, monkeypatch, capsys
 ):
     url, requests = server()
     monkeypatch.setenv(URLS, url)
-    download("124M")
+    download_gpt2("124M")
     requests.clear()
     content = (cache / name).read_bytes()
     (cache / name).write_bytes(content[:-3] + bytes([content[-3] ^ 1]) + content[-2:])
-    download("124M")
+    download_gpt2("124M")
     assert requests == [f"/124M/{name}"]
     assert_whole(cache)
     said = capsys.readouterr().err
@@ -395,10 +395,10 @@ def test_only_files_that_are_missing_or_not_whole_are_downloaded(server, cache, 
     for name in FILES:
         shutil.copy(FIXTURE / name, cache)
     (cache / "vocab.bpe").unlink()
-    (cache / DATA).write_bytes(b"")
+    (cache / TENSOR_DATA).write_bytes(b"")
     (cache / "encoder.json").write_text("{")
-    download("124M")
-    assert requests == [f"/124M/{name}" for name in ("encoder.json", "vocab.bpe", DATA)]
+    download_gpt2("124M")
+    assert requests == [f"/124M/{name}" for name in ("encoder.json", "vocab.bpe", TENSOR_DATA)]
     assert_whole(cache)
 
 
@@ -406,8 +406,8 @@ def test_only_files_that_are_missing_or_not_whole_are_downloaded(server, cache, 
     "first",
     [
         lambda name, content: None,
-        only(DATA, lambda content: (content[:1000], len(content))),
-        only(DATA, lambda content: content[:1000]),
+        only(TENSOR_DATA, lambda content: (content[:1000], len(content))),
+        only(TENSOR_DATA, lambda content: content[:1000]),
         only("vocab.bpe", lambda content: None),
         lambda name, content: b"<html>Sign in to this network</html>",
     ],
@@ -424,13 +424,13 @@ def test_what_the_first_address_does_not_have_comes_from_the_second(
 ):
     addresses = [server(first)[0], server()[0]]
     monkeypatch.setenv(URLS, ", ".join(addresses))
-    download("124M")
+    download_gpt2("124M")
     assert_whole(cache)
 
 
 def test_an_address_where_nobody_answers_is_passed_over(server, cache, monkeypatch):
     monkeypatch.setenv(URLS, f"http://127.0.0.1:{refused_port()},not-an-address,{server()[0]}/")
-    download("124M")
+    download_gpt2("124M")
     assert_whole(cache)
 
 
@@ -450,7 +450,7 @@ def test_a_download_that_fails_everywhere_says_so_in_one_line_and_leaves_whole_f
     url, _ = server(only(broken, answer))
     monkeypatch.setenv(URLS, f"{url}/a,{url}/b")
     with pytest.raises(ConfigError) as caught:
-        download("124M")
+        download_gpt2("124M")
     message = str(caught.value)
     assert message.startswith(
         f"cannot download {broken} of GPT-2: {url}/a/124M/{broken} ({reason}), {url}/b/124M/"
@@ -467,16 +467,16 @@ def test_an_interrupted_download_leaves_nothing_behind(server, cache, monkeypatc
     class Interrupted(pooch.HTTPDownloader):
         def __call__(self, url, output_file, pooch, **kwargs):
             super().__call__(url, output_file, pooch, **kwargs)
-            if url.endswith(DATA):
+            if url.endswith(TENSOR_DATA):
                 Path(output_file).write_bytes(b"half")
                 raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr("pooch.HTTPDownloader", Interrupted)
         with pytest.raises(KeyboardInterrupt):
-            download("124M")
-    assert names_in(cache) == set(FILES) - {DATA}
-    download("124M")
+            download_gpt2("124M")
+    assert names_in(cache) == set(FILES) - {TENSOR_DATA}
+    download_gpt2("124M")
     assert_whole(cache)
 
 
@@ -485,7 +485,7 @@ def test_a_size_that_was_never_published_is_refused():
         ConfigError,
         match=r"GPT-2 \(345M\) must be one of 124M, 355M, 774M, 1558M; did you mean '355M'",
     ):
-        download("345M")
+        download_gpt2("345M")
 
 
 def test_a_cache_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
@@ -494,4 +494,4 @@ def test_a_cache_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
     with pytest.raises(
         ConfigError, match=r"cannot write .+file/gpt2/124M \(Not a directory\); set FIRST"
     ):
-        download("124M")
+        download_gpt2("124M")

@@ -22,7 +22,7 @@ from firstlight.data.text import TextData
 from firstlight.errors import ConfigError
 from firstlight.runs.later_keys import LATER_KEYS, lacking
 from firstlight.sweep.plan import planned
-from firstlight.sweep.record import read_record
+from firstlight.sweep.record import read_sweep
 
 EARLIER = Path(__file__).with_name("earlier_sweep")
 
@@ -35,7 +35,7 @@ def earlier(tmp_path, monkeypatch) -> list[str]:
     shutil.copytree(EARLIER, "sweep", ignore=shutil.ignore_patterns("*.sql"))
     with closing(sqlite3.connect("sweep/sweep.db")) as database:
         database.executescript((EARLIER / "ledger.sql").read_text())
-    return [*read_record(Path("sweep")).arguments, "output_dir=sweep"]
+    return [*read_sweep(Path("sweep")).arguments, "output_dir=sweep"]
 
 
 def config_of(folder: str) -> dict:

@@ -20,8 +20,8 @@ from firstlight.errors import ConfigError, RunError, message_lines
 from firstlight.sweep import ledger as module
 from firstlight.sweep import storage
 from firstlight.sweep.ledger import Ledger
-from firstlight.sweep.plan import Plan, _held_folder, add_missing
-from firstlight.sweep.record import RECORD, Record, read_record
+from firstlight.sweep.plan import SweepPlan, _held_folder, add_missing
+from firstlight.sweep.record import SWEEP_FILE, SweepRecord, read_sweep
 from firstlight.sweep.storage import DATABASE, backup_of, close, open_file
 
 ROWS = [
@@ -29,7 +29,7 @@ ROWS = [
 ]
 
 
-RECORD_OF_SIX = Record(
+RECORD_OF_SIX = SweepRecord(
     arguments=[],
     config_dir=None,
     config={},
@@ -163,7 +163,7 @@ def test_a_database_in_place_of_the_file_is_read_through_the_environment_each_ti
     ledger.add(ROWS)
     ledger.close()
     assert (tmp_path / "se{cr}et.db").is_file()
-    assert "se{cr}et" not in (tmp_path / RECORD).read_text()
+    assert "se{cr}et" not in (tmp_path / SWEEP_FILE).read_text()
     again = Ledger.open(tmp_path, storage)
     assert states(again) == ["planned"] * 6
     again.close()
@@ -186,7 +186,7 @@ def test_a_folder_may_have_any_name(ledger, tmp_path, name):
     assert {file.name for file in folder.iterdir()} == {
         DATABASE,
         f"{DATABASE}.backup",
-        RECORD,
+        SWEEP_FILE,
         ".sweep.lock",
     }
 
@@ -214,10 +214,10 @@ def test_what_a_killed_process_left_half_written_is_put_right_and_not_taken_for_
 
 def plan(folder):
     """As the command of a sweep plans it, again and again."""
-    planned = Plan(RECORD_OF_SIX, replace(NO_SETTINGS, objectives=["val/loss"]), ROWS, [])
+    planned = SweepPlan(RECORD_OF_SIX, replace(NO_SETTINGS, objectives=["val/loss"]), ROWS, [])
     with ExitStack() as held:
         assert _held_folder(folder, held, is_fixed=True) == folder
-        if not (folder / RECORD).is_file():
+        if not (folder / SWEEP_FILE).is_file():
             RECORD_OF_SIX.write(folder)
         add_missing(folder, planned)
 
@@ -228,7 +228,7 @@ def assert_is_planned(folder):
     assert states(again) == ["planned"] * 6
     again.close()
     assert {file.name for file in folder.iterdir()} == {
-        DATABASE, f"{DATABASE}.backup", RECORD, ".sweep.lock", ".planning.lock"
+        DATABASE, f"{DATABASE}.backup", SWEEP_FILE, ".sweep.lock", ".planning.lock"
     }  # fmt: skip
 
 
@@ -241,7 +241,7 @@ def test_what_a_kill_or_a_full_disk_leaves_of_a_sweep_is_planned_by_the_same_com
     for end in ends_of(lambda: plan(folder), str(folder), how, stride):
         ends += stride
         is_planned = (folder / DATABASE).exists()
-        if (folder / RECORD).is_file() and not is_planned:
+        if (folder / SWEEP_FILE).is_file() and not is_planned:
             with pytest.raises(
                 ConfigError, match="stopped while it was planned, before its first trial"
             ) as caught:
@@ -330,6 +330,6 @@ def test_a_ledger_that_somebody_else_locks_is_one_line(ledger, monkeypatch):
 )
 def test_the_folder_of_another_program_is_refused(tmp_path, text, words):
     if text is not None:
-        (tmp_path / RECORD).write_text(text)
+        (tmp_path / SWEEP_FILE).write_text(text)
     with pytest.raises(ConfigError, match=words):
-        read_record(tmp_path)
+        read_sweep(tmp_path)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from firstlight.verify.kill_points import KillPoints
-from firstlight.verify.process import Life, kind_of
+from firstlight.verify.process import Life, change_kind
 from firstlight.verify.run_state import RunState, phase
 
 CHANGES = [
@@ -73,7 +73,7 @@ def test_how_long_a_continued_run_needs_to_begin_is_learned():
     ],
 )
 def test_a_changed_file_says_what_a_run_is_doing(name, kind):
-    assert kind_of(name) == kind
+    assert change_kind(name) == kind
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import time
 import pytest
 from rows import write_rows
 
-from firstlight.verify.process import KillPoint, run
+from firstlight.verify.process import KillPoint, run_process
 
 FOREVER = 600.0
 
@@ -21,7 +21,7 @@ def environment(monkeypatch):
 
 def test_the_result_is_the_exit_code_and_the_output_is_kept(tmp_path):
     folder = tmp_path / "run"
-    life = run(
+    life = run_process(
         write_rows, str(folder), 2, folder=folder, log=tmp_path / "log", new_interpreter=True
     )
     assert life.exit_code == 3
@@ -30,7 +30,7 @@ def test_the_result_is_the_exit_code_and_the_output_is_kept(tmp_path):
 
 
 def test_it_is_killed_after_so_many_seconds(tmp_path):
-    life = run(
+    life = run_process(
         time.sleep,
         FOREVER,
         folder=tmp_path,
@@ -44,7 +44,7 @@ def test_it_is_killed_after_so_many_seconds(tmp_path):
 def test_it_is_killed_after_so_many_changes_of_a_file(tmp_path):
     folder = tmp_path / "run"
     point = KillPoint(0.0, "row", 4)
-    life = run(
+    life = run_process(
         write_rows,
         str(folder),
         500,
@@ -60,7 +60,7 @@ def test_it_is_killed_after_so_many_changes_of_a_file(tmp_path):
 
 
 def test_it_is_killed_when_it_hangs(tmp_path):
-    life = run(
+    life = run_process(
         time.sleep, FOREVER, folder=tmp_path, log=tmp_path / "log", limit=0.2, new_interpreter=True
     )
     assert life.exit_code is None

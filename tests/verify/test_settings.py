@@ -3,7 +3,7 @@
 import pytest
 
 from firstlight.optim.warmup_stable_decay import WarmupStableDecay
-from firstlight.verify.settings import VerifySettings, shortening
+from firstlight.verify.settings import VerifySettings, verify_changes
 
 COSINE = {"_target_": "firstlight.optim.warmup_cosine.WarmupCosine"}
 STABLE = {"_target_": "firstlight.optim.warmup_stable_decay.WarmupStableDecay"}
@@ -14,7 +14,7 @@ def shortened(scheduler, steps=20):
         checks=["kills"], steps=steps, eval_every_n_steps=5, save_every_n_steps=2, kills=1, seed=0, tolerance=1e-5,
         keep=False,
     )  # fmt: skip
-    return shortening({"scheduler": scheduler}, settings)["scheduler"]
+    return verify_changes({"scheduler": scheduler}, settings)["scheduler"]
 
 
 @pytest.mark.parametrize(

@@ -15,15 +15,15 @@ from firstlight.bench.figure import ladder_figure
 from firstlight.bench.findings import (
     OwnSpeed,
     advice,
-    as_data,
+    findings_data,
     ladder_table,
     machine_table,
     own_table,
 )
 from firstlight.bench.ladder import Ladder, suggestions
 from firstlight.bench.machine import describe_machine
-from firstlight.bench.runs import FailedError, measure, peak_memory, reset_peak_memory
-from firstlight.bench.settings import BenchSettings, shortening
+from firstlight.bench.runs import FailedError, measure, peak_bytes, reset_peak_memory
+from firstlight.bench.settings import BenchSettings, bench_changes
 from firstlight.commands import train
 from firstlight.commands.short_run import check_new
 from firstlight.config import build
@@ -35,7 +35,7 @@ from firstlight.runs.new_folder import new_folder
 from firstlight.runs.run_config import RunConfig
 from firstlight.training.memory.allocation import keep_freed_memory
 
-DATA, FIGURE = "bench.json", "bench.png"
+FINDINGS_FILE, FIGURE_FILE = "bench.json", "bench.png"
 
 
 def arguments(config: DictConfig) -> tuple[RunConfig, BenchSettings]:
@@ -48,7 +48,7 @@ def arguments(config: DictConfig) -> tuple[RunConfig, BenchSettings]:
     settings = BenchSettings(**values)
     check_new(run.plain, "bench")
     build(run.plain)  # raises what the constructors refuse
-    return run.changed(shortening(run.plain, settings)), settings
+    return run.changed(bench_changes(run.plain, settings)), settings
 
 
 def main(config: DictConfig) -> None:
@@ -74,16 +74,16 @@ def main(config: DictConfig) -> None:
             console.print(f"left out: {step.name} ({step.left_out})")
         console.print(f"\n{advice(suggestion, larger, settings.tolerance)}\n", soft_wrap=True)
         title = f"{own.name}: training on {machine['device']}, {machine['threads']} threads"
-        data = json.dumps(as_data(machine, own, ladder, suggestion, larger), indent=2)
+        data = json.dumps(findings_data(machine, own, ladder, suggestion, larger), indent=2)
         try:
-            replace_text(folder / DATA, f"{data}\n")
-            with replacing(folder / FIGURE, "wb") as file:
+            replace_text(folder / FINDINGS_FILE, f"{data}\n")
+            with replacing(folder / FIGURE_FILE, "wb") as file:
                 ladder_figure(ladder.measured, title).savefig(file, dpi=150, format="png")
         except OSError as error:
             raise RunError(
                 f"the findings cannot be written to {folder}: {error.strerror}"
             ) from error
-        console.print(f"{folder / DATA}\n{folder / FIGURE}", soft_wrap=True)
+        console.print(f"{folder / FINDINGS_FILE}\n{folder / FIGURE_FILE}", soft_wrap=True)
 
 
 def _measure_all(
@@ -99,7 +99,7 @@ def _measure_all(
     reset_peak_memory()
     try:
         first = measure(run, settings.warmup_steps, work / "own")
-        peak = peak_memory(first.timing.device)
+        peak = peak_bytes(first.timing.device)
         parts = measure(
             run, settings.warmup_steps, work / "parts", in_parts=True
         ).timing.breakdown()

@@ -4,7 +4,7 @@ from matplotlib.figure import Figure
 
 from firstlight.bench.ladder import OWN_NAME, Rung
 
-PLAIN, BETTER, OWN = "#b8bec7", "#4c78a8", "#f28e2b"
+PLAIN_COLOUR, BETTER_COLOUR, OWN_COLOUR = "#b8bec7", "#4c78a8", "#f28e2b"
 
 
 def ladder_figure(rungs: list[Rung], title: str) -> Figure:
@@ -18,13 +18,13 @@ def ladder_figure(rungs: list[Rung], title: str) -> Figure:
     for place, rung in enumerate(rungs):
         name, colour, label = (
             f"+ {rung.name}",
-            BETTER,
+            BETTER_COLOUR,
             f"{rung.rate:,.0f}   {rung.rate / first.rate:.2f} x",
         )
         if rung is first:
-            name, colour, label = rung.name, PLAIN, f"{rung.rate:,.0f}"
+            name, colour, label = rung.name, PLAIN_COLOUR, f"{rung.rate:,.0f}"
         if rung.is_config:
-            name, colour = f"{name}\n({OWN_NAME})", OWN
+            name, colour = f"{name}\n({OWN_NAME})", OWN_COLOUR
         if rung.name == OWN_NAME:  # it is not built on the rung before
             name = OWN_NAME
         names.append(name)

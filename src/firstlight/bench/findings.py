@@ -173,7 +173,7 @@ def _to_paste(suggestion: Suggestion) -> str:
     return f"  {' '.join(map(shell_word, suggestion.overrides))}"
 
 
-def as_data(
+def findings_data(
     machine: dict[str, Any],
     own: OwnSpeed,
     ladder: Ladder,

@@ -97,7 +97,7 @@ def reset_peak_memory() -> None:
         torch.cuda.reset_peak_memory_stats()
 
 
-def peak_memory(device: torch.device) -> int:
+def peak_bytes(device: torch.device) -> int:
     """The most bytes that this process has had: of the GPU's memory, or else of the computer's,
     Python included.
     """

@@ -22,7 +22,7 @@ class BenchSettings:
     tolerance: FinitePositive
 
 
-def shortening(config: dict[str, Any], settings: BenchSettings) -> dict[str, Any]:
+def bench_changes(config: dict[str, Any], settings: BenchSettings) -> dict[str, Any]:
     """The changes of `config` that make a short run of it, evaluated once, at the end."""
     steps = settings.warmup_steps + settings.steps
     changes = shortened(config, steps=steps, eval_every_n_steps=steps)

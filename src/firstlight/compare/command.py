@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from firstlight.compare.groups import group_runs
 from firstlight.compare.page import comparison_page
 from firstlight.compare.plot import comparison_figure
-from firstlight.compare.result import as_data
+from firstlight.compare.result import comparison_data
 from firstlight.compare.runs import find_runs
 from firstlight.compare.settings import CompareSettings
 from firstlight.compare.table import tables
@@ -44,7 +44,7 @@ def compare(settings: CompareSettings, storage: str | None = None) -> dict[str, 
     """
     groups, twins = group_runs(find_runs(settings.names, storage))
     ranked, notes = judge(groups, settings)
-    return as_data(ranked, twins + notes, settings)
+    return comparison_data(ranked, twins + notes, settings)
 
 
 def main(config: DictConfig) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from firstlight.compare.runs import Run
 from firstlight.runs.flat_config import flatten
 
-NOT_COMPARED = (
+IGNORED_KEYS = (
     *(
         "seed",
         "order.seed",
@@ -79,7 +79,7 @@ def group_runs(runs: list[Run]) -> tuple[list[Group], list[str]]:
 
 def _values(run: Run) -> dict[str, str]:
     """The values that make the config of a run another one, as text, by dotted key."""
-    values = flatten(run.config, NOT_COMPARED)
+    values = flatten(run.config, IGNORED_KEYS)
     stopping = (run.config.get("callbacks") or {}).get(CHANGES_TRAINING)
     if stopping:
         values |= flatten({"callbacks": {CHANGES_TRAINING: stopping}})

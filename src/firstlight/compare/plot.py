@@ -9,7 +9,7 @@ AXIS_LABELS = {
     "tokens": "training tokens",
     "seconds": "seconds of training",
 }
-MOST_NAMED = 12
+MOST_IN_LEGEND = 12
 """Configs in the legend."""
 
 
@@ -25,7 +25,7 @@ def comparison_figure(found: dict[str, Any]) -> Figure:
         for run in found["runs"]:
             config = run["config"]
             label = None
-            if config not in named and config < MOST_NAMED:
+            if config not in named and config < MOST_IN_LEGEND:
                 named.add(config)
                 label = _escaped(configs[config]["label"])
             x = [point[name] for point in run["curve"]]
@@ -36,7 +36,7 @@ def comparison_figure(found: dict[str, Any]) -> Figure:
     if curves:
         curves[0].legend(fontsize=7)
     labels = []
-    for n, config in enumerate(configs[:MOST_NAMED]):
+    for n, config in enumerate(configs[:MOST_IN_LEGEND]):
         means.errorbar(
             config["mean"], n, xerr=config["spread"] or 0.0, fmt="o", color=_colour(n), capsize=3
         )

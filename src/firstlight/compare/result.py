@@ -5,7 +5,7 @@ from typing import Any
 from firstlight import __version__
 from firstlight.compare.groups import NOTHING
 from firstlight.compare.importance import importance
-from firstlight.compare.runs import X_AXES, Point, Run
+from firstlight.compare.runs import X_AXES, CurvePoint, Run
 from firstlight.compare.settings import CompareSettings
 from firstlight.compare.statistics import FEWEST_WINDOWS
 from firstlight.compare.verdict import Ranked
@@ -13,7 +13,9 @@ from firstlight.compare.windows import measured_mean
 from firstlight.errors import printable_data
 
 
-def as_data(ranked: list[Ranked], notes: list[str], settings: CompareSettings) -> dict[str, Any]:
+def comparison_data(
+    ranked: list[Ranked], notes: list[str], settings: CompareSettings
+) -> dict[str, Any]:
     """JSON-ready; configs are best first, and `runs[i].config` is the place of a run's config among
     them.
     """
@@ -86,7 +88,7 @@ def _run(run: Run, config: int, column: str) -> dict[str, Any]:
     }
 
 
-def _point(point: Point) -> dict[str, float]:
+def _point(point: CurvePoint) -> dict[str, float]:
     return {**point.x, "value": point.value}
 
 

@@ -17,7 +17,7 @@ from firstlight.metrics.measured import metric_of
 from firstlight.overrides import command, named
 from firstlight.runs.run_folder import CONFIG, METRICS, SAMPLES, RunFolder
 from firstlight.sweep.ledger import Ledger
-from firstlight.sweep.record import RECORD
+from firstlight.sweep.record import SWEEP_FILE
 
 HIGHER_IS_BETTER = ("tokens_per_second", "mfu")
 """Columns that are not metrics of an evaluation."""
@@ -26,7 +26,7 @@ X_AXES = ("step", "tokens", "seconds")
 
 
 @dataclass(frozen=True)
-class Point:
+class CurvePoint:
     """A value of a column, and where in the run it was: by each of X_AXES that is known."""
 
     x: dict[str, float]
@@ -75,17 +75,17 @@ class Run:
             return -1 if metric.direction == "max" else 1
         return -1 if column in HIGHER_IS_BETTER else 1
 
-    def curve(self, column: str) -> list[Point]:
+    def curve(self, column: str) -> list[CurvePoint]:
         """The finite values of `column`, in order; none if it was not logged."""
         points = []
         for row in self.rows:
             value = row.get(column)
             if value is not None and math.isfinite(value):
                 x = {name: row[name] for name in X_AXES if row.get(name) is not None}
-                points.append(Point(x, value))
+                points.append(CurvePoint(x, value))
         return points
 
-    def final(self, column: str) -> Point:
+    def final(self, column: str) -> CurvePoint:
         """The last value of `column`.
 
         Raises:
@@ -110,7 +110,7 @@ class Run:
             f" {', '.join(known)})"
         )
 
-    def best(self, column: str) -> Point:
+    def best(self, column: str) -> CurvePoint:
         """The best value of `column`, which it has logged; of several the first."""
         sign = self.sign_of(column)
         return min(self.curve(column), key=lambda point: sign * point.value)
@@ -128,7 +128,7 @@ def find_runs(names: list[str], storage: str | None = None) -> list[Run]:
     for name in names:
         path = newest_run() if name == "last" else user_path(name)
         found = [path]
-        if (path / RECORD).is_file():
+        if (path / SWEEP_FILE).is_file():
             found = _trials(path, storage)
         for folder in found:
             folders[folder.resolve()] = None

@@ -37,12 +37,12 @@ MOST_SEEDS = 1000
 FEWEST_WINDOWS = 8
 """Fewer say nothing of another text. From so many on, of equal configs no more than `confidence`
 allows are told apart (simulated in tests/compare/test_statistics.py)."""
-CHUNK = 2**22
+DRAWN_AT_ONCE = 2**22
 """Numbers of a resampling that are drawn at once."""
 
 
 @dataclass(frozen=True)
-class Sample:
+class ScoreSample:
     """What was measured of one config.
 
     `values` (seeds,) are the metric of each seed. `totals` (windows,) are what the metric adds up
@@ -113,8 +113,8 @@ class TooFewWindowsError(NothingKnownError):
 
 
 def difference(
-    reference: Sample,
-    other: Sample,
+    reference: ScoreSample,
+    other: ScoreSample,
     *,
     paired: bool,
     confidence: float,
@@ -181,7 +181,7 @@ def satterthwaite(parts: list[Variance]) -> Variance:
     return Variance(total, total**2 / sum(part.value**2 / part.degrees for part in parts))
 
 
-def _seed_variances(reference: Sample, other: Sample) -> list[Variance]:
+def _seed_variances(reference: ScoreSample, other: ScoreSample) -> list[Variance]:
     """The variance between seeds of either; none if neither has several seeds."""
     known = []
     for sample in (reference, other):
@@ -197,7 +197,7 @@ def _seed_variances(reference: Sample, other: Sample) -> list[Variance]:
 
 
 def _text_variance(
-    reference: Sample, other: Sample, *, paired: bool, resamples: int, seed: int
+    reference: ScoreSample, other: ScoreSample, *, paired: bool, resamples: int, seed: int
 ) -> Variance | None:
     """The variance of the difference that is due to the text; None if either was not measured on
     windows.
@@ -226,7 +226,7 @@ def block_length(n: int) -> int:
     return max(1, math.ceil(2 * n ** (1 / 3)))
 
 
-def resampled(samples: list[Sample], *, resamples: int, seed: int) -> Floats:
+def resampled(samples: list[ScoreSample], *, resamples: int, seed: int) -> Floats:
     """The metric of each sample on resampled blocks of the text, the same ones for all: (samples,
     resamples).
     """
@@ -240,7 +240,7 @@ def resampled(samples: list[Sample], *, resamples: int, seed: int) -> Floats:
             _circular_sums(sample.units, length),
         ]  # (n,) each
     generator = np.random.default_rng(seed)
-    chunk = max(1, CHUNK // n_blocks)  # all resamples at once could need gigabytes
+    chunk = max(1, DRAWN_AT_ONCE // n_blocks)  # all resamples at once could need gigabytes
     totals = []
     for first in range(0, resamples, chunk):
         starts = generator.integers(n, size=(min(chunk, resamples - first), n_blocks))

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-NODES, WEIGHTS = np.polynomial.legendre.leggauss(400)
+NODES, NODE_WEIGHTS = np.polynomial.legendre.leggauss(400)
 
 
 def two_sided(t: float, degrees: float) -> float:
@@ -20,7 +20,7 @@ def two_sided(t: float, degrees: float) -> float:
     half = (math.pi / 2 - angle) / 2
     angles = angle + half * (NODES + 1)
     log_area = math.log(math.pi) / 2 + math.lgamma(degrees / 2) - math.lgamma((degrees + 1) / 2)
-    return float(2 * half * (WEIGHTS @ np.cos(angles) ** (degrees - 1)) / math.exp(log_area))
+    return float(2 * half * (NODE_WEIGHTS @ np.cos(angles) ** (degrees - 1)) / math.exp(log_area))
 
 
 @lru_cache(maxsize=4096)

@@ -7,7 +7,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-MOST = 6
+MOST_COLUMNS = 6
 """So many keys have a column each. More are rows of a second table, if there are at most so many
 configs."""
 
@@ -18,11 +18,11 @@ def tables(found: dict[str, Any]) -> Iterator[Table]:
     """
     configs = found["configs"]
     keys = list(configs[0]["settings"])
-    if len(keys) <= MOST:
+    if len(keys) <= MOST_COLUMNS:
         yield _verdicts(found, keys)
     else:
         yield _verdicts(found, [])
-    if len(keys) > MOST >= len(configs):
+    if len(keys) > MOST_COLUMNS >= len(configs):
         differing = Table("key", box=box.SIMPLE_HEAD)
         for config in configs:
             differing.add_column(Text(config["label"]), overflow="fold")

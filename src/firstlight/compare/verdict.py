@@ -13,13 +13,13 @@ from firstlight.compare.statistics import (
     FEWEST_WINDOWS,
     Difference,
     NothingKnownError,
-    Sample,
+    ScoreSample,
     TooFewWindowsError,
     difference,
 )
 from firstlight.compare.windows import (
     Ground,
-    MeasuredRun,
+    MeasuredWindows,
     check_grounds,
     configured_ground,
     measure_windows,
@@ -42,7 +42,7 @@ class Ranked:
     """
 
     group: Group
-    sample: Sample
+    sample: ScoreSample
     difference: Difference | None
     sentence: str
 
@@ -99,12 +99,12 @@ def judge(groups: list[Group], settings: CompareSettings) -> tuple[list[Ranked],
 
 def _measured(
     groups: list[Group], runs: list[Run], metric: Mean, settings: CompareSettings
-) -> tuple[list[Sample], dict[Path, Ground]]:
+) -> tuple[list[ScoreSample], dict[Path, Ground]]:
     """Samples of the groups, from evaluating the weights of their runs, and what each run was
     measured on.
     """
     last_window = all(map(scores_last_window, runs))  # the same windows for all of them
-    measured: dict[Path, MeasuredRun] = {}
+    measured: dict[Path, MeasuredWindows] = {}
     grounds: dict[Path, Ground] = {}
     for run in runs:
         measured[run.folder] = measure_windows(run, metric, settings, last_window=last_window)
@@ -112,16 +112,16 @@ def _measured(
     return [sample_of(group, measured) for group in groups], grounds
 
 
-def _logged(groups: list[Group], column: str) -> tuple[list[Sample], dict[Path, Ground]]:
+def _logged(groups: list[Group], column: str) -> tuple[list[ScoreSample], dict[Path, Ground]]:
     """The same from what the runs have logged."""
-    samples: list[Sample] = []
+    samples: list[ScoreSample] = []
     grounds: dict[Path, Ground] = {}
     for group in groups:
         values = []
         for run in group.runs:
             values.append(run.final(column).value)
             grounds[run.folder] = configured_ground(run)
-        samples.append(Sample(np.array(values)))
+        samples.append(ScoreSample(np.array(values)))
     return samples, grounds
 
 

@@ -12,7 +12,7 @@ import torch
 from firstlight.compare.groups import Group
 from firstlight.compare.runs import Run
 from firstlight.compare.settings import CompareSettings
-from firstlight.compare.statistics import Floats, Sample
+from firstlight.compare.statistics import Floats, ScoreSample
 from firstlight.errors import ConfigError
 from firstlight.metrics.base import Mean, Metric
 from firstlight.sources import find_checkpoint, load_checkpoint
@@ -35,8 +35,8 @@ class Ground:
 
 
 @dataclass(frozen=True)
-class MeasuredRun:
-    """For each window what the metric adds up, and what that is divided by (see `Sample`):
+class MeasuredWindows:
+    """For each window what the metric adds up, and what that is divided by (see `ScoreSample`):
     (windows,) each.
     """
 
@@ -70,7 +70,7 @@ def scores_last_window(run: Run) -> bool:
 
 def measure_windows(
     run: Run, metric: Mean, settings: CompareSettings, *, last_window: bool
-) -> MeasuredRun:
+) -> MeasuredWindows:
     """Evaluate the weights of a run, in float32, on windows that are spread evenly over its
     validation split.
 
@@ -112,7 +112,7 @@ def measure_windows(
         _digest(json.dumps(loaded.tokenizer or loaded.config.get("tokenizer"), default=str)),
         text.context_length,
     )
-    return MeasuredRun(totals, counts / factor, ground)
+    return MeasuredWindows(totals, counts / factor, ground)
 
 
 def _digest(text: str) -> str:
@@ -164,7 +164,7 @@ def check_grounds(
     return notes[:1]
 
 
-def sample_of(group: Group, measured: Mapping[Path, MeasuredRun]) -> Sample:
+def sample_of(group: Group, measured: Mapping[Path, MeasuredWindows]) -> ScoreSample:
     """What is known of a config: the metric of each seed, and the totals of the windows, a mean
     over the seeds.
     """
@@ -174,5 +174,5 @@ def sample_of(group: Group, measured: Mapping[Path, MeasuredRun]) -> Sample:
     if any(
         member.ground != first.ground for member in members
     ):  # another seed has learned another vocabulary
-        return Sample(values)
-    return Sample(values, np.mean([member.totals for member in members], axis=0), first.units)
+        return ScoreSample(values)
+    return ScoreSample(values, np.mean([member.totals for member in members], axis=0), first.units)

@@ -36,7 +36,7 @@ once."""
 _WAYS_OUT = "give a folder that has it (hf:FOLDER), or a mirror (HF_ENDPOINT=https://...)"
 
 
-def download(repo: str, revision: str | None = None) -> Path:
+def download_repo(repo: str, revision: str | None = None) -> Path:
     """The folder of `repo` ("owner/name") in the hub's cache. What is there already is not
     downloaded again.
 

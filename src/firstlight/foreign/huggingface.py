@@ -25,14 +25,14 @@ from firstlight.foreign.llama import LlamaConfig, Qwen3Config
 from firstlight.foreign.published import Published, first_problem
 from firstlight.output import note
 
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+SINGLE, SHARD_INDEX = "model.safetensors", "model.safetensors.index.json"
 ARCHITECTURES: dict[Any, type[Published]] = {
     "gpt2": GPT2Config,
     "qwen3": Qwen3Config,
     "llama": LlamaConfig,
 }
 """By the `model_type` of a config.json."""
-DTYPES = ("F32", "F16", "BF16")
+READ_DTYPES = ("F32", "F16", "BF16")
 
 
 def is_huggingface_folder(folder: Path) -> bool:
@@ -142,15 +142,15 @@ def _find_tensors(folder: Path, prefix: str) -> dict[str, _StoredTensor]:
     """Every tensor of the folder, by its name without `prefix`."""
     if (folder / SINGLE).is_file():
         files = [folder / SINGLE]
-    elif (folder / INDEX).is_file():
-        files = _shards(folder / INDEX)
+    elif (folder / SHARD_INDEX).is_file():
+        files = _shards(folder / SHARD_INDEX)
     elif pickles := sorted(folder.glob("*.bin")):
         raise ConfigError(
             f"{pickles[0]}: a pickle can run code and is not read; convert it where you trust it: "
             "transformers.AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)"
         )
     else:
-        raise ConfigError(f"{folder}: there is no {SINGLE} and no {INDEX}")
+        raise ConfigError(f"{folder}: there is no {SINGLE} and no {SHARD_INDEX}")
     tensors = {}
     for file in files:
         check_content(file)
@@ -210,7 +210,7 @@ def _check_header(tensor: _StoredTensor, shape: tuple[int, ...]) -> None:
         raise ConfigError(
             f"{tensor.file}: {tensor.name} is {tensor.shape}, by config.json it is {shape}"
         )
-    if tensor.dtype not in DTYPES:
+    if tensor.dtype not in READ_DTYPES:
         raise ConfigError(
             f"{tensor.file}: {tensor.name} is {tensor.dtype}; only F32, F16 and BF16 can be read"
         )

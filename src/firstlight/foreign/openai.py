@@ -34,9 +34,9 @@ DEFAULT_URLS = (
     "https://f001.backblazeb2.com/file/LLMs-from-scratch/gpt2",
 )
 PREFIX = "model.ckpt"
-INDEX = f"{PREFIX}.index"
-DATA = f"{PREFIX}.data-00000-of-00001"
-FILES = ("checkpoint", "hparams.json", "encoder.json", "vocab.bpe", INDEX, DATA)
+TENSOR_INDEX = f"{PREFIX}.index"
+TENSOR_DATA = f"{PREFIX}.data-00000-of-00001"
+FILES = ("checkpoint", "hparams.json", "encoder.json", "vocab.bpe", TENSOR_INDEX, TENSOR_DATA)
 """In the order of downloading: the large one last, after the index, which tells its size."""
 
 
@@ -52,7 +52,7 @@ class HParams(BaseModel):
     n_layer: Size
 
 
-def download(size: str) -> Path:
+def download_gpt2(size: str) -> Path:
     """The folder in the cache with the files of the model of `size`. Files that are whole are not
     downloaded again.
 
@@ -90,7 +90,7 @@ def download(size: str) -> Path:
 
 def is_openai_folder(folder: Path) -> bool:
     """Is this a folder of files like OpenAI's?"""
-    return (folder / "hparams.json").is_file() or (folder / INDEX).is_file()
+    return (folder / "hparams.json").is_file() or (folder / TENSOR_INDEX).is_file()
 
 
 def read_openai(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any] | None]:
@@ -213,11 +213,11 @@ def _is_whole(file: Path, folder: Path) -> bool:
     if not file.is_file():
         return False
     try:
-        if file.name == DATA:
+        if file.name == TENSOR_DATA:
             return file.stat().st_size == TensorBundle(folder / PREFIX).data_size(0)
         if file.name == "checkpoint":
             return _read_prefix(file) == PREFIX
-        if file.name == INDEX:
+        if file.name == TENSOR_INDEX:
             TensorBundle(file.with_suffix(""))
         elif file.name == "hparams.json":
             _read_hparams(file)

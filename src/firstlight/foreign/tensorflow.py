@@ -22,13 +22,13 @@ FOOTER = 48
 """Bytes at the end of the index that say where its blocks are."""
 TRAILER = 5
 """Bytes after every block: how it is compressed, and its checksum."""
-MAX_NAMES = 16
+MAX_NAME_BYTES = 16
 """Bytes of names per byte of the index. A name is stored without what it shares with the one before
 it, so a small file could unfold into names without end."""
 MAX_INDEX = 2**24
 """Bytes of an index. A tensor takes about 60: this is enough for a hundred thousand."""
 MAX_RANK = 64  # numpy's
-DTYPES = {
+NUMPY_DTYPES = {
     1: "<f4",
     2: "<f8",
     3: "<i4",
@@ -168,7 +168,7 @@ def _read_table(content: bytes) -> dict[str, bytes]:
             names += len(name)
             if table and name <= last:
                 raise ValueError("its names are not in order")
-            if names > MAX_NAMES * len(content):
+            if names > MAX_NAME_BYTES * len(content):
                 raise ValueError("its names are longer than it can hold")
             table[name.decode()] = message
             last = name
@@ -228,7 +228,7 @@ def _read_entry(name: str, message: bytes, n_shards: int) -> Entry:
     if len(shape) > MAX_RANK or math.prod(dim or 1 for dim in shape) >= 2**60:
         raise ValueError(f"{name!r} does not have the shape of a tensor")
     shard, offset, size, crc32c = (numbers.get(field, 0) for field in (3, 4, 5, 6))
-    dtype = DTYPES.get(numbers.get(1, 0))
+    dtype = NUMPY_DTYPES.get(numbers.get(1, 0))
     if dtype and size != math.prod(shape) * np.dtype(dtype).itemsize:
         raise ValueError(f"{name!r} does not have the size of its shape")
     if shard >= n_shards:

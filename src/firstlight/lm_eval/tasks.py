@@ -57,10 +57,10 @@ def run_tasks(
         for name, task in loaded["tasks"].items():
             _set_fewshot(name, task, num_fewshot)
         found: Any = evaluate(lm, loaded, limit=limit, bootstrap_iters=BOOTSTRAP, log_samples=False)
-    return flatten(found["results"])
+    return flat_results(found["results"])
 
 
-def flatten(results: dict[str, dict[str, Any]]) -> dict[str, float]:
+def flat_results(results: dict[str, dict[str, Any]]) -> dict[str, float]:
     """`{"task": {"acc,none": 0.5}}` as `{"task/acc": 0.5}`; a filter that is not "none" stays in
     the name.
 

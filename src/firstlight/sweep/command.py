@@ -25,7 +25,7 @@ from firstlight.overrides import conf_dir, config_dir, setting
 from firstlight.processes import TRIAL, number
 from firstlight.sweep import report
 from firstlight.sweep.ledger import Ledger
-from firstlight.sweep.record import RECORD, read_record
+from firstlight.sweep.record import SWEEP_FILE, read_sweep
 from firstlight.sweep.storage import TOLD
 
 Action = Literal["status", "resume", "retry", "best"]
@@ -73,7 +73,9 @@ def main(config: DictConfig) -> Planned | None:
     storage = storage_as_typed(config)
     plain = arguments(config)
     folder = (
-        newest_folder(RECORD, "sweep") if plain["folder"] == "last" else user_path(plain["folder"])
+        newest_folder(SWEEP_FILE, "sweep")
+        if plain["folder"] == "last"
+        else user_path(plain["folder"])
     )
     if plain["action"] in ("status", "best"):
         _show(folder, storage, plain)
@@ -96,7 +98,7 @@ def main(config: DictConfig) -> Planned | None:
 def _show(folder: Path, storage: str | None, plain: dict[str, Any]) -> None:
     is_best = plain["action"] == "best"
     with closing(Ledger.open(folder, storage, read_only=True)) as ledger:
-        found = report.as_data(ledger)
+        found = report.status_data(ledger)
         if is_best and not found["best"]:
             raise ConfigError(f"{folder}: no point of this sweep is done yet")
         if plain["format"] == "json":
@@ -120,10 +122,10 @@ def plan(overrides: list[str], config_dir: str | None) -> Planned:
     from firstlight.sweep.plan import planned  # late: it imports torch
 
     folder = planned([word for word in overrides if not is_about_hydra(word)], config_dir)
-    return Planned(folder, read_record(folder).storage)
+    return Planned(folder, read_sweep(folder).storage)
 
 
-def run(sweep: Planned, overrides: list[str], *, with_logging: bool = True) -> None:
+def run_sweep(sweep: Planned, overrides: list[str], *, with_logging: bool = True) -> None:
     """Make the trials of a sweep that was planned, with Hydra's launcher, which `overrides` may
     choose. Without `with_logging` Python's logging stays as it is.
 
@@ -140,7 +142,7 @@ def run(sweep: Planned, overrides: list[str], *, with_logging: bool = True) -> N
     )  # a trial makes its folder itself, and Hydra none for a job
     if not with_logging:
         words += ["hydra.job_logging.root=null", "hydra.hydra_logging.root=null"]
-    config_dir = read_record(sweep.folder).config_dir
+    config_dir = read_sweep(sweep.folder).config_dir
     if config_dir is not None:
         words += ["--config-dir", config_dir]
     with _told(sweep.storage), only_variables(sweep.variables), command_line(words):

@@ -36,7 +36,7 @@ from firstlight.metrics.base import Direction
 from firstlight.overrides import command, named
 from firstlight.private import id_of_study, id_of_trial
 from firstlight.process_group import started
-from firstlight.sweep.record import RECORD, Record, read_record
+from firstlight.sweep.record import SWEEP_FILE, SweepRecord, read_sweep
 from firstlight.sweep.storage import (
     DATABASE,
     TOLD,
@@ -47,8 +47,8 @@ from firstlight.sweep.storage import (
     check_told,
     close,
     damage,
-    explained,
-    files_of,
+    database_errors,
+    database_files,
     ledger_locked,
     open_copy,
     open_file,
@@ -137,7 +137,7 @@ class Ledger:
     """
 
     folder: Path
-    record: Record
+    record: SweepRecord
     storage: RDBStorage
     study: optuna.Study
     worker: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}:{started()}")
@@ -146,7 +146,7 @@ class Ledger:
     def create(
         cls,
         folder: Path,
-        record: Record,
+        record: SweepRecord,
         directions: Sequence[Direction],
         rows: Sequence[NewRow] = (),
     ) -> Self:
@@ -159,7 +159,7 @@ class Ledger:
             RunError: the database refuses, or the disk is full.
         """
         wanted = [DIRECTIONS[direction] for direction in directions]
-        with explained(storage_url(folder, record.storage)):
+        with database_errors(storage_url(folder, record.storage)):
             if record.storage is None:
                 with (
                     appearing(folder / DATABASE) as file,
@@ -193,7 +193,7 @@ class Ledger:
                 sweep; or it is in a storage that the command does not name.
             RunError: the database refuses.
         """
-        record = read_record(folder)
+        record = read_sweep(folder)
         check_told(folder, record.storage, told or os.environ.get(TOLD))
         url, file = storage_url(folder, record.storage), folder / DATABASE
         if record.storage is not None:
@@ -202,7 +202,7 @@ class Ledger:
             raise _unplanned(folder)
         elif not read_only:
             restore(file)
-        with explained(url), understood(folder):
+        with database_errors(url), understood(folder):
             is_copy = read_only and record.storage is None
             storage = open_copy(file) if is_copy else open_storage(folder, record.storage)
             name = study_name(folder, record)
@@ -233,7 +233,7 @@ class Ledger:
             ConfigError: the ledger is not what firstlight writes.
             RunError: the database refuses.
         """
-        with explained(DATABASE), understood(self.folder):
+        with database_errors(DATABASE), understood(self.folder):
             yield
 
     @contextmanager
@@ -440,7 +440,7 @@ def understood(folder: Path) -> Iterator[None]:
     try:
         yield
     except (ConfigError, SQLAlchemyError, sqlite3.Error, OptunaError, OSError):
-        raise  # `explained` has the words
+        raise  # `database_errors` has the words
     except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
         reason = (
             f"there is no {error}" if isinstance(error, KeyError) else shorten(one_line(error), 100)
@@ -470,8 +470,8 @@ def is_unplanned(folder: Path) -> bool:
 
     No trial of such a sweep has ever been taken: there is a backup before the first one is.
     """
-    known = files_of(folder / DATABASE) | lock.files_of(folder / PLANNING)
-    known |= {RECORD, temporary_of(folder / RECORD).name}
+    known = database_files(folder / DATABASE) | lock.files_of(folder / PLANNING)
+    known |= {SWEEP_FILE, temporary_of(folder / SWEEP_FILE).name}
     return all(path.name in known for path in folder.iterdir())
 
 
@@ -483,7 +483,7 @@ def _unplanned(folder: Path) -> ConfigError:
     )
 
 
-def study_name(folder: Path, record: Record) -> str:
+def study_name(folder: Path, record: SweepRecord) -> str:
     """The study's name: that of its folder where the database has others, too."""
     return str(folder.absolute()) if record.storage else STUDY
 

@@ -18,7 +18,7 @@ from firstlight.output import say
 from firstlight.processes import TRIAL
 from firstlight.sweep import report
 from firstlight.sweep.ledger import Ledger, Row
-from firstlight.sweep.plan import composed, refusal
+from firstlight.sweep.plan import compose_trial, why_untrainable
 from firstlight.sweep.record import folder_name, space_of_record, trial_overrides
 from firstlight.sweep.space import Parameter
 from firstlight.training.stopping import Stopped, StopSignals
@@ -38,11 +38,11 @@ def work_on(folder: Path, launch: Launch, at_once: int) -> None:
     """
     with closing(Ledger.open(folder)) as ledger:
         if any(row.state == "planned" for row in ledger.rows()):
-            say(report.opening(ledger))
+            say(report.opening_line(ledger))
         try:
             Worker(ledger, launch, at_once).work()
         except (Stopped, KeyboardInterrupt) as stop:
-            say(f"\nstopped\n{report.whereabouts(ledger)}")
+            say(f"\nstopped\n{report.progress_line(ledger)}")
             signum = stop.signum if isinstance(stop, Stopped) else signal.SIGINT
             raise Stopped(signum, folder) from None
         report.show(ledger)
@@ -130,13 +130,13 @@ class Worker:
             trial = self.ledger.trial(row.number, sampler=sampler_of(record.settings, row.point))
             point = space.point(lambda parameter: _drawn(trial, parameter))
             overrides = space.overrides(point)
-        plain, _ = composed(trial_overrides(record, overrides, row.seed), record.config_dir)
+        plain, _ = compose_trial(trial_overrides(record, overrides, row.seed), record.config_dir)
         self.ledger.note(
             row.number,
             overrides=overrides,
             folder=row.folder or folder_name(row.number, overrides, row.seed, record.seeds),
         )
-        problem = refusal(plain)
+        problem = why_untrainable(plain)
         if problem is not None:
             self.ledger.finish(
                 row.number, TrialState.FAIL, refused=True, error=f"cannot be trained: {problem}"

@@ -37,10 +37,10 @@ from firstlight.runs.writer import LINKS_OF_WANDB
 from firstlight.sweep.ledger import PLANNING, Ledger, NewRow, is_unplanned
 from firstlight.sweep.record import (
     OF_THE_SWEEP,
-    RECORD,
-    Record,
+    SWEEP_FILE,
+    SweepRecord,
     later_overrides,
-    read_record,
+    read_sweep,
     settings_of_record,
     split_seeds,
 )
@@ -52,10 +52,10 @@ Config = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Plan:
+class SweepPlan:
     """A sweep before it begins. `refused` are points that cannot be trained, and why."""
 
-    record: Record
+    record: SweepRecord
     settings: Settings
     rows: list[NewRow]
     refused: list[tuple[str, str]]
@@ -90,11 +90,11 @@ def planned(overrides: list[str], config_dir: str | None) -> Path:
         wanted = wanted.with_name(f"{wanted.name}_sweep")
     with ExitStack() as held:
         folder = _held_folder(wanted, held, is_fixed=is_fixed)
-        is_new = not (folder / RECORD).is_file()
+        is_new = not (folder / SWEEP_FILE).is_file()
         if is_new:
             plan.record.write(folder)
         else:
-            change = changed(read_record(folder), plan.record)
+            change = changed(read_sweep(folder), plan.record)
             if change is not None:
                 raise ConfigError(
                     f"output_dir ({shorten(str(folder))}) holds another sweep: {change}; give"
@@ -187,10 +187,10 @@ def _storage_as_typed(given: Override | None, settings: Settings) -> str | None:
 def _later(folder: Path) -> dict[str, Any]:
     """The keys without which the sweep in `folder` was planned, if there is one."""
     try:
-        is_sweep = (folder / RECORD).is_file()
+        is_sweep = (folder / SWEEP_FILE).is_file()
     except OSError:  # not a name for a folder, as is said when it is to be made
         return {}
-    return read_record(folder).later if is_sweep else {}
+    return read_sweep(folder).later if is_sweep else {}
 
 
 def _held_folder(wanted: Path, held: ExitStack, *, is_fixed: bool) -> Path:
@@ -205,7 +205,7 @@ def _held_folder(wanted: Path, held: ExitStack, *, is_fixed: bool) -> Path:
     """
     for folder in numbered(wanted):
         make_folder(folder, "output_dir")
-        is_planned = (folder / RECORD).is_file()
+        is_planned = (folder / SWEEP_FILE).is_file()
         if not is_fixed and (is_planned or not is_unplanned(folder)):
             continue
         if not is_planned and not is_unplanned(folder):
@@ -220,7 +220,7 @@ def _held_folder(wanted: Path, held: ExitStack, *, is_fixed: bool) -> Path:
             if is_fixed:
                 raise
             continue
-        if is_fixed or not (folder / RECORD).is_file():
+        if is_fixed or not (folder / SWEEP_FILE).is_file():
             return folder
         attempt.close()  # another process has planned its sweep here since
     raise AssertionError  # numbers do not end
@@ -258,11 +258,11 @@ def complete(folder: Path, *, storage: str | None, config_dir: str | None) -> No
         ConfigError: its config has changed; or it names a storage or a config_dir that the command
             does not.
     """
-    record = read_record(folder)
+    record = read_sweep(folder)
     check_told(folder, record.storage, storage)
     if record.config_dir is not None and record.config_dir != _absolute(config_dir):
         raise ConfigError(
-            f"{folder / RECORD}: its configs are read from another folder, too; if it is yours,"
+            f"{folder / SWEEP_FILE}: its configs are read from another folder, too; if it is yours,"
             f" give {words_to_paste(config_dir=record.config_dir)}"
         )
     plan = make_plan(
@@ -287,7 +287,7 @@ def _absolute(config_dir: str | None) -> str | None:
     return str(Path(config_dir).absolute()) if config_dir else None
 
 
-def add_missing(folder: Path, plan: Plan) -> None:
+def add_missing(folder: Path, plan: SweepPlan) -> None:
     """Put the rows into the ledger that it lacks: all of them, or those that were left when
     planning was interrupted.
 
@@ -310,10 +310,10 @@ def make_plan(
     *,
     storage: str | None,
     later: dict[str, Any],
-) -> Plan:
+) -> SweepPlan:
     """Check all that the overrides `own` of the trials ask for, and write nothing.
 
-    `later` are keys that the sweep was planned without; see `Record`.
+    `later` are keys that the sweep was planned without; see `SweepRecord`.
 
     Raises:
         ConfigError: see `planned`.
@@ -344,7 +344,7 @@ def make_plan(
         for seed in seeds:
             attributes = {"point": number, "seed": seed, **known}
             rows.append({"params": point or {}, "attributes": attributes})
-    record = Record(
+    record = SweepRecord(
         arguments=own,
         config_dir=_absolute(config_dir),
         config=configs[0],
@@ -356,7 +356,7 @@ def make_plan(
         storage=storage,
         working_folder=working_folder(),
     )
-    return Plan(record, settings, rows, refused if is_grid else [])
+    return SweepPlan(record, settings, rows, refused if is_grid else [])
 
 
 def _points(space: Space, settings: Settings, n_seeds: int, *, is_grid: bool) -> list[Values]:
@@ -390,16 +390,16 @@ def _checked(
 ) -> tuple[Config, str | None]:
     """The config of a point as it is kept, and why it cannot be trained."""
     overrides = [*space.fixed, *space.overrides(point), f"seed={seed}"]
-    plain, kept = composed(overrides, config_dir)
+    plain, kept = compose_trial(overrides, config_dir)
     if "checkpoint" not in (plain.get("callbacks") or {}):
         raise ConfigError(
             "callbacks.checkpoint is needed in a sweep: trials are resumed from it; do not"
             " remove it"
         )
-    return kept, refusal(plain)
+    return kept, why_untrainable(plain)
 
 
-def composed(overrides: list[str], config_dir: str | None) -> tuple[Config, Config]:
+def compose_trial(overrides: list[str], config_dir: str | None) -> tuple[Config, Config]:
     """The config of a trial as it is built, and as it is kept, without what differs between its
     runs.
 
@@ -417,7 +417,7 @@ def digest(config: Config) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def refusal(plain: Config) -> str | None:
+def why_untrainable(plain: Config) -> str | None:
     """Why a config that is valid key by key still cannot be trained; None if it can, as far as is
     seen here.
     """
@@ -446,7 +446,7 @@ def _max_steps(plain: Config) -> int | None:
     return trainer["max_tokens"] // max(tokens, 1)
 
 
-def changed(was: Record, now: Record) -> str | None:
+def changed(was: SweepRecord, now: SweepRecord) -> str | None:
     """The first difference between two sweeps; None if they are the same."""
     if was.arguments != now.arguments:
         gone, new = _lacking(was.arguments, now.arguments), _lacking(now.arguments, was.arguments)

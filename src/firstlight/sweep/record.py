@@ -19,15 +19,15 @@ from firstlight.runs.plain_yaml import dump_plain_yaml, read_plain_yaml
 from firstlight.sweep.settings import Settings, directions_of
 from firstlight.sweep.space import Space, space_of
 
-RECORD = "sweep.yaml"
+SWEEP_FILE = "sweep.yaml"
 OF_THE_SWEEP = ("sweep", "seeds", "output_dir", "resume")
 """Sections and keys of a sweep's command line that its trials do not get."""
-FORMAT = 1
+SWEEP_FORMAT = 1
 """Version of the format of `sweep.yaml` and of the rows of the ledger."""
 
 
 @dataclass(frozen=True)
-class Record:
+class SweepRecord:
     """The content of `sweep.yaml`. `arguments` are those of its trials, ready for Hydra's
     grammar."""
 
@@ -42,7 +42,7 @@ class Record:
     storage: str | None = None
     digests: list[str] = field(default_factory=list)
     """Of the configs of the points that were checked when it was planned, in their order."""
-    format: int = FORMAT
+    format: int = SWEEP_FORMAT
     working_folder: str | None = None
     """The folder that relative paths in `arguments` start from; None in the file of an earlier
     version."""
@@ -59,36 +59,36 @@ class Record:
         return lacking(self.config)
 
     def write(self, folder: Path) -> None:
-        replace_text(folder / RECORD, dump_plain_yaml(vars(self)))
+        replace_text(folder / SWEEP_FILE, dump_plain_yaml(vars(self)))
 
 
-def read_record(folder: Path) -> Record:
+def read_sweep(folder: Path) -> SweepRecord:
     """What the sweep in `folder` is.
 
     Raises:
         ConfigError: it is not a sweep, or one of another version of firstlight.
     """
-    file = folder / RECORD
+    file = folder / SWEEP_FILE
     try:
         content = read_plain_yaml(file)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else one_line(error)
         raise ConfigError(
-            f"{shorten(str(folder))}: not a sweep of firstlight ({RECORD}: {reason})"
+            f"{shorten(str(folder))}: not a sweep of firstlight ({SWEEP_FILE}: {reason})"
         ) from None
     version = content.get("version") if isinstance(content, dict) else None
     if version is None:
         raise ConfigError(f"{file}: the file of another program, not a sweep of firstlight")
     try:
-        record = Record(**content)
+        record = SweepRecord(**content)
     except TypeError:  # other keys
         record = None
-    if record is None or record.format != FORMAT:
+    if record is None or record.format != SWEEP_FORMAT:
         raise ConfigError(
             f"{file}: written by firstlight {shorten(str(version))}; this version cannot resume it"
         )
     try:
-        TypeAdapter(Record).validate_json(json.dumps(content), strict=True)
+        TypeAdapter(SweepRecord).validate_json(json.dumps(content), strict=True)
         directions_of(settings_of_record(record).objectives, record.config)
         _check_arguments(record)
     except ValidationError as error:
@@ -100,7 +100,7 @@ def read_record(folder: Path) -> Record:
     return record
 
 
-def _check_arguments(record: Record) -> None:
+def _check_arguments(record: SweepRecord) -> None:
     """Refuse arguments that firstlight writes into no record.
 
     Raises:
@@ -114,14 +114,14 @@ def _check_arguments(record: Record) -> None:
             )
 
 
-def settings_of_record(record: Record) -> Settings:
+def settings_of_record(record: SweepRecord) -> Settings:
     """The section `sweep` as it was planned; its texts are data, in which nothing is looked up."""
     return Settings(
         **check_config(OmegaConf.create({**as_data(record.settings)}), Settings, "sweep")
     )
 
 
-def space_of_record(record: Record) -> Space:
+def space_of_record(record: SweepRecord) -> Space:
     """The space of a sweep that was planned, without its seeds."""
     own = [*record.arguments, *later_overrides(record.later)]
     return split_seeds(space_of(own, settings_of_record(record), record.config_dir))[0]
@@ -135,7 +135,7 @@ def later_overrides(later: dict[str, Any]) -> list[str]:
     return overrides
 
 
-def trial_overrides(record: Record, overrides: list[str], seed: int) -> list[str]:
+def trial_overrides(record: SweepRecord, overrides: list[str], seed: int) -> list[str]:
     """All overrides of a trial, ready for Hydra's grammar; `overrides` are what distinguishes it.
 
     Raises:
@@ -146,7 +146,7 @@ def trial_overrides(record: Record, overrides: list[str], seed: int) -> list[str
     for text in overrides:
         if not any(parameter.has(text) for parameter in space.parameters):
             raise ConfigError(
-                f"{shorten(text)}: in the ledger of the sweep, but not a value that {RECORD} varies"
+                f"{shorten(text)}: in the ledger of the sweep, but not among the values in {SWEEP_FILE}"
             )
     return [*space.fixed, *overrides, f"seed={seed}"]
 

@@ -22,7 +22,7 @@ from firstlight.sweep.storage import named_storage
 
 
 @dataclass(frozen=True)
-class Point:
+class PointResult:
     """A point of the space and its repetitions; `means` and `spreads` (standard deviations) are of
     the objectives.
 
@@ -60,7 +60,9 @@ def current(rows: list[Row]) -> list[Row]:
     return [row for row in rows if row.replaced_by is None]
 
 
-def points(rows: list[Row], objectives: list[str], signs: list[int], n_seeds: int) -> list[Point]:
+def points(
+    rows: list[Row], objectives: list[str], signs: list[int], n_seeds: int
+) -> list[PointResult]:
     """The points of a sweep, the best first (by the first objective), those without a result last.
 
     `signs` are those of `Ledger.signs`.
@@ -81,13 +83,13 @@ def points(rows: list[Row], objectives: list[str], signs: list[int], n_seeds: in
             has_spread = len(values) > 1 and all(map(math.isfinite, values))
             means.append(statistics.mean(values))
             spreads.append(statistics.stdev(values) if has_spread else None)
-        found.append(Point(overrides, members, n_seeds, means, spreads))
+        found.append(PointResult(overrides, members, n_seeds, means, spreads))
     return sorted(found, key=lambda point: point.rank(signs[0]))
 
 
 def best_points(
     rows: list[Row], objectives: list[str], signs: list[int], n_seeds: int
-) -> list[Point]:
+) -> list[PointResult]:
     """The best point; of several objectives all points that no other beats."""
     whole = [point for point in points(rows, objectives, signs, n_seeds) if point.is_whole]
     if len(objectives) == 1:
@@ -95,7 +97,7 @@ def best_points(
     return [point for point in whole if not any(_beats(other, point, signs) for other in whole)]
 
 
-def _beats(one: Point, other: Point, signs: list[int]) -> bool:
+def _beats(one: PointResult, other: PointResult, signs: list[int]) -> bool:
     """Is a point better than another in some objective, and worse in none?"""
     for sign, mean, its_mean in zip(signs, one.means, other.means, strict=True):
         if sign * mean > sign * its_mean:
@@ -103,7 +105,7 @@ def _beats(one: Point, other: Point, signs: list[int]) -> bool:
     return one.means != other.means
 
 
-def opening(ledger: Ledger) -> str:
+def opening_line(ledger: Ledger) -> str:
     """The first line of a sweep that has trials to make."""
     rows = current(ledger.rows())
     planned = sum(row.state == "planned" for row in rows)
@@ -150,7 +152,7 @@ def _time_left(rows: list[Row]) -> str:
     return f", about {seconds / 60:.0f} min" if seconds >= 90 else f", about {seconds:.0f} s"
 
 
-def whereabouts(ledger: Ledger) -> str:
+def progress_line(ledger: Ledger) -> str:
     """How far a sweep is that has been stopped, and how it is resumed."""
     rows = current(ledger.rows())
     done = sum(row.state in ("done", "pruned") for row in rows)
@@ -167,7 +169,7 @@ def resuming(ledger: Ledger, action: str) -> str:
     return command("sweep", action, *words, config_dir=record.config_dir)
 
 
-def as_data(ledger: Ledger) -> dict[str, Any]:
+def status_data(ledger: Ledger) -> dict[str, Any]:
     """All that `status` knows, for JSON."""
     rows, objectives = ledger.rows(), ledger.record.objectives
     ranked = best_points(rows, objectives, ledger.signs(), len(ledger.record.seeds))
@@ -244,7 +246,7 @@ def _table(ledger: Ledger, rows: list[Row], objectives: list[str]) -> Table:
     return table
 
 
-def _point_table(ranked: list[Point], objectives: list[str]) -> Table:
+def _point_table(ranked: list[PointResult], objectives: list[str]) -> Table:
     """The points, where they are repeated with several seeds."""
     table = Table(box=box.SIMPLE_HEAD)
     columns = ["point", "seeds"]

@@ -32,7 +32,7 @@ from firstlight.interpolation import only_variables
 from firstlight.output import note
 from firstlight.overrides import ready, words_to_paste
 
-DATABASE, LOCK = "sweep.db", ".sweep.lock"
+DATABASE, LEDGER_LOCK = "sweep.db", ".sweep.lock"
 TOLD = "FIRSTLIGHT_SWEEP_STORAGE"
 """Environment variable: the storage that the user's own command names, for the processes of its
 trials."""
@@ -40,7 +40,7 @@ OF_SEVERAL = bytes.fromhex("d9d505f920a163d7")
 """The last bytes of the journal of a transaction over several databases."""
 BESIDE = ("-journal", "-wal", "-shm")
 """What SQLite adds to the name of a database for the files that belong to it."""
-PATIENCE = 30.0
+DATABASE_PATIENCE = 30.0
 """Seconds to wait for a database, or its lock, that another process holds."""
 
 
@@ -102,12 +102,14 @@ def ledger_locked(folder: Path) -> Iterator[None]:
     Raises:
         RunError: another process holds the lock for too long, or it cannot be written.
     """
-    lock = folder / LOCK
+    lock = folder / LEDGER_LOCK
     with ExitStack() as held:
         try:
-            held.enter_context(locked(lock, timeout=PATIENCE))
+            held.enter_context(locked(lock, timeout=DATABASE_PATIENCE))
         except Timeout:
-            raise RunError(f"{lock}: another process has held it for {PATIENCE:.0f} s") from None
+            raise RunError(
+                f"{lock}: another process has held it for {DATABASE_PATIENCE:.0f} s"
+            ) from None
         except OSError as error:
             raise RunError(f"{lock}: cannot be written ({error.strerror})") from None
         yield
@@ -132,7 +134,7 @@ def open_storage(folder: Path, storage: str | None) -> RDBStorage:
         return open_file(folder / DATABASE)
     url = storage_url(folder, storage)
     if url.startswith("sqlite"):
-        options: dict[str, Any] = {"connect_args": {"timeout": PATIENCE}}
+        options: dict[str, Any] = {"connect_args": {"timeout": DATABASE_PATIENCE}}
     else:
         options = {"pool_pre_ping": True}  # a server closes connections that are idle for long
     try:
@@ -150,7 +152,7 @@ def open_file(file: Path) -> RDBStorage:
     """Optuna's storage in the SQLite database `file`, which is created if it does not exist."""
     for part in _parts(file):
         separate(part)
-    connect = partial(_connected, file, "rwc", timeout=PATIENCE)
+    connect = partial(_connected, file, "rwc", timeout=DATABASE_PATIENCE)
     # Of the address SQLAlchemy only takes the kind of the database: `creator` opens it.
     return _of_optuna(address_of(file), f"sqlite:///{DATABASE}", {"creator": connect})
 
@@ -169,7 +171,7 @@ def open_copy(file: Path) -> RDBStorage:
             raise _lost(file, problem)
         note(f"{file}: {problem}: showing its backup, of the last trial that changed")
         file = backup_of(file)
-    with explained(str(file)):
+    with database_errors(str(file)):
         # One connection for all sessions: every other would be another copy.
         options = {"creator": partial(_read, file), "poolclass": StaticPool}
         return _of_optuna(address_of(file), f"sqlite:///{DATABASE}", options)
@@ -232,12 +234,12 @@ def _parts(file: Path) -> list[Path]:
     return [file, *(file.with_name(f"{file.name}{ending}") for ending in BESIDE)]
 
 
-def files_of(file: Path) -> set[str]:
+def database_files(file: Path) -> set[str]:
     """The names that making, changing and backing up the database `file` leaves, or may leave when
     it is killed.
     """
     of_earlier_versions = file.with_name(f"{file.name}.tmp")
-    names = {LOCK}
+    names = {LEDGER_LOCK}
     for database in (file, temporary_of(file), temporary_of(backup_of(file)), of_earlier_versions):
         names.update(part.name for part in _parts(database))
     return names
@@ -289,7 +291,7 @@ def _copy(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
     source.backup(target)
 
 
-def _connected(file: Path, mode: str, timeout: float = PATIENCE / 6) -> sqlite3.Connection:
+def _connected(file: Path, mode: str, timeout: float = DATABASE_PATIENCE / 6) -> sqlite3.Connection:
     """The one way to a database: `mode` is ro, rw, or rwc, which creates one that does not exist.
 
     Raises:
@@ -337,8 +339,8 @@ def back_up(file: Path) -> None:
     Raises:
         RunError: it cannot be read, or the copy not be written.
     """
-    with explained(str(file)), closing(sqlite3.connect(":memory:")) as copy:
-        with closing(_connected(file, "rw", timeout=PATIENCE)) as source:
+    with database_errors(str(file)), closing(sqlite3.connect(":memory:")) as copy:
+        with closing(_connected(file, "rw", timeout=DATABASE_PATIENCE)) as source:
             _copy(source, copy)
         with replacing(backup_of(file), "wb") as stream:
             stream.write(copy.serialize())
@@ -396,7 +398,7 @@ def damage(file: Path, *, read_only: bool = False) -> str | None:
 
 
 @contextmanager
-def explained(url: str) -> Iterator[None]:
+def database_errors(url: str) -> Iterator[None]:
     """Say in one line what a database refuses.
 
     Raises:

@@ -28,7 +28,7 @@ from firstlight.runs.environment import BEGUN_IN
 from firstlight.runs.run_folder import CONFIG
 from firstlight.runs.writer import LOCK, is_unfinished_start
 from firstlight.sweep.ledger import Ledger, Row
-from firstlight.sweep.record import Record, settings_of_record, trial_overrides
+from firstlight.sweep.record import SweepRecord, settings_of_record, trial_overrides
 from firstlight.training.process import run_command, start_process, start_server
 from firstlight.training.stopping import StopSignals
 
@@ -132,7 +132,7 @@ def _started(ledger: Ledger, row: Row, log: Path) -> BaseProcess:
     environment[SWEEP], environment[TRIAL] = str(ledger.folder.absolute()), str(row.number)
     if ledger.record.working_folder is not None:
         environment[BEGUN_IN] = ledger.record.working_folder
-    words = arguments(ledger.record, row, ledger.folder)
+    words = trial_arguments(ledger.record, row, ledger.folder)
     return start_process(_train, words, log=log, environment=environment)
 
 
@@ -142,7 +142,7 @@ def _train(words: list[str]) -> int:
     return run_command(["train", *words])
 
 
-def arguments(record: Record, row: Row, sweep: Path) -> list[str]:
+def trial_arguments(record: SweepRecord, row: Row, sweep: Path) -> list[str]:
     """The command line of a trial, after `firstlight train`, as it is typed; given again, it
     resumes the trial.
     """
@@ -189,7 +189,7 @@ def _finish(ledger: Ledger, number: int, run: Path, seconds: float, error: str |
     metrics: dict[str, float] = {}
     if error is None:
         try:
-            metrics = {**metrics_of(run), "seconds": seconds}
+            metrics = {**reached_metrics(run), "seconds": seconds}
         except ConfigError as problem:
             error = str(problem)
         else:
@@ -207,7 +207,7 @@ def _finish(ledger: Ledger, number: int, run: Path, seconds: float, error: str |
         )
 
 
-def metrics_of(run: Path) -> dict[str, float]:
+def reached_metrics(run: Path) -> dict[str, float]:
     """What a run has reached: the metrics at its end, `best/...` those of its best checkpoint, its
     tokens and steps.
 

@@ -26,7 +26,7 @@ from firstlight.runs.new_folder import new_folder
 from firstlight.runs.run_config import RunConfig
 from firstlight.training.process import start_server
 from firstlight.verify.checks import CheckResult, check
-from firstlight.verify.settings import VerifySettings, check_verifiable, shortening
+from firstlight.verify.settings import VerifySettings, check_verifiable, verify_changes
 
 TRAINING = (
     "firstlight.cli",
@@ -49,7 +49,7 @@ def arguments(config: DictConfig) -> tuple[RunConfig, VerifySettings]:
     settings = VerifySettings(**values)
     check_verifiable(run.plain)
     build(run.plain)  # raises what the constructors refuse
-    return run.changed(shortening(run.plain, settings)), settings
+    return run.changed(verify_changes(run.plain, settings)), settings
 
 
 def main(config: DictConfig) -> None:

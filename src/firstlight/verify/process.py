@@ -18,7 +18,7 @@ from firstlight.training.loggers.wandb import FOLDER as WANDB
 from firstlight.training.process import start_process
 
 KINDS = ("folder", "row", "sample", "checkpoint", "end")
-"""What a changed file of a run folder is about; see `kind_of`."""
+"""What a changed file of a run folder is about; see `change_kind`."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Life:
         return next((seconds for seconds, kind in self.changes if kind == "row"), None)
 
 
-def run(
+def run_process(
     target: Callable[..., int],
     *arguments: Any,
     folder: Path,
@@ -90,7 +90,7 @@ def run(
             files = _files(folder)
             for name, state in files.items():
                 if seen.get(name) != state:
-                    changes.append((now, kind_of(name)))
+                    changes.append((now, change_kind(name)))
             seen = files
             if kill is not None and kill.kind is not None:
                 counts = Counter(kind for _, kind in changes)
@@ -107,7 +107,7 @@ def run(
     return Life(exit_code, time.perf_counter() - began, changes, log)
 
 
-def kind_of(name: str) -> str:
+def change_kind(name: str) -> str:
     """One of `KINDS`, for the path of a file in a run folder."""
     top = name.split("/")[0]
     if top.startswith("metrics."):

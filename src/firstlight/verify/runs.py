@@ -16,14 +16,14 @@ from firstlight.training.experiment import Experiment
 from firstlight.training.fit import fit
 from firstlight.training.process import run_command
 from firstlight.verify.kill_points import KillPoints
-from firstlight.verify.process import KillPoint, Life, run
+from firstlight.verify.process import KillPoint, Life, run_process
 from firstlight.verify.run_state import RunState, phase, read_state, unfinished
 
 SLOWEST = 10
 """A process counts as hung after this many times the duration of the first run, and a minute."""
 
 
-def begin(plain: dict[str, Any], stored: dict[str, Any]) -> int:
+def begin_run(plain: dict[str, Any], stored: dict[str, Any]) -> int:
     """In a process of its own: train; return the exit code."""
     try:
         fit(Experiment(**build(plain)), stored, [])
@@ -33,7 +33,7 @@ def begin(plain: dict[str, Any], stored: dict[str, Any]) -> int:
     return 0
 
 
-def resume(folder: str, stored: dict[str, Any]) -> int:
+def resume_run(folder: str, stored: dict[str, Any]) -> int:
     """In a process of its own: resume the run in `folder` as a user would; return the exit code."""
     given_again = [f"{key}={text}" for key, text in from_environment(stored) if key not in UNUSED]
     return run_command(["train", setting("resume", folder), *given_again])
@@ -141,7 +141,7 @@ class Runs:
     def _process(self, *, kill: KillPoint | None = None, new_interpreter: bool = False) -> Life:
         """Resume the run if there is one, else begin it."""
         watched = functools.partial(
-            run,
+            run_process,
             folder=self.folder,
             log=self.work / f"process_{1 + len(list(self.work.glob('process_*.log')))}.log",
             kill=kill,
@@ -149,8 +149,8 @@ class Runs:
             new_interpreter=new_interpreter,
         )
         if self._can_be_resumed:
-            return watched(resume, str(self.folder), self.config.stored)
-        return watched(begin, self.config.plain, self.config.stored)
+            return watched(resume_run, str(self.folder), self.config.stored)
+        return watched(begin_run, self.config.plain, self.config.stored)
 
     def _moved(self, name: str) -> Path:
         target = self.work / name

@@ -48,7 +48,7 @@ def check_verifiable(config: dict[str, Any]) -> None:
             )
 
 
-def shortening(config: dict[str, Any], settings: VerifySettings) -> dict[str, Any]:
+def verify_changes(config: dict[str, Any], settings: VerifySettings) -> dict[str, Any]:
     """The changes of `config` that make a short run of it, in which much happens."""
     changes = shortened(
         config, steps=settings.steps, eval_every_n_steps=settings.eval_every_n_steps
