@@ -1,3 +1,1 @@
-"""How fast a config trains on this machine, where the time goes, and which settings would make it
-faster.
-"""
+"""How fast a config trains here, where the time goes, and which settings are faster."""

@@ -1,6 +1,4 @@
-"""`firstlight bench`: how fast this config trains on this machine, where the time goes, and what
-would be faster.
-"""
+"""`firstlight bench`: how fast this config trains here, and what would be faster."""
 
 import json
 import sys
@@ -93,9 +91,7 @@ def _measure_all(
     console: SafeConsole,
     tell: Callable[[str], None],
 ) -> tuple[OwnSpeed, dict[str, Any], Ladder]:
-    """Measure the config as it is (first, while nothing else has taken memory), the machine, and
-    the ladder.
-    """
+    """Measure the config as it is, the machine, and the ladder."""
     reset_peak_memory()
     try:
         first = measure(run, settings.warmup_steps, work / "own")

@@ -8,9 +8,7 @@ PLAIN_COLOUR, BETTER_COLOUR, OWN_COLOUR = "#b8bec7", "#4c78a8", "#f28e2b"
 
 
 def ladder_figure(rungs: list[Rung], title: str) -> Figure:
-    """A bar of tokens per second for each measured rung, the first one on top; a line spans the
-    range of the rounds.
-    """
+    """A bar of tokens per second for each measured rung, with the range of its rounds."""
     figure = Figure(figsize=(8, 1.3 + 0.5 * len(rungs)), layout="constrained")
     axes = figure.subplots()
     first = rungs[0]

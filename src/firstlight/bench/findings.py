@@ -22,8 +22,9 @@ NOTES = {
 
 @dataclass(frozen=True)
 class OwnSpeed:
-    """What was measured of the user's config as it is; `step_milliseconds` is from
-    `Timing.breakdown`.
+    """What was measured of the user's config, unchanged.
+
+    `step_milliseconds` is from `Timing.breakdown`.
     """
 
     name: str
@@ -104,9 +105,7 @@ def ladder_table(ladder: Ladder) -> Table:
 
 
 def rows(ladder: Ladder) -> list[dict[str, Any]]:
-    """A row for each rung, as plain data. "Plain" in the keys is the first rung that could be
-    measured.
-    """
+    """A row for each rung, as plain data; "plain" means the first rung that was measured."""
     told: list[dict[str, Any]] = []
     first = before = None
     for rung in ladder.rungs:

@@ -1,6 +1,4 @@
-"""The speed ladder: from a plain run to the fastest one, one setting at a time, each rung on top of
-the one before.
-"""
+"""The speed ladder: from a plain run to the fastest one, one setting at a time."""
 
 import statistics
 from collections.abc import Callable, Iterator
@@ -72,9 +70,7 @@ class Rung:
 
     @property
     def spread(self) -> float:
-        """Tokens per second between the slowest and the fastest round; 0 for one round, which says
-        nothing of it.
-        """
+        """Tokens per second between the slowest and the fastest round; 0 if there is only one."""
         return max(self.rates) - min(self.rates)
 
     def is_faster(self, other: "Rung") -> bool:
@@ -94,8 +90,7 @@ class Rung:
 
 
 def steps(config: dict[str, Any], settings: BenchSettings, device: torch.device) -> Iterator[Step]:
-    """The ladder of `config` on `device`, from its first rung on; steps that do not apply say
-    why."""
+    """The steps of the ladder for `config` on `device`; those that do not apply say why."""
     no_dropout, no_fused = _lacks(config, "model.dropout"), _lacks(config, "optimizer.fused")
     if not no_dropout and device.type != "cpu":
         no_dropout = f"on {device.type} it is torch's"
@@ -206,9 +201,7 @@ class Ladder:
 
     @property
     def highest_loss(self) -> float:
-        """The highest loss of a suggestion: that of the first measured rung (plain, if possible)
-        and the tolerance.
-        """
+        """The highest loss of a suggestion: that of the first measured rung, plus the tolerance."""
         return self.measured[0].loss * (1 + self.settings.tolerance)
 
     def _rung(self, step: Step, held: dict[str, Any]) -> Rung:
@@ -255,9 +248,7 @@ class Ladder:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A rung, the `overrides` that turn the user's config into it, and how many times as fast it
-    is.
-    """
+    """A rung, its overrides on top of the user's config, and its speed relative to it."""
 
     rung: Rung
     overrides: list[str]
@@ -265,8 +256,9 @@ class Suggestion:
 
 
 def suggestions(ladder: Ladder) -> tuple[Suggestion, Suggestion | None]:
-    """The fastest rung whose loss is within the tolerance; and a larger batch, if that is faster
-    still.
+    """The fastest sound rung with the config's batch, and a larger batch if that is faster.
+
+    Sound means that its loss is within the tolerance.
 
     A larger batch is told apart because it is another training. The search begins with the user's
     config, and a rung replaces it only by a gain that cannot be the spread of the rounds.
@@ -310,8 +302,7 @@ def nested(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def as_overrides(settings: dict[str, Any], config: dict[str, Any]) -> list[str]:
-    """The words of a command line that set `settings`; with + where `config` does not have the
-    key."""
+    """The overrides that set `settings`, with + for keys that `config` does not have."""
     words = []
     for key, value in settings.items():
         section, name = _place(config, key)

@@ -36,8 +36,9 @@ class MeasuredRun:
 def measure(
     config: RunConfig, warmup_steps: int, folder: Path, *, in_parts: bool = False
 ) -> MeasuredRun:
-    """Train in `folder`, which must be new and is removed; `in_parts` times the parts of a step,
-    which costs some time.
+    """Train in `folder`, which must be new and is removed afterwards.
+
+    `in_parts` also times the parts of a step, which slows it down a little.
 
     Raises:
         ConfigError: the config was refused.
@@ -98,9 +99,7 @@ def reset_peak_memory() -> None:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """The most bytes that this process has had: of the GPU's memory, or else of the computer's,
-    Python included.
-    """
+    """The most memory this process has held, in bytes: of the GPU, or of the host with Python."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

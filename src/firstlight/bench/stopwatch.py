@@ -1,6 +1,4 @@
-"""How long the steps of a run take, and where the time goes; measured from outside, through
-Lightning's hooks.
-"""
+"""How long the steps of a run take and where the time goes, measured by Lightning's hooks."""
 
 import statistics
 import time
@@ -39,9 +37,7 @@ def synchronize(device: torch.device) -> None:
 
 
 class Parts(Profiler):
-    """Seconds of each part of a step. It synchronizes with the device, which makes the step as a
-    whole slower.
-    """
+    """Seconds of each part of a step; synchronizing for it makes the whole step slower."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,9 +71,7 @@ class Parts(Profiler):
 
 @dataclass
 class Timing:
-    """What a stopwatch has measured. It refers to nothing of the run itself, whose memory is freed
-    after it.
-    """
+    """What a stopwatch has measured, without a reference to the run, so that it can be freed."""
 
     seconds: list[float] = field(default_factory=list)
     """Of each step."""

@@ -36,8 +36,9 @@ NOTHING = "-"
 
 @dataclass(frozen=True)
 class Group:
-    """A config and its repetitions. `settings` are its values of the keys in which the compared
-    configs differ.
+    """A config and its repetitions.
+
+    `settings` holds the config's values of the keys in which the compared configs differ.
     """
 
     label: str

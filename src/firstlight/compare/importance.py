@@ -14,8 +14,7 @@ FEWEST = 5
 
 
 def importance(groups: list[Group], values: list[float]) -> dict[str, float] | None:
-    """The share of each differing key, which add up to 1; None for too few configs, or fewer than
-    two keys.
+    """The share of each differing key, adding up to 1; None for too few configs or keys.
 
     PED-ANOVA (Watanabe et al. 2023): how far, by key, the better half of the configs is from all of
     them. Keys that some config does not have are left out. Of `values`, one for each group, lower
@@ -42,8 +41,7 @@ def importance(groups: list[Group], values: list[float]) -> dict[str, float] | N
 
 
 def _column(texts: list[str]) -> tuple[list[Any], BaseDistribution]:
-    """The values of a key as numbers, if all of them are, and the distribution that they are
-    from."""
+    """The values of a key, as numbers if all of them are, and the distribution they come from."""
     values: list[Any] = []
     for text in texts:
         try:

@@ -14,8 +14,9 @@ MOST_IN_LEGEND = 12
 
 
 def comparison_figure(found: dict[str, Any]) -> Figure:
-    """Curves in the colours of their configs; and the mean of each config, with the spread between
-    its seeds.
+    """The curves, in the colour of their config, and the mean of each config with its spread.
+
+    The spread is the standard deviation between seeds.
     """
     axes_names, metric, configs = found["axes"], found["settings"]["metric"], found["configs"]
     figure = Figure(figsize=(4.5 * (len(axes_names) + 1), 4), layout="constrained")

@@ -16,8 +16,9 @@ from firstlight.errors import printable_data
 def comparison_data(
     ranked: list[Ranked], notes: list[str], settings: CompareSettings
 ) -> dict[str, Any]:
-    """JSON-ready; configs are best first, and `runs[i].config` is the place of a run's config among
-    them.
+    """The findings, ready for JSON, the best config first.
+
+    `runs[i].config` is the place of a run's config in `configs`.
     """
     column, first = settings.metric, ranked[0].group.runs[0]
     sign = first.sign_of(column)
@@ -53,8 +54,9 @@ def comparison_data(
 
 
 def _windows(ranked: list[Ranked]) -> dict[str, Any]:
-    """How many windows every config was measured on (null: on none), and whether they are too few
-    for a verdict.
+    """How many windows every config was measured on, and whether they allow a verdict.
+
+    `measured` is null if the weights were not measured.
     """
     counts = [len(config.sample.totals) for config in ranked if len(config.sample.totals) > 0]
     measured = min(counts, default=None)

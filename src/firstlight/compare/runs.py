@@ -60,8 +60,7 @@ class Run:
         return (self.folder / WEIGHTS).is_file()
 
     def metric(self, column: str) -> Metric | None:
-        """The metric of its evaluations that is logged as `column`; None for a column that is not a
-        metric.
+        """The metric that its evaluations log as `column`; None if the column is not a metric.
 
         Raises:
             ConfigError: its config names something else as a metric.

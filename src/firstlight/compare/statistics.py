@@ -1,5 +1,4 @@
-"""Does a difference between two configs mean anything? Two things vary by chance: the text, and the
-seed.
+"""Is the difference between two configs more than chance?
 
 **The text.** Another validation text of the same kind would give another loss. The windows of this
 one are resampled, the same ones for both configs (paired: what is hard is hard for both), in blocks
@@ -77,8 +76,9 @@ class Variance(NamedTuple):
 
 @dataclass(frozen=True)
 class Difference:
-    """`value` is other - reference, within `low` and `high`; `p` is the probability of one as large
-    if there is none.
+    """The difference `value` = other - reference, with its confidence interval and `p`.
+
+    `p` is the probability of a difference as large if the configs were equal.
 
     `text_error` and `seed_error` are the standard errors that are due to either, None where it is
     not known. `more_seeds` of each config would probably tell them apart; None: no advice, or
@@ -103,9 +103,7 @@ class NothingKnownError(ValueError):
 
 
 class TooFewWindowsError(NothingKnownError):
-    """The text varies too, and so few windows do not tell by how much: nothing can be said,
-    whatever the seeds.
-    """
+    """Too few windows to estimate how much the text varies, however many seeds there are."""
 
     def __init__(self, n_windows: int) -> None:
         super().__init__(f"{n_windows} windows, and at least {FEWEST_WINDOWS} are needed")
@@ -122,8 +120,9 @@ def difference(
     resamples: int,
     seed: int,
 ) -> Difference:
-    """How `other` differs from `reference`; `confidence` holds for all `n_pairs` differences
-    together (Bonferroni).
+    """How `other` differs from `reference`.
+
+    `confidence` holds for all `n_pairs` differences together (Bonferroni).
 
     Raises:
         NothingKnownError: one seed of each, and no windows.
@@ -199,8 +198,7 @@ def _seed_variances(reference: ScoreSample, other: ScoreSample) -> list[Variance
 def _text_variance(
     reference: ScoreSample, other: ScoreSample, *, paired: bool, resamples: int, seed: int
 ) -> Variance | None:
-    """The variance of the difference that is due to the text; None if either was not measured on
-    windows.
+    """The variance of the difference due to the text; None without windows.
 
     Raises:
         TooFewWindowsError: fewer than FEWEST_WINDOWS.
@@ -227,9 +225,7 @@ def block_length(n: int) -> int:
 
 
 def resampled(samples: list[ScoreSample], *, resamples: int, seed: int) -> Floats:
-    """The metric of each sample on resampled blocks of the text, the same ones for all: (samples,
-    resamples).
-    """
+    """The metric of each sample on the same resampled blocks of text: (samples, resamples)."""
     n = len(samples[0].totals)
     length = block_length(n)
     n_blocks = max(1, round(n / length))
@@ -257,8 +253,7 @@ def _circular_sums(values: Floats, length: int) -> Floats:
 
 
 def _bootstrap_variance(draws: Floats, n: int) -> Variance:
-    """The variance of what was drawn, for `n` windows; its degrees of freedom are those of as many
-    whole blocks.
+    """The variance of bootstrap `draws` of `n` windows, and its degrees of freedom.
 
     As the mean of b blocks varies about their own mean, a bootstrap sees (b - 1) / b of the
     variance.

@@ -1,6 +1,4 @@
-"""Student's t distribution, which torch and numpy do not have; the degrees of freedom need not be
-whole.
-"""
+"""Student's t distribution with fractional degrees of freedom; torch and numpy have none."""
 
 import math
 from functools import lru_cache
@@ -25,9 +23,7 @@ def two_sided(t: float, degrees: float) -> float:
 
 @lru_cache(maxsize=4096)
 def quantile(probability: float, degrees: float) -> float:
-    """The t below which a value is with `probability`, which is at least 0.5 and less than 1; found
-    by bisection.
-    """
+    """The t below which a value is with `probability`, in [0.5, 1); found by bisection."""
     tails = 2 * (1 - probability)
     low, high = 0.0, 1.0
     while two_sided(high, degrees) > tails:

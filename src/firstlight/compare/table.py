@@ -13,9 +13,7 @@ configs."""
 
 
 def tables(found: dict[str, Any]) -> Iterator[Table]:
-    """The configs, best first, with their verdicts; in what they differ, if it is much; its
-    importance, if known.
-    """
+    """The tables: the verdicts; the differing settings if they are many; the importance."""
     configs = found["configs"]
     keys = list(configs[0]["settings"])
     if len(keys) <= MOST_COLUMNS:
@@ -69,9 +67,7 @@ def _verdicts(found: dict[str, Any], keys: list[str]) -> Table:
 
 
 def _caption(metric: str, direction: str, text: str) -> Text:
-    """What the metric is, and which values of it are better; empty for a column that is not a
-    metric.
-    """
+    """What the metric is and which of its values are better; empty for other columns."""
     if not text:
         return Text()
     better = "lower" if direction == "min" else "higher"
@@ -89,9 +85,7 @@ def _headings(keys: list[str]) -> list[str]:
 
 
 def _difference(difference: dict[str, Any] | None) -> str:
-    """The difference from the best config, its interval, and the probability of one as large if
-    there were none.
-    """
+    """The difference from the best config, its interval, and its p-value."""
     if difference is None:
         return ""
     p = f"p = {difference['p']:.2g}"

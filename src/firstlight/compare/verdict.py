@@ -100,9 +100,7 @@ def judge(groups: list[Group], settings: CompareSettings) -> tuple[list[Ranked],
 def _measured(
     groups: list[Group], runs: list[Run], metric: Mean, settings: CompareSettings
 ) -> tuple[list[ScoreSample], dict[Path, Ground]]:
-    """Samples of the groups, from evaluating the weights of their runs, and what each run was
-    measured on.
-    """
+    """The scores of the groups from evaluating their weights, and the ground of each run."""
     last_window = all(map(scores_last_window, runs))  # the same windows for all of them
     measured: dict[Path, MeasuredWindows] = {}
     grounds: dict[Path, Ground] = {}
@@ -152,9 +150,7 @@ def _unfinished(runs: list[Run], column: str) -> list[str]:
 
 
 def _unlike(runs: list[Run], column: str) -> list[str]:
-    """A note if not all runs have seen the same number of tokens; it names those that differ from
-    most.
-    """
+    """A note that names the runs that have not seen as many tokens as most others."""
     seen: dict[int, list[str]] = {}
     for run in runs:
         tokens = run.final(column).x.get("tokens")

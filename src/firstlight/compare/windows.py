@@ -36,8 +36,9 @@ class Ground:
 
 @dataclass(frozen=True)
 class MeasuredWindows:
-    """For each window what the metric adds up, and what that is divided by (see `ScoreSample`):
-    (windows,) each.
+    """For each window the metric's sum and what it is divided by: (windows,) each.
+
+    See `ScoreSample`.
     """
 
     totals: Floats
@@ -46,8 +47,7 @@ class MeasuredWindows:
 
 
 def measured_mean(run: Run, settings: CompareSettings) -> Mean | None:
-    """The metric, if the weights are measured in it window by window; None if what the runs logged
-    is taken.
+    """The metric if weights are to be measured in it; None if what the runs logged is used.
 
     Raises:
         ConfigError: the best weights are to be measured in a metric that is not a mean.
@@ -71,8 +71,7 @@ def scores_last_window(run: Run) -> bool:
 def measure_windows(
     run: Run, metric: Mean, settings: CompareSettings, *, last_window: bool
 ) -> MeasuredWindows:
-    """Evaluate the weights of a run, in float32, on windows that are spread evenly over its
-    validation split.
+    """Evaluate a run's weights, in float32, on windows spread evenly over its validation split.
 
     If these are all windows, the shorter one at the end is added with `last_window`.
 
@@ -133,8 +132,7 @@ def configured_ground(run: Run) -> Ground:
 def check_grounds(
     runs: list[Run], grounds: Mapping[Path, Ground], column: str, metric: Metric | None
 ) -> list[str]:
-    """A note on the first run that is judged on another ground than the first; none if all have the
-    same one.
+    """A note on the first run judged on another ground than `runs[0]`; empty if none is.
 
     `metric` is what is logged as `column`; None if that is not a metric.
 
@@ -165,9 +163,7 @@ def check_grounds(
 
 
 def sample_of(group: Group, measured: Mapping[Path, MeasuredWindows]) -> ScoreSample:
-    """What is known of a config: the metric of each seed, and the totals of the windows, a mean
-    over the seeds.
-    """
+    """The scores of a config: the metric of each seed, and window totals averaged over seeds."""
     members = [measured[run.folder] for run in group.runs]
     values = np.array([member.totals.sum() / member.units.sum() for member in members])
     first = members[0]

@@ -1,3 +1,1 @@
-"""The formats of other programs: GPT-2 as Hugging Face and OpenAI publish it, Llama and Qwen3, the
-book's files.
-"""
+"""Other programs' formats: Hugging Face's GPT-2, Llama and Qwen3, OpenAI's, the book's."""

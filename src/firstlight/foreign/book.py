@@ -18,9 +18,7 @@ def is_book_state_dict(state: dict[str, Any]) -> bool:
 
 
 def from_book(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of the book's `GPTModel` with our names, without its causal masks, which are not
-    weights.
-    """
+    """A state dict of the book's `GPTModel` under our names, without its causal masks."""
     weights = {}
     for name, tensor in state.items():
         if not name.endswith(".att.mask"):
@@ -31,8 +29,7 @@ def from_book(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def book_config(state: dict[str, Tensor]) -> dict[str, Any]:
-    """The `model` and `tokenizer` sections of the config that a state dict of the book was made
-    with.
+    """The `model` and `tokenizer` sections that fit a state dict of the book.
 
     Raises:
         ValueError: it is not a whole one.

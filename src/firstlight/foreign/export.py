@@ -1,6 +1,4 @@
-"""Models for other programs: GPT-2, Qwen3 or Llama in Hugging Face's format, and our own weights as
-safetensors.
-"""
+"""Export to Hugging Face's format (GPT-2, Qwen3, Llama), or to safetensors (any model)."""
 
 import json
 import tempfile
@@ -27,8 +25,9 @@ from firstlight.model.modern import ModernGPT
 
 
 def export_huggingface(model: LanguageModel, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write `folder`, from which `transformers.AutoModelForCausalLM` and `AutoTokenizer` load the
-    same model.
+    """Write the new folder `folder` so that transformers loads the same model from it.
+
+    `AutoModelForCausalLM` and `AutoTokenizer` read it.
 
     Raises:
         ConfigError: transformers has no such model, the tokenizer cuts text in another way than
@@ -58,8 +57,7 @@ def export_huggingface(model: LanguageModel, tokenizer: Tokenizer, folder: Path)
 def export_safetensors(
     model: LanguageModel, tokenizer: Tokenizer, file: Path, *, config: dict[str, Any]
 ) -> None:
-    """Write the new file `file`: the weights under our names, with the config and the tokenizer as
-    metadata.
+    """Write the new file `file`: our weights, with the config and the tokenizer as metadata.
 
     Raises:
         ConfigError: the file exists, or cannot be written.
@@ -91,8 +89,7 @@ def check_free(out: Path) -> None:
 
 @contextmanager
 def _appearing(out: Path) -> Iterator[Path]:
-    """A path with the same name, which is renamed to `out` if the block succeeds; if it fails,
-    nothing is left.
+    """A temporary path that is renamed to `out` if the block succeeds, else removed.
 
     Raises:
         ConfigError: `out` exists, or cannot be written.

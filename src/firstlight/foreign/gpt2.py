@@ -1,6 +1,4 @@
-"""GPT-2 in the words of Hugging Face: its `config.json`, the names and layout of its parameters,
-and ours.
-"""
+"""GPT-2 in Hugging Face's terms: its `config.json`, and its parameters beside ours."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -24,8 +22,9 @@ _MODULES = {
 
 
 class GPT2Config(Published):
-    """GPT-2 (Radford et al. 2019). If its three dropout rates differ, ours is that of the residual
-    stream.
+    """GPT-2 (Radford et al. 2019).
+
+    If its three dropout rates differ, ours is that of the residual stream.
     """
 
     title = "GPT-2"
@@ -145,8 +144,9 @@ def gpt2_config(model: GPT) -> dict[str, Any]:
 
 
 def to_gpt2(weights: dict[str, Tensor], *, n_layers: int) -> dict[str, Tensor]:
-    """The state dict of Hugging Face's `GPT2LMHeadModel` for our `weights`, without the head if it
-    is the embedding.
+    """The state dict of Hugging Face's `GPT2LMHeadModel` for our `weights`.
+
+    The head is left out if it is the embedding.
     """
     state = {
         "transformer.wte.weight": weights["tok_emb.weight"],
@@ -170,9 +170,7 @@ def to_gpt2(weights: dict[str, Tensor], *, n_layers: int) -> dict[str, Tensor]:
 
 
 def _modules(n_layers: int) -> Iterator[tuple[str, str]]:
-    """Our name and theirs of every module with a weight and a bias, except for queries, keys and
-    values.
-    """
+    """Our name and theirs of every module with a weight and a bias, but for the attention's QKV."""
     yield "final_norm", "ln_f"
     for layer in range(n_layers):
         for ours, theirs in _MODULES.items():
@@ -180,7 +178,5 @@ def _modules(n_layers: int) -> Iterator[tuple[str, str]]:
 
 
 def _split(qkv: Tensor) -> list[Tensor]:
-    """Copies of query, key and value, (C, C) or (C,), which GPT-2 has in one tensor, (C, 3C) or
-    (3C,).
-    """
+    """Copies of query, key and value, (C, C) or (C,), from GPT-2's one tensor, (C, 3C) or (3C,)."""
     return [own_float32(part.t()) for part in qkv.chunk(3, dim=-1)]

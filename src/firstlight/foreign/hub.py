@@ -37,8 +37,7 @@ _WAYS_OUT = "give a folder that has it (hf:FOLDER), or a mirror (HF_ENDPOINT=htt
 
 
 def download_repo(repo: str, revision: str | None = None) -> Path:
-    """The folder of `repo` ("owner/name") in the hub's cache. What is there already is not
-    downloaded again.
+    """Download `repo` ("owner/name") into the hub's cache, unless it is there; its folder.
 
     `revision` is a branch, a tag or a commit; None is the main branch. Progress is shown on stderr.
 
@@ -78,9 +77,7 @@ def download_repo(repo: str, revision: str | None = None) -> Path:
 
 
 def _cache_folder() -> Path:
-    """The hub's own cache, or ours for a user without a home: the hub's would be a folder ~ in the
-    working folder.
-    """
+    """The hub's own cache, or ours for a user without a home directory."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     if HF_HUB_CACHE.startswith("~"):
@@ -109,8 +106,9 @@ def _check_architecture(repo: str, config: Path) -> None:
 
 
 def check_content(file: Path) -> None:
-    """Compare a file of the hub's cache with the hash that it is stored under: SHA-256, or git's
-    SHA-1 of small files.
+    """Compare a file of the hub's cache with the hash that is its name there.
+
+    That is a SHA-256, or git's SHA-1 for small files.
 
     Raises:
         ConfigError: it is not what was downloaded, or cannot be read.

@@ -1,5 +1,4 @@
-"""Models in Hugging Face's format: a folder with `config.json`, safetensors and the tokenizer's
-files.
+"""Read models in Hugging Face's format: `config.json`, safetensors and tokenizer files.
 
 The config and every tensor's shape are checked before anything is allocated.
 """
@@ -36,17 +35,16 @@ READ_DTYPES = ("F32", "F16", "BF16")
 
 
 def is_huggingface_folder(folder: Path) -> bool:
-    """Is this a model in Hugging Face's format, whatever its architecture and the format of its
-    weights?
-    """
+    """Whether a folder is in Hugging Face's format, of whatever architecture."""
     return (folder / "config.json").is_file()
 
 
 def read_huggingface(
     folder: Path,
 ) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any] | None]:
-    """Our state dict (float32), the `model` and `tokenizer` sections, and the tokenizer's state if
-    the folder has one.
+    """Our state dict in float32, the `model` and `tokenizer` sections, the tokenizer's state.
+
+    The state is None if the folder has no tokenizer.
 
     Raises:
         ConfigError: firstlight does not support the model, or a file of it is damaged; the file is
@@ -91,9 +89,7 @@ class _StoredTensor:
     dtype: str
 
     def read(self) -> Tensor:
-        """Read it through a mapping of its own: the pages of a file that stays open count as
-        memory.
-        """
+        """Read the tensor."""
         with open_safetensors(self.file) as opened:
             return opened.get_tensor(self.name)
 

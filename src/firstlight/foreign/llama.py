@@ -1,6 +1,4 @@
-"""Llama and Qwen3 in the words of Hugging Face: their `config.json`, the names of their parameters,
-and ours.
-"""
+"""Llama and Qwen3 in Hugging Face's terms: their `config.json`, and parameters beside ours."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -39,9 +37,11 @@ class RopeParameters(BaseModel):
 
 
 class LlamaConfig(Published):
-    """Llama (Touvron et al. 2023), as far as `ModernGPT` computes it: no biases, no scaled
-    positions, heads that share the width. Its only dropout is that of attention weights; ours is
-    applied everywhere."""
+    """Llama (Touvron et al. 2023), as far as `ModernGPT` computes it.
+
+    That is: no biases, no scaled positions, heads that share the width. Its only dropout is that of
+    attention weights; ours is applied everywhere.
+    """
 
     title = "Llama"
     prefix = "model."
@@ -156,8 +156,9 @@ class Qwen3Config(LlamaConfig):
 
 
 def llama_config(model: ModernGPT) -> dict[str, Any]:
-    """What transformers' `Qwen3Config` (`LlamaConfig` if the model has no QK-norm) needs to be this
-    model.
+    """The `config.json` of this model for transformers' `Qwen3Config` or `LlamaConfig`.
+
+    Llama's is used if the model has no QK-norm.
 
     It keeps our dropout rate for attention weights only.
     """
@@ -190,8 +191,7 @@ def llama_config(model: ModernGPT) -> dict[str, Any]:
 
 
 def to_llama(weights: dict[str, Tensor], *, n_layers: int, qk_norm: bool) -> dict[str, Tensor]:
-    """The state dict of Hugging Face's `Qwen3ForCausalLM` (`qk_norm`) or `LlamaForCausalLM` for our
-    `weights`.
+    """The state dict of Hugging Face's `Qwen3ForCausalLM` or `LlamaForCausalLM` (no `qk_norm`).
 
     It is without the head if that is the embedding.
     """

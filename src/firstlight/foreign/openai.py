@@ -1,6 +1,4 @@
-"""GPT-2 as OpenAI published it (Radford et al. 2019): a TensorFlow checkpoint, hyperparameters and
-a vocabulary.
-"""
+"""GPT-2 as OpenAI published it (Radford et al. 2019), in TensorFlow's format."""
 
 import os
 import re
@@ -53,8 +51,7 @@ class HParams(BaseModel):
 
 
 def download_gpt2(size: str) -> Path:
-    """The folder in the cache with the files of the model of `size`. Files that are whole are not
-    downloaded again.
+    """Download the model of `size` into the cache, except for files that are whole; its folder.
 
     Raises:
         ConfigError: there is no such size, no address has all the files, or they cannot be written.
@@ -94,8 +91,9 @@ def is_openai_folder(folder: Path) -> bool:
 
 
 def read_openai(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any] | None]:
-    """Our state dict (float32), the `model` and `tokenizer` sections, and the tokenizer's state if
-    the folder has one.
+    """Our state dict in float32, the `model` and `tokenizer` sections, the tokenizer's state.
+
+    The state is None if the folder has no tokenizer.
 
     Raises:
         ConfigError: a file is missing, damaged or of another model.
@@ -131,8 +129,7 @@ def _sections(config: GPT2Config) -> dict[str, Any]:
 
 
 def _download_file(name: str, folder: Path, urls: list[str]) -> None:
-    """Download the file `name` from the first of `urls` that has it; it appears in `folder` whole
-    or not at all.
+    """Download the file `name` from the first of `urls` that has it, whole or not at all.
 
     Raises:
         ConfigError: none of them has it.
@@ -163,8 +160,9 @@ def _download_file(name: str, folder: Path, urls: list[str]) -> None:
 
 
 def _is_same(file: Path) -> bool:
-    """Is the file what was downloaded? True if that is not known: an earlier version or the user
-    put it there.
+    """Whether the file is what was downloaded; True if that is not known.
+
+    It is not known if an earlier version or the user put the file there.
     """
     known = _checksums(file.parent).get(file.name)
     return known is None or not file.is_file() or known == pooch.file_hash(str(file))
@@ -191,8 +189,9 @@ def _checksums(folder: Path) -> dict[str, str]:
 
 
 def _checksum_file(folder: Path) -> Path:
-    """In the format of sha256sum, beside the folder of a model, which holds nothing but OpenAI's
-    files.
+    """Where checksums are kept, in the format of sha256sum.
+
+    It is beside the folder of a model, which holds nothing but OpenAI's files.
     """
     return folder.with_name(f"{folder.name}.sha256")
 
@@ -293,8 +292,9 @@ def _read_hparams(file: Path) -> GPT2Config:
 
 
 def _read_prefix(file: Path) -> str:
-    """The prefix of the names of TensorFlow's files. The path before it is that of whoever saved
-    them, and ignored.
+    """The prefix of TensorFlow's file names.
+
+    The path before it is that of whoever saved the model, and is ignored.
     """
     if not file.is_file():
         return PREFIX

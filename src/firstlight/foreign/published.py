@@ -1,5 +1,4 @@
-"""The contract of an architecture whose published models can be read, and what all of them
-share."""
+"""The contract of an architecture whose published models can be read."""
 
 import re
 from abc import ABC, abstractmethod
@@ -17,9 +16,7 @@ Size = Annotated[int, Field(gt=0, lt=2**63)]
 
 
 class Published(BaseModel, ABC):
-    """What a `config.json` must say, as fields; the defaults are those of transformers' class of
-    the same name.
-    """
+    """A model's `config.json`. Defaults are those of transformers' class of the same name."""
 
     model_config = ConfigDict(strict=True)
 
@@ -46,8 +43,9 @@ class Published(BaseModel, ABC):
 
     @abstractmethod
     def shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Name and shape of every parameter, the embedding first; the head only if it is not the
-        embedding.
+        """Name and shape of every parameter, the embedding first.
+
+        The head is left out if it is the embedding.
         """
 
     @abstractmethod

@@ -45,8 +45,9 @@ cannot be read."""
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a tensor is: `size` bytes from `offset` on in data file number `shard`; `dtype` None
-    cannot be read.
+    """Where a tensor is: `size` bytes from `offset` in data file `shard`.
+
+    `dtype` is None if it cannot be read.
     """
 
     dtype: str | None
@@ -58,8 +59,7 @@ class Entry:
 
 
 class TensorBundle:
-    """The tensors of the checkpoint whose files begin with `prefix`. Opening it reads the index
-    alone.
+    """The tensors of a checkpoint whose files begin with `prefix`; opening reads the index.
 
     Raises:
         ConfigError: the index is damaged, or of a kind that is not supported.
@@ -92,8 +92,7 @@ class TensorBundle:
         return max(ends, default=0)
 
     def read(self, name: str) -> np.ndarray:
-        """A tensor, mapped from its file for as long as it is kept. What is written to it does not
-        reach the file.
+        """Map a tensor from its file; what is written to it does not reach the file.
 
         Raises:
             ConfigError: its bytes are not those that were saved, or are not numbers.
@@ -148,9 +147,7 @@ class _Cursor:
 
 
 def _read_table(content: bytes) -> dict[str, bytes]:
-    """Messages by the names of their tensors; the one without a name is about all of them. Names
-    are in order.
-    """
+    """Messages by tensor name; the one with an empty name describes the whole checkpoint."""
     if len(content) < FOOTER or int.from_bytes(content[-8:], "little") != MAGIC:
         raise ValueError("it does not end like one")
     footer = _Cursor(content[-FOOTER:])
@@ -176,9 +173,7 @@ def _read_table(content: bytes) -> dict[str, bytes]:
 
 
 def _read_block(content: bytes, start: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values of a block. It ends with a list, for binary searches, of the places where
-    keys are whole.
-    """
+    """The keys and values of a block."""
     end = start + size
     if end + TRAILER > len(content) - FOOTER:
         raise ValueError("a block ends outside of it")
@@ -258,8 +253,6 @@ def _read_message(message: bytes) -> tuple[dict[int, int], dict[int, list[bytes]
 
 
 def _masked_crc32c(content: bytes | np.ndarray) -> int:
-    """CRC-32C as LevelDB stores it: masked, since a CRC of bytes that contain their own CRC is
-    weak.
-    """
+    """CRC-32C as LevelDB stores it: masked, as a CRC of data with its own CRC in it is weak."""
     crc = google_crc32c.value(content)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

@@ -143,9 +143,7 @@ class HarnessLM(TemplateLM):
         return [stops.text(row.ids) for (row,) in found]
 
     def _hidden(self, batch: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Hidden states (B, T, C); shorter rows are padded at their end, where a causal model does
-        not see it.
-        """
+        """Hidden states (B, T, C) of rows of different lengths."""
         ids = pad_sequence([torch.tensor(row) for row in batch], batch_first=True)  # (B, T)
         with evaluating(self.model):
             return self.model.hidden(ids.to(self.model.device))
@@ -154,9 +152,7 @@ class HarnessLM(TemplateLM):
 def windows(
     context: list[int], continuation: list[int], length: int
 ) -> Iterator[tuple[list[int], list[int]]]:
-    """Inputs of at most `length` ids, and the ids of the continuation that the last inputs predict;
-    each id once.
-    """
+    """Cut a continuation into parts: inputs of at most `length` ids, and the ids they predict."""
     for first in range(0, len(continuation), length):
         targets = continuation[first : first + length]
         yield (context + continuation[:first] + targets)[-length - 1 : -1], targets

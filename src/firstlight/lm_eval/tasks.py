@@ -34,8 +34,7 @@ minutes."""
 def run_tasks(
     lm: LM, tasks: Sequence[str], *, num_fewshot: int | None, limit: int | None
 ) -> dict[str, float]:
-    """Measure `lm` on tasks, each the name of one (or of a group or tag), a YAML file or a folder
-    of them.
+    """Measure `lm` on `tasks`: names of tasks, groups or tags, YAML files, or folders of them.
 
     Seeds and examples are those of lm-eval's own `simple_evaluate`, which would also spend seconds
     on a description of the machine. A YAML file can name Python functions (`!function`) beside it,
@@ -61,8 +60,9 @@ def run_tasks(
 
 
 def flat_results(results: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """`{"task": {"acc,none": 0.5}}` as `{"task/acc": 0.5}`; a filter that is not "none" stays in
-    the name.
+    """`{"task": {"acc,none": 0.5}}` as `{"task/acc": 0.5}`.
+
+    A filter other than "none" stays in the name.
 
     `task/examples` is how many were measured. What is not a number (a standard error of "N/A") is
     left out.
@@ -183,9 +183,7 @@ def _files(path: str) -> list[str]:
 
 
 def _group(file: str) -> str | None:
-    """The name of the group of tasks that a YAML file describes, if it does. Nothing that the file
-    names is run.
-    """
+    """The name of the group of tasks that a YAML file describes; None if it is a task."""
     try:
         read_text(Path(file))  # refuses other encodings, which lm-eval would guess
         return load_yaml(file, resolve_func=False).get("group")

@@ -1,3 +1,4 @@
-"""Sweeps: many trials of one config, each in a process of its own, kept in a ledger that survives
-all of them.
+"""Sweeps: many trials of one config, each in its own process, kept in a ledger.
+
+The ledger survives the death of any of these processes.
 """

@@ -1,6 +1,4 @@
-"""`firstlight train -m` begins a sweep; `firstlight sweep` shows its progress and best point, and
-resumes it.
-"""
+"""`firstlight sweep`, and the sweep that `firstlight train -m` begins."""
 
 import json
 import os
@@ -53,8 +51,7 @@ def _settings(
 
 @dataclass(frozen=True)
 class Planned:
-    """A sweep whose trials are to be made, and what of its files the user's own command names,
-    too."""
+    """A planned sweep, and what of its files the user's own command names."""
 
     folder: Path
     storage: str | None
@@ -126,8 +123,9 @@ def plan(overrides: list[str], config_dir: str | None) -> Planned:
 
 
 def run_sweep(sweep: Planned, overrides: list[str], *, with_logging: bool = True) -> None:
-    """Make the trials of a sweep that was planned, with Hydra's launcher, which `overrides` may
-    choose. Without `with_logging` Python's logging stays as it is.
+    """Make the trials of a planned sweep with Hydra's launcher, which `overrides` may choose.
+
+    Without `with_logging` Python's logging stays as it is.
 
     Raises:
         ConfigError: there is no such launcher.
@@ -151,8 +149,7 @@ def run_sweep(sweep: Planned, overrides: list[str], *, with_logging: bool = True
 
 @contextmanager
 def _told(storage: str | None) -> Iterator[None]:
-    """Within the block, the processes of trials know the storage that the user's own command
-    names."""
+    """Tell the processes of trials, within the block, which storage the user's command names."""
     if storage is not None:
         os.environ[TOLD] = storage
     try:

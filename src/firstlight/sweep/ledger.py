@@ -1,5 +1,6 @@
-"""The ledger of a sweep: every trial is a row of one Optuna study, in `sweep.db` of the sweep's
-folder or a database.
+"""The ledger of a sweep: one Optuna study, with a row for each trial.
+
+It is in `sweep.db` of the sweep's folder, or in a database elsewhere.
 
 A row is taken by one worker at a time. It is never taken again once it is done, and is resumed from
 its own checkpoint if its worker died. After every change the file is copied, whole, to
@@ -85,8 +86,7 @@ NewRow = dict[str, Any]
 
 
 class Row(BaseModel):
-    """A trial as the ledger has it: its attributes are checked, as a ledger may be somebody
-    else's."""
+    """A trial as the ledger stores it; checked, since a ledger may come from somebody else."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
@@ -116,8 +116,10 @@ class Row(BaseModel):
     @computed_field
     @property
     def is_alive(self) -> bool:
-        """Does a worker make it now? On this machine that is known, of another only when it last
-        said so.
+        """Whether a worker is making this trial now.
+
+        On this machine the process is looked up; a worker elsewhere is presumed dead after
+        DEAD_AFTER seconds of silence.
         """
         if self.state != "running":
             return False
@@ -150,8 +152,9 @@ class Ledger:
         directions: Sequence[Direction],
         rows: Sequence[NewRow] = (),
     ) -> Self:
-        """A new ledger in `folder`, with `rows` as those of `add`. A file of that name is replaced,
-        by a whole one.
+        """Create a ledger in `folder` with `rows` (see `add`).
+
+        A file of that name is replaced by a whole one.
 
         `directions` are those of the objectives.
 
@@ -226,8 +229,7 @@ class Ledger:
 
     @contextmanager
     def used(self) -> Iterator[None]:
-        """Within the block, say in one line what the database refuses, and what Optuna cannot make
-        sense of.
+        """Turn what the database refuses within the block, or Optuna cannot read, into one line.
 
         Raises:
             ConfigError: the ledger is not what firstlight writes.
@@ -243,9 +245,7 @@ class Ledger:
             yield
 
     def add(self, rows: Sequence[NewRow]) -> None:
-        """Plan those of `rows` (`params`, `attributes`) that are not there yet: planning may have
-        been interrupted.
-        """
+        """Plan those of `rows` that are missing: planning may have been interrupted."""
         with self.locked():
             _plan(self.study, rows[len(self.study.trials) :])
         self.back_up()
@@ -285,9 +285,7 @@ class Ledger:
         return inside(inside(self.folder, LOGS), f"{run.name}.log")
 
     def take(self) -> int | None:
-        """The number of the first planned row, which this worker makes from now on; None if there
-        is none.
-        """
+        """Take the first planned row for this worker; return its number, None if there is none."""
         with self.locked():
             for trial in self._trials(TrialState.RUNNING):
                 if not self._row(trial).is_alive:  # its worker has died
@@ -341,8 +339,9 @@ class Ledger:
         self.back_up()
 
     def retry(self) -> list[int]:
-        """Plan every failed trial again, in a new row that has its folder; return the numbers of
-        the failed ones.
+        """Plan every failed trial again, as a new row with the same folder.
+
+        Returns the numbers of the failed rows.
         """
         with self.locked():
             rows = self.rows()
@@ -359,8 +358,9 @@ class Ledger:
 
     @contextmanager
     def alive(self, number: int) -> Iterator[None]:
-        """Within the block, say every few seconds that the worker of this row lives, and how long
-        it has worked.
+        """Say every few seconds, within the block, that the worker of this row lives.
+
+        The seconds it has worked are kept as well.
         """
         over, began = threading.Event(), time.perf_counter() - self.row(number).seconds
 
@@ -451,9 +451,7 @@ def understood(folder: Path) -> Iterator[None]:
 
 
 def _way_out(folder: Path) -> str:
-    """How the backup is used instead of a ledger that Optuna cannot make sense of, if that would
-    help.
-    """
+    """How to use the backup in place of a ledger that Optuna cannot read; "" if it is no better."""
     file = folder / DATABASE
     try:
         with _closed_after(open_copy(backup_of(file))) as storage:
@@ -465,8 +463,7 @@ def _way_out(folder: Path) -> str:
 
 
 def is_unplanned(folder: Path) -> bool:
-    """Does a folder hold nothing but what a sweep leaves whose process was killed before it was
-    planned?
+    """Whether a folder holds only what a sweep leaves that was killed while it was planned.
 
     No trial of such a sweep has ever been taken: there is a backup before the first one is.
     """

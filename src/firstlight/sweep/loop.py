@@ -1,5 +1,4 @@
-"""A worker of a sweep: takes a planned trial, has it made, and takes the next, until there is
-none."""
+"""A worker of a sweep: it takes planned trials, one after another, until none is left."""
 
 import signal
 from collections.abc import Callable, Sequence
@@ -28,8 +27,9 @@ Launch = Callable[[Sequence[Sequence[str]], int], Sequence[Any]]
 
 
 def work_on(folder: Path, launch: Launch, at_once: int) -> None:
-    """Make the trials of the sweep in `folder` with a Hydra launcher, `at_once` at a time, and say
-    how it went.
+    """Make the trials of the sweep in `folder` with a Hydra launcher, and report how it went.
+
+    `at_once` trials run at a time.
 
     Raises:
         ConfigError: its config has changed since it was planned.
@@ -159,9 +159,7 @@ def _drawn(trial: optuna.trial.Trial, parameter: Parameter) -> Any:
 
 
 def sampler_of(settings: dict[str, Any], number: int) -> BaseSampler:
-    """What draws the point `number`: seeded by it, so that a resumed sweep draws what it would have
-    drawn.
-    """
+    """The sampler of point `number`, seeded by it: a resumed sweep draws the same points."""
     seed = (
         settings["seed"] + 1_000_003 * number
     ) % 2**32  # far from those of a sweep with the next sweep.seed

@@ -62,8 +62,9 @@ class SweepPlan:
 
 
 def planned(overrides: list[str], config_dir: str | None) -> Path:
-    """The folder of the sweep that `overrides`, ready for Hydra's grammar, ask for; created, unless
-    it exists.
+    """The folder of the sweep that `overrides` ask for, created unless it exists.
+
+    `overrides` are ready for Hydra's grammar.
 
     Raises:
         ConfigError: they are not valid, no point can be trained, or the folder is that of another
@@ -128,8 +129,9 @@ def _check_words(given: dict[str, Override]) -> None:
 def _first(
     overrides: list[Override], only_in_some: list[str], config_dir: str | None
 ) -> DictConfig:
-    """The config of the first trial, with the section of the sweep, without the keys that are
-    `only_in_some` trials.
+    """The config of the first trial, with the section `sweep`.
+
+    Keys that are `only_in_some` trials are left out.
     """
     words = []
     for override in overrides:
@@ -249,8 +251,7 @@ def _planning(folder: Path) -> Iterator[None]:
 
 
 def complete(folder: Path, *, storage: str | None, config_dir: str | None) -> None:
-    """Complete the plan of the sweep in `folder`, if planning was interrupted, before the sweep is
-    resumed.
+    """Finish the plan of the sweep in `folder` before it is resumed, if planning was interrupted.
 
     `storage` and `config_dir` are those that the user's own command names.
 
@@ -288,8 +289,7 @@ def _absolute(config_dir: str | None) -> str | None:
 
 
 def add_missing(folder: Path, plan: SweepPlan) -> None:
-    """Put the rows into the ledger that it lacks: all of them, or those that were left when
-    planning was interrupted.
+    """Add the rows that the ledger lacks: all of them, or the rest of an interrupted plan.
 
     What a process has left that was killed while it planned is made anew.
     """
@@ -400,8 +400,9 @@ def _checked(
 
 
 def compose_trial(overrides: list[str], config_dir: str | None) -> tuple[Config, Config]:
-    """The config of a trial as it is built, and as it is kept, without what differs between its
-    runs.
+    """The config of a trial, as it is built and as it is kept.
+
+    What is kept lacks the keys that differ between its runs.
 
     Raises:
         ConfigError: it is not valid.
@@ -418,9 +419,7 @@ def digest(config: Config) -> str:
 
 
 def why_untrainable(plain: Config) -> str | None:
-    """Why a config that is valid key by key still cannot be trained; None if it can, as far as is
-    seen here.
-    """
+    """Why a config whose keys are all valid cannot be trained; None if nothing is found."""
     try:
         built = build(plain)
         try:

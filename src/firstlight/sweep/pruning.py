@@ -1,6 +1,4 @@
-"""Trials that fall behind are stopped: every evaluation is reported to the ledger and compared with
-other trials.
-"""
+"""Pruning: each evaluation is reported to the ledger; trials that fall behind are stopped."""
 
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,7 @@ from firstlight.training.trainer import Trainer
 
 
 class Pruning(pl.Callback):
-    """Reports `val/loss` of every evaluation, by step, and ends the run where `sweep.pruner` gives
-    it up.
+    """Reports `val/loss` of every evaluation, and ends the run where `sweep.pruner` says so.
 
     What the other trials had reached at this step decides, so that it is the same whenever they ran
     before this one. A ledger that cannot be used is reported once, and never ends the run.

@@ -28,8 +28,10 @@ SWEEP_FORMAT = 1
 
 @dataclass(frozen=True)
 class SweepRecord:
-    """The content of `sweep.yaml`. `arguments` are those of its trials, ready for Hydra's
-    grammar."""
+    """The content of `sweep.yaml`.
+
+    `arguments` are those of the sweep's trials, ready for Hydra's grammar.
+    """
 
     arguments: list[str]
     config_dir: str | None
@@ -53,9 +55,7 @@ class SweepRecord:
 
     @property
     def later(self) -> dict[str, Any]:
-        """Keys that are newer than the version that planned the sweep, with the values that match
-        what it did.
-        """
+        """Keys newer than the version that planned the sweep, with the values it implied."""
         return lacking(self.config)
 
     def write(self, folder: Path) -> None:
@@ -146,14 +146,13 @@ def trial_overrides(record: SweepRecord, overrides: list[str], seed: int) -> lis
     for text in overrides:
         if not any(parameter.has(text) for parameter in space.parameters):
             raise ConfigError(
-                f"{shorten(text)}: in the ledger of the sweep, but not among the values in {SWEEP_FILE}"
+                f"{shorten(text)}: in the ledger, but not a value that {SWEEP_FILE} lists"
             )
     return [*space.fixed, *overrides, f"seed={seed}"]
 
 
 def split_seeds(space: Space) -> tuple[Space, list[int]]:
-    """The space without `seed`, and the values it has there: repetitions of a point, as `seeds`
-    asks for.
+    """The space without `seed`, and the seeds listed there: they repeat each point.
 
     Raises:
         ConfigError: they are not whole numbers, or only in some trials.

@@ -23,8 +23,7 @@ from firstlight.sweep.storage import named_storage
 
 @dataclass(frozen=True)
 class PointResult:
-    """A point of the space and its repetitions; `means` and `spreads` (standard deviations) are of
-    the objectives.
+    """A point and its repetitions, with the mean and standard deviation of each objective.
 
     It is whole when all its repetitions are done and their means are finite: only such points are
     ever best.
@@ -47,8 +46,9 @@ class PointResult:
         )
 
     def rank(self, sign: int) -> tuple[bool, float]:
-        """The lower, the better: whole points by the mean of the first objective times its `sign`,
-        then the others.
+        """A sort key, lower is better: whole points first, then by the first objective.
+
+        `sign` is -1 for an objective of which higher values are better.
         """
         if self.means == [] or not math.isfinite(self.means[0]):
             return not self.is_whole, math.inf
@@ -137,9 +137,7 @@ def ends(row: Row, rows: list[Row]) -> str:
 
 
 def _time_left(rows: list[Row]) -> str:
-    """How long the rest will take, judged by the trials that are done; nothing if that cannot be
-    told.
-    """
+    """The estimated time left, from the trials that are done; empty if it is not known."""
     took = [row.seconds for row in rows if row.state == "done"]
     left = [row for row in rows if row.state in ("planned", "running")]
     if not took or not left:
@@ -160,8 +158,7 @@ def progress_line(ledger: Ledger) -> str:
 
 
 def resuming(ledger: Ledger, action: str) -> str:
-    """The command that resumes a sweep, or retries what failed, with what only a command may
-    name."""
+    """The command that resumes a sweep (`action` resume) or retries its failed trials (retry)."""
     record = ledger.record
     words = [named("folder", str(ledger.folder))]
     if record.storage:

@@ -72,9 +72,7 @@ def conditional_key(rule: str) -> str:
 
 
 def only_in_some(overrides: list[str], config_dir: str | None) -> list[str]:
-    """The keys that `sweep.only_if` sets only where another has a value, and that other trials may
-    not have.
-    """
+    """The keys that `sweep.only_if` sets only where another key has a certain value."""
     of_the_sweep = [word for word in overrides if word.startswith(("sweep=", "sweep."))]
     if not of_the_sweep:
         return []

@@ -26,8 +26,9 @@ def _written(number: float) -> str:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A key that is swept over. `values` are an override for each choice; None: numbers are drawn
-    from an interval.
+    """A key that is swept over.
+
+    `values` holds an override for each choice; None if numbers are drawn from an interval.
     """
 
     key: str
@@ -56,8 +57,9 @@ class Parameter:
         return float(_written(low)) <= value <= float(_written(high))
 
     def ends(self) -> list[Any]:
-        """Values that stand for all: every choice, or the ends of an interval and a number between
-        them.
+        """Values that stand for all: each choice, or both ends of an interval and one in between.
+
+        Of an interval of whole numbers only the ends.
         """
         if self.values is not None:
             return list(self.values)
@@ -92,8 +94,11 @@ class Space:
         return [p.override(point[p.key]) for p in self.parameters if p.key in point]
 
     def grid(self) -> list[Values]:
-        """Every point, the last parameter changing fastest; if there are more than MOST_TRIALS,
-        some of them, but more than MOST_TRIALS."""
+        """Every point, the last parameter changing fastest.
+
+        If there are more than MOST_TRIALS, only the first MOST_TRIALS + 1 or so: enough to refuse
+        them.
+        """
         points: list[Values] = [{}]
         for parameter in self.parameters:
             longer: list[Values] = []
@@ -106,8 +111,9 @@ class Space:
         return points
 
     def examples(self) -> list[Values]:
-        """Points in which each choice and each end of an interval is there once, the others at
-        their first.
+        """Points that cover each choice and each end of an interval once.
+
+        The other parameters have their first value there.
         """
         firsts = {parameter.key: parameter.ends()[0] for parameter in self.parameters}
         points = [self.point(lambda parameter: firsts[parameter.key])]
@@ -124,8 +130,7 @@ class Space:
 
 
 def space_of(overrides: list[str], settings: Settings, config_dir: str | None = None) -> Space:
-    """The space of `sweep.params` and of the overrides of a command line, which win over params of
-    the same key.
+    """The space of `sweep.params` and of a command line's overrides, which win.
 
     Raises:
         ConfigError: values that cannot be listed, or a condition on what is not swept over.
@@ -151,9 +156,7 @@ def space_of(overrides: list[str], settings: Settings, config_dir: str | None = 
 
 
 def _by_key(overrides: list[str]) -> dict[str, Override]:
-    """Overrides by what they are about, whether they add, change or delete it; of the same key the
-    last counts.
-    """
+    """Overrides by key, whether they add, change or delete it; the last of each key counts."""
     found = {}
     for override in parse_overrides(overrides):
         package = f"@{override.package}" if override.package else ""

@@ -1,5 +1,4 @@
-"""Where a ledger is kept: `sweep.db` and its backup in the folder of the sweep, or a database
-elsewhere.
+"""Where a ledger is kept: `sweep.db` in the sweep's folder, or a database elsewhere.
 
 A database elsewhere is only opened if the user's own command names it: `sweep.yaml` may be somebody
 else's. So may `sweep.db`, and SQLite is given nothing that would make it touch other files.
@@ -45,8 +44,7 @@ DATABASE_PATIENCE = 30.0
 
 
 def storage_url(folder: Path, storage: str | None) -> str:
-    """The address at which Optuna finds the study. References to the environment, as for a
-    password, are resolved.
+    """The address of the study for Optuna, with references to the environment resolved.
 
     Raises:
         ConfigError: the environment has no such variable.
@@ -70,8 +68,7 @@ def hide_password(url: str) -> None:
 
 
 def check_told(folder: Path, storage: str | None, told: str | None) -> None:
-    """Refuse the `storage` that the record in `folder` names, unless the user's own command names
-    it, too: `told`.
+    """Refuse the recorded `storage` unless the user's own command names it too (`told`).
 
     Nothing of it is looked up or connected to before.
 
@@ -96,8 +93,7 @@ def named_storage(storage: str) -> str:
 
 @contextmanager
 def ledger_locked(folder: Path) -> Iterator[None]:
-    """Within the block this is the only process, of all on this file system, that changes the
-    ledger in `folder`.
+    """Hold the lock of the ledger in `folder`: one process of this file system at a time.
 
     Raises:
         RunError: another process holds the lock for too long, or it cannot be written.
@@ -158,8 +154,7 @@ def open_file(file: Path) -> RDBStorage:
 
 
 def open_copy(file: Path) -> RDBStorage:
-    """Optuna's storage in a copy in memory of the ledger `file`, or of its backup: nothing is
-    written beside them.
+    """Open a copy in memory of the ledger `file`, or of its backup; nothing is written to disk.
 
     Raises:
         ConfigError: neither is whole.
@@ -208,8 +203,7 @@ def close(storage: RDBStorage) -> None:
 
 @contextmanager
 def appearing(file: Path) -> Iterator[Path]:
-    """The path at which the block makes a database and closes it; it then takes the place of
-    `file`: whole, or never.
+    """A path to make a database at; after the block it replaces `file`, whole or not at all.
 
     What a process that was killed has left there is removed first: its journal would be played back
     into the new one.
@@ -235,9 +229,7 @@ def _parts(file: Path) -> list[Path]:
 
 
 def database_files(file: Path) -> set[str]:
-    """The names that making, changing and backing up the database `file` leaves, or may leave when
-    it is killed.
-    """
+    """The names of all files that using the database `file` may leave, also after a kill."""
     of_earlier_versions = file.with_name(f"{file.name}.tmp")
     names = {LEDGER_LOCK}
     for database in (file, temporary_of(file), temporary_of(backup_of(file)), of_earlier_versions):
@@ -246,8 +238,7 @@ def database_files(file: Path) -> set[str]:
 
 
 def _read(file: Path) -> sqlite3.Connection:
-    """A copy of a database in memory. Nothing is written for it, even where a killed process has
-    left a journal.
+    """A copy of a database in memory; nothing is written, even if a kill has left a journal.
 
     Raises:
         sqlite3.Error: it is damaged, or locked.
@@ -280,8 +271,7 @@ def _read(file: Path) -> sqlite3.Connection:
 
 
 def _copy(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
-    """Copy a database whole. It is locked for reading before: `backup` itself would wait for ever
-    for another's lock.
+    """Copy a whole database, locked for reading.
 
     Raises:
         sqlite3.Error: it is damaged, or locked.
@@ -304,8 +294,7 @@ def _connected(file: Path, mode: str, timeout: float = DATABASE_PATIENCE / 6) ->
 
 
 def _check_journal(file: Path) -> None:
-    """Refuse a journal that names another file at its end: SQLite deletes that file when it has
-    played it back.
+    """Refuse a journal that names another file, which SQLite would delete after playback.
 
     Only a transaction over several databases leaves such a journal, and there are none here.
     """
@@ -375,8 +364,7 @@ def _lost(file: Path, problem: str) -> ConfigError:
 
 
 def damage(file: Path, *, read_only: bool = False) -> str | None:
-    """What is wrong with a ledger; None if nothing. With `read_only` nothing is written beside
-    it."""
+    """What is wrong with a ledger, None if nothing; with `read_only` nothing is written."""
     if not file.is_file():
         return "is gone"
     try:

@@ -1,6 +1,4 @@
-"""One trial: a run in a process of its own, watched until it ends, and its result written into the
-ledger.
-"""
+"""One trial: a run in its own process, watched to its end, with its result in the ledger."""
 
 import math
 import os
@@ -95,8 +93,7 @@ def _made(ledger: Ledger, row: Row) -> int:
 
 
 def make_way(folder: Path, *, is_resumable: bool) -> None:
-    """Wait until a process whose sweep has died has let go of the run, and remove one that cannot
-    be resumed.
+    """Wait until an orphaned process lets go of the run; remove a run that cannot be resumed.
 
     A folder that is not a run yet stays: the command of the trial begins it again.
 
@@ -143,9 +140,7 @@ def _train(words: list[str]) -> int:
 
 
 def trial_arguments(record: SweepRecord, row: Row, sweep: Path) -> list[str]:
-    """The command line of a trial, after `firstlight train`, as it is typed; given again, it
-    resumes the trial.
-    """
+    """The command line of a trial after `firstlight train`; given again, it resumes the trial."""
     overrides = trial_overrides(record, row.overrides, row.seed)
     words = [typed(word, record.config_dir) for word in overrides]
     folder = inside(sweep, row.folder).absolute()
@@ -208,8 +203,9 @@ def _finish(ledger: Ledger, number: int, run: Path, seconds: float, error: str |
 
 
 def reached_metrics(run: Path) -> dict[str, float]:
-    """What a run has reached: the metrics at its end, `best/...` those of its best checkpoint, its
-    tokens and steps.
+    """The metrics at the end of a run, those of its best checkpoint, its tokens and steps.
+
+    Those of the best checkpoint are called `best/...`.
 
     Raises:
         ConfigError: it has no checkpoint, or none that can be read.
@@ -233,8 +229,9 @@ def _reason(exit_code: int | None, last_line: str) -> str:
 
 
 def _last_line(log: Path, start: int) -> str:
-    """The last line that the process wrote from byte `start` on; if it told of a mistake, the first
-    line of that.
+    """The last line that the process wrote from byte `start` on.
+
+    If it reported a mistake, the first line of that.
     """
     if not log.exists():
         return ""

@@ -1,3 +1,1 @@
-"""Does a run that is killed and resumed become the run that was never killed? Tried on a config of
-the user's.
-"""
+"""Does killing and resuming a run change it? Tried on the user's own config."""

@@ -75,8 +75,7 @@ def kill_and_resume(
     kills_a_run: int,
     keep: bool = False,
 ) -> Campaign:
-    """Make runs, each killed up to `kills_a_run` times, until there were `n_kills`; compare each
-    with `straight`.
+    """Kill runs `n_kills` times in all, resume them, and compare each with `straight`.
 
     `whole` is the life of the process that made `straight`. Runs without a difference are removed,
     unless `keep`.
@@ -168,8 +167,9 @@ def _devices(config: RunConfig, settings: VerifySettings, work: Path) -> CheckRe
 
 
 def largest_difference(one: Path, other: Path) -> tuple[float, str]:
-    """The largest relative difference of a loss in two runs, and where it is; inf if their steps
-    differ.
+    """The largest relative difference of a loss in two runs, and where it is.
+
+    It is inf if the runs logged different steps.
     """
     rows, twins = RunFolder(one).rows, RunFolder(other).rows
     if [row["step"] for row in rows] != [twin["step"] for twin in twins]:

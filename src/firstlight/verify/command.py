@@ -1,6 +1,4 @@
-"""`firstlight verify`: does a run of this config survive being killed, and is it the same run
-afterwards?
-"""
+"""`firstlight verify`: is a run of this config the same after it was killed and resumed?"""
 
 import logging
 import shutil
@@ -83,8 +81,9 @@ def main(config: DictConfig) -> None:
 
 @contextmanager
 def _work_folder(wanted: Path, *, keep: bool) -> Iterator[Path]:
-    """A new folder beside the run folder `wanted`, on the disk of the user's runs; kept if
-    something fails in it.
+    """A new folder beside the run folder `wanted`; kept if something fails in it.
+
+    It is on the disk of the user's runs, whose file system is part of what is verified.
     """
     with new_folder(wanted.parent / f"verify_{wanted.name}", "output_dir") as folder:
         work = folder.absolute()

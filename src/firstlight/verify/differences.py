@@ -1,6 +1,4 @@
-"""Are two runs the same run? Everything in their folders that is not decided by a clock, bit for
-bit.
-"""
+"""Compare two runs: everything in their folders that no clock decides, bit for bit."""
 
 import json
 import math
@@ -165,9 +163,7 @@ def _tensors(where: str, one: Tensor, other: Tensor) -> Iterator[str]:
 
 
 def _common(one: Collection[Any], other: Collection[Any]) -> list[Any]:
-    """The keys of both, in the order of the first: the first difference that is found is the
-    earliest.
-    """
+    """The keys of both, in the order of the first, so the earliest difference is found first."""
     return [key for key in one if key in other]
 
 

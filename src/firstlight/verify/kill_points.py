@@ -11,8 +11,7 @@ next write."""
 
 
 class KillPoints:
-    """Draws half of the points evenly over the seconds of a process, half right after something in
-    its folder changed.
+    """Draws when to kill: half evenly in time, half right after a file has changed.
 
     `whole` is the life of a process that made the whole run. A process that resumes one needs
     another time to begin, which is learned from those that did.

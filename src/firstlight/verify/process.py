@@ -23,9 +23,7 @@ KINDS = ("folder", "row", "sample", "checkpoint", "end")
 
 @dataclass(frozen=True)
 class KillPoint:
-    """`seconds` after the process began; or, with a `kind`, after change number `count` of a file
-    of that kind.
-    """
+    """`seconds` after the start, or after change number `count` of a file of this `kind`."""
 
     seconds: float
     kind: str | None = None
@@ -63,8 +61,9 @@ def run_process(
     limit: float = math.inf,
     new_interpreter: bool = False,
 ) -> Life:
-    """Run `target(*arguments)`, which returns the exit code, in a process that writes the run
-    `folder`.
+    """Run `target(*arguments)` in a process that writes the run folder `folder`.
+
+    `target` returns the exit code.
 
     It is killed (SIGKILL, as kill -9) at `kill`, or after `limit` seconds. See `start_process` for
     `new_interpreter`.
@@ -122,9 +121,7 @@ def change_kind(name: str) -> str:
 
 
 def _files(folder: Path) -> dict[str, tuple[int, int]]:
-    """Size and time of every file but those of TensorBoard and wandb, which may be written at any
-    time.
-    """
+    """Size and time of every file, without those that TensorBoard and wandb write at any time."""
     found: dict[str, tuple[int, int]] = {}
     for base, folders, names in os.walk(folder):
         if WANDB in folders:

@@ -61,8 +61,9 @@ class KilledRun:
 
 
 class Runs:
-    """Runs of `config`, all in its `output_dir`, so that they have the same config; moved to
-    `work/NAME` when done.
+    """Makes runs of `config`, each moved to `work/NAME` when it is done.
+
+    All of them train in the same `output_dir`, so that they have the same config.
     """
 
     def __init__(self, config: RunConfig, work: Path) -> None:
@@ -92,9 +93,7 @@ class Runs:
     def killed(
         self, name: str, points: KillPoints, n_kills: int, evaluated: set[int], saved: set[int]
     ) -> KilledRun:
-        """Train, killed up to `n_kills` times and each time resumed, or begun again if there was no
-        run yet.
-        """
+        """Train, killed up to `n_kills` times; each time the run is resumed, or begun again."""
         result = KilledRun(self.work / name)
         checkpoint = 0  # step of the newest one
         while True:
