@@ -290,7 +290,7 @@ def test_a_task_that_cannot_be_run_is_refused_in_one_line(refused, write, place)
             "downloaded",
             "owner/data",
         ],
-        f"[{write('same', CHOICE)},same.yaml]": ["same.yaml", "among the others already"],
+        f"[{write('same', CHOICE)},same.yaml]": ["same.yaml", "already among the tasks"],
     }
     for tasks, words in cases.items():
         line = refused(tasks)

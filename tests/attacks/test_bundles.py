@@ -105,7 +105,7 @@ ATTACKS = {
     "a device for data": (linked(DATA, "/dev/zero"), "cut short"),
     "a device for an index": (linked(INDEX, "/dev/zero"), "not a regular file"),
     "a device for sizes": (linked("hparams.json", "/dev/zero"), "not a regular file"),
-    "a pipe for merges": (pipe("vocab.bpe"), "vocab.bpe: there is no such file"),
+    "a pipe for merges": (pipe("vocab.bpe"), "vocab.bpe: missing"),
     "a pipe for data": (pipe(DATA), "cut short"),
     "a huge index": (hole(INDEX), "over 16,777,216 bytes"),
     "a huge vocabulary": (hole("encoder.json"), "over 67,108,864 bytes"),

@@ -138,7 +138,7 @@ ATTACKS = {
         linked(CONFIG, "/dev/zero"),
         "config.json: cannot be read (not a regular file)",
     ),
-    "a device for weights": (linked(WEIGHTS, "/dev/zero"), "there is no model.safetensors"),
+    "a device for weights": (linked(WEIGHTS, "/dev/zero"), "neither model.safetensors"),
     "a device for a vocabulary": (linked("tokenizer.json", "/dev/zero"), ""),
     "a pipe for a vocabulary": (pipe, ""),
     "a vocabulary nested without end": (

@@ -81,7 +81,7 @@ def test_a_ladder_has_what_its_device_can_use(monkeypatch):
         assert ("precision" in left_out()) == (auto == "32-true")
     assert "compile" in left_out() and "compile" not in left_out("bench.compile=true")
     on_gpu = left_out(device=GPU)
-    assert "compile" not in on_gpu and on_gpu["fast dropout"] == "on cuda it is torch's"
+    assert "compile" not in on_gpu and on_gpu["fast dropout"] == "on cuda dropout is always torch's"
     config, settings = settings_of()
     plain = next(steps(config.plain, settings, GPU))
     assert "model.dropout" not in plain.settings

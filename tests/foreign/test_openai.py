@@ -440,7 +440,7 @@ def test_an_address_where_nobody_answers_is_passed_over(server, cache, monkeypat
     [
         (lambda content: None, "404 Not Found"),
         (lambda content: (content[:50], len(content)), "ChunkedEncodingError"),
-        (lambda content: b"<html>", "another file than it should be"),
+        (lambda content: b"<html>", "not the expected file"),
     ],
     ids=["404", "short", "wrong"],
 )

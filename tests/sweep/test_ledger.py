@@ -243,7 +243,7 @@ def test_what_a_kill_or_a_full_disk_leaves_of_a_sweep_is_planned_by_the_same_com
         is_planned = (folder / DATABASE).exists()
         if (folder / SWEEP_FILE).is_file() and not is_planned:
             with pytest.raises(
-                ConfigError, match="stopped while it was planned, before its first trial"
+                ConfigError, match="stopped before its first trial was planned"
             ) as caught:
                 Ledger.open(folder)
             assert len(message_lines(caught.value)) == 1

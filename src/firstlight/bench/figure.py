@@ -14,18 +14,17 @@ def ladder_figure(rungs: list[Rung], title: str) -> Figure:
     first = rungs[0]
     names = []
     for place, rung in enumerate(rungs):
-        name, colour, label = (
-            f"+ {rung.name}",
-            BETTER_COLOUR,
-            f"{rung.rate:,.0f}   {rung.rate / first.rate:.2f} x",
-        )
         if rung is first:
             name, colour, label = rung.name, PLAIN_COLOUR, f"{rung.rate:,.0f}"
+        else:
+            name, colour = f"+ {rung.name}", BETTER_COLOUR
+            label = f"{rung.rate:,.0f}   {rung.rate / first.rate:.2f} x"
         if rung.is_config:
             name, colour = f"{name}\n({OWN_NAME})", OWN_COLOUR
         if rung.name == OWN_NAME:  # it is not built on the rung before
             name = OWN_NAME
         names.append(name)
+        # A bar up to the median, a line from the slowest round to the fastest.
         fastest = max(rung.rates)
         axes.barh(place, rung.rate, height=0.62, color=colour)
         if rung.spread:
@@ -42,7 +41,7 @@ def ladder_figure(rungs: list[Rung], title: str) -> Figure:
             bbox={"boxstyle": "square,pad=0.1", "color": "white"},  # hides the grid behind the text
         )
     axes.set_yticks(range(len(rungs)), names)
-    axes.invert_yaxis()
+    axes.invert_yaxis()  # the first rung on top
     axes.set_xlim(0, 1.22 * max(max(rung.rates) for rung in rungs))
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set_xlabel("training tokens per second")

@@ -17,7 +17,7 @@ NOTES = {
     "framework": "the rest: Lightning, our hooks",
     "step": "measured apart from the speed: timing the parts takes time",
 }
-"""What the table says of the parts of a step."""
+"""Explanations of the parts of a step, for the table."""
 
 
 @dataclass(frozen=True)
@@ -144,11 +144,9 @@ def rows(ladder: Ladder) -> list[dict[str, Any]]:
 
 def advice(suggestion: Suggestion, larger: Suggestion | None, tolerance: float) -> str:
     """What to add to the command line, in words."""
-    by = (
-        ", by more than the rounds' spread"
-        if len(suggestion.rung.rates) > 1
-        else " in its one round"
-    )
+    by = " in its one round"
+    if len(suggestion.rung.rates) > 1:
+        by = ", by more than the rounds' spread"
     within = f"fastest{by}, with a loss at most {tolerance:.1%} above plain's"
     if suggestion.rung.is_config:
         lines = [f"{within}: this config; nothing to add"]
@@ -179,7 +177,7 @@ def findings_data(
     suggestion: Suggestion,
     larger: Suggestion | None,
 ) -> dict[str, Any]:
-    """All findings, for other programs."""
+    """All findings as plain data, for other programs."""
 
     def suggested(which: Suggestion) -> dict[str, Any]:
         return {

@@ -28,7 +28,7 @@ OWN_NAME = "this config"
 MULTIPLE = 64
 """Matrix products on a GPU are fast with vocabulary sizes that are multiples of this."""
 WORTH = 1.02
-"""How many times as fast as the rung it replaces a suggestion must be."""
+"""Least speed-up, as a factor, for which a suggestion replaces another."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,10 @@ class Rung:
 
 def steps(config: dict[str, Any], settings: BenchSettings, device: torch.device) -> Iterator[Step]:
     """The steps of the ladder for `config` on `device`; those that do not apply say why."""
+    # The reason why a step does not apply; empty if it does.
     no_dropout, no_fused = _lacks(config, "model.dropout"), _lacks(config, "optimizer.fused")
     if not no_dropout and device.type != "cpu":
-        no_dropout = f"on {device.type} it is torch's"
+        no_dropout = f"on {device.type} dropout is always torch's"
     plain = PLAIN.copy()
     if no_dropout:
         del plain["model.dropout"]
@@ -128,13 +129,13 @@ def _no_compile(settings: BenchSettings, device: torch.device) -> str:
     if settings.compile is False:
         return "bench.compile is false"
     if settings.compile is None and device.type == "cpu":
-        return "slow to begin on a CPU; bench.compile=true tries it"
+        return "compiling is slow on a CPU; bench.compile=true tries it"
     return ""
 
 
 def _padded_vocabulary(config: dict[str, Any]) -> Step:
     size = config["model"].get("vocab_size") or 0
-    padded = -(-size // MULTIPLE) * MULTIPLE
+    padded = -(-size // MULTIPLE) * MULTIPLE  # rounded up
     why = _lacks(config, "model.vocab_size")
     if not why and size == padded:
         why = f"{size} is a multiple of {MULTIPLE}"
@@ -168,6 +169,7 @@ class Ladder:
         Raises:
             FailedError: the user's config could not be measured.
         """
+        # The first round decides which settings are kept for the next rung.
         held: dict[str, Any] = {}
         for step in steps(self.config.plain, self.settings, self.device):
             if step.left_out:
@@ -181,12 +183,14 @@ class Ladder:
             is_plain = not held  # the others are built on it even if it failed
             if is_plain or self._is_sound(rung):
                 held = rung.settings
+        # The user's config must be among the measured rungs, to compare with.
         if not any(rung.is_config for rung in self.measured):
             own = Rung(OWN_NAME, self.config, {}, {}, is_config=True)
             self.rungs.append(own)
             self._try(own, 1)
             if own.problem:
                 raise FailedError(f"this config was measured once, but not again: {own.problem}")
+        # Whole rounds, not rung by rung: a machine that slows down with time slows down all rungs.
         for number in range(2, self.settings.rounds + 1):
             for rung in self.measured:
                 self._try(rung, number)
@@ -207,7 +211,8 @@ class Ladder:
     def _rung(self, step: Step, held: dict[str, Any]) -> Rung:
         settings = held | step.settings
         changes = nested(settings)
-        if step.times_batch > 1:  # evaluate the same windows, as far as possible
+        # Fewer of the larger batches: the same windows are evaluated, as far as possible.
+        if step.times_batch > 1:
             changes["data"]["eval_batches"] = max(1, self.settings.eval_batches // step.times_batch)
         is_config = all(
             _has_value(self.config.plain, key, value) for key, value in settings.items()
@@ -272,9 +277,8 @@ def suggestions(ladder: Ladder) -> tuple[Suggestion, Suggestion | None]:
 
     def suggestion(rung: Rung) -> Suggestion:
         plain = ladder.config.plain
-        differing = {
-            key: value for key, value in rung.settings.items() if not _has_value(plain, key, value)
-        }
+        settings = rung.settings.items()
+        differing = {key: value for key, value in settings if not _has_value(plain, key, value)}
         return Suggestion(rung, as_overrides(differing, plain), rung.rate / config.rate)
 
     if larger is fastest:

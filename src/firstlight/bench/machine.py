@@ -16,6 +16,7 @@ COPIED = 2**28
 
 def describe_machine(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """The device and its rates; `dtype` is what the user's config multiplies in."""
+    # float32 and bfloat16 on every machine, so that machines can be compared.
     rates: dict[str, float | None] = {}
     for kind in (torch.float32, torch.bfloat16, dtype):
         name = _name(kind)
@@ -44,6 +45,7 @@ def _rate(device: torch.device, dtype: torch.dtype) -> float | None:
 
 def copy_rate(device: torch.device) -> float:
     """Bytes per second that are read and written, the best of eight copies."""
+    # The best one: whatever else the machine does only makes a copy slower.
     source = torch.ones(COPIED // 4, device=device)
     target = torch.empty_like(source)
     best = float("inf")
@@ -53,11 +55,11 @@ def copy_rate(device: torch.device) -> float:
         target.copy_(source)
         synchronize(device)
         best = min(best, time.perf_counter() - began)
-    return 2 * COPIED / best
+    return 2 * COPIED / best  # each byte is read and written
 
 
 def device_name(device: torch.device) -> str:
-    """What its maker calls it."""
+    """The name that its maker gives the device."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "cpu":

@@ -52,9 +52,8 @@ def measure(
         gc.collect()  # model, trainer and stopwatch refer to each other
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-    if isinstance(
-        measured, str
-    ):  # raised only here: the traceback of the first error would keep the run alive
+    # Raised only now: the traceback of the original error would keep the run's memory alive.
+    if isinstance(measured, str):
         raise FailedError(measured)
     return measured
 
@@ -64,6 +63,7 @@ def _train(config: RunConfig, warmup_steps: int, parts: Parts | None) -> Measure
     watch = Stopwatch(warmup_steps, parts)
     arguments = build(config.plain)
     arguments["callbacks"] = {"stopwatch": watch}
+    # Nothing else runs or writes: callbacks and loggers of the config would be measured as well.
     arguments["logger"] = {}
     if parts is not None:
         arguments["trainer"] = functools.partial(arguments["trainer"], profiler=parts)
@@ -93,7 +93,7 @@ def _reason(error: Exception) -> str:
 
 
 def reset_peak_memory() -> None:
-    """Forget what a GPU needed before; for a process this is not possible."""
+    """Forget the peak of a GPU so far; that of the process cannot be reset."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
 

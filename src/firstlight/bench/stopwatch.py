@@ -15,7 +15,7 @@ from firstlight.training.module import PretrainingModule
 from firstlight.training.trainer import Trainer
 
 PARTS: tuple[str, ...] = ("data", "forward", "backward", "optimizer")
-"""Of a step; the rest of it is Lightning's, and our own hooks'."""
+"""Parts of a step; the rest is Lightning's own work, and our hooks."""
 ACTIONS = {
     "train_dataloader_next": "data",
     "batch_to_device": "data",
@@ -23,11 +23,11 @@ ACTIONS = {
     "backward": "backward",
     "optimizer_zero_grad": "optimizer",
 }
-"""The part of a step that an action belongs to, by the name that Lightning tells its profiler."""
+"""The part of a step that each of Lightning's profiled actions belongs to."""
 FIRST = {**ACTIONS, "configure_gradient_clipping": "optimizer"}
 LAST = {**ACTIONS, "optimizer_step": "optimizer"}
-"""The update begins with clipping: `optimizer_step` begins earlier, as it calls forward and
-backward."""
+"""The update lasts from the start of clipping to the end of `optimizer_step`, which itself starts
+earlier, as it calls forward and backward."""
 
 
 def synchronize(device: torch.device) -> None:
@@ -53,7 +53,7 @@ class Parts(Profiler):
 
     def stop(self, action_name: str) -> None:
         part = LAST.get(action_name.rpartition(".")[2])
-        if part not in self._since:  # a batch that is only accumulated has no update
+        if part not in self._since:  # a batch whose gradients are only accumulated has no update
             return
         synchronize(self.device)
         seconds = time.perf_counter() - self._since.pop(part)
@@ -74,7 +74,7 @@ class Timing:
     """What a stopwatch has measured, without a reference to the run, so that it can be freed."""
 
     seconds: list[float] = field(default_factory=list)
-    """Of each step."""
+    """Seconds of each step."""
     parts: list[dict[str, float]] = field(default_factory=list)
     """Seconds of each step, by part."""
     tokens_per_step: int = 0
@@ -87,7 +87,7 @@ class Timing:
 
     @property
     def tokens_per_second(self) -> float:
-        """Of the median step."""
+        """Training tokens per second, of the median step."""
         return self.tokens_per_step / statistics.median(self.seconds)
 
     def breakdown(self) -> dict[str, float]:
@@ -143,11 +143,12 @@ class Stopwatch(Callback):
         is_last = trainer.global_step == trainer.max_steps
         if is_first or is_last or self.parts is not None:
             synchronize(self.timing.device)
+        # The step before the first one is the last of the warm-up: its end starts the clock.
         now = time.perf_counter()
         if not is_first:
             self.timing.seconds.append(now - self.since)
         if self.parts is not None:
-            parts = self.parts.take()  # those of warming up, too, so that they are not counted
+            parts = self.parts.take()  # after the warm-up too, so that its parts are not counted
             if not is_first:
                 self.timing.parts.append(parts)
         self.since = now

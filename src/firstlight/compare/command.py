@@ -61,8 +61,9 @@ def main(config: DictConfig) -> None:
 def compared(
     config: DictConfig, show: Callable[[dict[str, Any]], None]
 ) -> tuple[dict[str, Any], Path | None]:
-    """The findings, and their page in a new folder if there is to be one; `show` shows them before
-    they are written.
+    """The findings, and their page, if `out` names a folder for it.
+
+    `show` is called with the findings before they are written.
 
     Raises:
         ConfigError: see `compare`; or the folder cannot be made.
@@ -70,10 +71,9 @@ def compared(
     """
     storage = storage_as_typed(config)
     settings = CompareSettings(**arguments(config))
-    # The folder is made first: that it cannot be made is told before the work, which takes long.
-    with (
-        nullcontext() if settings.out is None else new_folder(user_path(settings.out), "out")
-    ) as folder:
+    # The folder is made first: if that fails, it fails before the long work.
+    out = nullcontext() if settings.out is None else new_folder(user_path(settings.out), "out")
+    with out as folder:
         found = compare(settings, storage)
         show(found)
         return found, None if folder is None else write_files(found, folder)
@@ -81,8 +81,10 @@ def compared(
 
 def show(found: dict[str, Any]) -> None:
     """Print the notes and the tables."""
-    for text in found["notes"]:  # before the tables: they say how far those can be trusted
+    # Notes come before the tables, as they say how far these can be trusted.
+    for text in found["notes"]:
         note(text)
+    # rich would take 80 columns for a file.
     console = SafeConsole(width=None if sys.stdout.isatty() else 160)
     for table in tables(found):
         console.print(table)

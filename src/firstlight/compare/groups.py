@@ -27,9 +27,9 @@ IGNORED_KEYS = (
     ),
     *("trainer.eval_", "trainer.log_", "trainer.enable_"),
 )
-"""Keys that do not change the training, and the seed, which repeats it."""
+"""Keys that do not change what is trained, and seeds: runs that differ in these are repetitions."""
 CHANGES_TRAINING = "early_stopping"
-"""The one callback that does change it."""
+"""The one callback that changes the training."""
 NOTHING = "-"
 """Shown for a key that a config does not have."""
 
@@ -58,9 +58,8 @@ def group_runs(runs: list[Run]) -> tuple[list[Group], list[str]]:
     for run in runs:
         values = _values(run)
         config = json.dumps(values, sort_keys=True)
-        values_of.setdefault(
-            config, values
-        )  # the first: the order of its keys is that of the columns
+        # The first run decides the order of the keys, which is that of the columns.
+        values_of.setdefault(config, values)
         by_seed = by_config.setdefault(config, {})
         twin = by_seed.get(run.seed)
         if twin is not None:

@@ -10,7 +10,7 @@ from optuna.trial import create_trial
 from firstlight.compare.groups import NOTHING, Group
 
 FEWEST = 5
-"""With fewer configs nothing is said."""
+"""Fewest configs from which an importance is computed."""
 
 
 def importance(groups: list[Group], values: list[float]) -> dict[str, float] | None:
@@ -30,9 +30,8 @@ def importance(groups: list[Group], values: list[float]) -> dict[str, float] | N
             columns[key], distributions[key] = _column(column)
     if len(columns) < 2:
         return None
-    optuna.logging.set_verbosity(
-        optuna.logging.WARNING
-    )  # else it announces its study on the terminal
+    # Otherwise Optuna announces the study on the terminal.
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study()
     for n, value in enumerate(values):
         params = {key: column[n] for key, column in columns.items()}
@@ -49,7 +48,9 @@ def _column(texts: list[str]) -> tuple[list[Any], BaseDistribution]:
         except ValueError:
             values.append(text)
     if any(isinstance(value, str) for value in values):
-        categories = list(map(str, values))  # of the numbers, so that 1 and 1.0 are one category
+        # Made from the numbers, not the texts, so that 1 and 1.0 are one category.
+        categories = list(map(str, values))
         return categories, CategoricalDistribution(sorted(set(categories)))
+    # A range of more than a factor of ten, as of learning rates, is compared on a log scale.
     low, high = min(values), max(values)
     return values, FloatDistribution(low, high, log=low > 0 and high / low >= 10)

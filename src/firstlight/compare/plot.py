@@ -10,7 +10,7 @@ AXIS_LABELS = {
     "seconds": "seconds of training",
 }
 MOST_IN_LEGEND = 12
-"""Configs in the legend."""
+"""Most configs in the legend, and in the panel of means."""
 
 
 def comparison_figure(found: dict[str, Any]) -> Figure:
@@ -36,6 +36,7 @@ def comparison_figure(found: dict[str, Any]) -> Figure:
         axes.grid(alpha=0.3)
     if curves:
         curves[0].legend(fontsize=7)
+    # The last panel: means with error bars, the best config on top.
     labels = []
     for n, config in enumerate(configs[:MOST_IN_LEGEND]):
         means.errorbar(

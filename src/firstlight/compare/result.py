@@ -25,18 +25,19 @@ def comparison_data(
     plain_settings = vars(settings) | {"runs": settings.names}
     del plain_settings["storage"]  # it may hold a password
     runs, shown_runs = [], []
-    axes = list(X_AXES)  # those that every point of every run has
+    axes = list(X_AXES)  # reduced to those that every point of every run has
     for number, config in enumerate(ranked):
         for run in config.group.runs:
             runs.append(run)
             shown_runs.append(_run(run, number, column))
             for point in run.curve(column):
                 axes = [name for name in axes if name in point.x]
+    # Lower is better for PED-ANOVA, hence the sign.
+    scores = [sign * config.sample.mean for config in ranked]
     metric = first.metric(column)
     direction = "max" if sign < 0 else "min"
     description = "" if metric is None else metric.text
     groups = [config.group for config in ranked]
-    scores = [sign * config.sample.mean for config in ranked]
     found = {
         "firstlight": __version__,
         "settings": plain_settings,
@@ -50,7 +51,8 @@ def comparison_data(
         "environment": _environment(runs),
         "notes": notes,
     }
-    return printable_data(found)  # names, settings and samples may be somebody else's
+    # Names, settings and samples may be somebody else's, with control characters for the terminal.
+    return printable_data(found)
 
 
 def _windows(ranked: list[Ranked]) -> dict[str, Any]:
@@ -95,7 +97,7 @@ def _point(point: CurvePoint) -> dict[str, float]:
 
 
 def _environment(runs: list[Run]) -> dict[str, list[str]]:
-    """The values of each entry of the runs' environments, over all runs."""
+    """The different values of each entry of the runs' environments."""
     keys: dict[str, None] = {}  # in order, each once
     for run in runs:
         keys |= dict.fromkeys(run.environment)

@@ -20,7 +20,7 @@ from firstlight.sweep.ledger import Ledger
 from firstlight.sweep.record import SWEEP_FILE
 
 HIGHER_IS_BETTER = ("tokens_per_second", "mfu")
-"""Columns that are not metrics of an evaluation."""
+"""Columns of the throughput, of which higher is better; they are not metrics."""
 X_AXES = ("step", "tokens", "seconds")
 """`seconds` are those of training, without evaluations, as `tokens_per_second` tells them."""
 
@@ -56,7 +56,7 @@ class Run:
 
     @property
     def is_finished(self) -> bool:
-        """Whether it has left its weights, which is the last thing that a run does."""
+        """Whether its weights are there: writing them is the last thing that a run does."""
         return (self.folder / WEIGHTS).is_file()
 
     def metric(self, column: str) -> Metric | None:
@@ -91,6 +91,7 @@ class Run:
             ConfigError: the run has not logged it, or it is nan or inf.
         """
         logged = [row for row in self.rows if row.get(column) is not None]
+        # A diverged run must not be judged by its last finite value.
         if logged and not math.isfinite(logged[-1][column]):
             step = int(logged[-1]["step"])
             raise ConfigError(
@@ -134,8 +135,7 @@ def find_runs(names: list[str], storage: str | None = None) -> list[Run]:
     if len(folders) < 2:
         given = shorten(", ".join(names))
         raise ConfigError(
-            f"runs: there is one run in {given}, and it takes two to compare; name another, or a"
-            " sweep"
+            f"runs ({given}): only one run, and comparing takes two; name another, or a sweep"
         )
     short = _short_names(list(folders))
     return [_read(folder, short[folder]) for folder in folders]
@@ -202,14 +202,15 @@ def _numbers(row: dict[str, str]) -> dict[str, Any]:
 
 def _add_seconds(rows: list[dict[str, Any]]) -> None:
     """Put the seconds of training into every row, as far as the throughput was logged up to it."""
+    # The throughput is a mean since the row that logged it before: it tells how long the tokens in
+    # between took. Rows without one are placed between those, in proportion to their tokens.
     tokens, seconds = [0.0], [0.0]
     for row in rows:
         if row.get("tokens_per_second") and row["tokens"] > tokens[-1]:
             seconds.append(seconds[-1] + (row["tokens"] - tokens[-1]) / row["tokens_per_second"])
             tokens.append(row["tokens"])
-    if (
-        len(tokens) == 1 or rows[0].get("tokens") != 0
-    ):  # no throughput, or a log that does not begin at the start
+    has_throughput = len(tokens) > 1
+    if not has_throughput or rows[0].get("tokens") != 0:  # or the log lacks its beginning
         return
     for row in rows:
         if row["tokens"] <= tokens[-1]:

@@ -1,5 +1,7 @@
 """Is the difference between two configs more than chance?
 
+Two things vary by chance: the text and the seed.
+
 **The text.** Another validation text of the same kind would give another loss. The windows of this
 one are resampled, the same ones for both configs (paired: what is hard is hard for both), in blocks
 of neighbours, which are alike (the circular block bootstrap of Politis and Romano 1992; blocks of 2
@@ -29,15 +31,14 @@ from firstlight.compare.student import quantile, two_sided
 
 Floats = NDArray[np.float64]
 POWER = 0.8
-"""With which the advised number of seeds would tell the difference that was seen, if it is the true
-one."""
+"""Probability that the advised number of seeds shows the difference seen, if it is the true one."""
 MOST_SEEDS = 1000
-"""More are not advised."""
+"""Most seeds that are advised."""
 FEWEST_WINDOWS = 8
 """Fewer say nothing of another text. From so many on, of equal configs no more than `confidence`
 allows are told apart (simulated in tests/compare/test_statistics.py)."""
 DRAWN_AT_ONCE = 2**22
-"""Numbers of a resampling that are drawn at once."""
+"""Random numbers drawn at once: 32 MiB."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class ScoreSample:
 
     @property
     def mean(self) -> float:
-        """Over the seeds."""
+        """Mean over the seeds."""
         return float(self.values.mean())
 
     @property
@@ -131,6 +132,7 @@ def difference(
     value = other.mean - reference.mean
     text = _text_variance(reference, other, paired=paired, resamples=resamples, seed=seed)
     seeds = _seed_variances(reference, other)
+    # The variance of the difference is the sum of its parts: the text's, and each config's seeds'.
     parts = []
     text_error = seed_error = None
     text_variance = 0.0
@@ -146,6 +148,7 @@ def difference(
         seed_error = math.sqrt(satterthwaite(of_means).value)
     if not parts:
         raise NothingKnownError
+    # The interval is that of Student's t, at a level shared by all pairs.
     level = (1 - confidence) / n_pairs
     total, degrees = satterthwaite(parts)
     error = math.sqrt(total)
@@ -231,10 +234,8 @@ def resampled(samples: list[ScoreSample], *, resamples: int, seed: int) -> Float
     n_blocks = max(1, round(n / length))
     sums = []
     for sample in samples:
-        sums += [
-            _circular_sums(sample.totals, length),
-            _circular_sums(sample.units, length),
-        ]  # (n,) each
+        # The sum of the block that begins at each window: (n,) each.
+        sums += [_circular_sums(sample.totals, length), _circular_sums(sample.units, length)]
     generator = np.random.default_rng(seed)
     chunk = max(1, DRAWN_AT_ONCE // n_blocks)  # all resamples at once could need gigabytes
     totals = []
@@ -242,6 +243,7 @@ def resampled(samples: list[ScoreSample], *, resamples: int, seed: int) -> Float
         starts = generator.integers(n, size=(min(chunk, resamples - first), n_blocks))
         totals.append(np.stack([row[starts].sum(axis=1) for row in sums]))
     total = np.concatenate(totals, axis=1)  # (2 samples, resamples)
+    # A ratio of sums, as the metric itself: windows count by their units, not each the same.
     return total[0::2] / total[1::2]
 
 
@@ -258,6 +260,7 @@ def _bootstrap_variance(draws: Floats, n: int) -> Variance:
     As the mean of b blocks varies about their own mean, a bootstrap sees (b - 1) / b of the
     variance.
     """
+    # n windows hold as much information as `blocks` independent blocks: blocks - 1 degrees.
     blocks = n / block_length(n)
     drawn = max(1, round(blocks))
     return Variance(float(draws.var()) * drawn / (blocks - 1), blocks - 1)

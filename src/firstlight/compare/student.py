@@ -5,6 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 
+# Nodes and weights of Gauss-Legendre quadrature on [-1, 1].
 NODES, NODE_WEIGHTS = np.polynomial.legendre.leggauss(400)
 
 
@@ -25,6 +26,7 @@ def two_sided(t: float, degrees: float) -> float:
 def quantile(probability: float, degrees: float) -> float:
     """The t below which a value is with `probability`, in [0.5, 1); found by bisection."""
     tails = 2 * (1 - probability)
+    # Double `high` until the value is below it, then halve the interval down to float precision.
     low, high = 0.0, 1.0
     while two_sided(high, degrees) > tails:
         low, high = high, 2 * high

@@ -8,8 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 MOST_COLUMNS = 6
-"""So many keys have a column each. More are rows of a second table, if there are at most so many
-configs."""
+"""Most keys with a column each. If more keys differ, they are the rows of a second table, whose
+columns are the configs, if there are at most this many."""
 
 
 def tables(found: dict[str, Any]) -> Iterator[Table]:
@@ -50,10 +50,9 @@ def _verdicts(found: dict[str, Any], keys: list[str]) -> Table:
         if config["spread"] is not None:
             mean += f" +- {config['spread']:.4f}"
         cells = [config["settings"][key] for key in keys] or [config["label"]]
+        # rich reads markup in a str; a Text is shown as it is, whatever a run has written.
         table.add_row(
-            *map(
-                Text, cells
-            ),  # rich would read markup in a str, and these are what runs have written
+            *map(Text, cells),
             str(len(runs)),
             mean,
             _mean(runs, "final", "value", ".4f"),

@@ -29,9 +29,9 @@ from firstlight.compare.windows import (
 )
 from firstlight.metrics.base import Mean
 
-NOTHING_KNOWN = "nothing can be said of one seed of each without windows; run each with seeds=3"
+NOTHING_KNOWN = "nothing can be said with one seed of each and no windows; run each with seeds=3"
 MOST_NAMED = 6
-"""Runs that a note names one by one."""
+"""Most runs that a note names."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def judge(groups: list[Group], settings: CompareSettings) -> tuple[list[Ranked],
     column = settings.metric
     runs = [run for group in groups for run in group.runs]
     for run in runs:
-        run.final(column)  # raises if it has none; measuring, which takes long, comes after it
+        run.final(column)  # raises if it has none, before the long measuring
     mean = measured_mean(runs[0], settings)
     if mean is not None:
         samples, grounds = _measured(groups, runs, mean, settings)
@@ -101,7 +101,8 @@ def _measured(
     groups: list[Group], runs: list[Run], metric: Mean, settings: CompareSettings
 ) -> tuple[list[ScoreSample], dict[Path, Ground]]:
     """The scores of the groups from evaluating their weights, and the ground of each run."""
-    last_window = all(map(scores_last_window, runs))  # the same windows for all of them
+    # All runs on the same windows: the last, shorter one counts only if it counts for all of them.
+    last_window = all(map(scores_last_window, runs))
     measured: dict[Path, MeasuredWindows] = {}
     grounds: dict[Path, Ground] = {}
     for run in runs:
@@ -111,7 +112,7 @@ def _measured(
 
 
 def _logged(groups: list[Group], column: str) -> tuple[list[ScoreSample], dict[Path, Ground]]:
-    """The same from what the runs have logged."""
+    """The scores of the groups from what their runs logged, and the ground of each run."""
     samples: list[ScoreSample] = []
     grounds: dict[Path, Ground] = {}
     for group in groups:
@@ -178,12 +179,11 @@ def _named(names: list[str]) -> str:
 def _sentence(found: Difference, *, is_of_text: bool) -> str:
     if found.seed_error is None:
         verdict = "worse" if found.is_told_apart else "not distinguishable"
-        return f"{verdict} on this text; of the seed nothing is known: run each with seeds=3"
+        return f"{verdict} on this text; the effect of the seed is unknown: run each with seeds=3"
     if found.is_told_apart:
         if found.text_error is None and is_of_text:
             return (
-                "worse on this text, by more than the chance of the seeds; of another text nothing"
-                " is known"
+                "worse on this text, by more than the chance of the seeds; other texts are unknown"
             )
         return "worse, by more than chance"
     if found.more_seeds == 1:

@@ -20,9 +20,9 @@ from firstlight.training.evaluation import EvaluationModule
 from firstlight.training.measuring import evaluation_trainer, text_of
 
 AT_ONCE = 4096
-"""Tokens that go through a model at once."""
+"""Most tokens in a batch."""
 OF_TEXT = ("_target_", "path", "folder", "train_ratio", "test_ratio")
-"""Keys of a section `data` that say what the validation text is."""
+"""Keys of the section `data` that decide what the validation text is."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def _digest(text: str) -> str:
 
 
 def configured_ground(run: Run) -> Ground:
-    """What a run is judged on, as far as its config tells."""
+    """What a run is judged on, as far as its config tells; the text itself is not read."""
     data = run.config.get("data") or {}
     of_text = {key: value for key, value in data.items() if key in OF_TEXT}
     return Ground(
@@ -143,10 +143,8 @@ def check_grounds(
     first = grounds[runs[0].folder]
     for run in runs[1:]:
         ground, both = grounds[run.folder], f"{runs[0].name} and {run.name}"
-        is_other_text, is_other_tokenizer = (
-            ground.text != first.text,
-            ground.tokenizer != first.tokenizer,
-        )
+        is_other_text = ground.text != first.text
+        is_other_tokenizer = ground.tokenizer != first.tokenizer
         if (is_other_text or is_other_tokenizer) and metric is not None and metric.of_tokens:
             what = "texts" if is_other_text else "tokenizers"
             raise ConfigError(
@@ -167,8 +165,7 @@ def sample_of(group: Group, measured: Mapping[Path, MeasuredWindows]) -> ScoreSa
     members = [measured[run.folder] for run in group.runs]
     values = np.array([member.totals.sum() / member.units.sum() for member in members])
     first = members[0]
-    if any(
-        member.ground != first.ground for member in members
-    ):  # another seed has learned another vocabulary
+    # A tokenizer trained with another seed has another vocabulary, and so other windows.
+    if any(member.ground != first.ground for member in members):
         return ScoreSample(values)
     return ScoreSample(values, np.mean([member.totals for member in members], axis=0), first.units)

@@ -8,12 +8,11 @@ from torch import Tensor
 from firstlight.foreign.gpt2 import gpt2_tokenizer_section
 
 HEAD_DIM = 64
-"""Channels of a head in every GPT-2 and in the book; a state dict does not tell the number of
-heads."""
+"""Channels of a head in every GPT-2 and in the book; a state dict does not tell n_heads."""
 
 
 def is_book_state_dict(state: dict[str, Any]) -> bool:
-    """Are these names the ones of the book's `GPTModel`?"""
+    """Whether the names are those of the book's `GPTModel`."""
     return "tok_emb.weight" in state and "final_norm.scale" in state
 
 
@@ -21,6 +20,7 @@ def from_book(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """A state dict of the book's `GPTModel` under our names, without its causal masks."""
     weights = {}
     for name, tensor in state.items():
+        # The causal masks are buffers of the book's attention, not weights.
         if not name.endswith(".att.mask"):
             # The book's LayerNorm has other names than torch's.
             renamed = re.sub(r"\.shift$", ".bias", re.sub(r"\.scale$", ".weight", name))
@@ -32,7 +32,7 @@ def book_config(state: dict[str, Tensor]) -> dict[str, Any]:
     """The `model` and `tokenizer` sections that fit a state dict of the book.
 
     Raises:
-        ValueError: it is not a whole one.
+        ValueError: the state dict is not complete.
     """
     tok_emb, pos_emb = state.get("tok_emb.weight"), state.get("pos_emb.weight")
     blocks = [re.match(r"trf_blocks\.(\d{1,9})\.", name) for name in state]

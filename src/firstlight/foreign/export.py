@@ -42,6 +42,7 @@ def export_huggingface(model: LanguageModel, tokenizer: Tokenizer, folder: Path)
         "dtype": str(model.output_weight.dtype).removeprefix("torch."),
         **ends,
     }
+    # The folder appears whole, with the config, the tokenizer and the weights, or not at all.
     with _appearing(folder) as temporary:
         temporary.mkdir()
         try:
@@ -74,11 +75,13 @@ def check_free(out: Path) -> None:
     Raises:
         ConfigError: it is a file, a link to nothing, or a folder that is not empty.
     """
+    found = ""
     try:
         if out.is_dir():
-            found = "the folder is not empty" if any(out.iterdir()) else ""
-        else:
-            found = "the file exists" if out.is_symlink() or out.exists() else ""
+            if any(out.iterdir()):
+                found = "the folder is not empty"
+        elif out.is_symlink() or out.exists():
+            found = "the file exists"
     except OSError as error:
         raise ConfigError(
             f"out ({shorten(str(out))}): cannot be written ({error.strerror})"
@@ -101,13 +104,14 @@ def _appearing(out: Path) -> Iterator[Path]:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as workshop:
             yield Path(workshop, out.name)
-            check_free(out)
+            check_free(out)  # again: another program may have written there meanwhile
             Path(workshop, out.name).replace(out)
     except (OSError, SafetensorError) as error:
         raise ConfigError(
-            f"out ({out}): cannot be written ({one_line(error)}); nothing is left of it"
+            f"out ({out}): cannot be written ({one_line(error)}); nothing was kept"
         ) from error
     finally:
+        # After a failure the parent folders that were made for it are removed as well.
         if not out.exists():
             for folder in new_parents:
                 with suppress(OSError):  # it was never made, or is in use by now

@@ -39,9 +39,8 @@ class GPT2Config(Published):
     n_head: Size
     n_layer: Size
     n_inner: int | None = None
-    activation_function: Literal["gelu_new", "gelu_pytorch_tanh"] = (
-        "gelu_new"  # two names of one function
-    )
+    # Two names of the same function, GELU by tanh.
+    activation_function: Literal["gelu_new", "gelu_pytorch_tanh"] = "gelu_new"
     layer_norm_epsilon: float = 1e-5
     resid_pdrop: Ratio = 0.1
     embd_pdrop: Ratio = 0.1
@@ -60,7 +59,7 @@ class GPT2Config(Published):
             raise ValueError(f"n_embd ({self.n_embd}) must be divisible by n_head ({self.n_head})")
 
     def shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """GPT-2 multiplies from the left: its matrices are (in, out)."""
+        """Name and shape of every parameter; GPT-2's matrices are (in, out)."""
         width = self.n_embd
         linear = {
             "attn.c_attn": (width, 3 * width),
@@ -157,9 +156,8 @@ def to_gpt2(weights: dict[str, Tensor], *, n_layers: int) -> dict[str, Tensor]:
             block = f"trf_blocks.{layer}"
             # A model without qkv_bias has no biases here; GPT-2 always does.
             zeros = torch.zeros_like(weights[f"{block}.att.out_proj.bias"])
-            qkv = torch.cat(
-                [weights.get(f"{block}.{name}.{kind}", zeros) for name in _QKV]
-            )  # (3C, C) or (3C,)
+            parts = [weights.get(f"{block}.{name}.{kind}", zeros) for name in _QKV]
+            qkv = torch.cat(parts)  # (3C, C) or (3C,)
             state[f"transformer.h.{layer}.attn.c_attn.{kind}"] = qkv.t().contiguous()
         for ours, theirs in _modules(n_layers):
             state[f"transformer.{theirs}.{kind}"] = weights[f"{ours}.{kind}"].t().contiguous()

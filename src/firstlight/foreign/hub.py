@@ -18,7 +18,7 @@ GPT2_NAMES = {
     "gpt2-large": "openai-community/gpt2-large",  # 774M
     "gpt2-xl": "openai-community/gpt2-xl",  # 1558M
 }
-"""The published GPT-2s, and the repositories that have them."""
+"""The repositories of the published GPT-2s."""
 
 _WANTED = [
     "config.json",
@@ -29,10 +29,9 @@ _WANTED = [
     "*.safetensors",
     "model.safetensors.index.json",
 ]
-"""Never what can run code: .bin, .h5, .py."""
+"""Files to download: none that can run code, as .bin, .h5 and .py can."""
 _checked: dict[Path, tuple[int, int, int]] = {}
-"""Inode, size and time of the files that this process has found whole: gigabytes are hashed
-once."""
+"""Inode, size and time of files that this process has found whole: gigabytes are hashed once."""
 _WAYS_OUT = "give a folder that has it (hf:FOLDER), or a mirror (HF_ENDPOINT=https://...)"
 
 
@@ -61,12 +60,8 @@ def download_repo(repo: str, revision: str | None = None) -> Path:
                 " again"
             )
             folder = Path(fetch(allow_patterns=damaged, force_download=True))
-    except (
-        OSError,
-        httpx2.HTTPError,
-        HFValidationError,
-        RuntimeError,
-    ) as error:  # hf_xet raises RuntimeError
+    # RuntimeError is what hf_xet raises, the hub's faster protocol.
+    except (OSError, httpx2.HTTPError, HFValidationError, RuntimeError) as error:
         reason = _reason(error, revision)
         raise ConfigError(f"{shorten(repo)} cannot be downloaded: {reason}; {_WAYS_OUT}") from error
     if not any(folder.glob("*.safetensors")):
@@ -80,6 +75,7 @@ def _cache_folder() -> Path:
     """The hub's own cache, or ours for a user without a home directory."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
+    # For such a user it is ~/..., which is not expanded: a folder named ~ in the working folder.
     if HF_HUB_CACHE.startswith("~"):
         return cache_dir() / "huggingface"
     return Path(HF_HUB_CACHE)
@@ -115,9 +111,8 @@ def check_content(file: Path) -> None:
     """
     if not file.is_symlink():
         return
-    blob = (
-        file.readlink()
-    )  # one step: the blob may be a link too, into a store with hashes of another kind
+    # One step only: the blob may be a link as well, into a store with hashes of another kind.
+    blob = file.readlink()
     if blob.parent.name != "blobs" or not re.fullmatch(r"[0-9a-f]{64}|[0-9a-f]{40}", blob.name):
         return
     try:
@@ -130,9 +125,8 @@ def check_content(file: Path) -> None:
                 found = hashlib.file_digest(content, "sha256").hexdigest()
             else:
                 data = content.read()
-                found = hashlib.sha1(
-                    b"blob %d\0" % len(data) + data, usedforsecurity=False
-                ).hexdigest()
+                blob_of_git = b"blob %d\0" % len(data) + data
+                found = hashlib.sha1(blob_of_git, usedforsecurity=False).hexdigest()
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read ({error.strerror})") from None
     if found != blob.name:
@@ -146,10 +140,11 @@ def _reason(error: Exception, revision: str | None) -> str:
     """What went wrong, in the user's words."""
     from huggingface_hub import constants, errors
 
+    # "Not in the cache either" hides what the server has answered, which is the cause.
     cause = None
     if isinstance(error, errors.LocalEntryNotFoundError):
         cause = error.__cause__
-    if isinstance(cause, errors.HfHubHTTPError):  # hidden behind "not in the cache either"
+    if isinstance(cause, errors.HfHubHTTPError):
         error = cause
     unreachable = f"{constants.ENDPOINT} cannot be reached"
     # The first class that fits: some are derived from others.

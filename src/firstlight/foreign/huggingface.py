@@ -30,7 +30,7 @@ ARCHITECTURES: dict[Any, type[Published]] = {
     "qwen3": Qwen3Config,
     "llama": LlamaConfig,
 }
-"""By the `model_type` of a config.json."""
+"""The class for each `model_type` of a config.json."""
 READ_DTYPES = ("F32", "F16", "BF16")
 
 
@@ -89,7 +89,8 @@ class _StoredTensor:
     dtype: str
 
     def read(self) -> Tensor:
-        """Read the tensor."""
+        """Read the tensor from its file."""
+        # The file is opened anew each time: mapped pages of a file that stays open count as memory.
         with open_safetensors(self.file) as opened:
             return opened.get_tensor(self.name)
 
@@ -140,13 +141,14 @@ def _find_tensors(folder: Path, prefix: str) -> dict[str, _StoredTensor]:
         files = [folder / SINGLE]
     elif (folder / SHARD_INDEX).is_file():
         files = _shards(folder / SHARD_INDEX)
-    elif pickles := sorted(folder.glob("*.bin")):
+    else:
+        pickles = sorted(folder.glob("*.bin"))
+        if not pickles:
+            raise ConfigError(f"{folder}: it has neither {SINGLE} nor {SHARD_INDEX}")
         raise ConfigError(
             f"{pickles[0]}: a pickle can run code and is not read; convert it where you trust it: "
             "transformers.AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)"
         )
-    else:
-        raise ConfigError(f"{folder}: there is no {SINGLE} and no {SHARD_INDEX}")
     tensors = {}
     for file in files:
         check_content(file)
@@ -159,6 +161,7 @@ def _shards(index: Path) -> list[Path]:
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ConfigError(f"{index}: it has no weight_map")
+    # The index may be somebody else's: it must not name files outside the folder.
     names = sorted({str(name) for name in weight_map.values()})
     for name in names:
         if Path(name).name != name or not name.endswith(".safetensors"):

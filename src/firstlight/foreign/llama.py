@@ -70,7 +70,7 @@ class LlamaConfig(Published):
 
     @property
     def n_kv_heads(self) -> int:
-        """Heads of keys and values: as many as of queries, unless the config says otherwise."""
+        """Heads of keys and values: as many as heads of queries, unless the config differs."""
         return self.num_key_value_heads or self.num_attention_heads
 
     def check(self) -> None:
@@ -89,7 +89,7 @@ class LlamaConfig(Published):
             raise ValueError(f"num_attention_heads ({heads}) {rule}")
 
     def shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Matrices are (out, in), as ours are."""
+        """Name and shape of every parameter; matrices are (out, in), as ours are."""
         width, ff_width = self.hidden_size, self.intermediate_size
         head_dim = width // self.num_attention_heads
         kv_width = self.n_kv_heads * head_dim
@@ -123,6 +123,7 @@ class LlamaConfig(Published):
         return weights
 
     def section(self) -> dict[str, Any]:
+        # transformers 5 writes `rope_parameters`, earlier versions wrote `rope_theta`.
         rope_theta = self.rope_theta
         if self.rope_parameters is not None:
             rope_theta = self.rope_parameters.rope_theta or rope_theta

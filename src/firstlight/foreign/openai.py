@@ -24,18 +24,18 @@ from firstlight.output import note
 
 SIZES = ("124M", "355M", "774M", "1558M")
 URLS = "FIRSTLIGHT_OPENAI_URLS"
-"""Environment variable: addresses to download from instead, separated by commas, tried in this
-order. Each has a folder for each size."""
+"""Environment variable with other addresses, separated by commas and tried in this order; each has
+a folder for each size."""
 DEFAULT_URLS = (
     "https://openaipublic.blob.core.windows.net/gpt-2/models",
-    # the book's copy, in case the first is blocked
+    # The book's copy, in case the first is blocked.
     "https://f001.backblazeb2.com/file/LLMs-from-scratch/gpt2",
 )
 PREFIX = "model.ckpt"
 TENSOR_INDEX = f"{PREFIX}.index"
 TENSOR_DATA = f"{PREFIX}.data-00000-of-00001"
 FILES = ("checkpoint", "hparams.json", "encoder.json", "vocab.bpe", TENSOR_INDEX, TENSOR_DATA)
-"""In the order of downloading: the large one last, after the index, which tells its size."""
+"""Files in the order of downloading: the largest comes after the index, which tells its size."""
 
 
 class HParams(BaseModel):
@@ -61,9 +61,10 @@ def download_gpt2(size: str) -> Path:
             f"GPT-2 ({size}) must be one of {', '.join(SIZES)}{did_you_mean(size, SIZES)}"
         )
     folder = cache_dir() / "gpt2" / size
-    addresses = [
-        url.strip().rstrip("/") for url in os.environ.get(URLS, "").split(",") if url.strip()
-    ]
+    addresses = []
+    for url in os.environ.get(URLS, "").split(","):
+        if url.strip():
+            addresses.append(url.strip().rstrip("/"))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name in FILES:
@@ -74,9 +75,8 @@ def download_gpt2(size: str) -> Path:
                     " it again"
                 )
             if not is_same or not _is_whole(folder / name, folder):
-                _download_file(
-                    name, folder, [f"{url}/{size}/{name}" for url in addresses or DEFAULT_URLS]
-                )
+                urls = [f"{url}/{size}/{name}" for url in addresses or DEFAULT_URLS]
+                _download_file(name, folder, urls)
     except OSError as error:
         raise ConfigError(
             f"cannot write {error.filename or folder} ({error.strerror}); set FIRSTLIGHT_CACHE_DIR"
@@ -86,7 +86,7 @@ def download_gpt2(size: str) -> Path:
 
 
 def is_openai_folder(folder: Path) -> bool:
-    """Is this a folder of files like OpenAI's?"""
+    """Whether a folder holds files like OpenAI's."""
     return (folder / "hparams.json").is_file() or (folder / TENSOR_INDEX).is_file()
 
 
@@ -142,16 +142,15 @@ def _download_file(name: str, folder: Path, urls: list[str]) -> None:
             file = Path(temporary, name)
             try:
                 get(url, str(file), None)  # type: ignore[arg-type]
-            except (
-                requests.RequestException
-            ) as error:  # also if fewer bytes came than were announced
+            # Raised as well if fewer bytes came than were announced.
+            except requests.RequestException as error:
                 failures.append(f"{url} ({_status(error)})")
                 continue
             if _is_whole(file, folder):
                 _keep_checksum(folder, name, pooch.file_hash(str(file)))
                 file.replace(folder / name)
                 return
-            failures.append(f"{url} (another file than it should be)")
+            failures.append(f"{url} (not the expected file)")
     raise ConfigError(
         f"cannot download {name} of GPT-2: {', '.join(failures)}; put {', '.join(FILES)} into"
         f" {folder}, use a folder of your own that has them, or hf:FOLDER with the files of Hugging"
@@ -170,9 +169,8 @@ def _is_same(file: Path) -> bool:
 
 def _keep_checksum(folder: Path, name: str, sha256: str) -> None:
     file = _checksum_file(folder)
-    with locked(
-        file.with_name(f"{file.name}.lock"), timeout=-1
-    ):  # several trials of a sweep may download at once
+    # Several trials of a sweep may download at once.
+    with locked(file.with_name(f"{file.name}.lock"), timeout=-1):
         known = _checksums(folder) | {name: sha256}
         replace_text(file, "".join(f"{digest}  {name}\n" for name, digest in known.items()))
 
@@ -204,7 +202,7 @@ def _status(error: requests.RequestException) -> str:
 
 
 def _is_whole(file: Path, folder: Path) -> bool:
-    """Does the file exist, with the content that its name promises?
+    """Whether the file exists, with the content that its name promises.
 
     Only the size of the data file is checked: whoever reads it compares the checksum of every
     tensor.
@@ -233,7 +231,8 @@ def _check_shapes(bundle: TensorBundle, config: GPT2Config) -> None:
     """Refuse a checkpoint without all parameters of `config`, in their shapes."""
     layers = set()
     for name in bundle.entries:
-        if match := re.match(r"model/h(\d+)/", name):
+        match = re.match(r"model/h(\d+)/", name)
+        if match:
             layers.add(match[1])
     # The loop below would not notice layers that hparams.json does not claim.
     if len(layers) != config.n_layer:
@@ -242,7 +241,7 @@ def _check_shapes(bundle: TensorBundle, config: GPT2Config) -> None:
         )
     for their_name, shape in config.shapes():
         name = _openai_name(their_name)
-        if name.endswith("/w"):  # of a convolution, over one token
+        if name.endswith("/w"):  # OpenAI's linear layers are convolutions over one token
             shape = (1, *shape)
         entry = bundle.entries.get(name)
         if entry is None:
@@ -311,7 +310,7 @@ def _read_tokenizer(folder: Path, n_vocab: int) -> dict[str, Any] | None:
     missing = [file for file in (encoder, merges) if not file.is_file()]
     if len(missing) == 1:
         raise ConfigError(
-            f"{missing[0]}: there is no such file, which the other half of the vocabulary needs"
+            f"{missing[0]}: missing; the vocabulary needs both {encoder.name} and {merges.name}"
         )
     if missing:
         return None
@@ -338,13 +337,13 @@ def _read_encoder(file: Path) -> dict[str, int]:
 
 
 def _read_merges(file: Path) -> list[str]:
-    """Pairs of tokens ("a b"), the first merge first."""
+    """The merges, pairs of tokens ("a b"), in their order."""
     try:
-        version, *merges = (
-            read_limited(file).decode("utf-8").replace("\r\n", "\n").rstrip("\n").split("\n")
-        )
+        text = read_limited(file).decode("utf-8").replace("\r\n", "\n")
     except UnicodeDecodeError:
         raise ConfigError(f"{file}: not UTF-8 text") from None
+    # Not splitlines(): a token may contain another of the characters that end lines there.
+    version, *merges = text.rstrip("\n").split("\n")
     if not version.startswith("#version") or any(merge.count(" ") != 1 for merge in merges):
         raise ConfigError(f"{file}: not a list of merges")
     return merges

@@ -12,7 +12,7 @@ from torch import Tensor
 from firstlight.errors import shorten, shown
 
 Size = Annotated[int, Field(gt=0, lt=2**63)]
-"""The size of one axis: what torch can count to."""
+"""The size of one axis, up to torch's largest."""
 
 
 class Published(BaseModel, ABC):
@@ -22,7 +22,7 @@ class Published(BaseModel, ABC):
 
     title: ClassVar[str]
     prefix: ClassVar[str]
-    """Prefix of all parameter names but the head's; names below are without it."""
+    """Prefix of all parameter names except the head's; `shapes` and `weights` leave it out."""
     embedding: ClassVar[str]
     depth_key: ClassVar[str]
     no_weights: ClassVar[re.Pattern[str]]
@@ -61,7 +61,7 @@ class Published(BaseModel, ABC):
         """The `model` section of our config."""
 
     def note(self) -> str | None:
-        """What `section` cannot express, in words; None if it expresses everything."""
+        """A note on what `section` cannot express; None if it expresses everything."""
         return None
 
 
@@ -80,6 +80,7 @@ def untied_head(weights: dict[str, Tensor]) -> Tensor | None:
 
 def first_problem(error: ValidationError) -> str:
     """The first key that is wrong, its value, and what it should be."""
+    # pydantic lists all problems; one line has room for the first.
     problem = error.errors(include_url=False)[0]
     key = shorten(".".join(map(str, problem["loc"])))
     rule = shorten(problem["msg"].replace("Input", "it", 1), 200)

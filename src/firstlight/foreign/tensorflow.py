@@ -19,9 +19,9 @@ from firstlight.errors import ConfigError
 
 MAGIC = 0xDB4775248B80FB57
 FOOTER = 48
-"""Bytes at the end of the index that say where its blocks are."""
+"""Bytes at the end of the index, which say where its blocks are."""
 TRAILER = 5
-"""Bytes after every block: how it is compressed, and its checksum."""
+"""Bytes after every block: its compression, and its checksum."""
 MAX_NAME_BYTES = 16
 """Bytes of names per byte of the index. A name is stored without what it shares with the one before
 it, so a small file could unfold into names without end."""
@@ -39,8 +39,7 @@ NUMPY_DTYPES = {
     10: "|b1",
     19: "<f2",
 }
-"""numpy's, by the numbers of tensorflow/core/framework/types.proto. Others (strings, bfloat16)
-cannot be read."""
+"""numpy's dtypes by the numbers in tensorflow/core/framework/types.proto; others are not read."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ class TensorBundle:
                 f" {entry.offset + entry.size:,})"
             )
         content = np.empty(0, np.uint8)
-        if entry.size:  # nothing cannot be mapped
+        if entry.size:  # an empty range cannot be mapped
             content = np.memmap(file, mode="c", offset=entry.offset, shape=(entry.size,))
         if _masked_crc32c(content) != entry.crc32c:
             raise ConfigError(f"{file}: damaged (the checksum of {name!r} differs)")
@@ -177,19 +176,21 @@ def _read_block(content: bytes, start: int, size: int) -> Iterator[tuple[bytes, 
     end = start + size
     if end + TRAILER > len(content) - FOOTER:
         raise ValueError("a block ends outside of it")
-    if _masked_crc32c(content[start : end + 1]) != int.from_bytes(
-        content[end + 1 : end + TRAILER], "little"
-    ):
+    # The checksum covers the byte that tells the compression.
+    checksum = int.from_bytes(content[end + 1 : end + TRAILER], "little")
+    if _masked_crc32c(content[start : end + 1]) != checksum:
         raise ValueError("the checksum of a block differs")
     if content[end]:
         raise ValueError(
             f"compressed by method {content[end]} (snappy is 1), which cannot be read here"
         )
+    # A block ends with the places of its whole keys, for binary searches, and their number.
     n_places = int.from_bytes(content[end - 4 : end], "little")
     if 4 * n_places + 4 > size:
         raise ValueError("a block is cut short")
     block, key = _Cursor(content[start : end - 4 * n_places - 4]), b""
     while block:
+        # A key is stored without the bytes that it shares with the key before it.
         n_shared, n_new, n_value = block.varint(), block.varint(), block.varint()
         if n_shared > len(key):
             raise ValueError("a name continues a shorter one")

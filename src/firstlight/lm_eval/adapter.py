@@ -87,15 +87,13 @@ class HarnessLM(TemplateLM):
         batches = Collator(list(asked), sort_fn=lambda ids: -len(ids)).get_batched(
             n=self.batch_size
         )
-        for batch in tqdm(
-            list(batches), desc="log-likelihoods", disable=None
-        ):  # None: only on a terminal
+        # disable=None: a bar only on a terminal.
+        for batch in tqdm(list(batches), desc="log-likelihoods", disable=None):
             for inputs, hidden in zip(batch, self._hidden(batch), strict=True):
                 for number, ids in asked[inputs]:
                     targets = torch.tensor(ids, device=hidden.device)
-                    logits = self.model.project(
-                        hidden[len(inputs) - len(ids) : len(inputs)]
-                    )  # (n, V)
+                    ends = hidden[len(inputs) - len(ids) : len(inputs)]  # (n, C)
+                    logits = self.model.project(ends)  # (n, V)
                     totals[number] += logprobs(logits, targets).cpu().double().sum().item()
                     greedy[number] &= torch.equal(logits.argmax(dim=-1), targets)
         return list(zip(totals, greedy, strict=True))
@@ -124,6 +122,7 @@ class HarnessLM(TemplateLM):
         known: dict[str, Any] = {**normalize_gen_kwargs(settings, self.max_gen_toks)}
         stops = StopStrings([stop for stop in known["until"] if stop], self.vocabulary.text_bytes)
         new = known["max_gen_toks"]
+        # Room for the whole answer, if it can fit at all; otherwise the window slides.
         kept = self.max_length
         if new < kept:
             kept -= new
@@ -144,6 +143,7 @@ class HarnessLM(TemplateLM):
 
     def _hidden(self, batch: Sequence[Sequence[int]]) -> torch.Tensor:
         """Hidden states (B, T, C) of rows of different lengths."""
+        # Padded at their end, which the positions before it do not see in a causal model.
         ids = pad_sequence([torch.tensor(row) for row in batch], batch_first=True)  # (B, T)
         with evaluating(self.model):
             return self.model.hidden(ids.to(self.model.device))
@@ -153,6 +153,7 @@ def windows(
     context: list[int], continuation: list[int], length: int
 ) -> Iterator[tuple[list[int], list[int]]]:
     """Cut a continuation into parts: inputs of at most `length` ids, and the ids they predict."""
+    # Each part is predicted from as many of the ids before it as fit; each id is predicted once.
     for first in range(0, len(continuation), length):
         targets = continuation[first : first + length]
         yield (context + continuation[:first] + targets)[-length - 1 : -1], targets

@@ -79,9 +79,8 @@ def flat_results(results: dict[str, dict[str, Any]]) -> dict[str, float]:
 
 def _load(tasks: Sequence[str]) -> Any:
     """What `evaluate` takes; every mistake in a task is found here, before anything is measured."""
-    specs: list[
-        tuple[str, str]
-    ] = []  # a task or file, and what lm-eval is asked for: a group by its name
+    # A task or file, and what lm-eval is asked for: of a file with a group, the group's name.
+    specs: list[tuple[str, str]] = []
     folders = []
     needs_defaults = False
     for task in tasks:
@@ -102,7 +101,7 @@ def _load(tasks: Sequence[str]) -> Any:
         part = _load_one(manager, spec, name)
         for task_name, task in part["tasks"].items():
             if task_name in loaded["tasks"]:
-                raise ConfigError(f"tasks ({spec}): '{task_name}' is among the others already")
+                raise ConfigError(f"tasks ({spec}): '{task_name}' is already among the tasks")
             _check_task(spec, task_name, task)
         for kind, found in loaded.items():
             found |= part[kind]
@@ -131,15 +130,13 @@ def _set_fewshot(name: str, task: Any, num_fewshot: int | None) -> None:
     own = task.get_config("num_fewshot")
     if own is None:
         task.set_config("num_fewshot", num_fewshot or 0)
-    elif (
-        own != 0 and num_fewshot is not None
-    ):  # a task that says 0 keeps it: its text has the examples
+    # A task that says 0 keeps it: its text contains the examples.
+    elif own != 0 and num_fewshot is not None:
         task.set_config("num_fewshot", num_fewshot)
     task.set_fewshot_seed(DEFAULT_OTHER_SEED)
     try:
-        task.build_all_requests(
-            limit=1
-        )  # a trial: that examples are missing is told before an hour has gone by
+        # A trial: missing examples are noticed now, not after an hour of measuring.
+        task.build_all_requests(limit=1)
     except Exception as error:  # anything: the functions of the task are run
         shots = task.get_config("num_fewshot")
         raise ConfigError(
@@ -175,10 +172,10 @@ def _files(path: str) -> list[str]:
     if place.is_file():
         return [str(place.resolve())]
     if not place.is_dir():
-        raise ConfigError(f"tasks ({path}): there is no such file")
+        raise ConfigError(f"tasks ({path}): no such file or folder")
     files = sorted(str(file.resolve()) for file in place.glob("*.yaml") if not is_hidden(file.name))
     if not files:
-        raise ConfigError(f"tasks ({path}): there is no YAML file in the folder")
+        raise ConfigError(f"tasks ({path}): the folder has no YAML file")
     return files
 
 
@@ -186,6 +183,7 @@ def _group(file: str) -> str | None:
     """The name of the group of tasks that a YAML file describes; None if it is a task."""
     try:
         read_text(Path(file))  # refuses other encodings, which lm-eval would guess
+        # resolve_func=False: functions that the file names are not imported.
         return load_yaml(file, resolve_func=False).get("group")
     except yaml.MarkedYAMLError as error:
         reason = yaml_problem(error)

@@ -56,16 +56,15 @@ class Planned:
     folder: Path
     storage: str | None
     variables: list[str] | None = None
-    """Of the environment, that its texts may look up; None: all, since the texts are the command's
-    own."""
+    """Environment variables that its texts may look up. None: all, as the texts are the user's."""
 
 
 def main(config: DictConfig) -> Planned | None:
     """Do what is asked; return the sweep if it is to be resumed.
 
     Raises:
-        ConfigError: there is no such sweep, its config has changed, or it names what the command
-            does not.
+        ConfigError: there is no such sweep, its config has changed, or it names a storage or a
+            folder of configs that the command does not name.
     """
     storage = storage_as_typed(config)
     plain = arguments(config)
@@ -84,11 +83,10 @@ def main(config: DictConfig) -> Planned | None:
     if plain["action"] == "retry":
         with closing(Ledger.open(folder, storage)) as ledger:
             numbers = ledger.retry()
-        say(
-            f"failed trials that are planned again: {len(numbers)}"
-            if numbers
-            else "no trial has failed"
-        )
+        if numbers:
+            say(f"failed trials that are planned again: {len(numbers)}")
+        else:
+            say("no trial has failed")
     return Planned(folder, storage, plain["variables"])
 
 
@@ -106,6 +104,7 @@ def _show(folder: Path, storage: str | None, plain: dict[str, Any]) -> None:
 
 def storage_as_typed(config: DictConfig) -> str | None:
     """The key `storage` of a command, with its references to the environment as they were typed."""
+    # Not resolved: it is compared with the text in sweep.yaml, which must not hold a password.
     text = OmegaConf.to_container(config, resolve=False)["storage"]  # type: ignore[call-overload,index]
     return None if text is None else as_typed(str(text))
 
@@ -135,14 +134,14 @@ def run_sweep(sweep: Planned, overrides: list[str], *, with_logging: bool = True
     of_hydra = [word for word in overrides if is_about_hydra(word)]
     place = setting("hydra.sweep.dir", str(sweep.folder.absolute()))
     words = ["firstlight train", "--multirun", *of_hydra, place]
-    words.append(
-        "hydra.sweep.subdir=."
-    )  # a trial makes its folder itself, and Hydra none for a job
+    # A trial makes its folder itself; with "." Hydra makes none for a job.
+    words.append("hydra.sweep.subdir=.")
     if not with_logging:
         words += ["hydra.job_logging.root=null", "hydra.hydra_logging.root=null"]
     config_dir = read_sweep(sweep.folder).config_dir
     if config_dir is not None:
         words += ["--config-dir", config_dir]
+    # Hydra starts the launcher that `of_hydra` chooses, and our sweeper (hydra_plugins) in it.
     with _told(sweep.storage), only_variables(sweep.variables), command_line(words):
         hydra.main(version_base="1.3", config_path=conf_dir(), config_name="train")(_make)()
 
@@ -162,6 +161,9 @@ def _make(config: DictConfig) -> Any:
     """What Hydra's launcher calls for each trial."""
     from firstlight.sweep.trial import make_trial  # late: it imports torch
 
+    # Only our sweeper sets it: another one, chosen on the command line, has called this.
     if TRIAL not in os.environ:
-        raise ConfigError("hydra/sweeper: train has a sweeper of its own; leave it out")
+        raise ConfigError(
+            "hydra/sweeper: cannot be chosen, train has its own sweeper; leave it out"
+        )
     return make_trial(Path(HydraConfig.get().sweep.dir), number(TRIAL, 0))

@@ -59,14 +59,14 @@ from firstlight.sweep.storage import (
 )
 
 BEAT, DEAD_AFTER = 10.0, 120.0
-"""Seconds: how often a worker says that it is alive, and after what silence another machine
+"""Seconds between two signs of life of a worker, and after how many without one another machine
 presumes it dead."""
 LOGS = "logs"
-"""Folder of the sweep: what the process of each trial has printed."""
+"""Folder in that of the sweep, for the output of each trial."""
 STUDY, PLANNING = "sweep", ".planning.lock"
 """The study's name in a file of its own, and the lock of the process that plans the sweep."""
 KEPT_BY_RETRY = ("point", "seed", "overrides", "folder", "seconds")
-"""What the retry of a failed trial takes over from it."""
+"""Attributes that the retry of a failed trial takes over."""
 STATES = {
     TrialState.WAITING: "planned",
     TrialState.RUNNING: "running",
@@ -79,10 +79,9 @@ DIRECTIONS: dict[Direction, StudyDirection] = {
     "min": StudyDirection.MINIMIZE,
     "max": StudyDirection.MAXIMIZE,
 }
-"""As Optuna names which values of an objective are the better ones."""
+"""Optuna's names of the directions of an objective."""
 NewRow = dict[str, Any]
-"""A row that is to be planned: its `params`, if they are known already, and its `attributes` (see
-`Row`)."""
+"""A row to plan: its `params`, as far as they are known, and its `attributes` (see `Row`)."""
 
 
 class Row(BaseModel):
@@ -95,7 +94,7 @@ class Row(BaseModel):
     point: int
     seed: Seed
     overrides: list[str] = []
-    """What distinguishes it, without the seed; empty until a sampler has drawn it."""
+    """Its point, as overrides without the seed; empty until a sampler has drawn it."""
     params: dict[str, Any] = {}
     folder: str | None = None
     metrics: dict[str, float] = {}
@@ -123,6 +122,7 @@ class Row(BaseModel):
         """
         if self.state != "running":
             return False
+        # `worker` is HOST:PID:BEGUN. A process id is used again some day, its start time is not.
         host, _, process = str(self.worker).partition(":")
         pid, _, begun = process.partition(":")
         if host == socket.gethostname() and pid.isdecimal():
@@ -164,6 +164,7 @@ class Ledger:
         wanted = [DIRECTIONS[direction] for direction in directions]
         with database_errors(storage_url(folder, record.storage)):
             if record.storage is None:
+                # The rows are written to a temporary file: `sweep.db` never lacks some of them.
                 with (
                     appearing(folder / DATABASE) as file,
                     _closed_after(open_file(file)) as storage,
@@ -199,6 +200,7 @@ class Ledger:
         record = read_sweep(folder)
         check_told(folder, record.storage, told or os.environ.get(TOLD))
         url, file = storage_url(folder, record.storage), folder / DATABASE
+        # A missing or damaged ledger is found before Optuna, which would create an empty one.
         if record.storage is not None:
             check_exists(url)
         elif is_unplanned(folder) and damage(file, read_only=read_only) is not None:
@@ -213,19 +215,17 @@ class Ledger:
                 study = optuna.load_study(storage=storage, study_name=name)
             except KeyError:
                 close(storage)
-                if record.storage is None and is_unplanned(
-                    folder
-                ):  # planned by an earlier version, and killed
+                # An earlier version made the database before the study, and was killed in between.
+                if record.storage is None and is_unplanned(folder):
                     raise _unplanned(folder) from None
-                raise ConfigError(f"{shorten(url)}: there is no study '{name}' in it") from None
+                raise ConfigError(f"{shorten(url)}: the study '{name}' is not in it") from None
         return cls(folder, record, storage, study)
 
     def signs(self) -> list[int]:
-        """Of each objective 1 if the lowest values are the better ones, -1 if the highest are."""
+        """For each objective 1 if lower values are better, -1 if higher ones are."""
         with self.used():
-            return [
-                -1 if direction == DIRECTIONS["max"] else 1 for direction in self.study.directions
-            ]
+            directions = self.study.directions
+        return [-1 if direction == DIRECTIONS["max"] else 1 for direction in directions]
 
     @contextmanager
     def used(self) -> Iterator[None]:
@@ -287,15 +287,15 @@ class Ledger:
     def take(self) -> int | None:
         """Take the first planned row for this worker; return its number, None if there is none."""
         with self.locked():
+            # Rows whose worker has died are planned again: their runs are resumed.
             for trial in self._trials(TrialState.RUNNING):
-                if not self._row(trial).is_alive:  # its worker has died
+                if not self._row(trial).is_alive:
                     self.storage.set_trial_state_values(
                         id_of_trial(trial), state=TrialState.WAITING
                     )
             for trial in self._trials(TrialState.WAITING):
-                with suppress(
-                    UpdateFinishedTrialError
-                ):  # by another worker, where the file system has no locks
+                # Where the file system has no locks, another worker may have finished it meanwhile.
+                with suppress(UpdateFinishedTrialError):
                     if self.storage.set_trial_state_values(
                         id_of_trial(trial), state=TrialState.RUNNING
                     ):
@@ -366,9 +366,8 @@ class Ledger:
 
         def beat() -> None:
             while not over.wait(BEAT):
-                with suppress(
-                    RunError
-                ):  # the next beat may succeed; what must be written is written elsewhere
+                # The next beat may succeed, and results are not written here.
+                with suppress(RunError):
                     self.note(number, alive=time.time(), seconds=time.perf_counter() - began)
 
         thread = threading.Thread(target=beat, daemon=True)
@@ -404,6 +403,7 @@ class Ledger:
         """
         wrong = f"{self.folder}: trial {trial.number} of its ledger is not what firstlight writes"
         attributes = trial.user_attrs
+        # What Optuna itself knows of the trial wins over attributes of the same name.
         ours = {
             "number": trial.number,
             "state": "refused" if attributes.get("refused") is True else STATES[trial.state],
@@ -442,9 +442,10 @@ def understood(folder: Path) -> Iterator[None]:
     except (ConfigError, SQLAlchemyError, sqlite3.Error, OptunaError, OSError):
         raise  # `database_errors` has the words
     except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
-        reason = (
-            f"there is no {error}" if isinstance(error, KeyError) else shorten(one_line(error), 100)
-        )
+        if isinstance(error, KeyError):  # whose text is the key alone
+            reason = f"{error} is missing"
+        else:
+            reason = shorten(one_line(error), 100)
         raise ConfigError(
             f"{folder}: its ledger is not what firstlight writes: {reason}{_way_out(folder)}"
         ) from None
@@ -474,8 +475,8 @@ def is_unplanned(folder: Path) -> bool:
 
 def _unplanned(folder: Path) -> ConfigError:
     return ConfigError(
-        f"{shorten(str(folder))}: this sweep was stopped while it was planned, before its first"
-        " trial; give its command again, or:"
+        f"{shorten(str(folder))}: this sweep was stopped before its first trial was planned; give"
+        " its command again, or:"
         f" {command('sweep', 'resume', named('folder', str(folder)))}"
     )
 
@@ -487,9 +488,8 @@ def study_name(folder: Path, record: SweepRecord) -> str:
 
 def _plan(study: optuna.Study, rows: Sequence[NewRow]) -> None:
     for row in rows:
-        fixed = {
-            "fixed_params": row["params"]
-        }  # as Optuna's `enqueue_trial` keeps them, for suggest_* to return
+        # Optuna's `enqueue_trial` keeps them under this name too, for suggest_* to return.
+        fixed = {"fixed_params": row["params"]}
         study.add_trial(
             create_trial(state=TrialState.WAITING, system_attrs=fixed, user_attrs=row["attributes"])
         )

@@ -23,7 +23,7 @@ from firstlight.sweep.space import Parameter
 from firstlight.training.stopping import Stopped, StopSignals
 
 Launch = Callable[[Sequence[Sequence[str]], int], Sequence[Any]]
-"""Of a Hydra launcher: the overrides of some jobs, and the number of the first."""
+"""`launch` of a Hydra launcher: the overrides of each job, and the number of the first job."""
 
 
 def work_on(folder: Path, launch: Launch, at_once: int) -> None:
@@ -88,9 +88,8 @@ class Worker:
             overrides = trial_overrides(self.ledger.record, row.overrides, row.seed)
             jobs.append([*overrides, f"+hydra.job.env_set.{TRIAL}='{row.number}'"])
         ended = self.launch(jobs, batch[0].number)
-        signums = [
-            job.return_value for job in ended
-        ]  # of make_trial; or raises what a job has raised
+        # What `make_trial` has returned; `return_value` raises what a job has raised.
+        signums = [job.return_value for job in ended]
         for row in batch:
             self._say_end(row.number)
         for signum in signums:
@@ -106,7 +105,7 @@ class Worker:
                 break
             try:
                 can_be_trained = self._prepare(self.ledger.row(number))
-            except BaseException:  # Ctrl-C, too
+            except BaseException:  # Ctrl-C as well: the row must not stay taken
                 self.ledger.free(number)
                 raise
             if can_be_trained:
@@ -119,9 +118,9 @@ class Worker:
         """Draw what is not drawn yet; False if what was drawn cannot be trained."""
         record = self.ledger.record
         space = space_of_record(record)
-        with (
-            self.ledger.locked()
-        ):  # of the repetitions of a point one is drawn, whichever worker makes the others
+        # Locked, since workers on several machines may prepare repetitions of the same point:
+        # one of them draws it, the others take over what was drawn.
+        with self.ledger.locked():
             if not row.params:
                 for twin in self.ledger.rows():
                     if twin.point == row.point and twin.params:
@@ -160,9 +159,8 @@ def _drawn(trial: optuna.trial.Trial, parameter: Parameter) -> Any:
 
 def sampler_of(settings: dict[str, Any], number: int) -> BaseSampler:
     """The sampler of point `number`, seeded by it: a resumed sweep draws the same points."""
-    seed = (
-        settings["seed"] + 1_000_003 * number
-    ) % 2**32  # far from those of a sweep with the next sweep.seed
+    # The factor keeps the seeds of this sweep apart from those of sweep.seed + 1.
+    seed = (settings["seed"] + 1_000_003 * number) % 2**32
     if settings["sampler"] == "nsgaii":
         return NSGAIISampler(seed=seed)
     if settings["sampler"] in ("random", "grid"):

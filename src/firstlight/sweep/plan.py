@@ -53,7 +53,7 @@ Config = dict[str, Any]
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """A sweep before it begins. `refused` are points that cannot be trained, and why."""
+    """A sweep before it begins; `refused` holds points that cannot be trained, and why."""
 
     record: SweepRecord
     settings: Settings
@@ -70,6 +70,7 @@ def planned(overrides: list[str], config_dir: str | None) -> Path:
         ConfigError: they are not valid, no point can be trained, or the folder is that of another
             sweep.
     """
+    # What is the sweep's own (seeds, folder, sampler), and what its trials get.
     given = parse_overrides(overrides)
     by_key: dict[str, Override] = {}
     own: list[str] = []
@@ -86,6 +87,7 @@ def planned(overrides: list[str], config_dir: str | None) -> Path:
     wanted, is_fixed = user_path(str(example.output_dir)), "output_dir" in by_key
     storage = _storage_as_typed(by_key.get("sweep.storage"), settings)
     later = _later(wanted) if is_fixed else {}
+    # Everything is checked before a folder is made.
     plan = make_plan(own, settings, seeds, config_dir, storage=storage, later=later)
     if not is_fixed:
         wanted = wanted.with_name(f"{wanted.name}_sweep")
@@ -149,7 +151,8 @@ def _settings(config: DictConfig, config_dir: str | None) -> tuple[Settings, int
     values = check_config(config.sweep, Settings, "sweep")
     n_seeds = check_config(OmegaConf.create({"seeds": config.seeds}), _of_seeds)["seeds"]
     for key, value in values["params"].items():
-        if "glob" in str(value):  # Hydra's grammar does not know the options of a group
+        # Hydra's parser does not know the options of a group: a glob is listed first.
+        if "glob" in str(value):
             values["params"][key] = listed(f"{key}={value}", config_dir).partition("=")[2]
     return Settings(**values), n_seeds
 
@@ -168,6 +171,7 @@ def _storage_as_typed(given: Override | None, settings: Settings) -> str | None:
     if settings.storage is None:
         return None
     hide_password(settings.storage)
+    # The text as typed: a password that was looked up must not be written into sweep.yaml.
     text = settings.storage if given is None else str(given.value())
     try:
         url = make_url(text)
@@ -190,7 +194,7 @@ def _later(folder: Path) -> dict[str, Any]:
     """The keys without which the sweep in `folder` was planned, if there is one."""
     try:
         is_sweep = (folder / SWEEP_FILE).is_file()
-    except OSError:  # not a name for a folder, as is said when it is to be made
+    except OSError:  # not a possible name: refused where the folder is made
         return {}
     return read_sweep(folder).later if is_sweep else {}
 
@@ -266,6 +270,7 @@ def complete(folder: Path, *, storage: str | None, config_dir: str | None) -> No
             f"{folder / SWEEP_FILE}: its configs are read from another folder, too; if it is yours,"
             f" give {words_to_paste(config_dir=record.config_dir)}"
         )
+    # Planned anew, from what was recorded, to see whether it still means the same.
     plan = make_plan(
         record.arguments,
         settings_of_record(record),
@@ -325,6 +330,7 @@ def make_plan(
     good: list[Values] = []
     refused: list[tuple[str, str]] = []
     configs: list[Config] = []
+    # Configs do not depend on the seed: one of each point is checked.
     for point in _points(space, settings, len(seeds), is_grid=is_grid):
         config, problem = _checked(space, point, seeds[0], config_dir)
         if problem is None:
@@ -413,7 +419,7 @@ def compose_trial(overrides: list[str], config_dir: str | None) -> tuple[Config,
 
 
 def digest(config: Config) -> str:
-    """What tells two composed configs apart."""
+    """A short hash of a composed config."""
     text = json.dumps(config, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -447,6 +453,7 @@ def _max_steps(plain: Config) -> int | None:
 
 def changed(was: SweepRecord, now: SweepRecord) -> str | None:
     """The first difference between two sweeps; None if they are the same."""
+    # The overrides first: they are what the user typed, and explain all that follows.
     if was.arguments != now.arguments:
         gone, new = _lacking(was.arguments, now.arguments), _lacking(now.arguments, was.arguments)
         return f"{gone} is now {new}"
@@ -454,7 +461,8 @@ def changed(was: SweepRecord, now: SweepRecord) -> str | None:
         before, after = getattr(was, key), getattr(now, key)
         if before != after:
             return _difference(key, before, after)
-    if was.digests != now.digests:  # of a point after the first, as when a file of conf/ was edited
+    # Only the first config is kept whole; an edited file of conf/ may change another one.
+    if was.digests != now.digests:
         return "the config of some of its points has changed"
     return None
 

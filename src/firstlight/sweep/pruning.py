@@ -26,13 +26,14 @@ class Pruning(pl.Callback):
         self.ledger: Ledger | None = None
         self.trial: optuna.trial.Trial | None = None
         self.is_over = False
-        """Nothing more is reported."""
+        """Whether reporting has ended: it failed, or there are several objectives."""
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(trainer, Trainer) and isinstance(pl_module, PretrainingModule)
         step, loss = trainer.global_step, pl_module.metrics.get("val/loss")
         if step == 0 or loss is None:
             return
+        # Only the first process uses the ledger; the others must stop at the same step.
         is_hopeless = False
         if trainer.is_global_zero and not self.is_over:
             try:
@@ -47,15 +48,14 @@ class Pruning(pl.Callback):
         if self.ledger is None:
             self.ledger = Ledger.open(self.sweep)
         settings = self.ledger.record.settings
-        if len(settings["objectives"]) > 1:  # of several Optuna takes no reports
+        if len(settings["objectives"]) > 1:  # Optuna takes reports of one objective only
             self.is_over = True
             return False
         if self.trial is None:
             self.trial = self.ledger.trial(self.number, pruner_of(settings, trainer))
         with self.ledger.used():
-            if (
-                step not in self.ledger.frozen(self.number).intermediate_values
-            ):  # a resumed run evaluates some again
+            # A resumed run evaluates some steps again, and Optuna warns of a second report.
+            if step not in self.ledger.frozen(self.number).intermediate_values:
                 self.trial.report(loss, step)
             is_hopeless = self.trial.should_prune() and step < trainer.max_steps
             if is_hopeless:
@@ -68,7 +68,7 @@ class Pruning(pl.Callback):
 
 
 def pruner_of(settings: dict[str, Any], trainer: Trainer) -> BasePruner:
-    """What `sweep.pruner` means for runs of this length."""
+    """Optuna's pruner for `sweep.pruner` and runs of this length."""
     wait = settings["prune_after_steps"]
     if settings["pruner"] == "median":
         return MedianPruner(n_startup_trials=2, n_warmup_steps=wait)

@@ -21,7 +21,7 @@ from firstlight.sweep.space import Space, space_of
 
 SWEEP_FILE = "sweep.yaml"
 OF_THE_SWEEP = ("sweep", "seeds", "output_dir", "resume")
-"""Sections and keys of a sweep's command line that its trials do not get."""
+"""Sections and keys that belong to the sweep, not to its trials."""
 SWEEP_FORMAT = 1
 """Version of the format of `sweep.yaml` and of the rows of the ledger."""
 
@@ -36,14 +36,14 @@ class SweepRecord:
     arguments: list[str]
     config_dir: str | None
     config: dict[str, Any]
-    """The config of its first point as it was planned, to say later what has changed."""
+    """The config of its first point as planned: if it changes, the message can say how."""
     settings: dict[str, Any]
     n_trials: int
     seeds: list[Seed]
     version: str
     storage: str | None = None
     digests: list[str] = field(default_factory=list)
-    """Of the configs of the points that were checked when it was planned, in their order."""
+    """Digests of the configs that were checked when it was planned, in the order of the points."""
     format: int = SWEEP_FORMAT
     working_folder: str | None = None
     """The folder that relative paths in `arguments` start from; None in the file of an earlier
@@ -87,6 +87,7 @@ def read_sweep(folder: Path) -> SweepRecord:
         raise ConfigError(
             f"{file}: written by firstlight {shorten(str(version))}; this version cannot resume it"
         )
+    # The file may be somebody else's: types, objectives and arguments are checked before use.
     try:
         TypeAdapter(SweepRecord).validate_json(json.dumps(content), strict=True)
         directions_of(settings_of_record(record).objectives, record.config)
@@ -115,7 +116,7 @@ def _check_arguments(record: SweepRecord) -> None:
 
 
 def settings_of_record(record: SweepRecord) -> Settings:
-    """The section `sweep` as it was planned; its texts are data, in which nothing is looked up."""
+    """The section `sweep` as planned; its texts are data: references in them stay as they are."""
     return Settings(
         **check_config(OmegaConf.create({**as_data(record.settings)}), Settings, "sweep")
     )

@@ -41,9 +41,9 @@ class PointResult:
 
     @property
     def is_whole(self) -> bool:
-        return (
-            self.means != [] and all(map(math.isfinite, self.means)) and self.n_done == self.n_seeds
-        )
+        if not self.means or not all(map(math.isfinite, self.means)):
+            return False
+        return self.n_done == self.n_seeds
 
     def rank(self, sign: int) -> tuple[bool, float]:
         """A sort key, lower is better: whole points first, then by the first objective.
@@ -56,7 +56,7 @@ class PointResult:
 
 
 def current(rows: list[Row]) -> list[Row]:
-    """The rows that count: not those that are retried."""
+    """The rows that count: those that no retry has replaced."""
     return [row for row in rows if row.replaced_by is None]
 
 
@@ -72,6 +72,7 @@ def points(
         by_point.setdefault(row.point, []).append(row)
     found = []
     for members in by_point.values():
+        # A repetition that no worker has taken yet has no overrides of its own.
         overrides: list[str] = []
         for row in members:
             overrides = overrides or row.overrides
@@ -142,6 +143,7 @@ def _time_left(rows: list[Row]) -> str:
     left = [row for row in rows if row.state in ("planned", "running")]
     if not took or not left:
         return ""
+    # Each trial takes as long as the mean of those that are done; workers share what is left.
     workers = {row.worker for row in left if row.is_alive}
     seconds = 0.0
     for row in left:
@@ -167,7 +169,7 @@ def resuming(ledger: Ledger, action: str) -> str:
 
 
 def status_data(ledger: Ledger) -> dict[str, Any]:
-    """All that `status` knows, for JSON."""
+    """What `status` and `best` show, ready for JSON."""
     rows, objectives = ledger.rows(), ledger.record.objectives
     ranked = best_points(rows, objectives, ledger.signs(), len(ledger.record.seeds))
     return {
@@ -185,16 +187,16 @@ def show(ledger: Ledger, *, best_only: bool = False) -> None:
     rows, objectives, n_seeds = ledger.rows(), ledger.record.objectives, len(ledger.record.seeds)
     signs = ledger.signs()
     if not best_only:
-        console = SafeConsole(
-            width=None if sys.stdout.isatty() else 140
-        )  # rich takes 80 for a file
+        # rich would take 80 columns for a file, too few for the overrides.
+        console = SafeConsole(width=None if sys.stdout.isatty() else 140)
         console.print(_table(ledger, current(rows), objectives))
         if n_seeds > 1:
             console.print(_point_table(points(rows, objectives, signs, n_seeds), objectives))
         counts = Counter(row.state for row in current(rows))
-        states = [
-            f"{counts[state]} {state}" for state in (*STATES.values(), "refused") if counts[state]
-        ]
+        states = []
+        for state in (*STATES.values(), "refused"):
+            if counts[state]:
+                states.append(f"{counts[state]} {state}")
         say(f"{_trials(current(rows))}: {', '.join(states)}{_time_left(current(rows))}")
     for point in best_points(rows, objectives, signs, n_seeds):
         results = []

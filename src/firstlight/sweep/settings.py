@@ -15,7 +15,7 @@ from firstlight.metrics.base import Direction
 from firstlight.metrics.measured import check_name, columns, metrics_of
 
 COSTS: dict[str, Direction] = {"seconds": "min", "tokens": "min"}
-"""Objectives beside the metrics: what a trial has cost."""
+"""Objectives that are not metrics: the cost of a trial."""
 Count = Annotated[int, Field(ge=1, le=MOST_TRIALS)]
 
 
@@ -47,10 +47,10 @@ class Settings:
 
 
 def directions_of(objectives: Iterable[str], config: dict[str, Any]) -> list[Direction]:
-    """Which values of each objective are the better ones, for trials of this config.
+    """The direction of each objective, for trials of this config.
 
     Objectives are its metrics, at the end of a trial or (`best/val/...`) at its best checkpoint,
-    and what it cost.
+    and its cost.
 
     Raises:
         ConfigError: such a trial has no such metric.
@@ -78,6 +78,6 @@ def only_in_some(overrides: list[str], config_dir: str | None) -> list[str]:
         return []
     section = compose_config("train", of_the_sweep, config_dir).sweep
     rules = section.get("only_if") if isinstance(section, DictConfig) else None
-    if not isinstance(rules, ListConfig):  # whatever it is, is refused later
+    if not isinstance(rules, ListConfig):  # refused later, when the section is checked
         return []
     return [conditional_key(str(rule)) for rule in rules]

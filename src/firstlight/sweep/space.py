@@ -47,12 +47,13 @@ class Parameter:
         """Is `text` an override of this parameter, with one of its values?"""
         if self.values is not None:
             return text in self.values.values()
+        # Optuna keeps a float exactly, its override has six digits: both ends are rounded likewise.
         low, *_, high = self.ends()
         try:
             value = type(low)(text.partition("=")[2])
         except ValueError:
             return False
-        if text != self.override(value):  # as nothing but firstlight writes it
+        if text != self.override(value):  # firstlight would have written it in another way
             return False
         return float(_written(low)) <= value <= float(_written(high))
 
@@ -67,6 +68,7 @@ class Parameter:
         low, high = self.distribution.low, self.distribution.high
         if isinstance(self.distribution, IntDistribution):
             return [low, high]
+        # The ends are often special (0 or 1): a number between them stands for all others.
         return [low, low + 0.618 * (high - low), high]
 
 
@@ -107,7 +109,7 @@ class Space:
                     longer += [{**point, parameter.key: value} for value in parameter.values or {}]
                 else:
                     longer.append(point)
-            points = longer[: MOST_TRIALS + 1]
+            points = longer[: MOST_TRIALS + 1]  # enough to see that there are too many
         return points
 
     def examples(self) -> list[Values]:
@@ -181,9 +183,8 @@ def _condition(
         raise ConfigError(f"{shown}: {key} is not swept over")
     [wanted] = parse_overrides([condition])
     on = wanted.get_key_element()
-    for (
-        override
-    ) in fixed:  # as where a named sweep is narrowed: the rule holds for all trials, or for none
+    # A named sweep may be narrowed to one value: then the rule holds for all trials, or for none.
+    for override in fixed:
         if override.get_key_element() == on:
             holds = override.value() == wanted.value()
             return key, str(override.input_line) if holds else condition
@@ -193,7 +194,7 @@ def _condition(
         raise ConfigError(f"{shown}: {on} must be given before {key}, which depends on it")
     choices = list((swept[on].values or {}).values())
     for text, override in zip(choices, parse_overrides(choices), strict=True):
-        if override.value() == wanted.value():  # 1e-3 is 0.001
+        if override.value() == wanted.value():  # values, not texts: 1e-3 is 0.001
             return key, text
     raise ConfigError(f"{shown}: it never holds (there is {', '.join(choices) or 'an interval'})")
 
@@ -212,10 +213,9 @@ def _parameter(override: Override, seed: int) -> Parameter:
             raise not_values(override, error) from None
     choices = values_of(override, seed)
     kinds = {type(value) for value in choices.values()}
-    if not kinds <= {
-        int,
-        float,
-    }:  # numbers stay numbers, for dashboards; but true is 1 in Python, and a list no key
+    # Numbers stay numbers, for dashboards. Other values are texts: true would equal 1, and a list
+    # cannot be a key.
+    if not kinds <= {int, float}:
         texts = {text.partition("=")[2]: text for text in choices}
         return Parameter(key, CategoricalDistribution(list(texts)), texts)
     numbers = {number: text for text, number in choices.items()}

@@ -33,8 +33,7 @@ from firstlight.overrides import ready, words_to_paste
 
 DATABASE, LEDGER_LOCK = "sweep.db", ".sweep.lock"
 TOLD = "FIRSTLIGHT_SWEEP_STORAGE"
-"""Environment variable: the storage that the user's own command names, for the processes of its
-trials."""
+"""Environment variable with the storage that the user's command names, for its trials."""
 OF_SEVERAL = bytes.fromhex("d9d505f920a163d7")
 """The last bytes of the journal of a transaction over several databases."""
 BESIDE = ("-journal", "-wal", "-shm")
@@ -75,6 +74,7 @@ def check_told(folder: Path, storage: str | None, told: str | None) -> None:
     Raises:
         ConfigError: the command does not name it.
     """
+    # Nothing of it is resolved or connected to before: the record may be somebody else's.
     if storage is not None and storage != told:
         raise ConfigError(
             f"{folder}: its sweep.yaml names a ledger elsewhere, which is only opened if your"
@@ -133,10 +133,9 @@ def open_storage(folder: Path, storage: str | None) -> RDBStorage:
         options: dict[str, Any] = {"connect_args": {"timeout": DATABASE_PATIENCE}}
     else:
         options = {"pool_pre_ping": True}  # a server closes connections that are idle for long
+    escaped = url.replace("{", "{{").replace("}", "}}")  # Optuna calls `format` on it
     try:
-        return _of_optuna(
-            url, url.replace("{", "{{").replace("}", "}}"), options
-        )  # Optuna formats it
+        return _of_optuna(url, escaped, options)
     except ImportError as error:
         raise ConfigError(
             f"sweep.storage: {url.partition(':')[0]} needs a driver (pip install"
@@ -182,13 +181,12 @@ def _of_optuna(address: str, url: str, engine_kwargs: dict[str, Any]) -> RDBStor
     try:
         return RDBStorage(url, engine_kwargs=engine_kwargs)
     except RuntimeError as error:
-        if "storage upgrade" in str(error):  # as Optuna says what is to be done
-            which, way_out = (
-                "an older",
-                shlex.join(["optuna", "storage", "upgrade", "--storage", address]),
-            )
+        if "storage upgrade" in str(error):  # Optuna's own advice, for an older database
+            which = "an older"
+            way_out = shlex.join(["optuna", "storage", "upgrade", "--storage", address])
         else:
-            which, way_out = "a newer", "pip install -U optuna"
+            which = "a newer"
+            way_out = "pip install -U optuna"
         raise ConfigError(
             f"the ledger of the sweep was written by {which} version of Optuna than"
             f" {optuna.__version__}, which is installed; to use it: {way_out}"
@@ -210,6 +208,7 @@ def appearing(file: Path) -> Iterator[Path]:
     """
     temporary = temporary_of(file)
     try:
+        # A journal that a kill has left there would be played back into the new database.
         for part in _parts(temporary):
             part.unlink(missing_ok=True)
         yield temporary
@@ -247,19 +246,19 @@ def _read(file: Path) -> sqlite3.Connection:
     _check_journal(file)  # before it is copied
     memory = sqlite3.connect(":memory:", check_same_thread=False)
     with file.open("rb") as stream:
-        has_write_ahead_log = (
-            stream.read(20)[18:] != b"\1\1"
-        )  # beside such a one SQLite makes files even to read it
+        # Bytes 18 and 19 of the header are 2 with a write-ahead log (sqlite.org/fileformat.html):
+        # SQLite makes files beside such a database even to read it.
+        has_write_ahead_log = stream.read(20)[18:] != b"\1\1"
     if not has_write_ahead_log:
         try:
             with closing(_connected(file, "ro")) as source:
                 _copy(source, memory)
             return memory
         except sqlite3.OperationalError as error:
-            if "readonly" not in str(
-                error
-            ):  # a killed process has left a journal, which is to be played back first
+            # "readonly": a killed process has left a journal, which must be played back first.
+            if "readonly" not in str(error):
                 raise
+    # Playing back writes to the files: it happens in a copy of them.
     with tempfile.TemporaryDirectory(prefix="firstlight_") as place:
         copy = Path(place, DATABASE)
         for ending in ("", *BESIDE):
@@ -276,6 +275,7 @@ def _copy(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
     Raises:
         sqlite3.Error: it is damaged, or locked.
     """
+    # `backup` would wait for ever for another's lock; a read waits for the timeout at most.
     source.execute("BEGIN")
     source.execute("SELECT count(*) FROM sqlite_master").fetchall()
     source.backup(target)
@@ -351,6 +351,7 @@ def restore(file: Path) -> None:
         backup = backup_of(file)
         if damage(backup) is not None:
             raise _lost(file, problem)
+        # The damaged files are kept: something may still be read from them.
         for part in _parts(file):
             if part.exists():
                 part.replace(part.with_name(f"{part.name}.damaged"))
@@ -378,7 +379,7 @@ def damage(file: Path, *, read_only: bool = False) -> str | None:
             [(result,)] = database.execute("PRAGMA quick_check(1)").fetchall()
             database.execute("SELECT count(*) FROM trials").fetchall()
     except sqlite3.OperationalError as error:
-        # If it is locked, or may not be opened, whoever opens it next waits, or says so.
+        # Locked, or not allowed to be opened: not damaged. Whoever opens it next waits, or says so.
         return f"is damaged ({one_line(error)})" if "no such table" in str(error) else None
     except (sqlite3.DatabaseError, ValueError) as error:
         return f"is damaged ({one_line(error)})"

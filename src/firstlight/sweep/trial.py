@@ -37,10 +37,9 @@ PRELOADED = (
     "firstlight.sweep.pruning",
 )
 LONGEST_ERROR = 1000
-"""Characters that are kept of a trial's error: all that firstlight says, and nearly all that
-libraries do."""
+"""Most characters of a trial's error that are kept: enough for nearly every message."""
 GRACE = 60.0
-"""Seconds that a trial which was asked to stop has for its step and its checkpoint."""
+"""Seconds in which a trial that was asked to stop must finish its step and save."""
 
 
 def make_trial(sweep: Path, number: int) -> int:
@@ -57,6 +56,7 @@ def make_trial(sweep: Path, number: int) -> int:
         try:
             return _made(ledger, row)
         finally:
+            # Still running and still ours: interrupted, so others may take it.
             left = ledger.row(number)
             if left.state == "running" and left.worker == row.worker:
                 ledger.free(number)
@@ -79,9 +79,8 @@ def _made(ledger: Ledger, row: Row) -> int:
     if signals.received and exit_code != 0:
         ledger.note(row.number, seconds=seconds)
         return signals.received
-    if (
-        ledger.row(row.number).worker != row.worker
-    ):  # this one was silent for long, and was presumed dead
+    # This worker was silent for DEAD_AFTER seconds (a laptop that slept), and presumed dead.
+    if ledger.row(row.number).worker != row.worker:
         raise RunError(f"{run}: another worker took over this trial; discarding this result")
     error = None
     if exit_code != 0 and is_late:
@@ -106,17 +105,18 @@ def make_way(folder: Path, *, is_resumable: bool) -> None:
         is_run = folder.is_dir() and (folder / CONFIG).is_file()
         if not is_run and not (folder.is_dir() and is_unfinished_start(folder)):
             raise RunError(
-                f"{folder}: not a run of this sweep, and in the place of one; move it away"
+                f"{folder}: not a run of this sweep, but has a trial's name; move it away"
             )
         if not is_run and not (folder / LOCK).exists():
             return
         with locked(folder / LOCK, timeout=GRACE):
+            # Looked up again, now that nobody else writes. The weights are the last thing written.
             is_run, is_finished = (folder / CONFIG).is_file(), (folder / WEIGHTS).is_file()
-            if is_run and not is_finished and not is_resumable:  # of an order without a position
+            if is_run and not is_finished and not is_resumable:
                 shutil.rmtree(folder, ignore_errors=True)
     except Timeout:
         raise RunError(
-            f"{folder}: another process is writing this run; wait for its end, or stop it"
+            f"{folder}: another process is writing this run; wait until it ends, or stop it"
         ) from None
     except OSError as error:
         raise RunError(f"{folder}: cannot be used: {error.strerror}") from None
@@ -135,7 +135,8 @@ def _started(ledger: Ledger, row: Row, log: Path) -> BaseProcess:
 
 def _train(words: list[str]) -> int:
     """In the process of a trial: `firstlight train` with `words`; its exit code."""
-    os.setsid()  # Ctrl-C is passed on to it by the sweep
+    # A session of its own: Ctrl-C reaches only the sweep, which passes it on once.
+    os.setsid()
     return run_command(["train", *words])
 
 
@@ -168,7 +169,7 @@ def _run(
                 _ask(process, told)
         process.join()
         return process.exitcode, is_late
-    finally:  # a second Ctrl-C
+    finally:  # after a second Ctrl-C it still runs
         process.kill()
         process.join()
 

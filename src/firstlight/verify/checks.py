@@ -37,9 +37,9 @@ class Campaign:
 
     runs: list[KilledRun] = field(default_factory=list)
     differences: list[str] = field(default_factory=list)
-    """The first difference of each run that has one."""
+    """The first difference of each run that differs."""
     equal: str = ""
-    """What was equal in the others."""
+    """What was compared in a run that does not differ."""
 
     @property
     def kills(self) -> list[Kill]:
@@ -80,6 +80,7 @@ def kill_and_resume(
     `whole` is the life of the process that made `straight`. Runs without a difference are removed,
     unless `keep`.
     """
+    # The steps at which files are written, from which the phase of a kill is told.
     evaluated = {int(row["step"]) for row in RunFolder(straight).rows if row.get("val/loss")}
     every = runs.config.plain["callbacks"]["checkpoint"]["every_n_steps"]
     saved = evaluated | set(range(every, runs.steps + 1, every))
@@ -111,6 +112,7 @@ def check(config: RunConfig, settings: VerifySettings, work: Path) -> Iterator[C
         runs = Runs(config, work)
         straight, whole = runs.straight("straight")
         if "determinism" in settings.checks:
+            # In a new interpreter: a forked one would share the seed of Python's hashes.
             again, _ = runs.straight("again", new_interpreter=True)
             comparison = compare_runs(straight, again)
             yield CheckResult(

@@ -33,7 +33,7 @@ TRAINING = (
     "firstlight.verify.runs",
 )
 COMPILER = ("torch._dynamo", "torch._inductor.compile_fx")
-"""Modules that take seconds to import."""
+"""Modules that take seconds to import: a server imports them once, for all processes."""
 HELD = {True: "yes", False: "NO", None: "-"}
 
 
@@ -57,9 +57,8 @@ def main(config: DictConfig) -> None:
         VerificationError: a check did not hold; the runs are kept.
     """
     run, settings = arguments(config)
-    logging.getLogger("tensorboard").setLevel(
-        logging.ERROR
-    )  # it warns of every curve of a resumed run
+    # TensorBoard warns of every curve of a resumed run.
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)
     console = SafeConsole(width=None if sys.stdout.isatty() else 120)
     began = time.perf_counter()
     with _work_folder(user_path(run.plain["output_dir"]), keep=settings.keep) as work:
@@ -89,7 +88,7 @@ def _work_folder(wanted: Path, *, keep: bool) -> Iterator[Path]:
         work = folder.absolute()
         try:
             yield work
-        except (ConfigError, KeyboardInterrupt):
+        except (ConfigError, KeyboardInterrupt):  # nothing to look into
             keep = False
             raise
         except Exception:
@@ -97,6 +96,7 @@ def _work_folder(wanted: Path, *, keep: bool) -> Iterator[Path]:
             raise
         finally:
             if keep:
+                # A process may print what was looked up in the environment, which is not kept.
                 for log in work.glob("*.log"):
                     replace_text(
                         log, without_hidden(log.read_text(encoding="utf-8", errors="replace"))

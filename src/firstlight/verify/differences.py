@@ -22,10 +22,10 @@ from firstlight.training.loggers.wandb import FOLDER as WANDB
 
 TENSORBOARD = "tensorboard"
 CLOCK = {"tokens_per_second", "mfu"}
-"""Metrics that a clock decides."""
+"""Metrics that depend on the clock."""
 OF_BYTES = ("files", "sha256")
-"""Keys of a checkpoint.json: sizes and digests of files. Other bytes may hold the same values
-(pickle's do)."""
+"""Keys of a checkpoint.json that describe bytes of files: in a pickle other bytes may be the same
+values."""
 
 
 @dataclass

@@ -6,8 +6,7 @@ from collections import Counter
 from firstlight.verify.process import KINDS, KillPoint, Life
 
 SOON = 0.005
-"""Seconds within which a process is killed after a file has changed: before, during and after the
-next write."""
+"""Most seconds between a change of a file and the kill: before, during or after the next write."""
 
 
 class KillPoints:
@@ -27,13 +26,14 @@ class KillPoints:
 
     def draw(self, *, share: float, continues: bool) -> KillPoint:
         """A point in the life of a process that has `share` of the steps to make."""
+        # Half of the points: anywhere in the expected life of the process.
         if self.random.random() < 0.5:
-            return KillPoint(
-                self.random.uniform(0, self.start_up[continues] + share * self.seconds_left)
-            )
+            life = self.start_up[continues] + share * self.seconds_left
+            return KillPoint(self.random.uniform(0, life))
+        # The other half: soon after a change. Kinds are drawn first, as rows are many, ends few.
         kind = self.random.choice([kind for kind in KINDS if self.counts[kind]])
         most = self.counts[kind]
-        if kind not in ("folder", "end"):  # those come however few the steps are
+        if kind not in ("folder", "end"):  # these do not depend on the number of steps
             most = max(1, round(share * most))
         return KillPoint(self.random.uniform(0, SOON), kind, self.random.randint(1, most))
 

@@ -84,6 +84,7 @@ def run_process(
     pause = 0.005 if kill is None else 0.0005  # watching slows down what is watched
     killed = False
     try:
+        # Until the process ends: look for changes, and kill it when the time has come.
         while not wait([process.sentinel], timeout=pause):
             now = time.perf_counter() - began
             files = _files(folder)
@@ -102,6 +103,7 @@ def run_process(
     finally:
         process.kill()
         process.join()
+    # It may have ended by itself just before the kill.
     exit_code = None if killed and process.exitcode == -9 else process.exitcode
     return Life(exit_code, time.perf_counter() - began, changes, log)
 
@@ -132,7 +134,7 @@ def _files(folder: Path) -> dict[str, tuple[int, int]]:
             path = f"{base}/{name}"
             try:
                 state = os.stat(path)  # noqa: PTH116 (it is called every half millisecond)
-            except OSError:  # it has been removed meanwhile
+            except OSError:  # removed meanwhile
                 continue
             found[os.path.relpath(path, folder)] = (state.st_size, state.st_mtime_ns)
     return found

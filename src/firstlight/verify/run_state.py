@@ -26,11 +26,11 @@ class RunState:
 
 
 def read_state(run: Path) -> RunState:
-    """The state of a run folder, whether it exists or not."""
+    """The state of a run folder, which need not exist."""
     if not run.is_dir():
         return RunState(exists=False)
     rows = RunFolder(run).rows
-    samples = RunFolder(run).samples(range(10**18))
+    samples = RunFolder(run).samples(range(10**18))  # of whatever step
     step = damaged = None
     if checkpoints_of(run):
         try:
@@ -48,7 +48,7 @@ def read_state(run: Path) -> RunState:
 
 
 def unfinished(run: Path) -> list[Path]:
-    """What was begun below the checkpoints and not finished."""
+    """Temporary files and folders among the checkpoints."""
     return sorted((run / CHECKPOINTS).glob(".*"))
 
 

@@ -20,7 +20,7 @@ from firstlight.verify.process import KillPoint, Life, run_process
 from firstlight.verify.run_state import RunState, phase, read_state, unfinished
 
 SLOWEST = 10
-"""A process counts as hung after this many times the duration of the first run, and a minute."""
+"""A process is presumed hung after this many times the duration of the first run, plus a minute."""
 
 
 def begin_run(plain: dict[str, Any], stored: dict[str, Any]) -> int:
@@ -111,6 +111,7 @@ class Runs:
                 break
             if life.exit_code is not None:
                 break
+            # Killed: note the phase, and how many logged steps the next process repeats.
             checkpoint = state.checkpoint or 0
             has_begun = any(kind == "row" for _, kind in life.changes)
             hit = phase(

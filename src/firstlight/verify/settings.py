@@ -35,8 +35,8 @@ def check_verifiable(config: dict[str, Any]) -> None:
     check_new(config, "verify")
     if not build(config["order"], "order").resumable:
         raise ConfigError(
-            "order: a run with order=book cannot be resumed, its place is the state of torch's"
-            " global generator; there is nothing to verify"
+            "order: a run with order=book cannot be resumed, as its place is the state of torch's"
+            " global generator; choose another order"
         )
     for section, name, use in (
         ("callbacks", "checkpoint", "resumed"),
