@@ -68,7 +68,7 @@ def in_process_of_its_own(hub, tmp_path, **environment):
         "HF_HUB_DISABLE_XET": "1",
         **environment,
     }
-    code = f"from firstlight.foreign.hub import download; print(download({REPO!r}))"
+    code = f"from firstlight.foreign.hub import download_repo; print(download_repo({REPO!r}))"
     return subprocess.run(
         [sys.executable, "-c", code],
         env=os.environ | settings,

@@ -308,7 +308,7 @@ def test_without_a_whole_backup_a_damaged_ledger_is_refused(ledger):
 
 
 def test_a_ledger_that_somebody_else_locks_is_one_line(ledger, monkeypatch):
-    monkeypatch.setattr(storage, "PATIENCE", 0.1)
+    monkeypatch.setattr(storage, "DATABASE_PATIENCE", 0.1)
     ledger.close()
     other = sqlite3.connect(ledger.folder / DATABASE, timeout=0)
     other.execute("BEGIN EXCLUSIVE")

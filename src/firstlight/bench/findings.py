@@ -107,6 +107,7 @@ def ladder_table(ladder: Ladder) -> Table:
 def rows(ladder: Ladder) -> list[dict[str, Any]]:
     """A row for each rung, as plain data; "plain" means the first rung that was measured."""
     told: list[dict[str, Any]] = []
+    # Ratios are to the rung before, and to the first one; rungs that failed are skipped.
     first = before = None
     for rung in ladder.rungs:
         row: dict[str, Any] = {

@@ -95,6 +95,7 @@ class Timing:
 
         Over the faster half of the steps: in the slower half the machine did something else, too.
         """
+        # The numbers of the steps, the fastest first.
         order = sorted(range(len(self.seconds)), key=self.seconds.__getitem__)
         faster = order[: (len(order) + 1) // 2]
         step = 1e3 * statistics.fmean(self.seconds[i] for i in faster)
@@ -139,6 +140,7 @@ class Stopwatch(Callback):
     ) -> None:
         if not trainer.at_step_end or trainer.global_step < self.warmup_steps:
             return
+        # A GPU is still busy when a step ends: wait for it where the clock starts and stops.
         is_first = trainer.global_step == self.warmup_steps
         is_last = trainer.global_step == trainer.max_steps
         if is_first or is_last or self.parts is not None:

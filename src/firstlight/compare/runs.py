@@ -153,6 +153,7 @@ def _trials(sweep: Path, storage: str | None) -> list[Path]:
 
 def _short_names(folders: list[Path]) -> dict[Path, str]:
     """The last parts of their paths, as many as tell them apart."""
+    # One part more each time, until no two names are the same.
     n = 0
     names: dict[Path, str] = {}
     while len(set(names.values())) < len(folders):

@@ -141,14 +141,12 @@ def difference(
         text_variance = text.value
         text_error = math.sqrt(text_variance)
     if seeds:
-        of_means = []
-        for variance, sample in zip(seeds, (reference, other), strict=True):
-            of_means.append(Variance(variance.value / len(sample.values), variance.degrees))
-        parts += of_means
-        seed_error = math.sqrt(satterthwaite(of_means).value)
+        means = _of_means(seeds, (reference, other))
+        parts += means
+        seed_error = math.sqrt(satterthwaite(means).value)
     if not parts:
         raise NothingKnownError
-    # The interval is that of Student's t, at a level shared by all pairs.
+    # Student's t, at a level shared by all pairs.
     level = (1 - confidence) / n_pairs
     total, degrees = satterthwaite(parts)
     error = math.sqrt(total)
@@ -198,6 +196,14 @@ def _seed_variances(reference: ScoreSample, other: ScoreSample) -> list[Variance
     return known
 
 
+def _of_means(seeds: list[Variance], samples: tuple[ScoreSample, ...]) -> list[Variance]:
+    """The variances of the samples' means over their seeds."""
+    found = []
+    for variance, sample in zip(seeds, samples, strict=True):
+        found.append(Variance(variance.value / len(sample.values), variance.degrees))
+    return found
+
+
 def _text_variance(
     reference: ScoreSample, other: ScoreSample, *, paired: bool, resamples: int, seed: int
 ) -> Variance | None:
@@ -211,6 +217,7 @@ def _text_variance(
         return None
     if fewest < FEWEST_WINDOWS:
         raise TooFewWindowsError(fewest)
+    # Paired: the same draws for both, so that what is hard for both cancels in the difference.
     if paired:
         draws = resampled([other, reference], resamples=resamples, seed=seed)
         return _bootstrap_variance(draws[0] - draws[1], len(reference.totals))
@@ -282,7 +289,7 @@ def seeds_needed(
         error = math.sqrt(seed_variances / n + text_variance)
         return abs(value) >= (quantile(1 - level / 2, degrees) + quantile(POWER, degrees)) * error
 
-    fewest = max(have, 1) + 1  # so at least two: one seed has no variance
+    fewest = max(have, 1) + 1  # at least two, as one seed has no variance
     # More seeds only help, so the first number that is enough can be found by bisection.
     n = fewest + bisect_left(range(fewest, MOST_SEEDS + 1), True, key=would_tell)
     return n - have if n <= MOST_SEEDS else None

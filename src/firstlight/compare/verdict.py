@@ -64,6 +64,7 @@ def judge(groups: list[Group], settings: CompareSettings) -> tuple[list[Ranked],
         samples, grounds = _measured(groups, runs, mean, settings)
     else:
         samples, grounds = _logged(groups, column)
+    # What qualifies the verdicts is said beside them.
     metric = runs[0].metric(column)
     notes = (
         _unfinished(runs, column)
@@ -74,6 +75,8 @@ def judge(groups: list[Group], settings: CompareSettings) -> tuple[list[Ranked],
     pairs = list(zip(groups, samples, strict=True))
     pairs.sort(key=lambda pair: sign * pair[1].mean)
     best_group, best = pairs[0]
+    # Each of the others against the best. The first was chosen by looking at all of them, which is
+    # why the confidence is shared by all pairs, not only by those that are compared here.
     others = []
     for group, sample in pairs[1:]:
         is_paired = grounds[group.runs[0].folder] == grounds[best_group.runs[0].folder]
@@ -159,6 +162,7 @@ def _unlike(runs: list[Run], column: str) -> list[str]:
             seen.setdefault(int(tokens), []).append(run.name)
     if len(seen) < 2:
         return []
+    # Most runs decide what is usual; of two numbers seen equally often, the larger one.
     usual = max(seen, key=lambda tokens: (len(seen[tokens]), tokens))
     others = [
         f"{_named(names)} {tokens:,}" for tokens, names in sorted(seen.items()) if tokens != usual

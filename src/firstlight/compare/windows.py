@@ -86,6 +86,7 @@ def measure_windows(
     except ConfigError as error:
         raise ConfigError(f"{run.name}: {error}; without its text: windows=0") from error
     windows, tokenizer = text.windows["val"], text.tokenizer
+    # float32, whatever the runs trained in: rounding must not decide which one is better.
     device = evaluation_trainer(settings.accelerator, "32-true").strategy.root_device
     module = EvaluationModule(model, tokenizer.byte_lengths).to(device).eval()
     n_windows = min(settings.windows, len(windows))

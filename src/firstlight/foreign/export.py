@@ -34,6 +34,7 @@ def export_huggingface(model: LanguageModel, tokenizer: Tokenizer, folder: Path)
             GPT-2's, or the folder exists or cannot be written.
     """
     config, state = _in_their_words(model)
+    # The same token begins and ends a text, as in GPT-2.
     ends = {"bos_token_id": tokenizer.end_of_text, "eos_token_id": tokenizer.end_of_text}
     config |= {
         "vocab_size": model.vocab_size,
@@ -108,7 +109,7 @@ def _appearing(out: Path) -> Iterator[Path]:
             Path(workshop, out.name).replace(out)
     except (OSError, SafetensorError) as error:
         raise ConfigError(
-            f"out ({out}): cannot be written ({one_line(error)}); nothing was kept"
+            f"out ({out}): cannot be written ({one_line(error)}); nothing is left behind"
         ) from error
     finally:
         # After a failure the parent folders that were made for it are removed as well.

@@ -55,6 +55,7 @@ def read_huggingface(
         note(f"{folder / 'config.json'}: {oddity}")
     tensors = _find_tensors(folder, config.prefix)
     _check_shapes(folder, tensors, config)
+    # Some programs store the tied head a second time; it must be the embedding.
     tokenizer = _read_tokenizer(folder, config)
     head = tensors.get("lm_head.weight")
     if config.tie_word_embeddings and head is not None:
@@ -126,6 +127,7 @@ def _read_tokenizer(folder: Path, config: Published) -> dict[str, Any] | None:
                 " tokenizer"
             )
         return None
+    # A model may have rows without a token (padding to a multiple), but no token without a row.
     n_ids = tokenizer["vocab_size"]
     if n_ids > config.vocab_size:
         raise ConfigError(

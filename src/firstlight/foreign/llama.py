@@ -182,6 +182,7 @@ def llama_config(model: ModernGPT) -> dict[str, Any]:
         "attention_bias": False,
         "attention_dropout": model.drop_emb.p,
     }
+    # Without a norm of queries and keys the model is a Llama, with it a Qwen3.
     if block.att.query_norm is None:
         return config | {"mlp_bias": False}
     return config | {

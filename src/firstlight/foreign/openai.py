@@ -68,6 +68,7 @@ def download_gpt2(size: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name in FILES:
+            # The checksum says whether it changed since; the content, whether it was ever right.
             is_same = _is_same(folder / name)
             if not is_same:
                 note(

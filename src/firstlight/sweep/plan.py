@@ -91,6 +91,7 @@ def planned(overrides: list[str], config_dir: str | None) -> Path:
     plan = make_plan(own, settings, seeds, config_dir, storage=storage, later=later)
     if not is_fixed:
         wanted = wanted.with_name(f"{wanted.name}_sweep")
+    # Two commands with the same folder plan one after the other; the second finds it planned.
     with ExitStack() as held:
         folder = _held_folder(wanted, held, is_fixed=is_fixed)
         is_new = not (folder / SWEEP_FILE).is_file()
@@ -323,6 +324,7 @@ def make_plan(
     Raises:
         ConfigError: see `planned`.
     """
+    # The space, without the seeds, which only repeat its points.
     everything = space_of([*own, *later_overrides(later)], settings, config_dir)
     space, swept_seeds = split_seeds(everything)
     seeds = swept_seeds or seeds
@@ -343,7 +345,8 @@ def make_plan(
         overrides, problem = refused[0]
         all_of_them = f" (as all {len(refused)} points of the sweep)" if len(refused) > 1 else ""
         raise ConfigError(f"{overrides}: {problem}{all_of_them}".removeprefix(": "))
-    points = good if is_grid else [None] * settings.trials  # None: to be drawn
+    # The rows: the points of a grid are known, others are drawn when a worker takes them (None).
+    points = good if is_grid else [None] * settings.trials
     rows: list[NewRow] = []
     for number, point in enumerate(points):
         known = {} if point is None else {"overrides": space.overrides(point)}
@@ -355,7 +358,7 @@ def make_plan(
         config_dir=_absolute(config_dir),
         config=configs[0],
         digests=[digest(config) for config in configs],
-        settings=vars(settings) | {"storage": None},
+        settings=vars(settings) | {"storage": None},  # kept apart, as it was typed
         n_trials=len(rows),
         seeds=seeds,
         version=__version__,
@@ -432,6 +435,7 @@ def why_untrainable(plain: Config) -> str | None:
             without_weights(built["model"])  # no memory: its shapes are what is checked
         except (ValueError, TypeError) as error:
             raise blame("model", error) from error
+        # A schedule is checked against the run's length, where the config tells it.
         steps, peak = _max_steps(plain), plain["optimizer"].get("lr")
         if steps is not None and peak is not None:
             built["scheduler"].check(max_steps=steps, peak=peak)

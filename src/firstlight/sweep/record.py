@@ -124,6 +124,7 @@ def settings_of_record(record: SweepRecord) -> Settings:
 
 def space_of_record(record: SweepRecord) -> Space:
     """The space of a sweep that was planned, without its seeds."""
+    # Keys that this version added keep the values that the version of the sweep implied.
     own = [*record.arguments, *later_overrides(record.later)]
     return split_seeds(space_of(own, settings_of_record(record), record.config_dir))[0]
 
@@ -143,6 +144,7 @@ def trial_overrides(record: SweepRecord, overrides: list[str], seed: int) -> lis
         ConfigError: one of them is not a value of what the sweep varies: the ledger is somebody
             else's.
     """
+    # The ledger may be somebody else's: an override could name any file or class.
     space = space_of_record(record)
     for text in overrides:
         if not any(parameter.has(text) for parameter in space.parameters):

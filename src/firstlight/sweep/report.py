@@ -95,6 +95,7 @@ def best_points(
     whole = [point for point in points(rows, objectives, signs, n_seeds) if point.is_whole]
     if len(objectives) == 1:
         return whole[:1]
+    # Several objectives: the Pareto front.
     return [point for point in whole if not any(_beats(other, point, signs) for other in whole)]
 
 
@@ -229,6 +230,7 @@ def _table(ledger: Ledger, rows: list[Row], objectives: list[str]) -> Table:
             justify="right" if column in ("trial", "step", "time") else "left",
         )
     for row in rows:
+        # The ledger says "running" until another worker takes the row over.
         state = row.state
         if state == "running" and not row.is_alive:
             state = "its worker died"

@@ -141,6 +141,7 @@ def space_of(overrides: list[str], settings: Settings, config_dir: str | None = 
     for key, value in settings.params.items():
         text = value if isinstance(value, str) else json.dumps(value)
         params.append(ready(f"{key}={text}", config_dir, multirun=True))
+    # Of sweep.params those that the command line does not set.
     given = _by_key(overrides)
     found = [override for key, override in _by_key(params).items() if key not in given]
     fixed: list[Override] = []
@@ -211,6 +212,7 @@ def _parameter(override: Override, seed: int) -> Parameter:
             return Parameter(key, _drawn_from(interval), None)
         except ValueError as error:  # Optuna's, of interval(2, 1)
             raise not_values(override, error) from None
+    # Listed values. Optuna's distribution must be the same in every process of the sweep.
     choices = values_of(override, seed)
     kinds = {type(value) for value in choices.values()}
     # Numbers stay numbers, for dashboards. Other values are texts: true would equal 1, and a list

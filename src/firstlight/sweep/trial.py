@@ -73,8 +73,10 @@ def _made(ledger: Ledger, row: Row) -> int:
     start = log.stat().st_size if log.exists() else 0
     timeout = settings_of_record(ledger.record).timeout
     began = time.perf_counter()
+    # Signals are passed on to the process of the trial, which saves before it ends.
     with StopSignals() as signals:
         exit_code, is_late = _run(_started(ledger, row, log), signals, timeout)
+    # Stopped, not ended: the row stays as it is, and the trial is resumed later.
     seconds = row.seconds + time.perf_counter() - began
     if signals.received and exit_code != 0:
         ledger.note(row.number, seconds=seconds)
@@ -158,6 +160,7 @@ def _run(
     began, told, is_late = time.perf_counter(), 0, False
     try:
         while not wait([process.sentinel], timeout=0.2):  # signals are passed on as soon
+            # Out of time: asked to save at first, killed after GRACE seconds more.
             late_by = 0.0 if timeout is None else time.perf_counter() - began - timeout
             if late_by > 0 and not is_late:
                 is_late = True
@@ -224,6 +227,7 @@ def reached_metrics(run: Path) -> dict[str, float]:
 def _reason(exit_code: int | None, last_line: str) -> str:
     if exit_code is not None and exit_code < 0:
         return ended_by(-exit_code)
+    # As firstlight, and a shell, report a signal.
     if exit_code is not None and exit_code > 128:
         return f"stopped by {name_of(exit_code - 128)}; retry resumes it"
     return last_line or f"ended with exit code {exit_code}"
@@ -237,6 +241,7 @@ def _last_line(log: Path, start: int) -> str:
     if not log.exists():
         return ""
     with log.open("rb") as file:
+        # The end is enough; a progress bar writes one long line with carriage returns.
         file.seek(max(start, log.stat().st_size - 20000))
         text = file.read(20000).decode("utf-8", errors="replace")
     last = ""

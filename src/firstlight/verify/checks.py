@@ -151,6 +151,7 @@ def _devices(config: RunConfig, settings: VerifySettings, work: Path) -> CheckRe
     if device is None:
         return CheckResult("devices", "skipped", "this machine has no accelerator", None)
     precision = str(config.plain["trainer"].get("precision", "32-true")).replace("auto", "32-true")
+    # The same precision and no dropout: what is left are the devices' roundings.
     folders = []
     for name, accelerator in (("cpu", "cpu"), (device.type, "auto")):
         changes: dict[str, Any] = {"trainer": {"accelerator": accelerator, "precision": precision}}
@@ -181,7 +182,6 @@ def largest_difference(one: Path, other: Path) -> tuple[float, str]:
         for name in LOSSES:
             if row.get(name):
                 value, other_value = float(row[name]), float(twin[name])
-                differences.append(
-                    (abs(value - other_value) / abs(value), f"{name} of step {row['step']}")
-                )
+                relative = abs(value - other_value) / abs(value)
+                differences.append((relative, f"{name} of step {row['step']}"))
     return max(differences)

@@ -49,6 +49,7 @@ class Comparison:
 def compare_runs(one: Path, other: Path) -> Comparison:
     """Compare the run folders `one` and `other`."""
     result = Comparison()
+    # Logs by step, whose rows need not be the same bytes: a clock decides some of their values.
     logs, twin_logs = _logs(one, result), _logs(other, result)
     result.compared["rows"] = len(logs[METRICS])
     result.compared["lines of samples"] = len(logs[SAMPLES])

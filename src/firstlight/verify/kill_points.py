@@ -19,6 +19,7 @@ class KillPoints:
     def __init__(self, whole: Life, seed: int) -> None:
         self.random = random.Random(seed)
         self.counts = Counter(kind for _, kind in whole.changes)
+        # A process that resumes is at first taken to start up like one that begins.
         first_row = whole.first_row or whole.seconds
         self.seconds_left = whole.seconds - first_row
         self.start_up = {False: first_row, True: first_row}

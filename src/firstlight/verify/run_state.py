@@ -31,6 +31,7 @@ def read_state(run: Path) -> RunState:
         return RunState(exists=False)
     rows = RunFolder(run).rows
     samples = RunFolder(run).samples(range(10**18))  # of whatever step
+    # The checkpoint is read whole, as a resumed run does: a damaged one must not go unnoticed.
     step = damaged = None
     if checkpoints_of(run):
         try:

@@ -87,6 +87,7 @@ class Runs:
                 f"a run that was not killed ended with {life.exit_code}: see"
                 f" {life.log}\n{_tail(life)}"
             )
+        # Only now is it known how long a run takes.
         self.limit = SLOWEST * life.seconds + 60
         return self._moved(name), life
 
@@ -96,6 +97,7 @@ class Runs:
         """Train, killed up to `n_kills` times; each time the run is resumed, or begun again."""
         result = KilledRun(self.work / name)
         checkpoint = 0  # step of the newest one
+        # One process after another, until one ends without being killed or something is wrong.
         while True:
             continues = self._can_be_resumed
             point = None
