@@ -1,6 +1,4 @@
-"""`firstlight compare`, on runs that were trained: what is refused, what is told, what the page
-holds.
-"""
+"""`firstlight compare` on trained runs: what it refuses, what it tells, what the page holds."""
 
 import json
 import re
@@ -362,9 +360,7 @@ document.getElementById("plot").dispatchEvent(new MouseEvent("mousemove", at));
 
 
 def test_a_browser_shows_the_page_and_what_the_mouse_is_at(found, tmp_path):
-    """Chromium runs its script: the table, the curves and the samples are there, and the sample is
-    text.
-    """
+    """Chromium runs the script: table, curves and samples are there, and samples are text."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("there is no Chromium")

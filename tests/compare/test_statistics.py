@@ -18,8 +18,9 @@ N_TRIALS, N_WINDOWS = 300, 120
 
 
 def draw(rng, *, gap, n_seeds, of_seeds, of_text, n_windows=N_WINDOWS):
-    """Two configs that are `gap` apart; windows that are hard for one are hard for the other;
-    neighbours are alike.
+    """Scores of two configs that are `gap` apart.
+
+    Windows that are hard for one are hard for the other, and neighbours are alike.
     """
     hardness = np.convolve(
         rng.normal(0, 1, n_windows + 2), np.ones(3) / math.sqrt(3), "valid"
@@ -61,8 +62,10 @@ def test_of_equal_configs_few_are_told_apart_and_of_the_intervals_most_hold_the_
 @pytest.mark.parametrize("n_windows", [1, 2, 5, 7, 8, 12, 20, 32])
 @pytest.mark.parametrize(("n_seeds", "of_seeds"), [(3, 0.02), (1, 0.0)], ids=["seeds", "one seed"])
 def test_of_equal_configs_few_are_told_apart_however_few_the_windows(n_windows, n_seeds, of_seeds):
-    """The book's validation has two windows: three seeds are alike on them, and say nothing of
-    another text.
+    """Few windows hide how much the text varies.
+
+    The book's validation has two windows: three seeds are alike on them, and say nothing of another
+    text.
     """
     rng, told_apart, n_trials = np.random.default_rng(n_windows), 0, 200
     for seed in range(n_trials):

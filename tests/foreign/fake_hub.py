@@ -9,8 +9,9 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class FakeHub(ThreadingHTTPServer):
-    """Serves `files` (name to bytes) as the one repository `repo`; `.safetensors` are stored under
-    their sha256.
+    """Serves `files` (name to bytes) as the repository `repo`.
+
+    `.safetensors` are stored under their sha256.
     """
 
     daemon_threads = True

@@ -1,5 +1,4 @@
-"""Makes `tensorflow_fixture/` with TensorFlow itself, so that our reader is tested against the real
-thing.
+"""Makes `tensorflow_fixture/` with TensorFlow itself, to test our reader against it.
 
 Not run by the tests: what it made is committed. It needs a throw-away environment of its own:
 
@@ -38,9 +37,7 @@ HPARAMS = {"n_vocab": 256 + len(MERGES) + 1, "n_ctx": 16, "n_embd": 48, "n_head"
 
 
 def stand_ins() -> list[str]:
-    """GPT-2's printable characters for the 256 bytes, in the order of OpenAI's vocabulary
-    (bytes_to_unicode).
-    """
+    """GPT-2's printable characters for the 256 bytes, in OpenAI's order (bytes_to_unicode)."""
     printable = [
         *range(ord("!"), ord("~") + 1),
         *range(ord("¡"), ord("¬") + 1),

@@ -1,6 +1,4 @@
-"""What is exported loads elsewhere as the same model, appears whole or not at all, and replaces
-nothing.
-"""
+"""Exported models load elsewhere as the same model; files appear whole and replace nothing."""
 
 import errno
 import json

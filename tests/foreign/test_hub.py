@@ -1,6 +1,4 @@
-"""Downloads from a hub on this machine: what is fetched, what is kept, and one line for everything
-that goes wrong.
-"""
+"""Downloads from a hub on this machine: what is fetched and kept; each failure is one line."""
 
 import os
 import subprocess
@@ -48,8 +46,7 @@ def hub(tmp_path, monkeypatch):
 
 
 def refusal(repo=REPO, revision=None):
-    """What is said of a download that fails; every such line names the repository and the ways
-    out."""
+    """The message of a failed download; each names the repository and the ways out."""
     with pytest.raises(ConfigError) as caught:
         download_repo(repo, revision)
     line = str(caught.value)
@@ -60,8 +57,7 @@ def refusal(repo=REPO, revision=None):
 
 
 def in_process_of_its_own(hub, tmp_path, **environment):
-    """Download as a user's process does, which reads its settings when huggingface_hub is
-    imported."""
+    """Download in a new process, as huggingface_hub reads its settings when it is imported."""
     settings = {
         "HF_ENDPOINT": hub.url,
         "HF_HOME": str(tmp_path / "home"),

@@ -1,6 +1,4 @@
-"""GPT-2 in Hugging Face's format: the same logits as transformers, and one line for every folder
-that is none.
-"""
+"""GPT-2 in Hugging Face's format: the logits of transformers; bad folders are one line."""
 
 import hashlib
 import json

@@ -1,6 +1,4 @@
-"""Qwen3 and Llama in Hugging Face's format: the same logits as transformers, and one line for what
-is computed else.
-"""
+"""Qwen3 and Llama: the logits of transformers; what differs from ours is refused."""
 
 import json
 import shutil

@@ -54,9 +54,7 @@ def refusal(folder, file):
 
 
 def theirs(sizes, seed=0):
-    """GPT-2 as transformers has it, with random weights, and its weights as OpenAI names and shapes
-    them.
-    """
+    """GPT-2 of transformers with random weights, and these as OpenAI names and shapes them."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     with torch.random.fork_rng():
@@ -294,8 +292,9 @@ def test_a_folder_is_openais_if_one_of_its_files_is_there(folder, tmp_path):
 
 @pytest.fixture
 def server(monkeypatch):
-    """A factory: serve the fixture below "/NUMBER/124M/", changed by `change`; the address, and
-    what was asked for.
+    """A factory: serve the fixture below "/NUMBER/124M/", changed by `change`.
+
+    Returns the address, and what was asked for.
 
     `change` gets the name of a file and its content, and returns what to send: None is 404, a pair
     is the content and the length that is announced.

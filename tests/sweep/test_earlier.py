@@ -1,5 +1,4 @@
-"""A sweep of an earlier version is resumed, also in another place, and its new trials are
-comparable with the old ones.
+"""A sweep of an earlier version is resumed; its new trials are comparable with the old ones.
 
 `earlier_sweep/` was made by the version before `data.eval_last_window` (8f2dbe8^), somewhere else:
 its first trial is done, its second as a kill after step 3 of 6 leaves it, its third not begun. The

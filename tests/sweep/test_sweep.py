@@ -138,9 +138,7 @@ SMALL = ["train", "-m", *TINY, "data.path=a.txt,b.txt", "optimizer.lr=1e-2", "se
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """The working directory of a sweep of two trials, one of which has failed, as its text is not
-    there.
-    """
+    """The folder of a sweep of two trials, one of which failed: its text does not exist."""
     folder = tmp_path_factory.mktemp("made")
     (folder / "a.txt").write_text(TEXT)
     with chdir(folder):

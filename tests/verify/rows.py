@@ -1,6 +1,4 @@
-"""What the tests run in a new interpreter: it imports nothing else, or each start would take
-seconds.
-"""
+"""What the tests run in a new interpreter; it imports little, or each start would take seconds."""
 
 import os
 import sys

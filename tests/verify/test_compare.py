@@ -1,6 +1,4 @@
-"""Two runs are compared by everything they left behind: each difference that is planted is found,
-and named.
-"""
+"""Two runs are compared by all they left behind: each planted difference is found and named."""
 
 import json
 import math
