@@ -229,7 +229,7 @@ def test_unfinished_runs_and_other_numbers_of_tokens_are_named_before_anything_i
 
 def test_the_same_run_under_two_names_is_one(place, capsys):
     assert main(["compare", "a", "./a"]) == 2
-    assert "it takes two" in capsys.readouterr().err
+    assert "comparing takes two" in capsys.readouterr().err
 
 
 def test_a_config_and_a_seed_count_once_whatever_does_not_change_training(found, place, capsys):
@@ -309,7 +309,7 @@ def test_losses_of_different_things_are_refused_and_bits_of_a_byte_are_not(
     ("words", "message"),
     [
         (["a", "nowhere"], "nowhere): not a run folder"),
-        (["a"], "it takes two"),
+        (["a"], "comparing takes two"),
         (["a", "b", "metric=val/los"], "did you mean 'val/loss'"),
         (["a", "b", "confidence=1"], "confidence"),
         (["a", "b", "out=one.txt/x"], "out (one.txt/x) cannot be made"),
