@@ -347,7 +347,7 @@ def test_a_folder_of_pickles_is_refused_with_the_way_to_convert_them(folder):
 
 def test_a_folder_without_weights_is_refused(folder):
     (folder / "model.safetensors").unlink()
-    refusal(folder, "no model.safetensors")
+    refusal(folder, "neither model.safetensors")
 
 
 def test_a_tokenizer_with_more_ids_than_the_model_is_refused(folder):
