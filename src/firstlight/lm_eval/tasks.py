@@ -175,7 +175,7 @@ def _files(path: str) -> list[str]:
         raise ConfigError(f"tasks ({path}): no such file or folder")
     files = sorted(str(file.resolve()) for file in place.glob("*.yaml") if not is_hidden(file.name))
     if not files:
-        raise ConfigError(f"tasks ({path}): the folder has no YAML file")
+        raise ConfigError(f"tasks ({path}): no YAML file in the folder")
     return files
 
 
