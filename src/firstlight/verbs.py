@@ -104,7 +104,7 @@ def _train(args: Namespace) -> None:
         output.note(warning)
     if args.multirun:
         planned = plan_sweep(args.overrides, args.config_dir)
-        command("sweep").run(planned, args.overrides)
+        command("sweep").run_sweep(planned, args.overrides)
     elif args.cfg:
         _show(run_config(args.overrides, args.config_dir)[0], args)
     else:

@@ -44,11 +44,13 @@ class Sweep:
 
     def __init__(self, folder: words.Path, *, storage: str | None = None) -> None:
         from firstlight.checkpoints.find import newest_folder
-        from firstlight.sweep.record import RECORD, read_record
+        from firstlight.sweep.record import SWEEP_FILE, read_sweep
 
-        path = newest_folder(RECORD, "sweep") if folder == "last" else user_path(os.fspath(folder))
+        path = (
+            newest_folder(SWEEP_FILE, "sweep") if folder == "last" else user_path(os.fspath(folder))
+        )
         self.folder, self.storage = path.absolute(), storage
-        read_record(self.folder)  # it says what is wrong with it
+        read_sweep(self.folder)  # it says what is wrong with it
 
     def __fspath__(self) -> str:
         return str(self.folder)
@@ -62,7 +64,7 @@ class Sweep:
         from firstlight.sweep.ledger import Ledger
 
         with closing(Ledger.open(self.folder, self.storage, read_only=True)) as ledger:
-            return report.as_data(ledger)
+            return report.status_data(ledger)
 
     @property
     def trials(self) -> list[Trial]:
@@ -153,7 +155,7 @@ def sweep(*overrides: str, config_dir: words.Path | None = None, **settings: Any
     with using_config_dir(args.config_dir):
         planned = verbs.plan_sweep(args.overrides, args.config_dir)
         try:
-            verbs.command("sweep").run(planned, args.overrides, with_logging=False)
+            verbs.command("sweep").run_sweep(planned, args.overrides, with_logging=False)
         except Stopped as stop:
             stopped = Sweep(planned.folder, storage=planned.storage)
             raise Interrupted(stop.signum, sweep=stopped) from None
