@@ -20,6 +20,7 @@ from firstlight.errors import ConfigError
 from firstlight.foreign.export import export_huggingface, export_safetensors
 from firstlight.foreign.huggingface import read_huggingface
 from firstlight.model.base import LanguageModel
+from firstlight.model.gpt import GPT
 from firstlight.sources import load_checkpoint
 
 pytestmark = pytest.mark.cpu
@@ -338,3 +339,15 @@ def test_a_mistake_of_the_command_line_is_one_line(tmp_path, monkeypatch, capsys
     (line,) = capsys.readouterr().err.splitlines()
     assert words in line
     assert files(tmp_path) == []
+
+
+def test_a_subclass_is_not_exported_as_its_parent(tmp_path):
+    """It may compute something else with weights of the same names."""
+
+    class Other(GPT):
+        pass
+
+    model = Other(vocab_size=257, context_length=8, emb_dim=12, n_heads=3, n_layers=1)
+    with pytest.raises(ConfigError, match="Other cannot be exported"):
+        export_huggingface(model, BytesTokenizer(), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []

@@ -125,9 +125,10 @@ def _in_their_words(model: LanguageModel) -> tuple[dict[str, Any], dict[str, Ten
     Raises:
         ConfigError: transformers has no such architecture.
     """
-    if isinstance(model, GPT):
+    # Not of a subclass: it may compute something else with the same weights.
+    if type(model) is GPT:
         return gpt2_config(model), to_gpt2(model.state_dict(), n_layers=len(model.trf_blocks))
-    if isinstance(model, ModernGPT):
+    if type(model) is ModernGPT:
         config = llama_config(model)
         is_qwen3 = config["model_type"] == "qwen3"
         return config, to_llama(
