@@ -12,7 +12,7 @@ LAYERS = (
     {"output", "console"},
     {"files", "processes", "process_group", "memory_limits"},
     {"lock"},
-    {"interpolation"},
+    {"interpolation", "packages"},
     {"overrides"},
     {"config"},
     {"model"},
@@ -24,9 +24,10 @@ LAYERS = (
     {"compose"},
     {"lm_eval"},
     {"commands"},
-    {"verify", "bench", "sweep"},
+    {"verify", "bench", "sweep", "new"},
     {"compare"},
     {"verbs"},
+    {"completion"},
     {"cli"},
     {"api"},
     {"__main__"},
@@ -50,10 +51,11 @@ def imports_of(file: Path) -> set[str]:
     return modules
 
 
+TEMPLATE = SOURCE / "new" / "template"  # another project's files, once they are written
 FILES = [
     file
     for file in sorted(SOURCE.rglob("*.py"))
-    if file.parent != SOURCE or file.name != "__init__.py"
+    if file != SOURCE / "__init__.py" and not file.is_relative_to(TEMPLATE)
 ]
 
 

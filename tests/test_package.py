@@ -29,6 +29,8 @@ def test_the_wheel_holds_the_config_and_the_stories_and_nothing_else(dist):
     with zipfile.ZipFile(next(dist.glob("*.whl"))) as wheel:
         names = wheel.namelist()
     assert "firstlight/conf/train.yaml" in names
+    assert "firstlight/new/template/.gitignore" in names
+    assert "firstlight/new/template/src/mylab/conf/model/mylab.yaml" in names
     assert "firstlight/data/texts/the_lamplighters.txt" in names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"firstlight", "hydra_plugins"}
     assert "hydra_plugins/__init__.py" not in names  # a namespace that other plugins share
@@ -81,3 +83,8 @@ def test_installed_elsewhere_it_trains(dist, tmp_path):
     )
     assert "done: 2 steps" in out
     assert len(list(tmp_path.glob("outputs/quickstart/*/model.safetensors"))) == 1
+    run(command, "new", "ownlab", cwd=tmp_path)
+    install = ("install", "--quiet", "--no-deps", "--no-build-isolation", "-e", "ownlab")
+    run(sys.executable, "-m", "pip", "--python", python, *install, cwd=tmp_path)
+    words = ("experiment=ownlab", "trainer.max_steps=2", "scheduler.warmup_steps=1", *small)
+    assert "PowerGPT" in run(command, "train", *words, cwd=tmp_path)

@@ -25,6 +25,7 @@ VERBS = {
     "compare": "compare runs, or the trials of a sweep: which is best, and is it more than chance",
     "bench": "measure how fast your config trains here, where the time goes, what would be faster",
     "info": "show what a run or a checkpoint holds, without loading it; check that it is complete",
+    "new": "write a small package of your own: a model, a callback, an experiment and a test",
     "export": "write a checkpoint for other programs: Hugging Face's format, or safetensors",
 }
 
@@ -39,6 +40,7 @@ usage: firstlight VERB [key=value ...]
   firstlight VERB --help          every key of a verb, with its meaning and default
   firstlight train -m key=a,b     a sweep: one run for each value
   firstlight train --cfg job      the composed config, and nothing else
+  eval "$(firstlight --shell-completion install=bash)"    tab completion, for this shell
 """
 
 
@@ -96,6 +98,11 @@ def _answer(words: list[str]) -> None:
         output.write(f"{__version__}\n")
         return
     processes.begin()
+    if verb in ("--shell-completion", "-sc"):
+        from firstlight.completion import complete  # late, as below
+
+        complete(VERBS, rest)
+        return
     if verb not in VERBS:
         raise ConfigError(
             f"unknown verb '{verb}'{did_you_mean(verb, VERBS)} (verbs: {', '.join(VERBS)})"

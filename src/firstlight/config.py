@@ -25,6 +25,7 @@ from pydantic.fields import FieldInfo
 
 from firstlight.errors import ConfigError, did_you_mean, one_line, shorten, shown
 from firstlight.interpolation import why_unresolved
+from firstlight.packages import GROUP, found
 
 Ratio = Annotated[float, Field(ge=0, lt=1)]
 """A part of a whole, never the whole itself: dropout, a test split."""
@@ -272,6 +273,7 @@ def _target_of(path: str, name: Any) -> Callable[..., Any]:
     """
     key = f"{path}._target_"
     names = [package.strip() for package in os.environ.get(ALLOW_TARGETS, "").split(",")]
+    names += [package.module for package in found().packages]
     allowed = (*TARGETS, *(f"{package}." for package in names if package))
     if not isinstance(name, str) or not name.startswith(allowed):
         package = name.partition(".")[0] if isinstance(name, str) else ""
@@ -279,7 +281,7 @@ def _target_of(path: str, name: Any) -> Callable[..., Any]:
         raise ConfigError(
             f"{key}: {shown(name)} is not in a package that a config may name (firstlight,"
             " torch.optim, Lightning's callbacks, loggers, ...); to allow yours, set"
-            f" {ALLOW_TARGETS}={shorten(yours, 40)}"
+            f" {ALLOW_TARGETS}={shorten(yours, 40)}, or declare its entry point {GROUP}"
         )
     target = _imported(key, name)
     # The module that defines it. A name that an allowed module has merely imported

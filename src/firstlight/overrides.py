@@ -31,6 +31,7 @@ from hydra.errors import HydraException
 
 from firstlight.errors import shell_word
 from firstlight.interpolation import as_typed
+from firstlight.packages import found
 
 # The time of Hydra's parser grows with the square of this number: here it is two seconds.
 MOST_PARTS = 2000
@@ -69,12 +70,29 @@ def conf_dir() -> str:
     return str(packaged if packaged.is_dir() else Path(__file__).parents[2] / "conf")
 
 
-@functools.cache
+def conf_dirs(config_dir: str | None = None) -> list[Path]:
+    """All folders of YAML files, in the order in which Hydra looks for a file.
+
+    Ours, those of installed packages, and the user's `config_dir`; each once.
+    """
+    folders = [Path(conf_dir()), *(package.conf for package in found().packages)]
+    if config_dir is not None:
+        folders.append(Path(config_dir))
+    by_place: dict[Path, Path] = {}
+    for folder in folders:
+        by_place.setdefault(folder.resolve(), folder)
+    return list(by_place.values())
+
+
 def text_keys(config_dir: str | None = None) -> dict[str, TextKey]:
-    """The keys whose values are texts, of every verb, every choice and the user's `config_dir`."""
-    found: dict[str, TextKey] = {}
-    folders = [conf_dir()] if config_dir is None else [conf_dir(), config_dir]
-    for top in map(Path, folders):
+    """The keys whose values are texts, of every verb and every choice in `conf_dirs`."""
+    return _text_keys_in(tuple(conf_dirs(config_dir)))
+
+
+@functools.cache
+def _text_keys_in(folders: tuple[Path, ...]) -> dict[str, TextKey]:
+    keys: dict[str, TextKey] = {}
+    for top in folders:
         # No deeper than groups are: a --config-dir may be the folder of a whole project.
         for file in (*top.glob("*.yaml"), *top.glob("*/*.yaml")):
             try:
@@ -85,8 +103,8 @@ def text_keys(config_dir: str | None = None) -> dict[str, TextKey]:
             package = _package(text, "" if file.parent == top else file.parent.name)
             for key, kind in marked.items():
                 name = f"{package}.{key}".lstrip(".")
-                found[name] = kind.joined(found.get(name, kind))
-    return found
+                keys[name] = kind.joined(keys.get(name, kind))
+    return keys
 
 
 def path_keys(config_dir: str | None = None) -> set[str]:

@@ -21,7 +21,7 @@ from firstlight.compose.hydra_calls import command_line, is_about_hydra, setting
 from firstlight.errors import ConfigError, FinishedError, printable_lines
 from firstlight.overrides import conf_dir, using_config_dir
 
-PACKAGES = ("verify", "sweep", "compare", "bench")
+PACKAGES = ("verify", "sweep", "compare", "bench", "new")
 """Verbs that are packages of their own; the others are modules of `commands`."""
 
 
@@ -92,7 +92,9 @@ def _let_hydra_show(verb: str, args: Namespace) -> None:
         raise AssertionError("Hydra was to show something, not to run the verb")
 
     # Options last: --info would take an override that follows for its own argument.
-    words = [f"firstlight {verb}", *args.overrides, *args.options]
+    # Completion is installed for the first word.
+    program = "firstlight" if args.shell_completion else f"firstlight {verb}"
+    words = [program, *args.overrides, *args.options]
     with command_line(words), explained(verb, args.overrides, args.config_dir):
         hydra.main(version_base="1.3", config_path=conf_dir(), config_name=verb)(never_called)()
 

@@ -44,7 +44,7 @@ def stops_at_work(monkeypatch):
     def begin(*_, **__):
         raise Began
 
-    environment = writer.environment()
+    environment = writer.environment({})
     monkeypatch.setattr(pl.Trainer, "fit", fit)
     monkeypatch.setattr(pl.Trainer, "validate", begin)
     monkeypatch.setattr(loop, "work_on", begin)  # of a sweep, when it is planned
@@ -52,7 +52,7 @@ def stops_at_work(monkeypatch):
     monkeypatch.setattr(Stepwise, "stream", begin)
     monkeypatch.setattr(memory, "device_memory", lambda _: ("this computer", 10**9))
     monkeypatch.setattr(
-        writer, "environment", lambda: environment
+        writer, "environment", lambda config: environment
     )  # the same for all, and it asks git
     monkeypatch.setattr(
         callback_connector, "_load_external_callbacks", lambda _: []

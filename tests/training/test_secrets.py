@@ -284,7 +284,7 @@ def test_the_environment_itself_is_never_written():
     """`environment.json` is versions: whoever adds to it finds this test."""
     from firstlight.runs.environment import environment
 
-    kept = environment()
+    kept = environment({})
     assert SECRET not in str(kept)
     assert set(kept) >= {"python", "platform", "torch", "git_commit"} and len(kept) < 18
     source = Path(__file__).parents[2] / "src" / "firstlight"

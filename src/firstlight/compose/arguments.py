@@ -10,10 +10,16 @@ import yaml
 from firstlight.compose.compose import listed
 from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, shorten
+from firstlight.output import note
 from firstlight.overrides import conf_dir, quoted, ready, setting, text_keys
+from firstlight.packages import found
 from firstlight.processes import is_further
 
-POSITIONALS: dict[str, tuple[str, ...]] = {"sweep": ("action", "folder"), "compare": ("runs",)}
+POSITIONALS: dict[str, tuple[str, ...]] = {
+    "sweep": ("action", "folder"),
+    "compare": ("runs",),
+    "new": ("name",),
+}
 """Keys that may be left out: `firstlight sweep status DIR`, `firstlight compare RUN RUN`."""
 TEXT_MAY_HAVE_MOVED = ("evaluate", "compare")
 """Verbs without a section `data`, where data.path=... says where the text of a run is now."""
@@ -57,7 +63,8 @@ def parse_arguments(
     """Parse the words after a verb.
 
     Besides Hydra's options, the namespace has `overrides`, ready for Hydra's grammar, and
-    `options`, those of the words that are not overrides.
+    `options`, those of the words that are not overrides. A note tells of every installed package
+    that cannot be used.
 
     `settings` are further overrides, which are ready for Hydra's grammar already.
 
@@ -76,6 +83,9 @@ def parse_arguments(
         if word.startswith("-"):
             parser.error(f"unknown option {word}")
     _check_options(args)
+    if not args.shell_completion:  # it would appear in the line that is being typed
+        for problem in found().problems:
+            note(problem)
     overrides = [*args.overrides, *more]
     args.options = [word for word in words if word not in overrides]
     args.overrides = []

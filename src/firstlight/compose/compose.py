@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from hydra.core.override_parser.types import Glob
 from omegaconf import DictConfig, OmegaConf
 
+from firstlight.compose.chosen import ambiguous_files, check_unambiguous
 from firstlight.compose.explain import explained
 from firstlight.compose.grammar import MOST_TRIALS, examples_of
 from firstlight.compose.hydra_calls import choices, composed, parse_overrides
@@ -23,7 +24,11 @@ def compose_config(
         ConfigError: one line with the override, what is wrong, and what may have been meant.
     """
     with explained(verb, overrides, config_dir):
-        return composed(verb, overrides, config_dir, with_hydra=with_hydra)
+        config = composed(verb, overrides, config_dir, with_hydra=with_hydra)
+    if ambiguous_files(config_dir):
+        whole = config if with_hydra else composed(verb, overrides, config_dir, with_hydra=True)
+        check_unambiguous(verb, whole, overrides, config_dir)
+    return config
 
 
 def check_single_values(overrides: list[str]) -> None:

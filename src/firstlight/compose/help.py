@@ -7,30 +7,17 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
+from firstlight.compose.chosen import chosen_files, chosen_in, place_of, with_bases
 from firstlight.compose.compose import compose_config
 from firstlight.compose.hydra_calls import choices
-from firstlight.overrides import commented, conf_dir
-
-LIST_GROUPS = ("callbacks", "logger", "metrics")
-"""Groups of which several are chosen; Hydra does not record these choices."""
+from firstlight.overrides import commented, conf_dirs
 
 
 def help_text(verb: str, purpose: str, overrides: list[str], config_dir: str | None) -> str:
     """The page that `--help` prints for `verb`, composed with `overrides`."""
     config = compose_config(verb, overrides, config_dir, with_hydra=True)
-    folders = [Path(conf_dir())]
-    if config_dir is not None:
-        folders.insert(0, Path(config_dir))  # a file of the user's goes before ours
-    # What is chosen of each group.
-    made = config.hydra.runtime.choices.items()
-    chosen: dict[str, Any] = {
-        group: choice
-        for group, choice in made
-        if choice is not None and not group.startswith("hydra/")
-    }
-    for group in LIST_GROUPS:
-        if config.get(group):
-            chosen[group] = list(config[group])  # each choice has a section of its name
+    folders = conf_dirs(config_dir)
+    chosen = chosen_in(config)
     plain: Any = OmegaConf.to_container(config, resolve=False)
     del plain["hydra"]
 
@@ -63,8 +50,8 @@ def help_text(verb: str, purpose: str, overrides: list[str], config_dir: str | N
 def _groups(verb: str, folders: list[Path]) -> set[str]:
     """The groups of which the primary config of `verb`, or a file it is based on, has a choice."""
     groups: set[str] = set()
-    for file, _ in _with_bases(Path(f"{verb}.yaml"), "", folders):
-        for item in yaml.safe_load(file.read_text(encoding="utf-8")).get("defaults", []):
+    for relative, _ in with_bases(Path(f"{verb}.yaml"), "", folders):
+        for item in yaml.safe_load(_text_of(relative, folders)).get("defaults", []):
             if isinstance(item, dict):
                 # "override /model" and "/model" are the group model
                 groups.update(str(key).split()[-1].lstrip("/") for key in item)
@@ -104,36 +91,14 @@ def _show(value: Any) -> str:
 def _all_comments(verb: str, chosen: dict[str, Any], folders: list[Path]) -> dict[str, str]:
     """The comment of each dotted key, from the primary config and every chosen file."""
     comments: dict[str, str] = {}
-    files = [(Path(f"{verb}.yaml"), "")]
-    for key, choice in chosen.items():
-        group, _, package = str(key).partition("@")  # decoding@callbacks.sample_generation.decoding
-        names = [choice] if isinstance(choice, str) else choice
-        files += [(Path(group) / f"{name}.yaml", package or group) for name in names]
-    for relative, group in files:
-        for file, package in _with_bases(relative, group, folders):
-            for name, _, comment in commented(file.read_text(encoding="utf-8")):
-                # Later files win: they are more special.
-                comments[f"{package}.{name}".lstrip(".")] = comment
+    for relative, package in chosen_files(verb, chosen, folders):
+        for name, _, comment in commented(_text_of(relative, folders)):
+            # Later files win: they are more special.
+            comments[f"{package}.{name}".lstrip(".")] = comment
     return comments
 
 
-def _with_bases(relative: Path, package: str, folders: list[Path]) -> Iterator[tuple[Path, str]]:
-    """Yield the file `relative` and its package, after the files of its group that it is based on.
-
-    The package is the place of its keys in the config.
-    """
-    files = [folder / relative for folder in folders]
-    file = next((file for file in files if file.is_file()), None)
-    if file is None:
-        return
-    text = file.read_text(encoding="utf-8")
-    for line in text.splitlines():
-        if line.startswith("# @package "):
-            name = line.removeprefix("# @package ").strip()
-            package = "" if name == "_global_" else name
-    # A file of comments alone is no mapping, but None.
-    content = yaml.safe_load(text) or {}
-    for item in content.get("defaults", []):
-        if isinstance(item, str) and item != "_self_":
-            yield from _with_bases(relative.parent / f"{item}.yaml", package, folders)
-    yield file, package
+def _text_of(relative: Path, folders: list[Path]) -> str:
+    file = place_of(relative, folders)
+    assert file is not None  # `with_bases` has found it
+    return file.read_text(encoding="utf-8")

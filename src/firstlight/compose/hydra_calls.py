@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from firstlight.data.files import is_hidden
 from firstlight.errors import ConfigError, one_line, shorten
-from firstlight.overrides import MOST_PARTS, conf_dir, is_quoted, quoted
+from firstlight.overrides import MOST_PARTS, conf_dir, conf_dirs, is_quoted, quoted
 
 LONGEST_KEY = 200
 """Bytes of a key: Hydra looks for a folder of that name, and file systems allow 255."""
@@ -156,7 +156,9 @@ def _check_key(override: Override, text: str) -> None:
     names = value if isinstance(value, list) else [value]
     options = choices(key)
     # base.yaml is no choice: the choices of its group are based on it.
-    is_base = "base" in names and Path(conf_dir(), key, "base.yaml").is_file()
+    is_base = "base" in names and any(
+        (folder / key / "base.yaml").is_file() for folder in conf_dirs()
+    )
     if options and (is_base or not all(isinstance(name, str) for name in names)):
         raise ConfigError(
             f"{text}: {key} is a group: give the name of a choice ({', '.join(options)})"
@@ -165,11 +167,8 @@ def _check_key(override: Override, text: str) -> None:
 
 def choices(group: str, config_dir: str | None = None) -> list[str]:
     """The choices of a group of the config; empty if `group` is not a group."""
-    folders = [Path(conf_dir())]
-    if config_dir is not None:
-        folders.append(Path(config_dir))
     names: set[str] = set()
-    for folder in folders:
+    for folder in conf_dirs(config_dir):
         names.update(
             file.stem for file in (folder / group).glob("*.yaml") if not is_hidden(file.name)
         )

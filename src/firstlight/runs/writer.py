@@ -11,7 +11,7 @@ from firstlight.data.files import CONFIG, ENVIRONMENT
 from firstlight.errors import ConfigError, shorten
 from firstlight.files import PROBE, check_links, replace_text, sync_folder, temporary_of
 from firstlight.lock import HeldError, files_of, only_process
-from firstlight.runs.environment import environment
+from firstlight.runs.environment import PARTS_FROM, environment
 from firstlight.runs.new_folder import make_folder, numbered
 from firstlight.runs.plain_yaml import dump_plain_yaml
 from firstlight.runs.run_folder import OVERRIDES, RunFolder
@@ -47,7 +47,7 @@ def new_run_folder(
     """
     records = {
         OVERRIDES: dump_plain_yaml(overrides),
-        Path(ENVIRONMENT): json.dumps(environment(), indent=2) + "\n",
+        Path(ENVIRONMENT): json.dumps(environment(config), indent=2) + "\n",
         CONFIG: dump_plain_yaml(config),  # last: a folder that has it has all of them
     }
     for folder in numbered(wanted):
@@ -163,12 +163,18 @@ def update_run_folder(
     run = RunFolder(folder)
     # Everything is read before anything is written: a damaged record must leave the others as they
     # are.
-    all_overrides, was, now = [*run.overrides, *overrides], run.environment, environment()
+    all_overrides, was, now = [*run.overrides, *overrides], run.environment, environment(config)
     _rewrite(folder, {CONFIG: config, OVERRIDES: all_overrides})
     changed = {}
     for name in COMPARED:
         if name in was and was[name] != now[name]:
             changed[name] = shorten(str(was[name])), str(now[name])
+    before = was.get(PARTS_FROM)
+    for package, version in now.get(PARTS_FROM, {}).items():
+        # Runs of earlier versions did not record it.
+        known = before.get(package) if isinstance(before, dict) else None
+        if known is not None and known != version:
+            changed[package] = shorten(str(known)), version
     return changed
 
 

@@ -1,0 +1,137 @@
+"""Which files of the config are chosen, and whether one of them stands in two packages."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig
+
+from firstlight.compose.hydra_calls import parse_overrides
+from firstlight.errors import ConfigError
+from firstlight.overrides import conf_dir, conf_dirs
+from firstlight.packages import found
+
+LIST_GROUPS = ("callbacks", "logger", "metrics")
+"""Groups of which several are chosen; Hydra does not record these choices."""
+
+
+def chosen_in(config: DictConfig) -> dict[str, Any]:
+    """What is chosen of each group: a name, or a list of names; `config` has Hydra's section."""
+    made = config.hydra.runtime.choices.items()
+    chosen: dict[str, Any] = {
+        group: choice
+        for group, choice in made
+        if choice is not None and not group.startswith("hydra/")
+    }
+    for group in LIST_GROUPS:
+        if config.get(group):
+            chosen[group] = list(config[group])  # each choice has a section of its name
+    return chosen
+
+
+def chosen_files(verb: str, chosen: dict[str, Any], folders: list[Path]) -> list[tuple[Path, str]]:
+    """The chosen files, relative to their folders, and their packages; the more special are later.
+
+    Each comes after the files of its group that it is based on.
+    """
+    files = [(Path(f"{verb}.yaml"), "")]
+    for key, choice in chosen.items():
+        group, _, package = str(key).partition("@")  # decoding@callbacks.sample_generation.decoding
+        names = [choice] if isinstance(choice, str) else choice
+        files += [(Path(group) / f"{name}.yaml", package or group) for name in names]
+    found: list[tuple[Path, str]] = []
+    for relative, package in files:
+        found.extend(with_bases(relative, package, folders))
+    return found
+
+
+def with_bases(relative: Path, package: str, folders: list[Path]) -> Iterator[tuple[Path, str]]:
+    """Yield the file `relative` and its package, after the files of its group that it is based on.
+
+    The package is the place of its keys in the config.
+    """
+    file = place_of(relative, folders)
+    if file is None:
+        return
+    text = file.read_text(encoding="utf-8")
+    for line in text.splitlines():
+        if line.startswith("# @package "):
+            name = line.removeprefix("# @package ").strip()
+            package = "" if name == "_global_" else name
+    # A file of comments alone is no mapping, but None.
+    content = yaml.safe_load(text) or {}
+    for item in content.get("defaults", []):
+        if isinstance(item, str) and item != "_self_":
+            yield from with_bases(relative.parent / f"{item}.yaml", package, folders)
+    yield relative, package
+
+
+def place_of(relative: Path, folders: list[Path]) -> Path | None:
+    """The file `relative` in the first of `folders` that has it, which is where Hydra finds it."""
+    return next((folder / relative for folder in folders if (folder / relative).is_file()), None)
+
+
+def ambiguous_files(config_dir: str | None) -> dict[Path, list[Path]]:
+    """The files that stand in several of the config's folders, relative to them, and those."""
+    folders = conf_dirs(config_dir)
+    if len(folders) == 1:
+        return {}
+    owners: dict[Path, list[Path]] = {}
+    for folder in folders:
+        # No deeper than groups are: a --config-dir may be the folder of a whole project.
+        for file in (*folder.glob("*.yaml"), *folder.glob("*/*.yaml")):
+            owners.setdefault(file.relative_to(folder), []).append(folder)
+    return {file: several for file, several in owners.items() if len(several) > 1}
+
+
+def check_unambiguous(
+    verb: str, config: DictConfig, overrides: list[str], config_dir: str | None
+) -> None:
+    """Check that no chosen file is ambiguous; `config`, made with `overrides`, has Hydra's section.
+
+    Raises:
+        ConfigError: one is, and the others of its name would be ignored.
+    """
+    ambiguous, folders = ambiguous_files(config_dir), conf_dirs(config_dir)
+    files = [relative for relative, _ in chosen_files(verb, chosen_in(config), folders)]
+    for relative in [*files, *_in_lists(files, overrides, folders)]:
+        if relative in ambiguous:
+            first, second = (_owner(folder) for folder in ambiguous[relative][:2])
+            raise ConfigError(
+                f"{relative.with_suffix('').as_posix()}: both {first} and {second} have this"
+                " choice; rename one of the two files, or uninstall a package"
+            )
+
+
+def _in_lists(files: list[Path], overrides: list[str], folders: list[Path]) -> Iterator[Path]:
+    """Yield the files that are chosen in lists, such as callbacks/default of [default,plots].
+
+    `chosen_in` only knows the sections that they hold.
+    """
+    lists: list[tuple[str, Any]] = []
+    for override in parse_overrides(overrides):
+        if not override.is_sweep_override() and not override.is_delete():
+            lists.append((override.key_or_group, override.value()))
+    for relative in files:
+        file = place_of(relative, folders)
+        assert file is not None  # `with_bases` has found it
+        for item in (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("defaults", []):
+            if isinstance(item, dict):
+                # "override /callbacks" is the group callbacks
+                lists += [(str(key).split()[-1].lstrip("/"), names) for key, names in item.items()]
+    for group, names in lists:
+        if group in LIST_GROUPS and isinstance(names, list):
+            for name in names:
+                for relative, _ in with_bases(Path(group) / f"{name}.yaml", group, folders):
+                    yield relative
+
+
+def _owner(folder: Path) -> str:
+    """Whose folder of the config this is, for a message."""
+    if folder == Path(conf_dir()):
+        return "firstlight"
+    for package in found().packages:
+        if package.conf == folder:
+            return str(package)
+    return f"--config-dir {folder}"

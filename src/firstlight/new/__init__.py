@@ -1,0 +1,1 @@
+"""`firstlight new`: a package of your own, to begin from."""
