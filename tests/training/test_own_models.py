@@ -77,6 +77,14 @@ def test_what_trains_is_loaded_everywhere(train, capsys, name):
     assert same_weights("run", "whole")
 
 
+def test_info_counts_what_trains_of_a_model_whose_constructor_needs_numbers(train, capsys):
+    target = "model._target_=own_models.Number"
+    assert train("run", target, "trainer.max_steps=1", "freeze=tok_emb") == 0
+    capsys.readouterr()
+    assert main(["info", "checkpoint=run"]) == 0
+    assert "trained: " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [

@@ -82,6 +82,7 @@ def test_what_is_given_differs_and_the_rest_is_that_of_the_run(train, capsys):
     [
         ("init_from=null", "model: model=same is the model of init_from: give init_from="),
         ("init_from=nowhere", "init_from (nowhere): no such file or run folder"),
+        ("init_from=${oc.env:NOWHERE}", "init_from: ${oc.env:NOWHERE}: Environment variable"),
         ("init_from=text.txt", "text.txt"),
     ],
 )

@@ -44,22 +44,7 @@ class Checkpoint:
             ConfigError: the config does not name a model of firstlight, or the weights are another
                 model's.
         """
-        section = check_node("model", self.config.get("model"), LanguageModel)
-
-        make = build({**section, "_partial_": True}, "model")
-
-        def make_bounded() -> LanguageModel:
-            with at_most(len(self.state_dict)):
-                return make()
-
-        try:
-            model = without_weights(make_bounded)
-        except (RuntimeError, OverflowError, MemoryError) as error:
-            raise ConfigError(
-                f"{self.path}: a model cannot have these sizes ({one_line(error)})"
-            ) from None
-        except (ValueError, TypeError) as error:
-            raise blame("model", error) from error
+        model = model_without_weights(self.path, self.config, len(self.state_dict))
         load_weights(model, self, assign=True)
         return model.eval()
 
@@ -84,6 +69,27 @@ class Checkpoint:
         except ValueError as error:
             raise ConfigError(f"{self.path}: {error}") from error
         return tokenizer
+
+
+def model_without_weights(path: Path, config: dict[str, Any], n_weights: int) -> LanguageModel:
+    """The model that `config`, of a file with `n_weights` tensors, describes.
+
+    Raises:
+        ConfigError: the config names no model, or one that is far larger than the file.
+    """
+    section = check_node("model", config.get("model"), LanguageModel)
+    make = build({**section, "_partial_": True}, "model")
+
+    def make_bounded() -> LanguageModel:
+        with at_most(n_weights):
+            return make()
+
+    try:
+        return without_weights(make_bounded)
+    except (RuntimeError, OverflowError, MemoryError) as error:
+        raise ConfigError(f"{path}: a model cannot have these sizes ({one_line(error)})") from None
+    except (ValueError, TypeError) as error:
+        raise blame("model", error) from error
 
 
 def load_plain(path: Path) -> dict[str, Any]:

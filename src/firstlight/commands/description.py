@@ -1,15 +1,15 @@
 """Describe a checkpoint from its headers, without reading a tensor."""
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import TypeAdapter
 
-from firstlight.checkpoints.checkpoint import load_plain, read_tensors
+from firstlight.checkpoints.checkpoint import load_plain, model_without_weights, read_tensors
 from firstlight.checkpoints.find import best_of, checkpoints_of
-from firstlight.checkpoints.limits import at_most, open_safetensors
+from firstlight.checkpoints.limits import open_safetensors
 from firstlight.checkpoints.manifest import (
     TRAINING_STATE,
     WEIGHTS,
@@ -19,9 +19,7 @@ from firstlight.checkpoints.manifest import (
     read_manifest,
 )
 from firstlight.checkpoints.model_file import RECORD, read_record
-from firstlight.config import build, check_node
 from firstlight.errors import ConfigError, one_line
-from firstlight.model.base import LanguageModel
 from firstlight.optim.by_name import Patterns, frozen
 from firstlight.sources import load_checkpoint
 
@@ -121,13 +119,11 @@ def _n_trained(path: Path, config: dict[str, Any], n_tensors: int) -> int:
     Raises:
         ConfigError: the config is not one that firstlight writes.
     """
-    section = check_node("model", config.get("model"), LanguageModel)
     try:
         patterns = TypeAdapter(Patterns).validate_python(config["freeze"], strict=True)
-        with torch.device("meta"), at_most(n_tensors):
-            return frozen(build({**section, "_partial_": True}, "model"), patterns).n_trained
-    except (ValueError, RuntimeError, OverflowError, MemoryError) as error:
-        raise ConfigError(f"{path}: {one_line(error)}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: freeze: {one_line(error)}") from None
+    return frozen(partial(model_without_weights, path, config, n_tensors), patterns).n_trained
 
 
 def _counted(tensors: dict[str, Any]) -> dict[str, Any]:

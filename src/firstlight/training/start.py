@@ -8,7 +8,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from firstlight.checkpoints.checkpoint import Checkpoint, load_weights
-from firstlight.config import blame, check_node, made_by, takes
+from firstlight.config import blame, check_node, made_by, takes, to_plain
 from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.errors import ConfigError
 from firstlight.interpolation import as_data
@@ -22,21 +22,24 @@ def take_same_model(config: DictConfig) -> None:
     """Put the model of `init_from`, and what the section gives, into a config with model=same.
 
     Raises:
-        ConfigError: there is no `init_from`, or what it names holds no model.
+        ConfigError: `init_from` is not given, what it names holds no model, or an interpolation of
+            the config cannot be resolved.
     """
     if OmegaConf.select(config, "model._target_") != TARGET:
         return
-    source = config.get("init_from")
+    plain = to_plain(config)
+    source = plain.get("init_from")
     if not isinstance(source, str):
         raise ConfigError(f"model: {WITHOUT}")
     found = find_checkpoint(start_with_place(source, None), key="init_from")
     theirs = check_node(
         f"init_from ({found}): model", read_config(found).get("model"), LanguageModel
     )
-    given: dict[str, Any] = {}
-    for key, value in config.model.items():
-        if not str(key).startswith("_") and value is not None:
-            given[str(key)] = value
+    given = {
+        key: value
+        for key, value in plain["model"].items()
+        if not key.startswith("_") and value is not None
+    }
     if "dropout" not in theirs and takes(theirs, "dropout", "fast"):
         given.setdefault("dropout", "fast")
     with open_dict(config):
