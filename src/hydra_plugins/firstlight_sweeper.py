@@ -48,9 +48,8 @@ class FirstlightSweeper(Sweeper):
         from firstlight.sweep.loop import work_on
 
         assert self.config is not None and self.launcher is not None
-        at_once = (
-            OmegaConf.select(self.config, "hydra.launcher.n_jobs") or 1
-        )  # joblib's; -1: as many as there are CPUs
+        # joblib's setting; -1: as many as there are CPUs.
+        at_once = OmegaConf.select(self.config, "hydra.launcher.n_jobs") or 1
         if at_once < 0:
             at_once = os.cpu_count() or 1
         work_on(Path(self.config.hydra.sweep.dir), self.launcher.launch, at_once)

@@ -73,10 +73,7 @@ class Compilation(Callback):
         batch = data.windows["train"][first.tensor_split(trainer.world_size)[trainer.global_rank]]
         batch = pl_module.transfer_batch_to_device(batch, pl_module.device, 0)
         # Isolated: dropout must draw in training as if nothing had been drawn here.
-        with (
-            isolate_rng(),
-            trainer.precision_plugin.forward_context(),
-        ):
+        with isolate_rng(), trainer.precision_plugin.forward_context():
             for part in pl_module.parts(batch):  # of one shape or two
                 pl_module.mean_loss(part).backward()
         pl_module.zero_grad(set_to_none=True)

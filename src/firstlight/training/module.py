@@ -117,10 +117,9 @@ class PretrainingModule(NextTokenModule):
             return len(part[0]) * n_batches / n_windows
 
         *first, last = self.parts(batch)
+        # Lightning would do this later, and lose the gradients of these parts.
         if first and batch_idx % self.accumulated == 0:
-            self.trainer.optimizers[
-                0
-            ].zero_grad()  # where Lightning would, the gradients of these parts were lost
+            self.trainer.optimizers[0].zero_grad()
         others = [self._backward(part, weight_of(part)) for part in first]
         loss = self._weighted_loss(last, weight_of(last))
         if others:  # the mean over all tokens, with the gradient of the last part
@@ -155,10 +154,7 @@ class PretrainingModule(NextTokenModule):
         loss = self._weighted_loss(part, weight)
         profiled = self.trainer.profiler.profile("[LightningModule]PretrainingModule.backward")  # type: ignore[attr-defined]
         # As in Lightning's own backward, which is outside of autocast.
-        with (
-            torch.autocast(self.device.type, enabled=False),
-            profiled,
-        ):
+        with torch.autocast(self.device.type, enabled=False), profiled:
             self.trainer.strategy.backward(loss / self.accumulated, optimizer=None)
         return loss.detach()
 

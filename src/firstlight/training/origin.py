@@ -53,9 +53,8 @@ def find_origin(
     Raises:
         ConfigError: the weights, or the run, cannot be used, or another process writes it.
     """
-    config = config | {
-        "resume": None
-    }  # of this command, not of the run: its checkpoints are the same without
+    # `resume` belongs to this command, not to the run, whose checkpoints must not depend on it.
+    config = config | {"resume": None}
     fresh = Origin(config, experiment.model, experiment.tokenizer)
     if is_further():
         end_with(first_process())

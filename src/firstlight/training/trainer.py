@@ -230,7 +230,8 @@ class Trainer(pl.Trainer):
         step = self.global_step
         if step == self.saved_step:
             return
-        self.lightning_module.guard.settle()  # type: ignore[operator]  # no step is saved that has not been judged
+        # No step is saved that has not been judged.
+        self.lightning_module.guard.settle()  # type: ignore[operator]
         for name, parameter in self.lightning_module.named_parameters():
             if not torch.isfinite(parameter).all():
                 raise DivergedError(

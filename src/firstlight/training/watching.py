@@ -64,10 +64,7 @@ class Failures:
         what = f"{type(error).__name__}: {one_line(error)}"
         note(f"{name} failed, training continues ({what}; see {self.folder / ERRORS})")
         # The disk may be full, which is perhaps the very error.
-        with (
-            suppress(OSError),
-            open_to_append(self.folder / ERRORS) as file,
-        ):
+        with suppress(OSError), open_to_append(self.folder / ERRORS) as file:
             file.write(without_hidden(f"{name}\n{''.join(traceback.format_exception(error))}\n"))
 
     def summary(self) -> list[str]:
