@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import MissingConfigException
 from own_package import TINY, installed, new_package, with_conf
 
+import firstlight
 from firstlight.cli import main
 from firstlight.config import _target_of
 from firstlight.errors import ConfigError
@@ -70,6 +71,12 @@ def test_a_run_is_made_resumed_sampled_and_says_with_what_it_was_made(ownlab, ca
     monkeypatch.setattr(sys, "path", [place for place in sys.path if place != str(ownlab)])
     assert main(["train", "resume=run", "trainer.max_steps=4"]) == 2
     assert "'ownlab.model.PowerGPT' is not in a package" in capsys.readouterr().err
+
+
+def test_the_python_api_finds_it(ownlab):
+    config = firstlight.compose("experiment=ownlab", "model.power=3")
+    assert config["model"]["_target_"] == "ownlab.model.PowerGPT"
+    assert "ownlab" in config["callbacks"]
 
 
 @pytest.mark.long

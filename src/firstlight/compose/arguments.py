@@ -83,7 +83,8 @@ def parse_arguments(
         if word.startswith("-"):
             parser.error(f"unknown option {word}")
     _check_options(args)
-    if not args.shell_completion:  # it would appear in the line that is being typed
+    # Not in the line that is being typed, and once for all processes of a run.
+    if not args.shell_completion and not is_further():
         for problem in found().problems:
             note(problem)
     overrides = [*args.overrides, *more]
