@@ -259,7 +259,8 @@ def test_a_package_of_ones_own_that_is_not_allowed_or_not_found_is_named_with_th
     monkeypatch,
 ):
     (line,) = problems(data={"_target_": "my_lab.losses.Mine"})
-    assert line.endswith("set FIRSTLIGHT_ALLOW_TARGETS=my_lab")
+    way_out = "set FIRSTLIGHT_ALLOW_TARGETS=my_lab, or declare its entry point firstlight.conf"
+    assert line.endswith(way_out)
     monkeypatch.setenv("FIRSTLIGHT_ALLOW_TARGETS", "my_lab")
     (line,) = problems(data={"_target_": "my_lab.losses.Mine"})
     assert line.endswith("; install my_lab, or add the folder that holds it to PYTHONPATH")
