@@ -29,6 +29,6 @@ def test_out_of_memory_is_one_line_and_what_to_lower(train, monkeypatch, capsys,
     monkeypatch.setattr(PretrainingModule, "training_step", fail)
     assert train("run", "callbacks.checkpoint.every_n_steps=4") == 1
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith("firstlight: no memory is left on cpu")
-    assert "trainer.micro_batch_size=4, the same batch" in lines[0]
+    assert lines[0].startswith("firstlight: out of memory on cpu")
+    assert "resume with trainer.micro_batch_size=4 (the same batch" in lines[0]
     assert "step 8" in lines[1] and len(lines) == 3

@@ -153,7 +153,7 @@ def _reason(error: Exception, revision: str | None) -> str:
         errors.GatedRepoError: "it is gated: ask for access on its page, then `hf auth login`",
         errors.RevisionNotFoundError: f"it has no revision {revision!r}",
         errors.RepositoryNotFoundError: (
-            "there is no such repository, or it is private (then `hf auth login`)"
+            "no such repository, or it is private (then use `hf auth login`)"
         ),
         errors.IncompleteSnapshotError: f"an earlier download was not finished, and {unreachable}",
         errors.LocalEntryNotFoundError: (

@@ -123,7 +123,7 @@ def _read_tokenizer(folder: Path, config: Published) -> dict[str, Any] | None:
     if tokenizer is None:
         if not config.has_default_tokenizer:
             raise ConfigError(
-                f"{folder}: there is no {TOKENIZER_FILES[0]}, and {config.title} has no usual"
+                f"{folder}: it has no {TOKENIZER_FILES[0]}, and {config.title} has no default"
                 " tokenizer"
             )
         return None

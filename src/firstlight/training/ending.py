@@ -101,11 +101,9 @@ def keep_best(module: PretrainingModule, folder: Path) -> None:
 def _out_of_memory(trainer: Trainer, error: Exception) -> str:
     share = trainer.largest_share
     at_once = -(-share // n_parts_of(share, trainer.micro_batch_size))
-    ways = ["a new run with a smaller model.context_length or model.emb_dim"]
+    ways = ["begin a new run with a smaller model.context_length or model.emb_dim"]
     if at_once > 1:
-        ways.insert(0, f"trainer.micro_batch_size={at_once // 2}, the same batch in smaller parts")
+        smaller = f"trainer.micro_batch_size={at_once // 2}"
+        ways.insert(0, f"resume with {smaller} (the same batch in smaller parts)")
     reason = shorten(one_line(error), 120)
-    return (
-        f"no memory is left on {trainer.strategy.root_device} ({reason}); {', or '.join(ways)},"
-        " needs less"
-    )
+    return f"out of memory on {trainer.strategy.root_device} ({reason}); {', or '.join(ways)}"

@@ -50,10 +50,9 @@ def fit(
     which the same command is to find it again).
 
     Raises:
-        ConfigError: something the user can put right; nothing has been written then. RunError: a
-        loss or a gradient is not finite, or a checkpoint cannot be written. The checkpoints from
-        before
-            are whole.
+        ConfigError: something that the user can correct; nothing has been written.
+        RunError: a loss or a gradient is not finite, or a checkpoint cannot be written; earlier
+            checkpoints are whole.
         Stopped: a signal has stopped the run; as SystemExit with the code 128 + its number.
     """
     quiet()
@@ -76,9 +75,9 @@ def fit(
 
 
 def _without_weights(origin: Origin, trainer: Trainer) -> Origin:
-    """The same without its weights, which need not be in memory twice.
+    """Return `origin` without its weights, which need not be in memory twice.
 
-    Those to start from are the network's now; those to resume from are handed to the trainer.
+    Initial weights are in the network by now; those of a resumed run are handed to the trainer.
     """
     resumed = origin.resumed.handed_to(trainer) if origin.resumed is not None else None
     return replace(origin, weights=None, resumed=resumed)
@@ -145,7 +144,7 @@ def _assemble(
 
 
 def _train(plan: Plan, origin: Origin, module: PretrainingModule) -> None:
-    """Make the steps that are left; of a run that has ended, only what its end had not come to."""
+    """Make the remaining steps; of a run that was killed at its end, only finish the end."""
     trainer, checkpoint = plan.trainer, None
     if trainer.is_global_zero:
         (trainer.folder / CHECKPOINTS).mkdir(exist_ok=True)
@@ -155,7 +154,7 @@ def _train(plan: Plan, origin: Origin, module: PretrainingModule) -> None:
         if origin.resumed is None:
             for logger in trainer.loggers:
                 logger.log_hyperparams(module.config)
-    # A run that has ended is resumed only for what was left of its end: a process was killed there.
+    # A run without steps left is resumed only if it was killed at its end: that is finished now.
     if origin.resumed is not None:
         checkpoint, trainer.saved_step = origin.resumed.checkpoint, origin.step
         if plan.ended is not None:
@@ -168,7 +167,7 @@ def _train(plan: Plan, origin: Origin, module: PretrainingModule) -> None:
             trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
         finally:
             end_workers()
-    # Without a step Lightning never calls the hook of the end, which cleans up and draws plots.
+    # Without a step Lightning does not call on_train_end, which cleans up and draws plots.
     if plan.ended is not None and trainer.is_global_zero:
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             callback.on_train_end(trainer, module)

@@ -111,7 +111,7 @@ def evaluation_trainer(accelerator: str, precision: str) -> pl.Trainer:
     """One device, and nothing but an evaluation on it.
 
     Raises:
-        ConfigError: there is no such device, or it lacks the precision.
+        ConfigError: the device is not available, or does not support the precision.
     """
     quiet()
     if precision == "int8":

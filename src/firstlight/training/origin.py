@@ -35,13 +35,13 @@ class Origin:
     folder: Path | None = None
     """Of the run that is resumed; None: the run gets a new one."""
     resumed: Resumed | None = None
-    """The checkpoint that it is resumed from; None if it had not come to its first."""
+    """The checkpoint that it is resumed from; None if it has saved none yet."""
     note: str = ""
-    """What the user should know of it."""
+    """What the user should know about it."""
 
     @property
     def step(self) -> int:
-        """Optimizer steps that have been made."""
+        """Optimizer steps that have been made before."""
         return self.resumed.step if self.resumed is not None else 0
 
 

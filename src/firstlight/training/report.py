@@ -70,7 +70,7 @@ def whereabouts(folder: Path) -> str:
     """The checkpoint from which a run that did not end can be resumed, and the command."""
     saved = checkpoints_of(folder)
     if not saved:
-        return f"there is no checkpoint yet in {printable(str(folder))}"
+        return f"no checkpoint was saved yet in {printable(str(folder))}"
     step = int(saved[-1].name.removeprefix("step_"))
     again = command("train", setting("resume", str(folder)))
     return f"the newest checkpoint is that of step {step}; resume with:\n{again}"

@@ -17,8 +17,7 @@ from firstlight.runs.environment import slurm_job
 REQUEUE_SIGNAL = getattr(signal, "SIGUSR1", 0)
 """What `#SBATCH --signal=USR1@90` sends before the time of a job is over."""
 INTERACTIVE = ("bash", "interactive")
-"""Names that salloc and `srun --pty bash` give to a job: to put one into the queue again would
-start nothing."""
+"""Names that salloc and `srun --pty bash` give to a job. Requeued, it would start nothing."""
 
 
 class Stopped(SystemExit):
@@ -68,8 +67,8 @@ class StopSignals:
         self.received = self.received or signum
         again = "; Ctrl-C again leaves at once" if signum == signal.SIGINT else ""
         text = f"\nnote: {signal.Signals(signum).name}: stopping after {self.after}{again}\n"
-        with suppress(OSError):  # the terminal that hung up
-            # Not print: that is perhaps what the signal has interrupted.
+        with suppress(OSError):  # the terminal has hung up
+            # Not print, which may be what the signal has interrupted.
             os.write(2, text.encode())
 
 
@@ -82,10 +81,8 @@ def requeue_slurm_job() -> None:
     """Requeue this SLURM job, as Lightning does on the signal before the end of its time."""
     job = slurm_job() or ""
     if not re.fullmatch(r"[0-9_-]+", job):
-        raise RunError(
-            f"SLURM_JOB_ID ({job}) is no number: the job cannot be put into the queue again"
-        )
+        raise RunError(f"SLURM_JOB_ID ({job}) is not a number: the job cannot be requeued")
     try:
         subprocess.run(["scontrol", "requeue", job], check=True)
     except (OSError, subprocess.SubprocessError) as error:
-        raise RunError(f"the job cannot be put into the queue again: {one_line(error)}") from error
+        raise RunError(f"the job cannot be requeued: {one_line(error)}") from error

@@ -53,11 +53,12 @@ TAKEN = {
 OURS: dict[str, Any] = {
     "max_epochs": -1,  # the length is in steps, whatever an epoch is
     "num_sanity_val_steps": 0,  # the untrained model is evaluated as step 0
-    "check_val_every_n_epoch": None,  # and this with the next: `evaluate_when` is asked after
-    "val_check_interval": 1,  # every batch
+    # With these two Lightning asks `evaluate_when` after every batch.
+    "check_val_every_n_epoch": None,
+    "val_check_interval": 1,
     "use_distributed_sampler": False,  # our order cuts global batches into shares itself
 }
-"""Arguments by which Lightning counts in epochs and batches, set such that it does not."""
+"""Arguments that would let Lightning count in epochs and batches, set so that it does not."""
 TAKEN_CALLBACKS = (
     callbacks.BaseFinetuning, callbacks.BatchSizeFinder, callbacks.GradientAccumulationScheduler,
     callbacks.LearningRateFinder, callbacks.ModelPruning, callbacks.OnExceptionCheckpoint,
@@ -75,9 +76,9 @@ class Trainer(pl.Trainer):
     Exactly one of `max_steps`, `max_epochs` and `max_tokens` is the length of the run. It is
     trained as one long pass over `data`, so that accumulation never stops short at the end of an
     epoch. What is due after which step is in `clock`; the untrained model is evaluated as step 0.
-    `micro_batch_size`: a device takes its share of a batch in parts of at most so many windows, or
-    whole. `prepare` (plan.py) puts a number in place of its "auto", and a precision in place of
-    that of `precision`.
+    `micro_batch_size`: a device takes its share of a batch in parts of at most so many windows;
+    None: whole. `prepare` (plan.py) replaces "auto", here and in `precision`, by what it means on
+    this machine.
 
     Raises:
         ValueError: not exactly one length, or no step at all.
@@ -193,7 +194,7 @@ class Trainer(pl.Trainer):
         worker_failure = self.clock.data.worker_failure
         if worker_failure is not None:
             self.failure = self.failure or RunError(worker_failure)
-        # All processes must come to the same decision, or those that go on wait for ever.
+        # All processes must decide alike: one that continued alone would wait for ever.
         failed = self.agreed(int(self.failure is not None))
         signum = self.agreed(self.stop_signals.received)
         # Saved first, so that whatever ended the run costs no step.
@@ -374,24 +375,24 @@ def _check_callbacks(watchers: list[pl.Callback]) -> None:
     stateful = [c for c in watchers if type(c).state_dict is not pl.Callback.state_dict]
     keys = [c.state_key for c in stateful]
     if twice := next((type(c).__name__ for c in stateful if keys.count(c.state_key) > 1), None):
-        raise ValueError(f"there are two {twice} callbacks; take one away with ~callbacks.its_name")
+        raise ValueError(f"two {twice} callbacks; remove one with ~callbacks.its_name")
 
 
 def quiet() -> None:
-    """Silence what Lightning says to everybody and what is no news here."""
+    """Silence Lightning's advertisements, and warnings about what is meant to be so here."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
-        # batches are gathered as one slice: workers cost more than they bring
+        # a batch is one slice of the text: workers cost more than they save
         r".*does not have many workers.*",
         # position is a function of the step: see data/order.py
         r".*your dataloader is not resumable.*",
         r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",  # lightning 2.6 on torch 2.13
         r".*is smaller than the logging interval.*",
-        # taken away by an override, on purpose
+        # removed by an override, on purpose
         r".*callbacks used to create the checkpoint need to be provided.*",
         r".*in the `DataLoader` with `batch_size=None`.*",
-        # one process of srun's is no better
+        # srun would start the same single process
         r".*The `srun` command is available on your system but is not used.*",
     ):
         warnings.filterwarnings("ignore", message=message)

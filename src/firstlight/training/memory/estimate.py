@@ -1,6 +1,6 @@
-"""Whether a run fits its device: the kernel kills without a message what does not.
+"""Whether a run fits into memory, checked before the model is made.
 
-It is found out before the model is made.
+The kernel would kill a process that does not fit, without a message.
 """
 
 from collections.abc import Mapping
@@ -20,15 +20,14 @@ from firstlight.model.base import LanguageModel
 from firstlight.optim.base import OptimizerFactory
 
 DTYPES = {"16-true": torch.float16, "bf16-true": torch.bfloat16, "64-true": torch.float64}
-"""Of the numbers of the model, by the trainer's precision; elsewhere float32."""
+"""Of the model's weights, by the trainer's precision; float32 for all others."""
 PER_PARAMETER = 2
-"""Numbers that an optimizer is taken to keep of each parameter where its state cannot be counted:
-AdamW's."""
+"""Numbers per parameter in the state of an optimizer whose state cannot be counted: as in AdamW."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a run holds beside its activations, in numbers, and how its learning rate begins."""
+    """How many numbers a run holds beside its activations, and its peak learning rate."""
 
     n_parameters: int
     n_trained: int
@@ -72,12 +71,10 @@ def numbers_kept(optimizer: Optimizer) -> int:
         parameter.grad = torch.empty_like(parameter)
     for group in optimizer.param_groups:
         if "fused" in group:
-            group["fused"] = (
-                False  # there is no fused kernel for tensors without memory; the state is the same
-            )
+            group["fused"] = False  # no fused kernel works on meta tensors; the state is the same
     try:
         optimizer.step()
-    except Exception:  # whatever an optimizer raises that wants numbers
+    except Exception:  # whatever an optimizer raises that looks at numbers
         return PER_PARAMETER * sum(parameter.numel() for parameter in parameters)
     state = [
         leaf for leaf in tree_leaves(optimizer.state_dict()["state"]) if isinstance(leaf, Tensor)
@@ -86,11 +83,11 @@ def numbers_kept(optimizer: Optimizer) -> int:
 
 
 def check_memory(sizes: Sizes, data: TextDataModule, trainer: Mapping[str, Any]) -> None:
-    """Refuse a run that needs more memory than there is; `trainer` is its section of the config.
+    """Refuse a run that needs more memory than its device has.
 
-    Counted are weights, gradients, the optimizer's state, and the logits of a batch, or of the part
-    of it that is taken at once (which become their gradient in place). The activations come on top,
-    so what passes may still not fit.
+    `trainer` is its section of the config. Counted are weights, gradients, the optimizer's state,
+    and the logits of a batch, or of the part of it that is taken at once (their gradient takes
+    their place). Activations are not counted, so a run that passes may still not fit.
 
     Raises:
         ValueError: it cannot fit.

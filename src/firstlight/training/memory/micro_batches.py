@@ -30,9 +30,10 @@ from firstlight.training.memory.estimate import is_out_of_memory
 from firstlight.training.trainer import Trainer
 
 USED = {"cpu": 0.6, "cuda": 0.9}
-"""Of the memory that is free, by device, what the tensors of a step may take. The rest is for what
-is not counted: on a CPU, whose kernel ends a process that takes too much, buffers of oneDNN and
-gaps of malloc were 0.3 to 0.4 times as much again (docs/performance.md)."""
+"""Fraction of the free memory that the tensors of a step may take, by device type.
+
+The rest is for what is not counted: on a CPU, where the kernel kills a process that takes too much,
+buffers of oneDNN and gaps of malloc took another 0.3 to 0.4 of it (docs/performance.md)."""
 
 
 def cut(batch: Batch, most: int | None) -> list[Batch]:
@@ -59,17 +60,17 @@ def find_micro_batch_size(
 ) -> int:
     """The windows that a device of `trainer` can train on at once, at most its share of a batch.
 
-    Measured are whole steps of a copy of the model, on more and more windows, as far as they are
-    sure to fit. Nothing of it stays, and no random number is used up.
+    Whole steps of a copy of the model are measured, on more and more windows as long as they are
+    sure to fit. The copy is freed, and training's random numbers are not affected.
 
     Raises:
-        ConfigError: not even one window fits, or the device tells nobody how much it has.
+        ConfigError: not even one window fits, or the device does not tell how much memory it has.
     """
     device = trainer.strategy.root_device
     if device.type not in USED:
         raise ConfigError(
-            "trainer.micro_batch_size: auto can ask cpu and cuda how much memory they have, not"
-            f" {device.type}"
+            f"trainer.micro_batch_size: auto works on cpu and cuda, not on {device.type}; give a"
+            " number"
         )
     share = min(trainer.largest_share, len(data.windows["train"]))
     with isolate_rng(), _freed(device):
@@ -110,14 +111,14 @@ class _Probe:
         return usable // self.trainer.num_devices if self.device.type == "cpu" else usable
 
     def largest(self, share: int) -> int:
-        """Windows that fit, up to `share`: a step of so many has been made.
+        """Windows that fit, up to `share`: a step with this number has been made.
 
-        What a step holds at any moment is a part for the weights and a part for each window. So m
-        windows take at most m / n of the peak of n, and no step is tried that could take more than
-        there is.
+        At any moment a step holds a part for the weights and a part for each window. So m windows
+        take at most m / n of the peak of n windows, and no step is tried that could take more than
+        is free.
 
         Raises:
-            ConfigError: not one does.
+            ConfigError: not even one fits.
         """
         n, peak, wanted = 0, 0, 1
         # The first step also allocates the optimizer's state and the libraries' own buffers.

@@ -19,9 +19,9 @@ class Guard:
     """Skips a step whose loss or gradient is nan or inf, the same one in all processes.
 
     With `on_nan="stop"` the first such step is the end, with "skip" the first after `MOST_SKIPPED`
-    in a row. On a GPU the device leaves steps out by itself, and the host learns of it one step
-    later, without a sync (`LateCheck`). `describe` says what was wrong with a step before which so
-    many were skipped. `agree` makes of a number the largest one of all processes.
+    in a row. On a GPU the device skips steps by itself, and the host learns of it one step later,
+    without a sync (`LateCheck`). `describe` says what was wrong with a step, given the number of
+    steps that were skipped just before it. `agree` returns the largest of all processes' numbers.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Guard:
         return [self.skipped, self.in_a_row]
 
     def load(self, state: list[int]) -> None:
-        """Go on from what a checkpoint kept."""
+        """Restore what a checkpoint kept."""
         self.skipped, self.in_a_row = state
 
     @property
@@ -55,8 +55,8 @@ class Guard:
     ) -> None:
         """Let `optimizer` skip the step of `record`, which comes next, if it is not finite.
 
-        A `scaler` (of 16-bit mixed precision) leaves out gradients that overflow itself, and scales
-        by less then.
+        A `scaler` (of 16-bit mixed precision) skips gradients that overflow itself, and then lowers
+        its scale.
 
         Raises:
             DivergedError: that was one too many; the weights are those before the step.
@@ -81,7 +81,7 @@ class Guard:
         optimizer.zero_grad(set_to_none=True)  # without a gradient no weight and no moment changes
 
     def settle(self, *, all_but: int = 0) -> None:
-        """Read what the device has judged, but for the last `all_but` steps.
+        """Read what the device has judged, except the last `all_but` steps.
 
         Raises:
             DivergedError: one of them was the end; the weights are those before it.

@@ -1,7 +1,7 @@
 """Skip non-finite steps on the device; the host learns of it one step later, without a sync.
 
-Reading a number of a step waits until a GPU has come to it, and has nothing to do until the next
-step is sent.
+Reading a number of a step at once would wait until the GPU has computed it; the GPU would then be
+idle until the next step is sent.
 """
 
 from collections import deque
@@ -16,8 +16,7 @@ from firstlight.data.loader import Batch
 from firstlight.training.lightning import handles_scaling
 
 DEVICES = ("cuda",)
-"""Whose queue runs apart from the host; on a CPU a number that is read has been calculated
-already."""
+"""Types of devices with a queue of their own, where reading a number makes the host wait."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +35,12 @@ class StepRecord:
 
 
 class LateCheck:
-    """Tells `optimizer`, on its device, which steps not to make, and the host later.
+    """Tells `optimizer`, on its device, which steps to skip; the host reads it later.
 
     A step whose loss or gradient is not finite leaves weights and moments as they were. After more
-    than `most` of them in a row no step is made any more, so that the host, when it reads of it,
-    finds the weights of that moment. `agree` makes the larger of all processes' numbers of one.
-    `in_a_row` were not finite up to now.
+    than `most` of them in a row all further steps are skipped: the host, which learns of it later,
+    finds the weights of that moment. `agree` returns the largest of all processes' numbers.
+    `in_a_row` steps were not finite just before.
     """
 
     def __init__(
@@ -82,7 +81,7 @@ class LateCheck:
         while len(self.unread) > all_but:
             record, told, event = self.unread.popleft()
             if event is not None:
-                event.synchronize()  # of a step long made, if it is not the last
+                event.synchronize()  # returns at once, unless this is the last step
             in_a_row, has_ended = told.numpy()
             read.append((record, int(in_a_row), bool(has_ended)))
         return read
