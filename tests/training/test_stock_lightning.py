@@ -59,6 +59,18 @@ def trainer_of(**arguments):
     return pl.Trainer(**(quietly | nothing | arguments))
 
 
+def test_frozen_parameters_stay_and_others_have_their_own_rate():
+    config = config_of("freeze=tok_emb", "lr_scale=pos_emb:0.1", "data.batch_size=4")
+    module = language_module(config)
+    before = module.model.tok_emb.weight.clone()
+    trainer = trainer_of(max_steps=2)
+    trainer.fit(module, datamodule=text_data(config))
+    assert torch.equal(module.model.tok_emb.weight, before)
+    whole, slower = trainer.optimizers[0].param_groups[0], trainer.optimizers[0].param_groups[-1]
+    assert slower["params"] == [module.model.pos_emb.weight]
+    assert slower["lr"] == pytest.approx(0.1 * whole["lr"])
+
+
 class Foreign(pl.LightningModule):
     """Somebody else's bigram model; keeps what it was trained on."""
 

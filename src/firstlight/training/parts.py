@@ -2,6 +2,7 @@
 
 import copy
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -11,6 +12,7 @@ from firstlight.config import build
 from firstlight.data.datamodule import TextDataModule
 from firstlight.errors import ConfigError
 from firstlight.model.construction import without_weights
+from firstlight.optim.by_name import frozen
 from firstlight.runs.places import with_files
 from firstlight.training.experiment import Experiment
 from firstlight.training.language_module import LanguageModule
@@ -22,6 +24,8 @@ from firstlight.training.start import load_start
 def language_module(config: dict[str, Any]) -> LanguageModule:
     """The model of a composed `config`, with its loss, optimizer, schedule and metrics.
 
+    `freeze` and `lr_scale` hold as in a run.
+
     Its first weights are those of a run with this config: drawn from `seed`, or those of
     `init_from`. The sections `trainer`, `callbacks` and `logger` are not used.
 
@@ -29,15 +33,16 @@ def language_module(config: dict[str, Any]) -> LanguageModule:
         ConfigError: a part of the config cannot be made.
     """
     experiment, origin = _origin(config)
+    make_model = partial(frozen, origin.model, experiment.freeze)
     with isolate_rng(), blaming("model"):
         pl.seed_everything(experiment.seed, verbose=False)
-        model = origin.model() if origin.weights is None else without_weights(origin.model)
+        model = make_model() if origin.weights is None else without_weights(make_model)
     if origin.weights is not None:
         load_start(model, origin.weights)
     return LanguageModule(
         model=model,
         loss=experiment.training_loss,
-        optimizer=experiment.optimizer,
+        optimizer=experiment.optimizer_by_name,
         scheduler=experiment.scheduler,
         config=origin.config,
         metrics=experiment.measured,
