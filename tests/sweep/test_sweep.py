@@ -94,6 +94,20 @@ def test_a_sweep_of_shuffled_values_is_resumed(place):
     complete(folder, storage=None, config_dir=None)
 
 
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ("freeze=tok_emb,tok_amb", "freeze (tok_amb): fits no parameter of GPT"),
+        ("lr_scale=[tok_emb:0.1],[tok_emb:none]", "lr_scale (tok_emb:none): expected PATTERN:"),
+    ],
+)
+def test_names_of_parameters_are_checked_when_a_sweep_is_planned(place, capsys, words, problem):
+    planned([*TINY, "data.path=a.txt", words], None)
+    err = capsys.readouterr().err
+    assert "1 of 2 points" in err
+    assert problem in err
+
+
 @pytest.mark.long
 def test_a_sweep_leaves_out_what_cannot_be_trained_outlives_what_fails_and_makes_nothing_twice(
     place, status, capsys

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from firstlight.files import check_links
 from firstlight.interpolation import check_kept
 from firstlight.lock import HeldError, only_process
 from firstlight.model.construction import without_weights
+from firstlight.optim.by_name import frozen, rates
 from firstlight.output import note
 from firstlight.overrides import words_to_paste
 from firstlight.runs.environment import working_folder
@@ -432,7 +434,9 @@ def why_untrainable(plain: Config) -> str | None:
     try:
         built = build(plain)
         try:
-            without_weights(built["model"])  # no memory: its shapes are what is checked
+            # Without memory: shapes, and the names that freeze and lr_scale match, are checked.
+            network = without_weights(partial(frozen, built["model"], built.get("freeze")))
+            rates(network, built.get("lr_scale"))
         except (ValueError, TypeError) as error:
             raise blame("model", error) from error
         # A schedule is checked against the run's length, where the config tells it.
