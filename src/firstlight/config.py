@@ -55,9 +55,15 @@ TARGETS = (
 )
 """Packages whose classes a config may name. A config is data: it must not call just anything."""
 _EARLY_STOPPING = "firstlight.training.callbacks.early_stopping.EarlyStopping"
+_MODEL_SUMMARY = "firstlight.training.callbacks.model_summary.ModelSummary"
+_TIMER = "firstlight.training.callbacks.timer.Timer"
 IN_PLACE_OF = {
     "lightning.pytorch.callbacks.EarlyStopping": _EARLY_STOPPING,
     "lightning.pytorch.callbacks.early_stopping.EarlyStopping": _EARLY_STOPPING,
+    "lightning.pytorch.callbacks.ModelSummary": _MODEL_SUMMARY,
+    "lightning.pytorch.callbacks.model_summary.ModelSummary": _MODEL_SUMMARY,
+    "lightning.pytorch.callbacks.Timer": _TIMER,
+    "lightning.pytorch.callbacks.timer.Timer": _TIMER,
 }
 """Lightning's classes, and ours that replace them: same arguments, but resumed exactly."""
 FUNCTIONS = ("firstlight.optim.", "torch.optim.")

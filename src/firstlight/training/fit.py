@@ -22,6 +22,7 @@ from firstlight.training.lightning import end_before_training
 from firstlight.training.module import PretrainingModule
 from firstlight.training.origin import Origin, find_origin
 from firstlight.training.plan import Plan, blaming, prepare
+from firstlight.training.profiling import Report
 from firstlight.training.resume import change_of_rate
 from firstlight.training.trainer import Trainer, quiet
 
@@ -162,11 +163,14 @@ def _train(plan: Plan, origin: Origin, module: PretrainingModule) -> None:
         elif trainer.is_global_zero:
             # It marks the end of a run, and this run continues.
             (trainer.folder / WEIGHTS).unlink(missing_ok=True)
+    profile = Report(trainer.profiler)  # type: ignore[attr-defined]
     with trainer.stop_signals, trainer.failures.of_threads():
         try:
             trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
         finally:
             end_workers()
+    if trainer.is_global_zero and (shown := profile.shown()):
+        tell(shown)
     # Without a step Lightning does not call on_train_end, which cleans up and draws plots.
     if plan.ended is not None and trainer.is_global_zero:
         for callback in trainer.callbacks:  # type: ignore[attr-defined]

@@ -242,9 +242,20 @@ class PretrainingModule(NextTokenModule):
         self.batch_losses.clear()
         self.batch_weights.clear()
         # After other steps the evaluation completes the row, and the step.
-        if not trainer.clock.is_eval_step(trainer.global_step):
+        if not trainer.is_eval_step:
             trainer.flush()
             trainer.step_complete()
+
+    def log(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
+        """Collect what a callback logs in training; Lightning would write it after the row."""
+        if not self.trainer.training:
+            super().log(name, value, *args, **kwargs)
+        elif self.trainer.in_log_step:
+            self.trainer.collect({name: float(value)})
+
+    def on_train_end(self) -> None:
+        """After the callbacks': nothing of what they have logged is lost."""
+        self.trainer.flush()
 
     def on_validation_end(self) -> None:
         """After the callbacks': the samples and the figures of this evaluation are there."""

@@ -4,7 +4,7 @@ import logging
 import re
 import shutil
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +13,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import callbacks
 from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.profilers import Profiler
 from lightning.pytorch.utilities.seed import isolate_rng
 from matplotlib.figure import Figure
 from pydantic import Field
@@ -22,6 +23,7 @@ from firstlight.checkpoints.folder_io import CheckpointFolderIO, Stored
 from firstlight.config import BatchSize, FinitePositive, Steps
 from firstlight.data.datamodule import TextDataModule
 from firstlight.errors import DivergedError, RunError, one_line
+from firstlight.training.callbacks.model_summary import ModelSummary
 from firstlight.training.clock import Clock
 from firstlight.training.cluster import OwnProcesses
 from firstlight.training.lightning import (
@@ -32,6 +34,7 @@ from firstlight.training.lightning import (
 )
 from firstlight.training.loggers.board import Board
 from firstlight.training.precision import Precision
+from firstlight.training.profiling import ProfilerName, keep_in, make_profiler
 from firstlight.training.stopping import Stopped, StopSignals
 from firstlight.training.watching import Failures, watch_callback, watch_logger
 
@@ -60,10 +63,18 @@ OURS: dict[str, Any] = {
 }
 """Arguments that would let Lightning count in epochs and batches, set so that it does not."""
 TAKEN_CALLBACKS = (
-    callbacks.BaseFinetuning, callbacks.BatchSizeFinder, callbacks.GradientAccumulationScheduler,
-    callbacks.LearningRateFinder, callbacks.ModelPruning, callbacks.OnExceptionCheckpoint,
-    callbacks.StochasticWeightAveraging, callbacks.WeightAveraging,
+    callbacks.BaseFinetuning, callbacks.ModelPruning, callbacks.StochasticWeightAveraging,
+    callbacks.WeightAveraging,
 )  # fmt: skip
+INSTEAD = {
+    callbacks.ModelCheckpoint: "checkpoints are saved by callbacks.checkpoint",
+    callbacks.OnExceptionCheckpoint: "checkpoints are saved by callbacks.checkpoint",
+    callbacks.LearningRateFinder: "compare rates with -m optimizer.lr=1e-4,3e-4,1e-3, or sweep=lr",
+    callbacks.BatchSizeFinder: "trainer.micro_batch_size=auto finds what fits into memory",
+    callbacks.GradientAccumulationScheduler: "set trainer.accumulate_grad_batches",
+    callbacks.ThroughputMonitor: "callbacks.throughput measures the speed",
+}
+"""Callbacks of Lightning's that cannot be used, and what does the same."""
 TAKEN_BY = (
     "a run is one pass over the batches that its seed decides; see max_steps, eval_every_n_steps,"
     " data.eval_*"
@@ -101,9 +112,12 @@ class Trainer(pl.Trainer):
         strategy: Literal["auto", "ddp"] = "auto",
         precision: Precision = "32-true",
         num_nodes: Annotated[int, Field(gt=0, le=2**16)] = 1,
+        profiler: ProfilerName | Profiler | None = None,
         **kwargs: Any,
     ) -> None:
         kwargs["callbacks"] = _ordered(kwargs.get("callbacks"))
+        if kwargs.get("enable_model_summary", False):
+            kwargs["callbacks"].insert(0, ModelSummary())
         _check_arguments(kwargs, n_devices=devices * num_nodes, batch_size=data.batch_size)
         self.clock = Clock.of(
             data,
@@ -118,6 +132,9 @@ class Trainer(pl.Trainer):
         self.folder = Path(kwargs.pop("default_root_dir", None) or ".")
         self.micro_batch_size = None if micro_batch_size == "auto" else micro_batch_size
         self.pending_metrics: dict[str, float] = {}
+        self.row_writers: list[Callable[..., None]] = []
+        """`log_metrics` of each logger."""
+        self.stop_wanted = False
         self.texts: list[str] = []
         """What was shown on the boards since the last row of the logs."""
         super().__init__(
@@ -129,6 +146,7 @@ class Trainer(pl.Trainer):
             strategy=strategy,
             precision=precision,  # type: ignore[arg-type]
             num_nodes=num_nodes,
+            profiler=make_profiler(profiler),
             plugins=[CheckpointFolderIO(), OwnProcesses(num_nodes)],
             **OURS,
             **_enabled_by(kwargs["callbacks"]),
@@ -142,7 +160,7 @@ class Trainer(pl.Trainer):
         saved."""
         self.failures = Failures(self.folder)
         leave_signals_alone(self)
-        evaluate_when(self, lambda: self.at_step_end and self.clock.is_eval_step(self.global_step))
+        evaluate_when(self, lambda: self.at_step_end and self.is_eval_step)
 
     @property
     def default_root_dir(self) -> str:
@@ -160,6 +178,10 @@ class Trainer(pl.Trainer):
             watch_callback(callback, self.failures, self._defer)
         for logger in self.loggers:
             watch_logger(logger, self.failures)
+        self.row_writers = [logger.log_metrics for logger in self.loggers]
+        for logger in self.loggers:
+            logger.log_metrics = self._log_metrics
+        keep_in(self.profiler, folder)  # type: ignore[attr-defined]
 
     def resume_from(self, stored: Stored) -> None:
         """Let `fit(ckpt_path=...)` take `stored`, which was read there already."""
@@ -173,9 +195,30 @@ class Trainer(pl.Trainer):
         return at_step_end(self)
 
     @property
+    def should_stop(self) -> bool:
+        """Has a callback ended the run? It does end between two steps, evaluated and saved."""
+        return self.stop_wanted and self.at_step_end
+
+    @should_stop.setter
+    def should_stop(self, wanted: bool) -> None:
+        self.stop_wanted = wanted
+
+    @property
+    def is_eval_step(self) -> bool:
+        """Is the model evaluated after the step that just ended?"""
+        return self.clock.is_eval_step(self.global_step) or self.should_stop
+
+    @property
     def is_log_step(self) -> bool:
         """Does the batch that just ended complete a step that gets a row in the logs?"""
-        return self.at_step_end and self.clock.is_log_step(self.global_step)
+        is_due = self.clock.is_log_step(self.global_step) or self.should_stop
+        return self.at_step_end and is_due
+
+    @property
+    def in_log_step(self) -> bool:
+        """Does the present batch, done or not, belong to a step that gets a row in the logs?"""
+        step = self.fit_loop.total_batch_idx // self.clock.batches_per_step + 1
+        return self.clock.is_log_step(step)
 
     @property
     def monitor(self) -> str:
@@ -285,8 +328,16 @@ class Trainer(pl.Trainer):
         if self.pending_metrics:
             row = {"tokens": self.tokens_seen, "epoch": self.epochs_seen, **self.pending_metrics}
             self.pending_metrics = {}
-            for logger in self.loggers:
-                logger.log_metrics(row, step=self.global_step)
+            for write in self.row_writers:
+                write(row, step=self.global_step)
+
+    def _log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """What loggers do for others than `flush`: what they log belongs to the row of the step.
+
+        Lightning and its callbacks count steps from 0, and would each begin a row of their own.
+        """
+        names = [name for name in metrics if name not in ("tokens", "epoch")]
+        self.collect({name: float(metrics[name]) for name in names})
 
     def log_text(self, tag: str, text: str) -> None:
         """Show `text` on every board, and on the screen with the figures of this evaluation."""
@@ -372,6 +423,15 @@ def _check_callbacks(watchers: list[pl.Callback]) -> None:
     """
     if taken := [type(c).__name__ for c in watchers if isinstance(c, TAKEN_CALLBACKS)]:
         raise ValueError(f"the callback {taken[0]} cannot be used: {TAKEN_BY}")
+    for taken, instead in INSTEAD.items():
+        if any(isinstance(c, taken) for c in watchers):
+            raise ValueError(f"the callback {taken.__name__} cannot be used: {instead}")
+    bars = [type(c).__name__ for c in watchers if _is_bar(c)]
+    if len(bars) > 1:
+        raise ValueError(
+            f"there are {len(bars)} progress bars ({', '.join(bars)}); take ours away with"
+            " ~callbacks.progress"
+        )
     stateful = [c for c in watchers if type(c).state_dict is not pl.Callback.state_dict]
     keys = [c.state_key for c in stateful]
     if twice := next((type(c).__name__ for c in stateful if keys.count(c.state_key) > 1), None):
@@ -392,6 +452,8 @@ def quiet() -> None:
         # removed by an override, on purpose
         r".*callbacks used to create the checkpoint need to be provided.*",
         r".*in the `DataLoader` with `batch_size=None`.*",
+        # a size in MB, of which bf16 has half
+        r".*is not supported by the model summary.*",
         # srun would start the same single process
         r".*The `srun` command is available on your system but is not used.*",
     ):

@@ -73,7 +73,7 @@ class Checkpoint(Callback, LightningCheckpoint):
     def on_step_complete(self, trainer: Trainer) -> None:
         """Save if it is time to."""
         step = trainer.global_step
-        if trainer.clock.is_eval_step(step) or (
+        if trainer.is_eval_step or (
             self.every_n_steps is not None and step % self.every_n_steps == 0
         ):
             trainer.save_step()

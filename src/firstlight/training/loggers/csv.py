@@ -28,6 +28,8 @@ class CSVLogger(Logger):
         self.file = Path(save_dir) / METRICS
         self.purge_step = purge_step
         self.columns: list[str] = []
+        self.last: dict[str, str] = {}
+        """The row that was logged last."""
         self.unwritten: list[dict[str, str]] = []
         """Rows that a full disk refused: they are written with the next one."""
 
@@ -42,8 +44,13 @@ class CSVLogger(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         row = {name: repr(value) for name, value in metrics.items()} | {"step": str(step)}
+        is_more = self.last.get("step") == str(step)  # of a step that has a row: that is completed
+        if is_more:
+            row = self.last | row
+            del self.unwritten[-1:]
+        self.last = row
         self.unwritten.append(row)
-        if len(self.unwritten) == 1 and set(row) <= set(self.columns):
+        if len(self.unwritten) == 1 and not is_more and set(row) <= set(self.columns):
             self._append(row)
             self.unwritten.clear()
         else:  # the first row, one with a new column, or one after a row that could not be written
