@@ -15,6 +15,8 @@ if TYPE_CHECKING:  # the names below, for type checkers and editors
     from firstlight.api.language_model import Generated as Generated
     from firstlight.api.language_model import LanguageModel as LanguageModel
     from firstlight.api.language_model import load as load
+    from firstlight.api.lightning import lightning_data as lightning_data
+    from firstlight.api.lightning import lightning_module as lightning_module
     from firstlight.api.run import Run as Run
     from firstlight.api.run import runs as runs
     from firstlight.api.run import train as train
@@ -46,6 +48,8 @@ _HOMES = {
     "evaluate": "api.checkpoint",
     "export": "api.checkpoint",
     "interval": "api.words",
+    "lightning_data": "api.lightning",
+    "lightning_module": "api.lightning",
     "load": "api.language_model",
     "runs": "api.run",
     "sweep": "api.sweep",

@@ -16,6 +16,7 @@ from torch import distributed
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
+import firstlight
 from firstlight.commands.train import arguments
 from firstlight.compose.hydra_calls import composed, settings_of_hydra
 from firstlight.data.order import BookOrder
@@ -51,6 +52,19 @@ def quiet(monkeypatch):
 def config_of(*overrides):
     with settings_of_hydra(composed("train", [*TINY, *overrides], None, with_hydra=True)) as config:
         return arguments(config)
+
+
+def test_the_python_api_makes_both_and_leaves_the_random_numbers_alone():
+    config = firstlight.compose(*TINY, "seed=7")
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    module, data = firstlight.lightning_module(config), firstlight.lightning_data(config)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    trainer = trainer_of(max_steps=2)
+    trainer.fit(module, datamodule=data)
+    assert trainer.global_step == 2
+    with pytest.raises(firstlight.ConfigError, match="compile: cannot be set here; call module"):
+        firstlight.lightning_module(config | {"compile": True})
 
 
 def trainer_of(**arguments):

@@ -1,0 +1,40 @@
+"""The model and the data of a config as the parts that Lightning's own Trainer takes."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from firstlight.api.call import command
+
+if TYPE_CHECKING:
+    from firstlight.data.datamodule import TextDataModule
+    from firstlight.training.language_module import LanguageModule
+
+
+@command
+def lightning_module(config: Mapping[str, Any]) -> "LanguageModule":
+    """The model of a `config` that `firstlight.compose` has made, as a LightningModule.
+
+    It has the loss, optimizer, schedule and metrics of the config, and the first weights of a run
+    with it: drawn from `seed`, or those of `init_from`. The sections `trainer`, `callbacks` and
+    `logger` are not used.
+
+    Raises:
+        Error: a part of the config cannot be made.
+    """
+    from firstlight.training.parts import language_module  # late: it imports torch
+
+    return language_module(dict(config))
+
+
+@command
+def lightning_data(config: Mapping[str, Any]) -> "TextDataModule":
+    """The text of a `config` that `firstlight.compose` has made, as a LightningDataModule.
+
+    Its windows, and their order in each epoch, are those of a run with this config.
+
+    Raises:
+        Error: the text is not available, or too short.
+    """
+    from firstlight.training.parts import text_data  # late: it imports torch
+
+    return text_data(dict(config))
