@@ -1,5 +1,7 @@
 """Lightning's callbacks and profilers in our runs."""
 
+from pathlib import Path
+
 import pytest
 from tiny_run import rows_of
 
@@ -15,6 +17,7 @@ def add(*names):
 
 def test_callbacks_that_watch_log_into_the_row_of_the_step_and_change_nothing(train, trained):
     trained("plain")
+    assert not Path("plain", "profile").exists()
     names = ("DeviceStatsMonitor", "LearningRateMonitor", "RichModelSummary", "LambdaCallback")
     assert train("run", *add(*names)) == 0
     rows, plain = rows_of("run"), rows_of("plain")

@@ -5,6 +5,7 @@ from typing import Literal
 
 from lightning.pytorch.profilers import (
     AdvancedProfiler,
+    PassThroughProfiler,
     Profiler,
     PyTorchProfiler,
     SimpleProfiler,
@@ -34,6 +35,8 @@ def make_profiler(given: ProfilerName | Profiler | None) -> Profiler | None:
 
 def keep_in(profiler: Profiler, run: Path) -> None:
     """Let `profiler` write into the folder of `run`, unless its config names another file."""
+    if isinstance(profiler, PassThroughProfiler):  # Lightning's for a run without one
+        return
     profiler.dirpath = profiler.dirpath or run / FOLDER
     if not profiler.filename:
         profiler.filename = type(profiler).__name__.removesuffix("Profiler").lower()
@@ -43,7 +46,7 @@ class Report:
     """What a profiler adds to its file in a run. The file of a resumed run has several reports."""
 
     def __init__(self, profiler: Profiler) -> None:
-        self.folder = Path(profiler.dirpath or ".")
+        self.folder = Path(profiler.dirpath or FOLDER)
         self.before = self._sizes()
 
     def shown(self) -> str:
