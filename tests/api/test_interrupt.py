@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from test_run import numbers
+from tiny_api import numbers
 
 import firstlight
 

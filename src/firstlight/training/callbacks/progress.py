@@ -3,23 +3,15 @@
 """What a run shows: a bar while it trains, a line and a sample after each evaluation."""
 
 import math
-import time
 from contextlib import suppress
 from typing import Any
 
 from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.text import Text
 
 from firstlight.console import SafeConsole
 from firstlight.metrics.perplexity import perplexity
+from firstlight.training.callbacks.bars import Bar, bar_for
 from firstlight.training.callbacks.base import Watcher
 from firstlight.training.module import PretrainingModule
 from firstlight.training.trainer import Trainer
@@ -30,36 +22,21 @@ IN_HEADER = ("loss", "perplexity", "bits_per_byte")
 
 
 class ProgressBar(Watcher, LightningProgressBar):
-    """A bar with loss, tokens a second and the time left; without a terminal, the lines alone."""
+    """A bar with loss, tokens a second and the time left; in a file, the lines alone."""
 
     def __init__(self) -> None:
         super().__init__()
         self.console = _Console()
         self.is_enabled = True
         """Lightning switches it off on every process but the first."""
-        self.bar: Progress | None = None
-        self.drawn = 0.0
+        self.bar: Bar | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: PretrainingModule) -> None:
         if not self.is_enabled:
             return
         further = "".join(f"  {label}" for label in _further(pl_module).values())
         self.console.print(Text(HEADER + further), soft_wrap=True)
-        if self.console.is_terminal:
-            columns = (
-                TextColumn("training"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[status]}"),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(elapsed_when_finished=False),
-            )
-            self.bar = Progress(*columns, console=self.console, transient=True)
-            self.bar.add_task(
-                "train", total=trainer.max_steps, completed=trainer.global_step, status=""
-            )
-            self.bar.start()
+        self.bar = bar_for(self.console, trainer.max_steps, trainer.global_step)
 
     def on_train_batch_end(
         self,
@@ -71,16 +48,12 @@ class ProgressBar(Watcher, LightningProgressBar):
     ) -> None:
         if self.bar is None or not trainer.at_step_end:
             return
-        now, step = time.perf_counter(), trainer.global_step
+        status = None
         if trainer.is_log_step and pl_module.batch_losses:
             rate = trainer.pending_metrics.get("tokens_per_second")
             speed = f"  {rate:,.0f} tok/s" if rate is not None else ""
-            self.bar.update(
-                self.bar.task_ids[0], status=f"loss {float(pl_module.batch_losses[-1]):.3f}{speed}"
-            )
-        if now - self.drawn > 0.1 or step == trainer.max_steps:
-            self.bar.update(self.bar.task_ids[0], completed=step)
-            self.drawn = now
+            status = f"loss {float(pl_module.batch_losses[-1]):.3f}{speed}"
+        self.bar.show(trainer.global_step, status)
 
     def on_validation_end(self, trainer: Trainer, pl_module: PretrainingModule) -> None:
         if not self.is_enabled:

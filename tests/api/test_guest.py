@@ -20,7 +20,7 @@ import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from test_run import numbers
+from tiny_api import numbers
 
 import firstlight
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import TINY
+from tiny_api import TINY
 
 import firstlight
 

@@ -5,17 +5,11 @@ import math
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny_api import numbers
 
 import firstlight
 from firstlight.cli import main
 from firstlight.overrides import setting
-
-NOT_THE_SAME = ("tokens_per_second", "mfu")
-"""Columns that measure this machine."""
-
-
-def numbers(run: firstlight.Run) -> dict:
-    return {name: column for name, column in run.history().items() if name not in NOT_THE_SAME}
 
 
 def test_a_run_is_the_one_of_the_command_line_bit_for_bit(tiny, trained, tmp_path):
@@ -150,5 +144,5 @@ def test_no_line_of_ours_is_in_the_traceback_of_a_mistake(tiny):
     with pytest.raises(firstlight.Error) as told:
         firstlight.train(model="nanno")
     files = [entry.path.name for entry in told.traceback]
-    assert files == ["test_run.py", "call.py"]
+    assert files == ["test_python_run.py", "call.py"]
     assert told.value.__suppress_context__
