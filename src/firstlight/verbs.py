@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import hydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from firstlight import output, processes
 from firstlight.compose.arguments import parse_arguments
@@ -133,9 +133,12 @@ def run_config(overrides: list[str], config_dir: str | None) -> tuple[DictConfig
     return config, remaining
 
 
-def train(overrides: list[str], config_dir: str | None, *, with_logging: bool = True) -> Path:
+def train(overrides: list[str], config_dir: str | None, *, as_guest: bool = False) -> Path:
     """Begin or resume the run that `overrides`, ready for Hydra's grammar, ask for; return its
     folder.
+
+    `as_guest` is for a process that is somebody else's: its logging stays as it is, and it is not
+    started again for further devices.
 
     Raises:
         ConfigError: they are not valid.
@@ -146,8 +149,10 @@ def train(overrides: list[str], config_dir: str | None, *, with_logging: bool = 
 
     config, remaining = run_config(overrides, config_dir)
     own = [word for word in remaining if not is_about_hydra(word)]
+    if as_guest:
+        _check_devices(config)
     try:
-        with settings_of_hydra(config, with_logging=with_logging) as of_run:
+        with settings_of_hydra(config, with_logging=not as_guest) as of_run:
             return command("train").main(of_run, own, _callbacks_of_trial())
     except FinishedError as error:
         # For a command that is given again and again, a finished run is success.
@@ -155,6 +160,21 @@ def train(overrides: list[str], config_dir: str | None, *, with_logging: bool = 
             raise
         output.note(str(error).removeprefix("resume: "))
         return Path(os.environ[processes.FOUND_RUN])
+
+
+def _check_devices(config: DictConfig) -> None:
+    """Refuse several processes, which Lightning starts with the program and the words of this one.
+
+    Raises:
+        ConfigError: the run has several.
+    """
+    for key in ("trainer.devices", "trainer.num_nodes"):
+        number = OmegaConf.select(config, key)
+        if isinstance(number, int) and number > 1:
+            raise ConfigError(
+                f"{key} ({number}): a run of several processes begins on the command line:"
+                f" firstlight train {key}={number} ..."
+            )
 
 
 def _callbacks_of_trial() -> dict[str, Any]:
@@ -184,9 +204,9 @@ def plan_sweep(overrides: list[str], config_dir: str | None) -> Any:
     return command("sweep").plan(overrides, config_dir)
 
 
-def sweep(overrides: list[str], config_dir: str | None, *, with_logging: bool = True) -> None:
+def sweep(overrides: list[str], config_dir: str | None, *, as_guest: bool = False) -> None:
     """Show a sweep that has begun, or run what is left to do in it, as `overrides`, ready for
-    Hydra's grammar, ask for.
+    Hydra's grammar, ask for; `as_guest` as for `train`.
 
     Raises:
         ConfigError: they are not valid, or there is no such sweep.
@@ -194,8 +214,8 @@ def sweep(overrides: list[str], config_dir: str | None, *, with_logging: bool = 
         Stopped: a signal has stopped it.
     """
     of_sweeps, composed = command("sweep"), composed_config("sweep", overrides, config_dir)
-    with settings_of_hydra(composed, with_logging=with_logging) as config:
+    with settings_of_hydra(composed, with_logging=not as_guest) as config:
         planned = of_sweeps.main(config)
     # Outside the block: `hydra.main` takes the settings of the launcher from a config of its own.
     if planned is not None:
-        of_sweeps.run_sweep(planned, overrides, with_logging=with_logging)
+        of_sweeps.run_sweep(planned, overrides, with_logging=not as_guest)

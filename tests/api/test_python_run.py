@@ -106,6 +106,7 @@ BAD = {
     "an object": ({"model": object()}, "^model: .* of the type object"),
     "not a key": ({"a=b": 1}, "^'a=b': this is not a key"),
     "a number as a key": ({"optimizer": {1: 2}}, "^'optimizer.1': this is not a key"),
+    "several devices": ({"trainer": {"devices": 2}}, r"^trainer\.devices \(2\): a run of several"),
     "several values": ({"seed": firstlight.choice(1, 2)}, "^seed: several values make"),
 }
 

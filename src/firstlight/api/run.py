@@ -185,7 +185,7 @@ def train(*overrides: str, config_dir: words.Path | None = None, **settings: Any
     args = words.arguments("train", overrides, settings, config_dir)
     try:
         with using_config_dir(args.config_dir):
-            return Run(verbs.train(args.overrides, args.config_dir, with_logging=False))
+            return Run(verbs.train(args.overrides, args.config_dir, as_guest=True))
     except Stopped as stop:
         raise Interrupted(stop.signum, run=Run(stop.folder or "last")) from None
 

@@ -173,7 +173,7 @@ def _work(sweep: Sweep, action: str, settings: dict[str, Any]) -> Sweep:
     args = words.arguments("sweep", (), {**of_sweep, **settings}, config_dir)
     with using_config_dir(args.config_dir):
         try:
-            verbs.sweep(args.overrides, args.config_dir, with_logging=False)
+            verbs.sweep(args.overrides, args.config_dir, as_guest=True)
         except Stopped as stop:
             raise Interrupted(stop.signum, sweep=sweep) from None
     return sweep
