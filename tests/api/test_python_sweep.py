@@ -77,16 +77,16 @@ def test_mistakes_are_told_before_anything_is_written(tiny, tmp_path):
     for words, settings, message in (
         (["optimizer.lr=1e-3,abc"], {}, "optimizer.lr: expected float > 0, got 'abc'"),
         (["seeds=0"], {}, "^seeds: expected int >= 1"),
-        ([], {"optimizer": {"lrs": firstlight.choice(1, 2)}}, "^optimizer.lrs: .*did you mean"),
-        (["resume=last", "seed=1,2"], {}, "^resume: resumes one run"),
+        ([], {"optimizer": {"lrs": firstlight.choice(1, 2)}}, "^optimizer.lrs: "),
+        (["resume=last", "seed=1,2"], {}, "^resume: "),
     ):
         with pytest.raises(firstlight.Error, match=message):
             firstlight.sweep(*words, **tiny, **settings)
     with pytest.raises(firstlight.Error, match="give the values"):
         firstlight.choice()
-    with pytest.raises(firstlight.Error, match="not a sweep of firstlight"):
+    with pytest.raises(firstlight.Error, match="not a sweep"):
         firstlight.Sweep(tmp_path)
-    with pytest.raises(firstlight.Error, match="no sweep found"):
+    with pytest.raises(firstlight.Error, match="^last: "):
         firstlight.Sweep("last")
     with pytest.raises(firstlight.Error, match=r"^compare: name the runs"):
         firstlight.compare()
