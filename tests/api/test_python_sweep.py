@@ -86,7 +86,7 @@ def test_mistakes_are_told_before_anything_is_written(tiny, tmp_path):
         firstlight.choice()
     with pytest.raises(firstlight.Error, match="not a sweep"):
         firstlight.Sweep(tmp_path)
-    with pytest.raises(firstlight.Error, match="^last: "):
+    with pytest.raises(firstlight.Error, match=r"^last: "):
         firstlight.Sweep("last")
     with pytest.raises(firstlight.Error, match=r"^compare: name the runs"):
         firstlight.compare()
