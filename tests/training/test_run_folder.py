@@ -25,7 +25,7 @@ RECORDS = {"config": {"seed": 1}, "overrides": ["seed=1"]}
 
 @pytest.fixture(autouse=True)
 def without_git(monkeypatch):
-    monkeypatch.setattr(writer, "environment", lambda: {"python": "3"})
+    monkeypatch.setattr(writer, "environment", lambda config: {"python": "3"})
 
 
 def make(*, is_fixed):
