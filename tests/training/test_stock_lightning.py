@@ -201,6 +201,8 @@ def test_a_split_that_is_not_there_and_batches_too_small_to_share_are_refused(mo
     monkeypatch.setattr(distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(distributed, "get_rank", lambda: 0)
     monkeypatch.setattr(distributed, "get_world_size", lambda: 7)
+    with pytest.raises(ConfigError, match="several processes cannot share the last window"):
+        data.val_dataloader()
     words = "the train split ends in a batch of 6, fewer windows than the 7 processes; use fewer"
     with pytest.raises(ConfigError, match=words):
         data.train_dataloader()

@@ -129,17 +129,20 @@ def eval_passes(data: "TextDataModule", split: str) -> EvalLoader:
     """Load all batches of `split` in each pass.
 
     Raises:
-        ConfigError: there is no such split, or a batch has fewer windows than there are processes.
+        ConfigError: there is no such split, or a batch has fewer windows than there are processes
+            and the module does not say that it `takes_empty_shares`.
     """
     data.setup()
     if split not in data.windows:
         raise ConfigError(f"there is no {split} split; make one with data.{split}_ratio=0.1")
-    if data.eval_last_window and _share()[1] > 1:
-        raise ConfigError(
-            "data.eval_last_window: the last window cannot be shared by several processes of"
-            " Lightning's own Trainer; set it to false"
-        )
-    _check_shares(data, split, len(data.eval_windows(split)))
+    module = data.trainer.lightning_module if data.trainer is not None else None
+    if not getattr(module, "takes_empty_shares", False):
+        if data.eval_last_window and _share()[1] > 1:
+            raise ConfigError(
+                "data.eval_last_window: several processes cannot share the last window; set it to"
+                " false"
+            )
+        _check_shares(data, split, len(data.eval_windows(split)))
     batches = data.eval_batches_of(split, share=_share())
     return EvalLoader(batches, len(batches))
 

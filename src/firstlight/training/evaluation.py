@@ -23,6 +23,9 @@ class EvaluationModule(pl.LightningModule):
     stands for; `metrics` are those of `measured`, None the default.
     """
 
+    takes_empty_shares = True
+    """Whether a process may have no window of a batch in an evaluation: it adds nothing then."""
+
     def __init__(
         self, model: LanguageModel, byte_lengths: Tensor, metrics: Iterable[Metric] | None = None
     ) -> None:
