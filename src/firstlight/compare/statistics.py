@@ -156,8 +156,7 @@ def difference(
     more = None
     if seeds and not told_apart:
         have = min(len(reference.values), len(other.values))
-        one, two = seeds
-        more = seeds_needed(value, one.value + two.value, text_variance, level, have)
+        more = seeds_needed(value, sum(seed.value for seed in seeds), text_variance, level, have)
     return Difference(
         value=value,
         low=value - width,

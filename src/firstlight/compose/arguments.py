@@ -72,6 +72,30 @@ def parse_arguments(
         ConfigError: an unknown option, options that exclude each other, or a word that is not
             `key=value`.
     """
+    args, overrides = _parse(words)
+    # Not in the line that is being typed, and once for all processes of a run.
+    if not args.shell_completion and not is_further():
+        for problem in found().problems:
+            note(problem)
+    args.options = [word for word in words if word not in overrides]
+    is_sweep = args.multirun or verb == "sweep"
+    args.overrides = []
+    for word in _with_keys(verb, overrides):
+        _check_word(verb, word, args.config_dir)
+        _check_used(word, is_sweep=is_sweep)
+        prepared = ready(word, args.config_dir, multirun=args.multirun)
+        args.overrides.append(listed(prepared, args.config_dir))
+    for setting_ready in settings:
+        _check_word(verb, setting_ready, args.config_dir)
+        _check_used(setting_ready, is_sweep=is_sweep)
+        args.overrides.append(setting_ready)
+    if verb in TEXT_MAY_HAVE_MOVED and not any(word.startswith("data=") for word in args.overrides):
+        args.overrides = [_added_to_data(word, args.config_dir) for word in args.overrides]
+    return args
+
+
+def _parse(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Hydra's options among the words, checked, and the words that are overrides."""
     for word in words:
         # Python writes bytes that it could not decode as halves of surrogate pairs.
         if any("\ud800" <= character <= "\udfff" for character in word):
@@ -83,25 +107,7 @@ def parse_arguments(
         if word.startswith("-"):
             parser.error(f"unknown option {word}")
     _check_options(args)
-    # Not in the line that is being typed, and once for all processes of a run.
-    if not args.shell_completion and not is_further():
-        for problem in found().problems:
-            note(problem)
-    overrides = [*args.overrides, *more]
-    args.options = [word for word in words if word not in overrides]
-    args.overrides = []
-    for word in _with_keys(verb, overrides):
-        _check_word(verb, word, args.config_dir)
-        _check_used(word, is_sweep=args.multirun or verb == "sweep")
-        prepared = ready(word, args.config_dir, multirun=args.multirun)
-        args.overrides.append(listed(prepared, args.config_dir))
-    for setting_ready in settings:
-        _check_word(verb, setting_ready, args.config_dir)
-        _check_used(setting_ready, is_sweep=args.multirun or verb == "sweep")
-        args.overrides.append(setting_ready)
-    if verb in TEXT_MAY_HAVE_MOVED and not any(word.startswith("data=") for word in args.overrides):
-        args.overrides = [_added_to_data(word, args.config_dir) for word in args.overrides]
-    return args
+    return args, [*args.overrides, *more]
 
 
 def _check_options(args: argparse.Namespace) -> None:
