@@ -668,14 +668,14 @@ def test_an_empty_path_is_not_the_present_folder(capsys, place, texts, no_traini
 
 
 def test_a_text_without_permission_is_refused(refused_values, monkeypatch):
-    read_text = Path.read_text
+    read_bytes = Path.read_bytes
 
     def deny(self, *args, **kwargs):
         if self.name == "good.txt":
             raise PermissionError(13, "Permission denied", str(self))
-        return read_text(self, *args, **kwargs)
+        return read_bytes(self, *args, **kwargs)
 
-    monkeypatch.setattr(Path, "read_text", deny)
+    monkeypatch.setattr(Path, "read_bytes", deny)
     refused_values([], "data", "good.txt", "cannot be read", "Permission denied")
 
 

@@ -293,11 +293,20 @@ def test_a_section_that_is_no_call_is_refused(node):
         check_node("model", node, LanguageModel)
 
 
+NEEDED = {
+    ("data", "text"): "data.path=x",
+    ("data", "huggingface"): "data.dataset=x",
+    ("callbacks", "timer"): "callbacks.timer.duration=00:00:01:00",
+}
+"""What must be given with an option."""
+
+
 def options():
     """Every YAML of every group of conf/, as the overrides that choose it."""
     for file in sorted(Path(conf_dir()).glob("*/*.yaml")):
         group, option = file.parent.name, file.stem
-        if option == "base":
+        # model=same stands for the section of init_from, which takes its place before the check.
+        if option == "base" or (group, option) == ("model", "same"):
             continue
         if group == "callbacks":
             chosen = ["~experiment", f"callbacks=[{option}]"]
@@ -307,8 +316,8 @@ def options():
             chosen = [f"logger=[{option}]"]
         else:
             chosen = [f"{group}={option}"]
-        if (group, option) == ("data", "text"):
-            chosen.append("data.path=x")
+        if (group, option) in NEEDED:
+            chosen.append(NEEDED[group, option])
         yield pytest.param(chosen, id=f"{group}={option}")
 
 
