@@ -10,9 +10,17 @@ from multiprocessing import get_context
 
 import optuna
 import tiktoken
+from omegaconf import OmegaConf
 from optuna.trial import TrialState
 
-from firstlight.private import id_of_study, id_of_trial, pattern_of, processes_of, ranks_of
+from firstlight.private import (
+    id_of_study,
+    id_of_trial,
+    pattern_of,
+    processes_of,
+    ranks_of,
+    resolvers_of_omegaconf,
+)
 
 RANKS = {bytes([byte]): byte for byte in range(256)} | {b"th": 256, b"the": 257}
 
@@ -57,3 +65,13 @@ def test_optunas_numbers_of_a_study_and_a_trial_are_those_that_its_storage_takes
     storage.set_trial_state_values(id_of_trial(trial), state=TrialState.FAIL)
     [trial] = study.get_trials()
     assert trial.state == TrialState.FAIL, "optuna: FrozenTrial._trial_id"
+
+
+def test_the_resolvers_of_omegaconf_are_those_that_a_config_uses():
+    OmegaConf.register_new_resolver("of_this_test", str.upper)
+    try:
+        assert "of_this_test" in resolvers_of_omegaconf(), "omegaconf: BaseContainer._resolvers"
+        del resolvers_of_omegaconf()["of_this_test"]
+        assert not OmegaConf.has_resolver("of_this_test"), "omegaconf: BaseContainer._resolvers"
+    finally:
+        OmegaConf.clear_resolver("of_this_test")

@@ -302,4 +302,11 @@ _RESOLVERS: dict[str, Callable[..., Any]] = {
     "text": _text,  # a text of the command line, as it was typed
     "stored": lambda hexadecimal: _unescaped(_text(hexadecimal)),
 }
-_register(_RESOLVERS)
+
+
+def register_resolvers() -> None:
+    """Let configs use our resolvers, as importing this module does: they may be put away since."""
+    _register(_RESOLVERS)
+
+
+register_resolvers()

@@ -6,7 +6,7 @@ names the one that a new version of its library has moved.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # whoever calls has imported them, and not everybody needs all
     from concurrent.futures import ProcessPoolExecutor
@@ -35,6 +35,16 @@ def ranks_of(encoding: tiktoken.Encoding) -> dict[bytes, int]:
 def pattern_of(encoding: tiktoken.Encoding) -> str:
     """The pattern that cuts a text into words: a tokenizer cannot be stored without it."""
     return encoding._pat_str
+
+
+def resolvers_of_omegaconf() -> dict[str, Any]:
+    """The resolvers that are registered, by name; a public name tells only whether one is.
+
+    A program of the user's may have one of the same name as one of ours.
+    """
+    from omegaconf.basecontainer import BaseContainer
+
+    return BaseContainer._resolvers
 
 
 def id_of_trial(trial: FrozenTrial) -> int:

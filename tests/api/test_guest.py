@@ -23,6 +23,7 @@ from hydra.core.hydra_config import HydraConfig
 from tiny_api import numbers
 
 import firstlight
+from firstlight.private import resolvers_of_omegaconf
 
 BACKENDS = torch.backends
 
@@ -45,6 +46,7 @@ def state() -> dict:
         "start method": multiprocessing.get_start_method(),
         "matplotlib": dict.__getitem__(matplotlib.rcParams, "backend"),
         "Hydra": (GlobalHydra.instance().hydra, HydraConfig.instance().cfg),
+        "resolvers": dict(resolvers_of_omegaconf()),
         "dtype": torch.get_default_dtype(),
         "device": torch.get_default_device(),
         "threads": torch.get_num_threads(),
@@ -65,6 +67,8 @@ def unusual(monkeypatch, tmp_path):
     """Settings of a process whose owner has set everything to something else."""
     for name, value in {"RANK": "3", "WORLD_SIZE": "8", "SLURM_PROCID": "3", "A": "b"}.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setitem(resolvers_of_omegaconf(), "text", str.upper)
+    monkeypatch.delitem(resolvers_of_omegaconf(), "stored")
     monkeypatch.setattr(sys, "argv", ["my_script.py", "--an-option"])
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
     handler = logging.FileHandler(tmp_path / "my.log", mode="w")
@@ -141,6 +145,18 @@ def test_under_a_running_event_loop(tiny, trained):
 
     for run in asyncio.run(main()):
         assert numbers(run) == numbers(trained)
+
+
+def test_a_resolver_of_the_users_is_the_users_own():
+    code = """
+from omegaconf import OmegaConf
+OmegaConf.register_new_resolver("text", str.upper)
+import firstlight
+assert firstlight.compose(name="a${b}")["name"] == "a${b}"  # which takes our resolver
+assert OmegaConf.create({"key": "${text:abc}"}).key == "ABC"
+assert not OmegaConf.has_resolver("stored")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_importing_costs_nothing_until_something_is_used():

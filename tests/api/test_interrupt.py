@@ -10,6 +10,7 @@ import pytest
 from tiny_api import numbers
 
 import firstlight
+from firstlight.sweep import loop
 
 
 @pytest.fixture(autouse=True)
@@ -98,3 +99,22 @@ def test_a_run_that_fails_says_from_where_it_is_resumed(tiny):
     with pytest.raises(firstlight.RunError, match=r"not finite|nan") as told:
         firstlight.train(**tiny, **settings, output_dir="run")
     assert isinstance(told.value, firstlight.Error)
+
+
+def test_a_sweep_is_interrupted_and_resumed(tiny, monkeypatch):
+    real = loop.Worker._prepare
+
+    def interrupted(worker, row):
+        signal.raise_signal(signal.SIGINT)
+        return real(worker, row)
+
+    monkeypatch.setattr(loop.Worker, "_prepare", interrupted)
+    with pytest.raises(firstlight.Interrupted, match=r"resume with firstlight\.Sweep\(") as stopped:
+        firstlight.sweep("seed=1,2", **tiny, output_dir="sweep")
+    swept = stopped.value.sweep
+    assert swept is not None and [trial.state for trial in swept.trials] == ["planned"] * 2
+    assert swept.runs == []
+    with pytest.raises(firstlight.Error, match="no point of this sweep is done"):
+        _ = swept.best
+    with pytest.raises(firstlight.Interrupted):
+        firstlight.Sweep("sweep").resume()

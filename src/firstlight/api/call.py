@@ -11,7 +11,6 @@ from firstlight import processes
 from firstlight.api.surroundings import kept
 from firstlight.cli import unsupported
 from firstlight.errors import ConfigError, Error, forget_hidden, message_lines
-from firstlight.runs.environment import working_folder
 
 if TYPE_CHECKING:
     from firstlight.api.run import Run
@@ -82,6 +81,8 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
 
 def _begin() -> None:
     """What a command begins with."""
+    from firstlight.runs.environment import working_folder  # late: it registers our resolvers
+
     forget_hidden()
     if problem := unsupported(sys.platform, sys.version_info[:2]):
         raise ConfigError(problem)

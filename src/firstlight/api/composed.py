@@ -2,15 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
-
-from firstlight import verbs
 from firstlight.api import words
 from firstlight.api.call import command
-from firstlight.compose.hydra_calls import settings_of_hydra
-from firstlight.overrides import using_config_dir
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
 @contextmanager
@@ -19,12 +17,16 @@ def composed(
     overrides: Sequence[object],
     settings: Mapping[str, Any],
     config_dir: words.Path | None = None,
-) -> Iterator[DictConfig]:
+) -> Iterator["DictConfig"]:
     """The config of a call of `verb`, and its settings of Hydra's within the block.
 
     Raises:
         ConfigError: it cannot be composed.
     """
+    from firstlight import verbs
+    from firstlight.compose.hydra_calls import settings_of_hydra
+    from firstlight.overrides import using_config_dir
+
     args = words.arguments(verb, overrides, settings, config_dir)
     with using_config_dir(args.config_dir):
         if verb == "train":

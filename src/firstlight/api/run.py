@@ -1,5 +1,6 @@
 """A run, as its folder tells of it."""
 
+import gc
 import math
 import os
 from importlib import import_module
@@ -188,6 +189,8 @@ def train(*overrides: str, config_dir: words.Path | None = None, **settings: Any
             return Run(verbs.train(args.overrides, args.config_dir, as_guest=True))
     except Stopped as stop:
         raise Interrupted(stop.signum, run=Run(stop.folder or "last")) from None
+    finally:
+        gc.collect()  # model and trainer refer to each other, and may have a device's memory
 
 
 def runs(root: words.Path = "outputs") -> list[Run]:

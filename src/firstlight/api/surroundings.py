@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from typing import Any
 
+from firstlight.private import resolvers_of_omegaconf
+
 _LOCK = threading.RLock()
 """Held by the thread whose call has the process-wide state: others wait for its end."""
 _MATMUL = ("cuda.matmul", "cudnn.conv", "cudnn.rnn", "mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn")
@@ -28,6 +30,7 @@ def kept() -> Iterator[None]:
         changed.enter_context(_environment())
         changed.enter_context(_signal_handlers())
         changed.enter_context(_warnings())
+        changed.enter_context(_resolvers())
         import lightning.pytorch  # noqa: F401 (its loggers are then known, and its filters undone)
 
         changed.enter_context(_logging())
@@ -75,6 +78,21 @@ def _warnings() -> Iterator[None]:
             yield
     finally:
         warnings.formatwarning = format_warning
+
+
+@contextmanager
+def _resolvers() -> Iterator[None]:
+    """What `${...}` stands for in OmegaConf: ours, then those that there were."""
+    resolvers = resolvers_of_omegaconf()
+    before = dict(resolvers)
+    from firstlight.interpolation import register_resolvers  # it registers ours as well
+
+    register_resolvers()
+    try:
+        yield
+    finally:
+        resolvers.clear()
+        resolvers.update(before)
 
 
 @contextmanager

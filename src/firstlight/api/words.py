@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
-from firstlight.compose.arguments import parse_arguments
 from firstlight.errors import ConfigError, shorten, shown
-from firstlight.overrides import setting
 
 Path = str | os.PathLike[str]
 
@@ -55,6 +53,8 @@ def arguments(
     Raises:
         ConfigError: the first that cannot be an override.
     """
+    from firstlight.compose.arguments import parse_arguments  # late: it imports Hydra
+
     words = [_word(verb, word) for word in overrides]
     if is_sweep:
         words.insert(0, "--multirun")
@@ -108,6 +108,8 @@ def _grammar(key: str, value: Any) -> str:
     if isinstance(value, Real):  # numpy's are, too
         return repr(float(value))
     if isinstance(value, str | os.PathLike):
+        from firstlight.overrides import setting
+
         return setting(key, _text(key, value)).removeprefix(f"{key}=")
     if isinstance(value, Mapping):
         items = [f"{_grammar(key, name)}:{_grammar(key, child)}" for name, child in value.items()]

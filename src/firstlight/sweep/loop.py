@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 
 from firstlight.errors import RunError
 from firstlight.output import say
+from firstlight.process_group import main_not_run_again
 from firstlight.processes import TRIAL
 from firstlight.sweep import report
 from firstlight.sweep.ledger import Ledger, Row
@@ -87,7 +88,9 @@ class Worker:
             say(report.begins(row, self.ledger))
             overrides = trial_overrides(self.ledger.record, row.overrides, row.seed)
             jobs.append([*overrides, f"+hydra.job.env_set.{TRIAL}='{row.number}'"])
-        ended = self.launch(jobs, batch[0].number)
+        # A launcher of several processes would have them import the user's script.
+        with main_not_run_again():
+            ended = self.launch(jobs, batch[0].number)
         # What `make_trial` has returned; `return_value` raises what a job has raised.
         signums = [job.return_value for job in ended]
         for row in batch:
