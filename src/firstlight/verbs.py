@@ -32,13 +32,9 @@ def run(verb: str, purpose: str, words: list[str]) -> None:
         ConfigError: a mistake in the words.
         RunError: the run failed.
     """
-    from firstlight.runs.environment import working_folder
+    from firstlight.runs.environment import check_working_folder
 
-    # Hydra asks for it, whatever the verb.
-    if working_folder() is None:
-        raise ConfigError(
-            "the working folder is not available (was it removed?); change to another one with cd"
-        )
+    check_working_folder("cd")
     args = parse_arguments(verb, words)
     if args.multirun and verb != "train":
         raise ConfigError(f"{verb}: -m is for train only; call {verb} once for each value")

@@ -81,14 +81,10 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
 
 def _begin() -> None:
     """What a command begins with."""
-    from firstlight.runs.environment import working_folder  # late: it registers our resolvers
+    from firstlight.runs.environment import check_working_folder  # late: it registers our resolvers
 
     forget_hidden()
     if problem := unsupported(sys.platform, sys.version_info[:2]):
         raise ConfigError(problem)
-    if working_folder() is None:  # Hydra asks for it, whatever the verb
-        raise ConfigError(
-            "the working folder is not available (was it removed?); change to another one"
-            " with os.chdir"
-        )
+    check_working_folder("os.chdir")
     processes.begin()

@@ -23,8 +23,6 @@ Columns = dict[str, list[float | None]]
 """A table by columns; None: nothing was logged."""
 WHOLE = ("step", "tokens")
 """Columns of whole numbers."""
-FINISHED = "model.safetensors"
-"""The last file that a run leaves."""
 
 
 class Run:
@@ -63,7 +61,7 @@ class Run:
     @property
     def is_finished(self) -> bool:
         """Whether it has made all its steps."""
-        return (self.folder / FINISHED).is_file()
+        return RunFolder(self.folder, "run").is_finished
 
     @property
     def metrics(self) -> dict[str, float]:

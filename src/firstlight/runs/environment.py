@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from firstlight.config import TARGETS
+from firstlight.errors import ConfigError
 from firstlight.packages import package_of
 
 PARTS_FROM = "parts_from"
@@ -66,6 +67,21 @@ def working_folder() -> str | None:
         return str(Path.cwd())
     except OSError:
         return None
+
+
+def check_working_folder(way_out: str) -> None:
+    """Refuse a working folder that was removed: Hydra asks for it, whatever the verb.
+
+    `way_out` is how to change to another one.
+
+    Raises:
+        ConfigError: it is not available.
+    """
+    if working_folder() is None:
+        raise ConfigError(
+            "the working folder is not available (was it removed?); change to another one with"
+            f" {way_out}"
+        )
 
 
 def slurm_job() -> str | None:

@@ -15,6 +15,8 @@ from firstlight.runs.samples_file import parse_samples
 OVERRIDES = CONFIG.with_name("overrides.yaml")
 METRICS = "metrics.csv"
 SAMPLES = "samples.txt"
+MODEL = "model.safetensors"
+"""The model of a run, without optimizer state: the last file that it writes."""
 MAX_METRICS_BYTES = 2**28
 """A row has some 150 bytes, so this is more than a million steps."""
 AUTO = "auto"
@@ -36,6 +38,11 @@ class RunFolder:
     def is_run(self) -> bool:
         """Whether a run has started here: a new folder's config is written last."""
         return (self.path / CONFIG).is_file()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run has taken all its steps, and has written its model."""
+        return (self.path / MODEL).is_file()
 
     @property
     def config(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from filelock import Timeout
 from optuna.trial import TrialState
 
 from firstlight.checkpoints.find import best_of, checkpoints_of
-from firstlight.checkpoints.manifest import WEIGHTS, read_manifest
+from firstlight.checkpoints.manifest import read_manifest
 from firstlight.config import build
 from firstlight.errors import ConfigError, RunError, shorten
 from firstlight.files import inside, locked
@@ -23,7 +23,7 @@ from firstlight.overrides import setting, typed
 from firstlight.process_group import ended_by, name_of
 from firstlight.processes import SWEEP, TRIAL, given_environment
 from firstlight.runs.environment import BEGUN_IN
-from firstlight.runs.run_folder import CONFIG
+from firstlight.runs.run_folder import RunFolder
 from firstlight.runs.writer import LOCK, is_unfinished_start
 from firstlight.sweep.ledger import Ledger, Row
 from firstlight.sweep.record import SweepRecord, settings_of_record, trial_overrides
@@ -104,7 +104,8 @@ def make_way(folder: Path, *, is_resumable: bool) -> None:
     try:
         if not folder.exists():
             return
-        is_run = folder.is_dir() and (folder / CONFIG).is_file()
+        run = RunFolder(folder)
+        is_run = run.is_run
         if not is_run and not (folder.is_dir() and is_unfinished_start(folder)):
             raise RunError(
                 f"{folder}: not a run of this sweep, but has a trial's name; move it away"
@@ -112,9 +113,8 @@ def make_way(folder: Path, *, is_resumable: bool) -> None:
         if not is_run and not (folder / LOCK).exists():
             return
         with locked(folder / LOCK, timeout=GRACE):
-            # Looked up again, now that nobody else writes. The weights are the last thing written.
-            is_run, is_finished = (folder / CONFIG).is_file(), (folder / WEIGHTS).is_file()
-            if is_run and not is_finished and not is_resumable:
+            # Looked up again, now that nobody else writes.
+            if run.is_run and not run.is_finished and not is_resumable:
                 shutil.rmtree(folder, ignore_errors=True)
     except Timeout:
         raise RunError(

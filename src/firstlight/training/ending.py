@@ -13,6 +13,7 @@ from firstlight.checkpoints.model_file import save_model_file
 from firstlight.errors import DivergedError, RunError, one_line, shorten
 from firstlight.files import replacing, replacing_by_path
 from firstlight.output import note, tell
+from firstlight.runs.run_folder import MODEL
 from firstlight.training import report
 from firstlight.training.memory.estimate import is_out_of_memory
 from firstlight.training.memory.micro_batches import n_parts_of
@@ -83,13 +84,13 @@ def keep_best(module: PretrainingModule, folder: Path) -> None:
     try:
         if saved := checkpoints_of(folder):
             with (
-                replacing(folder / WEIGHTS, "wb") as copy,
+                replacing(folder / MODEL, "wb") as copy,
                 (best_of(saved) / WEIGHTS).open("rb") as best,
             ):
                 shutil.copyfileobj(best, copy)
         else:
             weights = module.model.state_dict()
-            with replacing_by_path(folder / WEIGHTS) as file:
+            with replacing_by_path(folder / MODEL) as file:
                 save_model_file(
                     weights, file, config=module.config, tokenizer=module.tokenizer_state
                 )

@@ -8,12 +8,11 @@ from typing import Any
 
 from firstlight.checkpoints.find import CHECKPOINTS
 from firstlight.checkpoints.folder_io import clear_unfinished
-from firstlight.checkpoints.manifest import WEIGHTS
 from firstlight.data.files import user_path
 from firstlight.data.loader import end_workers
 from firstlight.output import note, tell
 from firstlight.processes import is_further, shared_run_folder
-from firstlight.runs.run_folder import AUTO
+from firstlight.runs.run_folder import AUTO, MODEL
 from firstlight.runs.writer import new_run_folder, update_run_folder
 from firstlight.training import report
 from firstlight.training.ending import check_trained, explained_end, keep_best
@@ -162,7 +161,7 @@ def _train(plan: Plan, origin: Origin, module: PretrainingModule) -> None:
             end_before_training(trainer, origin.step)
         elif trainer.is_global_zero:
             # It marks the end of a run, and this run continues.
-            (trainer.folder / WEIGHTS).unlink(missing_ok=True)
+            (trainer.folder / MODEL).unlink(missing_ok=True)
     profile = Report(trainer.profiler)  # type: ignore[attr-defined]
     with trainer.stop_signals, trainer.failures.of_threads():
         try:

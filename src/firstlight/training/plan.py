@@ -11,7 +11,6 @@ from typing import Any
 import lightning.pytorch as pl
 
 from firstlight.checkpoints.checkpoint import Checkpoint
-from firstlight.checkpoints.manifest import WEIGHTS
 from firstlight.config import blame
 from firstlight.data.datamodule import TextDataModule
 from firstlight.data.files import MissingFileError, user_path
@@ -150,7 +149,7 @@ def _check_resumed(
         return None
     check_resumable(origin.resumed, data)
     ended = why_ended(origin, trainer, callbacks)
-    if ended is not None and (origin.resumed.run / WEIGHTS).is_file():
+    if ended is not None and RunFolder(origin.resumed.run).is_finished:
         raise FinishedError(f"resume: {ended}")
     return ended
 

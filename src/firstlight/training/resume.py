@@ -8,11 +8,11 @@ from typing import Any, Self
 from firstlight.checkpoints.checkpoint import Checkpoint
 from firstlight.checkpoints.find import CHECKPOINTS, checkpoints_of
 from firstlight.checkpoints.folder_io import RECORD, Stored, read_folder
-from firstlight.checkpoints.manifest import TRAINING_STATE, WEIGHTS, Manifest
+from firstlight.checkpoints.manifest import TRAINING_STATE, Manifest
 from firstlight.data.datamodule import TextDataModule
 from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.errors import ConfigError, DamagedError
-from firstlight.runs.run_folder import METRICS
+from firstlight.runs.run_folder import METRICS, MODEL
 from firstlight.training.same_text import check_same
 from firstlight.training.trainer import Trainer
 
@@ -67,7 +67,7 @@ def find_resumed(run: Path) -> Resumed | None:
     """
     saved = checkpoints_of(run)
     if not saved:
-        if (run / WEIGHTS).exists() or (
+        if (run / MODEL).exists() or (
             (run / METRICS).exists() and not (run / CHECKPOINTS).is_dir()
         ):
             raise ConfigError(f"resume ({run}): its checkpoints are gone ({CHECKPOINTS}/step_*)")
