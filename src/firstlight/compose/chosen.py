@@ -93,7 +93,10 @@ def check_unambiguous(
     Raises:
         ConfigError: one is, and the others of its name would be ignored.
     """
-    ambiguous, folders = ambiguous_files(config_dir), conf_dirs(config_dir)
+    ambiguous = ambiguous_files(config_dir)
+    if not ambiguous:
+        return  # as nearly always: what is chosen need not be read for it
+    folders = conf_dirs(config_dir)
     files = [relative for relative, _ in chosen_files(verb, chosen_in(config), folders)]
     for relative in [*files, *_in_lists(files, overrides, folders)]:
         if relative in ambiguous:
