@@ -106,6 +106,7 @@ same_surroundings()  # before Lightning is imported, which reads the rank of thi
 import pytest
 import torch
 
+from firstlight import processes
 from firstlight.data.order import SeededOrder
 from firstlight.data.text import TextData
 from firstlight.data.tokenizers.bytes import BytesTokenizer
@@ -126,6 +127,13 @@ def _own_folders(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         patch.setenv("FIRSTLIGHT_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _own_processes():
+    """What a command of one test has found in the environment is not passed on to another's."""
+    with processes.undone():
         yield
 
 

@@ -72,6 +72,22 @@ def begin() -> None:
             _taken[name] = os.environ.pop(name)
 
 
+@contextmanager
+def undone() -> Iterator[None]:
+    """Within the block `begin` may be called; after it, nothing that it has recorded is left.
+
+    The environment itself is not restored.
+    """
+    global _was_started
+    was_started, taken = _was_started, dict(_taken)
+    try:
+        yield
+    finally:
+        _was_started = was_started
+        _taken.clear()
+        _taken.update(taken)
+
+
 def given(name: str) -> str | None:
     """The environment variable `name` as it was when this process started."""
     return os.environ.get(name, _taken.get(name))

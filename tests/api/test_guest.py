@@ -23,6 +23,7 @@ from hydra.core.hydra_config import HydraConfig
 from tiny_api import numbers
 
 import firstlight
+from firstlight import processes
 from firstlight.private import resolvers_of_omegaconf
 
 BACKENDS = torch.backends
@@ -59,6 +60,7 @@ def state() -> dict:
         "torch's numbers": torch.get_rng_state().tolist(),
         "numpy's numbers": np.random.get_state()[1].tolist(),
         "Python's numbers": random.getstate(),
+        "what was found in the environment": dict(processes._taken),
     }
 
 

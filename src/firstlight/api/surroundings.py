@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from typing import Any
 
+from firstlight import processes
 from firstlight.private import resolvers_of_omegaconf
 
 _LOCK = threading.RLock()
@@ -44,7 +45,8 @@ def _environment() -> Iterator[None]:
     variables, arguments = dict(os.environ), sys.argv
     hook = threading.excepthook
     try:
-        yield
+        with processes.undone():
+            yield
     finally:
         for name in set(os.environ) - set(variables):
             del os.environ[name]
