@@ -1,3 +1,4 @@
+import tracemalloc
 from itertools import chain, islice
 
 import pytest
@@ -137,3 +138,44 @@ def test_the_books_order_draws_what_its_loaders_draw():
         (expected, state), (got, our_state) = read(loaders()), read(ours())
     assert got == expected
     assert torch.equal(our_state, state)
+
+
+def test_the_order_of_a_run_that_an_earlier_version_began():
+    expected = [[8, 4, 10], [3, 0], [1, 10, 9], [5, 8, 4]]  # two of the first epoch's are left
+    assert batches(4, order=SeededOrder(seed=123), start=2, drop_last=False) == expected
+
+
+def test_an_order_too_long_to_be_stored_is_computed_batch_by_batch():
+    n_windows = 10**10 + 7
+    order = SeededOrder(seed=1)
+
+    def read(start, n):
+        endless = order.train_batches(
+            n_windows, batch_size=1000, shuffle=True, drop_last=True, start=start
+        )
+        return torch.stack(list(islice(endless, n)))
+
+    per_epoch = n_windows // 1000
+    tracemalloc.start()
+    last_and_first = read(per_epoch - 20, 40)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20e6  # numpy's arrays are traced
+    assert torch.equal(last_and_first[25:], read(per_epoch + 5, 15))
+    assert last_and_first.min() >= 0 and last_and_first.max() < n_windows
+    for epoch in last_and_first.split(20):
+        assert len(epoch.unique()) == epoch.numel()
+    first, second = order.eval_batches(n_windows, batch_size=4, split="train", limit=2)
+    assert [*first, *second] == [place * n_windows // 8 for place in range(8)]
+    assert next(order.eval_batches(n_windows, batch_size=4, split="val", limit=None))[3] == 3
+
+
+@pytest.mark.parametrize("drop_last", [True, False])
+def test_a_computed_order_has_every_window_once_an_epoch(monkeypatch, drop_last):
+    monkeypatch.setattr("firstlight.data.order.MOST_STORED", 5)
+    seen = batches(20, drop_last=drop_last)
+    per_epoch = 3 if drop_last else 4
+    for first in range(0, len(seen) - per_epoch, per_epoch):
+        epoch = list(chain(*seen[first : first + per_epoch]))
+        assert len(set(epoch)) == len(epoch) == (9 if drop_last else WINDOWS)
+    assert batches(15, start=5, drop_last=drop_last) == seen[5:]

@@ -1,16 +1,22 @@
 """Which windows make up each batch, and which random numbers training draws for it."""
 
-import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from firstlight.config import Seed
+from firstlight.data.permutation import Permutation, hashed
+
+MOST_STORED = 2**24
+"""Windows of an epoch whose order is stored: 128 MB. Of more it is computed, batch by batch."""
+AT_ONCE = 2**14
+"""Windows, at least, whose places are computed together: for few numpy takes longer to call."""
 
 
 class Order(ABC):
@@ -56,25 +62,37 @@ class SeededOrder(Order):
     ) -> Iterator[Tensor]:
         per_epoch = batches_per_epoch(n_windows, batch_size, drop_last)
         epoch, first = divmod(start, per_epoch)
+        # With drop_last the last, smaller batch is left out.
+        end = min(per_epoch * batch_size, n_windows)
+        # Whole batches, so that a batch is the same wherever reading began.
+        at_once = math.ceil(AT_ONCE / batch_size) * batch_size
         while True:
-            generator = torch.Generator().manual_seed(_key(self.seed, "epoch", epoch))
-            if shuffle:
-                order = torch.randperm(n_windows, generator=generator)
-            else:
-                order = torch.arange(n_windows)
-            # With drop_last the slice leaves out the last, smaller batch. Only the first epoch
-            # begins in the middle.
-            yield from order.split(batch_size)[first:per_epoch]
+            windows = self._order_of(n_windows, epoch) if shuffle else torch.arange
+            # Only the first epoch begins in the middle.
+            for place in range(first * batch_size, end, at_once):
+                yield from windows(place, min(place + at_once, end)).split(batch_size)
             epoch, first = epoch + 1, 0
+
+    def _order_of(self, n_windows: int, epoch: int) -> Callable[[int, int], Tensor]:
+        """Return a function that tells which windows have the places `first` to `end`."""
+        if n_windows <= MOST_STORED:
+            generator = torch.Generator().manual_seed(_key(self.seed, "epoch", epoch))
+            order = torch.randperm(n_windows, generator=generator)
+            return lambda first, end: order[first:end]
+        permutation = Permutation(n_windows, self.seed, "epoch", epoch)
+        return lambda first, end: torch.from_numpy(permutation(np.arange(first, end)))
 
     def eval_batches(
         self, n_windows: int, *, batch_size: int, split: str, limit: int | None
     ) -> Iterator[Tensor]:
         kept = n_windows if limit is None else min(n_windows, limit * batch_size)
-        indices = torch.arange(kept)
-        if split == "train":
-            indices = indices * n_windows // kept
-        yield from indices.split(batch_size)
+        for first in range(0, kept, batch_size):
+            places = range(first, min(first + batch_size, kept))
+            if split == "train":
+                # Python's integers: a product of two numbers of windows may exceed 64 bits.
+                yield torch.tensor([place * n_windows // kept for place in places])
+            else:
+                yield torch.arange(places.start, places.stop)
 
     def seed_batch(self, batch: int, rank: int, device: torch.device) -> None:
         key = _key(self.seed, "batch", batch, rank)
@@ -128,5 +146,4 @@ def _loader(
 
 def _key(*parts: object) -> int:
     """Hash `parts` to a 63-bit seed, unrelated to those of similar parts."""
-    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1
+    return int.from_bytes(hashed(*parts)[:8], "little") >> 1
