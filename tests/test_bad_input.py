@@ -327,7 +327,7 @@ def test_a_command_line_that_is_no_command_is_refused(refused, arguments, words)
     ("added key", "+model.foo=1", ["model.foo", "GPT has no 'foo'"]),
     ("forced key", "++model.foo=1", ["model.foo", "GPT has no 'foo'"]),
     ("forced misspelt key", "++model.n_layer=1", ["model.n_layer", "did you mean 'n_layers'"]),
-    ("added key at the top", "+foo=1", ["foo", "there is no 'foo'"]),
+    ("added key at the top", "+foo=1", ["foo", "no such key"]),
     ("added key that is there", "+model.emb_dim=32", ["model.emb_dim"]),
     (
         "removed key that is not there",

@@ -243,7 +243,7 @@ def test_a_run_that_trains_on_nothing_finite_is_said(place, capsys):
         (["bench=3"], "bench: expected a section, got 3"),
         (["model.n_heads=0"], "model.n_heads: expected int > 0"),
         (["output_dir=text.txt/x"], "output_dir (text.txt/x) cannot be made"),
-        (["data.path=nowhere.txt"], "data: path (nowhere.txt): there is no such file"),
+        (["data.path=nowhere.txt"], "data: path (nowhere.txt): no such file"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -92,7 +92,7 @@ def test_all_mistakes_of_a_run_and_of_its_verification_are_told_at_once(capsys):
 def test_what_a_run_refuses_when_it_begins_is_a_mistake_as_always(place, capsys):
     assert main(["verify", *TINY, *SHORT, "data.path=nowhere.txt", "verify.checks=[kills]"]) == 2
     out, err = capsys.readouterr()
-    assert (out, err) == ("", "firstlight: data: path (nowhere.txt): there is no such file\n")
+    assert (out, err) == ("", "firstlight: data: path (nowhere.txt): no such file\n")
     assert [file.name for file in place.iterdir()] == ["text.txt"]
 
 

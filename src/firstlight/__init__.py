@@ -71,8 +71,10 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """This package: `firstlight.sweep` is the function of the API, whether or not the package
-    `firstlight.sweep` has been imported, which Python would put in its place."""
+    """This package, in which `firstlight.sweep` is always the function of the API.
+
+    Python would put the package `firstlight.sweep` in its place as soon as that is imported.
+    """
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in _HOMES or not isinstance(value, ModuleType):

@@ -399,8 +399,8 @@ def _call_problems(
         elif any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             yield from _value_problems(where, value, Any)
         else:
-            owner = f"{target.__name__} has" if path else "there is"
-            yield where, f"{where}: {owner} no '{key}'{did_you_mean(str(key), parameters)}"
+            owner = f"{target.__name__} has no '{key}'" if path else "no such key"
+            yield where, f"{where}: {owner}{did_you_mean(str(key), parameters)}"
     if partial:  # what is missing is given later
         return
     for key, p in parameters.items():

@@ -1,4 +1,4 @@
-"""How much memory there is for a run: of the computer, of the container that it is in, of the GPU.
+"""How much memory a run may use: that of the computer, of its container, of the GPU.
 
 The kernel ends a process that goes beyond its container's limit without a word, however much the
 computer has left.
@@ -20,7 +20,7 @@ when asked to."""
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes: what there is at most, and what is free of it now. `of` says whose, in words."""
+    """A limit in bytes, and how much of it is free now. `of` says whose memory it is, in words."""
 
     of: str
     limit: int

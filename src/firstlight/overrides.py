@@ -108,8 +108,9 @@ def _text_keys_in(folders: tuple[Path, ...]) -> dict[str, TextKey]:
 
 
 def path_keys(config_dir: str | None = None) -> set[str]:
-    """The keys of the section `data` that are paths: its texts, but for its prose (the name of a
-    field).
+    """The keys of the section `data` that are paths: its texts, but not its prose.
+
+    Prose is for example the name of a field.
     """
     keys = text_keys(config_dir).items()
     return {key for key, kind in keys if key.startswith("data.") and not kind.is_prose}
@@ -149,8 +150,8 @@ def _text_keys(text: str) -> Iterator[tuple[str, TextKey]]:
 def commented(text: str) -> Iterator[tuple[str, yaml.Node, str]]:
     """Yield the dotted keys of a YAML file that have a comment, their values, and the comments.
 
-    A comment begins at the end of the key's line, and goes on in the indented lines of comment
-    right below it.
+    A comment begins at the end of the key's line, and continues in the indented comment lines right
+    below it.
     """
     # PyYAML drops comments, but knows the line of each key.
     lines = text.splitlines()

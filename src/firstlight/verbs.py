@@ -66,7 +66,7 @@ def command(verb: str) -> ModuleType:
 
 
 def composed_config(verb: str, overrides: list[str], config_dir: str | None) -> DictConfig:
-    """Compose the config of a command that is no sweep, with Hydra's own section.
+    """Compose the config of a command that is not a sweep, with Hydra's own section.
 
     Raises:
         ConfigError: `overrides` cannot be composed, or one has several values.
@@ -113,11 +113,12 @@ def _train(args: Namespace) -> None:
 
 
 def run_config(overrides: list[str], config_dir: str | None) -> tuple[DictConfig, list[str]]:
-    """The composed config of the run that `overrides` begin or resume, and the overrides that
-    remain for it.
+    """The composed config of the run that `overrides` begin or resume.
+
+    Also returns the overrides that remain for it.
 
     Raises:
-        ConfigError: they cannot be composed, or there is no run to resume.
+        ConfigError: they cannot be composed, or the run to resume does not exist.
     """
     from firstlight.compose.autoresume import autoresume, is_auto
     from firstlight.compose.resumed import resumed_config
@@ -130,11 +131,10 @@ def run_config(overrides: list[str], config_dir: str | None) -> tuple[DictConfig
 
 
 def train(overrides: list[str], config_dir: str | None, *, as_guest: bool = False) -> Path:
-    """Begin or resume the run that `overrides`, ready for Hydra's grammar, ask for; return its
-    folder.
+    """Begin or resume the run that `overrides` ask for; return its folder.
 
-    `as_guest` is for a process that is somebody else's: its logging stays as it is, and it is not
-    started again for further devices.
+    They are ready for Hydra's grammar. `as_guest` is for a process that is somebody else's: its
+    logging stays as it is, and it is not started again for further devices.
 
     Raises:
         ConfigError: they are not valid.
@@ -184,8 +184,9 @@ def _callbacks_of_trial() -> dict[str, Any]:
 
 
 def plan_sweep(overrides: list[str], config_dir: str | None) -> Any:
-    """Plan the sweep that `overrides`, ready for Hydra's grammar, ask for: what `run` of
-    sweep/command.py takes.
+    """Plan the sweep that `overrides`, ready for Hydra's grammar, ask for.
+
+    The result is what `run_sweep` of sweep/command.py takes.
 
     Raises:
         ConfigError: it is not valid.
@@ -201,11 +202,12 @@ def plan_sweep(overrides: list[str], config_dir: str | None) -> Any:
 
 
 def sweep(overrides: list[str], config_dir: str | None, *, as_guest: bool = False) -> None:
-    """Show a sweep that has begun, or run what is left to do in it, as `overrides`, ready for
-    Hydra's grammar, ask for; `as_guest` as for `train`.
+    """Show a sweep, or make the trials that are left, as `overrides` ask for.
+
+    They are ready for Hydra's grammar; `as_guest` is as for `train`.
 
     Raises:
-        ConfigError: they are not valid, or there is no such sweep.
+        ConfigError: they are not valid, or the sweep does not exist.
         RunError: trials have failed.
         Stopped: a signal has stopped it.
     """

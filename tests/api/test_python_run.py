@@ -79,7 +79,7 @@ def test_a_run_is_named_wherever_one_is_asked_for(tiny, trained):
 
 
 def test_runs_are_in_the_order_in_which_they_began(tiny, tmp_path):
-    with pytest.raises(firstlight.Error, match=r"^root \(outputs\): there is no such folder$"):
+    with pytest.raises(firstlight.Error, match=r"^root \(outputs\): no such folder$"):
         firstlight.runs()
     first = firstlight.train(**tiny, output_dir=tmp_path / "outputs" / "b")
     second = firstlight.train(**tiny, output_dir=tmp_path / "outputs" / "a")

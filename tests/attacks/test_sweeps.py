@@ -245,7 +245,7 @@ def test_a_storage_is_not_opened_because_a_file_names_it(storage, words, sweep, 
 def test_a_storage_that_the_command_names_is_opened_but_not_made(sweep, refusal, capfd):
     change(storage=STORAGES[0])
     again = f"storage={STORAGES[0]}"
-    assert "there is no such file" in refusal(["sweep", "status", "sweep", again])
+    assert "no such file" in refusal(["sweep", "status", "sweep", again])
     other = Ledger.create(SWEEP, replace(sweep.record, storage=STORAGES[0]), directions=["min"])
     other.add([{"params": {}, "attributes": {"point": 0, "seed": 1}}])
     other.close()

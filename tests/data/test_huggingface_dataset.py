@@ -44,7 +44,7 @@ def test_a_folder_that_was_saved_to_disk_is_read(tmp_path):
     both = datasets.DatasetDict({"train": made(), "test": made(STORIES[:1])})
     both.save_to_disk(tmp_path / "both")
     assert read(tmp_path / "both", split="test") == STORIES[:1]
-    with pytest.raises(ValueError, match="there is no split 'val'; it has train, test"):
+    with pytest.raises(ValueError, match="it has no split 'val', only train, test"):
         read(tmp_path / "both", split="val")
 
 
@@ -126,8 +126,8 @@ def test_what_is_not_there_or_is_damaged_ends_in_one_line(tmp_path):
     made().save_to_disk(tmp_path / "one")
     (tmp_path / "one" / "state.json").write_text("{")
     for name, words in {
-        tmp_path / "missing": "there is no such folder",
-        "./missing": "there is no such folder",
+        tmp_path / "missing": "no such folder",
+        "./missing": "no such folder",
         "owner/name": "on the [Hh]ub",
         tmp_path / "empty": "empty",
         tmp_path / "odd": "odd",

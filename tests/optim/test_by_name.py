@@ -120,7 +120,7 @@ def test_a_tied_head_has_two_names_and_trains_as_one(tiny_gpt):
 @pytest.mark.parametrize(
     ("pattern", "words"),
     [
-        ("blocks.[0-3].*", r"freeze \(blocks\.\[0-3\]\.\*\): fits no parameter of GPT; did you mean"
+        ("blocks.[0-3].*", r"freeze \(blocks\.\[0-3\]\.\*\): matches no parameter of GPT; did you mean"
          r" trf_blocks\.0"),
         ("tok_embs", "did you mean tok_emb or"),
         ("transformer.wte", "its modules are tok_emb, pos_emb, trf_blocks, final_norm, out_head"),

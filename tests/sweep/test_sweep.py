@@ -97,7 +97,7 @@ def test_a_sweep_of_shuffled_values_is_resumed(place):
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        ("freeze=tok_emb,tok_amb", "freeze (tok_amb): fits no parameter of GPT"),
+        ("freeze=tok_emb,tok_amb", "freeze (tok_amb): matches no parameter of GPT"),
         ("lr_scale=[tok_emb:0.1],[tok_emb:none]", "lr_scale (tok_emb:none): expected PATTERN:"),
     ],
 )
@@ -284,7 +284,7 @@ def test_a_sweep_whose_config_has_changed_is_not_resumed(begun, status, capsys):
         (["train", "-m", *TINY, "model.n_heads=3,5"], "as all 2 points"),
         (
             ["train", "-m", *TINY, "optimizer=glob(sgd*)"],
-            "optimizer=glob(sgd*): fits no option of optimizer (adamw, muon)",
+            "optimizer=glob(sgd*): matches no option of optimizer (adamw, muon)",
         ),
         (["train", "-m", *TINY, "scheduler.warmup_steps=7,8"], "warm"),
         (

@@ -45,9 +45,9 @@ def test_what_is_frozen_has_the_weights_that_it_started_from(train):
     [
         (
             "freeze=blocks.0",
-            "freeze (blocks.0): fits no parameter of GPT; did you mean trf_blocks.0",
+            "freeze (blocks.0): matches no parameter of GPT; did you mean trf_blocks.0",
         ),
-        ("lr_scale=tok_em:0.1", "lr_scale (tok_em:0.1): fits no parameter of GPT; did you mean"),
+        ("lr_scale=tok_em:0.1", "lr_scale (tok_em:0.1): matches no parameter of GPT; did you mean"),
         ("lr_scale=tok_emb", "expected PATTERN:FACTOR"),
         ("freeze=[]", ""),
     ],

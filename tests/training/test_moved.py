@@ -60,7 +60,7 @@ def test_the_new_place_of_a_text_that_has_moved_can_be_given(begun, capsys):
     shutil.move(begun.parent / "text.txt", "my texts (1)/a=b.txt")
     assert main(["train", f"resume={begun}", "~callbacks.stop"]) == 2
     assert (
-        "there is no such file; if the text has moved, say where it is: data.path=..."
+        "no such file; if the text has moved, say where it is: data.path=..."
         in capsys.readouterr().err
     )
     assert (

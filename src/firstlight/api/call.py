@@ -1,5 +1,4 @@
-"""What every call of the API has in common: the process stays as it was, and mistakes are
-exceptions of one line."""
+"""What all calls of the API share: the process stays as it was, mistakes are one line each."""
 
 import functools
 import signal
@@ -37,8 +36,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def ends_in_one_line(function: Callable[P, R]) -> Callable[P, R]:
-    """Let what `function` has to tell its user be an exception of one line, without our own lines
-    in its traceback.
+    """Make the mistakes that `function` reports exceptions of one line, without our traceback.
 
     A signal other than Ctrl-C that has stopped a run is given to whoever handled it before.
     """

@@ -16,7 +16,7 @@ def evaluate(checkpoint: words.Path, *overrides: str, **settings: Any) -> dict[s
     `firstlight evaluate`, e.g. `split="test"`.
 
     Raises:
-        Error: there is no such checkpoint, split or text.
+        Error: no such checkpoint, split or text.
     """
     from firstlight.commands.evaluate import measured
 
@@ -26,11 +26,12 @@ def evaluate(checkpoint: words.Path, *overrides: str, **settings: Any) -> dict[s
 
 @command
 def export(checkpoint: words.Path, out: words.Path, *overrides: str, **settings: Any) -> Path:
-    """Write a checkpoint for other programs, and return where it is: with `format="hf"` a folder
-    for transformers, with `format="safetensors"` a file.
+    """Write a checkpoint for other programs; return the path of what was written.
+
+    `format="hf"` writes a folder for transformers, `format="safetensors"` a file.
 
     Raises:
-        Error: there is no such checkpoint, the format cannot hold it, or `out` exists.
+        Error: no such checkpoint, the format cannot hold it, or `out` exists.
     """
     from firstlight.commands import export as verb
 

@@ -25,8 +25,11 @@ class Comparison:
 
     @property
     def configs(self) -> list[dict[str, Any]]:
-        """The configs, best first: `settings` in which they differ, `mean` and `spread` of the
-        metric over their seeds, and the `verdict`."""
+        """The configs, best first.
+
+        Each has the `settings` in which they differ, `mean` and `spread` of the metric over its
+        seeds, and the `verdict`.
+        """
         return self.found["configs"]
 
     @property
@@ -86,7 +89,7 @@ def compare(*runs: words.Path, **settings: Any) -> Comparison:
     `metric="val/perplexity"`, `out=None`.
 
     Raises:
-        Error: there are no such runs, or they cannot be compared.
+        Error: a run does not exist, or they cannot be compared.
     """
     from firstlight.compare.command import compared
 

@@ -41,8 +41,9 @@ def composed(
 def compose(
     *overrides: str, config_dir: words.Path | None = None, **settings: Any
 ) -> dict[str, Any]:
-    """The config of the run that `firstlight.train` with the same arguments would make: checked,
-    and with every reference resolved. Nothing is trained or written.
+    """The config of the run that `firstlight.train` would make with the same arguments.
+
+    It is checked, and every reference in it is resolved. Nothing is trained or written.
 
     Raises:
         Error: it is not valid.

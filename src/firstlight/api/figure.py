@@ -13,7 +13,7 @@ def losses(columns: dict[str, list[float | None]], kind: Literal["loss", "perple
     """The curves of a run's evaluations, from its history.
 
     Raises:
-        ConfigError: there is no evaluation in it.
+        ConfigError: the run has not been evaluated yet.
     """
     names = ("epoch", "tokens", "train/loss", "val/loss")
     kept: list[list[float]] = [[], [], [], []]

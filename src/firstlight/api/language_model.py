@@ -192,8 +192,7 @@ class LanguageModel:
             return self.model(torch.tensor([ids], device=self.model.device))[0].float()
 
     def logprobs(self, text: Text, *, special_tokens: bool | None = None) -> "Tensor":
-        """The natural logarithm of the probability of each token but the first, (N - 1,) float32 on
-        the CPU.
+        """The natural log-probability of each token but the first: (N - 1,), float32, on the CPU.
 
         A text longer than the context is cut into windows, as an evaluation does it: each token is
         predicted once, from at most as many before it as the model takes.
@@ -263,14 +262,14 @@ def load(
     accelerator: str = "auto",
     precision: Precision = "32-true",
 ) -> LanguageModel:
-    """The language model of a run (its best checkpoint, or without `best` its newest), of
-    "last" (the newest run), of a checkpoint's folder or file, or a published one: "gpt2",
-    "hf:REPO", "hf:FOLDER", "openai:124M".
+    """The language model of a run, of a checkpoint, or a published one.
 
-    `accelerator` and `precision` are those of `firstlight generate`.
+    `source` is a run (its best checkpoint, or without `best` its newest), "last" (the newest run),
+    a checkpoint's folder or file, or a published model: "gpt2", "hf:REPO", "hf:FOLDER",
+    "openai:124M". `accelerator` and `precision` are those of `firstlight generate`.
 
     Raises:
-        Error: there is none, it is damaged, or there is no such device.
+        Error: it does not exist or is damaged, or the device is not available.
     """
     from firstlight.commands.continuing import device_for, placed
     from firstlight.sources import find_checkpoint, load_checkpoint

@@ -26,14 +26,15 @@ WHOLE = ("step", "tokens")
 
 
 class Run:
-    """A run that was trained, is being trained, or was stopped; each file is read when it is
-    asked for.
+    """A run that was trained, is being trained, or was stopped.
+
+    Each file is read when it is asked for.
 
     `Run("outputs/quickstart/...")` is the run in this folder, `Run("last")` the newest below
     outputs/. Wherever a run or a checkpoint is asked for, a `Run` can be given.
 
     Raises:
-        Error: there is no run.
+        Error: no such run.
     """
 
     def __init__(self, folder: words.Path) -> None:
@@ -78,8 +79,9 @@ class Run:
     @overload
     def history(self, frame: Literal["pandas", "polars"]) -> Any: ...
     def history(self, frame: Literal["pandas", "polars"] | None = None) -> Any:
-        """What was logged, a row for each logged step: a dict of lists, or a frame of the package
-        that `frame` names.
+        """What was logged, one row per logged step.
+
+        It is a dict of lists, or a frame of the package that `frame` names.
 
         Raises:
             Error: the package is not installed, or metrics.csv is not what firstlight writes.
@@ -195,11 +197,11 @@ def runs(root: words.Path = "outputs") -> list[Run]:
     """The runs below `root`, those of sweeps too, the one that was begun last at the end.
 
     Raises:
-        Error: there is no such folder.
+        Error: no such folder.
     """
     folder = user_path(os.fspath(root))
     if not folder.is_dir():
-        raise ConfigError(f"root ({root}): there is no such folder")
+        raise ConfigError(f"root ({root}): no such folder")
     configs = []
     for file in folder.glob(f"**/{CONFIG}"):
         above = file.relative_to(folder).parts[: -len(CONFIG.parts)]

@@ -21,8 +21,9 @@ _MATMUL = ("cuda.matmul", "cudnn.conv", "cudnn.rnn", "mkldnn.matmul", "mkldnn.co
 
 @contextmanager
 def kept() -> Iterator[None]:
-    """Within the block, what decides numbers is as in a fresh process; after it, all that belongs
-    to the process is as it was before.
+    """Within the block, what decides numbers is as in a fresh process.
+
+    After it, everything that belongs to the process is as it was before.
 
     Threads take turns, since they share all this. torch's number of threads is the user's: it is
     recorded with a run, as on the command line.
@@ -155,8 +156,10 @@ def on_cpu() -> AbstractContextManager[Any]:
 
 @contextmanager
 def _matmul_precision() -> Iterator[None]:
-    """Products in full precision. torch has two ways to set it, and reads one back only if the
-    other was not used."""
+    """Within the block, matrix products have full precision.
+
+    torch has two ways to set it, and reads one back only if the other was not used.
+    """
     import torch
 
     legacy = None

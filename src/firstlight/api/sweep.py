@@ -39,7 +39,7 @@ class Sweep:
     `storage` is the text of `sweep.storage` again, if its ledger is in a database elsewhere.
 
     Raises:
-        Error: there is none.
+        Error: no such sweep.
     """
 
     def __init__(self, folder: words.Path, *, storage: str | None = None) -> None:

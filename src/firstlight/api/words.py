@@ -32,8 +32,10 @@ def choice(*values: Any) -> Values:
 
 
 def interval(low: float, high: float, *, log: bool = False, whole: bool = False) -> Values:
-    """The range that a sampler draws the values of a key from: uniformly, with `log` on a
-    logarithmic scale, with `whole` as whole numbers."""
+    """The range from which a sampler draws the values of a key.
+
+    It draws uniformly; with `log` on a logarithmic scale, with `whole` whole numbers.
+    """
     text = f"interval({_grammar('interval', low)},{_grammar('interval', high)})"
     tags = ["log"] * log + ["int"] * whole
     return Values(f"tag({','.join(tags)},{text})" if tags else text)
@@ -47,8 +49,10 @@ def arguments(
     *,
     is_sweep: bool = False,
 ) -> Namespace:
-    """The arguments of a call of `verb` as those of a command line: its `overrides` are ready for
-    Hydra's grammar. Keywords come after the strings, and win, as later words do.
+    """The arguments of a call of `verb`, as those of a command line.
+
+    Their `overrides` are ready for Hydra's grammar. Keywords come after the strings, and win, as
+    later words do.
 
     Raises:
         ConfigError: the first that cannot be an override.

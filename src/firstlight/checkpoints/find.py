@@ -56,7 +56,7 @@ def newest_run() -> Path:
     """The run folder below `outputs` that was written to last.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: no run has a checkpoint.
     """
     return newest_folder(f"{CHECKPOINTS}/step_*/{MANIFEST}", "run with a checkpoint")
 
@@ -68,7 +68,7 @@ def newest_folder(mark: str, kind: str) -> Path:
     are, for the message.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: no such folder was found.
     """
     root, depth = Path("outputs"), len(Path(mark).parts)
     folders: dict[Path, float] = {}

@@ -99,8 +99,10 @@ def continuations(
 def token_streams(
     model: LanguageModel, tokenizer: Tokenizer, prompts: list[Prompt], request: Request
 ) -> Iterator[tuple[Prompt, Iterator[Token]]]:
-    """Each prompt with each of its continuations as a stream of tokens; they are the same as those
-    of `continuations`. The decoding is a `Stepwise`."""
+    """Each prompt with each of its continuations as a stream of tokens.
+
+    They are the same as those of `continuations`. The decoding is a `Stepwise`.
+    """
     assert isinstance(request.decoding, Stepwise)
     settings = _settings(model, tokenizer, request)
     if request.prompt_lookup:

@@ -40,7 +40,7 @@ def compare(settings: CompareSettings, storage: str | None = None) -> dict[str, 
     """The findings, see `compare.result`. `storage` is the setting as it was typed.
 
     Raises:
-        ConfigError: there are no such runs, or they cannot be compared.
+        ConfigError: a run does not exist, or they cannot be compared.
     """
     groups, twins = group_runs(find_runs(settings.names, storage))
     ranked, notes = judge(groups, settings)

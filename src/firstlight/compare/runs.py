@@ -122,7 +122,7 @@ def find_runs(names: list[str], storage: str | None = None) -> list[Run]:
     `storage` is that of sweeps whose ledger is not in their folder.
 
     Raises:
-        ConfigError: there is no such run, or only one in all.
+        ConfigError: a run does not exist, or only one is named.
     """
     folders: dict[Path, None] = {}  # in order, each once
     for name in names:

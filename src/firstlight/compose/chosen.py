@@ -59,7 +59,7 @@ def with_bases(relative: Path, package: str, folders: list[Path]) -> Iterator[tu
         if line.startswith("# @package "):
             name = line.removeprefix("# @package ").strip()
             package = "" if name == "_global_" else name
-    # A file of comments alone is no mapping, but None.
+    # A file that holds only comments is None, not a mapping.
     content = yaml.safe_load(text) or {}
     for item in content.get("defaults", []):
         if isinstance(item, str) and item != "_self_":

@@ -96,10 +96,10 @@ def listed(text: str, config_dir: str | None) -> str:
     group = override.key_or_group
     options = choices(group, config_dir)
     if not options:
-        raise ConfigError(f"{text}: fits no option as {group} is not a group")
+        raise ConfigError(f"{text}: glob(...) needs a group, and {group} is not one")
     names = glob.filter(options)
     if not names:
-        raise ConfigError(f"{text}: fits no option of {group} ({', '.join(options)})")
+        raise ConfigError(f"{text}: matches no option of {group} ({', '.join(options)})")
     return f"{override.get_key_element()}={','.join(names)}"
 
 

@@ -39,7 +39,7 @@ def values_of(override: Override, seed: int = 0) -> dict[str, Any]:
     The order of shuffle(...) follows from `seed` and the override: a resumed sweep finds it again.
 
     Raises:
-        ConfigError: there are none, too many, or one of them twice.
+        ConfigError: it lists no value, too many, or one of them twice.
     """
     key, typed = override.get_key_element(), override.input_line
     try:

@@ -155,7 +155,7 @@ def _check_key(override: Override, text: str) -> None:
     value = override.value()
     names = value if isinstance(value, list) else [value]
     options = choices(key)
-    # base.yaml is no choice: the choices of its group are based on it.
+    # base.yaml is not a choice: the choices of its group are based on it.
     is_base = "base" in names and any(
         (folder / key / "base.yaml").is_file() for folder in conf_dirs()
     )

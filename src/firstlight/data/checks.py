@@ -10,12 +10,12 @@ MOST_NAMES = 10
 
 
 def memory_for_text() -> int:
-    """Bytes of text for which there may be enough memory."""
+    """The most bytes of text that may fit into memory."""
     return host_memory().free // LEAST_BYTES
 
 
 def check_size(what: object, n_bytes: int, most: int) -> None:
-    """Refuse a text, or the part `what` of one, for which there is not enough memory.
+    """Refuse a text, or the part `what` of one, that does not fit into memory.
 
     Raises:
         ValueError: it is larger than `most`.
@@ -51,7 +51,7 @@ class Budget:
         """Count `text`.
 
         Raises:
-            ValueError: with it there is not enough memory.
+            ValueError: with it the texts do not fit into memory.
         """
         self.used += len(text)
         check_size(what, self.used, self.most)

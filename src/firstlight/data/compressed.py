@@ -54,7 +54,7 @@ def open_bytes(file: Path) -> Iterator[IO[bytes]]:
             with opened(raw) as expanded:
                 yield io.BufferedReader(_Told(file, expanded), CHUNK)
     except FileNotFoundError:
-        raise MissingFileError(f"path ({file}): there is no such file") from None
+        raise MissingFileError(f"path ({file}): no such file") from None
     except ImportError:
         raise ValueError(
             f"path ({file}): zstd needs the package zstandard: pip install 'firstlight[zstd]'"

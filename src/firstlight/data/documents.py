@@ -56,7 +56,7 @@ def read_documents(file: Path, *, format: Format = "auto", field: str = "text") 
     `field`; those without text are left out.
 
     Raises:
-        MissingFileError: there is no such file.
+        MissingFileError: no such file.
         ValueError: it cannot be read, is damaged, has no such field, or a document needs more
             memory than is free.
     """
@@ -130,7 +130,7 @@ def _text_of(line: bytes, field: str, where: str) -> str:
 
 
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
-"""JSON can spell half of a surrogate pair, which is no character, and which UTF-8 cannot hold."""
+"""JSON can spell half of a surrogate pair, which is not a character, and UTF-8 cannot hold it."""
 
 
 def _kind(value: Any) -> str:

@@ -39,7 +39,7 @@ def read_text(file: Path) -> str:
     try:
         data = file.read_bytes()
     except FileNotFoundError:
-        raise MissingFileError(f"path ({file}): there is no such file") from None
+        raise MissingFileError(f"path ({file}): no such file") from None
     except OSError as error:
         raise ValueError(f"path ({file}) cannot be read: {error.strerror}") from None
     return decoded(data, file)
@@ -72,10 +72,10 @@ def decoded(data: bytes, file: Path) -> str:
 
 
 def expanded_path(name: str) -> list[Path]:
-    """The path `name`, or those that it fits as a pattern: `*`, `?`, `[...]`, and `**` for folders
-    at any depth.
+    """The path `name`, or the paths that it matches as a pattern.
 
-    What exists is taken as it is named. A pattern fits no hidden files, backups or run folders.
+    Patterns have `*`, `?`, `[...]`, and `**` for folders at any depth. What exists under this very
+    name is taken. A pattern does not match hidden files, backups or run folders.
     """
     path = user_path(name)
     if glob.has_magic(name) and not path.exists():

@@ -92,7 +92,7 @@ class HuggingFaceData(TextDataModule):
         """A `Dataset` or `IterableDataset` of the split.
 
         Raises:
-            ValueError: the package is missing, or there is no such dataset or split.
+            ValueError: the package is missing, or the dataset or split does not exist.
         """
         try:
             import datasets  # pyright: ignore[reportMissingImports]
@@ -103,7 +103,7 @@ class HuggingFaceData(TextDataModule):
         datasets.logging.set_verbosity(logging.CRITICAL)  # what it logs, it raises as well
         folder = user_path(self.dataset)
         if folder.is_file() or (not folder.exists() and self._is_path(folder)):
-            raise MissingFileError(f"dataset ({self.dataset}): there is no such folder")
+            raise MissingFileError(f"dataset ({self.dataset}): no such folder")
         try:
             if folder.is_dir():
                 return self._of_folder(datasets, folder)
@@ -125,7 +125,7 @@ class HuggingFaceData(TextDataModule):
                 raise ValueError(f"it holds one split, {saved.split}, not {self.split!r}")
             return saved
         if self.split not in saved:
-            raise ValueError(f"there is no split {self.split!r}; it has {', '.join(saved)}")
+            raise ValueError(f"it has no split {self.split!r}, only {', '.join(saved)}")
         return saved[self.split]
 
     def _of_hub(self, datasets: Any) -> Any:
@@ -175,7 +175,7 @@ def _reason(error: Exception) -> str:
 
     if isinstance(error, datasets.exceptions.DatasetNotFoundError):
         return (
-            "there is no such folder, and no such dataset on the hub, or it cannot be reached"
+            "no such folder, and no such dataset on the hub, or the hub cannot be reached"
             " (or it is private or gated: ask for access, then `hf auth login`)"
         )
     return shorten(one_line(error), 200)

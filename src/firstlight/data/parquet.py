@@ -16,12 +16,12 @@ def read_parquet(file: Path, column: str, most: int) -> Iterator[str]:
     """The texts in a column, row by row, without those that have no letters in them.
 
     Raises:
-        MissingFileError: there is no such file.
+        MissingFileError: no such file.
         ValueError: it is damaged, has no such column of texts, or a part of the column expands to
             more than `most` bytes.
     """
     if not file.exists():
-        raise MissingFileError(f"path ({file}): there is no such file")
+        raise MissingFileError(f"path ({file}): no such file")
     try:
         import pyarrow as pa  # pyright: ignore[reportMissingImports]
     except ImportError:

@@ -129,12 +129,12 @@ def eval_passes(data: "TextDataModule", split: str) -> EvalLoader:
     """Load all batches of `split` in each pass.
 
     Raises:
-        ConfigError: there is no such split, or a batch has fewer windows than there are processes
-            and the module does not say that it `takes_empty_shares`.
+        ConfigError: the text has no such split, or a batch has fewer windows than there are
+            processes and the module does not say that it `takes_empty_shares`.
     """
     data.setup()
     if split not in data.windows:
-        raise ConfigError(f"there is no {split} split; make one with data.{split}_ratio=0.1")
+        raise ConfigError(f"the text has no {split} split; make one with data.{split}_ratio=0.1")
     module = data.trainer.lightning_module if data.trainer is not None else None
     if not getattr(module, "takes_empty_shares", False):
         if data.eval_last_window and _share()[1] > 1:

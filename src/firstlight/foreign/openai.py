@@ -54,7 +54,7 @@ def download_gpt2(size: str) -> Path:
     """Download the model of `size` into the cache, except for files that are whole; its folder.
 
     Raises:
-        ConfigError: there is no such size, no address has all the files, or they cannot be written.
+        ConfigError: no such size, no address has all the files, or they cannot be written.
     """
     if size not in SIZES:
         raise ConfigError(

@@ -166,7 +166,7 @@ def _files(path: str) -> list[str]:
     """The file `path`, or the YAML files in the folder.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: no such file or folder, or no YAML file in it.
     """
     place = user_path(path)
     if place.is_file():

@@ -12,7 +12,7 @@ OptimizerFactory = Callable[[LanguageModel], Optimizer]
 
 
 class Schedule(ABC):
-    """A learning rate as a pure function of the step, so that there is no state to save."""
+    """A learning rate as a pure function of the step, so it has no state to save."""
 
     @abstractmethod
     def lr(self, step: int, *, max_steps: int, peak: float) -> float:

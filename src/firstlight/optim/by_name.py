@@ -158,7 +158,7 @@ def _fitting(model: LanguageModel, pattern: str, where: str) -> dict[str, nn.Par
     }
     if not found:
         near = _nearest(pattern, list(named))
-        raise ConfigError(f"{where}: fits no parameter of {type(model).__name__}; {near}")
+        raise ConfigError(f"{where}: matches no parameter of {type(model).__name__}; {near}")
     return found
 
 

@@ -49,7 +49,7 @@ def start_with_place(source: str, run: Path | None) -> str:
 
 
 def data_with_files(section: dict[str, Any], run: Path | None) -> dict[str, Any]:
-    """The section `data` of a run's config, like `with_files`; prose is no path."""
+    """The section `data` of a run's config, like `with_files`; prose is not a path."""
     paths = path_keys(config_dir())
     found = dict(section)
     for key, value in section.items():

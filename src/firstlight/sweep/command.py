@@ -63,7 +63,7 @@ def main(config: DictConfig) -> Planned | None:
     """Do what is asked; return the sweep if it is to be resumed.
 
     Raises:
-        ConfigError: there is no such sweep, its config has changed, or it names a storage or a
+        ConfigError: the sweep does not exist, its config has changed, or it names a storage or a
             folder of configs that the command does not name.
     """
     storage = storage_as_typed(config)
@@ -127,7 +127,7 @@ def run_sweep(sweep: Planned, overrides: list[str], *, with_logging: bool = True
     Without `with_logging` Python's logging stays as it is.
 
     Raises:
-        ConfigError: there is no such launcher.
+        ConfigError: no such launcher.
         RunError: trials have failed.
         Stopped: a signal has stopped the sweep.
     """

@@ -173,7 +173,7 @@ def _condition(
     """The key of a rule, and its condition as the overrides of a trial have it.
 
     Raises:
-        ConfigError: there is no such key, or the condition can never hold.
+        ConfigError: no such key, or the condition can never hold.
     """
     shown = f"sweep.only_if ({rule})"
     keys, key = list(swept), conditional_key(rule)

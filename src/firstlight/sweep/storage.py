@@ -319,7 +319,7 @@ def check_exists(url: str) -> None:
     except ArgumentError as error:
         raise ConfigError(f"storage ({shorten(url)}): {one_line(error)}") from None
     if address.drivername.startswith("sqlite") and not Path(address.database or "").is_file():
-        raise ConfigError(f"storage ({shorten(url)}): there is no such file")
+        raise ConfigError(f"storage ({shorten(url)}): no such file")
 
 
 def back_up(file: Path) -> None:

@@ -64,7 +64,7 @@ class Experiment:
 
     @property
     def training_loss(self) -> Loss:
-        """What training lowers."""
+        """What training minimises."""
         return self.loss or CrossEntropy()
 
     @property

@@ -61,7 +61,8 @@ def text_of(
                 check_same(cut(None) if split == "all" else text, known, loaded.path)
         if split not in text.windows:
             raise ValueError(
-                "there is no test split: train with data.test_ratio=0.1, or give it with data=..."
+                "the text has no test split: train with data.test_ratio=0.1, or give it with"
+                " data=..."
             )
         if text.context_length > model.context_length:
             raise ValueError(

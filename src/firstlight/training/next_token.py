@@ -76,7 +76,7 @@ class NextTokenModule(EvaluationModule):
         )
 
     def mean_loss(self, batch: Batch) -> Tensor:
-        """What training lowers: the mean loss of the tokens of a batch, and the model's own."""
+        """What training minimises: the mean loss of the tokens of a batch, and the model's own."""
         inputs, targets = batch
         hidden, auxiliary = self.training_pass(inputs)  # (B, T, C)
         losses = self.loss(hidden.flatten(0, 1), self.model.output_weight, targets.flatten())

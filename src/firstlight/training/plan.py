@@ -48,7 +48,7 @@ class Plan:
     trainer: Trainer
     sizes: Sizes
     ended: str | None
-    """Of a run that is resumed: why it makes no step more; None if it does."""
+    """Why a resumed run has no step left; None if it has one."""
     notes: list[str]
     """What the user should know."""
     rates: dict[float, int]
@@ -139,11 +139,11 @@ def _check_resumed(
 ) -> str | None:
     """Refuse to resume a run that has changed or is finished; return why it has no step left.
 
-    A run without `model.safetensors` was killed in its end, which is then made again.
+    A run without `model.safetensors` was killed while it ended: its end is then made again.
 
     Raises:
         ConfigError: see `check_resumable`.
-        FinishedError: there is nothing left to do.
+        FinishedError: nothing is left to do.
     """
     if origin.resumed is None:
         return None

@@ -265,7 +265,7 @@ class Trainer(pl.Trainer):
         self.failure = self.failure or error
 
     def save_step(self) -> None:
-        """Save a checkpoint of this step, if there is none yet.
+        """Save a checkpoint of this step, unless it is saved already.
 
         Raises:
             DivergedError: weights are nan or inf; they are not saved.

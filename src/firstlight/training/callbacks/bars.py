@@ -20,7 +20,7 @@ from rich.progress import (
 
 
 class Bar(ABC):
-    """Of `total` steps some are made; it is drawn at most every `pause` seconds."""
+    """Shows how many of `total` steps are done; drawn at most every `pause` seconds."""
 
     pause: float
 
@@ -29,7 +29,7 @@ class Bar(ABC):
         self.drawn = 0.0
 
     def show(self, completed: int, status: str | None = None) -> None:
-        """So many steps are made; `status` is what is said beside the bar from now on."""
+        """Show `completed` steps; `status` is shown beside the bar from now on."""
         self.completed = completed
         self.status = self.status if status is None else status
         now = time.perf_counter()
@@ -74,7 +74,7 @@ class TerminalBar(Bar):
 
 
 class NotebookBar(Bar):
-    """One output of a cell, replaced as the run goes on."""
+    """One output of a cell, replaced while the run trains."""
 
     pause = 0.5
 

@@ -46,8 +46,7 @@ class Callback(pl.Callback):
         def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None: ...
 
     monitor: str | None = None
-    """The metric that this callback watches, by the name that it has in the logs; refused if there
-    is none."""
+    """The metric that this callback watches, by its name in the logs; an unknown one is refused."""
 
     def follow(self, direction: Literal["min", "max"]) -> None:
         """Called before training with the direction in which `monitor` gets better."""

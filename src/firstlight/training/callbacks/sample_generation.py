@@ -57,8 +57,8 @@ class SampleGeneration(Watcher):
     ) -> None:
         """Store how many bytes of the samples file belong to the steps up to this one.
 
-        It is no state of this callback: all that sample share the file, and the prompt may be
-        another one later.
+        Not in this callback's own state: all callbacks that sample share the file, and the prompt
+        may have changed when the run is resumed.
         """
         checkpoint[BYTES] = (
             self.file.stat().st_size if self.file is not None and self.file.is_file() else 0

@@ -8,11 +8,11 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep the memory that it frees, where its allocator is glibc's; is it?
+    """Tell glibc to keep freed memory; return whether it agreed.
 
-    glibc gives large blocks back to the kernel when they are freed. Of every gradient and weight
-    cast each step then touches new pages, which the kernel has to find and to fill with zeros
-    first; docs/performance.md says what that costs.
+    glibc gives large blocks back to the kernel when they are freed. Every gradient and every cast
+    weight then touches new pages at each step, which the kernel must first find and fill with
+    zeros; docs/performance.md says what that costs.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -16,7 +16,7 @@ OnNan = Literal["stop", "skip"]
 
 
 class Guard:
-    """Skips a step whose loss or gradient is nan or inf, the same one in all processes.
+    """Skips steps whose loss or gradient is nan or inf, the same ones in all processes.
 
     With `on_nan="stop"` the first such step is the end, with "skip" the first after `MOST_SKIPPED`
     in a row. On a GPU the device skips steps by itself, and the host learns of it one step later,
