@@ -6,7 +6,7 @@ from concurrent.futures.process import BrokenProcessPool
 import torch
 
 from firstlight.data.loader import WorkerLoader, _Batches
-from firstlight.data.windows import Windows
+from firstlight.data.windows import TensorWindows
 
 
 class Worker:
@@ -27,7 +27,7 @@ class Worker:
 
 def test_the_exit_code_of_a_worker_that_has_just_died_is_waited_for(monkeypatch):
     failures = []
-    windows = Windows(torch.arange(9), context_length=2, stride=2)
+    windows = TensorWindows(torch.arange(9), context_length=2, stride=2)
     batches = iter(WorkerLoader(windows, [], 0, 1, failures))
     worker = Worker()
     monkeypatch.setattr(_Batches, "_workers", lambda self: [worker])

@@ -18,6 +18,7 @@ import yaml
 from firstlight.cli import main
 from firstlight.data.datamodule import TextDataModule
 from firstlight.data.text import TextData
+from firstlight.data.token_data import TokenDataModule
 from firstlight.errors import ConfigError
 from firstlight.runs.later_keys import LATER_KEYS, lacking
 from firstlight.sweep.plan import planned
@@ -75,6 +76,7 @@ def test_the_command_of_an_earlier_version_is_given_again(earlier):
 def test_a_key_that_came_later_is_what_resumed_runs_take_it_for():
     """A run whose config lacks it has the default of the signature."""
     parameters = {
+        **inspect.signature(TokenDataModule.__init__).parameters,
         **inspect.signature(TextDataModule.__init__).parameters,
         **inspect.signature(TextData.__init__).parameters,
     }

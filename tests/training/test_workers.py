@@ -16,7 +16,7 @@ from tiny_run import TINY, rows_of, same_weights
 
 from firstlight.checkpoints.find import checkpoints_of
 from firstlight.cli import main
-from firstlight.data.windows import Windows
+from firstlight.data.windows import TensorWindows
 from firstlight.process_group import started
 
 WORKERS = ["data.num_workers=2", "trainer.accumulate_grad_batches=3"]
@@ -53,14 +53,14 @@ def test_a_killed_worker_ends_the_run_between_two_steps_and_saved(train, capsys,
 
 
 def fail_in_a_worker(monkeypatch, error):
-    gather = Windows.__getitem__
+    gather = TensorWindows.__getitem__
 
     def fail(self, index):
         if parent_process() is not None and 7 in index:
             raise error
         return gather(self, index)
 
-    monkeypatch.setattr(Windows, "__getitem__", fail)
+    monkeypatch.setattr(TensorWindows, "__getitem__", fail)
 
 
 def test_an_error_in_a_worker_ends_the_run_between_two_steps_and_saved(train, capsys, monkeypatch):

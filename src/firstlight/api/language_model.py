@@ -202,14 +202,14 @@ class LanguageModel:
         """
         import torch
 
-        from firstlight.data.windows import Windows
+        from firstlight.data.windows import TensorWindows
         from firstlight.decoding.context import evaluating
 
         tokens = self._ids(text, special_tokens, at_least=2)
         length = min(self.model.context_length, len(tokens) - 1)
         parts: list[Tensor] = []
         with on_cpu(), torch.no_grad(), evaluating(self.model):
-            windows = Windows(torch.tensor(tokens), context_length=length, stride=length)
+            windows = TensorWindows(torch.tensor(tokens), context_length=length, stride=length)
             batches = list(torch.arange(len(windows)).split(max(AT_ONCE // length, 1)))
             if windows.n_rest > 0:
                 batches.append(windows.rest_index)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from firstlight.api.call import command
 
 if TYPE_CHECKING:
-    from firstlight.data.datamodule import TextDataModule
+    from firstlight.data.token_data import TokenDataModule
     from firstlight.training.language_module import LanguageModule
 
 
@@ -27,7 +27,7 @@ def lightning_module(config: Mapping[str, Any]) -> "LanguageModule":
 
 
 @command
-def lightning_data(config: Mapping[str, Any]) -> "TextDataModule":
+def lightning_data(config: Mapping[str, Any]) -> "TokenDataModule":
     """The text of a `config` that `firstlight.compose` has made, as a LightningDataModule.
 
     Its windows, and their order in each epoch, are those of a run with this config.

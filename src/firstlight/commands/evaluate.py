@@ -122,7 +122,7 @@ def _on_text(
         note(f"{text.worker_failure}; nothing of the text was left out")
     left_out = text.eval_windows(split).n_rest
     if left_out > 0 and not text.eval_last_window:
-        n_predictions = len(text.ids[split]) - 1  # each token is predicted but the first
+        n_predictions = text.windows[split].n_predictions
         note(
             f"the last {left_out:,} of {n_predictions:,} predictions are left out: they do not fill"
             f" a window of {text.context_length} tokens, and data.eval_last_window is false in the"

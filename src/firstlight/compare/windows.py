@@ -13,6 +13,8 @@ from firstlight.compare.groups import Group
 from firstlight.compare.runs import Run
 from firstlight.compare.settings import CompareSettings
 from firstlight.compare.statistics import Floats, ScoreSample
+from firstlight.data.tokenizers.base import Tokenizer
+from firstlight.data.windows import Windows
 from firstlight.errors import ConfigError
 from firstlight.metrics.base import Mean, Metric
 from firstlight.sources import find_checkpoint, load_checkpoint
@@ -108,15 +110,19 @@ def measure_windows(
     factor = metric.value([1.0, 1.0])
     assert factor is not None
     ground = Ground(
-        _digest(tokenizer.decode(text.ids["val"].tolist())),
-        _digest(json.dumps(loaded.tokenizer or loaded.config.get("tokenizer"), default=str)),
+        _digest(windows, tokenizer),
+        json.dumps(loaded.tokenizer or loaded.config.get("tokenizer"), default=str),
         text.context_length,
     )
     return MeasuredWindows(totals, counts / factor, ground)
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+def _digest(windows: Windows, tokenizer: Tokenizer) -> str:
+    """Hash the text that the tokens of `windows` stand for."""
+    digest = hashlib.sha256()
+    for ids in windows.chunks():
+        digest.update(tokenizer.decode_bytes(ids.tolist()))
+    return digest.hexdigest()
 
 
 def configured_ground(run: Run) -> Ground:

@@ -10,7 +10,7 @@ from firstlight.data.loader import Batch
 from firstlight.errors import ConfigError
 
 if TYPE_CHECKING:
-    from firstlight.data.datamodule import TextDataModule
+    from firstlight.data.token_data import TokenDataModule
 
 
 class LoadEpoch(Protocol):
@@ -90,7 +90,7 @@ class EvalLoader:
         return iter(self.batches)
 
 
-def train_passes(data: "TextDataModule") -> EpochLoader:
+def train_passes(data: "TokenDataModule") -> EpochLoader:
     """Load the training batches of `data`, an epoch a pass.
 
     A run that Lightning resumes continues with the next batch of its epoch. With
@@ -125,7 +125,7 @@ def train_passes(data: "TextDataModule") -> EpochLoader:
     return EpochLoader(load, length, batches_done=batches_done, fingerprint=data.fingerprint)
 
 
-def eval_passes(data: "TextDataModule", split: str) -> EvalLoader:
+def eval_passes(data: "TokenDataModule", split: str) -> EvalLoader:
     """Load all batches of `split` in each pass.
 
     Raises:
@@ -147,7 +147,7 @@ def eval_passes(data: "TextDataModule", split: str) -> EvalLoader:
     return EvalLoader(batches, len(batches))
 
 
-def _check_shares(data: "TextDataModule", split: str, n_windows: int) -> None:
+def _check_shares(data: "TokenDataModule", split: str, n_windows: int) -> None:
     """Refuse batches of which a process would have no share: its mean loss would be nan.
 
     `n_windows` is how many are cut into batches of which the last may be smaller.

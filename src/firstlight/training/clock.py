@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Self
 
-from firstlight.data.datamodule import TextDataModule
+from firstlight.data.token_data import TokenDataModule
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Clock:
     instead.
     """
 
-    data: TextDataModule
+    data: TokenDataModule
     max_steps: int
     batches_per_step: int
     log_every_n_steps: int
@@ -28,7 +28,7 @@ class Clock:
     @classmethod
     def of(
         cls,
-        data: TextDataModule,
+        data: TokenDataModule,
         *,
         max_steps: int | None,
         max_epochs: float | None,

@@ -8,8 +8,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.loggers.logger import Logger
 
 from firstlight.config import NonEmpty, Seed
-from firstlight.data.datamodule import TextDataModule
 from firstlight.data.order import Order
+from firstlight.data.token_data import TokenDataModule
 from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.loss.base import Loss
 from firstlight.loss.cross_entropy import CrossEntropy
@@ -37,7 +37,7 @@ class Experiment:
     model: Callable[..., LanguageModel]
     tokenizer: Tokenizer
     order: Order
-    data: Callable[..., TextDataModule]
+    data: Callable[..., TokenDataModule]
     optimizer: OptimizerFactory
     scheduler: Schedule
     trainer: Callable[..., Trainer]

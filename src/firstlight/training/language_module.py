@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from firstlight.checkpoints.model_file import save_model_file
-from firstlight.data.datamodule import TextDataModule
 from firstlight.data.loader import Batch
+from firstlight.data.token_data import TokenDataModule
 from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.errors import ConfigError, RunError
 from firstlight.files import replacing_by_path
@@ -25,11 +25,11 @@ from firstlight.training.next_token import NextTokenModule, check_fits
 class LanguageModule(NextTokenModule):
     """A language model for Lightning's own Trainer, and its arguments, callbacks and loggers.
 
-    The data is a `TextDataModule` or anything else whose batches are (inputs, targets). Logged are
+    The data is a `TokenDataModule` or anything else whose batches are (inputs, targets). Logged are
     `train/loss` of every batch, in training mode; `grad_norm` before clipping, if the trainer clips
     by norm; and after a validation `val/loss` and the other metrics, exact over all batches and
-    processes (`test/...` after a test; a second loader is `val_1/...`). On a `TextDataModule` a run
-    that is resumed in the middle equals one that was not.
+    processes (`test/...` after a test; a second loader is `val_1/...`). On a `TokenDataModule` a
+    run that is resumed in the middle equals one that was not.
 
     Raises:
         ConfigError: when training begins, if the model does not fit the data, or the schedule the
@@ -58,7 +58,7 @@ class LanguageModule(NextTokenModule):
         )
         self.save_hyperparameters({"config": config})
         self.tokenizer: Tokenizer | None = None
-        """That of the data, if it is a `TextDataModule`."""
+        """That of the data, if it is a `TokenDataModule`."""
         self.max_steps = 0
 
     def setup(self, stage: str) -> None:
@@ -69,9 +69,9 @@ class LanguageModule(NextTokenModule):
             self.byte_lengths = data.tokenizer.byte_lengths.to(self.device)
 
     @property
-    def _text_data(self) -> TextDataModule | None:
+    def _text_data(self) -> TokenDataModule | None:
         data = getattr(self.trainer, "datamodule", None)
-        return data if isinstance(data, TextDataModule) else None
+        return data if isinstance(data, TokenDataModule) else None
 
     def total_steps(self) -> int:
         steps = self.trainer.max_steps
@@ -145,7 +145,7 @@ class LanguageModule(NextTokenModule):
     def save(self, path: str | Path, tokenizer: Tokenizer | None = None) -> None:
         """Write a `model.safetensors` that all of firstlight reads, as `generate checkpoint=PATH`.
 
-        `tokenizer` is needed if the data was not a `TextDataModule`.
+        `tokenizer` is needed if the data was not a `TokenDataModule`.
 
         Raises:
             ConfigError: the tokenizer is not known.

@@ -8,9 +8,9 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from firstlight.checkpoints.checkpoint import Checkpoint
 from firstlight.config import blame, build, check_node
-from firstlight.data.datamodule import TextDataModule
 from firstlight.data.files import MissingFileError
 from firstlight.data.order import SeededOrder
+from firstlight.data.token_data import TokenDataModule
 from firstlight.errors import ConfigError, one_line
 from firstlight.interpolation import as_values, from_environment, given_again
 from firstlight.model.base import LanguageModel
@@ -23,7 +23,7 @@ from firstlight.training.trainer import quiet, refusal
 
 def text_of(
     loaded: Checkpoint, model: LanguageModel, split: str, data: dict[str, Any] | None = None
-) -> TextDataModule:
+) -> TokenDataModule:
     """The text to measure `model` on, in windows.
 
     It is that of the section `data`, or for None that of its training; the split "all" is
@@ -40,10 +40,10 @@ def text_of(
     is_own = "_target_" not in given
     section = own_data(loaded) | given if is_own else given
     section = {"context_length": model.context_length, **section}
-    check_node("data", section, TextDataModule)
+    check_node("data", section, TokenDataModule)
 
-    def cut(stage: str | None) -> TextDataModule:
-        text: TextDataModule = build(section, "data")(
+    def cut(stage: str | None) -> TokenDataModule:
+        text: TokenDataModule = build(section, "data")(
             tokenizer=loaded.build_tokenizer(), order=SeededOrder(seed=0)
         )
         text.setup(stage)

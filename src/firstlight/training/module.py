@@ -10,8 +10,8 @@ from torch.optim import Optimizer
 
 from firstlight.checkpoints.checkpoint import with_tied_names
 from firstlight.checkpoints.folder_io import RECORD
-from firstlight.data.datamodule import Loader, TextDataModule
 from firstlight.data.loader import Batch
+from firstlight.data.token_data import Loader, TokenDataModule
 from firstlight.errors import ConfigError, DivergedError
 from firstlight.loss.base import Loss
 from firstlight.metrics.base import Metric
@@ -42,7 +42,7 @@ class PretrainingModule(NextTokenModule):
         self,
         *,
         model: LanguageModel,
-        data: TextDataModule,
+        data: TokenDataModule,
         loss: Loss,
         optimizer: OptimizerFactory,
         scheduler: Schedule,

@@ -8,8 +8,8 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from firstlight.data.datamodule import TextDataModule
 from firstlight.data.loader import Batch
+from firstlight.data.token_data import TokenDataModule
 from firstlight.errors import ConfigError, one_line
 from firstlight.loss.base import Loss
 from firstlight.metrics.base import Metric
@@ -83,7 +83,7 @@ class NextTokenModule(EvaluationModule):
         return losses.mean() if auxiliary is None else losses.mean() + auxiliary
 
 
-def check_fits(model: LanguageModel, data: TextDataModule) -> None:
+def check_fits(model: LanguageModel, data: TokenDataModule) -> None:
     """Check that `model` knows every id of `data`, and can read its windows.
 
     Raises:

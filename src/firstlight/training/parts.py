@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from firstlight.config import build
-from firstlight.data.datamodule import TextDataModule
+from firstlight.data.token_data import TokenDataModule
 from firstlight.errors import ConfigError
 from firstlight.model.construction import without_weights
 from firstlight.optim.by_name import frozen
@@ -49,7 +49,7 @@ def language_module(config: dict[str, Any]) -> LanguageModule:
     )
 
 
-def text_data(config: dict[str, Any]) -> TextDataModule:
+def text_data(config: dict[str, Any]) -> TokenDataModule:
     """The text of a composed `config`, read and cut into windows as in a run with this config.
 
     Raises:

@@ -12,8 +12,8 @@ import lightning.pytorch as pl
 
 from firstlight.checkpoints.checkpoint import Checkpoint
 from firstlight.config import blame
-from firstlight.data.datamodule import TextDataModule
 from firstlight.data.files import MissingFileError, user_path
+from firstlight.data.token_data import TokenDataModule
 from firstlight.errors import ConfigError, FinishedError, shorten
 from firstlight.files import check_file_system, existing_place
 from firstlight.metrics.measured import check_monitors
@@ -44,7 +44,7 @@ class Plan:
     """As it is stored, with a value in the place of every "auto"."""
     network: LanguageModel
     """With its first weights."""
-    data: TextDataModule
+    data: TokenDataModule
     trainer: Trainer
     sizes: Sizes
     ended: str | None
@@ -135,7 +135,7 @@ def _check_loggers(experiment: Experiment) -> None:
 
 
 def _check_resumed(
-    origin: Origin, data: TextDataModule, trainer: Trainer, callbacks: dict[str, pl.Callback]
+    origin: Origin, data: TokenDataModule, trainer: Trainer, callbacks: dict[str, pl.Callback]
 ) -> str | None:
     """Refuse to resume a run that has changed or is finished; return why it has no step left.
 
@@ -179,7 +179,7 @@ def why_ended(origin: Origin, trainer: Trainer, callbacks: dict[str, pl.Callback
     return None
 
 
-def _read(experiment: Experiment, origin: Origin) -> TextDataModule:
+def _read(experiment: Experiment, origin: Origin) -> TokenDataModule:
     try:
         with blaming("data"):
             data = experiment.data(tokenizer=origin.tokenizer, order=experiment.order)
@@ -192,7 +192,10 @@ def _read(experiment: Experiment, origin: Origin) -> TextDataModule:
 
 
 def _network(
-    model: Callable[..., LanguageModel], data: TextDataModule, seed: int, weights: Checkpoint | None
+    model: Callable[..., LanguageModel],
+    data: TokenDataModule,
+    seed: int,
+    weights: Checkpoint | None,
 ) -> LanguageModel:
     """The model with its first weights: drawn from `seed`, or those of a checkpoint."""
     pl.seed_everything(seed, workers=True, verbose=False)

@@ -6,7 +6,7 @@ import torch
 from rich.filesize import decimal
 
 from firstlight.checkpoints.find import checkpoints_of
-from firstlight.data.datamodule import TextDataModule
+from firstlight.data.token_data import TokenDataModule
 from firstlight.errors import printable, shell_word
 from firstlight.metrics.perplexity import perplexity
 from firstlight.overrides import command, program, setting
@@ -46,7 +46,7 @@ def _trained(plan: Plan) -> str:
     return "".join(parts)
 
 
-def _length(data: TextDataModule, batches: int) -> str:
+def _length(data: TokenDataModule, batches: int) -> str:
     """A number of batches in epochs and, where windows overlap, in passes over the text."""
     epochs = _rounded(batches / data.batches_per_epoch)
     if data.stride == data.context_length:

@@ -9,7 +9,7 @@ from firstlight.checkpoints.checkpoint import Checkpoint
 from firstlight.checkpoints.find import CHECKPOINTS, checkpoints_of
 from firstlight.checkpoints.folder_io import RECORD, Stored, read_folder
 from firstlight.checkpoints.manifest import TRAINING_STATE, Manifest
-from firstlight.data.datamodule import TextDataModule
+from firstlight.data.token_data import TokenDataModule
 from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.errors import ConfigError, DamagedError
 from firstlight.runs.run_folder import METRICS, MODEL
@@ -112,7 +112,7 @@ def _check_state(file: Path, state: dict[str, Any]) -> None:
             raise DamagedError(f"{file}: damaged: its {key} is not what firstlight writes")
 
 
-def check_resumable(resumed: Resumed, data: TextDataModule) -> None:
+def check_resumable(resumed: Resumed, data: TokenDataModule) -> None:
     """Refuse to resume a run whose past would be different now.
 
     Raises:

@@ -7,7 +7,7 @@ from typing import Any
 
 from firstlight.checkpoints.find import checkpoints_of
 from firstlight.checkpoints.manifest import read_manifest
-from firstlight.data.datamodule import CUT_BY, TextDataModule
+from firstlight.data.token_data import CUT_BY, TokenDataModule
 from firstlight.errors import ConfigError, shorten
 from firstlight.runs.places import MOVED, run_of
 from firstlight.runs.run_folder import RunFolder
@@ -20,7 +20,7 @@ class OtherTextError(ConfigError):
     """What is found in the place of a run's own text is another one."""
 
 
-def check_same(text: TextDataModule, known: dict[str, int | str], checkpoint: Path) -> None:
+def check_same(text: TokenDataModule, known: dict[str, int | str], checkpoint: Path) -> None:
     """Refuse a text whose fingerprint is not `known`, that of the text of `checkpoint`.
 
     Raises:
@@ -47,7 +47,7 @@ def fingerprint_of(checkpoint: Path) -> dict[str, int | str] | None:
 
 
 def check_text_of_sweep(
-    text: TextDataModule, config: dict[str, Any], others: Iterable[Path]
+    text: TokenDataModule, config: dict[str, Any], others: Iterable[Path]
 ) -> None:
     """Refuse a text that has changed since one of `others`, of the same sweep, was trained.
 

@@ -21,7 +21,7 @@ from pydantic import Field
 from firstlight.checkpoints.find import CHECKPOINTS, checkpoint_name
 from firstlight.checkpoints.folder_io import CheckpointFolderIO, Stored
 from firstlight.config import BatchSize, FinitePositive, Steps
-from firstlight.data.datamodule import TextDataModule
+from firstlight.data.token_data import TokenDataModule
 from firstlight.errors import DivergedError, RunError, one_line
 from firstlight.training.callbacks.model_summary import ModelSummary
 from firstlight.training.clock import Clock
@@ -98,7 +98,7 @@ class Trainer(pl.Trainer):
     def __init__(
         self,
         *,
-        data: TextDataModule,
+        data: TokenDataModule,
         max_steps: Steps | None = None,
         max_epochs: Annotated[float, Field(gt=0, le=10**6)] | None = None,
         max_tokens: Annotated[int, Field(gt=0, le=10**15)] | None = None,

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
 
 from firstlight.config import blame
-from firstlight.data.datamodule import TextDataModule
+from firstlight.data.token_data import TokenDataModule
 from firstlight.memory_limits import device_memory
 from firstlight.model.base import LanguageModel
 from firstlight.optim.base import OptimizerFactory
@@ -82,7 +82,7 @@ def numbers_kept(optimizer: Optimizer) -> int:
     return sum(tensor.numel() for tensor in state if tensor.dim() > 0)  # without the count of steps
 
 
-def check_memory(sizes: Sizes, data: TextDataModule, trainer: Mapping[str, Any]) -> None:
+def check_memory(sizes: Sizes, data: TokenDataModule, trainer: Mapping[str, Any]) -> None:
     """Refuse a run that needs more memory than its device has.
 
     `trainer` is its section of the config. Counted are weights, gradients, the optimizer's state,

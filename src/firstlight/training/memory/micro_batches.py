@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from firstlight.data.datamodule import TextDataModule
 from firstlight.data.loader import Batch
+from firstlight.data.token_data import TokenDataModule
 from firstlight.errors import ConfigError
 from firstlight.loss.base import Loss
 from firstlight.memory_limits import free_memory
@@ -53,7 +53,7 @@ def n_parts_of(n_windows: int, most: int | None) -> int:
 
 def find_micro_batch_size(
     model: LanguageModel,
-    data: TextDataModule,
+    data: TokenDataModule,
     loss: Loss,
     make_optimizer: OptimizerFactory,
     trainer: Trainer,
@@ -86,7 +86,7 @@ class _Probe:
     def __init__(
         self,
         model: LanguageModel,
-        data: TextDataModule,
+        data: TokenDataModule,
         loss: Loss,
         make_optimizer: OptimizerFactory,
         trainer: Trainer,
