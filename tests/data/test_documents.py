@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import importlib
 import json
 import lzma
 import tracemalloc
@@ -148,6 +149,8 @@ def test_a_pattern_stands_for_the_files_that_it_fits(tmp_path):
         ("a.jsonl", b'{"texts": "a"}', "has no field 'text'; did you mean 'texts'"),
         ("a.jsonl", b'{"text": 3}', "line 1: the field 'text' is a number, not a text"),
         ("a.jsonl", b'\n{"text": null}', "line 2: the field 'text' is null, not a text"),
+        ("a.jsonl", b'{\n "text": "a"\n}', "line 1 is not JSON: .*one object a line is wanted: jq -c . FILE"),
+        ("a.jsonl", '{"text": "a"}\n'.encode("utf-16"), "line 1 is not UTF-8: .*it is UTF-16; convert it"),
         ("a.jsonl", b'{"text": "caf\xe9"}', "line 1 is not UTF-8: byte 13 of it is 0xe9; it looks like lat"),
         ("a.jsonl", b'{"text": ' + b"[" * 100_000, "line 1 is not JSON that can be read"),
         ("a.jsonl", b'{"text": "a", "n": ' + b"9" * 5000 + b"}", "line 1 is not JSON that can be read"),
@@ -186,6 +189,32 @@ def test_a_zstd_file_that_is_cut_short_is_refused(tmp_path, cut):
     (tmp_path / "a.txt.zst").write_bytes(damaged)
     with pytest.raises(ValueError, match=r"is (damaged|cut short)"):
         read(tmp_path / "a.txt.zst")
+
+
+def test_a_zstd_file_may_have_the_largest_window(tmp_path):
+    """Dumps of the web are compressed with `zstd --long=31`."""
+    zstandard = pytest.importorskip("zstandard")
+    parameters = zstandard.ZstdCompressionParameters(window_log=28)
+    compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    content = compressor.compress(STORIES[0].encode()) + compressor.flush()
+    (tmp_path / "a.txt.zst").write_bytes(content)
+    assert read(tmp_path / "a.txt.zst") == STORIES[:1]
+
+
+def test_texts_of_every_type_of_parquet_are_read(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    plain = pa.array(STORIES)
+    views, large = plain.cast(pa.string_view()), plain.cast(pa.large_string())
+    for column in (plain, large, views, plain.dictionary_encode()):
+        assert read(write_parquet(tmp_path / "a.parquet", {"text": column})) == STORIES
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    table = pa.table([["a"], ["b"]], names=["text", "text"])
+    importlib.import_module("pyarrow.parquet").write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match="has 2 columns 'text'; rename all but one"):
+        read(tmp_path / "a.parquet")
 
 
 @pytest.mark.parametrize(

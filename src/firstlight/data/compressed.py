@@ -20,6 +20,8 @@ HEAD = 8
 """Bytes that show what a file is, and that a message shows."""
 ZSTD_INPUT = 2**10
 """Compressed bytes that zstd is given at once: they expand to 32 MB at most."""
+ZSTD_WINDOW = 2**31
+"""The largest window of a frame, that of `zstd --long=31`; the decompressor itself allows 2^27."""
 
 
 def compression_of(file: Path) -> str | None:
@@ -113,7 +115,8 @@ class _Zstd(io.RawIOBase):
 
         self.raw = raw
         self.error = zstandard.ZstdError
-        self.new_frame = zstandard.ZstdDecompressor().decompressobj
+        decompressor = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW)
+        self.new_frame = decompressor.decompressobj
         self.frame = self.new_frame()
         self.is_begun = False
         self.given = b""

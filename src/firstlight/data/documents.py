@@ -14,7 +14,7 @@ from firstlight.data.compressed import (
     without_compression,
 )
 from firstlight.data.files import decoded, read_text
-from firstlight.data.kinds import other_encoding
+from firstlight.data.kinds import way_to_utf8
 from firstlight.data.parquet import read_parquet
 from firstlight.errors import shorten
 
@@ -108,12 +108,10 @@ def _text_of(line: bytes, field: str, where: str) -> str:
         row = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
         wrong = f"byte {error.start} of it is 0x{line[error.start]:02x}"
-        raise ValueError(f"{where} is not UTF-8: {wrong}; {other_encoding(line)}") from None
+        raise ValueError(f"{where} is not UTF-8: {wrong}; {way_to_utf8(line)}") from None
     except json.JSONDecodeError as error:
-        is_list = line.lstrip().startswith(b"[")
-        advice = "; one object a line is wanted: jq -c '.[]' FILE" if is_list else ""
         reason = f"{error.msg} at character {error.pos + 1}"
-        raise ValueError(f"{where} is not JSON: {reason}{advice}") from None
+        raise ValueError(f"{where} is not JSON: {reason}{_one_line_each(line)}") from None
     except (ValueError, RecursionError):  # numbers of 5,000 digits, brackets within brackets
         raise ValueError(f"{where} is not JSON that can be read") from None
     if not isinstance(row, dict):
@@ -127,6 +125,14 @@ def _text_of(line: bytes, field: str, where: str) -> str:
     if b"\\u" in line:
         text = _HALF_PAIR.sub("\ufffd", text)
     return text
+
+
+def _one_line_each(line: bytes) -> str:
+    """What to do with JSON that is spread over several lines, of which `line` is the first."""
+    if line.lstrip().startswith(b"["):
+        return "; one object a line is wanted: jq -c '.[]' FILE"
+    is_begun = line.strip() == b"{" or line.rstrip().endswith(b",")
+    return "; one object a line is wanted: jq -c . FILE" if is_begun else ""
 
 
 _HALF_PAIR = re.compile("[\ud800-\udfff]")

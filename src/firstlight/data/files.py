@@ -8,7 +8,7 @@ import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from firstlight.data.kinds import HEAD, kind_of, other_encoding
+from firstlight.data.kinds import HEAD, kind_of, way_to_utf8
 
 MAX_BYTES = 2**26
 """Size limit for a vocabulary or config from elsewhere.
@@ -56,12 +56,8 @@ def decoded(data: bytes, file: Path) -> str:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         data = error.object
-        found = kind_of(data)
-        advice = (
-            f"it is {found.name}; {found.way_out}" if found is not None else other_encoding(data)
-        )
         place = f"byte {error.start} is 0x{data[error.start]:02x}"
-        raise ValueError(f"path ({file}) is not UTF-8 text: {place}; {advice}") from None
+        raise ValueError(f"path ({file}) is not UTF-8 text: {place}; {way_to_utf8(data)}") from None
     found = kind_of(text[:HEAD].encode())
     if found is not None:
         # A PDF may be all ASCII: valid UTF-8, but not a text to train on.

@@ -147,7 +147,13 @@ def _reads_as(head: bytes, encoding: str) -> bool:
     return n_printable > 0.95 * len(text) and (" " in text or "\n" in text)
 
 
-def other_encoding(data: bytes) -> str:
+def way_to_utf8(data: bytes) -> str:
+    """Say what `data`, which is not UTF-8, is instead, and how to convert it."""
+    found = kind_of(data)
+    return _other_encoding(data) if found is None else f"it is {found.name}; {found.way_out}"
+
+
+def _other_encoding(data: bytes) -> str:
     """Say how to convert `data`, which is neither UTF-8 nor of a known `Kind`."""
     text = data.decode("utf-8", errors="replace")
     n_wrong = text.count("\ufffd")

@@ -80,11 +80,14 @@ def _check(file: Path, column: str, opened: Any, most: int) -> None:
     names = opened.schema_arrow.names
     if column not in names:
         raise ValueError(f"path ({file}) {no_such_field('column', column, names)}")
+    if names.count(column) > 1:
+        raise ValueError(
+            f"path ({file}) has {names.count(column)} columns {shorten(repr(column))}; rename all"
+            " but one"
+        )
     kind = opened.schema_arrow.field(column).type
-    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    if pa.types.is_dictionary(kind):
-        is_text = pa.types.is_string(kind.value_type) or pa.types.is_large_string(kind.value_type)
-    if not is_text:
+    values = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if values not in (pa.string(), pa.large_string(), pa.string_view()):
         raise ValueError(
             f"path ({file}): the column {shorten(repr(column))} has values of type"
             f" {shorten(str(kind))}, not texts"
