@@ -7,7 +7,15 @@ from pydantic import Field, PositiveInt
 
 from firstlight.commands.generate import generate
 from firstlight.compose.compose import compose_config
-from firstlight.config import FiniteNonNegative, Ratio, Seed, build, check_config, check_node
+from firstlight.config import (
+    FiniteNonNegative,
+    Ratio,
+    Seed,
+    argument,
+    build,
+    check_config,
+    check_node,
+)
 from firstlight.data.text import TextData
 from firstlight.errors import ConfigError
 from firstlight.model.base import LanguageModel
@@ -338,3 +346,10 @@ def test_every_option_of_the_configuration_is_a_valid_call(overrides):
 def test_every_decoding_can_be_chosen_for_generate(option):
     overrides = [f"decoding={option}", "checkpoint=last", "prompt=Once"]
     check_config(compose_config("generate", overrides), generate)
+
+
+def test_an_argument_that_a_section_leaves_out_has_the_default_of_its_signature():
+    trainer = {"_target_": "firstlight.training.trainer.Trainer", "devices": 2}
+    assert argument(trainer, "devices") == 2
+    assert argument(trainer, "precision") == "32-true"
+    assert argument(trainer, "accelerator") == "auto"  # an argument of Lightning's

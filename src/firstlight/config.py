@@ -163,6 +163,14 @@ def takes(node: dict[str, Any], name: str, value: Any) -> bool:
     return "_target_" in node and not list(_node_problems("", {**node, name: value}, Any))
 
 
+def argument(node: dict[str, Any], name: str) -> Any:
+    """The value of `name` in a call of the section `node`: its own, or the signature's default."""
+    if name in node:
+        return node[name]
+    parameters, _ = _signature(_locate(node["_target_"]))
+    return parameters[name].default
+
+
 def build(node: Any, key: str = "") -> Any:
     """Call every `_target_` of a checked config, innermost first.
 

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from firstlight.errors import ConfigError, shorten
@@ -22,7 +23,8 @@ FIRST_PROCESS = "FIRSTLIGHT_FIRST_PROCESS"
 FOUND_RUN = "FIRSTLIGHT_FOUND_RUN"
 """Environment variable: the run that `resume=auto` found in the first process, or empty."""
 SWEEP, TRIAL = "FIRSTLIGHT_SWEEP", "FIRSTLIGHT_TRIAL"
-"""Environment variables of a trial: the folder of its sweep, and its row number in the ledger."""
+"""Environment variables of a trial: the folder of its sweep, and its row number in the ledger. Its
+further processes inherit them, as they do everything else that Lightning does not pass on."""
 
 LAUNCHED_WITH = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """Variables that Lightning sets for the processes it launches."""
@@ -155,6 +157,37 @@ def sharing(folder: Path) -> Iterator[None]:
     finally:
         for name in (RUN_FOLDER, FIRST_PROCESS):
             os.environ.pop(name, None)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial of a sweep: the folder of the sweep, and the number of its row in the ledger."""
+
+    sweep: Path
+    number: int
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that make a process one of this trial."""
+        return {SWEEP: str(self.sweep.absolute()), TRIAL: str(self.number)}
+
+
+def trial() -> Trial | None:
+    """The trial that this process trains; None if its run does not belong to a sweep."""
+    if SWEEP not in os.environ:
+        return None
+    return Trial(Path(os.environ[SWEEP]), number(TRIAL, 0))
+
+
+def remember_found(run: Path | None) -> None:
+    """Tell the other processes of this run which run `resume=auto` has found, if any."""
+    os.environ[FOUND_RUN] = str(run or "")
+
+
+def found_run() -> Path | None:
+    """The run that `resume=auto` found in the first process; None if it found none."""
+    found = os.environ.get(FOUND_RUN)
+    return Path(found) if found else None
 
 
 def several_tasks() -> str | None:

@@ -4,7 +4,6 @@ Nothing here imports torch, so that help and mistakes are answered at once.
 """
 
 import importlib
-import os
 from argparse import Namespace
 from pathlib import Path
 from types import ModuleType
@@ -108,6 +107,7 @@ def _train(args: Namespace) -> None:
     else:
         from firstlight.training.memory.allocation import keep_freed_memory
 
+        # Here and not in `train`: the Python API's process is not ours to tune.
         keep_freed_memory()
         train(args.overrides, args.config_dir)
 
@@ -155,7 +155,9 @@ def train(overrides: list[str], config_dir: str | None, *, as_guest: bool = Fals
         if not is_auto(overrides):
             raise
         output.note(str(error).removeprefix("resume: "))
-        return Path(os.environ[processes.FOUND_RUN])
+        found = processes.found_run()
+        assert found is not None  # it is what has finished
+        return found
 
 
 def _check_devices(config: DictConfig) -> None:
@@ -175,12 +177,12 @@ def _check_devices(config: DictConfig) -> None:
 
 def _callbacks_of_trial() -> dict[str, Any]:
     """The callbacks that a run has in addition if it is a trial of a sweep."""
-    if processes.SWEEP not in os.environ:
+    trial = processes.trial()
+    if trial is None:
         return {}
     from firstlight.sweep.pruning import Pruning  # late: only trials need Optuna
 
-    number = processes.number(processes.TRIAL, 0)
-    return {"pruning": Pruning(sweep=os.environ[processes.SWEEP], number=number)}
+    return {"pruning": Pruning(trial)}
 
 
 def plan_sweep(overrides: list[str], config_dir: str | None) -> Any:

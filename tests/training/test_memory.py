@@ -15,6 +15,7 @@ from firstlight.training.memory import estimate as memory
 from firstlight.training.memory.estimate import check_memory, numbers_kept, sizes_of
 
 SIZES = {"vocab_size": 257, "context_length": 8, "emb_dim": 64, "n_heads": 2, "n_layers": 4}
+TRAINER = {"_target_": "firstlight.training.trainer.Trainer"}
 
 
 def of_torch(kind, **kwargs):
@@ -83,7 +84,7 @@ def test_a_run_must_have_room_for_weights_gradients_moments_and_logits(
         needed = size * (2 * model.n_parameters + kept) + logits
         sizes = sizes_of(without_weights(partial(GPT, **SIZES)), optimizer, precision)
         assert sizes.n_optimizer == kept
-        check = partial(check_memory, sizes, data, {"precision": precision})
+        check = partial(check_memory, sizes, data, TRAINER | {"precision": precision})
         monkeypatch.setattr(
             memory, "device_memory", lambda _, needed=needed: ("this computer", needed)
         )
@@ -117,7 +118,7 @@ def test_precision_auto_is_resolved_before_memory_is_checked(tiny_gpt, tiny_data
         freeze=None,
         seed=1,
     )
-    origin = plan.Origin({"trainer": {"precision": "auto"}}, tiny_gpt, data.tokenizer)
+    origin = plan.Origin({"trainer": TRAINER | {"precision": "auto"}}, tiny_gpt, data.tokenizer)
     with pytest.raises(InterruptedError):
         plan.prepare(experiment, origin)
     assert asked == ["bf16-mixed"]

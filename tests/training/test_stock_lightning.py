@@ -85,6 +85,14 @@ def test_frozen_parameters_stay_and_others_have_their_own_rate():
     assert slower["lr"] == pytest.approx(0.1 * whole["lr"])
 
 
+def test_predicting_gives_logits_of_ids_and_of_batches():
+    module = language_module(config_of("data.batch_size=4"))
+    ids = torch.arange(16).view(2, 8)
+    for batch in (ids, [ids, ids]):
+        [logits] = trainer_of().predict(module, DataLoader([batch], batch_size=None))
+        torch.testing.assert_close(logits, module.eval()(ids))
+
+
 class Foreign(pl.LightningModule):
     """Somebody else's bigram model; keeps what it was trained on."""
 

@@ -11,6 +11,7 @@ from rich.filesize import decimal
 
 from firstlight.bench.runs import FailedError, MeasuredRun, measure
 from firstlight.bench.settings import BenchSettings
+from firstlight.config import argument
 from firstlight.errors import ConfigError, message_lines
 from firstlight.memory_limits import device_memory
 from firstlight.runs.run_config import RunConfig
@@ -100,6 +101,8 @@ def steps(config: dict[str, Any], settings: BenchSettings, device: torch.device)
         del plain["model.dropout"]
     if no_fused:
         del plain["optimizer.fused"]
+    # From the least change of a training to the greatest: other masks, other rounding, at last
+    # another batch. A worse loss is then blamed on the rung that brought it.
     yield Step("plain", plain)
     yield Step("fast dropout", {"model.dropout": "fast"}, no_dropout)
     yield Step("fused optimizer", {"optimizer.fused": True}, no_fused)
@@ -111,6 +114,7 @@ def steps(config: dict[str, Any], settings: BenchSettings, device: torch.device)
     yield _padded_vocabulary(config)
     if settings.most_batch < 2:
         yield Step("larger batch", {}, f"bench.most_batch is {settings.most_batch}")
+    # Doubled each time, since the memory of a step grows with the batch.
     times = 2
     while times <= settings.most_batch:
         batch_size = times * config["data"]["batch_size"]
@@ -139,6 +143,7 @@ def _padded_vocabulary(config: dict[str, Any]) -> Step:
     why = _lacks(config, "model.vocab_size")
     if not why and size == padded:
         why = f"{size} is a multiple of {MULTIPLE}"
+    # The weights of another model have its vocabulary; a padded one would not fit them.
     if config["init_from"] is not None:
         why = "it comes with init_from"
     return Step("padded vocabulary", {"model.vocab_size": padded}, why)
@@ -270,6 +275,7 @@ def suggestions(ladder: Ladder) -> tuple[Suggestion, Suggestion | None]:
     """
     sound = [rung for rung in ladder.measured if rung.loss <= ladder.highest_loss]
     same_batch = [rung for rung in sound if rung.times_batch == 1]
+    # `climb` has made sure that there is exactly one.
     (config,) = (rung for rung in ladder.measured if rung.is_config)
     first = config if config in sound else same_batch[0]
     fastest = _fastest(first, same_batch)
@@ -328,10 +334,11 @@ def _has_value(config: dict[str, Any], key: str, value: Any) -> bool:
     section, name = _place(config, key)
     if name not in section:
         return False
+    # "auto" and what it means here are one rung, not two.
     if key == "trainer.precision":
         return _precision(section[name], config) == _precision(value, config)
     return section[name] == value
 
 
 def _precision(name: str, config: dict[str, Any]) -> str:
-    return resolve_precision(name, config["trainer"].get("accelerator", "auto"))
+    return resolve_precision(name, argument(config["trainer"], "accelerator"))

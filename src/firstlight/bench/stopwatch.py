@@ -10,7 +10,6 @@ from lightning.pytorch.profilers import Profiler
 
 from firstlight.training.callbacks.base import Callback
 from firstlight.training.callbacks.throughput import compute_dtype, training_flops_per_token
-from firstlight.training.compilation import Compilation
 from firstlight.training.module import PretrainingModule
 from firstlight.training.trainer import Trainer
 
@@ -46,6 +45,7 @@ class Parts(Profiler):
         self._since: dict[str, float] = {}
 
     def start(self, action_name: str) -> None:
+        # Lightning's names have the class in front: [LightningModule]PretrainingModule.backward.
         part = FIRST.get(action_name.rpartition(".")[2])
         if part is not None:
             synchronize(self.device)
@@ -88,6 +88,7 @@ class Timing:
     @property
     def tokens_per_second(self) -> float:
         """Training tokens per second, of the median step."""
+        # The median: one step that the machine interrupts must not decide.
         return self.tokens_per_step / statistics.median(self.seconds)
 
     def breakdown(self) -> dict[str, float]:
@@ -123,10 +124,8 @@ class Stopwatch(Callback):
             device=pl_module.device,
             dtype=compute_dtype(trainer),
             precision=str(trainer.precision),
+            compile_seconds=pl_module.compile_seconds,
         )
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, Compilation):
-                self.timing.compile_seconds = callback.seconds
         if self.parts is not None:
             self.parts.device = pl_module.device
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from firstlight.config import argument
 from firstlight.errors import ConfigError
 from firstlight.runs.run_config import shortened_warmup
 
@@ -14,7 +15,8 @@ def check_new(config: dict[str, Any], verb: str) -> None:
     """
     if config["resume"] is not None:
         raise ConfigError(f"resume: {verb} makes new runs; leave resume out")
-    processes = config["trainer"].get("devices", 1) * config["trainer"].get("num_nodes", 1)
+    trainer = config["trainer"]
+    processes = argument(trainer, "devices") * argument(trainer, "num_nodes")
     if processes != 1:
         raise ConfigError(
             f"trainer.devices ({processes} in all) must be 1: {verb} makes runs of one process"

@@ -1,6 +1,5 @@
 """`firstlight train`: check the config, build it, fit."""
 
-import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ from firstlight.errors import ConfigError, FinishedError, shown
 from firstlight.interpolation import as_typed, check_kept
 from firstlight.output import note
 from firstlight.overrides import config_dir, path_keys
-from firstlight.processes import SWEEP
+from firstlight.processes import trial
 from firstlight.runs.places import with_files
 from firstlight.runs.run_config import RunConfig
 from firstlight.runs.run_folder import AUTO, CONFIG
@@ -40,6 +39,7 @@ def arguments(config: DictConfig) -> dict[str, Any]:
     Raises:
         ConfigError: the config is not valid.
     """
+    # First: the section of model=same must be there before the config is checked.
     take_same_model(config)
     # Only `train -m` uses these two; for one run they must be at their defaults.
     with open_dict(config):
@@ -88,6 +88,7 @@ def main(config: DictConfig, overrides: list[str], callbacks: Mapping[str, Callb
         RunError: the run failed.
     """
     plain = arguments(config)
+    # Before anything is built: what may not come from the environment is refused first.
     stored = check_kept(config, plain)
     resumed = Path(plain["resume"]) if plain["resume"] not in (None, AUTO) else None
     # Only what is built has absolute paths; the stored config keeps them as they were given.
@@ -95,8 +96,8 @@ def main(config: DictConfig, overrides: list[str], callbacks: Mapping[str, Callb
     built["callbacks"] = {**(built.get("callbacks") or {}), **callbacks}
     # The other trials of a sweep, which train on the same text.
     siblings: list[Path] = []
-    if SWEEP in os.environ:
-        siblings = [file.parents[1] for file in sorted(Path(os.environ[SWEEP]).glob(f"*/{CONFIG}"))]
+    if (of_sweep := trial()) is not None:
+        siblings = [file.parents[1] for file in sorted(of_sweep.sweep.glob(f"*/{CONFIG}"))]
     kept = [as_typed(override) for override in overrides if override != f"resume={AUTO}"]
     try:
         return fit(Experiment(**built), stored, kept, siblings).folder

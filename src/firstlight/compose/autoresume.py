@@ -1,6 +1,5 @@
 """The same command again resumes its run: `resume=auto`, and SLURM jobs that were requeued."""
 
-import os
 from pathlib import Path
 
 from firstlight import processes
@@ -55,11 +54,11 @@ def autoresume(overrides: list[str], config_dir: str | None) -> list[str]:
     # The other processes of a run are started when its folder has been made: they must not find it.
     if not processes.is_further():
         run = _find(own, config_dir, is_requeued=is_requeued)
-        os.environ[processes.FOUND_RUN] = str(run or "")
-    found = os.environ.get(processes.FOUND_RUN)
-    if not found:
+        processes.remember_found(run)
+    found = processes.found_run()
+    if found is None:
         return own if is_requeued else [*own, f"resume={AUTO}"]
-    began_with = RunFolder(Path(found)).overrides
+    began_with = RunFolder(found).overrides
     again: list[str] = []
     for word in own:
         # What comes from the environment is not stored with a run: it is given again.
@@ -67,7 +66,7 @@ def autoresume(overrides: list[str], config_dir: str | None) -> list[str]:
         # The run was found in its folder; a sweep that has moved since names another one.
         if is_new and not word.startswith("output_dir="):
             again.append(word)
-    return [*again, setting("resume", found)]
+    return [*again, setting("resume", str(found))]
 
 
 def _key(word: str) -> str:
@@ -100,6 +99,7 @@ def _of_this_job(wanted: Path, own: list[str]) -> Path | None:
 
     `wanted` is the folder that a new run would get, beside those of earlier runs.
     """
+    # A requeued job has its id again, and another time in the name of its folder.
     files = wanted.parent.glob(f"*/{ENVIRONMENT}")
     for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
         run = RunFolder(file.parent)

@@ -14,12 +14,14 @@ from torch import Tensor
 from firstlight.decoding.context import Context
 from firstlight.model.base import LanguageModel
 
+SHORTEST, LONGEST = 2, 3
+"""Ids in the runs that are looked up: after a single id nearly anything may follow."""
+
 
 class NGrams:
-    """An index of a growing text: where each run of `shortest` to `longest` ids last ended."""
+    """An index of a growing text: where each run of SHORTEST to LONGEST ids last ended."""
 
-    def __init__(self, ids: Sequence[int] = (), *, shortest: int = 2, longest: int = 3) -> None:
-        self.shortest, self.longest = shortest, longest
+    def __init__(self, ids: Sequence[int] = ()) -> None:
         self.ids: list[int] = []
         self.ends: dict[tuple[int, ...], int] = {}
         self.extend(ids)
@@ -28,7 +30,9 @@ class NGrams:
         """Add ids; a run enters the index when another id follows it."""
         for new in ids:
             end = len(self.ids)
-            for length in range(self.shortest, min(self.longest, end) + 1):
+            for length in range(SHORTEST, min(LONGEST, end) + 1):
+                # Entered before the id is added: a run that ends the text has nothing after it to
+                # guess.
                 self.ends[tuple(self.ids[end - length :])] = end
             self.ids.append(new)
 
@@ -37,7 +41,7 @@ class NGrams:
 
         If it occurred several times, the last one counts.
         """
-        for length in range(min(self.longest, len(recent)), self.shortest - 1, -1):
+        for length in range(min(LONGEST, len(recent)), SHORTEST - 1, -1):
             end = self.ends.get(tuple(recent[len(recent) - length :]))
             if end is not None:
                 return self.ids[end : end + n]
@@ -88,6 +92,7 @@ class PromptLookup(Context):
             self.n_right += 1
             self.guesses.pop(0)
             return self.ahead.pop(0)
+        # A wrong guess, or none: what was computed ahead is of no use.
         self._settle()
         self.guesses = self._guess()
         together = torch.tensor([[token, *self.guesses]], device=ids.device)
@@ -116,7 +121,7 @@ class PromptLookup(Context):
         if self.wait > 0 or wanted < self.PAYS:
             self.wait -= 1
             return []
-        recent = self.own.ids[-self.own.longest :]
+        recent = self.own.ids[-LONGEST:]
         found = self.own.after(recent, wanted)
         if found:
             # Fewer than wanted if they reach the end of the text, which may be repeating itself.

@@ -1,6 +1,5 @@
 """Pruning: each evaluation is reported to the ledger; trials that fall behind are stopped."""
 
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -9,6 +8,7 @@ from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 
 from firstlight.errors import ConfigError, RunError
 from firstlight.output import note
+from firstlight.processes import Trial
 from firstlight.sweep.ledger import Ledger
 from firstlight.training.module import PretrainingModule
 from firstlight.training.trainer import Trainer
@@ -21,8 +21,8 @@ class Pruning(pl.Callback):
     before this one. A ledger that cannot be used is reported once, and never ends the run.
     """
 
-    def __init__(self, *, sweep: str, number: int) -> None:
-        self.sweep, self.number = Path(sweep), number
+    def __init__(self, trial: Trial) -> None:
+        self.sweep, self.number = trial.sweep, trial.number
         self.ledger: Ledger | None = None
         self.trial: optuna.trial.Trial | None = None
         self.is_over = False

@@ -26,6 +26,7 @@ def check_compiler(device: torch.device) -> None:
             installed.
     """
     try:
+        # The smallest that goes through the whole chain: tracing, code, a C++ compiler or Triton.
         torch.compile(torch.add)(torch.ones(2, device=device), 1)
     except Exception as error:  # whatever the compilers of this device raise
         reason = shorten((str(error).splitlines() or [type(error).__name__])[0], 120)
@@ -47,10 +48,6 @@ class Compilation(Callback):
     be. The last, shorter window of a text, which comes once in an evaluation, is not compiled.
     """
 
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        """Compile time."""
-
     def check(self, plan: "Plan") -> None:
         check_compiler(plan.trainer.strategy.root_device)
 
@@ -67,6 +64,8 @@ class Compilation(Callback):
 
             return run
 
+        # Functions of the module, not model.compile(): the names of the parameters stay as they
+        # are.
         pl_module.hidden = compiled(pl_module.model.hidden)
         pl_module.training_pass = compiled(pl_module.model.hidden_and_auxiliary_loss)
         first = torch.arange(min(data.batch_size, len(data.windows["train"])))
@@ -77,6 +76,6 @@ class Compilation(Callback):
             for part in pl_module.parts(batch):  # of one shape or two
                 pl_module.mean_loss(part).backward()
         pl_module.zero_grad(set_to_none=True)
-        self.seconds = time.perf_counter() - began
+        pl_module.compile_seconds = time.perf_counter() - began
         if trainer.is_global_zero:
-            tell(f"compiled in {self.seconds:.1f} s")
+            tell(f"compiled in {pl_module.compile_seconds:.1f} s")

@@ -61,7 +61,7 @@ class PretrainingModule(NextTokenModule):
         )
         self.splits = ["train", "val"]
         self.data = data
-        self.guard = Guard(on_nan, describe=self._describe, agree=self._largest_of_all)
+        self.guard = Guard(on_nan, describe=self._describe, largest_of_all=self._largest_of_all)
         self.batches: list[Batch] = []
         self.batch_losses: list[Tensor] = []
         self.batch_weights: list[float] = []
@@ -69,6 +69,8 @@ class PretrainingModule(NextTokenModule):
         size."""
         self.grad_norm = torch.tensor(0.0)
         self.evaluated_step: int | None = None
+        self.compile_seconds: float | None = None
+        """Seconds that `Compilation` took; None: the model is not compiled."""
 
     def setup(self, stage: str) -> None:
         if not isinstance(self.trainer, Trainer):
@@ -99,6 +101,8 @@ class PretrainingModule(NextTokenModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         self.loss.begin_step(self.trainer.global_step, max_steps=self.trainer.max_steps)
+        # batch_idx counts over the whole run, which is one pass: a resumed run continues with its
+        # number.
         self.data.order.seed_batch(batch_idx, self.trainer.global_rank, self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -277,6 +281,7 @@ class PretrainingModule(NextTokenModule):
             self.trainer.callback_metrics[name] = torch.tensor(value, dtype=torch.float64)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # What was measured at another step is not the score of these weights.
         metrics = self.metrics if self.evaluated_step == self.trainer.global_step else {}
         checkpoint[RECORD] = {
             "config": self.config,
@@ -303,6 +308,7 @@ class PretrainingModule(NextTokenModule):
         return self.data.fingerprint()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # A tied tensor is stored once, and load_state_dict wants all of its names.
         checkpoint["state_dict"] = with_tied_names(self, checkpoint["state_dict"])
         self.metrics = dict(checkpoint[RECORD]["metrics"])
         self.guard.load(checkpoint[RECORD]["skipped_steps"])

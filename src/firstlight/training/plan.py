@@ -11,7 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 
 from firstlight.checkpoints.checkpoint import Checkpoint
-from firstlight.config import blame
+from firstlight.config import argument, blame
 from firstlight.data.files import MissingFileError, user_path
 from firstlight.data.token_data import TokenDataModule
 from firstlight.errors import ConfigError, FinishedError, shorten
@@ -69,7 +69,7 @@ def prepare(experiment: Experiment, origin: Origin, siblings: Sequence[Path] = (
     section = origin.config["trainer"]
     with blaming("model"):
         precision = resolve_precision(
-            section.get("precision", "32-true"), section.get("accelerator", "auto")
+            argument(section, "precision"), argument(section, "accelerator")
         )
         make_model = partial(frozen, origin.model, experiment.freeze)
         shapes = without_weights(make_model)
@@ -106,9 +106,9 @@ def prepare(experiment: Experiment, origin: Origin, siblings: Sequence[Path] = (
         _check_place(user_path(experiment.output_dir), plan, callbacks)
     # Stored as what "auto" means here: on another machine it may mean something else.
     found: dict[str, Any] = {}
-    if section.get("precision") == "auto":
+    if argument(section, "precision") == "auto":
         found["precision"] = precision
-    if section.get("micro_batch_size") == "auto":
+    if argument(section, "micro_batch_size") == "auto":
         found["micro_batch_size"] = _micro_batch_size(experiment, network, trainer)
         trainer.micro_batch_size = found["micro_batch_size"]
     return replace(plan, config=origin.config | {"trainer": section | found})
@@ -198,6 +198,7 @@ def _network(
     weights: Checkpoint | None,
 ) -> LanguageModel:
     """The model with its first weights: drawn from `seed`, or those of a checkpoint."""
+    # Right before the weights are drawn, so that nothing which came earlier decides them.
     pl.seed_everything(seed, workers=True, verbose=False)
     with blaming("model"):
         network = model() if weights is None else without_weights(model)

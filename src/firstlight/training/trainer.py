@@ -4,7 +4,7 @@ import logging
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -95,6 +95,14 @@ class Trainer(pl.Trainer):
         ValueError: not exactly one length, or no step at all.
     """
 
+    stop_wanted: bool = False
+    """Whether a callback wants to end the run, at the end of the present step."""
+    saved_step: int = 0
+    """The last step of which nothing is lost."""
+    failure: Exception | None = None
+    """What a callback raised, or a process that gathers batches, until the step is finished and
+    saved."""
+
     def __init__(
         self,
         *,
@@ -115,9 +123,7 @@ class Trainer(pl.Trainer):
         profiler: ProfilerName | Profiler | None = None,
         **kwargs: Any,
     ) -> None:
-        kwargs["callbacks"] = _ordered(kwargs.get("callbacks"))
-        if kwargs.get("enable_model_summary", False):
-            kwargs["callbacks"].insert(0, ModelSummary())
+        kwargs["callbacks"] = _callbacks_among(kwargs)
         _check_arguments(kwargs, n_devices=devices * num_nodes, batch_size=data.batch_size)
         self.clock = Clock.of(
             data,
@@ -134,7 +140,6 @@ class Trainer(pl.Trainer):
         self.pending_metrics: dict[str, float] = {}
         self.row_writers: list[Callable[..., None]] = []
         """`log_metrics` of each logger."""
-        self.stop_wanted = False
         self.texts: list[str] = []
         """What was shown on the boards since the last row of the logs."""
         super().__init__(
@@ -153,11 +158,6 @@ class Trainer(pl.Trainer):
             **kwargs,
         )
         self.stop_signals = StopSignals()
-        self.saved_step = 0
-        """The last step of which nothing is lost."""
-        self.failure: Exception | None = None
-        """What a callback raised, or a process that gathers batches, until the step is finished and
-        saved."""
         self.failures = Failures(self.folder)
         leave_signals_alone(self)
         evaluate_when(self, lambda: self.at_step_end and self.is_eval_step)
@@ -178,6 +178,8 @@ class Trainer(pl.Trainer):
             watch_callback(callback, self.failures, self._defer)
         for logger in self.loggers:
             watch_logger(logger, self.failures)
+        # Kept before `log_metrics` is replaced, and after `watch_logger`: `flush` writes rows, and
+        # no failure of a logger ends the run.
         self.row_writers = [logger.log_metrics for logger in self.loggers]
         for logger in self.loggers:
             logger.log_metrics = self._log_metrics
@@ -276,6 +278,7 @@ class Trainer(pl.Trainer):
             return
         # No step is saved that has not been judged.
         self.lightning_module.guard.settle()  # type: ignore[operator]
+        # The last line of defence: a checkpoint with nan in it would replace good ones.
         for name, parameter in self.lightning_module.named_parameters():
             if not torch.isfinite(parameter).all():
                 raise DivergedError(
@@ -326,6 +329,8 @@ class Trainer(pl.Trainer):
         """Write what was collected for this step, if anything, to every logger as one row."""
         self.texts = []
         if self.pending_metrics:
+            # Every row has both: curves can be drawn over tokens, and steps differ in size between
+            # runs.
             row = {"tokens": self.tokens_seen, "epoch": self.epochs_seen, **self.pending_metrics}
             self.pending_metrics = {}
             for write in self.row_writers:
@@ -358,15 +363,18 @@ class Trainer(pl.Trainer):
         return [logger for logger in self.loggers if isinstance(logger, Board)]
 
 
-def _ordered(given: Iterable[pl.Callback] | None) -> list[pl.Callback]:
-    """The callbacks in the order of their calls: bars last, as they show the others' results.
+def _callbacks_among(given: dict[str, Any]) -> list[pl.Callback]:
+    """The callbacks of the arguments `given`, in the order of their calls.
+
+    Bars are last, as they show the others' results; a `ModelSummary` that is asked for is first.
 
     Raises:
         ValueError: they cannot be used, or not together.
     """
-    ordered = sorted(given or [], key=_is_bar)
+    ordered = sorted(given.get("callbacks") or [], key=_is_bar)
     _check_callbacks(ordered)
-    return ordered
+    # Ours, where Lightning would add its own, which logs to a logger that is silenced here.
+    return [ModelSummary(), *ordered] if given.get("enable_model_summary", False) else ordered
 
 
 def _is_bar(callback: pl.Callback) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from firstlight.config import argument
 from firstlight.runs.run_config import RunConfig
 from firstlight.runs.run_folder import RunFolder
 from firstlight.verify.differences import compare_runs
@@ -150,7 +151,7 @@ def _devices(config: RunConfig, settings: VerifySettings, work: Path) -> CheckRe
     device = torch.accelerator.current_accelerator(check_available=True)
     if device is None:
         return CheckResult("devices", "skipped", "this machine has no accelerator", None)
-    precision = str(config.plain["trainer"].get("precision", "32-true")).replace("auto", "32-true")
+    precision = argument(config.plain["trainer"], "precision").replace("auto", "32-true")
     # The same precision and no dropout: what is left are the devices' roundings.
     folders = []
     for name, accelerator in (("cpu", "cpu"), (device.type, "auto")):

@@ -14,6 +14,11 @@ from firstlight.training.callbacks.base import Watcher
 from firstlight.training.module import PretrainingModule
 from firstlight.training.trainer import Trainer
 
+MISSING_NUMBER = (RuntimeError, TypeError)
+"""What torch raises on the meta device where the value of a number is asked for.
+
+TypeError comes from the conversion to numpy. NotImplementedError, from an operation whose shapes
+depend on numbers, is a RuntimeError."""
 CPU_MATRIX, GPU_MATRIX = 1024, 4096
 """Rows and columns of the matrices whose product is timed: large enough for a device to reach its
 rate."""
@@ -60,6 +65,7 @@ class Throughput(Watcher):
         if not trainer.is_log_step:
             return
         if trainer.strategy.root_device.type == "cuda":
+            # A GPU works through a queue: without this the time would be that of filling it.
             torch.cuda.synchronize()
         assert self.since is not None and self.peak_flops is not None
         now = time.perf_counter()
@@ -77,7 +83,7 @@ def training_flops_per_token(model: LanguageModel) -> float:
     """
     try:
         flops = _counted_flops(model, torch.device("meta"))
-    except Exception:  # whatever torch raises where a number is missing
+    except MISSING_NUMBER:
         flops = _counted_flops(model, model.device)
     return flops / model.context_length
 
@@ -115,6 +121,7 @@ def measured_flops(device: torch.device, dtype: torch.dtype) -> float:
     """Operations a second of one large matrix product in `dtype`, the best of eight."""
     n = CPU_MATRIX if device.type == "cpu" else GPU_MATRIX
     generator = torch.Generator().manual_seed(0)
+    # A generator of its own: training's random numbers are not used up.
     a = torch.randn(n, n, generator=generator).to(device, dtype)
     best = float("inf")
     for _ in range(8):

@@ -3,7 +3,6 @@
 The kernel would kill a process that does not fit, without a message.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
 
-from firstlight.config import blame
+from firstlight.config import argument, blame
 from firstlight.data.token_data import TokenDataModule
 from firstlight.memory_limits import device_memory
 from firstlight.model.base import LanguageModel
@@ -44,6 +43,7 @@ def sizes_of(network: LanguageModel, optimizer: OptimizerFactory, precision: str
     Raises:
         ConfigError: the optimizer refuses the model.
     """
+    # Muon, for one, looks at the dtype of what it is given.
     network.to(DTYPES.get(precision, torch.float32))
     try:
         made = optimizer(network)
@@ -73,6 +73,7 @@ def numbers_kept(optimizer: Optimizer) -> int:
         if "fused" in group:
             group["fused"] = False  # no fused kernel works on meta tensors; the state is the same
     try:
+        # One step, as optimizers make their state in the first one.
         optimizer.step()
     except Exception:  # whatever an optimizer raises that looks at numbers
         return PER_PARAMETER * sum(parameter.numel() for parameter in parameters)
@@ -82,7 +83,7 @@ def numbers_kept(optimizer: Optimizer) -> int:
     return sum(tensor.numel() for tensor in state if tensor.dim() > 0)  # without the count of steps
 
 
-def check_memory(sizes: Sizes, data: TokenDataModule, trainer: Mapping[str, Any]) -> None:
+def check_memory(sizes: Sizes, data: TokenDataModule, trainer: dict[str, Any]) -> None:
     """Refuse a run that needs more memory than its device has.
 
     `trainer` is its section of the config. Counted are weights, gradients, the optimizer's state,
@@ -92,16 +93,16 @@ def check_memory(sizes: Sizes, data: TokenDataModule, trainer: Mapping[str, Any]
     Raises:
         ValueError: it cannot fit.
     """
-    precision = str(trainer.get("precision"))
+    precision = str(argument(trainer, "precision"))
     n_bytes = DTYPES.get(precision, torch.float32).itemsize
-    device, available = device_memory(trainer.get("accelerator", "auto"))
-    devices = trainer.get("devices", 1)
+    device, available = device_memory(argument(trainer, "accelerator"))
+    devices = argument(trainer, "devices")
     # Processes on the CPU share its memory; each GPU has one process and a share of the batch.
     copies, shares = (1, devices) if device == "the GPU" else (devices, 1)
     numbers = sizes.n_parameters + sizes.n_trained + sizes.n_optimizer
     parameters = copies * numbers * n_bytes
     batch = min(data.batch_size, len(data.windows["train"])) // shares
-    at_once = trainer.get("micro_batch_size")
+    at_once = argument(trainer, "micro_batch_size")
     if at_once is not None:
         batch = min(batch, copies * (1 if at_once == "auto" else int(at_once)))
     bytes_of_logit = 2 if "16" in precision else n_bytes

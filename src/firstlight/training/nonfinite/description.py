@@ -61,6 +61,7 @@ def worst_windows(
     """
     found: list[tuple[float, str]] = []
     for inputs, targets in batches:
+        # Evaluated again, without dropout: the losses of the step are means over whole batches.
         losses = token_losses((inputs, targets)).view(targets.shape).float().mean(dim=1)  # (B,)
         texts = (shorten(repr(tokenizer.decode(ids)), 100) for ids in inputs.tolist())
         found += zip(losses.tolist(), texts, strict=True)

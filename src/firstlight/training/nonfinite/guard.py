@@ -21,7 +21,8 @@ class Guard:
     With `on_nan="stop"` the first such step is the end, with "skip" the first after `MOST_SKIPPED`
     in a row. On a GPU the device skips steps by itself, and the host learns of it one step later,
     without a sync (`LateCheck`). `describe` says what was wrong with a step, given the number of
-    steps that were skipped just before it. `agree` returns the largest of all processes' numbers.
+    steps that were skipped just before it. `largest_of_all` returns the
+    largest of the numbers of all processes.
     """
 
     def __init__(
@@ -29,10 +30,10 @@ class Guard:
         on_nan: OnNan,
         *,
         describe: Callable[[StepRecord, int], str],
-        agree: Callable[[Tensor], Tensor],
+        largest_of_all: Callable[[Tensor], Tensor],
     ) -> None:
         self.on_nan: OnNan = on_nan
-        self.describe, self.agree = describe, agree
+        self.describe, self.largest_of_all = describe, largest_of_all
         self.skipped, self.in_a_row = 0, 0
         """Steps that were left out: in all, and since the last one that was made."""
         self.late_check: LateCheck | None = None
@@ -64,15 +65,20 @@ class Guard:
         if scaler is None and LateCheck.suits(optimizer, device):
             if self.late_check is None:
                 self.late_check = LateCheck(
-                    device, most=self.most_in_a_row, in_a_row=self.in_a_row, agree=self.agree
+                    device,
+                    most=self.most_in_a_row,
+                    in_a_row=self.in_a_row,
+                    largest_of_all=self.largest_of_all,
                 )
             self.late_check.judge(record, optimizer)
             return
+        # Reading numbers waits for the device; on a GPU `LateCheck` avoids that.
         numbers = record.losses.tolist()
+        # With a scaler an overflowing gradient is usual, and no reason to count the step.
         if scaler is None:
             numbers.append(float(record.grad_norm))
         is_bad = not all(map(math.isfinite, numbers))
-        if not int(self.agree(torch.tensor(int(is_bad), device=device))):
+        if not int(self.largest_of_all(torch.tensor(int(is_bad), device=device))):
             self.in_a_row = 0
             return
         self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1

@@ -39,14 +39,19 @@ class LateCheck:
 
     A step whose loss or gradient is not finite leaves weights and moments as they were. After more
     than `most` of them in a row all further steps are skipped: the host, which learns of it later,
-    finds the weights of that moment. `agree` returns the largest of all processes' numbers.
-    `in_a_row` steps were not finite just before.
+    finds the weights of that moment. `largest_of_all` returns the largest of the numbers of all
+    processes. `in_a_row` steps were not finite just before.
     """
 
     def __init__(
-        self, device: torch.device, *, most: int, in_a_row: int, agree: Callable[[Tensor], Tensor]
+        self,
+        device: torch.device,
+        *,
+        most: int,
+        in_a_row: int,
+        largest_of_all: Callable[[Tensor], Tensor],
     ) -> None:
-        self.device, self.most, self.agree = device, most, agree
+        self.device, self.most, self.largest_of_all = device, most, largest_of_all
         self.in_a_row = torch.tensor(in_a_row, device=device)
         self.has_ended = torch.tensor(False, device=device)
         self.unread: deque[tuple[StepRecord, Tensor, torch.cuda.Event | None]] = deque()
@@ -59,11 +64,12 @@ class LateCheck:
     def judge(self, record: StepRecord, optimizer: Optimizer) -> None:
         """Let `optimizer` skip the step of `record`, which comes next, if it is not finite."""
         is_finite = record.grad_norm.isfinite() & record.losses.isfinite().all()
-        is_bad = self.agree(1 - is_finite.to(self.in_a_row.dtype))
+        is_bad = self.largest_of_all(1 - is_finite.to(self.in_a_row.dtype))
         self.in_a_row = (self.in_a_row + 1) * is_bad
         self.has_ended = self.has_ended | (self.in_a_row > self.most)
         optimizer.found_inf = ((is_bad > 0) | self.has_ended).float()  # type: ignore[attr-defined]
         is_cuda = self.device.type == "cuda"
+        # Pinned memory, into which the GPU copies by itself; the event tells when it has.
         told = torch.empty(2, dtype=self.in_a_row.dtype, pin_memory=is_cuda)
         told.copy_(torch.stack([self.in_a_row, self.has_ended.to(told.dtype)]), non_blocking=True)
         event = torch.cuda.Event() if is_cuda else None
