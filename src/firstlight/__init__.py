@@ -61,6 +61,8 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'firstlight' has no attribute {name!r}")
+    # Not at import: `import firstlight` would otherwise import torch, Lightning and Hydra, which
+    # takes seconds, for a name that may never be used.
     found = getattr(import_module(f"firstlight.{_HOMES[name]}"), name)
     globals()[name] = found
     return found
@@ -77,8 +79,11 @@ class _Package(ModuleType):
     """
 
     def __setattr__(self, name: str, value: Any) -> None:
+        # The import system sets a submodule as an attribute of its package when it has been
+        # imported.
         if name not in _HOMES or not isinstance(value, ModuleType):
             super().__setattr__(name, value)
 
 
+# The one way to define `__setattr__` for a module (PEP 562 has only __getattr__ and __dir__).
 sys.modules[__name__].__class__ = _Package

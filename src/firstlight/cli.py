@@ -50,6 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     0: done; 1: the run failed; 2: a mistake of the user's; 130: interrupted; 141: the reader of
     standard output has gone.
     """
+    # Before anything is printed or opened.
     output.prepare()
     # Secrets of the command before, where one process runs several (tests, notebooks).
     forget_hidden()

@@ -44,4 +44,5 @@ class _Printable:
             yield segment
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        # Without it rich would measure this object, and not what is in it.
         return Measurement.get(console, options, self.renderable)

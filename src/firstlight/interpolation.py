@@ -272,6 +272,7 @@ def _env(key: str, default: Any = _NO_DEFAULT) -> str | None:
             f"a file looks up {shorten(key)} in your environment; if it is yours, allow it:"
             f" {_allowed(key)}"
         )
+    # As the process was started: `processes.begin` has taken some variables away.
     value = given(key)
     if value is not None:
         hide(value, f"${{oc.env:{key}}}")

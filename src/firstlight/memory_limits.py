@@ -38,6 +38,7 @@ def device_memory(accelerator: str) -> tuple[str, int]:
 
 def host_memory() -> Memory:
     """The memory of this process: what is available within the smallest limit of its groups."""
+    # Not psutil, which knows nothing of control groups.
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     groups = control_groups()
     limit = min((limit for limit, _ in groups), default=physical)

@@ -103,6 +103,7 @@ def _text_keys_in(folders: tuple[Path, ...]) -> dict[str, TextKey]:
             package = _package(text, "" if file.parent == top else file.parent.name)
             for key, kind in marked.items():
                 name = f"{package}.{key}".lstrip(".")
+                # Several choices of a group may have a key of the same name.
                 keys[name] = kind.joined(keys.get(name, kind))
     return keys
 

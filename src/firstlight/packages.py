@@ -65,6 +65,7 @@ def _found(path: tuple[str, ...]) -> Found:
             problems.append(shorten(f"{line}; it is left out", 280))
             continue
         package = Package(entry.value, name, distribution.version or "(no version)", conf)
+        # The first on sys.path is the one that Python imports.
         by_module.setdefault(entry.value, package)
     packages = sorted(by_module.values(), key=lambda package: package.module)
     return Found(tuple(packages), tuple(sorted(set(problems))))

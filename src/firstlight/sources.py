@@ -32,6 +32,7 @@ def find_checkpoint(name: str, *, best: bool = True, key: str = "checkpoint") ->
         ConfigError: it does not exist, or cannot be downloaded.
     """
     try:
+        # Published names first: a file called gpt2 is meant by ./gpt2.
         published = _find_published(name)
     except ConfigError as error:
         raise ConfigError(f"{key} ({name}): {error}") from error

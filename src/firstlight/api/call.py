@@ -25,6 +25,7 @@ class Interrupted(KeyboardInterrupt):
     `run` or `sweep` is what has stopped: its `resume()` resumes it.
     """
 
+    # A KeyboardInterrupt, so that `except Exception` around a run does not swallow Ctrl-C.
     def __init__(
         self, signum: int, *, run: "Run | None" = None, sweep: "Sweep | None" = None
     ) -> None:
@@ -56,6 +57,9 @@ def ends_in_one_line(function: Callable[P, R]) -> Callable[P, R]:
             if not isinstance(stop.__context__, KeyboardInterrupt):
                 raise
             told = KeyboardInterrupt()
+        # SIGTERM and the like were meant for the whole program. Raised again only now, when `kept`
+        # has given the signal back to its handler; with the default one the process ends here, and
+        # Python would not flush what is buffered.
         if isinstance(told, Interrupted) and told.signum != signal.SIGINT:
             sys.stdout.flush()
             signal.raise_signal(told.signum)
@@ -70,6 +74,7 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
     @ends_in_one_line
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        # Inside of `ends_in_one_line`: when that raises a signal again, its handler is the user's.
         with kept():
             _begin()
             return function(*args, **kwargs)
@@ -81,6 +86,7 @@ def _begin() -> None:
     """What a command begins with."""
     from firstlight.runs.environment import check_working_folder  # late: it registers our resolvers
 
+    # As `cli.main` does before it runs a verb.
     forget_hidden()
     if problem := unsupported(sys.platform, sys.version_info[:2]):
         raise ConfigError(problem)

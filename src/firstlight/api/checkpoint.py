@@ -18,6 +18,7 @@ def evaluate(checkpoint: words.Path, *overrides: str, **settings: Any) -> dict[s
     Raises:
         Error: no such checkpoint, split or text.
     """
+    # Late, here and below: `from firstlight import evaluate` must not import torch.
     from firstlight.commands.evaluate import measured
 
     with composed("evaluate", overrides, {"checkpoint": checkpoint, **settings}) as config:
@@ -33,6 +34,7 @@ def export(checkpoint: words.Path, out: words.Path, *overrides: str, **settings:
     Raises:
         Error: no such checkpoint, the format cannot hold it, or `out` exists.
     """
+    # Not `from ... import export`, which is the name of this function.
     from firstlight.commands import export as verb
 
     given = {"checkpoint": checkpoint, "out": out, **settings}

@@ -51,6 +51,8 @@ class Comparison:
         from firstlight.compare.table import tables
         from firstlight.console import SafeConsole
 
+        # Through the console of the command line, so that what runs have written cannot steer a
+        # terminal here either. Its width is that of a file there, whatever the terminal is.
         stream = io.StringIO()
         console = SafeConsole(width=160, file=stream)
         for table in tables(self.found):
@@ -95,6 +97,8 @@ def compare(*runs: words.Path, **settings: Any) -> Comparison:
 
     if not runs and "runs" not in settings:
         raise ConfigError("compare: name the runs, or a sweep, e.g. compare(run, other)")
+    # Strings with a key among the runs are overrides, as on the command line: its parser tells them
+    # from folders.
     with composed("compare", runs, settings) as config:
         return Comparison(*compared(config, show=_nothing))
 

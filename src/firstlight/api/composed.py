@@ -28,11 +28,15 @@ def composed(
     from firstlight.overrides import using_config_dir
 
     args = words.arguments(verb, overrides, settings, config_dir)
+    # Around all that follows: loading a checkpoint, or resuming, looks up which keys are texts once
+    # more, in the same folders.
     with using_config_dir(args.config_dir):
+        # Only runs can be resumed, where the config is the stored one.
         if verb == "train":
             config, _ = verbs.run_config(args.overrides, args.config_dir)
         else:
             config = verbs.composed_config(verb, args.overrides, args.config_dir)
+        # Without logging: Hydra would replace the handlers of a program that is not ours.
         with settings_of_hydra(config, with_logging=False) as own:
             yield own
 

@@ -17,9 +17,11 @@ def losses(columns: dict[str, list[float | None]], kind: Literal["loss", "perple
     """
     names = ("epoch", "tokens", "train/loss", "val/loss")
     kept: list[list[float]] = [[], [], [], []]
+    # A column that was never logged is as long as the others, or zip would raise.
     missing = [None] * len(columns.get("step", []))
     for row in zip(*(columns.get(name, missing) for name in names), strict=True):
         values = [value for value in row if value is not None]
+        # Steps that were logged but not evaluated have no validation loss.
         if len(values) == len(names):
             for column, value in zip(kept, values, strict=True):
                 column.append(value)
@@ -42,5 +44,6 @@ class _Shown(Figure):
 
 def shown(figure: Figure) -> Figure:
     """`figure`, which a notebook shows."""
+    # IPython looks for _repr_png_ on the class, and the figure is drawn already.
     figure.__class__ = _Shown
     return figure

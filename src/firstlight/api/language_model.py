@@ -42,6 +42,8 @@ ELSEWHERE = {
 class Generated(str):
     """A text that was generated: the prompt and its continuation."""
 
+    # A str, so that it can be printed, searched and compared as the text that nearly every caller
+    # wants.
     prompt: str
     continuation: str
     ids: list[int]
@@ -127,8 +129,10 @@ class LanguageModel:
         Raises:
             Error: a mistake in the settings, or a prompt that cannot be continued.
         """
+        # Late, here and below: `from firstlight import load` must not import torch.
         from firstlight.commands.continuing import continuations, prompts_for, stops_of
 
+        # Everything that can be refused is refused before the model computes.
         texts = _texts(prompt)
         request = _request(overrides, settings, num_samples)
         found: list[Generated] = []
@@ -138,6 +142,7 @@ class LanguageModel:
             for one, row in continuations(self._fused(), self.tokenizer, todo, request):
                 found.append(Generated.of(one.text, stops.text(row.ids), row))
         n = request.num_samples
+        # `continuations` yields them prompt by prompt, each with its samples in a row.
         by_prompt = [found[first : first + n] for first in range(0, len(found), n)]
         if num_samples is None:
             return found[0] if isinstance(prompt, str) else found
@@ -159,6 +164,7 @@ class LanguageModel:
         text = TextStream(stops_of(request, self.tokenizer))
         with on_cpu():
             todo = prompts_for(self.model, self.tokenizer, [prompt], request)
+            # One prompt and one sample: exactly one stream.
             [(_, tokens)] = token_streams(self._fused(), self.tokenizer, todo, request)
 
         def pieces() -> Iterator[str]:
@@ -188,6 +194,7 @@ class LanguageModel:
                 f"text: it has {len(ids):,} tokens, more than the model's context of"
                 f" {self.model.context_length}; logprobs and loss take longer ones"
             )
+        # no_grad, not inference_mode: a caller may use the result in a computation with gradients.
         with on_cpu(), torch.no_grad(), evaluating(self.model):
             return self.model(torch.tensor([ids], device=self.model.device))[0].float()
 
@@ -209,13 +216,18 @@ class LanguageModel:
         length = min(self.model.context_length, len(tokens) - 1)
         parts: list[Tensor] = []
         with on_cpu(), torch.no_grad(), evaluating(self.model):
+            # Windows that do not overlap, and the rest as one of its own, as in an evaluation with
+            # data.eval_last_window: the mean of these numbers is that loss.
             windows = TensorWindows(torch.tensor(tokens), context_length=length, stride=length)
             batches = list(torch.arange(len(windows)).split(max(AT_ONCE // length, 1)))
             if windows.n_rest > 0:
                 batches.append(windows.rest_index)
             for index in batches:
                 inputs, targets = (part.to(self.model.device) for part in windows[index])  # (B, T)
+                # In float32 before the softmax: a bfloat16 logarithm has three digits.
                 scores = self.model(inputs).float().log_softmax(dim=-1)  # (B, T, V)
+                # To the CPU window by window: all of a long text's (T, V) would not fit on a
+                # device.
                 parts.append(scores.gather(-1, targets[..., None]).flatten().cpu())
         return torch.cat(parts)
 
@@ -225,6 +237,7 @@ class LanguageModel:
         Raises:
             Error: it has fewer than two tokens.
         """
+        # In float64: a sum of a million float32 numbers would lose its last digits.
         return -float(self.logprobs(text, special_tokens=special_tokens).double().mean())
 
     @ends_in_one_line
@@ -234,6 +247,7 @@ class LanguageModel:
         if isinstance(text, str):
             ids = encoded("text", text, self.tokenizer, special_tokens)
         else:
+            # int also of numpy's and torch's integers.
             ids = [int(i) for i in text]
             for i in ids:
                 if not 0 <= i < self.model.vocab_size:
@@ -244,11 +258,14 @@ class LanguageModel:
 
     def _fused(self) -> "Model":
         """A copy for decoding, which shares the weights."""
+        # deepcopy takes what its memo knows for copied already: the copy gets the same parameters,
+        # and the memory of the weights is needed once.
         shared: dict[int, Any] = {}
         for tensor in (*self.model.parameters(), *self.model.buffers()):
             shared[id(tensor)] = tensor
         requires_grad = [parameter.requires_grad for parameter in self.model.parameters()]
         fused = copy.deepcopy(self.model, shared).fused()
+        # `fused` froze them, in the copy and, as they are shared, in the user's model.
         for parameter, needed in zip(self.model.parameters(), requires_grad, strict=True):
             parameter.requires_grad_(needed)
         return fused
@@ -274,6 +291,7 @@ def load(
     from firstlight.commands.continuing import device_for, placed
     from firstlight.sources import find_checkpoint, load_checkpoint
 
+    # Checked as keys of `firstlight generate`: the same ranges, and the same words for a mistake.
     settings = {"checkpoint": source, "accelerator": accelerator, "precision": precision}
     plain = _plain(tuple(words.arguments("generate", (), settings).overrides))
     device = device_for(plain["accelerator"], plain["precision"])
@@ -303,12 +321,14 @@ def _request(
     from firstlight.commands.generate import as_list, request_of
     from firstlight.config import build
 
+    # The user's own words apart from ours, to tell which of them belong in another place.
     given = words.arguments("generate", overrides, settings).overrides
     for word in given:
         key = word.partition("=")[0].lstrip("+~")
         if key in ELSEWHERE:
             raise ConfigError(f"{key}: {ELSEWHERE[key]}")
     samples = {} if num_samples is None else {"num_samples": num_samples}
+    # The key is mandatory in the config, and not used here: the model is at hand.
     all_given = {"checkpoint": "last", **samples, "stream": stream}
     own = words.arguments("generate", (), all_given).overrides
     built = build(_plain((*own, *given)))

@@ -42,6 +42,7 @@ class Run:
         if not RunFolder(self.folder, "run").is_run:
             raise ConfigError(f"run ({folder}): not a run folder, it has no {CONFIG}")
 
+    # os.fspath(run) is its folder: a Run is accepted wherever a path is.
     def __fspath__(self) -> str:
         return str(self.folder)
 
@@ -57,6 +58,7 @@ class Run:
     @property
     def config(self) -> dict[str, Any]:
         """The composed config; what came from the environment is its `${oc.env:...}`."""
+        # Read anew each time, here and below: a run that trains in another process is as it is now.
         return RunFolder(self.folder, "run").config
 
     @property
@@ -103,6 +105,7 @@ class Run:
         try:
             for row in RunFolder(self.folder, "run").rows:
                 for name, text in row.items():
+                    # A step stays a whole number, as an index for users.
                     convert = int if name in WHOLE else float
                     columns.setdefault(name, []).append(convert(text) if text else None)
         except (ValueError, OSError) as error:
@@ -187,6 +190,7 @@ def train(*overrides: str, config_dir: words.Path | None = None, **settings: Any
     try:
         with using_config_dir(args.config_dir):
             return Run(verbs.train(args.overrides, args.config_dir, as_guest=True))
+    # Stopped is a SystemExit, which would end the user's program.
     except Stopped as stop:
         raise Interrupted(stop.signum, run=Run(stop.folder or "last")) from None
     finally:
@@ -205,6 +209,7 @@ def runs(root: words.Path = "outputs") -> list[Run]:
     configs = []
     for file in folder.glob(f"**/{CONFIG}"):
         above = file.relative_to(folder).parts[: -len(CONFIG.parts)]
+        # A hidden folder holds an unfinished or removed run.
         if not any(map(is_hidden, above)):
             configs.append(file)
     configs.sort(key=lambda file: (_begun(file.parents[1]), file))
@@ -214,6 +219,8 @@ def runs(root: words.Path = "outputs") -> list[Run]:
 def _begun(folder: Path) -> float:
     """When a run was begun, in seconds of the clock: what is written then is not written again."""
     file = folder / ENVIRONMENT
+    # Not config.yaml by itself: a resumed run writes it again. Runs of early versions have no other
+    # file.
     return (file if file.is_file() else folder / CONFIG).stat().st_mtime
 
 

@@ -28,6 +28,8 @@ def kept() -> Iterator[None]:
     Threads take turns, since they share all this. torch's number of threads is the user's: it is
     recorded with a run, as on the command line.
     """
+    # The order counts: Lightning is imported within `_warnings`, as it changes the filters, and
+    # before `_logging`, which must know its loggers.
     with _LOCK, ExitStack() as changed:
         changed.enter_context(_environment())
         changed.enter_context(_signal_handlers())
@@ -49,6 +51,7 @@ def _environment() -> Iterator[None]:
         with processes.undone():
             yield
     finally:
+        # Not os.environ = ...: libraries hold references to the mapping itself.
         for name in set(os.environ) - set(variables):
             del os.environ[name]
         for name, value in variables.items():
@@ -62,6 +65,7 @@ def _signal_handlers() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # no other can set handlers
         yield
         return
+    # All of them: libraries set handlers that we do not know of.
     handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
     try:
         yield
@@ -75,6 +79,8 @@ def _signal_handlers() -> Iterator[None]:
 
 @contextmanager
 def _warnings() -> Iterator[None]:
+    # catch_warnings restores the filters alone, and Lightning replaces this function when it is
+    # imported.
     format_warning = warnings.formatwarning
     try:
         with warnings.catch_warnings():
@@ -94,6 +100,7 @@ def _resolvers() -> Iterator[None]:
     try:
         yield
     finally:
+        # In place: OmegaConf has the one dictionary.
         resolvers.clear()
         resolvers.update(before)
 
@@ -112,6 +119,7 @@ def _logging() -> Iterator[None]:
     finally:
         for logger, level, handlers, propagate in before:
             logger.setLevel(level)
+            # In place, and nothing is closed: these handlers are the user's.
             logger.handlers[:] = handlers
             logger.propagate = propagate
 
@@ -130,6 +138,8 @@ def _torch_settings() -> Iterator[None]:
             torch.set_default_dtype(torch.float32)
             torch.set_deterministic_debug_mode("default")
             torch.backends.cudnn.deterministic = torch.backends.cudnn.benchmark = False
+            # A notebook may call us within no_grad, inference_mode or autocast: training would
+            # fail, or compute other numbers than on the command line.
             modes.enter_context(torch.inference_mode(False))
             modes.enter_context(torch.enable_grad())
             for device in ("cpu", "cuda"):
@@ -163,6 +173,7 @@ def _matmul_precision() -> Iterator[None]:
     import torch
 
     legacy = None
+    # Raised where the precision was set in torch's newer way, part by part.
     with suppress(RuntimeError):
         legacy = torch.get_float32_matmul_precision()
     if legacy == "highest":

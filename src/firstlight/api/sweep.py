@@ -73,6 +73,7 @@ class Sweep:
 
         trials = []
         for row in self.status()["trials"]:
+            # A failed trial that was tried again: its successor stands for it.
             if row["replaced_by"] is not None:
                 continue
             run = None
@@ -98,6 +99,7 @@ class Sweep:
         Raises:
             Error: no point is done yet.
         """
+        # The status ranks points, over their seeds, and a point has a run for each seed.
         best = self.status()["best"]
         for trial in self.trials:
             if best and trial.overrides == best[0]["overrides"] and trial.run is not None:
@@ -153,6 +155,7 @@ def sweep(*overrides: str, config_dir: words.Path | None = None, **settings: Any
 
     args = words.arguments("train", overrides, settings, config_dir, is_sweep=True)
     with using_config_dir(args.config_dir):
+        # Outside the try: a sweep that was never planned has nothing to resume.
         planned = verbs.plan_sweep(args.overrides, args.config_dir)
         try:
             verbs.command("sweep").run_sweep(planned, args.overrides, with_logging=False)

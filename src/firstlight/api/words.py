@@ -28,6 +28,8 @@ def choice(*values: Any) -> Values:
     """The values that a key has in a sweep, one after another: `lr=choice(1e-3, 3e-3)`."""
     if not values:
         raise ConfigError("choice: give the values, e.g. choice(1e-3, 3e-3)")
+    # Texts of Hydra's grammar, read in one place (compose/grammar.py), as those of the command line
+    # are.
     return Values(f"choice({','.join(_grammar('choice', value) for value in values)})")
 
 
@@ -61,6 +63,7 @@ def arguments(
 
     words = [_word(verb, word) for word in overrides]
     if is_sweep:
+        # As after -m: a comma then separates the values of a sweep, also where the key is a text.
         words.insert(0, "--multirun")
     if config_dir is not None:
         words += ["--config-dir", _text("config_dir", config_dir)]
@@ -95,6 +98,7 @@ def _words_of(settings: Mapping[str, Any], path: str = "", *, is_sweep: bool) ->
             if not is_sweep:
                 raise ConfigError(f"{key}: several values make a sweep: firstlight.sweep(...)")
             yield f"{key}={value.text}"
+        # An empty one is a value: sweep.params={}.
         elif isinstance(value, Mapping) and value:
             yield from _words_of(value, f"{key}.", is_sweep=is_sweep)
         else:
@@ -105,11 +109,13 @@ def _grammar(key: str, value: Any) -> str:
     """A Python value in Hydra's grammar, which gives it back as it is."""
     if value is None:
         return "null"
+    # bool before int, of which it is a subclass.
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, Integral):
         return str(int(value))
     if isinstance(value, Real):  # numpy's are, too
+        # repr gives back the very same float; str() of a numpy number would not be in the grammar.
         return repr(float(value))
     if isinstance(value, str | os.PathLike):
         from firstlight.overrides import setting

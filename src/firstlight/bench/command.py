@@ -59,6 +59,7 @@ def main(config: DictConfig) -> None:
     keep_freed_memory()  # as train does
     # `file` is given because sys.stdout is redirected while a run is measured.
     console = SafeConsole(width=None if sys.stdout.isatty() else 140, file=sys.stdout)
+    # Where the user's runs are, so that the speed of this disk is measured, too.
     with new_folder(user_path(run.plain["output_dir"]), "output_dir") as folder:
         runs = tempfile.TemporaryDirectory(prefix="runs_", dir=folder, ignore_cleanup_errors=True)
         with runs as work, console.status("this config") as status:
@@ -73,6 +74,7 @@ def main(config: DictConfig) -> None:
         console.print(f"\n{advice(suggestion, larger, settings.tolerance)}\n", soft_wrap=True)
         title = f"{own.name}: training on {machine['device']}, {machine['threads']} threads"
         data = json.dumps(findings_data(machine, own, ladder, suggestion, larger), indent=2)
+        # The findings have been printed by now: minutes of measuring are not lost with a full disk.
         try:
             replace_text(folder / FINDINGS_FILE, f"{data}\n")
             with replacing(folder / FIGURE_FILE, "wb") as file:

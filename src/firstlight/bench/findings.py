@@ -66,6 +66,8 @@ def own_table(own: OwnSpeed, device: torch.device) -> Table:
         owner = "of the GPU's"
     table.add_row("peak memory", decimal(own.peak_memory_bytes), owner)
     table.add_row("precision", own.precision, "")
+    # Parts are shown relative to the step that they are parts of, which is not the step of the
+    # speed above: timing the parts takes time.
     whole = own.step_milliseconds["step"]
     for name, part in own.step_milliseconds.items():
         shown = f"{part:,.2f} ms  {part / whole:6.1%}"
@@ -86,6 +88,7 @@ def ladder_table(ladder: Ladder) -> Table:
     table.add_column("")
     for row in rows(ladder):
         overrides = " ".join(row["overrides"])
+        # Shortened in the table; the whole line follows below it (bench/command.py).
         if row["problem"]:
             table.add_row(
                 row["rung"], overrides, "-", "-", "-", "-", "-", shorten(row["problem"], 24)
@@ -145,6 +148,7 @@ def rows(ladder: Ladder) -> list[dict[str, Any]]:
 
 def advice(suggestion: Suggestion, larger: Suggestion | None, tolerance: float) -> str:
     """What to add to the command line, in words."""
+    # How sure the word "fastest" is must be in the same sentence.
     by = " in its one round"
     if len(suggestion.rung.rates) > 1:
         by = ", by more than the rounds' spread"
@@ -181,6 +185,7 @@ def findings_data(
     """All findings as plain data, for other programs."""
 
     def suggested(which: Suggestion) -> dict[str, Any]:
+        # The same rows as in the table, so that a program can read what a person sees.
         return {
             "rung": which.rung.name,
             "overrides": which.overrides,

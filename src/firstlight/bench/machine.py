@@ -68,6 +68,7 @@ def device_name(device: torch.device) -> str:
 
 
 def _cpu_name() -> str:
+    # platform.processor() is empty, or only "x86_64", on most Linux distributions.
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():

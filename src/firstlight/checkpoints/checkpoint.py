@@ -44,6 +44,7 @@ class Checkpoint:
             ConfigError: the config does not name a model of firstlight, or the weights are another
                 model's.
         """
+        # The stored tensors become the parameters (assign), so the weights are in memory once.
         model = model_without_weights(self.path, self.config, len(self.state_dict))
         load_weights(model, self, assign=True)
         return model.eval()
@@ -81,6 +82,8 @@ def model_without_weights(path: Path, config: dict[str, Any], n_weights: int) ->
     make = build({**section, "_partial_": True}, "model")
 
     def make_bounded() -> LanguageModel:
+        # Only as many parameters as the file could hold, and on the meta device: a config from
+        # elsewhere may claim any size.
         with at_most(n_weights):
             return make()
 
@@ -100,6 +103,7 @@ def load_plain(path: Path) -> dict[str, Any]:
         ConfigError: it cannot be read, or holds something that is not plain data.
     """
     try:
+        # Before torch.load, which would already act on what the file claims.
         check_torch_file(path)
         with warnings.catch_warnings(action="ignore"):
             raw = torch.load(path, map_location="cpu", weights_only=True, mmap=True)

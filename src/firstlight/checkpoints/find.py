@@ -23,6 +23,7 @@ def checkpoints_of(run: Path) -> list[Path]:
         folders = [f for f in (run / CHECKPOINTS).iterdir() if re.fullmatch(r"step_\d{8,}", f.name)]
     except (FileNotFoundError, NotADirectoryError):
         return []
+    # As numbers: from step 100,000,000 on the names have more digits.
     return sorted(folders, key=lambda folder: int(folder.name.removeprefix("step_")))
 
 
@@ -39,6 +40,7 @@ def read_scores(checkpoints: list[Path]) -> dict[Path, float]:
     A metric for which higher is better has its sign changed. inf if there was no evaluation, or
     the checkpoint cannot be read.
     """
+    # By the newest's monitor: a resumed run may monitor another metric than it began with.
     newest, scores = None, dict.fromkeys(checkpoints, math.inf)
     for folder in reversed(checkpoints):
         try:

@@ -106,6 +106,7 @@ def read_folder(folder: Path) -> Stored:
         ConfigError: it is from another version, or holds code (which is not run).
     """
     manifest = read_manifest(folder)
+    # Before torch.load: bits are checked before anything is unpickled.
     check_training_state(folder, manifest)
     return Stored(manifest, read_model(folder, manifest), load_plain(folder / TRAINING_STATE))
 
@@ -175,6 +176,7 @@ class _Hashing:
         self.file, self.sha256 = file, hashlib.sha256()
         self.error: BaseException | None = None
 
+    # Hashed while it is written: reading the file again would take as long as writing it.
     def write(self, data: Any) -> int:
         try:
             written = self.file.write(data)

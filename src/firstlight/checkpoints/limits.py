@@ -52,6 +52,7 @@ def open_safetensors(path: Path) -> Iterator[Any]:
     """
     try:
         with safe_open(path, framework="pt") as file:
+            # The header alone has been read: a file may name millions of empty tensors.
             n_tensors = len(file.keys())
             if n_tensors > MAX_TENSORS:
                 raise FileError(f"{n_tensors:,} tensors, there may be {MAX_TENSORS:,}")
@@ -91,6 +92,7 @@ def check_torch_file(path: Path) -> None:
             # Written with torch.utils.serialization.config.save.compute_crc32 = False.
             if all(entry.CRC == 0 for entry in entries):
                 raise FileError("saved without checksums: torch.save it again")
+            # torch.load does not compare the checksums that torch.save has written.
             damaged = archive.testzip()
             if damaged is not None:
                 raise FileError(f"the checksum of {shorten(repr(damaged))} differs")
@@ -156,6 +158,7 @@ def at_most(n_weights: int) -> Iterator[None]:
         if registered > MAX_NAMES * n_weights:
             raise FileError(f"it asks for far more than the {n_weights} weights that the file has")
 
+    # A global hook of torch's: constructors of any class go through it.
     handle = register_module_parameter_registration_hook(count)
     try:
         yield
@@ -194,6 +197,7 @@ def _check_names(pickle: IO[bytes], allowed: re.Pattern[str]) -> None:
 
 def _globals(pickle: IO[bytes]) -> Iterator[str]:
     """The names that a pickle refers to, without following them."""
+    # STACK_GLOBAL takes the module and the name from the stack: the last two texts.
     words = [""]
     for opcode, argument, _ in pickletools.genops(pickle):
         if opcode.name in ("GLOBAL", "INST"):

@@ -56,6 +56,7 @@ class Manifest(BaseModel):
 
     def to_json(self) -> bytes:
         """The content of the file; its last key is the checksum of the others."""
+        # Without a direction where it is "min", so that earlier versions can read the file.
         content = self.model_dump(exclude=None if self.direction == "max" else {"direction"})
         return json.dumps({**content, "sha256": _digest(content)}, indent=2).encode() + b"\n"
 
@@ -80,6 +81,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         content = read_limited(folder / MANIFEST, MAX_BYTES)
         document: Any = json.loads(content)
+        # The checksum first: of a file whose bits have changed, no other message would be true.
         if not isinstance(document, dict) or document.pop("sha256", None) != _digest(document):
             raise DamagedError(f"{folder}: damaged ({MANIFEST} does not have its checksum)")
         if document.get("format") != FORMAT:
@@ -119,6 +121,7 @@ def check_training_state(folder: Path, manifest: Manifest) -> None:
             size, sha256 = file.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise DamagedError(f"{file}: cannot be read ({error.strerror})") from None
+    # The size first: it tells how much is missing, which a hash does not.
     if size != stored.bytes:
         raise DamagedError(f"{file}: damaged ({size:,} of {stored.bytes:,} bytes)")
     if sha256 != stored.sha256:

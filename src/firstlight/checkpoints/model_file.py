@@ -51,6 +51,7 @@ def save_model_file(
         if place not in written or weight.numel() == 0:
             once[name] = weight.detach().contiguous().cpu()
             written.add(place)
+    # As text: safetensors' metadata holds only strings.
     record = json.dumps({"format": FORMAT, "config": config, "tokenizer": tokenizer})
     sha256 = _digest(record, once)
     try:
@@ -113,6 +114,7 @@ def read_model_config(path: Path) -> dict[str, Any]:
 
 def _digest(record: str, weights: dict[str, Tensor]) -> str:
     digest = hashlib.sha256(record.encode())
+    # Sorted: safetensors writes tensors in an order of its own.
     for name in sorted(weights):
         tensor = weights[name]
         digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

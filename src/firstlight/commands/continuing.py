@@ -53,6 +53,7 @@ def prompts_for(
     prompts = []
     for number, text in enumerate(texts):
         ids = _encode(text, tokenizer, request.special_tokens, model.context_length)
+        # By the number of the prompt, not its text: two equal prompts get different samples.
         prompts.append(Prompt(text, ids, derived_seed(request.seed, prompt=number)))
     _check_decoding(request.decoding, model, request.num_samples)
     return prompts
@@ -92,6 +93,7 @@ def continuations(
         num_samples=request.num_samples,
         **_settings(model, tokenizer, request),
     )
+    # batch_size counts rows, and every sample of a prompt is one.
     size = max(1, request.batch_size // request.num_samples)
     return _in_batches(prompts, size, model.context_length - request.max_new_tokens, decode)
 
@@ -212,6 +214,7 @@ def device_for(accelerator: str, precision: str) -> torch.device:
         best = "cuda"
     elif torch.backends.mps.is_available():
         best = "mps"
+    # Lightning's names ("gpu", "auto") and torch's ("cuda:1", "mps") are both taken.
     name = accelerator
     if accelerator == "auto":
         name = best

@@ -105,6 +105,7 @@ def _header(path: Path) -> dict[str, Any]:
         return _counted(tensors)
     record = read_record(path, metadata[RECORD])
     counted = _counted(tensors)
+    # Only then: counting needs a model, whose classes may take seconds to import.
     if record.config.get("freeze") is not None:
         counted = {"trained": _n_trained(path, record.config, len(tensors)), **counted}
     vocabulary = None

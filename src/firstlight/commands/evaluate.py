@@ -54,6 +54,7 @@ def evaluate(
     trainer = evaluation_trainer(accelerator, precision)
     model = loaded.build_model()
     if precision == "int8":
+        # After loading: checkpoints hold floating-point weights.
         model = quantize_int8(model.fused())
     if names is None:
         return _on_text(loaded, model, trainer, split, data, metrics_of(loaded.config, metrics))

@@ -58,6 +58,7 @@ def generate(
         ConfigError: no such checkpoint, file or device; an unusable prompt (see `prompts_for`);
             settings that contradict each other.
     """
+    # What can be refused without the model is refused first: loading one may take minutes.
     _check_format(stream, format, logprobs)
     texts = _texts(prompt, prompts)
     device = device_for(accelerator, precision)
@@ -134,6 +135,7 @@ def _json_lines(
         if row.score is not None:  # of a beam
             record["score"] = row.score
         if tokenizer is not None:
+            # One by one: a token may be half of a character, which is U+FFFD then.
             tokens = [tokenizer.decode([token]) for token in row.ids]
             record |= {"ids": row.ids, "tokens": tokens, "logprobs": row.logprobs}
         # Where standard output lacks characters, JSON's own escapes: those of Python are not JSON.
@@ -231,6 +233,7 @@ def as_list(stop: str | list[str] | None) -> list[str]:
     """The strings that end a continuation."""
     if stop is None:
         return []
+    # A single string would otherwise be a sequence of letters.
     return [stop] if isinstance(stop, str) else stop
 
 

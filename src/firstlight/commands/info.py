@@ -52,6 +52,7 @@ def _checked(paths: list[Path]) -> str:
     Raises:
         ConfigError: some are not; the message lists the problems, then those that are whole.
     """
+    # All are read even after a damaged one: which ones are whole is what the user must know.
     problems, whole = [], []
     for path in paths:
         try:

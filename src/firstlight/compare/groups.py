@@ -57,6 +57,7 @@ def group_runs(runs: list[Run]) -> tuple[list[Group], list[str]]:
     notes = []
     for run in runs:
         values = _values(run)
+        # Keys in one order: configs of different versions list them in another.
         config = json.dumps(values, sort_keys=True)
         # The first run decides the order of the keys, which is that of the columns.
         values_of.setdefault(config, values)

@@ -32,6 +32,7 @@ def importance(groups: list[Group], values: list[float]) -> dict[str, float] | N
         return None
     # Otherwise Optuna announces the study on the terminal.
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # Optuna has the evaluator, which wants a study: one is made of the runs, in memory.
     study = optuna.create_study()
     for n, value in enumerate(values):
         params = {key: column[n] for key, column in columns.items()}

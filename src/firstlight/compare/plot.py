@@ -19,6 +19,7 @@ def comparison_figure(found: dict[str, Any]) -> Figure:
     The spread is the standard deviation between seeds.
     """
     axes_names, metric, configs = found["axes"], found["settings"]["metric"], found["configs"]
+    # Not pyplot, which keeps figures alive and may open a window.
     figure = Figure(figsize=(4.5 * (len(axes_names) + 1), 4), layout="constrained")
     *curves, means = figure.subplots(1, len(axes_names) + 1, squeeze=False)[0]
     for axes, name in zip(curves, axes_names, strict=True):

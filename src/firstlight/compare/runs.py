@@ -131,6 +131,7 @@ def find_runs(names: list[str], storage: str | None = None) -> list[Run]:
         if (path / SWEEP_FILE).is_file():
             found = _trials(path, storage)
         for folder in found:
+            # Resolved: the same run may be named by a link, or as part of its sweep.
             folders[folder.resolve()] = None
     if len(folders) < 2:
         given = shorten(", ".join(names))
@@ -143,6 +144,7 @@ def find_runs(names: list[str], storage: str | None = None) -> list[Run]:
 
 def _trials(sweep: Path, storage: str | None) -> list[Path]:
     with closing(Ledger.open(sweep, storage, read_only=True)) as ledger:
+        # Not the pruned ones, which were stopped because they were worse.
         done = [ledger.run_of(row) for row in ledger.rows() if row.state == "done"]
     folders = [folder for folder in done if folder is not None]
     if not folders:

@@ -284,6 +284,7 @@ def seeds_needed(
         return None
 
     def would_tell(n: int) -> bool:
+        # n seeds of each of the two configs.
         degrees = 2 * (n - 1)
         error = math.sqrt(seed_variances / n + text_variance)
         return abs(value) >= (quantile(1 - level / 2, degrees) + quantile(POWER, degrees)) * error

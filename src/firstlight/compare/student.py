@@ -18,6 +18,8 @@ def two_sided(t: float, degrees: float) -> float:
     angle = math.atan(abs(t) / math.sqrt(degrees))
     half = (math.pi / 2 - angle) / 2
     angles = angle + half * (NODES + 1)
+    # The integral of cos(a) ** (degrees - 1) over the half circle, by which the density is
+    # normalised.
     log_area = math.log(math.pi) / 2 + math.lgamma(degrees / 2) - math.lgamma((degrees + 1) / 2)
     return float(2 * half * (NODE_WEIGHTS @ np.cos(angles) ** (degrees - 1)) / math.exp(log_area))
 

@@ -128,6 +128,7 @@ def _logged(groups: list[Group], column: str) -> tuple[list[ScoreSample], dict[P
 
 
 def _too_few(n_windows: int, settings: CompareSettings) -> str:
+    # The user's own limit; otherwise it is the text that is short.
     if settings.windows < FEWEST_WINDOWS:
         return f"too few windows to tell: windows={settings.windows}, and it takes {FEWEST_WINDOWS}"
     return (

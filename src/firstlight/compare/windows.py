@@ -170,6 +170,7 @@ def check_grounds(
 def sample_of(group: Group, measured: Mapping[Path, MeasuredWindows]) -> ScoreSample:
     """The scores of a config: the metric of each seed, and window totals averaged over seeds."""
     members = [measured[run.folder] for run in group.runs]
+    # A ratio of sums for each seed, as an evaluation computes it; not a mean of windows' ratios.
     values = np.array([member.totals.sum() / member.units.sum() for member in members])
     first = members[0]
     # A tokenizer trained with another seed has another vocabulary, and so other windows.

@@ -43,6 +43,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> _Parser:
     """A parser of those of Hydra's options that firstlight has."""
     parser = _Parser(add_help=False)  # --help is the page of compose/help.py
+    # A parser of our own: Hydra's is private, and has options that would do nothing here.
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--help", "-h", action="store_true")
     parser.add_argument("--run", "-r", action="store_true")

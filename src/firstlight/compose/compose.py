@@ -26,6 +26,7 @@ def compose_config(
     with explained(verb, overrides, config_dir):
         config = composed(verb, overrides, config_dir, with_hydra=with_hydra)
     if ambiguous_files(config_dir):
+        # Only with Hydra's section is it known which files were chosen.
         whole = config if with_hydra else composed(verb, overrides, config_dir, with_hydra=True)
         check_unambiguous(verb, whole, overrides, config_dir)
     return config

@@ -75,6 +75,7 @@ def _refused_key(
     verb: str, key: str, overrides: list[str], config_dir: str | None, error: Exception
 ) -> str:
     """Explain a `key` that Hydra does not know, and suggest the one that was meant."""
+    # Composed again with what was chosen: which keys there are depends on the choices.
     chosen = _choices_made(overrides, key, config_dir)
     known = _known_keys(verb, chosen, config_dir)
     if key in known:  # +seed=1: Hydra says itself that the key exists already

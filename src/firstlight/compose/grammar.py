@@ -75,6 +75,7 @@ def examples_of(override: Override) -> list[str]:
     interval = interval_of(override)
     if interval is None:
         return list(values_of(override))
+    # One is enough to compose: whether a value in between is allowed is checked when it is drawn.
     return [f"{override.get_key_element()}={interval.start}"]
 
 

@@ -15,6 +15,7 @@ from firstlight.overrides import commented, conf_dirs
 
 def help_text(verb: str, purpose: str, overrides: list[str], config_dir: str | None) -> str:
     """The page that `--help` prints for `verb`, composed with `overrides`."""
+    # Composed, not read from files: a key that an override adds or removes is on the page, or not.
     config = compose_config(verb, overrides, config_dir, with_hydra=True)
     folders = conf_dirs(config_dir)
     chosen = chosen_in(config)

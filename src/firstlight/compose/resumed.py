@@ -81,6 +81,7 @@ def resumed_config(overrides: list[str], config_dir: str | None = None) -> DictC
     stored = _Stored.of(folder)
     if any(change.key_or_group.startswith("metrics.") for change in changes):
         stored = stored.with_metrics()
+    # The stored config, not a composed one: the defaults of conf/ may have changed since.
     config = DictConfig(as_data(stored.config))
     paths = path_keys(config_dir)
     for change in changes:

@@ -53,5 +53,6 @@ class Budget:
         Raises:
             ValueError: with it the texts do not fit into memory.
         """
+        # Characters, which is at most the number of bytes: no text is refused too early.
         self.used += len(text)
         check_size(what, self.used, self.most)

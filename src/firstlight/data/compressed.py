@@ -45,6 +45,7 @@ def open_bytes(file: Path) -> Iterator[IO[bytes]]:
         ValueError: it is missing, cannot be read, is not compressed as its suffix says, or is
             damaged, which may only be found while it is read; also if a package is missing.
     """
+    # By its name, not its content: a text may begin with the bytes of a format.
     suffix = compression_of(file)
     try:
         with file.open("rb") as raw:
@@ -131,6 +132,7 @@ class _Zstd(io.RawIOBase):
 
     def _expand_more(self) -> bool:
         """Expand a little more; False at the end of the file."""
+        # Parallel compressors write many frames, and files may be joined with cat.
         if self.frame.eof:
             self.given, self.frame, self.is_begun = self.frame.unused_data, self.new_frame(), False
         data = self.given or self.raw.read(ZSTD_INPUT)

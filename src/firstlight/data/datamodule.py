@@ -83,6 +83,7 @@ class TextDataModule(TokenDataModule):
 
     def sha256(self) -> str:
         digest = hashlib.sha256()
+        # The ids, not the text: another vocabulary or split makes another run of the same text.
         for name in sorted(self.ids):
             digest.update(name.encode())
             digest.update(self.ids[name].numpy().data)

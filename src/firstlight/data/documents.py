@@ -60,6 +60,7 @@ def read_documents(file: Path, *, format: Format = "auto", field: str = "text") 
         ValueError: it cannot be read, is damaged, has no such field, or a document needs more
             memory than is free.
     """
+    # Asked now, once for a file: what other programs take meanwhile cannot be known.
     yield from READERS[format_of(file, format)](file, field, memory_for_text())
 
 
@@ -77,6 +78,7 @@ def _read_text(file: Path, field: str, most: int) -> Iterator[str]:
 def _read_limited(stream: IO[bytes], file: Path, most: int) -> bytes:
     parts: list[bytes] = []
     n_bytes = 0
+    # In parts, so that a small file that expands to more than memory holds is refused in time.
     while part := stream.read(2**20):
         n_bytes += len(part)
         check_size(f"path ({file})", n_bytes, most)
@@ -97,6 +99,7 @@ def _read_jsonl(file: Path, field: str, most: int) -> Iterator[str]:
 
 
 def _lines(stream: IO[bytes], file: Path, most: int) -> Iterator[bytes]:
+    # With a limit: a file without line ends is one line, of any length.
     while line := stream.readline(most + 1):
         check_size(f"path ({file}), one line,", len(line), most)
         yield line

@@ -78,6 +78,7 @@ class HuggingFaceData(TextDataModule):
             rows = self._opened()
             self._check_column(rows.column_names, rows.features)
             if rows.column_names is not None:
+                # Before reading: other columns, such as pictures, would be decoded in vain.
                 rows = rows.select_columns([self.field])
             for batch in rows.iter(batch_size=ROWS):
                 if self.field not in batch:  # what streams may not know its columns before

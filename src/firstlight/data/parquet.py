@@ -93,6 +93,7 @@ def _check(file: Path, column: str, opened: Any, most: int) -> None:
             f" {shorten(str(kind))}, not texts"
         )
     metadata = opened.metadata
+    # Sizes from the metadata, before a page is expanded.
     for group in range(metadata.num_row_groups):
         for place in range(metadata.num_columns):
             part = metadata.row_group(group).column(place)

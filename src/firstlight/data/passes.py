@@ -104,6 +104,7 @@ def train_passes(data: "TokenDataModule") -> EpochLoader:
     _check_shares(data, "train", 0 if data.drop_last else len(data.windows["train"]))
 
     def batches_done() -> int:
+        # Asked when the first batch is: only then has Lightning restored the position.
         trainer = data.trainer
         return trainer.fit_loop.batch_idx + 1 if trainer is not None and trainer.training else 0
 
@@ -135,6 +136,8 @@ def eval_passes(data: "TokenDataModule", split: str) -> EvalLoader:
     data.setup()
     if split not in data.windows:
         raise ConfigError(f"the text has no {split} split; make one with data.{split}_ratio=0.1")
+    # Modules of others compute the mean of a batch, which is nan for an empty share; ours adds
+    # sums.
     module = data.trainer.lightning_module if data.trainer is not None else None
     if not getattr(module, "takes_empty_shares", False):
         if data.eval_last_window and _share()[1] > 1:
@@ -170,6 +173,7 @@ def _check_shares(data: "TokenDataModule", split: str, n_windows: int) -> None:
 
 def _share() -> tuple[int, int]:
     """Return the rank of this process and the number of processes."""
+    # Asked of torch, not of the trainer: a loop of one's own may have no trainer.
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
     return 0, 1

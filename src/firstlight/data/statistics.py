@@ -89,6 +89,7 @@ def _sample(documents: list[str], n_characters: int) -> Iterator[str]:
 def scripts_of(text: str) -> dict[str, float]:
     """The share of each script among the letters of `text`, the largest first."""
     points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    # Counted by code point: names are looked up once for each, not for each letter.
     counts = np.bincount(points.astype(np.int64))
     found: dict[str, int] = {}
     for point in np.flatnonzero(counts):

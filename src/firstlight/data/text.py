@@ -78,6 +78,8 @@ class TextData(TextDataModule):
             raise ValueError("path is empty; give data.path=FILE, [FILE,FILE] or FOLDER")
         found = Folder()
         for name in paths:
+            # In the order in which paths are given, and by name within each: the order decides the
+            # splits.
             for path in expanded_path(name):
                 part = _files(path, self.format)
                 found.files += part.files
@@ -101,6 +103,8 @@ def _files(path: Path, format: Format) -> Folder:
                 f"path ({path}) is not a file: a device or a pipe cannot be read again to resume"
                 " the run"
             )
+        # A path that is named is read whatever its suffix; a missing one is reported when it is
+        # opened.
         return Folder([path])
     try:
         found = list_folder(path, suffixes_of(format))
@@ -143,6 +147,8 @@ class _Notes:
         if not any(document.strip() for document in documents):
             self.empty.append(file)
         elif format == "text":
+            # A hash and not the text: texts are in memory once already. Files of many documents may
+            # share some of them with good reason.
             first = self.first.setdefault(hash(documents[0]), file)
             if first is not file:
                 self.copies.append(f"{file} has the same text as {first}")

@@ -125,6 +125,7 @@ class TokenDataModule(pl.LightningDataModule):
         Raises:
             ValueError: a split is too short for one window, or the training split for one batch.
         """
+        # Lightning calls it in every stage; the splits are made once.
         if self.windows:
             return
         self.windows = self.read(stage)
@@ -168,6 +169,7 @@ class TokenDataModule(pl.LightningDataModule):
     def train_batches(self, *, start: int, stop: int, share: Share = WHOLE) -> Loader:
         """Load the training batches numbered `start` to `stop`, counted across epochs."""
 
+        # A function, called for each pass: a loader may be iterated more than once.
         def batches() -> Iterator[Tensor]:
             endless = self.order.train_batches(
                 len(self.windows["train"]),
@@ -196,6 +198,7 @@ class TokenDataModule(pl.LightningDataModule):
         def train_limit() -> int:
             return limit() or self._n_eval_batches(self.windows["val"])
 
+        # In the order of `PretrainingModule.splits`.
         return [
             self.eval_batches_of("train", train_limit, share),
             self.eval_batches_of("val", limit, share),
@@ -261,6 +264,8 @@ class TokenDataModule(pl.LightningDataModule):
     def _loader(
         self, windows: Windows, batches: Callable[[], Iterator[Tensor]], length: int, share: Share
     ) -> Loader:
+        # The share of a process is cut from the global batch, so that a step is the same on any
+        # number of devices.
         sampler = _BatchSampler(batches, length, *share)
         if self.num_workers > 0:
             return WorkerLoader(windows, sampler, length, self.num_workers, self.worker_failures)

@@ -76,6 +76,8 @@ def derived_seed(seed: int, *, prompt: int = 0, sample: int = 0) -> int:
     """Derive the seed of prompt and sample by number; `seed` itself for the first of both."""
     if prompt == sample == 0:
         return seed
+    # Spread by numpy's SeedSequence: seed + number would give the samples of one prompt the seeds
+    # of another's.
     return int(np.random.SeedSequence([seed, prompt, sample]).generate_state(1, np.uint64)[0])
 
 
@@ -83,6 +85,7 @@ def finish_reason(
     new_ids: Sequence[int], *, max_new_tokens: int, eos_id: int | None, stop: Stop | None
 ) -> Literal["end_of_text", "stop", "length"] | None:
     """Return why a continuation with `new_ids` is complete, or None while it is not."""
+    # In this order: a text that ends by itself in its last place has not been cut off.
     if new_ids[-1] == eos_id:
         return "end_of_text"
     if stop is not None and stop(new_ids):

@@ -96,6 +96,7 @@ class BeamSearch(Decoding):
                     tokens += [beam.ids[-1] if beam.ids else 0 for beam in search.beams]
                 if all(search.done for search in searches):
                     return [search.complete[:num_samples] for search in searches]
+                # Beams whose parents died out are dropped from the cache, and others are copied.
                 context.select(torch.tensor(parents, device=model.device))
                 logits = context.append(torch.tensor(tokens, device=model.device)[:, None])[:, 0]
 
@@ -179,6 +180,7 @@ class _Search:
         if beam.total > -torch.inf:
             score = self.strategy.score(beam.total, len(beam.ids))
             self.complete.append(Continuation(beam.ids, beam.logprobs, reason, score))
+            # Stable: of equal scores the one that was complete first stays ahead.
             self.complete.sort(key=lambda c: -(c.score or 0.0))
             del self.complete[self.strategy.n_beams :]
 

@@ -46,15 +46,15 @@ class Context:
         """
         n_tokens = ids.shape[1]
         assert n_tokens == 1 or n_tokens <= self.room
-        self.ids = torch.cat([self.ids, ids], dim=1)
+        self.ids = torch.cat([self.ids, ids], dim=1)  # (B, T + n)
         self.lengths = self.lengths + n_tokens
         if self.cache is None or self.is_behind or n_tokens > self.cache.room:
             return self._window(n_tokens)
-        return self.model.project(self.model.hidden(ids, self.cache))
+        return self.model.project(self.model.hidden(ids, self.cache))  # (B, n, V)
 
     def drop(self, n_tokens: int) -> None:
         """Remove the last `n_tokens`, since which the window must not have slid."""
-        self.ids = self.ids[:, : self.ids.shape[1] - n_tokens]
+        self.ids = self.ids[:, : self.ids.shape[1] - n_tokens]  # (B, T - n)
         self.lengths = self.lengths - n_tokens
         if self.cache is not None and self.cache.can_rewind:
             self.cache.rewind(self.cache.length - n_tokens)
@@ -90,7 +90,7 @@ class Context:
         hidden = self.model.hidden(window.gather(1, places.clamp(max=last)))  # (B, T, C)
         wanted = torch.arange(last + 1 - n_last, last + 1, device=window.device)  # (n,)
         wanted = (wanted - padding[:, None])[:, :, None]  # (B, n, 1)
-        return hidden.gather(1, wanted.expand(-1, -1, hidden.shape[2]))
+        return hidden.gather(1, wanted.expand(-1, -1, hidden.shape[2]))  # (B, n, C)
 
 
 @contextmanager

@@ -20,11 +20,11 @@ def top_k(logits: Tensor, k: int) -> Tensor:
     # device and the number of threads.
     k = min(k, logits.shape[-1])
     smallest = logits.topk(k).values[..., -1:]  # (B, 1)
-    above = logits > smallest
+    above = logits > smallest  # (B, V)
     equal = logits == smallest
     # The places left for logits equal to the smallest.
     places = k - above.sum(dim=-1, keepdim=True)  # (B, 1)
-    kept = above | (equal & (equal.cumsum(dim=-1) <= places))
+    kept = above | (equal & (equal.cumsum(dim=-1) <= places))  # (B, V)
     return logits.masked_fill(~kept, -torch.inf)
 
 
@@ -38,7 +38,7 @@ def top_p(logits: Tensor, p: float) -> Tensor:
     if p == 1:
         return logits
     ordered, ids = logits.sort(dim=-1, descending=True, stable=True)
-    probabilities = ordered.float().softmax(dim=-1)
+    probabilities = ordered.float().softmax(dim=-1)  # (B, V)
     # The total probability of the tokens before each one.
     before = probabilities.cumsum(dim=-1) - probabilities
     beyond = before >= p
@@ -50,7 +50,7 @@ def top_p(logits: Tensor, p: float) -> Tensor:
 def min_p(logits: Tensor, p: float) -> Tensor:
     """Keep tokens at least `p` times as probable as the likeliest (Nguyen et al. 2024)."""
     exact = logits.float()
-    ratios = (exact - exact.amax(dim=-1, keepdim=True)).exp()
+    ratios = (exact - exact.amax(dim=-1, keepdim=True)).exp()  # (B, V)
     return logits.masked_fill(ratios < p, -torch.inf)
 
 
@@ -59,5 +59,5 @@ def repetition_penalty(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
 
     From Keskar et al. 2019 (CTRL), section 4.1; multiplying keeps negative logits from rising.
     """
-    penalised = torch.where(logits > 0, logits / penalty, logits * penalty)
+    penalised = torch.where(logits > 0, logits / penalty, logits * penalty)  # (B, V)
     return logits.where(~seen, penalised)

@@ -59,7 +59,7 @@ class Sample(Stepwise):
         logits = self._filtered(logits, rows)
         if self.temperature == 0:
             return torch.zeros_like(logits).scatter(-1, logits.argmax(dim=-1, keepdim=True), 1.0)
-        return torch.softmax(logits / max(self.temperature, COLDEST), dim=-1)
+        return torch.softmax(logits / max(self.temperature, COLDEST), dim=-1)  # (B, V)
 
     def next_token(
         self, logits: Tensor, rows: Sequence[Sequence[int]], generators: Sequence[Generator]

@@ -153,7 +153,7 @@ def logprobs(logits: Tensor, ids: Tensor) -> Tensor:
     """Return the log-probabilities (B,) that logits (B, V) give to ids (B,), in float32."""
     # Only the chosen entries of log_softmax, without a second (B, V) tensor.
     logits = logits.float()
-    return logits.gather(-1, ids[:, None])[:, 0] - logits.logsumexp(dim=-1)
+    return logits.gather(-1, ids[:, None])[:, 0] - logits.logsumexp(dim=-1)  # (B,)
 
 
 def draw(probabilities: Tensor, generators: Sequence[Generator]) -> Tensor:
@@ -162,4 +162,4 @@ def draw(probabilities: Tensor, generators: Sequence[Generator]) -> Tensor:
     drawn: list[Tensor] = []
     for row, generator in zip(probabilities, generators, strict=True):
         drawn.append(torch.multinomial(row, num_samples=1, generator=generator))  # (1,)
-    return torch.cat(drawn)
+    return torch.cat(drawn)  # (B,)

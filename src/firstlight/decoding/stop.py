@@ -36,6 +36,7 @@ class StopStrings:
         """Count the bytes at the end of `data` that may be the beginning of a stop."""
         held = 0
         for stop in self.stops:
+            # Only longer beginnings than the one that was found: the longest decides.
             for length in range(held + 1, len(stop)):
                 if data.endswith(stop[:length]):
                     held = length
@@ -56,6 +57,7 @@ class TextStream:
     def feed(self, ids: Sequence[int], *, last: bool) -> str:
         """Add `ids` and return the text that is now certain; with `last`, all that is left."""
         self.ids += ids
+        # All ids anew: a token may hold half a character, or complete a stop of the one before.
         data = self.stop.cut(self.stop.decode_bytes(self.ids))
         end = len(data) if last else len(data) - self.stop.held(data)
         fresh = data[self.shown : end]

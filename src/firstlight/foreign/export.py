@@ -52,6 +52,7 @@ def export_huggingface(model: LanguageModel, tokenizer: Tokenizer, folder: Path)
             raise ConfigError(f"format=hf: {error}") from error
         for name, content in {"config.json": config, "generation_config.json": ends}.items():
             replace_text(temporary / name, json.dumps(content, indent=2) + "\n")
+        # The weights last: whoever loads the folder finds the config and the tokenizer beside them.
         safetensors.torch.save_file(state, temporary / SINGLE, metadata={"format": "pt"})
         give_usual_mode(temporary / SINGLE)
 

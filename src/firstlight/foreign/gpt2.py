@@ -51,6 +51,7 @@ class GPT2Config(Published):
     tie_word_embeddings: bool = True
 
     def check(self) -> None:
+        # torch's default, which our LayerNorm has; another one would change the logits silently.
         if self.layer_norm_epsilon != 1e-5:
             raise ValueError(f"layer_norm_epsilon ({self.layer_norm_epsilon}) must be 1e-05")
         if self.n_inner not in (None, 4 * self.n_embd):
@@ -87,6 +88,8 @@ class GPT2Config(Published):
         }
         for kind in ("weight", "bias"):
             for layer in range(self.n_layer):
+                # GPT-2 has query, key and value in one matrix, and stores all matrices as (in,
+                # out).
                 parts = _split(read(f"h.{layer}.attn.c_attn.{kind}"))
                 for name, part in zip(_QKV, parts, strict=True):
                     weights[f"trf_blocks.{layer}.{name}.{kind}"] = part

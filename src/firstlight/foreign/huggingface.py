@@ -155,6 +155,7 @@ def _find_tensors(folder: Path, prefix: str) -> dict[str, _StoredTensor]:
     for file in files:
         check_content(file)
         for tensor in _headers(file):
+            # Headers only: shapes are checked before any number is read.
             tensors[tensor.name.removeprefix(prefix)] = tensor
     return tensors
 

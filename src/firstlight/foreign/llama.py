@@ -31,6 +31,7 @@ _QK_NORMS = {"att.query_norm": "self_attn.q_norm", "att.key_norm": "self_attn.k_
 class RopeParameters(BaseModel):
     """Rotary positions without scaling; any other parameter would change the angles."""
 
+    # Strict: "1e6" as a text, or a key that scales positions, is refused instead of ignored.
     model_config = ConfigDict(strict=True, extra="forbid")
     rope_type: Literal["default"] = "default"
     rope_theta: Theta | None = None
@@ -75,6 +76,7 @@ class LlamaConfig(Published):
 
     def check(self) -> None:
         width, heads = self.hidden_size, self.num_attention_heads
+        # Our norm has this constant: with another one the logits would differ silently.
         if self.rms_norm_eps != EPS:
             raise ValueError(f"rms_norm_eps ({self.rms_norm_eps}) must be {EPS}")
         if width % (2 * heads):
@@ -150,6 +152,7 @@ class Qwen3Config(LlamaConfig):
     title = "Qwen3"
     qk_norm = True
 
+    # Defaults of transformers' class, which a config.json may leave out.
     num_key_value_heads: Size | None = 32
     head_dim: int | None = 128
     use_sliding_window: Literal[False] = False
@@ -165,6 +168,7 @@ def llama_config(model: ModernGPT) -> dict[str, Any]:
     """
     block = model.trf_blocks[0]
     assert isinstance(block, TransformerBlock)
+    # Keys whose defaults we rely on are written, too: another version may have other defaults.
     config = {
         "model_type": "llama",
         "architectures": ["LlamaForCausalLM"],

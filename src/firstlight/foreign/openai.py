@@ -101,6 +101,7 @@ def read_openai(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[s
     """
     try:
         config = _read_hparams(folder / "hparams.json")
+        # Nothing is allocated before the shapes of all tensors have been compared.
         bundle = TensorBundle(folder / _read_prefix(folder / "checkpoint"))
         _check_shapes(bundle, config)
         tokenizer = _read_tokenizer(folder, config.vocab_size)
@@ -149,6 +150,7 @@ def _download_file(name: str, folder: Path, urls: list[str]) -> None:
                 continue
             if _is_whole(file, folder):
                 _keep_checksum(folder, name, pooch.file_hash(str(file)))
+                # Only now, and on the same file system: a file of this name is whole.
                 file.replace(folder / name)
                 return
             failures.append(f"{url} (not the expected file)")
@@ -277,6 +279,7 @@ def _read_hparams(file: Path) -> GPT2Config:
         sizes = HParams.model_validate_json(read_limited(file))
     except ValidationError as error:
         raise ConfigError(f"{file}: {first_problem(error)}") from None
+    # What OpenAI's file does not tell, as dropout, is the default of transformers' GPT2Config.
     config = GPT2Config(
         vocab_size=sizes.n_vocab,
         n_positions=sizes.n_ctx,

@@ -67,6 +67,8 @@ class Published(BaseModel, ABC):
 
 def own_float32(tensor: Tensor) -> Tensor:
     """A contiguous copy in float32."""
+    # copy_ and not .float(): that would return a float32 tensor itself, which may be mapped from
+    # the file.
     return torch.empty(tensor.shape, dtype=torch.float32).copy_(tensor)
 
 

@@ -102,6 +102,8 @@ class HarnessLM(TemplateLM):
         rows: list[Any] = []  # context, settings and seed of each
         for number, request in enumerate(requests):
             rows.append((*request.args, derived_seed(0, prompt=number)))
+        # Longest first, and only requests with equal settings in a batch; get_original undoes the
+        # order.
         ordered = Collator(
             rows,
             sort_fn=lambda row: -len(row[0]),

@@ -45,7 +45,7 @@ def linear_cross_entropy(
         dtype = torch.get_autocast_dtype(device)
         hidden, weight = hidden.to(dtype), weight.to(dtype)
     if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
-        return _LinearCrossEntropy.apply(hidden, weight, targets, z_loss, label_smoothing)
+        return _LinearCrossEntropy.apply(hidden, weight, targets, z_loss, label_smoothing)  # (N,)
     # Evaluation: without a gradient, a few rows of logits at a time are enough.
     losses = []
     with torch.autocast(device, enabled=False):
@@ -55,7 +55,7 @@ def linear_cross_entropy(
             if z_loss:
                 loss = loss + z_loss * logits.logsumexp(dim=1).square()
             losses.append(loss)
-    return torch.cat(losses)
+    return torch.cat(losses)  # (N,)
 
 
 def _wide(logits: Tensor) -> Tensor:
@@ -81,9 +81,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
         n_rows = max(CHUNK.get(hidden.device.type, LARGE_CHUNK) // len(weight), 1)
         for rows, ids in zip(logits.split(n_rows), targets.split(n_rows), strict=True):
             wide = _wide(rows)
-            largest = wide.amax(dim=1)
-            of_targets = wide.gather(1, ids[:, None])[:, 0]
-            probs = wide.softmax(dim=-1)
+            largest = wide.amax(dim=1)  # (rows,)
+            of_targets = wide.gather(1, ids[:, None])[:, 0]  # (rows,)
+            probs = wide.softmax(dim=-1)  # (rows, V)
             # The softmax is needed for the gradient anyway, and log p(target) follows from it
             # without log_softmax's second exponential:
             #   log p(target) = log p(likeliest) - (logit of the likeliest - logit of the target).
@@ -105,6 +105,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if label_smoothing:
                 grad -= label_smoothing / len(weight)
             rows.copy_(grad)
+        # The logits, which are their gradient by now: the forward pass has done that work.
         ctx.save_for_backward(hidden, weight, logits)
         return torch.cat(losses)  # (N,)
 
@@ -117,6 +118,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         factor = gradients[0][:, None]  # (N, 1)
         grad_hidden = grad_weight = None
         with torch.autocast(hidden.device.type, enabled=False):
+            # Frozen parts need none: a product of this size is not made in vain.
             if ctx.needs_input_grad[0]:
                 grad_hidden = ((grad_logits @ weight) * factor).to(hidden.dtype)
             if ctx.needs_input_grad[1]:
@@ -126,9 +128,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 def _grad_weight(grad_logits: Tensor, hidden: Tensor) -> Tensor:
     """Return grad_logits.T @ hidden (V, C), of (N, V) and (N, C), in the dtype of `grad_logits`."""
-    hidden = hidden.to(grad_logits.dtype)
+    hidden = hidden.to(grad_logits.dtype)  # (N, C)
     grad_weight = hidden.new_empty(grad_logits.shape[1], hidden.shape[1])
     n_ids = IDS.get(hidden.device.type, len(grad_weight))
     for grads, part in zip(grad_logits.split(n_ids, dim=1), grad_weight.split(n_ids), strict=True):
-        torch.mm(grads.T, hidden, out=part)
+        torch.mm(grads.T, hidden, out=part)  # (ids, N) @ (N, C) -> (ids, C)
     return grad_weight

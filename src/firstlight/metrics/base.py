@@ -27,6 +27,8 @@ class Scored:
 
     All windows of a batch are equally long; the last one of a text, which may be shorter, is a
     batch of its own."""
+    # A function, since most metrics need no predictions, and those take another product with the
+    # output matrix.
     predict: Callable[[], Tensor]
     """Computes `predictions`, which takes as long as the losses took."""
 
@@ -88,5 +90,6 @@ class Mean(Metric):
     """
 
     def value(self, sums: list[float]) -> float | None:
+        # Divided at the end, not per batch: every token weighs the same, however batches were cut.
         total, count = sums
         return total / count if count else None

@@ -12,6 +12,7 @@ class BitsPerByte(Mean):
     of_tokens = False
 
     def sums(self, scored: Scored) -> list[float]:
+        # Bytes, not characters or tokens: the one unit that is the same for every tokenizer.
         return [float(scored.losses.sum()), float(scored.n_bytes.sum())]
 
     def value(self, sums: list[float]) -> float | None:

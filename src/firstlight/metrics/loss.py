@@ -9,4 +9,6 @@ class CrossEntropyLoss(Mean):
     name, direction, text = "loss", "min", "cross-entropy of the next token in nats"
 
     def sums(self, scored: Scored) -> list[float]:
+        # Not the training loss: z-loss or smoothing would make runs with different settings
+        # incomparable.
         return [float(scored.losses.sum()), scored.losses.numel()]

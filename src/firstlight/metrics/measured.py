@@ -30,6 +30,7 @@ def measured(chosen: Mapping[str, Metric] | None) -> list[Metric]:
     # Runs of earlier versions have no section `metrics`; they measured the default.
     if chosen is None:
         chosen = default()
+    # The loss always, and first: checkpoints, early stopping and the progress bar count on it.
     metrics = [CrossEntropyLoss(), *chosen.values()]
     names: set[str] = set()
     for metric in metrics:
@@ -110,6 +111,7 @@ def check_monitors(callbacks: Mapping[str, Callback], metrics: list[Metric]) -> 
         # Only our callbacks have `follow`; others may monitor whatever they collect themselves.
         if follow is None or monitor is None:
             continue
+        # Before training, not after the first evaluation, where Lightning would complain.
         check_name(f"{key}.monitor", monitor, columns(metrics))
         follow(direction_of(monitor, metrics))
 
@@ -136,6 +138,7 @@ def values_of(metrics: Iterable[Metric], sums: list[float]) -> dict[str, float]:
     """Compute the metrics, by name, from the totals of `sums_of`."""
     found: dict[str, float] = {}
     for metric in metrics:
+        # The sums of all metrics are one row, so that processes exchange them in one message.
         own, sums = sums[: metric.n_sums], sums[metric.n_sums :]
         value = metric.value(own)
         if value is not None:

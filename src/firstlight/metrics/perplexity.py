@@ -20,5 +20,6 @@ class Perplexity(Metric):
         return [float(scored.losses.sum()), scored.losses.numel()]
 
     def value(self, sums: list[float]) -> float | None:
+        # exp of the mean over all tokens; the mean of each batch's perplexity would be larger.
         nats, n_tokens = sums
         return perplexity(nats / n_tokens) if n_tokens else None

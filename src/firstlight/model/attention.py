@@ -35,6 +35,8 @@ class CausalSelfAttention(nn.Module):
     def fuse(self) -> None:
         """Join the query, key and value matrices: one product instead of three, the same sums."""
         if self.W_qkv is None:
+            # One product instead of three: with a single row, as in decoding, each costs about the
+            # same.
             self.W_qkv = joined(self.W_query, self.W_key, self.W_value)
             del self.W_query, self.W_key, self.W_value
 
@@ -55,6 +57,7 @@ class CausalSelfAttention(nn.Module):
         dtype = values.dtype
         if cache is not None:
             keys, values = cache.update(layer, keys, values)  # (B, G, cache.length + T, D)
+        # scaled_dot_product_attention drops in evaluation, too, if it is given a rate.
         drop_rate = self.drop_rate if self.training else 0.0
         attended = causal_attention(
             queries.to(keys.dtype), keys, values, mask=mask, drop_rate=drop_rate, masks=self.masks
@@ -121,7 +124,7 @@ class _PlainAttention(torch.autograd.Function):
         ctx.factor = head_dim**-0.5
         scores = (q * ctx.factor) @ k.mT  # (B * H, T, T)
         scores += torch.full((n_tokens, n_tokens), -torch.inf, dtype=scores.dtype).triu(1)
-        weights = scores.softmax(dim=-1)
+        weights = scores.softmax(dim=-1)  # (B * H, T, T)
         mask = draw_mask(weights.shape, drop_rate) if drop_rate else None
         # Dropout's factor is applied to the output, which is smaller than the weights.
         ctx.scale = scale_of(drop_rate)
@@ -136,7 +139,7 @@ class _PlainAttention(torch.autograd.Function):
         g = gradients[0].reshape(v.shape) * ctx.scale  # (B * H, T, D)
         # Computed again rather than kept: it is as large as the weights.
         kept = weights if mask is None else apply_mask(weights, mask)
-        grad_v = kept.mT @ g
+        grad_v = kept.mT @ g  # (B * H, T, D)
         grad_weights = g @ v.mT  # (B * H, T, T)
         if mask is not None:
             grad_weights = apply_mask(grad_weights, mask)
@@ -144,6 +147,6 @@ class _PlainAttention(torch.autograd.Function):
         grad_scores = torch.ops.aten._softmax_backward_data(
             grad_weights, weights, -1, weights.dtype
         )
-        grad_q = (grad_scores @ k).mul_(ctx.factor)
-        grad_k = (grad_scores.mT @ q).mul_(ctx.factor)
+        grad_q = (grad_scores @ k).mul_(ctx.factor)  # (B * H, T, D)
+        grad_k = (grad_scores.mT @ q).mul_(ctx.factor)  # (B * H, T, D)
         return grad_q.view(ctx.shape), grad_k.view(ctx.shape), grad_v.view(ctx.shape), None

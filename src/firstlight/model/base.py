@@ -61,7 +61,7 @@ class LanguageModel(nn.Module, ABC):
 
     def project(self, hidden: Tensor) -> Tensor:
         """Project hidden states (..., C) to logits (..., V)."""
-        return F.linear(hidden, self.output_weight)
+        return F.linear(hidden, self.output_weight)  # (..., C) @ (C, V)
 
     def forward(self, ids: Tensor, cache: Any = None) -> Tensor:
         """Compute the logits (B, T, V) of `ids` (B, T)."""
@@ -79,6 +79,7 @@ class LanguageModel(nn.Module, ABC):
         Its state dict is then no longer that of a checkpoint.
         """
         replace_linears(self)
+        # Frozen: torch keeps no graph then, even outside of no_grad.
         return self.eval().requires_grad_(False)
 
     def adapted(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -92,6 +93,7 @@ class LanguageModel(nn.Module, ABC):
     @property
     def n_parameters(self) -> int:
         """The number of parameters; a tied head counts once."""
+        # parameters() yields a shared one once.
         return sum(p.numel() for p in self.parameters())
 
     @property

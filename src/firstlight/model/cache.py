@@ -48,7 +48,7 @@ class Cache:
         if self.padding is None:
             return places
         # Padded places get position 0, because an embedding needs some position.
-        return (places - self.padding[:, None]).clamp(min=0)
+        return (places - self.padding[:, None]).clamp(min=0)  # (B, T)
 
     def mask(self, n_tokens: int, device: torch.device) -> Tensor | None:
         """Return the places that the next `n_tokens` see, or None if no mask is needed.
@@ -75,7 +75,7 @@ class Cache:
         if self.padding is None:
             return None
         places = torch.arange(self.length, self.length + n_tokens, device=device)
-        return places >= self.padding[:, None]
+        return places >= self.padding[:, None]  # (B, T)
 
     def advance(self, n_tokens: int) -> None:
         """Count `n_tokens` as seen, after every layer has been updated with them."""
@@ -84,6 +84,7 @@ class Cache:
     def rewind(self, length: int) -> None:
         """Forget all but the first `length` places."""
         assert 0 <= length <= self.length
+        # What is beyond stays in memory, and is overwritten by the next tokens.
         self.length = length
 
     def select(self, rows: Tensor) -> None:
@@ -124,8 +125,9 @@ class KVCache(Cache):
             # The whole context at once: growing would copy the cache again and again.
             self.keys = [keys.new_empty(shape, dtype=dtype) for _ in range(self.n_layers)]
             self.values = [values.new_empty(shape, dtype=dtype) for _ in range(self.n_layers)]
-        all_keys = self.keys[layer][:, :, :end]
+        all_keys = self.keys[layer][:, :, :end]  # (B, H, end, D)
         all_values = self.values[layer][:, :, :end]
+        # In place: concatenating would copy the whole cache for each token.
         all_keys[:, :, self.length :] = keys
         all_values[:, :, self.length :] = values
         return all_keys, all_values
@@ -141,5 +143,6 @@ class KVCache(Cache):
 
     def _selected(self, old: Tensor, rows: Tensor) -> Tensor:
         new = old.new_empty(len(rows), *old.shape[1:])
+        # Only the filled places are copied; the rest is room for tokens to come.
         torch.index_select(old[:, :, : self.length], 0, rows, out=new[:, :, : self.length])
         return new

@@ -36,6 +36,7 @@ def without_weights(make: Callable[[], LanguageModel]) -> LanguageModel:
         ValueError: the model refuses its settings, or needs values that it can only have in
             training.
     """
+    # The cheap way first: it is right for nearly every model.
     model, lost = _made_on_meta(make)
     if model is None or lost:
         model = _made_on_cpu(make)
@@ -65,6 +66,8 @@ def outline_of(model: nn.Module) -> Outline:
         ValueError: its state dict has something that a checkpoint cannot hold.
     """
     stored = {}
+    # The state dict is what a checkpoint holds: persistent buffers as well, and nothing that a
+    # model leaves out of it on purpose.
     for name, tensor in model.state_dict(keep_vars=True).items():
         if not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
             raise ValueError(
@@ -109,6 +112,7 @@ def _check_shared(network: nn.Module) -> None:
     for name, parameter in network.named_parameters():  # a tied one comes once
         if parameter.numel() == 0:
             continue
+        # With its shape: a view of the first rows has the same address.
         other = names.setdefault((parameter.data_ptr(), tuple(parameter.shape)), name)
         if other != name:
             raise ValueError(
@@ -138,6 +142,8 @@ class _Made(TorchFunctionMode):
         result = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):
+                # Weakly: most of these tensors are intermediate results, which must be freed as
+                # usual.
                 self.tensors.append(weakref.ref(tensor))
         return result
 
@@ -171,6 +177,8 @@ def _made_on_cpu(make: Callable[[], LanguageModel]) -> LanguageModel:
         _parameters_on_meta() as hooked,
         _Made() as made,
     ):
+        # Seeded, and forked before: what a constructor draws must be the same each time, and must
+        # not use up the run's own numbers.
         torch.manual_seed(SEED)
         try:
             model = make()
@@ -208,6 +216,7 @@ def _parameters_on_meta() -> Iterator[list[str]]:
         if known is not None and known[0]() is parameter:
             return known[1]
         empty = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
+        # Attributes that a model has set on its parameter, such as a mark for its optimizer.
         vars(empty).update(vars(parameter))
         moved[id(parameter)] = weakref.ref(parameter), empty
         return empty

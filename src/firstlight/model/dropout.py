@@ -75,6 +75,8 @@ class _Drop(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, rate: float) -> Tensor:
+        # The mask is kept, at two bytes an element, and not drawn again: the generator has moved on
+        # by then.
         mask = draw_mask(x.shape, rate)
         ctx.save_for_backward(mask)
         ctx.scale = scale_of(rate)

@@ -29,7 +29,7 @@ class FewRowsLinear(nn.Linear):
         product = self.weight @ input.reshape(n_rows, -1).t()  # (out, rows)
         if self.bias is not None:
             product = product + self.bias[:, None]
-        return product.t().contiguous().view(*input.shape[:-1], -1)
+        return product.t().contiguous().view(*input.shape[:-1], -1)  # (rows, out)
 
 
 def replace_linears(model: nn.Module) -> None:
@@ -43,7 +43,7 @@ def replace_linears(model: nn.Module) -> None:
 
 def joined(*linears: nn.Linear) -> nn.Linear:
     """Join layers of one input into a layer that concatenates their outputs, with the same sums."""
-    weight = torch.cat([linear.weight.detach() for linear in linears])
+    weight = torch.cat([linear.weight.detach() for linear in linears])  # (sum of outs, in)
     has_bias = linears[0].bias is not None
     # Nothing is allocated or drawn: the weights are replaced at once.
     with torch.device("meta"):

@@ -36,7 +36,7 @@ class MultiHeadAttention(CausalSelfAttention):
         if self.W_qkv is None:
             projected = (self.W_query(x), self.W_key(x), self.W_value(x))  # (B, T, C) each
         else:
-            projected = self.W_qkv(x).chunk(3, dim=-1)
+            projected = self.W_qkv(x).chunk(3, dim=-1)  # (B, T, C) each
         batch_size, n_tokens, _ = x.shape
         # (B, T, C) -> (B, H, T, D)
         queries, keys, values = (
@@ -57,7 +57,7 @@ class FeedForward(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)
+        return self.layers(x)  # (B, T, C)
 
 
 class TransformerBlock(nn.Module):
@@ -133,11 +133,11 @@ class GPT(Transformer):
         positions, mask = positions_and_mask(n_tokens, ids.device, cache)
         x = self.drop_emb(self.tok_emb(ids) + self.pos_emb(positions))  # (B, T, C)
         for layer, block in enumerate(self.trf_blocks):
-            x = block(x, layer, cache, mask)
+            x = block(x, layer, cache, mask)  # (B, T, C)
         # Only now, because every layer writes to the same places of the cache.
         if cache is not None:
             cache.advance(n_tokens)
-        return self.final_norm(x)
+        return self.final_norm(x)  # (B, T, C)
 
     def adapted(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """See `Transformer.adapted`; of a longer context, keep the first position embeddings.
@@ -159,6 +159,7 @@ class GPT(Transformer):
 
     def _init_gpt2(self) -> None:
         """Initialise as GPT-2 (Radford et al. 2019, section 2.3; OpenAI's code has the 0.02)."""
+        # The residual stream adds up 2 * n_layers outputs, whose variances add up as well.
         residual_std = 0.02 / math.sqrt(2 * len(self.trf_blocks))
         for name, parameter in self.named_parameters():
             if name.endswith(("att.out_proj.weight", "ff.layers.2.weight")):

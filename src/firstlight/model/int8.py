@@ -47,7 +47,7 @@ class Int8Linear(nn.Module):
         rows = x.reshape(-1, x.shape[-1]).bfloat16()  # (B * T, in)
         if self.padding[1]:
             rows = F.pad(rows, self.padding)
-        product = torch.ops.aten._weight_int8pack_mm(rows, self.weight, self.scale)
+        product = torch.ops.aten._weight_int8pack_mm(rows, self.weight, self.scale)  # (B * T, out)
         if self.bias is not None:
             product += self.bias
         return product.view(*x.shape[:-1], -1)
@@ -68,4 +68,5 @@ def quantize_int8(model: LanguageModel) -> LanguageModel:
             is_plain = type(child) in (nn.Linear, FewRowsLinear)
             if isinstance(child, nn.Linear) and is_plain and child.weight is not kept:
                 setattr(module, name, Int8Linear(child))
+    # Integer buffers stay integers: bfloat16() converts only what is floating-point.
     return model.bfloat16()

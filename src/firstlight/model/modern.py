@@ -74,6 +74,7 @@ class GroupedQueryAttention(CausalSelfAttention):
         self.n_kv_heads = n_kv_heads
         self.head_dim = emb_dim // n_heads
         self.W_query = nn.Linear(emb_dim, emb_dim, bias=False)
+        # Fewer heads of keys and values: they are what the cache holds.
         self.W_key = nn.Linear(emb_dim, n_kv_heads * self.head_dim, bias=False)
         self.W_value = nn.Linear(emb_dim, n_kv_heads * self.head_dim, bias=False)
         self.out_proj = nn.Linear(emb_dim, emb_dim, bias=False)
@@ -125,7 +126,7 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.gate_up is None:
-            gate, up = self.gate(x), self.up(x)
+            gate, up = self.gate(x), self.up(x)  # (B, T, F) each
         else:
             gate, up = self.gate_up(x).chunk(2, dim=-1)
         return self.down(F.silu(gate) * up)  # (B, T, F) -> (B, T, C)
@@ -230,11 +231,11 @@ class ModernGPT(Transformer):
         by = rotation(positions, self.head_dim, self.rope_theta)
         x = self.drop_emb(self.tok_emb(ids))  # (B, T, C)
         for layer, block in enumerate(self.trf_blocks):
-            x = block(x, by, layer, cache, mask)
+            x = block(x, by, layer, cache, mask)  # (B, T, C)
         # Only now, because every layer writes to the same places of the cache.
         if cache is not None:
             cache.advance(n_tokens)
-        return self.final_norm(x)
+        return self.final_norm(x)  # (B, T, C)
 
     def fused(self) -> Self:
         for block in self.trf_blocks:
@@ -243,6 +244,7 @@ class ModernGPT(Transformer):
         return super().fused()
 
     def _init_matrices(self) -> None:
+        # The residual stream adds up 2 * n_layers outputs, whose variances add up as well.
         residual_std = 0.02 / math.sqrt(2 * len(self.trf_blocks))
         for name, parameter in self.named_parameters():
             if parameter.dim() == 2:

@@ -22,6 +22,7 @@ class Transformer(LanguageModel):
         return self.out_head.weight  # (V, C)
 
     def project(self, hidden: Tensor) -> Tensor:
+        # Through the layer, not `output_weight`: in 8 bits only the layer knows its scales.
         return self.out_head(hidden)
 
     def new_cache(self) -> KVCache:

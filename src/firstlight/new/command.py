@@ -43,6 +43,7 @@ def new(*, name: NonEmpty, folder: NonEmpty) -> Path:
         if target.exists() or target.is_symlink():
             raise ConfigError(f"folder ({shorten(folder)}): exists already; give another one")
         target.parent.mkdir(parents=True, exist_ok=True)
+        # On the same file system, so that the rename below makes it appear whole.
         with tempfile.TemporaryDirectory(prefix=".firstlight_new_", dir=target.parent) as place:
             made = Path(place) / "package"
             _write(made, name)
@@ -68,6 +69,8 @@ def _check_name(name: str) -> None:
             f"name ({shorten(name)}): not the name of a Python package: letters, digits and _,"
             f" up to 63 of them, a letter first and no _ at the end, and no keyword{way_out}"
         )
+    # find_spec finds what is installed; a module of the standard library may be missing here and
+    # still shadow the package elsewhere.
     if name in sys.stdlib_module_names or importlib.util.find_spec(name) is not None:
         raise ConfigError(f"name ({name}): a module of this name is installed; give another name")
     for group in GROUPS:
@@ -83,8 +86,10 @@ def _write(folder: Path, name: str) -> None:
     """
     for file in sorted(TEMPLATE.rglob("*")):
         relative = file.relative_to(TEMPLATE)
+        # A template that was once imported has compiled files beside it.
         if not file.is_file() or "__pycache__" in relative.parts:
             continue
+        # The name is in the paths as well: src/mylab, conf/model/mylab.yaml.
         target = folder / str(relative).replace(OWN_NAME, name)
         target.parent.mkdir(parents=True, exist_ok=True)
         text = file.read_text(encoding="utf-8").replace(OWN_NAME, name)
@@ -106,6 +111,7 @@ def main(config: DictConfig) -> None:
     folder = new(**build(plain))
     place = shell_word(str(folder))
     say(f"wrote the package {plain['name']} to {folder}; next:")
+    # This interpreter's pip: another one would install the package where firstlight is not.
     say(f"  {shell_word(sys.executable)} -m pip install -e {place}")
     say(f"  {command('train', setting('experiment', plain['name']))}")
     say(f"{folder / 'README.md'} says the rest")

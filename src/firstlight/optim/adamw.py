@@ -22,6 +22,7 @@ def adamw(
 ) -> optim.AdamW:
     """Make torch's AdamW for the parameters of `model`; for `decay` see `decay_groups`."""
     groups = decay_groups(model.parameters(), decay)
+    # A fused optimizer can skip a step on the device, by which `LateCheck` saves a sync.
     return optim.AdamW(groups, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=fused)
 
 

@@ -33,6 +33,7 @@ def frozen(make: Callable[..., LanguageModel], patterns: Patterns | None) -> Lan
     Raises:
         ConfigError: a pattern matches no name, or nothing is left to train.
     """
+    # After construction, not in it: the weights are drawn in the same order whatever is frozen.
     model = make()
     for pattern in _listed(patterns):
         for parameter in _fitting(model, pattern, f"freeze ({shorten(pattern)})").values():
@@ -64,6 +65,7 @@ def optimizer_by_name(
     Raises:
         ConfigError: a pattern matches no name, or only parameters that do not train.
     """
+    # Made with all parameters, so that factories of any kind work, and reduced afterwards.
     optimizer = make(model)
     for group in optimizer.param_groups:
         for parameter in group["params"]:
@@ -87,9 +89,11 @@ def _by_rate(model: LanguageModel, lr_scale: Patterns | None) -> dict[float, set
     for text in _listed(lr_scale):
         pattern, factor = _rate(text)
         where = f"lr_scale ({shorten(text)})"
+        # A frozen parameter in no group of the optimizer has no rate.
         fitting = [p for p in _fitting(model, pattern, where).values() if p.requires_grad]
         if not fitting:
             raise ConfigError(f"{where}: none of these parameters trains: freeze has all of them")
+        # A later element replaces an earlier one, as later words of a command line do.
         factor_of |= dict.fromkeys(fitting, factor)
     by_rate: dict[float, set[nn.Parameter]] = {}
     for parameter, factor in factor_of.items():
@@ -124,6 +128,8 @@ def _split(optimizer: Optimizer, parameters: set[nn.Parameter], factor: float) -
         }
         _keep(moved, is_moved)
         _keep(group, [not moves for moves in is_moved])
+        # With a rate of its own from the start: LambdaLR takes it for the group's base rate, so
+        # each step's is the schedule's times the factor.
         optimizer.add_param_group(moved | {"lr": group["lr"] * factor})
 
 
@@ -150,6 +156,7 @@ def _fitting(model: LanguageModel, pattern: str, where: str) -> dict[str, nn.Par
     Raises:
         ConfigError: it matches none; the message begins with `where`.
     """
+    # Without removing duplicates a tied matrix is found under both of its names.
     named = dict(model.named_parameters(remove_duplicate=False))
     found = {
         name: parameter
@@ -169,6 +176,7 @@ def _nearest(pattern: str, names: list[str]) -> str:
         parts = name.split(".")
         for n in range(1, len(parts) + 1):
             known[".".join(parts[:n])] = None
+    # A pattern is compared as the name that it may have been meant for: blocks.[0-3] as blocks.0.
     plain = re.sub(r"\[[^\]]*\]", "0", pattern).strip("*.?")
     close = get_close_matches(plain, known, n=3, cutoff=0.6)
     if close:

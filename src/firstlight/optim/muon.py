@@ -26,6 +26,7 @@ class MuonAdamW(Optimizer):
     """
 
     def __init__(self, muon: optim.Muon, adamw: optim.AdamW) -> None:
+        # The groups themselves, not copies: torch keeps the dicts that it is given.
         super().__init__([*muon.param_groups, *adamw.param_groups], defaults={})
         self.muon, self.adamw = muon, adamw
 
@@ -78,6 +79,7 @@ def muon(
             "nesterov (False) must be true for weights in bfloat16, or torch's Muon spoils its"
             " momentum"
         )
+    # match_rms_adamw is 0.2 * sqrt(max(rows, columns)) of Liu et al. 2025, section 2.2.
     of_muon = optim.Muon(
         hidden,
         lr=lr,
@@ -101,6 +103,7 @@ def hidden_matrices(model: LanguageModel) -> list[nn.Parameter]:
 
     The rows of those stand for tokens or positions, and Muon is made for maps between vectors.
     """
+    # A tied output matrix is an embedding's weight, and so excluded twice.
     tables = {module.weight for module in model.modules() if isinstance(module, nn.Embedding)}
     return [
         p

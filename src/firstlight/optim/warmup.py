@@ -31,6 +31,8 @@ class Warmup(Schedule):
         """Return the learning rate of update `step`, which is at least `warmup_steps`."""
 
     def lr(self, step: int, *, max_steps: int, peak: float) -> float:
+        # Step 0 has `initial_lr` itself, and step `warmup_steps` the peak, as in the book's
+        # appendix D.
         if step < self.warmup_steps:
             return self.initial_lr + step * (peak - self.initial_lr) / self.warmup_steps
         return self.after_warmup(step, max_steps=max_steps, peak=peak)

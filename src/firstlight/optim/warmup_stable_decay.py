@@ -39,6 +39,7 @@ class WarmupStableDecay(Warmup):
         decayed = step - (max_steps - decay_steps)
         if decayed <= 0 or decay_steps == 0:
             return peak
+        # Beyond the end the rate stays: torch asks for the step after the last.
         progress = min(decayed / decay_steps, 1.0)
         if self.decay_shape == "sqrt":
             progress = math.sqrt(progress)

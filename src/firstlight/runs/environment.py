@@ -86,6 +86,7 @@ def check_working_folder(way_out: str) -> None:
 
 def slurm_job() -> str | None:
     """The id of this SLURM job, as `scontrol requeue` takes it; None outside SLURM."""
+    # A task of an array is called JOB_TASK; its SLURM_JOB_ID is another number.
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     if array and task:
         return f"{array}_{task}"

@@ -62,6 +62,8 @@ def _make_first(wanted: Path, key: str) -> Path:
         while True:
             folder = next(folders)
             with suppress(FileExistsError):
+                # mkdir itself says whether it is new: between a test and the making another process
+                # could come.
                 folder.mkdir()
                 return folder
     except OSError as error:

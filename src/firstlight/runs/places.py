@@ -79,5 +79,6 @@ def _absolute(value: Any, run: Path | None) -> Any:
     )
     if not isinstance(begun_in, str) or begun_in in ("", working_folder()):
         return value
+    # Only if something is there: the folder may be gone, and the text be in this one.
     path = str(Path(begun_in, value))
     return path if is_there(path) else value

@@ -64,6 +64,7 @@ _PlainDumper.add_representer(str, _PlainDumper.represent_str)
 
 class _PlainLoader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        # Before the node is made: nine lines of aliases unfold to billions of nodes.
         if self.check_event(yaml.AliasEvent):
             raise ComposerError(None, None, "there is an alias (*)", self.peek_event().start_mark)
         node = super().compose_node(parent, index)

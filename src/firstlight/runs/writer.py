@@ -45,6 +45,8 @@ def new_run_folder(
         ConfigError: it cannot be made or written; or, with `is_fixed`, it is taken or another
             process holds it.
     """
+    # Collected before the folder is made: asking git, or torch for the device, may fail or take
+    # time.
     records = {
         OVERRIDES: dump_plain_yaml(overrides),
         Path(ENVIRONMENT): json.dumps(environment(config), indent=2) + "\n",

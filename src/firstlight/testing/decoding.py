@@ -14,6 +14,7 @@ from firstlight.model.base import LanguageModel
 from firstlight.model.gpt import GPT
 from firstlight.testing.properties import Broken, NotApplicable, Property, check_all
 
+# Prompts of different lengths, and one that repeats itself, which prompt lookup guesses from.
 PROMPTS = ([3, 1, 4], [1], [5, 9, 2, 6, 5], [3, 5, 8, 9, 3, 5, 8])
 SEEDS = (11, 12, 13, 14)
 NEW = 12
@@ -80,6 +81,7 @@ def check_decoding(
 
 def _tiny_gpt() -> LanguageModel:
     torch.manual_seed(0)
+    # With dropout, so that a strategy which forgets evaluation mode is found out.
     model = GPT(vocab_size=31, context_length=16, emb_dim=12, n_heads=3, n_layers=2, drop_rate=0.1)
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.3)  # so that its texts are not all the same
@@ -126,6 +128,7 @@ class _Case:
 
     def end_of_text(self) -> None:
         plain = self.first()
+        # An id that it does choose: another one might never come.
         eos_id = plain[0].ids[len(plain[0].ids) // 2]
         for number, row in enumerate(self.first(eos_id=eos_id)):
             if eos_id in row.ids[:-1]:
@@ -157,6 +160,7 @@ class _Case:
         for number, (prompt, row) in enumerate(zip(PROMPTS, self.first(), strict=True)):
             ids = [*prompt]
             for token, logprob in zip(row.ids, row.logprobs, strict=True):
+                # From scratch for each token, so that no cache can be wrong here as well.
                 window = torch.tensor([ids[-self.model.context_length :]])
                 with torch.no_grad():
                     wanted = float(self.model(window)[0, -1].float().log_softmax(-1)[token])
@@ -179,11 +183,13 @@ class _Case:
         first = self.first()
         if not torch.equal(torch.get_rng_state(), state):
             raise Broken("it draws from torch's global generator")
+        # Whoever reads the global generator gets other draws now.
         torch.manual_seed(99)
         if [row.ids for row in self.first()] != [row.ids for row in first]:
             raise Broken("called twice with the same seeds it has other ids")
 
     def samples(self) -> None:
+        # Four times: two texts of a strategy that draws may be equal by chance.
         others = [self.first(seeds=[seed + 1000 * n for seed in SEEDS]) for n in range(4)]
         texts = {str([row.ids for row in rows]) for rows in others}
         if self.decoding.draws != (len(texts) > 1):
@@ -212,6 +218,7 @@ class _Case:
         self._must_be_same(gather(tokens, len(PROMPTS), 1), "stream")
 
     def prompt_lookup(self) -> None:
+        # One prompt at a time: guesses belong to one row.
         strategy, found = self._stepwise(), []
         lookup = partial(PromptLookup, max_guesses=4)
         for prompt, seed in zip(PROMPTS, SEEDS, strict=True):

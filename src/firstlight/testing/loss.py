@@ -82,6 +82,7 @@ class _Case:
 
     def tokens_apart(self) -> None:
         whole = self.of(self.hidden, self.weight)
+        # Of unequal size, as the last batch of an epoch may be.
         for rows in (slice(0, 5), slice(5, N_TOKENS)):
             part = self.of(self.hidden[rows], self.weight, self.targets[rows])
             what = f"tokens {rows.start} to {rows.stop - 1} alone have other losses, at {{place}}"

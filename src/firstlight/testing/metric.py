@@ -64,6 +64,8 @@ class _Case:
 
     def additive(self) -> None:
         whole = self.metric.sums(self.scored)
+        # Batches are of any size, and processes share them: only sums that add up are the same for
+        # all.
         parts = [self.metric.sums(part) for part in self.scored.windows()]
         for number, (total, column) in enumerate(zip(whole, zip(*parts, strict=True), strict=True)):
             if not math.isclose(total, sum(column), rel_tol=1e-9, abs_tol=1e-9):

@@ -28,6 +28,8 @@ def check_model(
         ValueError: `skip` names no property.
     """
     case = ModelCase(make, tolerance)
+    # The function itself first: what decoding and training show of a model that is not causal would
+    # mislead.
     properties = [*_of_the_function(case), *_of_training(case), *_of_decoding(case)]
     return check_all("model", properties, skip)
 

@@ -26,6 +26,7 @@ class ModelCase:
         """A new one in evaluation mode; its weights are the same for the same seed."""
         torch.manual_seed(seed)
         model = self.make().eval()
+        # A generator of its own: how much a constructor draws must not decide the noise.
         generator = torch.Generator().manual_seed(seed)
         before = [parameter.detach().clone() for parameter in model.parameters()]
         with torch.no_grad():
@@ -59,6 +60,7 @@ class ModelCase:
                 raise Broken(f"{name} is {value!r}, it must be a whole number above 0")
         if model.context_length < 4:
             raise Broken(f"context_length is {model.context_length}: give make at least 4")
+        # One token is decoding, two the shortest training, and the whole context the edge.
         for n_tokens in sorted({1, 2, self.n_tokens(model), model.context_length}):
             self._shapes(model, torch.zeros(2, n_tokens, dtype=torch.long))
         _check_registered(model)
@@ -91,6 +93,7 @@ class ModelCase:
         )
         if not torch.equal(torch.get_rng_state(), state):
             raise Broken("in evaluation mode a pass draws random numbers")
+        # A state on self would show only after another batch.
         model(others)
         must_agree(model(ids), first, 0, "logits depend on what was computed before, at {place}")
         must_agree(
@@ -111,6 +114,7 @@ class ModelCase:
             model = self.model().train(is_training)
             ids = self.ids(model)
             wanted, n_tokens = _seeded(model, ids), ids.shape[1]
+            # The first places and the last show a mask that is off by one, the middle all else.
             for place in sorted({1, 2, n_tokens // 2, n_tokens - 1}):
                 changed = ids.clone()
                 changed[:, place:] = (ids[:, place:] + 1) % model.vocab_size
@@ -147,6 +151,7 @@ class ModelCase:
         must_agree(
             model.project(hidden), plain, self.tolerance, "project is not that product at {place}"
         )
+        # The loss never sees the logits (loss/base.py), so a scale in forward alone would be lost.
         targets = ids.roll(-1, dims=1).flatten()
         fused = CrossEntropy()(hidden.flatten(0, 1), model.output_weight, targets)
         wanted = F.cross_entropy(logits.flatten(0, 1).float(), targets, reduction="none")
@@ -167,6 +172,7 @@ def _check_registered(model: nn.Module) -> None:
         Broken: there is one.
     """
     for prefix, module in model.named_modules():
+        # vars and not getattr: parameters and buffers are in dictionaries of their own there.
         for name, value in vars(module).items():
             if isinstance(value, Tensor):
                 where = f"{prefix}.{name}".lstrip(".")

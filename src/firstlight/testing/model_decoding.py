@@ -23,6 +23,7 @@ class ModelInDecoding:
         model = self.case.model()
         ids = self.case.ids(model)
         wanted = model(ids)
+        # `generate` fuses a model that may be fused already.
         for time in ("", " a second time"):
             fused = model.fused()
             what = f"fused{time}, the model has other logits at {{place}}"
@@ -35,6 +36,7 @@ class ModelInDecoding:
         model = self.case.model()
         ids = self.case.ids(model)
         wanted, n_tokens = model(ids), ids.shape[1]
+        # Token by token as in decoding, in halves, and in uneven pieces as with guesses.
         for cuts in ([1], [n_tokens // 2], [2, 3], list(range(1, n_tokens))):
             cache = _cache_of(model)
             for start, end in zip([0, *cuts], [*cuts, n_tokens], strict=True):
@@ -52,6 +54,7 @@ class ModelInDecoding:
         model = self.case.model()
         ids = self.case.ids(model, n_rows=4)
         most = ids.shape[1] - 2
+        # Both a single token and nearly the whole text among them: most padding, and hardly any.
         rows = [ids[n, :k].tolist() for n, k in enumerate((1, most, 2, (most + 1) // 2))]
         context = Context(model, rows)
         self._compare(context.start(), model, rows, "in a batch of unequal prompts")
@@ -66,6 +69,7 @@ class ModelInDecoding:
         rows = [ids[0, :1].tolist(), ids[1, :2].tolist(), ids[2, :1].tolist()]
         context = Context(model, rows)
         context.start()
+        # Rows are repeated (samples, beams), left out (complete ones) and put in another order.
         for step, numbers in enumerate(([2, 0, 0, 1], [3, 1], [1, 0])):
             context.select(torch.tensor(numbers))
             rows = [list(rows[number]) for number in numbers]
@@ -98,6 +102,7 @@ class ModelInDecoding:
         generator = torch.Generator().manual_seed(2)
         n = model.context_length
         ids = torch.randint(model.vocab_size, (3, n + 3), generator=generator)
+        # Rows just below the end, far below it and beyond it slide at different times.
         rows = [ids[number, :k].tolist() for number, k in enumerate((n - 1, 2, n + 3))]
         context = Context(model, rows)
         self._compare(context.start(), model, rows, "around the end of the context")
@@ -123,6 +128,7 @@ class ModelInDecoding:
             Broken: they differ.
         """
         for number, row in enumerate(rows):
+            # Without padding, cache or batch: the definition itself.
             wanted = model(torch.tensor([row[-model.context_length :]]))[0, -1]
             what = f"{where}, row {number} (of {len(row)} tokens) has other logits than alone"
             must_agree(found[number], wanted, self.tolerance, what)

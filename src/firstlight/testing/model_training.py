@@ -41,6 +41,8 @@ class ModelInTraining:
 
     def gradient(self) -> None:
         missing: set[str] = set()
+        # Another draw of weights each time: an activation that is zero for all inputs of one draw
+        # is not for those of the next.
         for seed in range(BATCHES):
             model = self.case.model(seed).train()
             if seed == 0:
@@ -71,6 +73,7 @@ class ModelInTraining:
         except ValueError as error:
             raise Broken(one_line(error)) from None
         model = self.case.model()
+        # Before and after training: a buffer may change only in training.
         self._must_survive(model, "saved and loaded")
         model.train()
         optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)

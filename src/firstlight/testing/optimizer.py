@@ -72,6 +72,7 @@ class _Case:
 
     def begun(self, steps: int = 0) -> tuple[LanguageModel, Optimizer]:
         """The same model and its optimizer, after some steps."""
+        # Seeded each time, so that `one` and `other` below begin alike.
         torch.manual_seed(0)
         model = self.make_model()
         optimizer = self.make(model)
@@ -92,6 +93,7 @@ class _Case:
         given: list[Tensor] = []
         for group in optimizer.param_groups:
             given += group["params"]
+        # By identity: == on tensors compares their numbers.
         ids = [id(parameter) for parameter in given]
         for name, parameter in model.named_parameters():
             if parameter.requires_grad and ids.count(id(parameter)) != 1:
@@ -102,6 +104,7 @@ class _Case:
 
     def descent(self) -> None:
         model, optimizer = self.begun()
+        # The same batch: on others a loss may rise even for a good step.
         losses = [float(step(model, optimizer, 0)) for _ in range(21)]
         if not losses[-1] < losses[0]:
             raise Broken(
@@ -112,6 +115,7 @@ class _Case:
         model, optimizer = self.begun(steps=1)
         before = [parameter.detach().clone() for parameter in model.parameters()]
         for group in optimizer.param_groups:
+            # Written by hand, as a schedule does it.
             group["lr"] = 0.0
         step(model, optimizer, 1)
         for (name, parameter), was in zip(model.named_parameters(), before, strict=True):
@@ -121,8 +125,10 @@ class _Case:
     def save_and_load(self) -> None:
         model, optimizer = self.begun(steps=3)
         stream = io.BytesIO()
+        # Through a file of plain data, as a checkpoint is: what needs code to load is refused.
         torch.save(optimizer.state_dict(), stream)
         stream.seek(0)
+        # Other first weights, which must all come from the state dict.
         torch.manual_seed(1)
         twin = self.make_model()
         twin.load_state_dict(copy.deepcopy(model.state_dict()))

@@ -46,6 +46,8 @@ def check_all(
                 f"skip: {name!r} is not a property{did_you_mean(name, names)}"
                 f" (one of: {', '.join(names)})"
             )
+    # In their order: the first ones say that a part can be called at all, without which the
+    # messages of the later ones would mislead.
     found: dict[str, str] = {}
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -64,12 +66,14 @@ def _state(subject: str, property: Property) -> str:
         AssertionError: it does not hold.
     """
     try:
+        # Parts draw from torch's global generator, which is the caller's.
         with torch.random.fork_rng(devices=[]):
             property.check()
     except NotApplicable as reason:
         return f"not applicable: {reason}"
     except Broken as problem:
         raise AssertionError(_message(subject, property, str(problem))) from None
+    # With its traceback: the author of the part needs the line.
     except Exception as error:
         raised = f"{type(error).__name__}: {one_line(error)}"
         raise AssertionError(_message(subject, property, raised)) from error
@@ -86,6 +90,7 @@ def difference(found: Tensor, wanted: Tensor) -> tuple[float, tuple[int, ...]]:
         raise Broken(f"the shape is {tuple(found.shape)}, it should be {tuple(wanted.shape)}")
     if found.numel() == 0:
         return 0.0, ()
+    # In float64: a difference of two float32 numbers would be rounded as they are.
     found, wanted = found.detach().double().cpu(), wanted.detach().double().cpu()
     apart = (found - wanted).abs()
     # Where both are the same infinity, nothing is apart.

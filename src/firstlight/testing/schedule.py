@@ -57,6 +57,7 @@ class _Case:
 
     def determinism(self) -> None:
         forward = [self.lr(step) for step in range(self.max_steps)]
+        # A schedule that counts its calls would give other rates in another order.
         backward = [self.lr(step) for step in reversed(range(self.max_steps))][::-1]
         for step, (one, other) in enumerate(zip(forward, backward, strict=True)):
             if one != other:

@@ -108,6 +108,7 @@ class _Case:
             raise Broken("the characters of a text become the special token")
 
     def bytes(self) -> None:
+        # Bits per byte divides by these numbers.
         lengths = self.tokenizer.byte_lengths
         for text in self.texts:
             ids, n_bytes = self.tokenizer.encode(text), len(text.encode())
@@ -122,12 +123,14 @@ class _Case:
         for number, text in enumerate(self.texts):
             wanted += [end] * (number > 0) + self.tokenizer.encode(text)
         found = self.tokenizer.encode_documents(self.texts).tolist()
+        # The first place that differs, also where one is longer.
         for place in range(max(len(found), len(wanted))):
             if found[place : place + 1] != wanted[place : place + 1]:
                 raise Broken(f"encode_documents and encode differ from id {place} on")
 
     def determinism(self) -> None:
         tokenizer = self.tokenizer
+        # A vocabulary that depends on torch's draws would differ now.
         torch.manual_seed(1)
         other = self.make()
         other.fit(list(self.texts))
@@ -135,6 +138,7 @@ class _Case:
             raise Broken("made and fitted twice, the vocabularies differ")
 
     def save_and_load(self) -> None:
+        # Through JSON, as in a checkpoint: it holds no bytes, and keys of a dict become texts.
         stored = StoredTokenizer(json.loads(json.dumps(self.tokenizer.state_dict())))
         for text in self.texts:
             if stored.encode(text) != self.tokenizer.encode(text):

@@ -52,9 +52,12 @@ class Clock:
             )
         steps = max_steps or 0
         if max_epochs is not None:
+            # Rounded first: 1.1 epochs of 50 batches are 55 steps, and not 55.00000000000001, which
+            # are 56.
             steps = math.ceil(round(max_epochs * data.batches_per_epoch / batches_per_step, 6))
         if max_tokens is not None:
             tokens_per_step = data.batch_size * data.context_length * batches_per_step
+            # Rounded down: a budget of tokens is not exceeded.
             steps = max_tokens // tokens_per_step
             if steps == 0:
                 raise ValueError(

@@ -19,6 +19,7 @@ class OwnProcesses(LightningEnvironment):
 
     @property
     def creates_processes_externally(self) -> bool:
+        # What the first process has launched must not launch again.
         return processes.is_further()
 
     @property

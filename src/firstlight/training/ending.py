@@ -82,6 +82,7 @@ def keep_best(module: PretrainingModule, folder: Path) -> None:
         RunError: they cannot be written.
     """
     try:
+        # The file of the best checkpoint itself: it has its config and checksum in it.
         if saved := checkpoints_of(folder):
             with (
                 replacing(folder / MODEL, "wb") as copy,

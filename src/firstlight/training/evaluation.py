@@ -88,6 +88,7 @@ class EvaluationModule(pl.LightningModule):
             self.sums[dataloader_idx] += torch.tensor(row, dtype=torch.float64)
 
     def on_validation_epoch_end(self) -> None:
+        # Sums are exchanged, not means: shares of a batch may be of unequal size.
         sums = self.trainer.strategy.reduce(self.sums.to(self.reduce_device), reduce_op="sum").cpu()
         self.metrics = {}
         for split, row in zip(self.splits, sums.tolist(), strict=True):

@@ -55,6 +55,7 @@ class Experiment:
     compile: bool = False
 
     def __post_init__(self) -> None:
+        # Here, where every other key is checked: the model, which the patterns need, comes later.
         check_rates(self.lr_scale)
 
     @property
@@ -79,6 +80,7 @@ class Experiment:
     @property
     def all_callbacks(self) -> dict[str, pl.Callback]:
         """The callbacks by the keys of the config that are about them."""
+        # First among the callbacks, so that the others time and measure the compiled model.
         compilation: dict[str, pl.Callback] = {"compile": Compilation()} if self.compile else {}
         of_config = {
             f"callbacks.{name}": callback for name, callback in (self.callbacks or {}).items()

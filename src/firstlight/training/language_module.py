@@ -62,6 +62,7 @@ class LanguageModule(NextTokenModule):
         self.max_steps = 0
 
     def setup(self, stage: str) -> None:
+        # In every stage: validate and test call setup, and never the hooks of training.
         data = self._text_data
         if data is not None:
             check_fits(self.model, data)
@@ -132,6 +133,7 @@ class LanguageModule(NextTokenModule):
         self._begin("test", self.trainer.num_test_batches)
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        # The same, with other names: `_begin` has set them.
         self.validation_step(batch, batch_idx, dataloader_idx)
 
     def on_test_epoch_end(self) -> None:
@@ -177,6 +179,7 @@ class LanguageModule(NextTokenModule):
         Raises:
             ConfigError: it is not.
         """
+        # A DataLoader of torch's makes lists of pairs.
         pair = tuple(batch) if isinstance(batch, list | tuple) else ()
         tensors = [part for part in pair if isinstance(part, Tensor) and part.dim() == 2]
         if len(pair) != 2 or len(tensors) != 2 or pair[0].shape != pair[1].shape:

@@ -60,6 +60,7 @@ class NextTokenModule(EvaluationModule):
             self.schedule.check(max_steps=max_steps, peak=peak)
         except ValueError as error:
             raise ConfigError(f"scheduler: {one_line(error)}") from error
+        # LambdaLR multiplies each group's own rate: the schedule is given as a factor of the peak.
         scheduler = LambdaLR(
             optimizer, lambda step: self.schedule.lr(step, max_steps=max_steps, peak=peak) / peak
         )

@@ -57,6 +57,7 @@ def find_origin(
     config = config | {"resume": None}
     fresh = Origin(config, experiment.model, experiment.tokenizer)
     if is_further():
+        # A process that Lightning launched would train on alone if the first one were killed.
         end_with(first_process())
     if experiment.resume in (None, AUTO):
         return _from_weights(fresh, experiment, overrides)

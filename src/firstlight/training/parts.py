@@ -34,6 +34,7 @@ def language_module(config: dict[str, Any]) -> LanguageModule:
     """
     experiment, origin = _origin(config)
     make_model = partial(frozen, origin.model, experiment.freeze)
+    # The user's program may draw numbers of its own before and after.
     with isolate_rng(), blaming("model"):
         pl.seed_everything(experiment.seed, verbose=False)
         model = make_model() if origin.weights is None else without_weights(make_model)

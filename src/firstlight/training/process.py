@@ -89,6 +89,7 @@ def _child(
             os.dup2(output.fileno(), descriptor)
     # Workers that gather batches start as they would in a run of the command line.
     set_start_method(start_method, force=True)
+    # The environment of the server is that of the time when it was started.
     os.environ.clear()
     os.environ.update(environment)
     sys.exit(target(*arguments))

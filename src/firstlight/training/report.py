@@ -71,6 +71,7 @@ def whereabouts(folder: Path) -> str:
     saved = checkpoints_of(folder)
     if not saved:
         return f"no checkpoint was saved yet in {printable(str(folder))}"
+    # From the name, without reading the checkpoint: the run may have ended because the disk did.
     step = int(saved[-1].name.removeprefix("step_"))
     again = command("train", setting("resume", str(folder)))
     return f"the newest checkpoint is that of step {step}; resume with:\n{again}"

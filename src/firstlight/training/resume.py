@@ -72,6 +72,8 @@ def find_resumed(run: Path) -> Resumed | None:
         ):
             raise ConfigError(f"resume ({run}): its checkpoints are gone ({CHECKPOINTS}/step_*)")
         return None
+    # From the newest on: a checkpoint that a dying disk has damaged costs the steps since the one
+    # before it, not the run.
     damaged: list[str] = []
     for folder in reversed(saved):
         try:
@@ -83,6 +85,7 @@ def find_resumed(run: Path) -> Resumed | None:
 
 def _read(run: Path, folder: Path, damaged: list[str]) -> Resumed:
     stored = read_folder(folder)
+    # Lightning would fail somewhere inside, with a KeyError.
     _check_state(folder / TRAINING_STATE, stored.state)
     resumed = Resumed(
         run,
@@ -123,6 +126,7 @@ def check_resumable(resumed: Resumed, data: TokenDataModule) -> None:
             "resume: a run with order=book cannot be resumed: its place is the state of torch's"
             " global generator"
         )
+    # First, since it has the better advice: where a text may have moved to.
     check_same(data, resumed.manifest.fingerprint, resumed.checkpoint)
     now = data.fingerprint()
     for key, was in resumed.manifest.fingerprint.items():

@@ -41,6 +41,7 @@ def take_same_model(config: DictConfig) -> None:
         if not key.startswith("_") and value is not None
     }
     if "dropout" not in theirs and takes(theirs, "dropout", "fast"):
+        # The default of conf/model/*.yaml, which a published model's config does not have.
         given.setdefault("dropout", "fast")
     with open_dict(config):
         config.model = as_data(theirs | {"_partial_": True}) | given
@@ -55,6 +56,7 @@ def started_config(
         ConfigError: the model that `config` describes is another one, an override asks for what
             cannot be, or the weights are not even those of the model that they come with.
     """
+    # First of all: if the weights do not fit their own config, every other message would mislead.
     start.build_model()
     theirs = check_node(
         f"init_from ({start.path}): model", start.config.get("model"), LanguageModel
@@ -82,6 +84,7 @@ def started_config(
             f"init_from: the weights in {start.path} are those of another model: they need"
             f" {wanted}; model=same takes them as they are"
         )
+    # What the defaults of conf/ say may be replaced silently; what the user has typed may not.
     for override in overrides:
         section, _, key = override.partition("=")[0].lstrip("+~").partition(".")
         if section == "tokenizer" and config["tokenizer"] != tokenizer:

@@ -64,6 +64,7 @@ class StopSignals:
             raise KeyboardInterrupt
         if os.getpid() != self.pid:  # a process that was forked, and inherited this
             return
+        # The first signal decides the exit code.
         self.received = self.received or signum
         again = "; Ctrl-C again leaves at once" if signum == signal.SIGINT else ""
         text = f"\nnote: {signal.Signals(signum).name}: stopping after {self.after}{again}\n"

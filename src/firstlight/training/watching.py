@@ -41,6 +41,7 @@ class Failures:
         try:
             return function(*args, **kwargs)
         except Exception as error:
+            # A logger that fails, fails at every row: one report, and a count at the end.
             self.counts[name] += 1
             if self.counts[name] == 1:
                 self._tell(name, error)
@@ -98,6 +99,8 @@ def watch_callback(
     for name in names:
         hook = getattr(type(callback), name, None)
         if hook is not None and hook is not getattr(Callback, name):
+            # On the object, since Lightning looks up hooks there each time; the class may be used
+            # by others.
             setattr(callback, name, partial(guard, getattr(callback, name)))
 
 

@@ -67,6 +67,8 @@ def main(config: DictConfig) -> None:
         if run.plain["compile"]:
             preloaded += COMPILER
         with console.status("training, killing, comparing"):
+            # Only now, with all modules known: the server forks processes that have imported
+            # everything.
             start_server(preloaded)
             results = list(check(run, settings, work))
         console.print(_table(run.plain["name"], settings, results))

@@ -94,6 +94,7 @@ def _logs(run: Path, result: Comparison) -> dict[str, dict[str, Any]]:
 
 def curves_of(run: Path) -> dict[str, list[tuple[int, float]]]:
     """Step and value of every point that TensorBoard shows, by curve."""
+    # TensorBoard's own reader, so that what a resumed run has hidden is hidden here as well.
     events = EventAccumulator(str(run), tensor_size_guidance={"scalars": 0}).Reload()
     curves = {}
     for tag, summary in events.AllSummaryMetadata().items():
@@ -121,6 +122,7 @@ def _read(file: Path) -> Any:
         content = json.loads(file.read_text(encoding="utf-8"))
         return {key: value for key, value in content.items() if key not in OF_BYTES}
     if file.suffix in (".pt", ".ckpt"):
+        # As values: a pickle can hold the same ones in other bytes.
         return load_plain(file)
     if file.suffix == ".safetensors":
         with open_safetensors(file) as opened:

@@ -101,6 +101,7 @@ def run_process(
                 killed = True
                 break
     finally:
+        # Also after an error of ours: no training is left behind.
         process.kill()
         process.join()
     # It may have ended by itself just before the kill.

@@ -36,6 +36,7 @@ def begin_run(plain: dict[str, Any], stored: dict[str, Any]) -> int:
 def resume_run(folder: str, stored: dict[str, Any]) -> int:
     """In a process of its own: resume the run in `folder` as a user would; return the exit code."""
     given_again = [f"{key}={text}" for key, text in from_environment(stored) if key not in UNUSED]
+    # Through the command line: what a user does after a kill is what is verified.
     return run_command(["train", setting("resume", folder), *given_again])
 
 
@@ -157,6 +158,8 @@ class Runs:
     def _moved(self, name: str) -> Path:
         target = self.work / name
         if self.folder.is_dir():
+            # Moved, so that every run can train in the same output_dir: it is part of the config,
+            # which must be equal to be compared.
             self.folder.rename(target)
         return target
 

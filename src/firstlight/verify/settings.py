@@ -53,6 +53,7 @@ def verify_changes(config: dict[str, Any], settings: VerifySettings) -> dict[str
     changes = shortened(
         config, steps=settings.steps, eval_every_n_steps=settings.eval_every_n_steps
     )
+    # Every step in the logs: a difference is found at the step where it arises.
     changes["trainer"]["log_every_n_steps"] = 1
     changes["callbacks"] = {"checkpoint": {"every_n_steps": settings.save_every_n_steps}}
     return changes

@@ -94,6 +94,7 @@ class Tokenizer(ABC):
         end = np.array([self.end_of_text], dtype=np.int32)
         ids = [np.empty(0, dtype=np.int32)]
         for document in documents:
+            # Split here, since pieces could cut the special token in two.
             texts = document.split(END_OF_TEXT) if special_tokens else [document]
             for text in texts:
                 if len(ids) > 1:
@@ -173,6 +174,7 @@ def pieces(text: str, size: int) -> Iterator[str]:
     """
     start = 0
     while len(text) - start > 2 * size:
+        # Searched from `size` on, so that no piece is shorter and the search stays linear.
         found = _BEFORE_A_SPACE.search(text, start + size, start + 2 * size)
         end = found.end() if found else start + 2 * size
         yield text[start:end]

@@ -63,6 +63,7 @@ def _learn(documents: list[str], n_tokens: int) -> dict[bytes, int]:
 
     Its ByteLevel pre-tokenizer cuts words by GPT-2's pattern, as `r50k_pat_str` does in encoding.
     """
+    # Late: the package takes a moment, and a cached vocabulary does not need it.
     from tokenizers import Tokenizer as HFTokenizer
     from tokenizers import models, pre_tokenizers, trainers
 

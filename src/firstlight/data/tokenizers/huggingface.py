@@ -76,6 +76,7 @@ def state_of_vocabulary(
     if end not in vocab:
         raise ValueError(f"the vocabulary has no {shorten(end)}")
     names = {end, *special}
+    # Of an id that two names share, the special one comes last and is reported.
     by_id = sorted(vocab, key=lambda text: (vocab[text], text in names))
     for expected, text in enumerate(by_id):
         if vocab[text] != expected:
@@ -159,6 +160,8 @@ def write_tokenizer(state: dict[str, Any], folder: Path, *, context_length: int)
     if taken:
         raise ValueError(f"{taken[0]} is the text of another token, too")
     vocab |= special
+    # Both kinds of files: tokenizer.json is what the fast tokenizers read, the other two are for
+    # older programs.
     _write_json(folder / "vocab.json", vocab)
     replace_text(folder / "merges.txt", "\n".join(["#version: 0.2", *merges, ""]))
     _write_json(folder / "tokenizer.json", _tokenizer_json(vocab, merges, special))

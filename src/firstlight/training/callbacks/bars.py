@@ -62,6 +62,7 @@ class TerminalBar(Bar):
             TextColumn("left"),
             TimeRemainingColumn(elapsed_when_finished=False),
         )
+        # transient: it is removed at the end, and the lines of the evaluations stay.
         self.progress = Progress(*columns, console=console, transient=True)
         self.task = self.progress.add_task("train", total=total, completed=completed, status="")
         self.progress.start()
@@ -81,6 +82,7 @@ class NotebookBar(Bar):
     def __init__(self, total: int, completed: int) -> None:
         super().__init__(total, completed)
         self.first, self.began = completed, time.perf_counter()
+        # By name: IPython is there in a notebook, and no requirement of ours.
         display = import_module("IPython.display").display
         self.handle = display(self._mime(), raw=True, display_id=True)
 
@@ -92,6 +94,7 @@ class NotebookBar(Bar):
 
     def _mime(self) -> dict[str, Any]:
         elapsed = time.perf_counter() - self.began
+        # Only the steps of this process have been timed, not those before a resume.
         made, left = self.completed - self.first, ""
         if made > 0 and self.completed < self.total:
             seconds = elapsed / made * (self.total - self.completed)
@@ -110,6 +113,7 @@ def _clock(seconds: float) -> str:
 
 def in_notebook() -> bool:
     """Whether this process is the kernel of a notebook (Jupyter, Colab, VS Code)."""
+    # IPython is not imported for this: where it was not, this is no notebook.
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return hasattr(shell, "kernel")
 

@@ -28,6 +28,8 @@ class EarlyStopping(Callback, LightningEarlyStopping):
         **kwargs: Any,
     ) -> None:
         self.is_free = mode is None
+        # Lightning's constructor derives the sign of min_delta and the first best score from
+        # `mode`: `follow` calls it again.
         self.begin = partial(
             super().__init__, monitor, patience=patience, min_delta=min_delta, **kwargs
         )

@@ -19,6 +19,7 @@ class LearningRateMonitor(Watcher):
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: PretrainingModule, optimizer: Any
     ) -> None:
+        # Here, since the scheduler has set the next step's rate when the batch ends.
         self.lr = float(optimizer.param_groups[0]["lr"])
 
     def on_train_batch_end(

@@ -19,6 +19,7 @@ class Plots(Watcher):
         """Epochs, tokens, training loss and validation loss of each evaluation."""
 
     def state_dict(self) -> dict[str, Any]:
+        # Kept in checkpoints: the figures of a resumed run begin where the run began.
         return {"points": self.points}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -41,6 +42,7 @@ class Plots(Watcher):
             "perplexity": perplexity_figure(tokens, train, val),
         }
         for name, figure in figures.items():
+            # Through a temporary file: a viewer never sees half of a picture.
             with replacing(trainer.folder / f"{name}.png", "wb") as file:
                 figure.savefig(file, dpi=150, format="png")
             trainer.log_figure(name, figure)

@@ -50,6 +50,7 @@ class ProgressBar(Watcher, LightningProgressBar):
             return
         status = None
         if trainer.is_log_step and pl_module.batch_losses:
+            # Bars are called last (trainer.py): the throughput of this step has been collected.
             rate = trainer.pending_metrics.get("tokens_per_second")
             speed = f"  {rate:,.0f} tok/s" if rate is not None else ""
             status = f"loss {float(pl_module.batch_losses[-1]):.3f}{speed}"

@@ -88,6 +88,8 @@ class SampleGeneration(Watcher):
     def on_validation_end(self, trainer: Trainer, pl_module: PretrainingModule) -> None:
         if not trainer.is_global_zero:
             return
+        # On the first process alone: the model is the same in all of them, and drawing takes
+        # nothing from training.
         text = sample(
             trainer,
             self.decoding,

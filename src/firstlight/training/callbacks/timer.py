@@ -23,6 +23,7 @@ class Timer(Callback, LightningTimer):
         remaining = self.time_remaining()
         if remaining is None or not trainer.at_step_end or trainer.should_stop:
             return
+        # Clocks of machines differ, and all processes must stop after the same step.
         if trainer.agreed(int(remaining <= 0)):
             trainer.should_stop = True
             if not is_further():

@@ -72,6 +72,7 @@ class CSVLogger(Logger):
         return [row for row in RunFolder(self.file.parent).rows if int(row["step"]) < limit]
 
     def _append(self, row: dict[str, str]) -> None:
+        # Written in one call: a kill leaves all of the row, or a part that readers drop.
         line = io.StringIO(newline="")
         csv.DictWriter(line, self.columns, restval="").writerow(row)
         append(self.file, line.getvalue().encode())

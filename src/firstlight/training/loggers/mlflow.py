@@ -55,6 +55,8 @@ class MLFlowLogger(Logger):
                 f" log into folders; give {SQLITE}outputs/mlflow.db, for example"
             )
         self.mlflow = require("mlflow")
+        # Nothing is made here: the constructor is called once before the run is known to be sound
+        # (plan.py).
         self.folder = Path(save_dir).absolute()
         self.tracking_uri, self.experiment_name, self.artifacts = (
             tracking_uri,
@@ -122,12 +124,14 @@ class MLFlowLogger(Logger):
         self.run_id = client.create_run(
             experiment_id, run_name=name, tags={"folder": str(self.folder)}
         ).info.run_id
+        # Only after the run exists there: an id without a run could never be resumed.
         replace_text(file, f"{self.run_id}\n")
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         client = self.client
         if step is None or step > self.logged_step:
+            # MLflow wants milliseconds. One batch for a row is one request to the server.
             now, metric = int(1000 * time.time()), self.mlflow.entities.Metric
             client.log_batch(
                 self.run_id, [metric(k, float(v), now, step or 0) for k, v in metrics.items()]

@@ -43,6 +43,7 @@ def cut(batch: Batch, most: int | None) -> list[Batch]:
     """
     inputs, targets = batch
     n_parts = n_parts_of(len(inputs), most)
+    # tensor_split, not split: of 10 windows with at most 8 the parts are 5 and 5, not 8 and 2.
     return list(zip(inputs.tensor_split(n_parts), targets.tensor_split(n_parts), strict=True))
 
 
@@ -201,6 +202,7 @@ class _Held(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
+        # Results may be views of arguments, or arguments that were changed in place.
         given = {storage_id(t) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
         for made in tree_leaves(result):
             if isinstance(made, Tensor) and storage_id(made) not in given:
@@ -208,6 +210,7 @@ class _Held(TorchDispatchMode):
         return result
 
     def _count(self, made: Tensor) -> None:
+        # Storages, not tensors: a view takes no memory.
         storage = made.untyped_storage()
         key, n_bytes = storage_id(made), storage.nbytes()
         if key in self.seen:
@@ -228,6 +231,7 @@ def _freed(device: torch.device) -> Iterator[None]:
     try:
         yield
     finally:
+        # Before empty_cache, which gives back only what nobody refers to.
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()
