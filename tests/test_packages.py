@@ -13,9 +13,11 @@ from hydra.errors import MissingConfigException
 from own_package import TINY, installed, new_package, with_conf
 
 import firstlight
+from firstlight.api.language_model import _plain
 from firstlight.cli import main
 from firstlight.config import _target_of
 from firstlight.errors import ConfigError
+from firstlight.overrides import text_keys
 from firstlight.packages import found
 from firstlight.runs.environment import parts_from
 from firstlight.runs.writer import update_run_folder
@@ -77,6 +79,24 @@ def test_the_python_api_finds_it(ownlab):
     config = firstlight.compose("experiment=ownlab", "model.power=3")
     assert config["model"]["_target_"] == "ownlab.model.PowerGPT"
     assert "ownlab" in config["callbacks"]
+
+
+def test_what_is_installed_or_edited_between_two_calls_is_found(tmp_path, monkeypatch):
+    """As in a notebook, whose process has looked before."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert not found().packages and "decoding.mood" not in text_keys()
+    greedy = "defaults:\n  - greedy\n"
+    os.utime(tmp_path, ns=(1, 1))
+    with_conf(tmp_path, "latelab", {"decoding/late.yaml": greedy})
+    assert [package.module for package in found().packages] == ["latelab"]
+    file = tmp_path / "latelab" / "conf" / "decoding" / "late.yaml"
+    file.write_text(f"{greedy}mood: x # text: of the day\n")
+    assert "decoding.mood" in text_keys()
+    file.write_text("defaults:\n  - sample\n  - _self_\ntemperature: 0.5\n")
+    words = ("checkpoint=last", "decoding=late")
+    assert _plain(words)["decoding"]["temperature"] == 0.5
+    file.write_text(file.read_text().replace("0.5", "0.25"))
+    assert _plain(words)["decoding"]["temperature"] == 0.25
 
 
 @pytest.mark.long

@@ -86,25 +86,46 @@ def conf_dirs(config_dir: str | None = None) -> list[Path]:
 
 def text_keys(config_dir: str | None = None) -> dict[str, TextKey]:
     """The keys whose values are texts, of every verb and every choice in `conf_dirs`."""
-    return _text_keys_in(tuple(conf_dirs(config_dir)))
+    return _text_keys_in(files_of_config(config_dir))
 
 
-@functools.cache
-def _text_keys_in(folders: tuple[Path, ...]) -> dict[str, TextKey]:
-    keys: dict[str, TextKey] = {}
-    for top in folders:
+@dataclass(frozen=True)
+class ConfigFile:
+    """A YAML file of the config as it is now: equal to itself until it is written again."""
+
+    folder: Path
+    path: Path
+    changed_ns: int
+    n_bytes: int
+
+
+def files_of_config(config_dir: str | None = None) -> tuple[ConfigFile, ...]:
+    """The YAML files in `conf_dirs`, for what is remembered of them: a notebook may change them."""
+    files: list[ConfigFile] = []
+    for top in conf_dirs(config_dir):
         # No deeper than groups are: a --config-dir may be the folder of a whole project.
-        for file in (*top.glob("*.yaml"), *top.glob("*/*.yaml")):
-            try:
-                text = file.read_text(encoding="utf-8")
-                marked = dict(_text_keys(text)) if _MARK.search(text) else {}
-            except (OSError, ValueError, yaml.YAMLError):
-                continue  # Hydra says what is wrong with the file, if it is chosen at all
-            package = _package(text, "" if file.parent == top else file.parent.name)
-            for key, kind in marked.items():
-                name = f"{package}.{key}".lstrip(".")
-                # Several choices of a group may have a key of the same name.
-                keys[name] = kind.joined(keys.get(name, kind))
+        for path in (*top.glob("*.yaml"), *top.glob("*/*.yaml")):
+            with suppress(OSError):  # it has just been removed, or links to nothing
+                state = path.stat()
+                files.append(ConfigFile(top, path, state.st_mtime_ns, state.st_size))
+    return tuple(files)
+
+
+@functools.lru_cache(maxsize=8)
+def _text_keys_in(files: tuple[ConfigFile, ...]) -> dict[str, TextKey]:
+    keys: dict[str, TextKey] = {}
+    for file in files:
+        try:
+            text = file.path.read_text(encoding="utf-8")
+            marked = dict(_text_keys(text)) if _MARK.search(text) else {}
+        except (OSError, ValueError, yaml.YAMLError):
+            continue  # Hydra says what is wrong with the file, if it is chosen at all
+        place = file.path.parent
+        package = _package(text, "" if place == file.folder else place.name)
+        for key, kind in marked.items():
+            name = f"{package}.{key}".lstrip(".")
+            # Several choices of a group may have a key of the same name.
+            keys[name] = kind.joined(keys.get(name, kind))
     return keys
 
 

@@ -48,15 +48,24 @@ class Found:
 
 def found() -> Found:
     """The packages that are installed now."""
-    return _found(tuple(sys.path))
+    return _found(tuple((place, _changed_ns(place)) for place in sys.path))
 
 
-@functools.cache
-def _found(path: tuple[str, ...]) -> Found:
-    """The packages on `path`, which is sys.path: in a notebook it may grow."""
+def _changed_ns(place: str) -> int:
+    """When something was last installed in a folder of sys.path, or removed from it."""
+    try:
+        return Path(place).stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+@functools.lru_cache(maxsize=8)
+def _found(places: tuple[tuple[str, int], ...]) -> Found:
+    """The packages in `places`, those of sys.path: in a notebook more may come to be there."""
+    path = [place for place, _ in places]
     by_module: dict[str, Package] = {}
     problems: list[str] = []
-    for distribution, entry in _entry_points(list(path)):
+    for distribution, entry in _entry_points(path):
         name = distribution.metadata["Name"] or entry.name
         try:
             conf = _conf_of(entry)

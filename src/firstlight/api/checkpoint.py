@@ -21,7 +21,8 @@ def evaluate(checkpoint: words.Path, *overrides: str, **settings: Any) -> dict[s
     # Late, here and below: `from firstlight import evaluate` must not import torch.
     from firstlight.commands.evaluate import measured
 
-    with composed("evaluate", overrides, {"checkpoint": checkpoint, **settings}) as config:
+    given = {"checkpoint": words.path_text("checkpoint", checkpoint), **settings}
+    with composed("evaluate", overrides, given) as config:
         return measured(config)
 
 
@@ -37,6 +38,7 @@ def export(checkpoint: words.Path, out: words.Path, *overrides: str, **settings:
     # Not `from ... import export`, which is the name of this function.
     from firstlight.commands import export as verb
 
-    given = {"checkpoint": checkpoint, "out": out, **settings}
+    places = {"checkpoint": checkpoint, "out": out}
+    given = {name: words.path_text(name, place) for name, place in places.items()} | settings
     with composed("export", overrides, given) as config:
         return verb.export(**verb.arguments(config))

@@ -97,6 +97,9 @@ def compare(*runs: words.Path, **settings: Any) -> Comparison:
 
     if not runs and "runs" not in settings:
         raise ConfigError("compare: name the runs, or a sweep, e.g. compare(run, other)")
+    for run in runs:
+        if isinstance(run, list | tuple):
+            raise ConfigError("compare: give the runs one after another: compare(*runs)")
     # Strings with a key among the runs are overrides, as on the command line: its parser tells them
     # from folders.
     with composed("compare", runs, settings) as config:

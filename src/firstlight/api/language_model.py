@@ -3,6 +3,8 @@
 import copy
 import functools
 import inspect
+import operator
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
@@ -68,6 +70,9 @@ class LanguageModel:
     """A model, an `nn.Module` that takes ids (B, T) to logits (B, T, V), and its tokenizer.
 
     Texts are continued and measured with the present weights of `model`, on its device.
+
+    Raises:
+        Error: `model` or `tokenizer` is something else.
     """
 
     def __init__(
@@ -78,6 +83,14 @@ class LanguageModel:
         path: Path | None = None,
         config: dict[str, Any] | None = None,
     ) -> None:
+        from firstlight.data.tokenizers.base import Tokenizer
+        from firstlight.model.base import LanguageModel as Model
+
+        for name, value, kind in (("model", model, Model), ("tokenizer", tokenizer, Tokenizer)):
+            if not isinstance(value, kind):
+                raise ConfigError(
+                    f"{name} ({shown(value)}): give a {kind.__module__}.{kind.__name__}"
+                )
         self.model, self.tokenizer = model, tokenizer
         self.path = path
         """Where it was loaded from."""
@@ -178,6 +191,7 @@ class LanguageModel:
 
         return pieces()
 
+    @ends_in_one_line
     def logits(self, text: Text, *, special_tokens: bool | None = None) -> "Tensor":
         """The logits (T, V), float32, after each token of a text of at most the context's length.
 
@@ -198,6 +212,7 @@ class LanguageModel:
         with on_cpu(), torch.no_grad(), evaluating(self.model):
             return self.model(torch.tensor([ids], device=self.model.device))[0].float()
 
+    @ends_in_one_line
     def logprobs(self, text: Text, *, special_tokens: bool | None = None) -> "Tensor":
         """The natural log-probability of each token but the first: (N - 1,), float32, on the CPU.
 
@@ -231,6 +246,7 @@ class LanguageModel:
                 parts.append(scores.gather(-1, targets[..., None]).flatten().cpu())
         return torch.cat(parts)
 
+    @ends_in_one_line
     def loss(self, text: Text, *, special_tokens: bool | None = None) -> float:
         """The mean loss of a text in nats a token: minus the mean of its `logprobs`.
 
@@ -240,15 +256,15 @@ class LanguageModel:
         # In float64: a sum of a million float32 numbers would lose its last digits.
         return -float(self.logprobs(text, special_tokens=special_tokens).double().mean())
 
-    @ends_in_one_line
     def _ids(self, text: Text, special_tokens: bool | None, *, at_least: int) -> list[int]:
         from firstlight.commands.continuing import encoded
 
+        if special_tokens not in (None, True, False):
+            raise ConfigError(f"special_tokens ({shown(special_tokens)}): True, False or None")
         if isinstance(text, str):
             ids = encoded("text", text, self.tokenizer, special_tokens)
         else:
-            # int also of numpy's and torch's integers.
-            ids = [int(i) for i in text]
+            ids = _whole_numbers(text)
             for i in ids:
                 if not 0 <= i < self.model.vocab_size:
                     raise ConfigError(f"text: the id {i} is not below {self.model.vocab_size}")
@@ -291,8 +307,13 @@ def load(
     from firstlight.commands.continuing import device_for, placed
     from firstlight.sources import find_checkpoint, load_checkpoint
 
+    text = words.path_text("source", source)
+    if not text:
+        raise ConfigError('source is empty; give a run, its folder, "last", ...')
+    if not isinstance(best, bool):
+        raise ConfigError(f"best ({shown(best)}): True or False")
     # Checked as keys of `firstlight generate`: the same ranges, and the same words for a mistake.
-    settings = {"checkpoint": source, "accelerator": accelerator, "precision": precision}
+    settings = {"checkpoint": text, "accelerator": accelerator, "precision": precision}
     plain = _plain(tuple(words.arguments("generate", (), settings).overrides))
     device = device_for(plain["accelerator"], plain["precision"])
     loaded = load_checkpoint(find_checkpoint(plain["checkpoint"], best=best, key="source"))
@@ -302,6 +323,8 @@ def load(
 
 
 def _texts(prompt: str | list[str] | tuple[str, ...]) -> list[str]:
+    if not isinstance(prompt, str | list | tuple):
+        raise ConfigError(f"prompt ({shown(prompt)}): give a text, or a list of texts")
     texts = [prompt] if isinstance(prompt, str) else list(prompt)
     for text in texts:
         if not isinstance(text, str):
@@ -309,6 +332,16 @@ def _texts(prompt: str | list[str] | tuple[str, ...]) -> list[str]:
     if not texts:
         raise ConfigError("prompt: the list is empty; give some words to continue")
     return texts
+
+
+def _whole_numbers(text: object) -> list[int]:
+    """The ids in a list, a tensor or an array."""
+    try:
+        if isinstance(text, bytes | dict):
+            raise TypeError
+        return [operator.index(number) for number in text]  # type: ignore[attr-defined]
+    except TypeError:
+        raise ConfigError(f"text ({shown(text)}): give one text, or the list of its ids") from None
 
 
 def _request(
@@ -336,10 +369,21 @@ def _request(
     return request_of(**{name: built[name] for name in inspect.signature(request_of).parameters})
 
 
-@functools.lru_cache(maxsize=256)
-@command
 def _plain(overrides: tuple[str, ...]) -> dict[str, Any]:
-    """The arguments of `firstlight generate`: Hydra takes a third of a second to compose them."""
+    """The arguments of `firstlight generate`."""
+    from firstlight.overrides import files_of_config
+
+    return _remembered(overrides, files_of_config(), frozenset(os.environ.items()))
+
+
+@functools.lru_cache(maxsize=256)
+def _remembered(overrides: tuple[str, ...], *depends_on: Any) -> dict[str, Any]:
+    """Composed once while `depends_on` is the same: Hydra takes a third of a second for it."""
+    return _composed(overrides)
+
+
+@command
+def _composed(overrides: tuple[str, ...]) -> dict[str, Any]:
     from firstlight.api.composed import composed
     from firstlight.commands import generate
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from firstlight.api.call import command
+from firstlight.errors import ConfigError, shown
 
 if TYPE_CHECKING:
     from firstlight.data.token_data import TokenDataModule
@@ -19,11 +20,11 @@ def lightning_module(config: Mapping[str, Any]) -> "LanguageModule":
     `logger` are not used.
 
     Raises:
-        Error: a part of the config cannot be made.
+        Error: the config is not valid, or a part of it cannot be made.
     """
     from firstlight.training.parts import language_module  # late: it imports torch
 
-    return language_module(dict(config))
+    return language_module(_checked(config))
 
 
 @command
@@ -33,8 +34,19 @@ def lightning_data(config: Mapping[str, Any]) -> "TokenDataModule":
     Its windows, and their order in each epoch, are those of a run with this config.
 
     Raises:
-        Error: the text is not available, or too short.
+        Error: the config is not valid, or the text is not available, or too short.
     """
     from firstlight.training.parts import text_data  # late: it imports torch
 
-    return text_data(dict(config))
+    return text_data(_checked(config))
+
+
+def _checked(config: Mapping[str, Any]) -> dict[str, Any]:
+    from omegaconf import DictConfig
+
+    from firstlight.commands.train import arguments  # late: it imports torch
+    from firstlight.interpolation import as_data
+
+    if not isinstance(config, Mapping):
+        raise ConfigError(f"config ({shown(config)}): give what firstlight.compose returns")
+    return arguments(DictConfig(as_data(dict(config))))

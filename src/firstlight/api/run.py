@@ -2,7 +2,6 @@
 
 import gc
 import math
-import os
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from firstlight.api import html, words
 from firstlight.api.call import Interrupted, command
 from firstlight.data.files import ENVIRONMENT, is_hidden, user_path
-from firstlight.errors import ConfigError, reason_of
+from firstlight.errors import ConfigError, reason_of, shorten
 from firstlight.runs.run_folder import CONFIG, METRICS, SAMPLES, RunFolder
 
 if TYPE_CHECKING:
@@ -38,8 +37,13 @@ class Run:
     """
 
     def __init__(self, folder: words.Path) -> None:
-        self.folder = _newest() if folder == "last" else user_path(os.fspath(folder)).absolute()
-        if not RunFolder(self.folder, "run").is_run:
+        text = words.path_text("run", folder)
+        self.folder = _newest() if text == "last" else user_path(text).absolute()
+        try:
+            is_run = RunFolder(self.folder, "run").is_run
+        except OSError as error:  # no name of a folder
+            raise ConfigError(f"run ({shorten(text)}): {reason_of(error)}") from None
+        if not is_run:
             raise ConfigError(f"run ({folder}): not a run folder, it has no {CONFIG}")
 
     # os.fspath(run) is its folder: a Run is accepted wherever a path is.
@@ -203,7 +207,7 @@ def runs(root: words.Path = "outputs") -> list[Run]:
     Raises:
         Error: no such folder.
     """
-    folder = user_path(os.fspath(root))
+    folder = user_path(words.path_text("root", root))
     if not folder.is_dir():
         raise ConfigError(f"root ({root}): no such folder")
     configs = []

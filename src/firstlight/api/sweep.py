@@ -1,6 +1,5 @@
 """Sweeps: a run for each point of a space."""
 
-import os
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -46,9 +45,8 @@ class Sweep:
         from firstlight.checkpoints.find import newest_folder
         from firstlight.sweep.record import SWEEP_FILE, read_sweep
 
-        path = (
-            newest_folder(SWEEP_FILE, "sweep") if folder == "last" else user_path(os.fspath(folder))
-        )
+        text = words.path_text("sweep", folder)
+        path = newest_folder(SWEEP_FILE, "sweep") if text == "last" else user_path(text)
         self.folder, self.storage = path.absolute(), storage
         read_sweep(self.folder)  # it says what is wrong with it
 

@@ -5,6 +5,7 @@ train(model="nano", optimizer={"lr": 3e-4})
 train(model="nano", **{"optimizer.lr": 3e-4})
 """
 
+import math
 import os
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,8 @@ from typing import Any
 from firstlight.errors import ConfigError, shorten, shown
 
 Path = str | os.PathLike[str]
+DEEPEST = 20
+"""Sections within each other, in a keyword."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +40,21 @@ def interval(low: float, high: float, *, log: bool = False, whole: bool = False)
     """The range from which a sampler draws the values of a key.
 
     It draws uniformly; with `log` on a logarithmic scale, with `whole` whole numbers.
+
+    Raises:
+        ConfigError: `low` is not below `high`, or one of them cannot be on such a scale.
     """
+    for name, end in (("low", low), ("high", high)):
+        if isinstance(end, bool) or not isinstance(end, Real) or not math.isfinite(end):
+            raise ConfigError(f"interval: {name} ({shown(end)}): give a number")
+        if whole and end != int(end):
+            raise ConfigError(f"interval: {name} ({end}): not a whole number, but whole=True")
+    if not low < high:
+        raise ConfigError(f"interval: low ({low}) must be below high ({high})")
+    if log and low <= 0:
+        raise ConfigError(f"interval: low ({low}) must be above 0 on a logarithmic scale")
     text = f"interval({_grammar('interval', low)},{_grammar('interval', high)})"
-    tags = ["log"] * log + ["int"] * whole
+    tags = [tag for tag, is_set in (("log", log), ("int", whole)) if is_set]
     return Values(f"tag({','.join(tags)},{text})" if tags else text)
 
 
@@ -66,7 +81,7 @@ def arguments(
         # As after -m: a comma then separates the values of a sweep, also where the key is a text.
         words.insert(0, "--multirun")
     if config_dir is not None:
-        words += ["--config-dir", _text("config_dir", config_dir)]
+        words += ["--config-dir", path_text("config_dir", config_dir)]
     return parse_arguments(verb, words, list(_words_of(settings, is_sweep=is_sweep)))
 
 
@@ -90,6 +105,8 @@ def _word(verb: str, word: object) -> str:
 
 
 def _words_of(settings: Mapping[str, Any], path: str = "", *, is_sweep: bool) -> Iterator[str]:
+    if path.count(".") > DEEPEST:  # or it holds itself
+        raise ConfigError(f"{shorten(path)}: sections within sections, more than {DEEPEST} deep")
     for name, value in settings.items():
         key = f"{path}{name}"
         if not isinstance(name, str) or not name or "=" in name:
@@ -120,7 +137,7 @@ def _grammar(key: str, value: Any) -> str:
     if isinstance(value, str | os.PathLike):
         from firstlight.overrides import setting
 
-        return setting(key, _text(key, value)).removeprefix(f"{key}=")
+        return setting(key, path_text(key, value)).removeprefix(f"{key}=")
     if isinstance(value, Mapping):
         items = [f"{_grammar(key, name)}:{_grammar(key, child)}" for name, child in value.items()]
         return f"{{{','.join(items)}}}"
@@ -133,8 +150,13 @@ def _grammar(key: str, value: Any) -> str:
     )
 
 
-def _text(key: str, value: Path) -> str:
-    text = os.fspath(value)
+def path_text(name: str, value: object) -> str:
+    """The path, or other text, that was given as the argument `name`.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else value
     if not isinstance(text, str):
-        raise ConfigError(f"{key}: {shown(text)}: give text, not bytes")
+        raise ConfigError(f"{name} ({shown(value)}): give a text or a Path")
     return text
