@@ -20,6 +20,7 @@ from firstlight.loss.cross_entropy import CrossEntropy
 from firstlight.metrics.base import Mean
 from firstlight.metrics.measured import default
 from firstlight.metrics.top1_accuracy import Top1Accuracy
+from firstlight.model.gpt import GPT
 from firstlight.optim.adamw import adamw
 from firstlight.optim.base import Schedule
 from firstlight.optim.constant import Constant
@@ -29,6 +30,7 @@ from firstlight.testing import (
     check_decoding,
     check_loss,
     check_metric,
+    check_model,
     check_optimizer,
     check_schedule,
     check_tokenizer,
@@ -291,3 +293,20 @@ def test_a_broken_part_is_told_which_property_it_lacks(check, part, property):
         check(part)
     message = str(failed.value)
     assert f": {property}: " in message and message.endswith("."), message
+
+
+def test_what_makes_a_part_makes_a_new_one_each_time():
+    sizes = {"vocab_size": 31, "context_length": 8, "emb_dim": 8, "n_heads": 2, "n_layers": 1}
+    model, tokenizer = GPT(**sizes), BytesTokenizer()
+    for check, part in ((check_model, model), (check_tokenizer, tokenizer)):
+        with pytest.raises(AssertionError, match=f"a {type(part).__name__} was given: give what"):
+            check(part)
+        with pytest.raises(AssertionError, match=r"the same .* again, not a new one each time"):
+            check(lambda part=part: part)
+        with pytest.raises(AssertionError, match="make returns a NoneType, which is not a"):
+            check(lambda: None)
+
+
+def test_properties_to_skip_are_a_list():
+    with pytest.raises(ValueError, match=r"give a list, skip=\['bytes'\]"):
+        check_tokenizer(BytesTokenizer, skip="bytes")

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from firstlight.loss.cross_entropy import CrossEntropy
 from firstlight.model.base import LanguageModel
-from firstlight.testing.properties import Broken, must_agree
+from firstlight.testing.properties import Broken, made_by, must_agree
 
 NOISE = 0.05
 """Standard deviation of what is added to the first weights."""
@@ -51,9 +51,7 @@ class ModelCase:
 
     @torch.no_grad()
     def contract(self) -> None:
-        model = self.make().eval()
-        if not isinstance(model, LanguageModel):
-            raise Broken(f"make returns a {type(model).__name__}, which is not a LanguageModel")
+        model = made_by(self.make, LanguageModel).eval()
         for name in ("vocab_size", "context_length"):
             value = getattr(model, name, None)
             if not isinstance(value, int) or value < 1:

@@ -1,12 +1,14 @@
 """What a check is made of: properties by name, each with advice for the case that it fails."""
 
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from firstlight.errors import did_you_mean, one_line
+
+T = TypeVar("T")
 
 
 class Broken(Exception):
@@ -40,6 +42,8 @@ def check_all(
         ValueError: `skip` names none of them.
     """
     names = [property.name for property in properties]
+    if isinstance(skip, str):
+        raise ValueError(f"skip: {skip!r}: give a list, skip=[{skip!r}]")
     for name in skip:
         if name not in names:
             raise ValueError(
@@ -57,6 +61,22 @@ def check_all(
     finally:
         torch.set_num_threads(n_threads)
     return found
+
+
+def made_by(make: Callable[[], T], kind: type[T]) -> T:
+    """What `make` returns: a new one each time, of the class `kind`.
+
+    Raises:
+        Broken: it is no callable of this sort.
+    """
+    if isinstance(make, kind):
+        raise Broken(f"a {type(make).__name__} was given: give what makes one, lambda: ...")
+    made = make()
+    if not isinstance(made, kind):
+        raise Broken(f"make returns a {type(made).__name__}, which is not a {kind.__name__}")
+    if make() is made:
+        raise Broken(f"make returns the same {type(made).__name__} again, not a new one each time")
+    return made
 
 
 def _state(subject: str, property: Property) -> str:

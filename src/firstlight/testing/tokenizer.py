@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 import torch
 
 from firstlight.data.tokenizers.base import END_OF_TEXT, StoredTokenizer, Tokenizer
-from firstlight.testing.properties import Broken, Property, check_all
+from firstlight.testing.properties import Broken, Property, check_all, made_by
 
 TEXTS = (
     "The lamp was lit, and the lamp went out; nobody on the quay had seen who did it.",
@@ -78,9 +78,7 @@ class _Case:
         return self._fitted
 
     def fit(self) -> None:
-        made = self.make()
-        if not isinstance(made, Tokenizer):
-            raise Broken(f"it is a {type(made).__name__}")
+        made = made_by(self.make, Tokenizer)
         made.fit(list(self.texts))
         if not made.is_fitted:
             raise Broken("after fit it has no encoding")
