@@ -181,6 +181,26 @@ def test_a_choice_of_two_packages_is_refused_when_it_is_chosen(
         assert code == 2 and problem in notes and len(notes.splitlines()) == 1, words
 
 
+def test_what_firstlight_chooses_by_itself_stays_its_own(capsys, tmp_path, monkeypatch):
+    """A package that has callbacks/default, too, does not stand in the way of every run."""
+    plain = composed(capsys)
+    files = {
+        "callbacks/default.yaml": CALLBACK.format("mine"),
+        "model/nano.yaml": "defaults:\n  - base\n",
+        "experiment/lab.yaml": (
+            "# @package _global_\ndefaults:\n  - override /callbacks: [default]\n"
+        ),
+    }
+    place = with_conf(tmp_path, "lab", files)
+    monkeypatch.syspath_prepend(str(place))
+    assert composed(capsys) == plain and plain[0] == 0
+    for word in ("callbacks=[default,early_stopping]", "model=nano", "experiment=lab"):
+        code, _, notes = composed(capsys, word)
+        assert code == 2 and "both firstlight and lab 0.1.0 have this choice" in notes
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p != str(place)])
+    assert composed(capsys, "--config-dir", str(place / "lab" / "conf"))[0] == 2
+
+
 def test_a_config_dir_may_be_that_of_the_package_but_may_not_hide_choices(ownlab, capsys):
     own = str(ownlab / "ownlab" / "conf")
     assert composed(capsys, "--config-dir", own, "experiment=ownlab")[0] == 0

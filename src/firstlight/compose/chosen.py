@@ -98,8 +98,15 @@ def check_unambiguous(
         return  # as nearly always: what is chosen need not be read for it
     folders = conf_dirs(config_dir)
     files = [relative for relative, _ in chosen_files(verb, chosen_in(config), folders)]
-    for relative in [*files, *_in_lists(files, overrides, folders)]:
-        if relative in ambiguous:
+    named = _named(files, overrides, folders)
+    for relative in [*files, *_in_lists(named, folders)]:
+        if relative not in ambiguous:
+            continue
+        # What only firstlight's own files choose, such as callbacks=default, is firstlight's: an
+        # installed package may not stand in the way of runs that have nothing to do with it.
+        is_named = any(relative == name for name, by_us in named if not by_us)
+        is_users = config_dir is not None and Path(config_dir) in ambiguous[relative]
+        if is_named or is_users or not _is_ours(relative):
             first, second = (_owner(folder) for folder in ambiguous[relative][:2])
             raise ConfigError(
                 f"{relative.with_suffix('').as_posix()}: both {first} and {second} have this"
@@ -107,27 +114,42 @@ def check_unambiguous(
             )
 
 
-def _in_lists(files: list[Path], overrides: list[str], folders: list[Path]) -> Iterator[Path]:
-    """Yield the files that are chosen in lists, such as callbacks/default of [default,plots].
+def _is_ours(relative: Path) -> bool:
+    """Whether Hydra takes this file from firstlight, whose folder comes first."""
+    return Path(conf_dir(), relative).is_file()
 
-    `chosen_in` only knows the sections that they hold.
-    """
-    lists: list[tuple[str, Any]] = []
+
+def _named(files: list[Path], overrides: list[str], folders: list[Path]) -> list[tuple[Path, bool]]:
+    """What `overrides` and the chosen `files` name, and whether it is one of our own files."""
+    named: list[tuple[str, Any, bool]] = []
     for override in parse_overrides(overrides):
         if not override.is_sweep_override() and not override.is_delete():
-            lists.append((override.key_or_group, override.value()))
+            named.append((override.key_or_group, override.value(), False))
     for relative in files:
         file = place_of(relative, folders)
         assert file is not None  # `with_bases` has found it
         for item in (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("defaults", []):
-            if isinstance(item, dict):
-                # "override /callbacks" is the group callbacks
-                lists += [(str(key).split()[-1].lstrip("/"), names) for key, names in item.items()]
-    for group, names in lists:
-        if group in LIST_GROUPS and isinstance(names, list):
-            for name in names:
-                for relative, _ in with_bases(Path(group) / f"{name}.yaml", group, folders):
-                    yield relative
+            # "override /callbacks" is the group callbacks; a name alone is one of the file's group
+            pairs = item.items() if isinstance(item, dict) else [(relative.parent, item)]
+            for key, names in pairs:
+                group = str(key).split()[-1].lstrip("/").partition("@")[0]
+                named.append((group, names, _is_ours(relative)))
+    found: list[tuple[Path, bool]] = []
+    for group, names, by_us in named:
+        for name in names if isinstance(names, list) else [names]:
+            found.append((Path(group) / f"{name}.yaml", by_us))
+    return found
+
+
+def _in_lists(named: list[tuple[Path, bool]], folders: list[Path]) -> Iterator[Path]:
+    """Yield the files that are chosen in lists, such as callbacks/default of [default,plots].
+
+    `chosen_in` only knows the sections that they hold.
+    """
+    for name, _ in named:
+        if str(name.parent) in LIST_GROUPS:
+            for relative, _ in with_bases(name, str(name.parent), folders):
+                yield relative
 
 
 def _owner(folder: Path) -> str:
