@@ -85,6 +85,39 @@ class Parametrized(GPT):
             parametrizations.spectral_norm(block.ff.layers[2])
 
 
+class Plain(GPT):
+    """Without biases, and with RMSNorm: layers of the parent that are made and thrown away."""
+
+    looks = False
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        if self.looks:
+            self.factor = float(torch.ones(()))
+        for module in list(self.modules()):
+            for name, child in list(module.named_children()):
+                if isinstance(child, nn.Linear):
+                    child.bias = None
+                elif isinstance(child, nn.LayerNorm) or "norm" in name:
+                    setattr(module, name, nn.RMSNorm(settings["emb_dim"]))
+
+
+class PlainNumber(Plain):
+    """The same, made on the CPU."""
+
+    looks = True
+
+
+class Scratch(GPT):
+    """Makes five times the parameters that it keeps: no guard could tell it from a hostile file."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        n_kept = sum(1 for _ in self.parameters())
+        self.more = nn.ParameterList([torch.zeros(1) for _ in range(4 * n_kept)])
+        del self.more
+
+
 def nano(**settings: Any) -> GPT:
     """A function that makes a model."""
     return Offsets(**settings)

@@ -24,6 +24,8 @@ WORK = (
     "Counts",
     "TiedLocally",
     "Parametrized",
+    "Plain",
+    "PlainNumber",
 )
 
 
@@ -93,6 +95,7 @@ def test_info_counts_what_trains_of_a_model_whose_constructor_needs_numbers(trai
         ("LargestWeight", ["values of parameters", "hidden()"]),
         ("Lazy", ["late.weight", "nn.Linear"]),
         ("TwoInOnePlace", ["tok_emb.weight and out_head.weight", "assign one parameter"]),
+        ("Scratch", ["more than 4 parameters", "make only those that it keeps"]),
         ("Changing", ["different weights (more)"]),
     ],
 )

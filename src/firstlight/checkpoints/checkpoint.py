@@ -14,7 +14,6 @@ from firstlight.checkpoints.limits import (
     DTYPES,
     CodeError,
     FileError,
-    at_most,
     check_tensors,
     check_torch_file,
 )
@@ -80,15 +79,9 @@ def model_without_weights(path: Path, config: dict[str, Any], n_weights: int) ->
     """
     section = check_node("model", config.get("model"), LanguageModel)
     make = build({**section, "_partial_": True}, "model")
-
-    def make_bounded() -> LanguageModel:
-        # Only as many parameters as the file could hold, and on the meta device: a config from
-        # elsewhere may claim any size.
-        with at_most(n_weights):
-            return make()
-
     try:
-        return without_weights(make_bounded)
+        # Bounded by what the file holds: a config from elsewhere may claim any size.
+        return without_weights(make, n_weights=n_weights)
     except (RuntimeError, OverflowError, MemoryError) as error:
         raise ConfigError(f"{path}: a model cannot have these sizes ({one_line(error)})") from None
     except (ValueError, TypeError) as error:

@@ -11,8 +11,7 @@ from typing import IO, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch import Tensor
 
 from firstlight.errors import ConfigError, DamagedError, one_line, shorten
 from firstlight.files import can_be_mapped
@@ -136,34 +135,6 @@ def check_tensors(state: Mapping[Any, Any], size: int) -> None:
         total += tensor.numel() * tensor.element_size()
     if total > MAX_NAMES * size:
         raise FileError("its tensors are larger than the file")
-
-
-@contextmanager
-def at_most(n_weights: int) -> Iterator[None]:
-    """Refuse to construct modules with more than `n_weights` parameters.
-
-    Each may have `MAX_NAMES` names.
-
-    A model of a billion layers, which a file may claim, is refused after as many parameters as the
-    file has.
-
-    Raises:
-        FileError: there are more.
-    """
-    registered = 0
-
-    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        nonlocal registered
-        registered += parameter is not None
-        if registered > MAX_NAMES * n_weights:
-            raise FileError(f"it asks for far more than the {n_weights} weights that the file has")
-
-    # A global hook of torch's: constructors of any class go through it.
-    handle = register_module_parameter_registration_hook(count)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def _refuse_old_format(stream: IO[bytes]) -> None:

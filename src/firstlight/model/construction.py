@@ -4,10 +4,12 @@ A checkpoint holds a model's parameters and persistent buffers. Everything else 
 makes, such as a buffer with `persistent=False`, is made again wherever the model is loaded.
 """
 
+import gc
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,24 +24,39 @@ from firstlight.model.base import LanguageModel
 
 SEED = 0x5EED
 """Seeds what a constructor draws where the weights are not drawn."""
+MADE_PER_WEIGHT = 4
+"""Parameters that a constructor may have made, and not thrown away, for each weight of the model.
+
+A subclass may replace layers of its parent; a file may claim a billion of them."""
 PERSISTENT = "register it as a buffer with persistent=True, so that checkpoints hold it"
 
 
-def without_weights(make: Callable[[], LanguageModel]) -> LanguageModel:
+def without_weights(
+    make: Callable[[], LanguageModel], *, n_weights: int | None = None
+) -> LanguageModel:
     """The model that `make` returns: its parameters have no memory, other tensors their values.
 
     It is made on the meta device, where nothing costs anything. If more than parameters and
     persistent buffers has come of that, or the constructor wanted to see a number, it is made once
     more on the CPU, and each parameter gives up its memory as soon as it is registered.
 
+    `n_weights` is how many tensors the file has that the weights will come from; without it the
+    model is held to those that a file of it would have. So what is refused there is refused here.
+
     Raises:
-        ValueError: the model refuses its settings, or needs values that it can only have in
-            training.
+        ValueError: the model refuses its settings, needs values that it can only have in training,
+            or makes more than `MADE_PER_WEIGHT` parameters for each weight.
     """
+    count = _Count(n_weights)
+    bounded = partial(count.within, make)
     # The cheap way first: it is right for nearly every model.
-    model, lost = _made_on_meta(make)
+    model, lost = _made_on_meta(bounded)
     if model is None or lost:
-        model = _made_on_cpu(make)
+        model = _made_on_cpu(bounded)
+    if n_weights is None:
+        n_stored = len({id(tensor) for tensor in model.state_dict(keep_vars=True).values()})
+        if count.most > MADE_PER_WEIGHT * n_stored:
+            return without_weights(make, n_weights=n_stored)  # it stops where a file's would
     for name, parameter in model.named_parameters():
         if is_lazy(parameter):
             raise ValueError(
@@ -131,6 +148,50 @@ def _equal(one: Tensor, other: Tensor) -> bool:
     return bool(((one == other) | (one.isnan() & other.isnan())).all())
 
 
+class _Count:
+    """Counts the parameters of a model that is being made: those that are alive at one time.
+
+    With `n_weights`, so many tensors of a file, a model of a billion layers is refused early.
+    """
+
+    def __init__(self, n_weights: int | None) -> None:
+        self.n_weights, self.most = n_weights, 0
+        self._alive: dict[int, weakref.ref[nn.Parameter]] = {}
+
+    def within(self, make: Callable[[], LanguageModel]) -> LanguageModel:
+        """Make a model, counting from 0.
+
+        Raises:
+            ValueError: it has more parameters than belong to so many weights.
+        """
+        self._alive.clear()
+        self.most = 0
+        # A global hook of torch's: constructors of any class go through it.
+        handle = register_module_parameter_registration_hook(self._add)
+        try:
+            return make()
+        finally:
+            handle.remove()
+
+    def _add(self, module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        if parameter is None:
+            return
+        key = id(parameter)
+        # A layer that is replaced, or a bias that is set to None, no longer counts.
+        self._alive[key] = weakref.ref(parameter, lambda _: self._alive.pop(key, None))
+        if self._exceeds():
+            gc.collect()  # layers that refer to themselves are thrown away late
+            if self._exceeds():
+                raise ValueError(
+                    f"its constructor makes more than {MADE_PER_WEIGHT} parameters for each of the"
+                    f" {self.n_weights} weights that are stored: make only those that it keeps"
+                )
+        self.most = max(self.most, len(self._alive))
+
+    def _exceeds(self) -> bool:
+        return self.n_weights is not None and len(self._alive) > MADE_PER_WEIGHT * self.n_weights
+
+
 class _Made(TorchFunctionMode):
     """Remembers, without keeping them alive, the tensors that operations make within it."""
 
@@ -206,7 +267,8 @@ def _parameters_on_meta() -> Iterator[list[str]]:
     One that is registered under several names is still a single one.
     """
     names: list[str] = []
-    moved: dict[int, tuple[weakref.ref[nn.Parameter], nn.Parameter]] = {}
+    # Weakly, both of a pair: what the model throws away must be gone.
+    moved: dict[int, tuple[weakref.ref[nn.Parameter], weakref.ref[nn.Parameter]]] = {}
 
     def move(module: nn.Module, name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
         if parameter is None or parameter.is_meta or is_lazy(parameter):
@@ -214,11 +276,13 @@ def _parameters_on_meta() -> Iterator[list[str]]:
         names.append(name)
         known = moved.get(id(parameter))
         if known is not None and known[0]() is parameter:
-            return known[1]
+            twin = known[1]()
+            if twin is not None:
+                return twin
         empty = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
         # Attributes that a model has set on its parameter, such as a mark for its optimizer.
         vars(empty).update(vars(parameter))
-        moved[id(parameter)] = weakref.ref(parameter), empty
+        moved[id(parameter)] = weakref.ref(parameter), weakref.ref(empty)
         return empty
 
     handle = register_module_parameter_registration_hook(move)  # type: ignore[arg-type]
