@@ -268,6 +268,16 @@ def test_a_command_line_that_is_no_command_is_refused(refused, arguments, words)
     refused(arguments, *words)
 
 
+@pytest.mark.parametrize("chosen", ["loss=nope", "callbacks=[default,nope]"])
+def test_the_choices_of_a_config_dir_are_listed(refused, tmp_path, chosen):
+    group, _, _ = chosen.partition("=")
+    folder = tmp_path / "myconf" / group
+    folder.mkdir(parents=True)
+    (folder / "own_choice.yaml").write_text("{}\n")
+    words = ["train", "--config-dir", str(tmp_path / "myconf"), chosen]
+    refused(words, f"{group}=nope: no such choice", "own_choice")
+
+
 @table(
     ("misspelt key", "model.emb_dimm=32", ["model.emb_dimm", "did you mean 'model.emb_dim'"]),
     ("misspelt key at the top", "seeed=1", ["seeed", "did you mean 'seed'"]),
@@ -297,7 +307,34 @@ def test_a_command_line_that_is_no_command_is_refused(refused, arguments, words)
     (
         "key of what was taken away",
         "~callbacks.checkpoint callbacks.checkpoint.keep_last=1",
-        ["callbacks.checkpoint.keep_last", "has no such key"],
+        ["callbacks.checkpoint.keep_last", "has no such key", "callbacks=[default] has"],
+    ),
+    (
+        "key of another choice than the default",
+        "data.path=my.txt",
+        [
+            "data.path: what is chosen of data has no such key; data=text has: data=text data.path=my.txt"
+        ],
+    ),
+    (
+        "key of another choice than the one that is chosen",
+        "data=pydoc data.path=my.txt",
+        ["data.path: data=pydoc has no such key", "data=text has: data=text data.path=my.txt"],
+    ),
+    (
+        "key of a callback that is not chosen",
+        "callbacks.early_stopping.patience=3",
+        ["'callbacks=[default,early_stopping]' callbacks.early_stopping.patience=3"],
+    ),
+    (
+        "key of several other choices",
+        "data.field=story",
+        ["data.field", "data=huggingface and data=text have"],
+    ),
+    (
+        "size of the model that init_from gives",
+        "model=same model.n_layers=1",
+        ["model.n_layers: model=same has no such key (The model that init_from=RUN gives)"],
     ),
     ("internal key that is there", "+optimizer._target_=x", ["optimizer._target_", "already"]),
     ("key longer than a file's name", f"{'a' * 300}=1", ["no such key"]),

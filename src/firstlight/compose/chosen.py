@@ -1,13 +1,16 @@
 """Which files of the config are chosen, and whether one of them stands in two packages."""
 
+import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 from omegaconf import DictConfig
 
-from firstlight.compose.hydra_calls import parse_overrides
+from firstlight.compose.hydra_calls import choices, parse_overrides
+from firstlight.compose.keys import keys_of
 from firstlight.errors import ConfigError
 from firstlight.overrides import conf_dir, conf_dirs
 from firstlight.packages import found
@@ -59,12 +62,52 @@ def with_bases(relative: Path, package: str, folders: list[Path]) -> Iterator[tu
         if line.startswith("# @package "):
             name = line.removeprefix("# @package ").strip()
             package = "" if name == "_global_" else name
-    # A file that holds only comments is None, not a mapping.
-    content = yaml.safe_load(text) or {}
-    for item in content.get("defaults", []):
+    for item in _content(file).get("defaults", []):
         if isinstance(item, str) and item != "_self_":
             yield from with_bases(relative.parent / f"{item}.yaml", package, folders)
     yield relative, package
+
+
+def choices_with(key: str, config_dir: str | None) -> list[str]:
+    """The choices of the group of `key`, which is the word before its first dot, that have it.
+
+    They are read, and not composed, which would take a second each.
+    """
+    group, _, _ = key.partition(".")
+    folders = conf_dirs(config_dir)
+    found: list[str] = []
+    for choice in choices(group, config_dir):
+        with suppress(yaml.YAMLError):  # Hydra says what is wrong with the file, if it is chosen
+            if key in _keys_with_bases(Path(group) / f"{choice}.yaml", folders):
+                found.append(choice)
+    return found
+
+
+def title_of(group: str, choice: str, config_dir: str | None) -> str:
+    """What a choice is, by the first words of its file's first comment; "" if it has none."""
+    file = place_of(Path(group) / f"{choice}.yaml", conf_dirs(config_dir))
+    if file is None:  # a list of choices
+        return ""
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if line.startswith("# ") and not line.startswith("# @package "):
+            return re.split(r"[,;:.(] ?", line.removeprefix("# "))[0].strip()
+    return ""
+
+
+def _keys_with_bases(relative: Path, folders: list[Path]) -> set[str]:
+    """The dotted keys that the choice `relative` sets, and what it is based on."""
+    keys: set[str] = set()
+    for part, package in with_bases(relative, relative.parent.name, folders):
+        file = place_of(part, folders)
+        assert file is not None  # `with_bases` has found it
+        keys.update(keys_of(_content(file), f"{package}." if package else ""))
+    return keys
+
+
+def _content(file: Path) -> dict[str, Any]:
+    """What a YAML file holds; nothing if it holds only comments, or no mapping."""
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return content if isinstance(content, dict) else {}
 
 
 def place_of(relative: Path, folders: list[Path]) -> Path | None:
@@ -128,7 +171,7 @@ def _named(files: list[Path], overrides: list[str], folders: list[Path]) -> list
     for relative in files:
         file = place_of(relative, folders)
         assert file is not None  # `with_bases` has found it
-        for item in (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("defaults", []):
+        for item in _content(file).get("defaults", []):
             # "override /callbacks" is the group callbacks; a name alone is one of the file's group
             pairs = item.items() if isinstance(item, dict) else [(relative.parent, item)]
             for key, names in pairs:

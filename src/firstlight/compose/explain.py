@@ -3,15 +3,17 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from firstlight.compose.chosen import LIST_GROUPS, choices_with, title_of
 from firstlight.compose.hydra_calls import choices, composed, parse_overrides
+from firstlight.compose.keys import keys_of
 from firstlight.errors import ConfigError, did_you_mean, one_line
+from firstlight.overrides import words_to_paste
 
 # Hydra's exceptions have no fields: the key stands in their messages.
 REFUSED_KEY = re.compile(
@@ -21,6 +23,9 @@ REFUSED_KEY = re.compile(
 CHOSEN_TWICE = re.compile(r"(\w+)/(\w+) appears more than once")
 """Hydra's words for callbacks=[default,plots]: a group, and the choice that is there twice."""
 
+MOST_NAMED = 3
+"""Choices that are named one by one, each as it would be typed."""
+
 
 @contextmanager
 def explained(verb: str, overrides: list[str], config_dir: str | None = None) -> Iterator[None]:
@@ -28,7 +33,7 @@ def explained(verb: str, overrides: list[str], config_dir: str | None = None) ->
     try:
         yield
     except MissingConfigException as error:
-        raise ConfigError(_missing_choice(error)) from None
+        raise ConfigError(_missing_choice(error, config_dir)) from None
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explanation(verb, overrides, config_dir, error)) from None
     except YAMLError as error:
@@ -41,12 +46,14 @@ def explained(verb: str, overrides: list[str], config_dir: str | None = None) ->
         raise ConfigError(f"this cannot be composed: {one_line(error)}") from None
 
 
-def _missing_choice(error: MissingConfigException) -> str:
+def _missing_choice(error: MissingConfigException, config_dir: str | None) -> str:
     """Explain model=nanoo: the group has no such choice."""
     group, _, choice = str(error.missing_cfg_file).rpartition("/")
     if not group:  # a file of no group, that a defaults list names
         return f"{choice}: {first_line(error)}"
-    options = [str(option) for option in error.options or () if option != "base"] or choices(group)
+    # Of one choice in a list, callbacks=[default,nope], Hydra does not say what there is.
+    options = [str(option) for option in error.options or () if option != "base"]
+    options = options or choices(group, config_dir)
     return (
         f"{group}={choice}: no such choice{did_you_mean(choice, options)} ({group} is one of:"
         f" {', '.join(options)})"
@@ -80,12 +87,11 @@ def _refused_key(
     known = _known_keys(verb, chosen, config_dir)
     if key in known:  # +seed=1: Hydra says itself that the key exists already
         return f"{key}: {one_line(error)}"
-    # decoding=greedy decoding.top_k=5, ~logger logger.csv=null
-    if (chosen or config_dir is not None) and key in _known_keys(verb, [], None):
-        group, _, _ = key.partition(".")
-        return (
-            f"{key}: the {group} that is chosen here has no such key; another choice of {group} has"
-        )
+    # data.path=my.txt, decoding=greedy decoding.top_k=5, ~logger logger.csv=null
+    owners = choices_with(key, config_dir)
+    if owners:
+        typed_words = [word for word in overrides if word.lstrip("+~").startswith(f"{key}=")]
+        return f"{key}: {_of_another_choice(key, owners, chosen, typed_words, config_dir)}"
     typed_keys = [name for name in known if not name.endswith("_")]  # not _target_, _partial_
     # lr=3e-4, for optimizer.lr
     by_last_name = {name.rpartition(".")[2]: name for name in typed_keys}
@@ -96,6 +102,30 @@ def _refused_key(
         f"{key}: no such key{did_you_mean(key, typed_keys)} (firstlight {verb} --help lists them"
         " all)"
     )
+
+
+def _of_another_choice(
+    key: str, owners: list[str], chosen: list[str], typed_words: list[str], config_dir: str | None
+) -> str:
+    """Say which choices of its group have the `key` that what is chosen does not have."""
+    group, _, _ = key.partition(".")
+    missing = f"what is chosen of {group} has no such key"
+    given = [word for word in chosen if word.startswith(f"{group}=")]
+    if given:
+        _, _, choice = given[-1].partition("=")
+        title = title_of(group, choice, config_dir)
+        missing = f"{given[-1]} has no such key{f' ({title})' if title else ''}"
+    if group in LIST_GROUPS:
+        names = ["default" if "default" in owners else f"default,{name}" for name in owners]
+        ways = [f"{group}=[{name}]" for name in dict.fromkeys(names)]
+    else:
+        ways = [f"{group}={name}" for name in owners]
+    if len(ways) == 1:
+        # As it is typed in a shell, with the value that was given.
+        return f"{missing}; {ways[0]} has: {words_to_paste(ways[0], *typed_words)}"
+    if len(ways) > MOST_NAMED:
+        return f"{missing}; {len(ways)} other choices of {group} have ({', '.join(owners)})"
+    return f"{missing}; {', '.join(ways[:-1])} and {ways[-1]} have"
 
 
 def _choices_made(overrides: list[str], refused: str, config_dir: str | None) -> list[str]:
@@ -116,14 +146,6 @@ def _known_keys(verb: str, chosen: list[str], config_dir: str | None) -> list[st
     except HydraException:  # they have a mistake of their own
         config = composed(verb, [], None)
     return list(keys_of(OmegaConf.to_container(config, resolve=False)))
-
-
-def keys_of(node: Any, path: str = "") -> Iterator[str]:
-    """Yield the dotted keys of a config, sections included."""
-    if isinstance(node, dict):
-        for key, child in node.items():
-            yield f"{path}{key}"
-            yield from keys_of(child, f"{path}{key}.")
 
 
 def first_line(error: BaseException) -> str:

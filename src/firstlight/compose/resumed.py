@@ -8,8 +8,9 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from firstlight.compose.compose import compose_config
-from firstlight.compose.explain import explained, keys_of
+from firstlight.compose.explain import explained
 from firstlight.compose.hydra_calls import parse_overrides
+from firstlight.compose.keys import keys_of
 from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, did_you_mean, shorten
 from firstlight.interpolation import UNUSED, as_data, from_environment, given_again
