@@ -48,6 +48,15 @@ def test_a_folder_that_was_saved_to_disk_is_read(tmp_path):
         read(tmp_path / "both", split="val")
 
 
+def test_the_logging_of_datasets_is_as_before(tmp_path):
+    made().save_to_disk(tmp_path / "one")
+    before = datasets.logging.get_verbosity()
+    assert read(tmp_path / "one", max_documents=1) == STORIES[:1]
+    with pytest.raises(ValueError, match="no such folder"):
+        read(tmp_path / "two")
+    assert datasets.logging.get_verbosity() == before
+
+
 def write_folder(folder, kind):
     folder.mkdir()
     for split, texts in {"train": STORIES, "test": STORIES[:1]}.items():

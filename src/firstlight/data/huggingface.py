@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -75,15 +76,16 @@ class HuggingFaceData(TextDataModule):
     def _texts(self) -> Iterator[Any]:
         """The values of the column, row by row."""
         try:
-            rows = self._opened()
-            self._check_column(rows.column_names, rows.features)
-            if rows.column_names is not None:
-                # Before reading: other columns, such as pictures, would be decoded in vain.
-                rows = rows.select_columns([self.field])
-            for batch in rows.iter(batch_size=ROWS):
-                if self.field not in batch:  # what streams may not know its columns before
-                    self._check_column(list(batch), None)
-                yield from batch[self.field]
+            with _quiet():
+                rows = self._opened()
+                self._check_column(rows.column_names, rows.features)
+                if rows.column_names is not None:
+                    # Before reading: other columns, such as pictures, would be decoded in vain.
+                    rows = rows.select_columns([self.field])
+                for batch in rows.iter(batch_size=ROWS):
+                    if self.field not in batch:  # what streams may not know its columns before
+                        self._check_column(list(batch), None)
+                    yield from batch[self.field]
         except (MissingFileError, DatasetError):
             raise
         except Exception as error:  # whatever the package raises on what it cannot read or reach
@@ -93,15 +95,10 @@ class HuggingFaceData(TextDataModule):
         """A `Dataset` or `IterableDataset` of the split.
 
         Raises:
-            ValueError: the package is missing, or the dataset or split does not exist.
+            ValueError: the dataset or split does not exist.
         """
-        try:
-            import datasets  # pyright: ignore[reportMissingImports]
-        except ImportError:
-            raise DatasetError(
-                "data=huggingface needs the package datasets: pip install 'firstlight[datasets]'"
-            ) from None
-        datasets.logging.set_verbosity(logging.CRITICAL)  # what it logs, it raises as well
+        import datasets  # pyright: ignore[reportMissingImports]
+
         folder = user_path(self.dataset)
         if folder.is_file() or (not folder.exists() and self._is_path(folder)):
             raise MissingFileError(f"dataset ({self.dataset}): no such folder")
@@ -168,6 +165,27 @@ class HuggingFaceData(TextDataModule):
         if self.n_empty:
             parts.append(f"{self.n_empty:,} without text left out")
         return ", ".join(parts)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Within the block `datasets` logs nothing: what it would log, it raises as well.
+
+    Raises:
+        DatasetError: the package is missing.
+    """
+    try:
+        from datasets import logging as of_datasets  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise DatasetError(
+            "data=huggingface needs the package datasets: pip install 'firstlight[datasets]'"
+        ) from None
+    before = of_datasets.get_verbosity()
+    of_datasets.set_verbosity(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        of_datasets.set_verbosity(before)
 
 
 def _reason(error: Exception) -> str:
