@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from firstlight import output, processes
 from firstlight.compose.arguments import parse_arguments
+from firstlight.compose.chosen import chosen_in
 from firstlight.compose.compose import check_single_values, check_trials, compose_config, to_yaml
 from firstlight.compose.explain import explained
 from firstlight.compose.hydra_calls import command_line, is_about_hydra, settings_of_hydra
@@ -77,6 +78,10 @@ def composed_config(verb: str, overrides: list[str], config_dir: str | None) -> 
 def _show(composed: DictConfig, args: Namespace) -> None:
     """Print a composed config, for --cfg job."""
     with settings_of_hydra(composed) as config:
+        if "hydra" in composed and chosen_in(composed).get("model") == "same":
+            from firstlight.training.start import take_same_model  # late: it imports torch
+
+            take_same_model(config)
         output.write(printable_lines(to_yaml(config, args.package, resolve=args.resolve)))
 
 

@@ -52,6 +52,15 @@ def test_sizes_and_architecture_are_those_of_the_weights(write, name):
     assert config.data.context_length == 8
 
 
+def test_the_config_that_is_shown_has_the_model_itself(capsys):
+    write_huggingface(Path("other"))
+    words = ["model=same", "init_from=hf:other", "model.drop_rate=0.3"]
+    assert main(["train", "--cfg", "job", "--package", "model", *words]) == 0
+    shown = capsys.readouterr().out
+    assert "_target_: firstlight.model.gpt.GPT\n" in shown and "drop_rate: 0.3\n" in shown
+    assert "context_length: 8\n" in shown
+
+
 def test_a_run_starts_from_the_weights_of_a_folder_and_is_resumed():
     """Seen at a rate of next to nothing: the weights are the same."""
     write_huggingface(Path("other"))
