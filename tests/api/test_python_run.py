@@ -1,6 +1,7 @@
 """A run that is trained from Python is the command line's, and its folder tells what it was."""
 
 import math
+import shutil
 
 import pytest
 import torch
@@ -48,6 +49,13 @@ def test_a_run_tells_what_it_was(trained):
     assert (
         trained == firstlight.Run(trained.folder) and len({trained, firstlight.Run(trained)}) == 1
     )
+
+
+def test_a_run_that_was_not_evaluated_yet_has_no_samples(trained, tmp_path):
+    folder = shutil.copytree(trained.folder, tmp_path / "young")
+    (folder / "metrics.csv").write_text("step,tokens,lr\n1,32,0.001\n")
+    assert firstlight.Run(folder).samples() == {}
+    assert firstlight.Run(folder).metrics == {"step": 1, "tokens": 32, "lr": 0.001}
 
 
 def test_the_history_as_a_frame(trained):

@@ -122,7 +122,9 @@ class Run:
         """The text that was generated after each evaluation, by step."""
         history = self.history()
         evaluated = []
-        for step, loss in zip(history.get("step", []), history.get("val/loss", []), strict=True):
+        steps = history.get("step", [])
+        losses = history.get("val/loss", [None] * len(steps))  # none before the first evaluation
+        for step, loss in zip(steps, losses, strict=True):
             if step is not None and loss is not None:
                 evaluated.append(int(step))
         try:
