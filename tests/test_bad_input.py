@@ -1098,7 +1098,7 @@ def test_a_run_whose_text_has_changed_is_not_resumed(refused_resume, run, tmp_pa
     config = yaml.safe_load(file.read_text())
     config["data"]["path"] = str(other)
     file.write_text(yaml.safe_dump(config))
-    refused_resume(copy, ["trainer.max_steps=4"], "data.path", "another text than", "sha256")
+    refused_resume(copy, ["trainer.max_steps=4"], "data.path", "not the text that", "sha256")
 
 
 @pytest.mark.parametrize("content", ["", "[1, 2]", "a: [", "\x00"])

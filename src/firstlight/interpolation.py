@@ -241,7 +241,7 @@ def _argument(value: Any) -> str:
     if value is None:
         return "null"
     text = str(value)
-    return text if re.fullmatch(r"[A-Za-z/<][\w./:<>-]*", text) else _quoted(text, "'")
+    return text if re.fullmatch(r"[A-Za-z/<][\w./:<>-]*", text) else quoted(text, "'")
 
 
 def _as_override(node: Any) -> str:
@@ -250,11 +250,11 @@ def _as_override(node: Any) -> str:
         return "[" + ",".join(map(_as_override, node)) + "]"
     if isinstance(node, str):
         is_plain = re.fullmatch(r"([\w./~-]|\$\{[\w.:/-]+\})+", node) is not None
-        return node if is_plain else _quoted(node, '"')
+        return node if is_plain else quoted(node)
     return "null" if node is None else str(node).lower()  # True is true
 
 
-def _quoted(text: str, quote: str) -> str:
+def quoted(text: str, quote: str = '"') -> str:
     """Write `text` in quotes, as the grammars of Hydra and OmegaConf read it."""
     # Backslashes count only before a quote, the last quote included.
     escaped = re.sub(rf"(\\*){quote}", rf"\1\1\\{quote}", text)

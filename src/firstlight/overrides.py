@@ -30,7 +30,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from firstlight.errors import shell_word
-from firstlight.interpolation import as_typed
+from firstlight.interpolation import as_typed, quoted
 from firstlight.packages import found
 
 # The time of Hydra's parser grows with the square of this number: here it is two seconds.
@@ -294,14 +294,6 @@ def _is_one_text(value: str) -> bool:
     except HydraException:
         return False
     return not override.is_sweep_override() and isinstance(override.value(), str)
-
-
-def quoted(value: str) -> str:
-    """Write `value` in the quotes of Hydra's grammar."""
-    # Backslashes count only before a quote, the last quote included.
-    escaped = re.sub(r'(\\*)(")', r"\1\1\\\2", value)
-    escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
-    return f'"{escaped}"'
 
 
 def _hidden(value: str) -> str:

@@ -25,7 +25,7 @@ BROKEN = [
     ("DrawsBuffer", "save and load", "offsets is not persistent"),
     ("LosesAttribute", "save and load", "neither a parameter nor a buffer"),
     ("Float32", "bfloat16", "BFloat16"),
-    ("FusesWrongly", "fused", "fused, the model has other logits"),
+    ("FusesWrongly", "fused", "fused, the model has different logits"),
     ("OffByOne", "cache", "after a cache of 1"),
     ("Forgets", "cache", "cache.length is 0"),
     ("IgnoresPadding", "padding", "row 0 (of 1 tokens)"),

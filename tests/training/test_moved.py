@@ -75,7 +75,7 @@ def test_another_text_is_refused_in_one_line(begun, capsys):
     assert main(["train", f"resume={begun}", "~callbacks.stop", "data.path=other.txt"]) == 2
     line = capsys.readouterr().err
     assert line.count("\n") == 1
-    assert "this is another text than" in line
+    assert "this is not the text that" in line
     assert stored_path(begun) == "text.txt"
 
 
@@ -136,7 +136,7 @@ def test_evaluate_and_compare_find_the_text_of_a_run_from_another_working_folder
     capsys.readouterr()
     for command in ([*EVALUATION, f"checkpoint={finished}"], compare):
         assert main([*command, "data.path=other.txt"]) == 2
-        assert "this is another text than" in capsys.readouterr().err
+        assert "this is not the text that" in capsys.readouterr().err
 
 
 OWN_DATA = """
@@ -205,7 +205,7 @@ def test_a_text_that_has_changed_since_is_not_taken_for_the_text_of_the_run(fini
             assert main([*EVALUATION, f"checkpoint={checkpoint}", f"split={split}"]) == 2
             line = capsys.readouterr().err
             assert line.startswith("firstlight: data.path (") and line.count("\n") == 1
-            assert "this is another text than" in line and "data=text data.path=..." in line
+            assert "this is not the text that" in line and "data=text data.path=..." in line
     assert main(["compare", str(finished), str(twin), "accelerator=cpu", "out=null"]) == 2
     assert "its text: windows=0" in capsys.readouterr().err
     chosen = ("data=text", f"data.path={finished.parent / 'text.txt'}")
@@ -246,7 +246,7 @@ def test_a_sweep_that_has_moved_is_resumed_and_a_trial_on_a_text_that_has_change
     capsys.readouterr()
     assert main(["sweep", "retry", "moved"]) == 1
     told = capsys.readouterr().out
-    assert "this is another text than" in told and "the text has changed since" in told
+    assert "this is not the text that" in told and "the text has changed since" in told
     Path("text.txt").write_text(text)
     assert main(["sweep", "retry", "moved"]) == 1
     told = capsys.readouterr().out

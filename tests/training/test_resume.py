@@ -13,7 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from firstlight.cli import main
 from firstlight.decoding.greedy import Greedy
-from firstlight.overrides import quoted
+from firstlight.interpolation import quoted
 from firstlight.runs.run_folder import RunFolder
 from firstlight.runs.samples_file import entry
 from firstlight.training.callbacks.sample_generation import SampleGeneration
@@ -438,7 +438,7 @@ def test_other_data_is_refused_when_a_run_goes_on(train, capsys):
         "Another text altogether, of much the same length as the first. " * 15
     )
     assert main(["train", "resume=run", "~callbacks.stop"]) == 2
-    assert "this is another text than" in capsys.readouterr().err
+    assert "this is not the text that" in capsys.readouterr().err
 
 
 def test_auto_begins_a_run_and_the_same_command_goes_on_with_it(

@@ -137,7 +137,7 @@ def test_the_data_of_a_continued_run_are_still_compared(train, shown):
         "Another text altogether, of much the same length as the first. " * 15
     )
     assert main(["train", "resume=run", "trainer.max_steps=4", "data.path=other.txt"]) == 2
-    assert "this is another text than" in shown()
+    assert "this is not the text that" in shown()
 
 
 @pytest.mark.long

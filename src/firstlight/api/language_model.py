@@ -135,7 +135,7 @@ class LanguageModel:
     ) -> Any:
         """Continue a prompt, or each of a list of prompts.
 
-        The result of a prompt is a text; with `num_samples` a list of so many. `settings` are the
+        The result of a prompt is a text; with `num_samples` a list of that many. `settings` are the
         keys of `firstlight generate` (`decoding`, `max_new_tokens`, `stop`, `seed`, ...; see
         `firstlight generate --help`), `overrides` the same as on the command line.
 

@@ -270,8 +270,8 @@ def suggestions(ladder: Ladder) -> tuple[Suggestion, Suggestion | None]:
 
     Sound means that its loss is within the tolerance.
 
-    A larger batch is told apart because it is another training. The search begins with the user's
-    config, and a rung replaces it only by a gain that cannot be the spread of the rounds.
+    A larger batch is kept apart because it is a different training. The search begins with the
+    user's config, and a rung replaces it only by a gain that cannot be the spread of the rounds.
     """
     sound = [rung for rung in ladder.measured if rung.loss <= ladder.highest_loss]
     same_batch = [rung for rung in sound if rung.times_batch == 1]

@@ -35,8 +35,8 @@ POWER = 0.8
 MOST_SEEDS = 1000
 """Most seeds that are advised."""
 FEWEST_WINDOWS = 8
-"""Fewer say nothing of another text. From so many on, of equal configs no more than `confidence`
-allows are told apart (simulated in tests/compare/test_statistics.py)."""
+"""Fewer windows say nothing about another text. From this number on, equal configs are told apart
+no more often than `confidence` allows (simulated in tests/compare/test_statistics.py)."""
 DRAWN_AT_ONCE = 2**22
 """Random numbers drawn at once: 32 MiB."""
 

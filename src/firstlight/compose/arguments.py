@@ -10,8 +10,9 @@ import yaml
 from firstlight.compose.compose import listed
 from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, shorten
+from firstlight.interpolation import quoted
 from firstlight.output import note
-from firstlight.overrides import conf_dir, quoted, ready, setting, text_keys
+from firstlight.overrides import conf_dir, ready, setting, text_keys
 from firstlight.packages import found
 from firstlight.processes import is_further
 

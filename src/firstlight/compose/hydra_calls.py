@@ -20,7 +20,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from firstlight.data.files import is_hidden
 from firstlight.errors import ConfigError, one_line, shorten
-from firstlight.overrides import MOST_PARTS, conf_dir, conf_dirs, is_quoted, quoted
+from firstlight.interpolation import quoted
+from firstlight.overrides import MOST_PARTS, conf_dir, conf_dirs, is_quoted
 
 LONGEST_KEY = 200
 """Bytes of a key: Hydra looks for a folder of that name, and file systems allow 255."""

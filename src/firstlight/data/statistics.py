@@ -10,7 +10,7 @@ from itertools import accumulate
 import numpy as np
 
 SAMPLE, PIECES = 2**20, 256
-"""Characters whose scripts are looked at, in a longer text: so many, in so many pieces."""
+"""Of a longer text, the scripts of this many characters are counted, in this many pieces."""
 MOST_SCRIPTS = 4
 """That are named; the others are counted together."""
 LEAST_SHARE = 0.005
@@ -50,7 +50,7 @@ class TextStatistics:
 
 def statistics_of(documents: list[str]) -> TextStatistics:
     """Count `documents`; for the scripts a sample is looked at, spread over all of them."""
-    seen = array("q")  # 8 bytes a document; two texts of one hash are as good as impossible
+    seen = array("q")  # 8 bytes a document; two texts with one hash are practically impossible
     n_bytes = 0
     for document in documents:
         seen.append(hash(document))

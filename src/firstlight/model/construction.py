@@ -61,7 +61,7 @@ def without_weights(
         if is_lazy(parameter):
             raise ValueError(
                 f"{name} gets its shape from a first batch, and has none before: use a layer whose"
-                " sizes are given (nn.Linear in the place of nn.LazyLinear)"
+                " sizes are given (nn.Linear instead of nn.LazyLinear)"
             )
     return model
 
@@ -97,7 +97,7 @@ def outline_of(model: nn.Module) -> Outline:
 
 
 def check_made_again(again: Outline, network: LanguageModel) -> None:
-    """Refuse a `network` that could not be loaded: made `again` without its weights, it is another.
+    """Refuse a `network` that could not be loaded: made `again` without its weights, it differs.
 
     Raises:
         ValueError: with the first difference, and what to do.

@@ -186,7 +186,7 @@ class _Case:
         # Whoever reads the global generator gets other draws now.
         torch.manual_seed(99)
         if [row.ids for row in self.first()] != [row.ids for row in first]:
-            raise Broken("called twice with the same seeds it has other ids")
+            raise Broken("called twice with the same seeds it has different ids")
 
     def samples(self) -> None:
         # Four times: two texts of a strategy that draws may be equal by chance.

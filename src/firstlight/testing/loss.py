@@ -85,7 +85,9 @@ class _Case:
         # Of unequal size, as the last batch of an epoch may be.
         for rows in (slice(0, 5), slice(5, N_TOKENS)):
             part = self.of(self.hidden[rows], self.weight, self.targets[rows])
-            what = f"tokens {rows.start} to {rows.stop - 1} alone have other losses, at {{place}}"
+            what = (
+                f"tokens {rows.start} to {rows.stop - 1} alone have different losses, at {{place}}"
+            )
             must_agree(part, whole[rows], self.tolerance, what)
 
     def gradient(self) -> None:

@@ -126,7 +126,7 @@ class ModelCase:
             if is_training:  # dropout draws other masks for other shapes
                 continue
             for place in (1, n_tokens // 2):
-                what = f"the logits of the first {place} tokens alone are others, at {{place}}"
+                what = f"the logits of the first {place} tokens alone differ, at {{place}}"
                 must_agree(model(ids[:, :place]), wanted[:, :place], self.tolerance, what)
 
     @torch.no_grad()
@@ -135,7 +135,7 @@ class ModelCase:
         ids = self.ids(model)
         together = model(ids)
         for row in range(len(ids)):
-            what = f"row {row} of a batch has other logits than alone, at {{place}}"
+            what = f"row {row} of a batch has different logits than alone, at {{place}}"
             must_agree(together[row : row + 1], model(ids[row : row + 1]), self.tolerance, what)
 
     @torch.no_grad()

@@ -26,7 +26,7 @@ class ModelInDecoding:
         # `generate` fuses a model that may be fused already.
         for time in ("", " a second time"):
             fused = model.fused()
-            what = f"fused{time}, the model has other logits at {{place}}"
+            what = f"fused{time}, the model has different logits at {{place}}"
             must_agree(fused(ids), wanted, self.tolerance, what)
         rows = [row[:n].tolist() for row, n in zip(ids, (1, 3, 2), strict=True)]
         self._compare(Context(fused, rows).start(), self.case.model(), rows, "after fused()")
@@ -42,8 +42,8 @@ class ModelInDecoding:
             for start, end in zip([0, *cuts], [*cuts, n_tokens], strict=True):
                 found = model(ids[:, start:end], cache)
                 what = (
-                    f"tokens {start} to {end - 1} after a cache of {start} have other logits than"
-                    " without a cache, (row, place, id) = {place}"
+                    f"tokens {start} to {end - 1} after a cache of {start} have different logits"
+                    " than without a cache, (row, place, id) = {place}"
                 )
                 must_agree(found, wanted[:, start:end], self.tolerance, what)
                 if cache.length != end:
@@ -130,7 +130,7 @@ class ModelInDecoding:
         for number, row in enumerate(rows):
             # Without padding, cache or batch: the definition itself.
             wanted = model(torch.tensor([row[-model.context_length :]]))[0, -1]
-            what = f"{where}, row {number} (of {len(row)} tokens) has other logits than alone"
+            what = f"{where}, row {number} (of {len(row)} tokens) has different logits than alone"
             must_agree(found[number], wanted, self.tolerance, what)
 
 

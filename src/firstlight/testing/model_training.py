@@ -16,8 +16,8 @@ from firstlight.testing.model_case import ModelCase
 from firstlight.testing.properties import Broken, difference
 
 BATCHES = 8
-"""With one of so many batches and draws of weights each parameter must have a part: an expert may
-not be in the first."""
+"""Each parameter must matter for one of this many batches and draws of weights: an expert may not
+be needed in the first."""
 SAME = 1e-5
 """How far logits may be apart after loading: at another place in memory, weights may be added up in
 another order."""
@@ -88,14 +88,14 @@ class ModelInTraining:
         """Compare `model` with what a checkpoint of it becomes.
 
         Raises:
-            Broken: its logits are others.
+            Broken: its logits differ.
         """
         loaded = loaded_again(self.case, model)
         ids = self.case.ids(model)
         size, place = difference(loaded(ids), model(ids))
         if size > SAME:
             raise Broken(
-                f"{when}, the logits are others, at {place} by {size:.2g} of how much they vary"
+                f"{when}, the logits differ, at {place} by {size:.2g} of how much they vary"
                 f"{_suspect(model, loaded)}"
             )
 
@@ -139,9 +139,9 @@ def loaded_again(case: ModelCase, model: LanguageModel) -> LanguageModel:
 
 
 def _suspect(model: nn.Module, loaded: nn.Module) -> str:
-    """The first buffer that is another after loading, in words."""
+    """The first buffer that differs after loading, in words."""
     twins = dict(loaded.named_buffers())
     for name, buffer in model.named_buffers():
         if name not in twins or not torch.equal(buffer, twins[name]):
-            return f": the buffer {name} is another, because it is not persistent and has changed"
+            return f": the buffer {name} differs, because it is not persistent and has changed"
     return ": something that is neither a parameter nor a buffer has been lost"

@@ -172,4 +172,4 @@ def must_be_equal(model: LanguageModel, twin: LanguageModel, when: str) -> None:
     for (name, parameter), other in zip(model.named_parameters(), twin.parameters(), strict=True):
         if not torch.equal(parameter, other):
             apart = float((parameter - other).abs().max())
-            raise Broken(f"{when}, {name} is another (largest difference {apart:.2g})")
+            raise Broken(f"{when}, {name} differs (largest difference {apart:.2g})")

@@ -140,6 +140,6 @@ class _Case:
         stored = StoredTokenizer(json.loads(json.dumps(self.tokenizer.state_dict())))
         for text in self.texts:
             if stored.encode(text) != self.tokenizer.encode(text):
-                raise Broken(f"stored and loaded, it has other ids for {text!r}")
+                raise Broken(f"stored and loaded, it has different ids for {text!r}")
         if stored.vocab_size != self.tokenizer.vocab_size:
             raise Broken(f"stored and loaded, its vocab_size is {stored.vocab_size}")

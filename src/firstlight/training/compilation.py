@@ -42,8 +42,8 @@ class Compilation(Callback):
     Parameters keep their names. Decoding calls the model itself, which is not compiled, and
     neither is the loss, which consists of few and large operations.
 
-    Every shape of a batch gets kernels of its own: which ones a run uses then does not depend on
-    the order in which it meets the shapes, which is another one when it is resumed. With
+    Every shape of a batch gets kernels of its own. Which ones a run uses then does not depend on
+    the order in which it meets the shapes, which changes when it is resumed. With
     `fullgraph` torch refuses what it cannot compile; without, parts of the run would silently not
     be. The last, shorter window of a text, which comes once in an evaluation, is not compiled.
     """

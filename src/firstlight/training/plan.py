@@ -41,7 +41,7 @@ class Plan:
     """A run that has passed every check: its parts, made once."""
 
     config: dict[str, Any]
-    """As it is stored, with a value in the place of every "auto"."""
+    """As it is stored, with a value instead of every "auto"."""
     network: LanguageModel
     """With its first weights."""
     data: TokenDataModule

@@ -17,21 +17,21 @@ SHA256 = "sha256"
 
 
 class OtherTextError(ConfigError):
-    """What is found in the place of a run's own text is another one."""
+    """The text that was found is not the one that a run was trained on."""
 
 
 def check_same(text: TokenDataModule, known: dict[str, int | str], checkpoint: Path) -> None:
     """Refuse a text whose fingerprint is not `known`, that of the text of `checkpoint`.
 
     Raises:
-        OtherTextError: it is another one.
+        OtherTextError: it is a different one.
     """
     if known.get(SHA256) == text.fingerprint()[SHA256]:
         return
     earlier = " (earlier versions read them, too: list them in data.path)"
     left_out = f"; left out are {text.left_out}{earlier}" if text.left_out else ""
     raise OtherTextError(
-        f"{text.setting()}: this is another text than {checkpoint} was trained on (its sha256"
+        f"{text.setting()}: this is not the text that {checkpoint} was trained on (its sha256"
         f" differs){MOVED}{left_out}"
     )
 

@@ -53,8 +53,8 @@ def started_config(
     """`config` with the tokenizer of `start` and a model that its weights fit.
 
     Raises:
-        ConfigError: the model that `config` describes is another one, an override asks for what
-            cannot be, or the weights are not even those of the model that they come with.
+        ConfigError: `config` describes a different model, an override asks for what cannot be, or
+            the weights are not even those of the model that they come with.
     """
     # First of all: if the weights do not fit their own config, every other message would mislead.
     start.build_model()

@@ -87,7 +87,7 @@ class Trainer(pl.Trainer):
     Exactly one of `max_steps`, `max_epochs` and `max_tokens` is the length of the run. It is
     trained as one long pass over `data`, so that accumulation never stops short at the end of an
     epoch. What is due after which step is in `clock`; the untrained model is evaluated as step 0.
-    `micro_batch_size`: a device takes its share of a batch in parts of at most so many windows;
+    `micro_batch_size`: a device takes its share of a batch in parts of at most this many windows;
     None: whole. `prepare` (plan.py) replaces "auto", here and in `precision`, by what it means on
     this machine.
 
@@ -437,8 +437,8 @@ def _check_callbacks(watchers: list[pl.Callback]) -> None:
     bars = [type(c).__name__ for c in watchers if _is_bar(c)]
     if len(bars) > 1:
         raise ValueError(
-            f"there are {len(bars)} progress bars ({', '.join(bars)}); take ours away with"
-            " ~callbacks.progress"
+            f"{len(bars)} progress bars ({', '.join(bars)}), and only one can be shown; remove"
+            " ours with ~callbacks.progress"
         )
     stateful = [c for c in watchers if type(c).state_dict is not pl.Callback.state_dict]
     keys = [c.state_key for c in stateful]

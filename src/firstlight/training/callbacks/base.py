@@ -76,7 +76,7 @@ class Callback(pl.Callback):
         """Called when nothing of a step is left to do, evaluation and logs included."""
 
     def why_ended(self, state: dict[str, Any]) -> str | None:
-        """Why a run ended before its last step, and how to resume it all the same.
+        """Why a run ended before its last step, and how to resume it anyway.
 
         `state` is the state of this callback in the checkpoint that is resumed. None if
         this callback did not end the run.

@@ -28,7 +28,7 @@ class Timer(Callback, LightningTimer):
             trainer.should_stop = True
             if not is_further():
                 elapsed = timedelta(seconds=round(self.time_elapsed()))
-                note(f"the time is over ({elapsed}): stopping after step {trainer.global_step}")
+                note(f"time limit reached ({elapsed}): stopping after step {trainer.global_step}")
 
     def why_ended(self, state: dict[str, Any]) -> str | None:
         remaining, elapsed = self.time_remaining(), state.get("time_elapsed", {}).get("train", 0)

@@ -146,7 +146,7 @@ class _Probe:
         return free
 
     def _peak(self, n_windows: int) -> int | None:
-        """Bytes that a step on so many windows takes, at most; None if it ran out of memory."""
+        """Bytes that a step on `n_windows` takes at its peak; None if it ran out of memory."""
         try:
             return peak_memory(self.device, lambda: self._step(n_windows))
         except Exception as error:

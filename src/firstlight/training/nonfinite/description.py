@@ -10,7 +10,7 @@ from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.errors import shorten
 
 MOST_SKIPPED = 10
-"""Steps in a row that `on_nan=skip` leaves out before the run is stopped all the same."""
+"""The most steps in a row that `on_nan=skip` skips; then the run is stopped after all."""
 MOST_SHOWN = 3
 """Windows that are shown."""
 
@@ -26,7 +26,7 @@ def describe(
 ) -> str:
     """Describe what went wrong in `step`: losses, gradients and the windows to blame."""
     wrong = "gradient" if all(map(math.isfinite, losses)) else "loss"
-    before = f", and {skipped} steps before it were left out" if skipped else ""
+    before = f", and {skipped} steps before it were skipped" if skipped else ""
     return "\n".join(
         (
             (
@@ -37,7 +37,7 @@ def describe(
             f"the largest gradient is that of {gradient[0]} (norm {gradient[1]:.4g})",
             *windows,
             (
-                "a lower optimizer.lr may help; on_nan=skip leaves such steps out, at most"
+                "a lower optimizer.lr may help; on_nan=skip skips such steps, at most"
                 f" {MOST_SKIPPED} in a row"
             ),
         )

@@ -35,7 +35,7 @@ class Guard:
         self.on_nan: OnNan = on_nan
         self.describe, self.largest_of_all = describe, largest_of_all
         self.skipped, self.in_a_row = 0, 0
-        """Steps that were left out: in all, and since the last one that was made."""
+        """Skipped steps: in all, and since the last one that was made."""
         self.late_check: LateCheck | None = None
 
     def state(self) -> list[int]:
@@ -48,7 +48,7 @@ class Guard:
 
     @property
     def most_in_a_row(self) -> int:
-        """Steps in a row that may be left out."""
+        """Steps in a row that may be skipped."""
         return 0 if self.on_nan == "stop" else MOST_SKIPPED
 
     def judge(
