@@ -220,6 +220,7 @@ def replace_text(file: Path, text: str) -> None:
 
 def remove(path: Path) -> None:
     """Remove a file, a link, or a folder with its contents, as far as possible."""
+    # unlink refuses a folder, which is then removed with its contents.
     with suppress(OSError):
         path.unlink()  # of a link the link itself, also where it leads to a folder
         return

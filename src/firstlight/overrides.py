@@ -354,6 +354,7 @@ def is_quoted(value: str) -> bool:
 
 def named(key: str, value: str) -> str:
     """Write `value` without its key, as in `firstlight sweep resume DIR`, if it can be so given."""
+    # Such a word would be read as an override, an option or a deletion.
     needs_key = "=" in value or value.startswith(("-", "~"))
     return setting(key, value) if needs_key else value
 

@@ -61,6 +61,7 @@ def begin() -> None:
     _was_started = False  # of the command before, where one process runs several
     _was_started = is_further()
     n_processes = _count(os.environ.get("WORLD_SIZE"))
+    # Before the variables are removed: they are how torchrun is recognised.
     if "TORCHELASTIC_RUN_ID" in os.environ and n_processes > 1 and not _was_started:
         raise ConfigError(
             f"torchrun started {n_processes} processes; do not use torchrun: start one process with"

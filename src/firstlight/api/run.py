@@ -75,6 +75,7 @@ class Run:
         """The last value of each column of the history."""
         last: dict[str, float] = {}
         for name, values in self.history().items():
+            # Columns are logged at different steps: each has its own last value.
             logged = [value for value in values if value is not None]
             if logged:
                 last[name] = logged[-1]
@@ -120,6 +121,7 @@ class Run:
 
     def samples(self) -> dict[int, str]:
         """The text that was generated after each evaluation, by step."""
+        # samples.txt may hold lines that look like marks; the steps of evaluations tell which are.
         history = self.history()
         evaluated = []
         steps = history.get("step", [])

@@ -61,6 +61,7 @@ class Sweep:
         from firstlight.sweep import report
         from firstlight.sweep.ledger import Ledger
 
+        # read_only: looking at a sweep changes nothing in its folder.
         with closing(Ledger.open(self.folder, self.storage, read_only=True)) as ledger:
             return report.status_data(ledger)
 
@@ -86,6 +87,7 @@ class Sweep:
         """The runs of the trials that are done."""
         found = []
         for trial in self.trials:
+            # Pruned trials have weights and logs as well; failed ones may have neither.
             if trial.run is not None and trial.state in ("done", "pruned"):
                 found.append(trial.run)
         return found
@@ -169,6 +171,7 @@ def _work(sweep: Sweep, action: str, settings: dict[str, Any]) -> Sweep:
     from firstlight.overrides import using_config_dir
     from firstlight.training.stopping import Stopped
 
+    # A keyword of `sweep`, but not a key of conf/sweep.yaml.
     config_dir = settings.pop("config_dir", None)
     of_sweep = {"action": action, "folder": sweep.folder, "storage": sweep.storage}
     args = words.arguments("sweep", (), {**of_sweep, **settings}, config_dir)

@@ -61,6 +61,7 @@ def own_table(own: OwnSpeed, device: torch.device) -> Table:
     )
     if own.mfu is not None:
         table.add_row("MFU", f"{own.mfu:.1%}", "of the matrix product above")
+    # A CPU has no counter of its own for torch's memory: that of the process is all there is.
     owner = "of the process, with Python and torch"
     if device.type == "cuda":
         owner = "of the GPU's"

@@ -277,6 +277,8 @@ def suggestions(ladder: Ladder) -> tuple[Suggestion, Suggestion | None]:
     same_batch = [rung for rung in sound if rung.times_batch == 1]
     # `climb` has made sure that there is exactly one.
     (config,) = (rung for rung in ladder.measured if rung.is_config)
+    # The user's config may itself be above the tolerance: then the plain rung is what others must
+    # beat.
     first = config if config in sound else same_batch[0]
     fastest = _fastest(first, same_batch)
     larger = _fastest(fastest, [rung for rung in sound if rung.times_batch > 1])

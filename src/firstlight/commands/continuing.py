@@ -190,6 +190,7 @@ def _check_decoding(decoding: Decoding, model: LanguageModel, num_samples: int) 
     Raises:
         ConfigError: it does not.
     """
+    # A strategy's own ValueError names its setting; here the section is put before it.
     try:
         decoding.check(model, num_samples)
     except ValueError as error:

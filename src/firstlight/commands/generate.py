@@ -76,6 +76,7 @@ def generate(
     )
     model, tokenizer = _load(checkpoint)  # after all that can be refused without it
     todo = prompts_for(model, tokenizer, texts, request)
+    # Fused after placing: the joined matrices are then made in the final dtype.
     model, stops = placed(model, device, precision).fused(), stops_of(request, tokenizer)
     if stream:
         return _streamed(token_streams(model, tokenizer, todo, request), stops)

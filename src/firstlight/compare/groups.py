@@ -81,6 +81,7 @@ def group_runs(runs: list[Run]) -> tuple[list[Group], list[str]]:
 def _values(run: Run) -> dict[str, str]:
     """The values that make the config of a run another one, as text, by dotted key."""
     values = flatten(run.config, IGNORED_KEYS)
+    # Callbacks are ignored on the whole; this one decides how long a run trains.
     stopping = (run.config.get("callbacks") or {}).get(CHANGES_TRAINING)
     if stopping:
         values |= flatten({"callbacks": {CHANGES_TRAINING: stopping}})

@@ -79,6 +79,7 @@ class Run:
         points = []
         for row in self.rows:
             value = row.get(column)
+            # What is not finite has no place on an axis; `final` refuses a run that ends so.
             if value is not None and math.isfinite(value):
                 x = {name: row[name] for name in X_AXES if row.get(name) is not None}
                 points.append(CurvePoint(x, value))

@@ -97,6 +97,7 @@ def _difference(difference: dict[str, Any] | None) -> str:
 
 def _mean(runs: list[dict[str, Any]], which: str, name: str, form: str) -> str:
     values = [run[which].get(name) for run in runs]
+    # Of some of the runs only, it would not be the figure of this row.
     if None in values:
         return ""
     return format(sum(values) / len(values), form)

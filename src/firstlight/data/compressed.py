@@ -68,6 +68,7 @@ def open_bytes(file: Path) -> Iterator[IO[bytes]]:
 
 def _check_magic(file: Path, raw: IO[bytes], suffix: str) -> None:
     _, magics = COMPRESSIONS[suffix]
+    # The libraries' own errors would say only that the data is not valid.
     head = raw.read(HEAD)
     raw.seek(0)
     if not head:
@@ -123,6 +124,7 @@ class _Zstd(io.RawIOBase):
         self.given = b""
         self.expanded = memoryview(b"")
 
+    # The one method that `_Told` needs.
     def read(self, size: int = -1) -> bytes:
         while not self.expanded and self._expand_more():
             pass

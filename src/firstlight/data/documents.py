@@ -67,6 +67,7 @@ def read_documents(file: Path, *, format: Format = "auto", field: str = "text") 
 def _read_text(file: Path, field: str, most: int) -> Iterator[str]:
     if compression_of(file) is None:
         if file.is_file():
+            # Before reading: a plain file tells its size.
             check_size(f"path ({file})", file.stat().st_size, most)
         yield read_text(file)
         return
@@ -88,6 +89,8 @@ def _read_limited(stream: IO[bytes], file: Path, most: int) -> bytes:
 
 def _read_jsonl(file: Path, field: str, most: int) -> Iterator[str]:
     with open_bytes(file) as stream:
+        # Lines of bytes end at b"\n" alone; str.splitlines would also end one at U+2028, inside a
+        # string.
         for number, line in enumerate(_lines(stream, file, most), 1):
             if number == 1:
                 line = line.removeprefix(b"\xef\xbb\xbf")  # a byte-order mark

@@ -52,6 +52,7 @@ class HuggingFaceData(TextDataModule):
 
     def documents(self) -> list[str]:
         documents: list[str] = []
+        # Rows come from anywhere, and their number is known only at the end.
         budget = Budget()
         for text in self.iter_documents():
             budget.spend(text, f"dataset ({self.dataset})")
@@ -129,6 +130,7 @@ class HuggingFaceData(TextDataModule):
     def _of_hub(self, datasets: Any) -> Any:
         name, _, revision = self.dataset.partition("@")
         builder = self._builder(datasets, name, revision or None)
+        # A stream downloads what is read; a whole split is better kept on disk, memory-mapped.
         if self.max_documents is not None:
             return builder.as_streaming_dataset(self.split)
         builder.download_and_prepare()

@@ -116,6 +116,7 @@ def train_passes(data: "TokenDataModule") -> EpochLoader:
                     " resume from the checkpoint of an epoch's end"
                 )
             epoch = 0  # it draws another order in each pass
+        # Lightning repeats the first batches then, and expects the same ones.
         if getattr(data.trainer, "overfit_batches", 0) > 0:
             epoch = 0
         start = epoch * length

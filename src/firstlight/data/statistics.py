@@ -54,6 +54,7 @@ def statistics_of(documents: list[str]) -> TextStatistics:
     n_bytes = 0
     for document in documents:
         seen.append(hash(document))
+        # isascii is a flag that Python keeps: most documents need not be encoded to be counted.
         ascii_only = document.isascii()
         n_bytes += len(document) if ascii_only else len(document.encode("utf-8", "surrogatepass"))
     n_different = len(np.unique(np.frombuffer(seen, dtype=np.int64))) if seen else 0
@@ -104,6 +105,7 @@ def scripts_of(text: str) -> dict[str, float]:
 
 def _script_of(letter: str) -> str:
     """The first word of its name in Unicode, which is its script for nearly all letters."""
+    # Python has no property for it: unicodedata knows names, such as "LATIN SMALL LETTER A".
     first, _, rest = unicodedata.name(letter, "other").partition(" ")
     if first in _WIDTHS:
         first = rest.partition(" ")[0]

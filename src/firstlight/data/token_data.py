@@ -154,6 +154,7 @@ class TokenDataModule(pl.LightningDataModule):
 
         With overlapping windows (`stride`) that is more than once an epoch.
         """
+        # Predictions, not tokens: the first token of a text has none before it.
         return self.tokens_after(batches) / self.windows["train"].n_predictions
 
     def fingerprint(self) -> dict[str, int | str]:
@@ -223,14 +224,18 @@ class TokenDataModule(pl.LightningDataModule):
 
         `limit` is called when the evaluation begins and returns the number of batches (None: all).
         """
+        # With a limit the windows are those of training: an estimate during a run need not count
+        # each token once.
         windows = self.eval_windows(split) if limit is None else self.windows[split]
         has_last_window = self.eval_last_window and windows.n_rest > 0
 
         def batches() -> Iterator[Tensor]:
+            # Asked at each pass: the evaluation before the first step has a limit of its own.
             most = None if limit is None else limit()
             yield from self.order.eval_batches(
                 len(windows), batch_size=self.batch_size, split=split, limit=most
             )
+            # As a batch of its own: its window is shorter than the others.
             if most is None and has_last_window:
                 yield windows.rest_index
 
@@ -319,4 +324,6 @@ class _BatchSampler(Sampler[Tensor]):
 
     def __iter__(self) -> Iterator[Tensor]:
         for batch in self.batches():
+            # tensor_split and not split: no process is left without a window unless there are fewer
+            # windows than processes.
             yield batch.tensor_split(self.world_size)[self.rank]

@@ -54,6 +54,7 @@ def read_huggingface(
     if oddity := config.note():
         note(f"{folder / 'config.json'}: {oddity}")
     tensors = _find_tensors(folder, config.prefix)
+    # Before any tensor is read: names and shapes decide whether this is the model.
     _check_shapes(folder, tensors, config)
     # Some programs store the tied head a second time; it must be the embedding.
     tokenizer = _read_tokenizer(folder, config)
@@ -187,6 +188,7 @@ def _headers(file: Path) -> list[_StoredTensor]:
 
 def _check_shapes(folder: Path, tensors: dict[str, _StoredTensor], config: Published) -> None:
     depth = f"{config.depth_key} {getattr(config, config.depth_key)}"
+    # What is left over at the end has no place in the model.
     others = dict(tensors)
     # Ends at the first name that is missing, however many layers the config claims.
     for name, shape in config.shapes():

@@ -203,6 +203,7 @@ def to_llama(weights: dict[str, Tensor], *, n_layers: int, qk_norm: bool) -> dic
     """
     state = {}
     for ours, theirs in _names(n_layers, qk_norm=qk_norm):
+        # safetensors writes only tensors that are contiguous.
         state[f"model.{theirs}"] = weights[ours].contiguous()
     head = untied_head(weights)
     if head is not None:

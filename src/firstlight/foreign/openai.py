@@ -140,6 +140,7 @@ def _download_file(name: str, folder: Path, urls: list[str]) -> None:
     get = pooch.HTTPDownloader(progressbar=True, timeout=20, chunk_size=2**20)
     failures = []
     for url in urls:
+        # In the same folder, so that the rename is one of a single file system.
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
             file = Path(temporary, name)
             try:
@@ -268,6 +269,7 @@ def _openai_name(name: str) -> str:
 
 
 def _read_tensor(bundle: TensorBundle, name: str) -> Tensor:
+    # Mapped, not read: `weights` copies each into memory of its own.
     tensor = torch.from_numpy(bundle.read(_openai_name(name)))
     if tensor.dim() == 3:  # (1, in, out)
         return tensor.squeeze(0)
@@ -311,6 +313,7 @@ def _read_prefix(file: Path) -> str:
 
 def _read_tokenizer(folder: Path, n_vocab: int) -> dict[str, Any] | None:
     encoder, merges = folder / "encoder.json", folder / "vocab.bpe"
+    # Both or none: one file without the other is a download that was cut short.
     missing = [file for file in (encoder, merges) if not file.is_file()]
     if len(missing) == 1:
         raise ConfigError(

@@ -133,6 +133,7 @@ def only_writer(folder: Path) -> Iterator[None]:
         raise ConfigError(f"resume ({shown}): not a run folder ({error.strerror})") from None
     if not is_run:
         raise ConfigError(f"resume ({shown}): not a run folder, it has no {CONFIG}")
+    # Before anything is written: a run folder may come from somebody else.
     check_links(folder, LINKS_OF_WANDB)
     with ExitStack() as held:
         try:

@@ -49,6 +49,7 @@ def check_loss(
 class _Case:
     def __init__(self, loss: Loss, tolerance: float) -> None:
         self.loss, self.tolerance = loss, tolerance
+        # Its own, so that a check gives the same result wherever it is called.
         generator = torch.Generator().manual_seed(0)
         self.hidden = torch.randn(N_TOKENS, EMB_DIM, generator=generator)
         self.weight = torch.randn(VOCAB_SIZE, EMB_DIM, generator=generator)

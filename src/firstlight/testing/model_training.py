@@ -131,6 +131,7 @@ def loaded_again(case: ModelCase, model: LanguageModel) -> LanguageModel:
     """What a checkpoint of `model` becomes, as every command builds it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.safetensors"
+        # Through the real functions and a real file, not a copy of the state dict in memory.
         save_model_file(model.state_dict(), path, config={}, tokenizer=None)
         weights = read_model_file(path).weights
     loaded = without_weights(case.make)

@@ -119,6 +119,7 @@ class LanguageModule(NextTokenModule):
         self.log("grad_norm", norm)
 
     def on_validation_epoch_start(self) -> None:
+        # Lightning knows by now how many loaders there are.
         self._begin("val", self.trainer.num_val_batches)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:

@@ -39,6 +39,7 @@ def text_of(
     given = data or {}
     is_own = "_target_" not in given
     section = own_data(loaded) | given if is_own else given
+    # Only if the section has none: a run may have trained on shorter windows than its model takes.
     section = {"context_length": model.context_length, **section}
     check_node("data", section, TokenDataModule)
 
@@ -122,6 +123,7 @@ def evaluation_trainer(accelerator: str, precision: str) -> pl.Trainer:
             )
         accelerator, precision = "cpu", "32-true"
     try:
+        # Lightning's own: ours wants a length and a run folder.
         return pl.Trainer(
             accelerator=accelerator,
             precision=precision,  # type: ignore[arg-type]

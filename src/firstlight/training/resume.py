@@ -67,6 +67,8 @@ def find_resumed(run: Path) -> Resumed | None:
     """
     saved = checkpoints_of(run)
     if not saved:
+        # A run that has written a model or rows has had checkpoints, unless it was killed before
+        # the first.
         if (run / MODEL).exists() or (
             (run / METRICS).exists() and not (run / CHECKPOINTS).is_dir()
         ):

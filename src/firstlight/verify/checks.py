@@ -178,6 +178,7 @@ def largest_difference(one: Path, other: Path) -> tuple[float, str]:
     rows, twins = RunFolder(one).rows, RunFolder(other).rows
     if [row["step"] for row in rows] != [twin["step"] for twin in twins]:
         return float("inf"), "other steps"
+    # So that max has something to take if no loss was logged.
     differences = [(0.0, "nowhere")]
     for row, twin in zip(rows, twins, strict=True):
         for name in LOSSES:

@@ -87,6 +87,7 @@ def _logs(run: Path, result: Comparison) -> dict[str, dict[str, Any]]:
             curve[step] = 0.0 if tag.split("/")[-1] in CLOCK else value
     lines: list[bytes] = []
     if (run / SAMPLES).is_file():
+        # Bytes: a sample may hold half of a character.
         lines = (run / SAMPLES).read_bytes().splitlines(keepends=True)
     samples = {f"line {number}": line for number, line in enumerate(lines, start=1)}
     return {METRICS: rows, SAMPLES: samples, TENSORBOARD: curves}

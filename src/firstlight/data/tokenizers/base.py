@@ -92,6 +92,7 @@ class Tokenizer(ABC):
     def encode_documents(self, documents: list[str], *, special_tokens: bool = False) -> Tensor:
         """Encode `documents` as int32 ids (N,), with `end_of_text` between them."""
         end = np.array([self.end_of_text], dtype=np.int32)
+        # int32, half of int64: the ids of a text stay in memory for the whole run.
         ids = [np.empty(0, dtype=np.int32)]
         for document in documents:
             # Split here, since pieces could cut the special token in two.
@@ -117,6 +118,7 @@ class Tokenizer(ABC):
 
     def decode_bytes(self, ids: list[int]) -> bytes:
         """Decode `ids` to bytes, which may begin or end inside a character."""
+        # An id may come from a model whose vocabulary is padded: decoding must not fail on it.
         unknown = "\ufffd".encode()
         return b"".join([self._bytes.get(i, unknown) for i in ids])
 
@@ -147,6 +149,7 @@ class Tokenizer(ABC):
         """Bytes of text that each id stands for (vocab_size,); 0 for special and unused ids."""
         lengths = torch.zeros(self.vocab_size, dtype=torch.long)
         lengths[list(self._bytes)] = torch.tensor([len(token) for token in self._bytes.values()])
+        # No text was there: bits per byte counts only what a reader could read.
         lengths[self.end_of_text] = 0
         return lengths
 

@@ -121,6 +121,7 @@ def read_tokenizer(folder: Path) -> dict[str, Any] | None:
     Raises:
         ConfigError: a file, which is named, is damaged, or not GPT-2's kind of tokenizer.
     """
+    # tokenizer.json first: it alone says how words are cut.
     file, vocab_file, merges_file = (folder / name for name in TOKENIZER_FILES)
     if file.is_file():
         content = read_json(file)
@@ -226,6 +227,8 @@ def _supported(content: dict[str, Any]) -> tuple[dict[str, int], list[str], set[
     model = content.get("model")
     if not isinstance(model, dict) or model.get("type", "BPE") != "BPE":
         raise ValueError(f"model is {_kind(model)}, not BPE")
+    # Each of these changes the ids of some texts, and tiktoken has nothing like it: what is not
+    # known to be harmless is refused.
     normalizer = content.get("normalizer")
     if normalizer:
         raise ValueError(f"normalizer ({_kind(normalizer)}) changes the text")
@@ -319,6 +322,8 @@ def _cuts_like_gpt2(pre_tokenizer: Any) -> bool:
             "behavior": "Isolated",
             "invert": False,
         }
+        # Some programs write GPT-2's pattern into a step of its own, with use_regex off in the
+        # other.
         match pre_tokenizer.get("pretokenizers"):
             case [step]:
                 pass

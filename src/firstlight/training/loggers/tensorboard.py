@@ -160,6 +160,7 @@ class TensorBoardLogger(LightningTensorBoardLogger):
         self.experiment.add_text(tag, "\n".join(f"    {line}" for line in lines), step)
 
     def show_figure(self, tag: str, figure: Figure, step: int) -> None:
+        # close=False: the figure goes to other boards as well.
         self.experiment.add_figure(tag, figure, step, close=False)
 
 

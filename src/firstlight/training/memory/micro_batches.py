@@ -99,6 +99,7 @@ class _Probe:
         least = self.weights + 2 * trained  # the copy, gradients, moments
         if self.device.type == "cpu" and least > self.may_use():
             raise ConfigError(self._refusal(least))
+        # A copy: steps change weights, and `convert_module` changes the model in place.
         converted = trainer.precision_plugin.convert_module(
             copy.deepcopy(model).to(self.device)
         ).train()
