@@ -138,6 +138,7 @@ def check_node(key: str, node: Any, contract: type) -> dict[str, Any]:
     """
     if not isinstance(node, dict) or "_target_" not in node:
         raise ConfigError(f"{key}: expected a section with a _target_, got {shown(node)}")
+    # As text, at any depth: a checkpoint of ours has no second target in such a section.
     containers = [child for child in node.values() if isinstance(child, dict | list)]
     if any("_target_" in str(child) for child in containers):
         raise ConfigError(f"{key}: a section of a checkpoint may have one _target_, its own")

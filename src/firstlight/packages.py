@@ -108,6 +108,8 @@ def _conf_of(entry: EntryPoint) -> Path:
     if _MODULE.fullmatch(entry.value) is None:
         raise ValueError(f"{entry.value!r} is not the name of a package")
     try:
+        # find_spec, not import: a package of the user's may take seconds, and most commands need
+        # none of it.
         spec = importlib.util.find_spec(entry.value)
     except Exception as error:  # whatever a package around it raises when it is imported
         raise ValueError(f"{entry.value} cannot be imported ({one_line(error)})") from None

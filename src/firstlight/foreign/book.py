@@ -35,6 +35,7 @@ def book_config(state: dict[str, Tensor]) -> dict[str, Any]:
         ValueError: the state dict is not complete.
     """
     tok_emb, pos_emb = state.get("tok_emb.weight"), state.get("pos_emb.weight")
+    # At most nine digits: a name from elsewhere could ask for a number of any length.
     blocks = [re.match(r"trf_blocks\.(\d{1,9})\.", name) for name in state]
     layers = [int(block[1]) for block in blocks if block]
     if tok_emb is None or pos_emb is None or tok_emb.dim() != 2 or pos_emb.dim() != 2 or not layers:

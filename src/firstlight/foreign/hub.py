@@ -53,6 +53,8 @@ def download_repo(repo: str, revision: str | None = None) -> Path:
         folder = Path(fetch(allow_patterns=["config.json"]))
         _check_architecture(repo, folder / "config.json")
         folder = Path(fetch(allow_patterns=_WANTED, ignore_patterns=["*/*"]))
+        # The hub's client takes a file of the right name for whole, whatever has happened to its
+        # disk.
         damaged = sorted(file.name for file in folder.iterdir() if not _is_whole(file))
         if damaged:
             note(

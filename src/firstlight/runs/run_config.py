@@ -34,6 +34,7 @@ def shortened_warmup(scheduler: dict[str, Any], steps: int) -> dict[str, int]:
     """The change to `scheduler` that fits its warm-up to `steps` steps; empty if it fits."""
     if "warmup_steps" not in scheduler:
         return {}
+    # As it is, a quarter of the run, none: the first that the schedule accepts.
     for change in ({}, {"warmup_steps": steps // 4}, {"warmup_steps": 0}):
         with suppress(ValueError):
             # Any peak will do here: the learning rates are checked with the run itself.

@@ -37,6 +37,7 @@ def parse_samples(content: str, steps: Collection[int]) -> dict[int, str]:
 
 def end_of_samples(content: bytes, step: int) -> int:
     """The number of bytes of the file before the mark of the first sample after `step`."""
+    # In bytes, since the file is cut at a byte.
     for mark in re.finditer(f"^{_MARK}$".encode(), content, flags=re.M):
         if int(mark[0].rpartition(b" ")[2]) > step:
             return mark.start()

@@ -86,6 +86,7 @@ class Clock:
 
     def tokens_after(self, step: int) -> int:
         """Training tokens of the first `step` steps."""
+        # Asked of the data: without drop_last the last batch of an epoch is smaller.
         return self.data.tokens_after(step * self.batches_per_step)
 
     def epochs_after(self, step: int) -> float:

@@ -36,6 +36,7 @@ class OwnProcesses(LightningEnvironment):
             if not 0 < port < 2**16:
                 raise ConfigError(f"MASTER_PORT ({port}) must be between 1 and 65535")
             return port
+        # A free port: two runs on one machine must not meet at the same one.
         return super().main_port
 
     def local_rank(self) -> int:

@@ -65,6 +65,7 @@ def check_trained(trainer: Trainer, module: PretrainingModule) -> None:
         Exception: what a callback raised and the last step was still finished and saved after.
         DivergedError: it has no finite validation loss.
     """
+    # With its own traceback: the callback is the user's, or a defect of ours.
     if trainer.failure is not None:
         raise trainer.failure
     if not math.isfinite(module.metrics.get("val/loss", math.nan)) or trainer.global_step == 0:

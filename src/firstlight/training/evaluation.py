@@ -35,6 +35,8 @@ class EvaluationModule(pl.LightningModule):
         """Ids (B, T) to the last hidden state (B, T, C): the model's, or that compiled."""
         self.splits = ["val"]
         """What the evaluation loaders read, in their order."""
+        # Not persistent: it follows from the tokenizer, and a checkpoint holds the weights of the
+        # model.
         self.register_buffer("byte_lengths", byte_lengths, persistent=False)
         self.byte_lengths: Tensor
         self.measured = list(measured(None) if metrics is None else metrics)

@@ -205,6 +205,7 @@ class PretrainingModule(NextTokenModule):
     def _largest_of_all(self, number: Tensor) -> Tensor:
         if self.trainer.world_size == 1:
             return number
+        # One process that skips a step alone would have other weights from then on.
         return self.trainer.strategy.reduce(number, reduce_op="max")
 
     def _describe(self, record: StepRecord, skipped: int) -> str:

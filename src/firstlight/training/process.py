@@ -30,6 +30,7 @@ def start_server(modules: Sequence[str]) -> None:
         set_start_method(None, force=True)
     context = get_context("forkserver")
     context.set_forkserver_preload(list(modules))
+    # int() does nothing: that the process has ended says that the server is ready.
     first = context.Process(target=int)
     # A signal to the group would end the server, and its processes would then be taken for dead.
     with signals_held(), main_not_run_again():
@@ -85,6 +86,7 @@ def _child(
     let_signals_through()
     end_with(parent, signal.SIGTERM)  # in good order
     with open_to_append(Path(log), "ab") as output:
+        # The descriptors, not sys.stdout: C libraries and further processes write there as well.
         for descriptor in (1, 2):
             os.dup2(output.fileno(), descriptor)
     # Workers that gather batches start as they would in a run of the command line.

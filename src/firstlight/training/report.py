@@ -79,6 +79,8 @@ def whereabouts(folder: Path) -> str:
 
 def closing(folder: Path, module: PretrainingModule, trainer: Trainer) -> str:
     """The last losses, and what to do with the run."""
+    # The commands to paste are written for this shell: with the path of an environment that is not
+    # activated.
     m, sample = module.metrics, command("generate", setting("checkpoint", str(folder)))
     return (
         f"\ndone: {trainer.global_step} steps, training loss {m['train/loss']:.3f}, "

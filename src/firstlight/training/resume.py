@@ -55,6 +55,7 @@ class Resumed:
     def handed_to(self, trainer: Trainer) -> Self:
         """Let `trainer` resume from what was read here; return this without the weights."""
         if self.weights is not None:
+            # Read once: to check every bit of it takes as long as to load it.
             trainer.resume_from(Stored(self.manifest, self.weights, self.state))
         return replace(self, weights=None)
 

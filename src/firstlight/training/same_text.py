@@ -73,5 +73,6 @@ def check_text_of_sweep(
 
 def _tokens_by(config: dict[str, Any]) -> tuple[Any, ...]:
     """All of a composed config that decides which tokens its text becomes."""
+    # How tokens are cut may differ between trials, which have the same tokens nevertheless.
     data = {key: value for key, value in config["data"].items() if key not in CUT_BY}
     return data, config["tokenizer"], config.get("init_from")

@@ -124,4 +124,5 @@ def load_start(model: LanguageModel, start: Checkpoint) -> None:
     # Memory of its own for each, neither a file's nor another's.
     for tensor in (*model.parameters(), *model.buffers()):
         own = torch.empty_like(tensor, memory_format=torch.contiguous_format)
+        # To .data: the parameter stays the object that modules, and tied names, refer to.
         tensor.data = own.copy_(tensor.data)

@@ -81,6 +81,7 @@ def in_slurm_job() -> bool:
 def requeue_slurm_job() -> None:
     """Requeue this SLURM job, as Lightning does on the signal before the end of its time."""
     job = slurm_job() or ""
+    # From the environment, and about to be an argument of a command.
     if not re.fullmatch(r"[0-9_-]+", job):
         raise RunError(f"SLURM_JOB_ID ({job}) is not a number: the job cannot be requeued")
     try:

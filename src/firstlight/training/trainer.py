@@ -254,6 +254,7 @@ class Trainer(pl.Trainer):
         """The largest `number` of all processes: they stop together or not at all."""
         if self.world_size == 1:
             return number
+        # On the device: NCCL cannot exchange tensors of the CPU.
         return int(
             self.strategy.reduce(
                 torch.tensor(number, device=self.strategy.root_device), reduce_op="max"
@@ -360,6 +361,7 @@ class Trainer(pl.Trainer):
             )
 
     def _boards(self) -> list[Board]:
+        # Asked each time: loggers come late, with the run folder.
         return [logger for logger in self.loggers if isinstance(logger, Board)]
 
 

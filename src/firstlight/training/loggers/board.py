@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 class Board(Protocol):
     """A logger that shows texts and figures as well."""
 
+    # A protocol: a logger of somebody else's is a board by having these two, and need not know us.
     def show_text(self, tag: str, text: str, step: int) -> None: ...
 
     def show_figure(self, tag: str, figure: Figure, step: int) -> None: ...

@@ -43,6 +43,7 @@ class CSVLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        # repr: the very same float is read again.
         row = {name: repr(value) for name, value in metrics.items()} | {"step": str(step)}
         is_more = self.last.get("step") == str(step)  # of a step that has a row: that is completed
         if is_more:
