@@ -161,7 +161,7 @@ def sharing(folder: Path) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Trial:
+class SweepTrial:
     """A trial of a sweep: the folder of the sweep, and the number of its row in the ledger."""
 
     sweep: Path
@@ -173,11 +173,11 @@ class Trial:
         return {SWEEP: str(self.sweep.absolute()), TRIAL: str(self.number)}
 
 
-def trial() -> Trial | None:
+def trial() -> SweepTrial | None:
     """The trial that this process trains; None if its run does not belong to a sweep."""
     if SWEEP not in os.environ:
         return None
-    return Trial(Path(os.environ[SWEEP]), number(TRIAL, 0))
+    return SweepTrial(Path(os.environ[SWEEP]), number(TRIAL, 0))
 
 
 def remember_found(run: Path | None) -> None:

@@ -8,7 +8,7 @@ from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 
 from firstlight.errors import ConfigError, RunError
 from firstlight.output import note
-from firstlight.processes import Trial
+from firstlight.processes import SweepTrial
 from firstlight.sweep.ledger import Ledger
 from firstlight.training.module import PretrainingModule
 from firstlight.training.trainer import Trainer
@@ -21,7 +21,7 @@ class Pruning(pl.Callback):
     before this one. A ledger that cannot be used is reported once, and never ends the run.
     """
 
-    def __init__(self, trial: Trial) -> None:
+    def __init__(self, trial: SweepTrial) -> None:
         self.sweep, self.number = trial.sweep, trial.number
         self.ledger: Ledger | None = None
         self.trial: optuna.trial.Trial | None = None

@@ -21,7 +21,7 @@ from firstlight.errors import ConfigError, RunError, shorten
 from firstlight.files import inside, locked
 from firstlight.overrides import setting, typed
 from firstlight.process_group import ended_by, name_of
-from firstlight.processes import Trial, given_environment
+from firstlight.processes import SweepTrial, given_environment
 from firstlight.runs.environment import BEGUN_IN
 from firstlight.runs.run_folder import RunFolder
 from firstlight.runs.writer import LOCK, is_unfinished_start
@@ -127,7 +127,7 @@ def make_way(folder: Path, *, is_resumable: bool) -> None:
 def _started(ledger: Ledger, row: Row, log: Path) -> BaseProcess:
     """A process that trains a row."""
     start_server(PRELOADED)
-    environment = given_environment() | Trial(ledger.folder, row.number).environment
+    environment = given_environment() | SweepTrial(ledger.folder, row.number).environment
     if ledger.record.working_folder is not None:
         environment[BEGUN_IN] = ledger.record.working_folder
     words = trial_arguments(ledger.record, row, ledger.folder)
