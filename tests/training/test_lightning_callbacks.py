@@ -107,7 +107,9 @@ def test_a_profile_is_shown_and_kept_in_the_run_folder(train, capsys, tmp_path, 
     assert train("run", f"+trainer.profiler={name}", "trainer.max_steps=6") == 0
     shown = capsys.readouterr().out
     report = tmp_path / "run" / "profile" / f"fit-{name}.txt"
-    assert "run_training_epoch" in report.read_text(encoding="utf-8")
+    # torch's report has its slowest rows only, and which those are depends on the machine's load.
+    expected = "Self CPU time total" if name == "pytorch" else "run_training_epoch"
+    assert expected in report.read_text(encoding="utf-8")
     assert "FIT Profiler Report" in shown
     assert f"profile:      run/profile/fit-{name}.txt (" in shown
     assert bool(list(report.parent.glob("*training_step*.json"))) == (name == "pytorch")
