@@ -60,6 +60,14 @@ def test_its_trials_beside_each_other(swept, tmp_path, monkeypatch):
     )
 
 
+def test_what_is_shown_of_a_sweep_is_of_one_moment(swept, monkeypatch):
+    """Another process may be working on it: its ledger is read once."""
+    status, read = swept.status(), []
+    monkeypatch.setattr(firstlight.Sweep, "status", lambda sweep: read.append(1) or status)
+    assert swept.best in [trial.run for trial in swept.trials] and len(read) == 2
+    assert "<table>" in swept._repr_html_() and len(read) == 3
+
+
 def test_a_sweep_that_is_done_is_resumed_without_a_trial(swept, capsys):
     assert swept.resume() is swept
     assert "2 trials: 2 done" in capsys.readouterr().out

@@ -68,10 +68,13 @@ class Sweep:
     @property
     def trials(self) -> list[Trial]:
         """The trials in order, but for those that are tried again."""
+        return self._trials(self.status())
+
+    def _trials(self, status: dict[str, Any]) -> list[Trial]:
         from firstlight.runs.run_folder import RunFolder
 
         trials = []
-        for row in self.status()["trials"]:
+        for row in status["trials"]:
             # A failed trial that was tried again: its successor stands for it.
             if row["replaced_by"] is not None:
                 continue
@@ -100,8 +103,9 @@ class Sweep:
             Error: no point is done yet.
         """
         # The status ranks points, over their seeds, and a point has a run for each seed.
-        best = self.status()["best"]
-        for trial in self.trials:
+        status = self.status()
+        best = status["best"]
+        for trial in self._trials(status):
             if best and trial.overrides == best[0]["overrides"] and trial.run is not None:
                 return trial.run
         raise ConfigError(f"{self.folder}: no point of this sweep is done yet")
@@ -126,9 +130,10 @@ class Sweep:
         return compare(self, storage=self.storage, **settings)
 
     def _repr_html_(self) -> str:
-        objectives = self.status()["objectives"]
+        status = self.status()
+        objectives = status["objectives"]
         rows = []
-        for trial in self.trials:
+        for trial in self._trials(status):
             values = [trial.metrics.get(name) for name in objectives]
             words = " ".join(trial.overrides)
             rows.append([trial.number, words, trial.seed, trial.state, *values, trial.error])
