@@ -146,7 +146,7 @@ def check_node(key: str, node: Any, contract: type) -> dict[str, Any]:
     if problems:
         raise ConfigError("\n".join(problems.values()))
     if not issubclass(made_by(node), contract):
-        raise ConfigError(f"{key}._target_: {node['_target_']!r} is not a {contract.__name__}")
+        raise ConfigError(f"{key}._target_: {_not_a(node, contract.__name__)}")
     return node
 
 
@@ -157,6 +157,17 @@ def made_by(node: dict[str, Any]) -> type:
         return target
     made = _hints(target).get("return")
     return made if inspect.isclass(made) else object
+
+
+def _not_a(node: dict[str, Any], kind: str) -> str:
+    """Say that what a section describes is no `kind`, and why if that can be told."""
+    article = "an" if kind[:1] in "AEIOU" else "a"
+    if made_by(node) is object:  # a function without a type after its arrow
+        return (
+            f"the function {node['_target_']!r} does not say that it returns {article} {kind}:"
+            f" write def ...(...) -> {kind}, with the class imported at run time"
+        )
+    return f"{node['_target_']!r} is not {article} {kind}"
 
 
 def takes(node: dict[str, Any], name: str, value: Any) -> bool:
@@ -193,7 +204,8 @@ def build(node: Any, key: str = "") -> Any:
             values[name] = build(child, _join(key, name))
     if "_target_" not in node:
         return values
-    call = functools.partial(_locate(node["_target_"]), **values)
+    call = _Call(_locate(node["_target_"]), **values)
+    call.name, call.made = node["_target_"], made_by(node)
     if node.get("_partial_"):
         return call
     try:
@@ -203,6 +215,24 @@ def build(node: Any, key: str = "") -> Any:
         if not is_library and not isinstance(error, ValueError | TypeError):
             raise  # a defect of the class: its author needs the traceback
         raise blame(key, error) from error
+
+
+class _Call(functools.partial[Any]):
+    """A call of a `_target_`, which must return what its annotation says.
+
+    Raises:
+        TypeError: a function returns something else, such as None if its return is forgotten.
+    """
+
+    name: str
+    made: type
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        result = super().__call__(*args, **kwargs)
+        if not isinstance(result, self.made):
+            found = "None (is its return missing?)" if result is None else shown(result)
+            raise TypeError(f"{self.name} returned {found}, not what it says: {self.made.__name__}")
+        return result
 
 
 def _locate(name: str) -> Any:
@@ -338,7 +368,7 @@ def _check_made(path: str, node: dict[str, Any], hint: Any) -> None:
     wanted = _wanted(hint)
     if wanted is not None and not issubclass(made_by(node), wanted.classes):
         kinds = " or ".join(kind.__name__ for kind in wanted.classes) or _show(hint)
-        raise ConfigError(f"{path}._target_: {node['_target_']!r} is not a {kinds}")
+        raise ConfigError(f"{path}._target_: {_not_a(node, kinds)}")
     key, is_partial = f"{path}._partial_", node.get("_partial_", False)
     if not isinstance(is_partial, bool):
         raise ConfigError(f"{key}: expected bool, got {shown(is_partial)}")

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import optim
 
+from firstlight.loss.cross_entropy import CrossEntropy
 from firstlight.model.construction import without_weights
 from firstlight.model.gpt import GPT
 from firstlight.optim.adamw import adamw
@@ -115,6 +116,7 @@ def test_precision_auto_is_resolved_before_memory_is_checked(tiny_gpt, tiny_data
         data=lambda **_: data,
         order=None,
         optimizer_by_name=partial(adamw, lr=1e-3),
+        training_loss=CrossEntropy(),
         freeze=None,
         seed=1,
     )

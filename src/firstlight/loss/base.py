@@ -4,6 +4,8 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
+from firstlight.errors import ConfigError
+
 
 class Loss(ABC):
     """What training minimises; `loss=NAME` selects one from conf/loss/.
@@ -31,3 +33,19 @@ class Loss(ABC):
 
         Training averages the losses of all tokens of a step.
         """
+
+
+def losses_of(loss: Loss, hidden: Tensor, output_weight: Tensor, targets: Tensor) -> Tensor:
+    """What `loss` returns, which is averaged over tokens: (N,), one for each.
+
+    Raises:
+        ConfigError: it has another shape, such as a mean, which would train all the same.
+    """
+    losses = loss(hidden, output_weight, targets)
+    if not isinstance(losses, Tensor) or losses.shape != targets.shape:
+        found = f"a shape of {tuple(losses.shape)}" if isinstance(losses, Tensor) else f"{losses!r}"
+        raise ConfigError(
+            f"loss: {type(loss).__name__} returns {found} for {len(targets)} targets, it should be"
+            f" ({len(targets)},), the loss of each (reduction='none')"
+        )
+    return losses

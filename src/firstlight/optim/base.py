@@ -1,5 +1,6 @@
 """The contracts of an optimizer and of a learning-rate schedule."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
@@ -24,3 +25,36 @@ class Schedule(ABC):
         Raises:
             ValueError: the run is too short, or the peak learning rate too low.
         """
+
+
+LOOKED_AT = 10_000
+"""Steps of a run whose rates are looked at before it begins: all, or as many evenly apart."""
+
+
+def rate_at(schedule: Schedule, step: int, *, max_steps: int, peak: float) -> float:
+    """The learning rate of update `step`.
+
+    torch asks for the one after the last, too, which no update has.
+
+    Raises:
+        ValueError: it is negative or not finite.
+    """
+    rate = schedule.lr(step, max_steps=max_steps, peak=peak)
+    if step < max_steps and not 0 <= rate < math.inf:
+        raise ValueError(
+            f"{type(schedule).__name__} gives a learning rate of {rate:.4g} at step {step:,} of"
+            f" {max_steps:,} (the first is 0); it must be finite, 0 or above"
+        )
+    return rate
+
+
+def check_rates_of(schedule: Schedule, *, max_steps: int, peak: float) -> None:
+    """Check that `schedule` fits the run, and its rates over the whole of it.
+
+    Raises:
+        ValueError: see `Schedule.check` and `rate_at`.
+    """
+    schedule.check(max_steps=max_steps, peak=peak)
+    for step in range(0, max_steps, max(1, max_steps // LOOKED_AT)):
+        rate_at(schedule, step, max_steps=max_steps, peak=peak)
+    rate_at(schedule, max_steps - 1, max_steps=max_steps, peak=peak)

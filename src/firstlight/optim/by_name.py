@@ -64,9 +64,11 @@ def optimizer_by_name(
 
     Raises:
         ConfigError: a pattern matches no name, or only parameters that do not train.
+        ValueError: the optimizer leaves out parameters that are not frozen.
     """
     # Made with all parameters, so that factories of any kind work, and reduced afterwards.
     optimizer = make(model)
+    _check_all_taken(optimizer, model)
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             # Some optimizers make the state of all parameters at the start.
@@ -76,6 +78,26 @@ def optimizer_by_name(
     for factor, parameters in _by_rate(model, lr_scale).items():
         _split(optimizer, parameters, factor)
     return optimizer
+
+
+def _check_all_taken(optimizer: Optimizer, model: LanguageModel) -> None:
+    """Refuse an optimizer without some of the parameters that train.
+
+    They would never change, and nothing would reset their gradients, which clipping counts.
+
+    Raises:
+        ValueError: it is such an optimizer.
+    """
+    taken = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    named = model.named_parameters()
+    left = [name for name, p in named if p.requires_grad and id(p) not in taken]
+    if left:
+        more = f" (nor {len(left) - 1} others)" if len(left) > 1 else ""
+        raise ValueError(
+            f"the {type(optimizer).__name__} does not have {shorten(left[0])}{more}, so it would"
+            " never train: give it all of model.parameters(), and keep parameters as they are with"
+            " freeze=PATTERN"
+        )
 
 
 def rates(model: LanguageModel, lr_scale: Patterns | None) -> dict[float, int]:

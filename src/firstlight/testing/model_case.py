@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from firstlight.loss.cross_entropy import CrossEntropy
 from firstlight.model.base import LanguageModel
+from firstlight.model.contract import check_attributes, check_shapes
 from firstlight.testing.properties import Broken, made_by, must_agree
 
 NOISE = 0.05
@@ -52,10 +53,10 @@ class ModelCase:
     @torch.no_grad()
     def contract(self) -> None:
         model = made_by(self.make, LanguageModel).eval()
-        for name in ("vocab_size", "context_length"):
-            value = getattr(model, name, None)
-            if not isinstance(value, int) or value < 1:
-                raise Broken(f"{name} is {value!r}, it must be a whole number above 0")
+        try:
+            check_attributes(model)
+        except ValueError as error:
+            raise Broken(str(error)) from None
         if model.context_length < 4:
             raise Broken(f"context_length is {model.context_length}: give make at least 4")
         # One token is decoding, two the shortest training, and the whole context the edge.
@@ -64,13 +65,10 @@ class ModelCase:
         _check_registered(model)
 
     def _shapes(self, model: LanguageModel, ids: Tensor) -> None:
-        hidden, weight = model.hidden(ids), model.output_weight
-        if hidden.dim() != 3 or hidden.shape[:2] != ids.shape:
-            wanted = f"(B, T, C) with B, T = {tuple(ids.shape)}"
-            raise Broken(f"hidden returns a shape of {tuple(hidden.shape)}, it should be {wanted}")
-        wanted_shape = (model.vocab_size, hidden.shape[2])
-        if tuple(weight.shape) != wanted_shape:
-            raise Broken(f"output_weight is {tuple(weight.shape)}, it should be {wanted_shape}")
+        try:
+            check_shapes(model, ids, model.hidden(ids))
+        except ValueError as error:
+            raise Broken(str(error)) from None
         logits = model(ids)
         if logits.shape != (*ids.shape, model.vocab_size):
             raise Broken(f"for ids {tuple(ids.shape)} forward returns {tuple(logits.shape)}")

@@ -11,10 +11,10 @@ from torch.optim.lr_scheduler import LambdaLR
 from firstlight.data.loader import Batch
 from firstlight.data.token_data import TokenDataModule
 from firstlight.errors import ConfigError, one_line
-from firstlight.loss.base import Loss
+from firstlight.loss.base import Loss, losses_of
 from firstlight.metrics.base import Metric
 from firstlight.model.base import LanguageModel
-from firstlight.optim.base import OptimizerFactory, Schedule
+from firstlight.optim.base import OptimizerFactory, Schedule, check_rates_of, rate_at
 from firstlight.training.evaluation import EvaluationModule
 
 
@@ -57,13 +57,18 @@ class NextTokenModule(EvaluationModule):
         optimizer = self.optimizer_factory(self.model)
         peak, max_steps = float(optimizer.param_groups[0]["lr"]), self.total_steps()
         try:
-            self.schedule.check(max_steps=max_steps, peak=peak)
+            check_rates_of(self.schedule, max_steps=max_steps, peak=peak)
         except ValueError as error:
             raise ConfigError(f"scheduler: {one_line(error)}") from error
+
         # LambdaLR multiplies each group's own rate: the schedule is given as a factor of the peak.
-        scheduler = LambdaLR(
-            optimizer, lambda step: self.schedule.lr(step, max_steps=max_steps, peak=peak) / peak
-        )
+        def factor(step: int) -> float:
+            try:
+                return rate_at(self.schedule, step, max_steps=max_steps, peak=peak) / peak
+            except ValueError as error:
+                raise ConfigError(f"scheduler: {one_line(error)}") from error
+
+        scheduler = LambdaLR(optimizer, factor)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
@@ -72,15 +77,16 @@ class NextTokenModule(EvaluationModule):
     def token_losses(self, batch: Batch) -> Tensor:
         """The loss of each target (B * T,), given inputs (B, T) and targets (B, T)."""
         inputs, targets = batch
-        return self.loss(
-            self.hidden(inputs).flatten(0, 1), self.model.output_weight, targets.flatten()
-        )
+        hidden = self.hidden(inputs).flatten(0, 1)  # (B * T, C)
+        return losses_of(self.loss, hidden, self.model.output_weight, targets.flatten())
 
     def mean_loss(self, batch: Batch) -> Tensor:
         """What training minimises: the mean loss of the tokens of a batch, and the model's own."""
         inputs, targets = batch
         hidden, auxiliary = self.training_pass(inputs)  # (B, T, C)
-        losses = self.loss(hidden.flatten(0, 1), self.model.output_weight, targets.flatten())
+        losses = losses_of(
+            self.loss, hidden.flatten(0, 1), self.model.output_weight, targets.flatten()
+        )
         return losses.mean() if auxiliary is None else losses.mean() + auxiliary
 
 

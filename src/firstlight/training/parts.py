@@ -12,6 +12,7 @@ from firstlight.config import build
 from firstlight.data.token_data import TokenDataModule
 from firstlight.errors import ConfigError
 from firstlight.model.construction import without_weights
+from firstlight.model.contract import check_attributes
 from firstlight.optim.by_name import frozen
 from firstlight.runs.places import with_files
 from firstlight.training.experiment import Experiment
@@ -38,6 +39,7 @@ def language_module(config: dict[str, Any]) -> LanguageModule:
     with isolate_rng(), blaming("model"):
         pl.seed_everything(experiment.seed, verbose=False)
         model = make_model() if origin.weights is None else without_weights(make_model)
+        check_attributes(model)
     if origin.weights is not None:
         load_start(model, origin.weights)
     return LanguageModule(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 
 from firstlight.checkpoints.checkpoint import Checkpoint
 from firstlight.config import argument, blame
@@ -16,9 +17,12 @@ from firstlight.data.files import MissingFileError, user_path
 from firstlight.data.token_data import TokenDataModule
 from firstlight.errors import ConfigError, FinishedError, shorten
 from firstlight.files import check_file_system, existing_place
+from firstlight.loss.base import Loss, losses_of
 from firstlight.metrics.measured import check_monitors
 from firstlight.model.base import LanguageModel
 from firstlight.model.construction import check_made_again, outline_of, without_weights
+from firstlight.model.contract import check_attributes, check_shapes, hidden_of_shapes
+from firstlight.optim.base import check_rates_of
 from firstlight.optim.by_name import frozen, rates
 from firstlight.processes import shared_run_folder
 from firstlight.runs.places import MOVED
@@ -74,6 +78,8 @@ def prepare(experiment: Experiment, origin: Origin, siblings: Sequence[Path] = (
         make_model = partial(frozen, origin.model, experiment.freeze)
         shapes = without_weights(make_model)
         outline = outline_of(shapes)
+        check_attributes(shapes)
+        _check_pass(shapes, experiment.training_loss)
         sizes = sizes_of(shapes, experiment.optimizer_by_name, precision)
     data = _read(experiment, origin)
     if origin.resumed is None:
@@ -93,7 +99,7 @@ def prepare(experiment: Experiment, origin: Origin, siblings: Sequence[Path] = (
         )
     ended = _check_resumed(origin, data, trainer, callbacks)
     with blaming("scheduler"):
-        experiment.scheduler.check(max_steps=trainer.max_steps, peak=sizes.peak_lr)
+        check_rates_of(experiment.scheduler, max_steps=trainer.max_steps, peak=sizes.peak_lr)
     # Callbacks, the disk and the size of micro-batches are checked against the whole plan.
     notes = [*filter(None, [origin.note]), *data.notes, *precision_notes(precision)]
     scaled = rates(network, experiment.lr_scale)
@@ -177,6 +183,28 @@ def why_ended(origin: Origin, trainer: Trainer, callbacks: dict[str, pl.Callback
         if reason is not None:
             return f"the run in {resumed.run}, at step {resumed.step}, {reason}"
     return None
+
+
+def _check_pass(shapes: LanguageModel, loss: Loss) -> None:
+    """Refuse a model or a loss that returns another shape than it should.
+
+    `shapes` has no memory for its weights. What cannot be found out from it the first step finds.
+
+    Raises:
+        ValueError: it is such a model or loss.
+    """
+    passed = hidden_of_shapes(shapes)
+    if passed is None:
+        return
+    ids, hidden = passed
+    check_shapes(shapes, ids, hidden)
+    try:
+        with torch.no_grad():
+            losses_of(loss, hidden.flatten(0, 1), shapes.output_weight, ids.flatten())
+    except ConfigError:
+        raise
+    except Exception:  # it looks at numbers, or has tensors of its own
+        return
 
 
 def _read(experiment: Experiment, origin: Origin) -> TokenDataModule:

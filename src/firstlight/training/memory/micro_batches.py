@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 from firstlight.data.loader import Batch
 from firstlight.data.token_data import TokenDataModule
 from firstlight.errors import ConfigError
-from firstlight.loss.base import Loss
+from firstlight.loss.base import Loss, losses_of
 from firstlight.memory_limits import free_memory
 from firstlight.model.base import LanguageModel
 from firstlight.optim.base import OptimizerFactory
@@ -161,7 +161,9 @@ class _Probe:
         inputs, targets = (part.to(self.device) for part in first)  # (B, T) each
         with self.trainer.precision_plugin.forward_context():
             hidden, auxiliary = self.model.hidden_and_auxiliary_loss(inputs)  # (B, T, C)
-            losses = self.loss(hidden.flatten(0, 1), self.model.output_weight, targets.flatten())
+            losses = losses_of(
+                self.loss, hidden.flatten(0, 1), self.model.output_weight, targets.flatten()
+            )
             loss = losses.mean() if auxiliary is None else losses.mean() + auxiliary
         loss.backward()
         self.optimizer.step()
