@@ -17,18 +17,24 @@ from firstlight.metrics.bits_per_byte import BitsPerByte
 from firstlight.metrics.measured import check_name, columns, measured, metrics_of, values_of
 from firstlight.metrics.perplexity import Perplexity
 from firstlight.metrics.top1_accuracy import Top1Accuracy
+from firstlight.metrics.top_k_accuracy import TopKAccuracy
 from firstlight.model.int8 import quantize_int8
 from firstlight.overrides import conf_dir
 from firstlight.training import evaluation
 from firstlight.training.evaluation import EvaluationModule
 from firstlight.training.measuring import evaluation_trainer
 
-ALL = {"perplexity": Perplexity(), "bits_per_byte": BitsPerByte(), "top1_accuracy": Top1Accuracy()}
+ALL = {
+    "perplexity": Perplexity(),
+    "bits_per_byte": BitsPerByte(),
+    "top1_accuracy": Top1Accuracy(),
+    "top3_accuracy": TopKAccuracy(k=3),
+}
 
 
 def plain(model, data) -> dict[str, float]:
     """Loss and accuracy on all of validation, window by window."""
-    losses, hits = [], []
+    losses, hits, hits_of_3 = [], [], []
     ids, length = torch.as_tensor(data.ids["val"]).long(), data.context_length
     for start in range(0, len(ids) - 1, length):
         inputs = ids[start : start + length][: len(ids) - 1 - start]
@@ -36,9 +42,11 @@ def plain(model, data) -> dict[str, float]:
         logits = model(inputs[None])[0].float()
         losses.append(F.cross_entropy(logits, targets, reduction="none").double())
         hits.append(logits.argmax(dim=1) == targets)
+        hits_of_3.append((logits.topk(3).indices == targets[:, None]).any(dim=1))
     return {
         "loss": float(torch.cat(losses).mean()),
         "top1_accuracy": float(torch.cat(hits).double().mean()),
+        "top3_accuracy": float(torch.cat(hits_of_3).double().mean()),
     }
 
 
@@ -81,7 +89,7 @@ def test_every_token_of_validation_counts_once_however_they_are_cut(
     with torch.no_grad():
         expected = plain(model, data)
     found = module.metrics
-    assert list(found) == ["val/loss", "val/perplexity", "val/bits_per_byte", "val/top1_accuracy"]
+    assert list(found) == ["val/loss", *(f"val/{name}" for name in ALL)]
     assert found["val/loss"] == pytest.approx(
         expected["loss"], rel=1e-2 if precision == "int8" else 1e-6
     )
@@ -89,7 +97,8 @@ def test_every_token_of_validation_counts_once_however_they_are_cut(
         2 / len(data.ids["val"]) if precision == "int8" else 1e-9
     )  # in bfloat16 two ids may be nearly as probable
     assert found["val/top1_accuracy"] == pytest.approx(expected["top1_accuracy"], abs=few)
-    assert 0 < found["val/top1_accuracy"] < 1
+    assert found["val/top3_accuracy"] == pytest.approx(expected["top3_accuracy"], abs=few)
+    assert 0 < found["val/top1_accuracy"] < found["val/top3_accuracy"] < 1
     assert found["val/perplexity"] == math.exp(found["val/loss"])
     assert found["val/bits_per_byte"] == pytest.approx(
         found["val/loss"] / math.log(2)
@@ -128,11 +137,11 @@ def test_a_metric_knows_the_windows_of_its_tokens_even_of_the_shorter_last_one(
     assert module.metrics["val/late_loss"] != pytest.approx(module.metrics["val/loss"], rel=1e-4)
 
 
-def test_predictions_are_computed_only_if_a_metric_asks(tiny_gpt, tiny_data):
+def test_predictions_and_ranks_are_computed_only_if_a_metric_asks(tiny_gpt, tiny_data):
     model, data = tiny_gpt(vocab_size=257), tiny_data()
     data.setup()
     module, asked = EvaluationModule(model, data.tokenizer.byte_lengths), []
-    module._predictions = asked.append
+    module._predictions = module._ranks = lambda *_: asked.append(1)
     batch = next(iter(data.eval_batches_of("val")))
     with torch.no_grad():
         for metric in measured(None):

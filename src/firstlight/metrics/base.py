@@ -32,10 +32,21 @@ class Scored:
     predict: Callable[[], Tensor]
     """Computes `predictions`, which takes as long as the losses took."""
 
+    rank: Callable[[], Tensor]
+    """Computes `ranks`, which takes as long again."""
+
     @cached_property
     def predictions(self) -> Tensor:
         """The most probable ids (N,), computed when a metric first asks for them."""
         return self.predict()
+
+    @cached_property
+    def ranks(self) -> Tensor:
+        """The place of each target among all ids by probability (N,), 1 for the most probable.
+
+        Ids that are equally probable share the better place. Computed when a metric first asks.
+        """
+        return self.rank()
 
     def windows(self) -> Iterator["Scored"]:
         """Yield the windows of the batch one by one."""
@@ -50,7 +61,12 @@ class Scored:
             # `rows=rows` binds this window's rows: a plain closure would see those of the last one.
             rows = slice(n * n_tokens, (n + 1) * n_tokens)
             yield Scored(
-                losses, targets, n_bytes, n_tokens, lambda rows=rows: self.predictions[rows]
+                losses,
+                targets,
+                n_bytes,
+                n_tokens,
+                predict=lambda rows=rows: self.predictions[rows],
+                rank=lambda rows=rows: self.ranks[rows],
             )
 
 

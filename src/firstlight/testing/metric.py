@@ -46,7 +46,17 @@ class _Case:
         guesses = torch.randint(VOCAB_SIZE, (N_TOKENS,), generator=generator)
         predictions = torch.where(losses < 1, targets, guesses)
         n_bytes = torch.randint(1, 6, (N_TOKENS,), generator=generator)
-        self.scored = Scored(losses, targets, n_bytes, WINDOW, lambda: predictions)
+        # 1 where the prediction is right; any other place elsewhere.
+        others = torch.randint(2, VOCAB_SIZE + 1, (N_TOKENS,), generator=generator)
+        ranks = torch.where(predictions == targets, 1, others)
+        self.scored = Scored(
+            losses,
+            targets,
+            n_bytes,
+            WINDOW,
+            predict=lambda: predictions,
+            rank=lambda: ranks,
+        )
 
     def description(self) -> None:
         for name in ("name", "direction", "text"):

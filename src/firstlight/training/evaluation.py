@@ -58,6 +58,7 @@ class EvaluationModule(pl.LightningModule):
             n_bytes=self.byte_lengths.to(ids.device)[ids].cpu(),
             window_length=batch[1].shape[1],
             predict=partial(self._predictions, hidden),
+            rank=partial(self._ranks, hidden, ids),
         )
 
     def _cross_entropy(self, hidden: Tensor, targets: Tensor) -> Tensor:
@@ -72,6 +73,15 @@ class EvaluationModule(pl.LightningModule):
         return torch.cat(
             [self.model.project(rows).argmax(dim=-1).cpu() for rows in hidden.split(ROWS)]
         )
+
+    def _ranks(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """The place of each target among the ids by their logits (B * T,), in chunks."""
+        found: list[Tensor] = []
+        for rows, ids in zip(hidden.split(ROWS), targets.split(ROWS), strict=True):
+            logits = self.model.project(rows)  # (ROWS, V)
+            of_targets = logits.gather(1, ids[:, None])  # (ROWS, 1)
+            found.append((1 + (logits > of_targets).sum(dim=1)).cpu())
+        return torch.cat(found)
 
     def parts(self, batch: Batch) -> list[Batch]:
         """What goes through the model at once, one after the other."""
