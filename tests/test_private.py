@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 import optuna
+import pytest
 import tiktoken
 from omegaconf import OmegaConf
 from optuna.trial import TrialState
@@ -19,6 +20,7 @@ from firstlight.private import (
     pattern_of,
     processes_of,
     ranks_of,
+    replace_distributions,
     resolvers_of_omegaconf,
 )
 
@@ -75,3 +77,28 @@ def test_the_resolvers_of_omegaconf_are_those_that_a_config_uses():
         assert not OmegaConf.has_resolver("of_this_test"), "omegaconf: BaseContainer._resolvers"
     finally:
         OmegaConf.clear_resolver("of_this_test")
+
+
+def test_a_parameter_of_a_study_gets_choices_that_optuna_alone_refuses(tmp_path):
+    place = "optuna: TrialParamModel.distribution_json and .param_value"
+    storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path}/ledger.db")
+    study, other = optuna.create_study(storage=storage), optuna.create_study(storage=storage)
+    for trial in (study.ask(), other.ask()):
+        trial.suggest_int("n", 4, 4)
+        trial.suggest_categorical("model", ["b"])
+    choices = {"n": ["x", 4], "model": ["a", "b", "c"]}
+    new = {
+        name: optuna.distributions.CategoricalDistribution(values)
+        for name, values in choices.items()
+    }
+    with pytest.raises(ValueError, match="dynamic value space"):
+        study.ask().suggest_categorical("model", choices["model"])
+    replace_distributions(storage, id_of_study(study), new)
+    again = optuna.load_study(study_name=study.study_name, storage=storage)
+    assert again.trials[0].params == {"n": 4, "model": "b"}, place
+    assert again.trials[0].distributions == new, place
+    assert again.ask().suggest_categorical("model", choices["model"]) in choices["model"], place
+    theirs = optuna.load_study(study_name=other.study_name, storage=storage).trials[0]
+    assert theirs.distributions["model"] != new["model"]  # another study of the database
+    storage.remove_session()
+    storage.engine.dispose()

@@ -9,10 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # whoever calls has imported them, and not everybody needs all
+    from collections.abc import Mapping
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing.process import BaseProcess
 
     import tiktoken
+    from optuna.distributions import BaseDistribution
+    from optuna.storages import RDBStorage
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
@@ -58,3 +61,31 @@ def id_of_trial(trial: FrozenTrial) -> int:
 def id_of_study(study: Study) -> int:
     """The number of a study in the database; to ask the storage for it is a query each time."""
     return study._study_id
+
+
+def replace_distributions(
+    storage: RDBStorage, study: int, distributions: Mapping[str, BaseDistribution]
+) -> None:
+    """Give parameters of all trials of the `study` with this number other distributions, at once.
+
+    Their values stay. Optuna refuses a trial whose choices are not those of the trials before it,
+    and its public way, a copy of the study, would take the trials away from those at work on them.
+
+    Raises:
+        ValueError: a trial has a value that is not in its new distribution.
+    """
+    from optuna.distributions import distribution_to_json, json_to_distribution
+    from optuna.storages._rdb.models import TrialModel, TrialParamModel
+    from sqlalchemy.orm import Session
+
+    of_study = TrialModel.study_id == study
+    with Session(storage.engine) as session, session.begin():
+        for name, new in distributions.items():
+            text = distribution_to_json(new)
+            named: Any = session.query(TrialParamModel).join(TrialModel).filter(of_study)
+            named = named.filter(TrialParamModel.param_name == name)
+            for parameter in named.filter(TrialParamModel.distribution_json != text):
+                old = json_to_distribution(parameter.distribution_json)
+                value = old.to_external_repr(parameter.param_value)
+                parameter.param_value = new.to_internal_repr(value)
+                parameter.distribution_json = text

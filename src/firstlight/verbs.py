@@ -5,6 +5,7 @@ Nothing here imports torch, so that help and mistakes are answered at once.
 
 import importlib
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -50,7 +51,7 @@ def run(verb: str, purpose: str, words: list[str]) -> None:
         elif args.cfg:
             _show(composed_config(verb, args.overrides, args.config_dir), args)
         elif verb == "sweep":
-            sweep(args.overrides, args.config_dir)
+            sweep(args.overrides, args.config_dir, args.added)
         else:
             with settings_of_hydra(
                 composed_config(verb, args.overrides, args.config_dir)
@@ -208,10 +209,17 @@ def plan_sweep(overrides: list[str], config_dir: str | None) -> Any:
     return command("sweep").plan(overrides, config_dir)
 
 
-def sweep(overrides: list[str], config_dir: str | None, *, as_guest: bool = False) -> None:
+def sweep(
+    overrides: list[str],
+    config_dir: str | None,
+    added: Sequence[str] = (),
+    *,
+    as_guest: bool = False,
+) -> None:
     """Show a sweep, or make the trials that are left, as `overrides` ask for.
 
-    They are ready for Hydra's grammar; `as_guest` is as for `train`.
+    They and what is `added` to the sweep are ready for Hydra's grammar; `as_guest` is as for
+    `train`.
 
     Raises:
         ConfigError: they are not valid, or the sweep does not exist.
@@ -220,7 +228,7 @@ def sweep(overrides: list[str], config_dir: str | None, *, as_guest: bool = Fals
     """
     of_sweeps, composed = command("sweep"), composed_config("sweep", overrides, config_dir)
     with settings_of_hydra(composed, with_logging=not as_guest) as config:
-        planned = of_sweeps.main(config)
+        planned = of_sweeps.main(config, list(added))
     # Outside the block: `hydra.main` takes the settings of the launcher from a config of its own.
     if planned is not None:
         of_sweeps.run_sweep(planned, overrides, with_logging=not as_guest)

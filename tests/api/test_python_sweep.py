@@ -1,5 +1,6 @@
 """A sweep from a script, and what Python tells of it afterwards."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -79,6 +80,18 @@ def test_the_same_call_again_works_on_the_same_sweep(swept, tiny, monkeypatch):
     assert again.status() == swept.status()
     with pytest.raises(firstlight.Error, match="holds another sweep"):
         firstlight.sweep(**tiny, **{"optimizer.lr": firstlight.choice(1, 2)}, output_dir="sweep")
+
+
+def test_more_values_extend_it(swept, tiny, tmp_path, monkeypatch):
+    shutil.copytree(swept.folder, tmp_path / "sweep")
+    monkeypatch.chdir(tmp_path)
+    more = firstlight.Sweep("sweep").extend(optimizer={"lr": firstlight.choice(1e-3, 2e-2)})
+    assert [trial.overrides for trial in more.trials[2:]] == [["optimizer.lr=0.02"]]
+    assert [trial.state for trial in more.trials] == ["done", "done", "done"]
+    again = firstlight.sweep("optimizer.lr=1e-3,1e-2,2e-2", **tiny, output_dir="sweep")
+    assert again.status() == more.status()
+    with pytest.raises(firstlight.Error, match="cannot be added"):
+        more.extend(loss="cross_entropy")
 
 
 def test_mistakes_are_told_before_anything_is_written(tiny, tmp_path):

@@ -21,7 +21,7 @@ from firstlight.errors import ConfigError, RunError
 from firstlight.runs.run_folder import CONFIG, ENVIRONMENT
 from firstlight.runs.writer import new_run_folder
 from firstlight.sweep.ledger import Ledger
-from firstlight.sweep.plan import complete, planned
+from firstlight.sweep.planning import complete, planned
 from firstlight.sweep.record import SWEEP_FILE, read_sweep, trial_overrides
 from firstlight.sweep.storage import DATABASE, backup_of
 from firstlight.sweep.trial import make_way

@@ -21,8 +21,9 @@ from firstlight.data.text import TextData
 from firstlight.data.token_data import TokenDataModule
 from firstlight.errors import ConfigError
 from firstlight.runs.later_keys import LATER_KEYS, lacking
-from firstlight.sweep.plan import planned
-from firstlight.sweep.record import read_sweep
+from firstlight.sweep.ledger import Ledger
+from firstlight.sweep.planning import complete, planned
+from firstlight.sweep.record import read_sweep, trial_overrides
 
 EARLIER = Path(__file__).with_name("earlier_sweep")
 
@@ -71,6 +72,18 @@ def test_the_command_of_an_earlier_version_is_given_again(earlier):
     assert planned(earlier, None) == Path("sweep")
     with pytest.raises(ConfigError, match=r"nothing is now data\.eval_last_window=true"):
         planned([*earlier, "data.eval_last_window=true"], None)
+
+
+def test_a_sweep_of_an_earlier_version_is_extended(earlier):
+    complete(Path("sweep"), storage=None, config_dir=None, words=["optimizer.lr=0.04"])
+    with closing(Ledger.open(Path("sweep"))) as ledger:
+        assert [(row.state, row.overrides, row.point) for row in ledger.rows()][2:] == [
+            ("planned", ["optimizer.lr=0.03"], 2),
+            ("planned", ["optimizer.lr=0.04"], 3),
+        ]
+        ledger.read_again()
+        assert "++data.eval_last_window=false" in trial_overrides(ledger.record, [], 1)
+    assert planned(earlier, None) == Path("sweep")
 
 
 def test_a_key_that_came_later_is_what_resumed_runs_take_it_for():

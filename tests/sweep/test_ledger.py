@@ -20,7 +20,8 @@ from firstlight.errors import ConfigError, RunError, message_lines
 from firstlight.sweep import ledger as module
 from firstlight.sweep import storage
 from firstlight.sweep.ledger import Ledger
-from firstlight.sweep.plan import SweepPlan, _held_folder, add_missing
+from firstlight.sweep.plan import SweepPlan
+from firstlight.sweep.planning import _held_folder, add_missing
 from firstlight.sweep.record import SWEEP_FILE, SweepRecord, read_sweep
 from firstlight.sweep.storage import DATABASE, backup_of, close, open_file
 

@@ -13,7 +13,7 @@ import yaml
 
 from firstlight.cli import main
 from firstlight.sweep import loop
-from firstlight.sweep.plan import complete, planned
+from firstlight.sweep.planning import complete, planned
 
 TINY = [
     *(
@@ -176,6 +176,21 @@ def test_what_failed_is_made_again_and_nothing_is_made_twice(begun, status):
     assert main(["sweep", "retry", "sweep"]) == 0
     assert runs.items() <= written("sweep").items() and len(written("sweep")) == 2
     assert states(status()) == ["done", "failed", "done"]
+
+
+def test_a_sweep_is_extended_and_only_what_is_new_is_made(begun, status, capsys):
+    before, runs = status(), written("sweep")
+    Path("c.txt").write_text(TEXT.lower())
+    assert main(["sweep", "extend", "sweep", "data.path=c.txt", "storage=null"]) == 1  # b.txt
+    after = status()
+    assert states(after) == ["done", "failed", "done"]
+    assert after["trials"][:2] == before["trials"]
+    assert after["trials"][2]["overrides"] == ["data.path=c.txt"]
+    assert runs.items() <= written("sweep").items() and len(written("sweep")) == 2
+    for words in (["data.paht=c.txt"], ["model.n_heads=1"], [], ["storage=x"]):
+        assert main(["sweep", "extend", "sweep", *words]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    assert status() == after
 
 
 @pytest.mark.cpu

@@ -12,7 +12,7 @@ from stop_at import Crash
 from tiny_run import TINY, rows_of, same_weights
 
 from firstlight.cli import main
-from firstlight.sweep.plan import planned
+from firstlight.sweep.planning import planned
 
 STOP = ("+callbacks.stop._target_=stop_at.StopAt", "+callbacks.stop.batch=10")
 OTHER = "Another text altogether, of much the same length as the first. " * 15

@@ -1,5 +1,6 @@
 """Sweeps: a run for each point of a space."""
 
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -123,6 +124,18 @@ class Sweep:
         """Make the trials that have failed again, and those that are left; see `resume`."""
         return _work(self, "retry", settings)
 
+    def extend(self, *overrides: str, **settings: Any) -> "Sweep":
+        """Add values of the keys that it sweeps over, seeds or points to draw, and make the trials.
+
+        `sweep.extend("model=gpt2_small", seeds=3)`; settings of `firstlight sweep`, such as
+        `storage`, may be among them. See `resume`.
+
+        Raises:
+            Error: they cannot be added (nothing has been written then), or trials have failed.
+            Interrupted: Ctrl-C has stopped it.
+        """
+        return _work(self, "extend", settings, overrides)
+
     def compare(self, **settings: Any) -> "Comparison":
         """Its trials beside each other, see `firstlight.compare`."""
         from firstlight.api.comparison import compare
@@ -171,7 +184,9 @@ def sweep(*overrides: str, config_dir: words.Path | None = None, **settings: Any
 
 
 @command
-def _work(sweep: Sweep, action: str, settings: dict[str, Any]) -> Sweep:
+def _work(
+    sweep: Sweep, action: str, settings: dict[str, Any], overrides: Sequence[str] = ()
+) -> Sweep:
     from firstlight import verbs
     from firstlight.overrides import using_config_dir
     from firstlight.training.stopping import Stopped
@@ -179,10 +194,10 @@ def _work(sweep: Sweep, action: str, settings: dict[str, Any]) -> Sweep:
     # A keyword of `sweep`, but not a key of conf/sweep.yaml.
     config_dir = settings.pop("config_dir", None)
     of_sweep = {"action": action, "folder": sweep.folder, "storage": sweep.storage}
-    args = words.arguments("sweep", (), {**of_sweep, **settings}, config_dir)
+    args = words.arguments("sweep", overrides, {**of_sweep, **settings}, config_dir)
     with using_config_dir(args.config_dir):
         try:
-            verbs.sweep(args.overrides, args.config_dir, as_guest=True)
+            verbs.sweep(args.overrides, args.config_dir, args.added, as_guest=True)
         except Stopped as stop:
             raise Interrupted(stop.signum, sweep=sweep) from None
     return sweep

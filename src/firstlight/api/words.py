@@ -82,7 +82,9 @@ def arguments(
         words.insert(0, "--multirun")
     if config_dir is not None:
         words += ["--config-dir", path_text("config_dir", config_dir)]
-    return parse_arguments(verb, words, list(_words_of(settings, is_sweep=is_sweep)))
+    # What extends a sweep may have several values, too.
+    may_vary = is_sweep or verb == "sweep"
+    return parse_arguments(verb, words, list(_words_of(settings, is_sweep=may_vary)))
 
 
 def _word(verb: str, word: object) -> str:

@@ -1,13 +1,14 @@
 """The words after a verb: options, and overrides made ready for Hydra's grammar."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import yaml
 
 from firstlight.compose.compose import listed
+from firstlight.compose.hydra_calls import is_about_hydra
 from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, shorten
 from firstlight.interpolation import quoted
@@ -22,6 +23,8 @@ POSITIONALS: dict[str, tuple[str, ...]] = {
     "new": ("name",),
 }
 """Keys that may be left out: `firstlight sweep status DIR`, `firstlight compare RUN RUN`."""
+EXTEND = "extend"
+"""The action of `firstlight sweep` whose words are, but for its own keys, those of `train -m`."""
 TEXT_MAY_HAVE_MOVED = ("evaluate", "compare")
 """Verbs without a section `data`, where data.path=... says where the text of a run is now."""
 NEVER_USED = ("hydra.run", "hydra.sweep.dir", "hydra.sweep.subdir")
@@ -65,8 +68,9 @@ def parse_arguments(
     """Parse the words after a verb.
 
     Besides Hydra's options, the namespace has `overrides`, ready for Hydra's grammar, and
-    `options`, those of the words that are not overrides. A note tells of every installed package
-    that cannot be used.
+    `options`, those of the words that are not overrides. For `sweep extend` it has in `added` what
+    is added to a sweep, as overrides of `train -m`. A note tells of every installed package that
+    cannot be used.
 
     `settings` are further overrides, which are ready for Hydra's grammar already.
 
@@ -81,19 +85,34 @@ def parse_arguments(
             note(problem)
     args.options = [word for word in words if word not in overrides]
     is_sweep = args.multirun or verb == "sweep"
-    args.overrides = []
-    for word in _with_keys(verb, overrides):
+    with_keys = _with_keys(verb, overrides)
+    for word in (*with_keys, *settings):
         _check_word(verb, word, args.config_dir)
         _check_used(word, is_sweep=is_sweep)
-        prepared = ready(word, args.config_dir, multirun=args.multirun)
-        args.overrides.append(listed(prepared, args.config_dir))
-    for setting_ready in settings:
-        _check_word(verb, setting_ready, args.config_dir)
-        _check_used(setting_ready, is_sweep=is_sweep)
-        args.overrides.append(setting_ready)
+    is_added = _adds_to_a_sweep(verb, [*with_keys, *settings])
+    args.overrides, args.added = [], []
+    for word in with_keys:
+        of_trials = is_added(word)
+        prepared = ready(word, args.config_dir, multirun=args.multirun or of_trials)
+        kept = args.added if of_trials else args.overrides
+        kept.append(listed(prepared, args.config_dir))
+    for word in settings:
+        kept = args.added if is_added(word) else args.overrides
+        kept.append(word)
     if verb in TEXT_MAY_HAVE_MOVED and not any(word.startswith("data=") for word in args.overrides):
         args.overrides = [_added_to_data(word, args.config_dir) for word in args.overrides]
     return args
+
+
+def _adds_to_a_sweep(verb: str, words: list[str]) -> Callable[[str], bool]:
+    """Tells which of the words of a command say what is added to a sweep.
+
+    Those of `sweep extend` that are neither settings of the verb itself nor Hydra's.
+    """
+    if verb != "sweep" or setting("action", EXTEND) not in words:
+        return lambda word: False
+    own = yaml.safe_load(Path(conf_dir(), f"{verb}.yaml").read_text(encoding="utf-8"))
+    return lambda word: not is_about_hydra(word) and word.partition("=")[0] not in own
 
 
 def _parse(words: list[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -26,7 +26,7 @@ from firstlight.sweep.ledger import Ledger
 from firstlight.sweep.record import SWEEP_FILE, read_sweep
 from firstlight.sweep.storage import TOLD
 
-Action = Literal["status", "resume", "retry", "best"]
+Action = Literal["status", "resume", "retry", "best", "extend"]
 
 
 def arguments(config: DictConfig) -> dict[str, Any]:
@@ -59,12 +59,14 @@ class Planned:
     """Environment variables that its texts may look up. None: all, as the texts are the user's."""
 
 
-def main(config: DictConfig) -> Planned | None:
+def main(config: DictConfig, added: list[str]) -> Planned | None:
     """Do what is asked; return the sweep if it is to be resumed.
+
+    `added` is what the command adds to the sweep, ready for Hydra's grammar.
 
     Raises:
         ConfigError: the sweep does not exist, its config has changed, or it names a storage or a
-            folder of configs that the command does not name.
+            folder of configs that the command does not name; or nothing can be added.
     """
     storage = storage_as_typed(config)
     plain = arguments(config)
@@ -76,10 +78,14 @@ def main(config: DictConfig) -> Planned | None:
     if plain["action"] in ("status", "best"):
         _show(folder, storage, plain)
         return None
-    from firstlight.sweep.plan import complete  # late: it imports torch
+    if plain["action"] == "extend" and not added:
+        raise ConfigError(
+            "extend: say what to add: values (model=gpt2_small), seeds=3, or sweep.trials=40"
+        )
+    from firstlight.sweep.planning import complete  # late: it imports torch
 
     with only_variables(plain["variables"]):
-        complete(folder, storage=storage, config_dir=config_dir())
+        complete(folder, storage=storage, config_dir=config_dir(), words=added)
     if plain["action"] == "retry":
         with closing(Ledger.open(folder, storage)) as ledger:
             numbers = ledger.retry()
@@ -115,7 +121,7 @@ def plan(overrides: list[str], config_dir: str | None) -> Planned:
     Raises:
         ConfigError: it is not valid.
     """
-    from firstlight.sweep.plan import planned  # late: it imports torch
+    from firstlight.sweep.planning import planned  # late: it imports torch
 
     folder = planned([word for word in overrides if not is_about_hydra(word)], config_dir)
     return Planned(folder, read_sweep(folder).storage)

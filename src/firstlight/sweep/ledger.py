@@ -13,7 +13,7 @@ import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,9 +35,10 @@ from firstlight.errors import ConfigError, RunError, one_line, shorten
 from firstlight.files import inside, temporary_of
 from firstlight.metrics.base import Direction
 from firstlight.overrides import command, named
-from firstlight.private import id_of_study, id_of_trial
+from firstlight.private import id_of_study, id_of_trial, replace_distributions
 from firstlight.process_group import started
 from firstlight.sweep.record import SWEEP_FILE, SweepRecord, read_sweep
+from firstlight.sweep.space import Parameter
 from firstlight.sweep.storage import (
     DATABASE,
     TOLD,
@@ -143,6 +144,8 @@ class Ledger:
     storage: RDBStorage
     study: optuna.Study
     worker: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}:{started()}")
+    stamp: tuple[int, int] | None = None
+    """What tells whether `sweep.yaml` is the file that `record` was read from."""
 
     @classmethod
     def create(
@@ -197,7 +200,7 @@ class Ledger:
                 sweep; or it is in a storage that the command does not name.
             RunError: the database refuses.
         """
-        record = read_sweep(folder)
+        record, stamp = read_sweep(folder), _stamp(folder)
         check_told(folder, record.storage, told or os.environ.get(TOLD))
         url, file = storage_url(folder, record.storage), folder / DATABASE
         # A missing or damaged ledger is found before Optuna, which would create an empty one.
@@ -219,7 +222,7 @@ class Ledger:
                 if record.storage is None and is_unplanned(folder):
                     raise _unplanned(folder) from None
                 raise ConfigError(f"{shorten(url)}: the study '{name}' is not in it") from None
-        return cls(folder, record, storage, study)
+        return cls(folder, record, storage, study, stamp=stamp)
 
     def signs(self) -> list[int]:
         """For each objective 1 if lower values are better, -1 if higher ones are."""
@@ -245,10 +248,29 @@ class Ledger:
             yield
 
     def add(self, rows: Sequence[NewRow]) -> None:
-        """Plan those of `rows` that are missing: planning may have been interrupted."""
+        """Plan those of `rows` that are missing: planning was interrupted, or the sweep grows."""
         with self.locked():
-            _plan(self.study, rows[len(self.study.trials) :])
+            _plan(self.study, _missing(rows, self.rows()))
         self.back_up()
+
+    def read_again(self) -> None:
+        """Read `sweep.yaml` again if it has been replaced: the sweep may have grown since."""
+        stamp = _stamp(self.folder)
+        if stamp == self.stamp:
+            return
+        self.record, self.stamp = read_sweep(self.folder), stamp
+        # A study keeps the choices that it has seen, and refuses others.
+        name = self.study.study_name
+        self.study = optuna.load_study(storage=self.storage, study_name=name)
+
+    def take_over(self, parameters: Iterable[Parameter]) -> None:
+        """Give the listed `parameters` of all trials the choices that a sweep has grown to have."""
+        listed = {}
+        for parameter in parameters:
+            if parameter.values is not None:
+                listed[parameter.key] = parameter.distribution
+        with self.used():
+            replace_distributions(self.storage, id_of_study(self.study), listed)
 
     def rows(self) -> list[Row]:
         """All rows, by number."""
@@ -287,6 +309,7 @@ class Ledger:
     def take(self) -> int | None:
         """Take the first planned row for this worker; return its number, None if there is none."""
         with self.locked():
+            self.read_again()
             # Rows whose worker has died are planned again: their runs are resumed.
             for trial in self._trials(TrialState.RUNNING):
                 if not self._row(trial).is_alive:
@@ -484,6 +507,35 @@ def _unplanned(folder: Path) -> ConfigError:
 def study_name(folder: Path, record: SweepRecord) -> str:
     """The study's name: that of its folder where the database has others, too."""
     return str(folder.absolute()) if record.storage else STUDY
+
+
+def _stamp(folder: Path) -> tuple[int, int]:
+    """Another value for each file that has been `sweep.yaml`, as it is only replaced as a whole."""
+    status = (folder / SWEEP_FILE).stat()
+    return status.st_ino, status.st_mtime_ns
+
+
+def _missing(rows: Sequence[NewRow], planned: Sequence[Row]) -> list[NewRow]:
+    """Those of `rows` that are not planned yet.
+
+    A listed point is known by its overrides, and gets a number that no other has; a drawn one is
+    known by its number.
+    """
+    number_of = {frozenset(row.overrides): row.point for row in planned}
+    taken = {(row.point, row.seed) for row in planned}
+    next_point = max((row.point for row in planned), default=-1) + 1
+    missing: list[NewRow] = []
+    for row in rows:
+        attributes = dict(row["attributes"])
+        if "overrides" in attributes:
+            point = frozenset(attributes["overrides"])
+            if point not in number_of:
+                number_of[point] = next_point
+                next_point += 1
+            attributes["point"] = number_of[point]
+        if (attributes["point"], attributes["seed"]) not in taken:
+            missing.append({**row, "attributes": attributes})
+    return missing
 
 
 def _plan(study: optuna.Study, rows: Sequence[NewRow]) -> None:

@@ -119,11 +119,14 @@ class Worker:
 
     def _prepare(self, row: Row) -> bool:
         """Draw what is not drawn yet; False if what was drawn cannot be trained."""
-        record = self.ledger.record
-        space = space_of_record(record)
         # Locked, since workers on several machines may prepare repetitions of the same point:
         # one of them draws it, the others take over what was drawn.
         with self.ledger.locked():
+            # Another command may have extended the sweep since this row was taken.
+            self.ledger.read_again()
+            record = self.ledger.record
+            space = space_of_record(record)
+            self.ledger.take_over(space.parameters)
             if not row.params:
                 for twin in self.ledger.rows():
                     if twin.point == row.point and twin.params:

@@ -1,54 +1,29 @@
-"""From the command line of a sweep to its folder and its ledger.
-
-Every trial is composed and checked before the first one begins.
-"""
+"""The plan of a sweep: every trial is composed and checked before anything is written."""
 
 import hashlib
 import json
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
-
 from firstlight import __version__
 from firstlight.commands import train
-from firstlight.compose.compose import compose_config, listed, parse_overrides
-from firstlight.compose.grammar import MOST_TRIALS, examples_of
-from firstlight.config import blame, build, check_config
-from firstlight.data.files import user_path
-from firstlight.errors import ConfigError, one_line, shorten, shown
-from firstlight.files import check_links
+from firstlight.compose.compose import compose_config
+from firstlight.compose.grammar import MOST_TRIALS
+from firstlight.config import blame, build
+from firstlight.errors import ConfigError, one_line, shown
 from firstlight.interpolation import check_kept
-from firstlight.lock import HeldError, only_process
 from firstlight.model.construction import without_weights
 from firstlight.optim.by_name import frozen, rates
-from firstlight.output import note
-from firstlight.overrides import words_to_paste
 from firstlight.runs.environment import working_folder
+from firstlight.runs.flat_config import flatten
 from firstlight.runs.later_keys import without
-from firstlight.runs.new_folder import make_folder, numbered
-from firstlight.runs.writer import LINKS_OF_WANDB
-from firstlight.sweep.ledger import PLANNING, Ledger, NewRow, is_unplanned
-from firstlight.sweep.record import (
-    OF_THE_SWEEP,
-    SWEEP_FILE,
-    SweepRecord,
-    later_overrides,
-    read_sweep,
-    settings_of_record,
-    split_seeds,
-)
-from firstlight.sweep.settings import Count, Settings, directions_of, only_in_some
-from firstlight.sweep.space import Space, Values, space_of
-from firstlight.sweep.storage import check_told, hide_password
+from firstlight.sweep.ledger import NewRow
+from firstlight.sweep.record import SweepRecord, Wanted
+from firstlight.sweep.settings import Settings, directions_of
+from firstlight.sweep.space import Space, Values
 
 Config = dict[str, Any]
 
@@ -61,276 +36,23 @@ class SweepPlan:
     settings: Settings
     rows: list[NewRow]
     refused: list[tuple[str, str]]
-
-
-def planned(overrides: list[str], config_dir: str | None) -> Path:
-    """The folder of the sweep that `overrides` ask for, created unless it exists.
-
-    `overrides` are ready for Hydra's grammar.
-
-    Raises:
-        ConfigError: they are not valid, no point can be trained, or the folder is that of another
-            sweep.
-    """
-    # What is the sweep's own (seeds, folder, sampler), and what its trials get.
-    given = parse_overrides(overrides)
-    by_key: dict[str, Override] = {}
-    own: list[str] = []
-    for override in given:
-        by_key[override.key_or_group] = override
-        if _section(override.key_or_group) not in OF_THE_SWEEP:
-            own.append(str(override.input_line))
-    _check_words(by_key)
-    example = _first(given, only_in_some(overrides, config_dir), config_dir)
-    settings, n_seeds = _settings(example, config_dir)
-    if n_seeds > 1 and "seed" in by_key and by_key["seed"].is_sweep_override():
-        raise ConfigError("seeds: the seeds are listed already (seed=...); give one of the two")
-    seeds = [int(example.seed) + n for n in range(n_seeds)]
-    wanted, is_fixed = user_path(str(example.output_dir)), "output_dir" in by_key
-    storage = _storage_as_typed(by_key.get("sweep.storage"), settings)
-    later = _later(wanted) if is_fixed else {}
-    # Everything is checked before a folder is made.
-    plan = make_plan(own, settings, seeds, config_dir, storage=storage, later=later)
-    if not is_fixed:
-        wanted = wanted.with_name(f"{wanted.name}_sweep")
-    # Two commands with the same folder plan one after the other; the second finds it planned.
-    with ExitStack() as held:
-        folder = _held_folder(wanted, held, is_fixed=is_fixed)
-        is_new = not (folder / SWEEP_FILE).is_file()
-        if is_new:
-            plan.record.write(folder)
-        else:
-            change = changed(read_sweep(folder), plan.record)
-            if change is not None:
-                raise ConfigError(
-                    f"output_dir ({shorten(str(folder))}) holds another sweep: {change}; give"
-                    " another one"
-                )
-        add_missing(folder, plan)
-    if is_new and plan.refused:
-        n_refused, (point, problem) = len(plan.refused), plan.refused[0]
-        total = n_refused + len({row["attributes"]["point"] for row in plan.rows})
-        note(
-            f"{n_refused} of {total} points cannot be trained and are left out; {point}: {problem}"
-        )
-    return folder
-
-
-def _section(key: str) -> str:
-    return key.partition(".")[0]
-
-
-def _check_words(given: dict[str, Override]) -> None:
-    """Refuse overrides that a sweep cannot have."""
-    if "resume" in given and given["resume"].value() is not None:
-        raise ConfigError(
-            "resume: resumes one run, without -m; to resume a sweep: firstlight sweep resume DIR"
-        )
-    for key, override in given.items():
-        if _section(key) in OF_THE_SWEEP and override.is_sweep_override():
-            raise ConfigError(f"{key}: cannot be swept over")
-
-
-def _first(
-    overrides: list[Override], only_in_some: list[str], config_dir: str | None
-) -> DictConfig:
-    """The config of the first trial, with the section `sweep`.
-
-    Keys that are `only_in_some` trials are left out.
-    """
-    words = []
-    for override in overrides:
-        if override.key_or_group in only_in_some:
-            continue
-        is_swept = override.is_sweep_override()
-        words.append(examples_of(override)[0] if is_swept else str(override.input_line))
-    return compose_config("train", words, config_dir)
-
-
-def _settings(config: DictConfig, config_dir: str | None) -> tuple[Settings, int]:
-    """The section of the sweep, and the number of its seeds."""
-    if not isinstance(config.sweep, DictConfig):
-        raise ConfigError(f"sweep: expected a section, got {shown(config.sweep)}")
-    values = check_config(config.sweep, Settings, "sweep")
-    n_seeds = check_config(OmegaConf.create({"seeds": config.seeds}), _of_seeds)["seeds"]
-    for key, value in values["params"].items():
-        # Hydra's parser does not know the options of a group: a glob is listed first.
-        if "glob" in str(value):
-            values["params"][key] = listed(f"{key}={value}", config_dir).partition("=")[2]
-    return Settings(**values), n_seeds
-
-
-def _of_seeds(*, seeds: Count) -> None:
-    """What `seeds` may be."""
-
-
-def _storage_as_typed(given: Override | None, settings: Settings) -> str | None:
-    """The storage with its references to the environment.
-
-    Raises:
-        ConfigError: it is not the address of a database, or has a password that would be kept in
-            the folder.
-    """
-    if settings.storage is None:
-        return None
-    hide_password(settings.storage)
-    # The text as typed: a password that was looked up must not be written into sweep.yaml.
-    text = settings.storage if given is None else str(given.value())
-    try:
-        url = make_url(text)
-    except ArgumentError as error:
-        raise ConfigError(f"sweep.storage ({shorten(text)}): {one_line(error)}") from None
-    secrets = [url.password or ""]
-    for key, value in url.query.items():
-        if "pass" in key:
-            secrets.append(str(value))
-    for secret in secrets:
-        if secret and re.fullmatch(r"\$\{oc\.env:[^{}]+\}", secret) is None:
-            raise ConfigError(
-                "sweep.storage: the password would be kept in the sweep's folder: give"
-                " ${oc.env:NAME}"
-            )
-    return text
-
-
-def _later(folder: Path) -> dict[str, Any]:
-    """The keys without which the sweep in `folder` was planned, if there is one."""
-    try:
-        is_sweep = (folder / SWEEP_FILE).is_file()
-    except OSError:  # not a possible name: refused where the folder is made
-        return {}
-    return read_sweep(folder).later if is_sweep else {}
-
-
-def _held_folder(wanted: Path, held: ExitStack, *, is_fixed: bool) -> Path:
-    """The folder of a sweep, which this process plans as long as `held` is open.
-
-    It is `wanted`: new, the beginning of a sweep, or a sweep that is planned. Unless `is_fixed`, it
-    is the first of `wanted`, `wanted_2`, ... that is not planned.
-
-    Raises:
-        ConfigError: it cannot be made, holds something else, or another process is planning the
-            sweep.
-    """
-    for folder in numbered(wanted):
-        make_folder(folder, "output_dir")
-        is_planned = (folder / SWEEP_FILE).is_file()
-        if not is_fixed and (is_planned or not is_unplanned(folder)):
-            continue
-        if not is_planned and not is_unplanned(folder):
-            raise ConfigError(
-                f"output_dir ({shorten(str(folder))}) holds something else already; give"
-                " another one"
-            )
-        attempt = held.enter_context(ExitStack())
-        try:
-            attempt.enter_context(_planning(folder))
-        except ConfigError:
-            if is_fixed:
-                raise
-            continue
-        if is_fixed or not (folder / SWEEP_FILE).is_file():
-            return folder
-        attempt.close()  # another process has planned its sweep here since
-    raise AssertionError  # numbers do not end
-
-
-@contextmanager
-def _planning(folder: Path) -> Iterator[None]:
-    """Hold the sweep in `folder` while it is planned.
-
-    Raises:
-        ConfigError: another process is planning it, nothing can be written there, or links lead out
-            of it.
-    """
-    shown = shorten(str(folder))
-    check_links(folder, LINKS_OF_WANDB)
-    try:
-        with only_process(folder / PLANNING):
-            yield
-    except HeldError as error:
-        raise ConfigError(
-            f"{shown}: {error} is planning this sweep; when it has, give the command again to work"
-            " on it as well"
-        ) from None
-    except OSError as error:
-        raise ConfigError(f"{shown}: cannot be written ({error.strerror})") from None
-
-
-def complete(folder: Path, *, storage: str | None, config_dir: str | None) -> None:
-    """Finish the plan of the sweep in `folder` before it is resumed, if planning was interrupted.
-
-    `storage` and `config_dir` are those that the user's own command names.
-
-    Raises:
-        ConfigError: its config has changed; or it names a storage or a config_dir that the command
-            does not.
-    """
-    record = read_sweep(folder)
-    check_told(folder, record.storage, storage)
-    if record.config_dir is not None and record.config_dir != _absolute(config_dir):
-        raise ConfigError(
-            f"{folder / SWEEP_FILE}: its configs are read from another folder, too; if it is yours,"
-            f" give {words_to_paste(config_dir=record.config_dir)}"
-        )
-    # Planned anew, from what was recorded, to see whether it still means the same.
-    plan = make_plan(
-        record.arguments,
-        settings_of_record(record),
-        record.seeds,
-        record.config_dir,
-        storage=record.storage,
-        later=record.later,
-    )
-    change = changed(record, plan.record)
-    if change is not None:
-        raise ConfigError(
-            f"the sweep was planned with another config: {change}; put it back, or begin a new"
-            " sweep"
-        )
-    with _planning(folder):
-        add_missing(folder, plan)
-
-
-def _absolute(config_dir: str | None) -> str | None:
-    return str(Path(config_dir).absolute()) if config_dir else None
-
-
-def add_missing(folder: Path, plan: SweepPlan) -> None:
-    """Add the rows that the ledger lacks: all of them, or the rest of an interrupted plan.
-
-    What a process has left that was killed while it planned is made anew.
-    """
-    if plan.record.storage is not None or is_unplanned(folder):
-        directions = directions_of(plan.settings.objectives, plan.record.config)
-        ledger = Ledger.create(folder, plan.record, directions, plan.rows)
-    else:
-        ledger = Ledger.open(folder)
-        ledger.add(plan.rows)
-    ledger.close()
+    configs: list[Config] = field(default_factory=list)
+    """Those that were checked; see `SweepRecord.digests`."""
 
 
 def make_plan(
-    own: list[str],
-    settings: Settings,
-    seeds: list[int],
-    config_dir: str | None,
-    *,
-    storage: str | None,
-    later: dict[str, Any],
+    wanted: Wanted, config_dir: str | None, *, storage: str | None, later: dict[str, Any]
 ) -> SweepPlan:
-    """Check all that the overrides `own` of the trials ask for, and write nothing.
+    """Check all trials of the sweep that is wanted, and write nothing.
 
     `later` are keys that the sweep was planned without; see `SweepRecord`.
 
     Raises:
-        ConfigError: see `planned`.
+        ConfigError: it is not valid, or no point can be trained.
     """
-    # The space, without the seeds, which only repeat its points.
-    everything = space_of([*own, *later_overrides(later)], settings, config_dir)
-    space, swept_seeds = split_seeds(everything)
-    seeds = swept_seeds or seeds
-    is_grid = settings.sampler == "grid" or (settings.sampler is None and space.is_discrete)
+    settings, seeds = wanted.settings, wanted.seeds
+    space = wanted.space(config_dir, later)
+    is_grid = space.is_grid(settings)
     good: list[Values] = []
     refused: list[tuple[str, str]] = []
     configs: list[Config] = []
@@ -356,8 +78,8 @@ def make_plan(
             attributes = {"point": number, "seed": seed, **known}
             rows.append({"params": point or {}, "attributes": attributes})
     record = SweepRecord(
-        arguments=own,
-        config_dir=_absolute(config_dir),
+        arguments=wanted.own,
+        config_dir=absolute(config_dir),
         config=configs[0],
         digests=[digest(config) for config in configs],
         settings=vars(settings) | {"storage": None},  # kept apart, as it was typed
@@ -367,7 +89,11 @@ def make_plan(
         storage=storage,
         working_folder=working_folder(),
     )
-    return SweepPlan(record, settings, rows, refused if is_grid else [])
+    return SweepPlan(record, settings, rows, refused if is_grid else [], configs)
+
+
+def absolute(config_dir: str | None) -> str | None:
+    return str(Path(config_dir).absolute()) if config_dir else None
 
 
 def _points(space: Space, settings: Settings, n_seeds: int, *, is_grid: bool) -> list[Values]:
@@ -459,32 +185,38 @@ def _max_steps(plain: Config) -> int | None:
     return trainer["max_tokens"] // max(tokens, 1)
 
 
-def changed(was: SweepRecord, now: SweepRecord) -> str | None:
-    """The first difference between two sweeps; None if they are the same."""
-    # The overrides first: they are what the user typed, and explain all that follows.
-    if was.arguments != now.arguments:
-        gone, new = _lacking(was.arguments, now.arguments), _lacking(now.arguments, was.arguments)
-        return f"{gone} is now {new}"
-    for key in ("settings", "seeds", "config", "storage", "config_dir"):
-        before, after = getattr(was, key), getattr(now, key)
-        if before != after:
-            return _difference(key, before, after)
+def changed(was: SweepRecord, plan: SweepPlan, *, is_grown: bool = False) -> str | None:
+    """The first difference between a sweep as it was planned and its plan of today, if any.
+
+    One that `is_grown` has the points of before, among others.
+    """
+    now = plan.record
+    same_point = _nearest(was.config, plan.configs) if is_grown else now.config
+    if was.config != same_point:
+        return difference("config", was.config, same_point)
     # Only the first config is kept whole; an edited file of conf/ may change another one.
-    if was.digests != now.digests:
+    lost = set(was.digests) - set(now.digests)
+    if lost or (not is_grown and was.digests != now.digests):
         return "the config of some of its points has changed"
     return None
 
 
-def _lacking(some: Sequence[str], others: Sequence[str]) -> str:
-    """Those of `some` that `others` lack."""
-    return shorten(" ".join(word for word in some if word not in others)) or "nothing"
+def _nearest(config: Config, others: Sequence[Config]) -> Config:
+    """The one of `others` that differs from `config` in the fewest keys."""
+    flat = flatten(config)
+
+    def n_different(other: Config) -> int:
+        values = flatten(other)
+        return sum(values.get(key) != flat.get(key) for key in {**values, **flat})
+
+    return min(others, key=n_different)
 
 
-def _difference(path: str, was: Any, now: Any) -> str:
+def difference(path: str, was: Any, now: Any) -> str:
     """The first key below `path` whose value has changed, and how."""
     if isinstance(was, dict) and isinstance(now, dict):
         for key in {**was, **now}:
             if was.get(key) != now.get(key):
                 where = str(key) if path == "config" else f"{path}.{key}"
-                return _difference(where, was.get(key), now.get(key))
+                return difference(where, was.get(key), now.get(key))
     return f"{path} was {shown(was)}, is {shown(now)}"

@@ -27,6 +27,24 @@ SWEEP_FORMAT = 1
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """What a sweep is made of; `own` are the overrides of its trials, ready for Hydra's grammar."""
+
+    own: list[str]
+    settings: Settings
+    seeds: list[Seed]
+
+    def space(self, config_dir: str | None, later: dict[str, Any] | None = None) -> Space:
+        """The space without its seeds, which only repeat its points; for `later` see `SweepRecord`.
+
+        Raises:
+            ConfigError: its values cannot be listed.
+        """
+        own = [*self.own, *later_overrides(later or {})]
+        return split_seeds(space_of(own, self.settings, config_dir))[0]
+
+
+@dataclass(frozen=True)
 class SweepRecord:
     """The content of `sweep.yaml`.
 
@@ -122,11 +140,15 @@ def settings_of_record(record: SweepRecord) -> Settings:
     )
 
 
+def wanted_of(record: SweepRecord) -> Wanted:
+    """What a sweep that was planned is made of."""
+    return Wanted(record.arguments, settings_of_record(record), record.seeds)
+
+
 def space_of_record(record: SweepRecord) -> Space:
     """The space of a sweep that was planned, without its seeds."""
     # Keys that this version added keep the values that the version of the sweep implied.
-    own = [*record.arguments, *later_overrides(record.later)]
-    return split_seeds(space_of(own, settings_of_record(record), record.config_dir))[0]
+    return wanted_of(record).space(record.config_dir, record.later)
 
 
 def later_overrides(later: dict[str, Any]) -> list[str]:

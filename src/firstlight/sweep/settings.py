@@ -4,12 +4,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from pydantic import Field
 
 from firstlight.compose.compose import compose_config
 from firstlight.compose.grammar import MOST_TRIALS
-from firstlight.config import FinitePositive, NonEmpty, Seed
+from firstlight.config import FinitePositive, NonEmpty, Seed, check_config
 from firstlight.errors import ConfigError
 from firstlight.metrics.base import Direction
 from firstlight.metrics.measured import check_name, columns, metrics_of
@@ -44,6 +44,38 @@ class Settings:
                 f"sweep.pruner ({self.pruner}) compares validation losses: it needs"
                 " sweep.objectives=[val/loss]"
             )
+
+
+def count_of(key: Literal["seeds", "sweep.trials"], value: Any) -> int:
+    """A number of seeds, or of points to draw.
+
+    Raises:
+        ConfigError: `value` is none; `key` is where it was given.
+    """
+    section, _, name = key.rpartition(".")
+    entry = {"seeds": _of_seeds, "trials": _of_trials}[name]
+    return check_config(OmegaConf.create({name: value}), entry, section)[name]
+
+
+def checked_seed(value: Any) -> int:
+    """The seed of a trial.
+
+    Raises:
+        ConfigError: `value` is none.
+    """
+    return check_config(OmegaConf.create({"seed": value}), _of_seed)["seed"]
+
+
+def _of_seed(*, seed: Seed) -> None:
+    """What a seed may be."""
+
+
+def _of_seeds(*, seeds: Count) -> None:
+    """What `seeds` may be."""
+
+
+def _of_trials(*, trials: Count) -> None:
+    """What `sweep.trials` may be."""
 
 
 def directions_of(objectives: Iterable[str], config: dict[str, Any]) -> list[Direction]:

@@ -79,8 +79,10 @@ class Space:
     fixed: list[str]
     parameters: list[Parameter]
 
-    @property
-    def is_discrete(self) -> bool:
+    def is_grid(self, settings: Settings) -> bool:
+        """Whether its points are listed, not drawn."""
+        if settings.sampler is not None:
+            return settings.sampler == "grid"
         return all(parameter.values is not None for parameter in self.parameters)
 
     def point(self, choose: Callable[[Parameter], Any]) -> Values:
@@ -137,18 +139,11 @@ def space_of(overrides: list[str], settings: Settings, config_dir: str | None = 
     Raises:
         ConfigError: values that cannot be listed, or a condition on what is not swept over.
     """
-    params = []
-    for key, value in settings.params.items():
-        text = value if isinstance(value, str) else json.dumps(value)
-        params.append(ready(f"{key}={text}", config_dir, multirun=True))
-    # Of sweep.params those that the command line does not set.
-    given = _by_key(overrides)
-    found = [override for key, override in _by_key(params).items() if key not in given]
     fixed: list[Override] = []
     swept: dict[str, Parameter] = {}
-    for override in (*found, *given.values()):
+    for override in overrides_of(overrides, settings, config_dir).values():
         if override.is_sweep_override():
-            parameter = _parameter(override, settings.seed)
+            parameter = parameter_of(override, settings.seed)
             swept[parameter.key] = parameter
         else:
             fixed.append(override)
@@ -158,13 +153,29 @@ def space_of(overrides: list[str], settings: Settings, config_dir: str | None = 
     return Space([str(override.input_line) for override in fixed], list(swept.values()))
 
 
+def overrides_of(
+    overrides: list[str], settings: Settings, config_dir: str | None = None
+) -> dict[str, Override]:
+    """The overrides of `sweep.params` and of a command line, which win, by `name_of` their key."""
+    params = []
+    for key, value in settings.params.items():
+        text = value if isinstance(value, str) else json.dumps(value)
+        params.append(ready(f"{key}={text}", config_dir, multirun=True))
+    # Of sweep.params those that the command line does not set.
+    given = _by_key(overrides)
+    found = {key: override for key, override in _by_key(params).items() if key not in given}
+    return found | given
+
+
 def _by_key(overrides: list[str]) -> dict[str, Override]:
-    """Overrides by key, whether they add, change or delete it; the last of each key counts."""
-    found = {}
-    for override in parse_overrides(overrides):
-        package = f"@{override.package}" if override.package else ""
-        found[f"{override.key_or_group}{package}"] = override
-    return found
+    """Overrides by key; the last of each key counts."""
+    return {name_of(override): override for override in parse_overrides(overrides)}
+
+
+def name_of(override: Override) -> str:
+    """The key of an override, whether it adds, changes or deletes it."""
+    package = f"@{override.package}" if override.package else ""
+    return f"{override.key_or_group}{package}"
 
 
 def _condition(
@@ -200,7 +211,7 @@ def _condition(
     raise ConfigError(f"{shown}: it never holds (there is {', '.join(choices) or 'an interval'})")
 
 
-def _parameter(override: Override, seed: int) -> Parameter:
+def parameter_of(override: Override, seed: int) -> Parameter:
     """What an override with several values sweeps over.
 
     Raises:
