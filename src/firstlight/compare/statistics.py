@@ -150,7 +150,6 @@ def difference(
     level = (1 - confidence) / n_pairs
     total, degrees = satterthwaite(parts)
     error = math.sqrt(total)
-    # Half of the level on either side: before looking, the other could have been better or worse.
     width = quantile(1 - level / 2, degrees) * error
     p = two_sided(value / error, degrees) if error else float(value == 0)
     told_apart = abs(value) > width
@@ -162,8 +161,6 @@ def difference(
         value=value,
         low=value - width,
         high=value + width,
-        # Bonferroni, as for the level: the smallest of n_pairs p-values is about n_pairs times as
-        # likely.
         p=min(1.0, p * n_pairs),
         text_error=text_error,
         seed_error=seed_error,
