@@ -1,5 +1,6 @@
 import bz2
 import gzip
+import json
 import lzma
 import os
 import socket
@@ -283,6 +284,44 @@ def test_what_is_odd_about_the_files_is_noted(tmp_path):
     assert "empty.txt has no text" in empty
     assert "b.txt has the same text as" in twice and "training and validation may share it" in twice
     assert "circle: a link to a folder, which is not followed" in links
+
+
+def lines(path, texts, field="text"):
+    path.write_text("".join(json.dumps({field: text}) + "\n" for text in texts))
+    return str(path)
+
+
+def test_documents_that_training_and_validation_share_are_noted(tmp_path):
+    texts = [f"The lamp {n} was lit." for n in range(40)]
+    one = lines(tmp_path / "a.jsonl", texts)
+    two = lines(tmp_path / "b.jsonl", texts[::-1])
+    for path in ([one, one], [one, two]):
+        data = source(TextData, path=path, format="auto")
+        data.setup()
+        [note] = data.notes
+        assert note.startswith("training and validation share ")
+        assert "documents (100% of the text after training's), so val/loss" in note
+    alone = source(TextData, path=one, format="auto")
+    alone.setup()
+    assert alone.notes == []
+
+
+def test_a_few_headings_in_both_splits_are_usual(tmp_path):
+    texts = [f"{n} " * 200 for n in range(40)]
+    texts[2] = texts[-2] = "See also"
+    data = source(TextData, path=lines(tmp_path / "a.jsonl", texts), format="auto")
+    data.setup()
+    assert data.notes == [] and data.statistics.n_duplicates == 1
+
+
+def test_a_field_that_no_file_has_a_use_for_is_noted(tmp_path):
+    plain = str(tmp_path / "a.txt")
+    (tmp_path / "a.txt").write_text(STORY)
+    rows = lines(tmp_path / "b.jsonl", [STORY + "!"], field="content")
+    for path, is_noted in (([plain], True), ([plain, rows], False)):
+        data = source(TextData, path=path, format="auto", field="content")
+        data.setup()
+        assert any("field (content) has no effect" in note for note in data.notes) == is_noted
 
 
 def test_one_file_that_is_named_twice_is_noted(tmp_path):

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from firstlight.config import PositiveRatio, Ratio
-from firstlight.data.statistics import TextStatistics, statistics_of
+from firstlight.data.statistics import TextStatistics, shared_with_training, statistics_of
 from firstlight.data.token_data import TokenDataModule
 from firstlight.data.windows import TensorWindows, Windows
 
@@ -43,6 +43,8 @@ class TextDataModule(TokenDataModule):
         self.ids: dict[str, Tensor] = {}
         self.statistics: TextStatistics | None = None
         """Of the documents, once they have been read."""
+        self.copies_are_noted = False
+        """Whether a note says already that some of the text comes twice."""
 
     @abstractmethod
     def documents(self) -> list[str]:
@@ -68,6 +70,7 @@ class TextDataModule(TokenDataModule):
             splits = {"all": documents}
         else:
             splits = self._split(documents, self.train_ratio)
+            self._note_shared(documents)
             # A vocabulary is learned from the training split alone; that of a checkpoint is kept.
             if not self.tokenizer.is_fitted:
                 self.tokenizer.fit(splits["train"])
@@ -104,6 +107,17 @@ class TextDataModule(TokenDataModule):
         if self.test_ratio > 0:
             splits["test"] = _cut(documents, val_end, n_characters)
         return splits
+
+    def _note_shared(self, documents: list[str]) -> None:
+        if self.copies_are_noted:
+            return
+        train_end = int(self.train_ratio * sum(map(len, documents)))
+        shared = shared_with_training(documents, train_end)
+        if shared:
+            self.notes.append(
+                f"training and validation share {shared}, so val/loss looks better than it is;"
+                " leave the duplicates out"
+            )
 
     def _check_sizes(self, documents: list[str]) -> None:
         short = {

@@ -1,18 +1,20 @@
 """What a text is, in a line: documents, bytes, duplicates, scripts."""
 
 import unicodedata
-from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 
 import numpy as np
+from numpy.typing import NDArray
 
 SAMPLE, PIECES = 2**20, 256
 """Of a longer text, the scripts of this many characters are counted, in this many pieces."""
 MOST_SCRIPTS = 4
 """That are named; the others are counted together."""
+LEAST_SHARED = 0.01
+"""Of the text that is kept from training: less of it in training, such as headings, is usual."""
 LEAST_SHARE = 0.005
 """Of the letters: scripts with less are among the others."""
 _HAN = {"CJK", "KANGXI"}
@@ -50,14 +52,12 @@ class TextStatistics:
 
 def statistics_of(documents: list[str]) -> TextStatistics:
     """Count `documents`; for the scripts a sample is looked at, spread over all of them."""
-    seen = array("q")  # 8 bytes a document; two texts with one hash are practically impossible
     n_bytes = 0
     for document in documents:
-        seen.append(hash(document))
         # isascii is a flag that Python keeps: most documents need not be encoded to be counted.
         ascii_only = document.isascii()
         n_bytes += len(document) if ascii_only else len(document.encode("utf-8", "surrogatepass"))
-    n_different = len(np.unique(np.frombuffer(seen, dtype=np.int64))) if seen else 0
+    n_different = len(np.unique(_hashes(documents)))
     n_characters = sum(map(len, documents))
     return TextStatistics(
         n_documents=len(documents),
@@ -66,6 +66,29 @@ def statistics_of(documents: list[str]) -> TextStatistics:
         scripts=scripts_of("".join(_sample(documents, n_characters))),
         is_sample=n_characters > SAMPLE,
     )
+
+
+def shared_with_training(documents: list[str], train_end: int) -> str:
+    """Say how much of the text after its first `train_end` characters training has, too.
+
+    "" if it is less than `LEAST_SHARED`. Only documents with exactly the same text are found.
+    """
+    hashes = _hashes(documents)
+    lengths = np.fromiter(map(len, documents), dtype=np.int64, count=len(documents))
+    is_beyond = lengths.cumsum() > train_end
+    is_shared = np.isin(hashes[is_beyond], hashes[~is_beyond])
+    n_shared, n_beyond = int(lengths[is_beyond][is_shared].sum()), int(lengths[is_beyond].sum())
+    if n_shared < max(LEAST_SHARED * n_beyond, 1):
+        return ""
+    return (
+        f"{_counted(int(is_shared.sum()), 'document')} ({n_shared / n_beyond:.0%} of the text after"
+        " training's)"
+    )
+
+
+def _hashes(documents: list[str]) -> NDArray[np.int64]:
+    """8 bytes a document; two texts with one hash are practically impossible."""
+    return np.fromiter(map(hash, documents), dtype=np.int64, count=len(documents))
 
 
 def _sample(documents: list[str], n_characters: int) -> Iterator[str]:

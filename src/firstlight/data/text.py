@@ -65,6 +65,14 @@ class TextData(TextDataModule):
         # Files with other suffixes are hardly ever forgotten text, so only `source` names them.
         self.left_out = _left_out(replace(found, others=0), self.format)
         self.notes += notes.lines(found)
+        self.copies_are_noted = bool(notes.copies)
+        if self.field != "text" and all(
+            format_of(file, self.format) == "text" for file in found.files
+        ):
+            self.notes.append(
+                f"field ({shorten(self.field)}) has no effect: every file is read as plain text,"
+                " which has no fields (give data.format=jsonl if they are JSON lines)"
+            )
         return documents
 
     def iter_documents(self) -> Iterator[str]:
