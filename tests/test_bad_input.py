@@ -188,7 +188,7 @@ def refused_call(capsys, place):
 
     def call(verb, words):
         overrides = parse_arguments(verb, words).overrides
-        check_single_values(overrides)
+        check_single_values(verb, overrides)
         config = compose_config(verb, overrides)
         if verb == "generate":
             generate(**build(check_config(config, generate)))
@@ -1234,6 +1234,8 @@ def test_a_run_of_truncated_checkpoints_is_not_resumed(refused_resume, run, tmp_
         (["prompt=lamp", "accelerator=meta"], ["accelerator (meta)", "accelerator=cpu"]),
         (["prompt=lamp", "accelerator=3"], ["accelerator", "str", "3"]),
         (["prompt=lamp", "checkpoint=3"], ["checkpoint (3)", "no such file or run folder"]),
+        (["prompt=lamp", "checkpoint=hf:./nix"], ["checkpoint (hf:./nix): no such folder"]),
+        (["prompt=lamp", "checkpoint=hf:."], ["checkpoint (hf:.): a folder without config.json"]),
         (["promt=lamp"], ["promt", "did you mean 'prompt'"]),
         (["prompt"], ["'prompt'", "key=value"]),
     ],

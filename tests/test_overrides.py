@@ -19,7 +19,7 @@ from firstlight.compose.arguments import parse_arguments
 from firstlight.compose.compose import compose_config, slug
 from firstlight.compose.hydra_calls import parse_overrides
 from firstlight.config import _locate, _signature
-from firstlight.overrides import command, conf_dir, named, ready, setting, text_keys, typed
+from firstlight.overrides import command, conf_dir, named, program, ready, setting, text_keys, typed
 from firstlight.sweep import command as sweep
 from firstlight.sweep.settings import Settings as OfSweep
 from firstlight.training.experiment import Experiment
@@ -239,6 +239,16 @@ def test_a_command_is_printed_where_the_working_folder_was_removed(tmp_path, mon
     assert (
         command("train", "seed=1") == f"{Path(sys.executable).parent / 'firstlight'} train seed=1"
     )
+
+
+def test_a_program_that_is_not_installed_is_run_as_a_module(tmp_path, monkeypatch):
+    (tmp_path / "bin").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
+    assert program("tensorboard") == "bin/python -m tensorboard.main"
+    (tmp_path / "bin" / "tensorboard").touch()
+    assert program("tensorboard") == "bin/tensorboard"
 
 
 def test_a_path_with_an_equals_sign_may_be_given_as_a_word_alone(tmp_path, monkeypatch):

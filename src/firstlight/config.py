@@ -23,7 +23,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from firstlight.errors import ConfigError, did_you_mean, one_line, shorten, shown
+from firstlight.errors import ConfigError, did_you_mean, one_line, shorten, shown, with_article
 from firstlight.interpolation import why_unresolved
 from firstlight.packages import GROUP, found
 
@@ -161,13 +161,12 @@ def made_by(node: dict[str, Any]) -> type:
 
 def _not_a(node: dict[str, Any], kind: str) -> str:
     """Say that what a section describes is no `kind`, and why if that can be told."""
-    article = "an" if kind[:1] in "AEIOU" else "a"
     if made_by(node) is object:  # a function without a type after its arrow
         return (
-            f"the function {node['_target_']!r} does not say that it returns {article} {kind}:"
+            f"the function {node['_target_']!r} does not say that it returns {with_article(kind)}:"
             f" write def ...(...) -> {kind}, with the class imported at run time"
         )
-    return f"{node['_target_']!r} is not {article} {kind}"
+    return f"{node['_target_']!r} is not {with_article(kind)}"
 
 
 def takes(node: dict[str, Any], name: str, value: Any) -> bool:

@@ -54,6 +54,16 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
+def counted(number: int, thing: str) -> str:
+    """Write how many: 1 token, 2 tokens, 1,000 tokens."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def with_article(name: str) -> str:
+    """Write a name after "a" or "an": an Optimizer, a Schedule."""
+    return f"an {name}" if name[:1] in "AEIOaeio" else f"a {name}"
+
+
 def one_line(error: BaseException) -> str:
     """Write the message of `error` in one line; its type if it has none."""
     # Hidden values first: a value with line breaks would not be recognised once they are gone.

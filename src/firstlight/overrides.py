@@ -39,6 +39,8 @@ MOST_PARTS = 2000
 # The loader is in C where PyYAML was built with it: `text_keys` reads all of conf/.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _config_dir: ContextVar[str | None] = ContextVar("config_dir", default=None)
+MODULES = {"tensorboard": "tensorboard.main"}
+"""The modules that `python -m` runs for programs that are not called like them."""
 _MARK = re.compile(r"(?P<kind>text|prose)(?P<list> or list)?: ")
 _QUOTED = re.compile(r"""("(\\.|[^\\"])*"|'(\\.|[^\\'])*')""", re.DOTALL)
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/@%+*?|-]+")
@@ -360,10 +362,20 @@ def named(key: str, value: str) -> str:
 
 
 def program(name: str) -> str:
-    """Write `name` as this shell finds it: its path if the environment is not activated."""
+    """Write `name` as this shell finds it: its path if the environment is not activated.
+
+    Where it is not installed as a program (python -m, a folder of packages), its module is run.
+    """
     if shutil.which(name):
         return name
-    path = str(Path(sys.executable).parent / name)
+    beside = Path(sys.executable).parent / name
+    if not beside.is_file():
+        return f"{_as_typed_in_shell(sys.executable)} -m {MODULES.get(name, name)}"
+    return _as_typed_in_shell(str(beside))
+
+
+def _as_typed_in_shell(path: str) -> str:
+    """The path of a program, from the working folder."""
     with suppress(OSError):  # the working folder may have been removed since
         path = os.path.relpath(path)
     if os.sep not in path:  # a shell looks for a bare name on its PATH only

@@ -76,7 +76,14 @@ def _find_published(name: str) -> Path | None:
         raise ConfigError("name a repository or a folder: hf:owner/name, hf:./folder")
     folder = user_path(rest)
     if folder.is_dir():  # a folder goes before a repository of the same name
+        if not is_huggingface_folder(folder):
+            raise ConfigError(
+                "a folder without config.json, which Hugging Face's format has; firstlight's own"
+                " runs and checkpoints are named without hf:"
+            )
         return folder
+    if rest.startswith(("./", "../", "/", "~")) or folder.exists():
+        raise ConfigError("no such folder")
     repo, _, revision = rest.partition("@")
     return hub.download_repo(repo, revision or None)
 

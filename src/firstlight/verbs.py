@@ -72,7 +72,7 @@ def composed_config(verb: str, overrides: list[str], config_dir: str | None) -> 
     Raises:
         ConfigError: `overrides` cannot be composed, or one has several values.
     """
-    check_single_values(overrides)
+    check_single_values(verb, overrides)
     return compose_config(verb, overrides, config_dir, with_hydra=True)
 
 

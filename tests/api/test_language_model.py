@@ -165,7 +165,7 @@ def test_what_cannot_be_continued_or_measured_is_refused(model, trained, tmp_pat
         (lambda: model.stream("The", decoding="beam"), "^stream=true "),
         (lambda: model.logits("The lamp " * 9), "^text: it has 81 tokens, more than"),
         (lambda: model.logits([300]), "^text: the id 300 is not below 257"),
-        (lambda: model.loss("T"), "^text: it has 1 tokens, and 2 are needed"),
+        (lambda: model.loss("T"), "^text: it has 1 token, and 2 are needed"),
         (lambda: model.loss("<|endoftext|>"), "^text .*special_tokens=true"),
         (lambda: firstlight.load("nowhere"), r"^source \(nowhere\): "),
         (lambda: firstlight.load(trained, precision="8"), "^precision: expected '32-true'"),

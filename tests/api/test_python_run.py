@@ -111,11 +111,15 @@ BAD = {
     "a value": ({"optimizer": {"lr": "abc"}}, r"^optimizer\.lr: expected float > 0, got 'abc'$"),
     "a range": ({"seed": -1}, r"^seed: expected int >= 0"),
     "a choice": ({"model": "nanno"}, "^model=nanno: .*'nano'"),
-    "an object": ({"model": object()}, "^model: .* of the type object"),
+    "an object": ({"model": object()}, "^model: .* of type object"),
     "not a key": ({"a=b": 1}, "^'a=b': this is not a key"),
     "a number as a key": ({"optimizer": {1: 2}}, "^'optimizer.1': this is not a key"),
     "several devices": ({"trainer": {"devices": 2}}, r"^trainer\.devices \(2\): a run of several"),
     "several values": ({"seed": firstlight.choice(1, 2)}, "^seed: several values make"),
+    "a sweep's values": (
+        {"optimizer.lr": firstlight.choice(1e-3, 2e-3)},
+        r"^optimizer\.lr: several values make a sweep; call firstlight\.sweep\(",
+    ),
 }
 
 
@@ -132,7 +136,11 @@ def test_a_mistake_is_one_exception_that_names_the_argument(tiny, settings, mess
     [
         ({"model": "nano"}, "settings in a dict are given as keywords"),
         (3, "give strings as on the command line"),
-        ("-m", "a sweep is firstlight.sweep"),
+        (
+            "optimizer.lr=1e-3,2e-3",
+            r"^optimizer\.lr=1e-3,2e-3: several values make a sweep; call firstlight\.sweep\(",
+        ),
+        ("-m", "for a sweep, call firstlight.sweep"),
         ("--cfg", "options are for the command line"),
         ("nano", "nano"),
     ],

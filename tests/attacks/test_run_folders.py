@@ -180,7 +180,7 @@ FILES = {
     "a date": ("a: 2020-01-01", "there is a timestamp"),
     "bytes": ("a: !!binary aGFoYQ==", "there is a binary"),
     "a set": ("a: !!set {x, y}", "there is a set"),
-    "a number as key": ("1: x", "there is a int"),
+    "a number as key": ("1: x", "there is an int"),
     "a list as key": ("? [a, b]\n: x", "there is a seq"),
     "a number without end": ("a: " + "9" * 100_000, "a number of too many digits"),
     "a sexagesimal without end": ("a: 1" + ":1" * 100_000, "a number of too many digits"),

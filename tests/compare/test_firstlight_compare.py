@@ -310,6 +310,10 @@ def test_losses_of_different_things_are_refused_and_bits_of_a_byte_are_not(
     [
         (["a", "nowhere"], "nowhere): not a run folder"),
         (["a"], "comparing takes two"),
+        (
+            ["."],
+            "not a run folder (.hydra/config.yaml: No such file or directory); name the runs in",
+        ),
         (["a", "b", "metric=val/los"], "did you mean 'val/loss'"),
         (["a", "b", "confidence=1"], "confidence"),
         (["a", "b", "out=one.txt/x"], "out (one.txt/x) cannot be made"),

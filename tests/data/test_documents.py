@@ -135,7 +135,7 @@ def test_a_pattern_stands_for_the_files_that_it_fits(tmp_path):
     (tmp_path / "[c].md").write_text("as it is named")
     assert read(tmp_path / "[c].md") == ["as it is named"]
     assert is_there(str(tmp_path / "*.txt")) and not is_there(str(tmp_path / "*.log"))
-    with pytest.raises(ValueError, match=r"\*\.log\): no such file"):
+    with pytest.raises(ValueError, match=r"\*\.log\): no file matches this pattern"):
         read(tmp_path / "*.log")
 
 
@@ -150,7 +150,9 @@ def test_a_pattern_stands_for_the_files_that_it_fits(tmp_path):
         ("a.jsonl", b'{"text": 3}', "line 1: the field 'text' is a number, not a text"),
         ("a.jsonl", b'\n{"text": null}', "line 2: the field 'text' is null, not a text"),
         ("a.jsonl", b'{\n "text": "a"\n}', "line 1 is not JSON: .*one object a line is wanted: jq -c . FILE"),
-        ("a.jsonl", '{"text": "a"}\n'.encode("utf-16"), "line 1 is not UTF-8: .*it is UTF-16; convert it"),
+        ("a.jsonl", '{"text": "a"}\n'.encode("utf-16"), "is not JSON lines, but UTF-16; convert it"),
+        ("a.jsonl", b"PAR1\n\xe4\x15\x04" + b"a" * 99, "is not JSON lines, but parquet; name it FILE.parquet"),
+        ("a.jsonl", gz(b'{"text": "a"}'), "is not JSON lines, but gzip; name it FILE.gz"),
         ("a.jsonl", b'{"text": "caf\xe9"}', "line 1 is not UTF-8: byte 13 of it is 0xe9; it looks like lat"),
         ("a.jsonl", b'{"text": ' + b"[" * 100_000, "line 1 is not JSON that can be read"),
         ("a.jsonl", b'{"text": "a", "n": ' + b"9" * 5000 + b"}", "line 1 is not JSON that can be read"),
@@ -177,6 +179,17 @@ def test_what_cannot_be_read_ends_in_one_line(tmp_path, name, content, words):
     with pytest.raises(ValueError, match=words) as caught:
         read(tmp_path / name)
     assert f"path ({tmp_path / name})" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_several_names_with_a_comma_are_told_to_be_a_list(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("a")
+    with pytest.raises(
+        ValueError, match=r"no such file; several files are a list: 'data.path=\[a.t"
+    ):
+        read("a.txt,b.txt")
+    with pytest.raises(ValueError, match=r"path \(c,d.txt\): no such file$"):
+        read("c,d.txt")
 
 
 @pytest.mark.parametrize("cut", [-1, -4, -9, 6])

@@ -72,6 +72,15 @@ def test_a_decay_is_of_whole_steps_and_may_be_none(decay_ratio, last):
     assert [schedule.lr(step, max_steps=10, peak=1.0) for step in range(10)] == [1.0] * 9 + [last]
 
 
+def test_too_long_a_warmup_is_told_with_the_word_to_add():
+    with pytest.raises(
+        ValueError, match=r"the run's 20 steps; add scheduler\.warmup_steps=5, or t"
+    ):
+        WarmupCosine(warmup_steps=20).check(max_steps=20, peak=1e-3)
+    with pytest.raises(ValueError, match=r"the run's 1 step; add scheduler\.warmup_steps=0"):
+        WarmupCosine(warmup_steps=1).check(max_steps=1, peak=1e-3)
+
+
 def test_the_whole_run_may_be_a_decay():
     schedule = WarmupStableDecay(warmup_steps=0, decay_ratio=1, decay_shape="linear")
     schedule.check(max_steps=10, peak=1.0)

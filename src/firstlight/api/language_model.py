@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, overload
 from firstlight.api import words
 from firstlight.api.call import command, ends_in_one_line
 from firstlight.api.surroundings import on_cpu
-from firstlight.errors import ConfigError, shown
+from firstlight.errors import ConfigError, counted, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -269,7 +269,9 @@ class LanguageModel:
                 if not 0 <= i < self.model.vocab_size:
                     raise ConfigError(f"text: the id {i} is not below {self.model.vocab_size}")
         if len(ids) < at_least:
-            raise ConfigError(f"text: it has {len(ids)} tokens, and {at_least} are needed")
+            raise ConfigError(
+                f"text: it has {counted(len(ids), 'token')}, and {at_least} are needed"
+            )
         return ids
 
     def _fused(self) -> "Model":

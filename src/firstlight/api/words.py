@@ -18,6 +18,8 @@ from firstlight.errors import ConfigError, shorten, shown
 Path = str | os.PathLike[str]
 DEEPEST = 20
 """Sections within each other, in a keyword."""
+SWEEP = "call firstlight.sweep(...)"
+"""How a sweep is begun from Python."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ def arguments(
     Raises:
         ConfigError: the first that cannot be an override.
     """
-    from firstlight.compose.arguments import parse_arguments  # late: it imports Hydra
+    from firstlight.compose.arguments import parse_arguments  # late: they import Hydra
+    from firstlight.compose.compose import check_single_values
 
     words = [_word(verb, word) for word in overrides]
     if is_sweep:
@@ -84,7 +87,10 @@ def arguments(
         words += ["--config-dir", path_text("config_dir", config_dir)]
     # What extends a sweep may have several values, too.
     may_vary = is_sweep or verb == "sweep"
-    return parse_arguments(verb, words, list(_words_of(settings, is_sweep=may_vary)))
+    args = parse_arguments(verb, words, list(_words_of(settings, is_sweep=may_vary)))
+    if not may_vary:
+        check_single_values(verb, args.overrides, sweep=SWEEP)
+    return args
 
 
 def _word(verb: str, word: object) -> str:
@@ -100,7 +106,7 @@ def _word(verb: str, word: object) -> str:
             " keywords (model='nano')"
         )
     if word in ("-m", "--multirun"):
-        raise ConfigError(f"{word}: a sweep is firstlight.sweep(...)")
+        raise ConfigError(f"{word}: for a sweep, {SWEEP}")
     if word.startswith("-"):
         raise ConfigError(f"{shorten(word)}: options are for the command line")
     return word
@@ -115,7 +121,7 @@ def _words_of(settings: Mapping[str, Any], path: str = "", *, is_sweep: bool) ->
             raise ConfigError(f"{shorten(repr(key))}: this is not a key, e.g. 'optimizer.lr'")
         if isinstance(value, Values):
             if not is_sweep:
-                raise ConfigError(f"{key}: several values make a sweep: firstlight.sweep(...)")
+                raise ConfigError(f"{key}: several values make a sweep; {SWEEP}")
             yield f"{key}={value.text}"
         # An empty one is a value: sweep.params={}.
         elif isinstance(value, Mapping) and value:
@@ -146,7 +152,7 @@ def _grammar(key: str, value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{','.join(_grammar(key, child) for child in value)}]"
     raise ConfigError(
-        f"{key}: {shown(value)} is of the type {type(value).__name__}, and a config holds text,"
+        f"{key}: {shown(value)} is of type {type(value).__name__}, and a config holds text,"
         " numbers, and lists and dicts of them; a class is named by its _target_"
         " (docs/extending.md)"
     )

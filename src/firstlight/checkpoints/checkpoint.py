@@ -19,7 +19,7 @@ from firstlight.checkpoints.limits import (
 )
 from firstlight.config import blame, build, check_node
 from firstlight.data.tokenizers.base import StoredTokenizer, Tokenizer
-from firstlight.errors import ConfigError, DamagedError, one_line, shorten
+from firstlight.errors import ConfigError, DamagedError, one_line, shorten, with_article
 from firstlight.model.base import LanguageModel
 from firstlight.model.construction import without_weights
 
@@ -115,7 +115,7 @@ def load_plain(path: Path) -> dict[str, Any]:
         size = path.stat().st_size
         raise DamagedError(f"{path}: damaged, or not a checkpoint ({size:,} bytes)") from None
     if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: not a checkpoint (it holds a {type(raw).__name__})")
+        raise ConfigError(f"{path}: not a checkpoint (it holds {with_article(type(raw).__name__)})")
     return raw
 
 

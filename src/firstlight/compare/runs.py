@@ -134,13 +134,15 @@ def find_runs(names: list[str], storage: str | None = None) -> list[Run]:
         for folder in found:
             # Resolved: the same run may be named by a link, or as part of its sweep.
             folders[folder.resolve()] = None
-    if len(folders) < 2:
+    short = _short_names(list(folders))
+    # Read before they are counted: one folder that is not a run is told as such.
+    runs = [_read(folder, short[folder]) for folder in folders]
+    if len(runs) < 2:
         given = shorten(", ".join(names))
         raise ConfigError(
             f"runs ({given}): only one run, and comparing takes two; name another, or a sweep"
         )
-    short = _short_names(list(folders))
-    return [_read(folder, short[folder]) for folder in folders]
+    return runs
 
 
 def _trials(sweep: Path, storage: str | None) -> list[Path]:

@@ -32,16 +32,19 @@ def compose_config(
     return config
 
 
-def check_single_values(overrides: list[str]) -> None:
+def check_single_values(verb: str, overrides: list[str], *, sweep: str = "add -m") -> None:
     """Check that no override has several values, as those of a sweep have.
+
+    `sweep` says how a sweep of `train` is begun.
 
     Raises:
         ConfigError: the first that has, or that Hydra's grammar refuses.
     """
     for text, override in zip(overrides, parse_overrides(overrides), strict=True):
         if override.is_sweep_override():
+            way = sweep if verb == "train" else f"call {verb} once for each"
             raise ConfigError(
-                f"{text}: several values make a sweep; add -m, or quote the value ('key=\"a,b\"')"
+                f"{text}: several values make a sweep; {way}, or quote the value ('key=\"a,b\"')"
             )
 
 

@@ -22,7 +22,7 @@ def interval_of(override: Override) -> IntervalSweep | None:
     """The interval from which values are drawn; None if the override lists its values.
 
     Raises:
-        ConfigError: the interval has an unknown tag.
+        ConfigError: the interval has an unknown tag, or nothing can be drawn between its ends.
     """
     interval = override.value()
     if not isinstance(interval, IntervalSweep):
@@ -30,6 +30,14 @@ def interval_of(override: Override) -> IntervalSweep | None:
     unknown = interval.tags - TAGS
     if unknown:
         raise ConfigError(f"{override.input_line}: unknown tag {min(unknown)}; give log or int")
+    low, high = interval.start, interval.end
+    assert low is not None and high is not None  # Hydra's grammar wants both
+    if not low < high:
+        raise ConfigError(f"{override.input_line}: its first end must be below its second")
+    if "log" in interval.tags and low <= 0:
+        raise ConfigError(
+            f"{override.input_line}: its first end must be above 0 on a logarithmic scale"
+        )
     return interval
 
 

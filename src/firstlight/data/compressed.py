@@ -57,7 +57,7 @@ def open_bytes(file: Path) -> Iterator[IO[bytes]]:
             with opened(raw) as expanded:
                 yield io.BufferedReader(_Told(file, expanded), CHUNK)
     except FileNotFoundError:
-        raise MissingFileError(f"path ({file}): no such file") from None
+        raise MissingFileError(file) from None
     except ImportError:
         raise ValueError(
             f"path ({file}): zstd needs the package zstandard: pip install 'firstlight[zstd]'"

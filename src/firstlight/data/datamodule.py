@@ -11,6 +11,7 @@ from firstlight.config import PositiveRatio, Ratio
 from firstlight.data.statistics import TextStatistics, shared_with_training, statistics_of
 from firstlight.data.token_data import TokenDataModule
 from firstlight.data.windows import TensorWindows, Windows
+from firstlight.errors import counted
 
 
 class TextDataModule(TokenDataModule):
@@ -136,7 +137,7 @@ class TextDataModule(TokenDataModule):
             if ratio is not None:
                 ways.append(f"data.train_ratio={ratio}")
         raise ValueError(
-            f"the {name} split has {n_tokens} tokens, too few for one window of"
+            f"the {name} split has {counted(n_tokens, 'token')}, too few for one window of"
             f" {self.context_length} + 1; use {' or '.join([*ways, 'a longer text'])}"
         )
 

@@ -14,7 +14,7 @@ from firstlight.data.compressed import (
     without_compression,
 )
 from firstlight.data.files import decoded, read_text
-from firstlight.data.kinds import way_to_utf8
+from firstlight.data.kinds import HEAD, kind_of, way_to_utf8
 from firstlight.data.parquet import read_parquet
 from firstlight.errors import shorten
 
@@ -88,6 +88,7 @@ def _read_limited(stream: IO[bytes], file: Path, most: int) -> bytes:
 
 
 def _read_jsonl(file: Path, field: str, most: int) -> Iterator[str]:
+    _check_kind(file)
     with open_bytes(file) as stream:
         # Lines of bytes end at b"\n" alone; str.splitlines would also end one at U+2028, inside a
         # string.
@@ -99,6 +100,18 @@ def _read_jsonl(file: Path, field: str, most: int) -> Iterator[str]:
             text = _text_of(line, field, f"path ({file}), line {number:,}")
             if text.strip():
                 yield text
+
+
+def _check_kind(file: Path) -> None:
+    """Refuse what is not text by the beginning of the file: its first line may not tell.
+
+    Raises:
+        ValueError: it is in another format, which is named.
+    """
+    with open_bytes(file) as stream:
+        found = kind_of(stream.read(HEAD))
+    if found is not None:
+        raise ValueError(f"path ({file}) is not JSON lines, but {found.name}; {found.way_out}")
 
 
 def _lines(stream: IO[bytes], file: Path, most: int) -> Iterator[bytes]:

@@ -26,7 +26,16 @@ def user_path(name: str) -> Path:
 
 
 class MissingFileError(ValueError):
-    """The file does not exist."""
+    """The file does not exist; the message says what else its name may mean."""
+
+    def __init__(self, file: Path) -> None:
+        name = str(file)
+        problem = "no such file"
+        if glob.has_magic(name):
+            problem = "no file matches this pattern"
+        elif "," in name and any(user_path(part.strip()).exists() for part in name.split(",")):
+            problem = f"no such file; several files are a list: 'data.path=[{name}]'"
+        super().__init__(f"path ({file}): {problem}")
 
 
 def read_text(file: Path) -> str:
@@ -39,7 +48,7 @@ def read_text(file: Path) -> str:
     try:
         data = file.read_bytes()
     except FileNotFoundError:
-        raise MissingFileError(f"path ({file}): no such file") from None
+        raise MissingFileError(file) from None
     except OSError as error:
         raise ValueError(f"path ({file}) cannot be read: {error.strerror}") from None
     return decoded(data, file)

@@ -4,6 +4,8 @@ import codecs
 import re
 from dataclasses import dataclass
 
+from firstlight.errors import counted
+
 HEAD = 2**16
 """Number of bytes examined."""
 UNPRINTABLE = 0.1
@@ -94,7 +96,7 @@ BINARY_FORMATS = (
     _format(
         rb"PAR1",
         "parquet",
-        "rename it to FILE.parquet",
+        "name it FILE.parquet, and leave the format to its name",
     ),
     _format(rb"ARROW1\0\0", "Arrow", "write its column of text to a file, e.g. with pyarrow"),
     _format(rb"\x89HDF\r\n\x1a\n", "HDF5", "write its texts to a file, e.g. with h5py"),
@@ -160,7 +162,7 @@ def _other_encoding(data: bytes) -> str:
     n_right = sum(character > "\x7f" for character in text) - n_wrong
     # More characters beyond ASCII decode than fail: a damaged UTF-8 file, not another encoding.
     if n_right > n_wrong:
-        places = f"{n_wrong:,} place{'s' if n_wrong > 1 else ''}"
+        places = counted(n_wrong, "place")
         return (
             f"it is UTF-8 except in {places}; iconv -c -f utf-8 -t utf-8 leaves out what is wrong"
         )

@@ -21,7 +21,7 @@ def read_parquet(file: Path, column: str, most: int) -> Iterator[str]:
             more than `most` bytes.
     """
     if not file.exists():
-        raise MissingFileError(f"path ({file}): no such file")
+        raise MissingFileError(file)
     try:
         import pyarrow as pa  # pyright: ignore[reportMissingImports]
     except ImportError:

@@ -14,7 +14,7 @@ from firstlight.data.files import (
     expanded_path,
     list_folder,
 )
-from firstlight.errors import shorten
+from firstlight.errors import counted, shorten
 
 
 class TextData(TextDataModule):
@@ -58,7 +58,7 @@ class TextData(TextDataModule):
         if not any(document.strip() for document in documents):
             raise ValueError(f"path ({self.path}) has no text in it")
         n_files = len(found.files)
-        self._source = f"{n_files:,} file{'s' if n_files > 1 else ''}"
+        self._source = counted(n_files, "file")
         left_out = _left_out(found, self.format)
         if left_out:
             self._source += f"; left out: {left_out}"

@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from firstlight.config import FiniteNonNegative
+from firstlight.errors import counted
 from firstlight.optim.base import Schedule
 
 
@@ -40,8 +41,9 @@ class Warmup(Schedule):
     def check(self, *, max_steps: int, peak: float) -> None:
         if self.warmup_steps >= max_steps:
             raise ValueError(
-                f"warmup_steps ({self.warmup_steps}) must be less than the run's {max_steps} steps;"
-                " lower scheduler.warmup_steps or train longer"
+                f"warmup_steps ({self.warmup_steps}) must be less than the run's"
+                f" {counted(max_steps, 'step')}; add scheduler.warmup_steps={max_steps // 4},"
+                " or train longer"
             )
         for name, value in (("initial_lr", self.initial_lr), ("min_lr", self.min_lr)):
             if value > peak:

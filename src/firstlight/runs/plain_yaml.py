@@ -7,7 +7,7 @@ import yaml
 from yaml.composer import ComposerError
 
 from firstlight.data.files import read_limited
-from firstlight.errors import one_line
+from firstlight.errors import one_line, with_article
 
 MAX_BYTES = 2**20
 """The largest file: PyYAML reads half a megabyte a second, and a composed config has some 3 kB."""
@@ -73,7 +73,10 @@ class _PlainLoader(yaml.SafeLoader):
         kind = node.tag.rpartition(":")[2]
         if node.tag not in TAGS or (is_key and kind != "str"):
             raise ComposerError(
-                None, None, f"there is a {kind}, which is not plain data", node.start_mark
+                None,
+                None,
+                f"there is {with_article(kind)}, which is not plain data",
+                node.start_mark,
             )
         if kind in ("int", "float") and len(node.value) > MAX_DIGITS:
             raise ComposerError(None, None, "there is a number of too many digits", node.start_mark)

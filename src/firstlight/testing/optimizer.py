@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from firstlight.errors import with_article
 from firstlight.model.base import LanguageModel
 from firstlight.model.construction import without_weights
 from firstlight.model.gpt import GPT
@@ -83,7 +84,7 @@ class _Case:
     def contract(self) -> None:
         _, optimizer = self.begun()
         if not isinstance(optimizer, Optimizer):
-            raise Broken(f"it returns a {type(optimizer).__name__}")
+            raise Broken(f"it returns {with_article(type(optimizer).__name__)}")
         for number, group in enumerate(optimizer.param_groups):
             if not float(group.get("lr", 0)) > 0:
                 raise Broken(f"group {number} has no lr above zero")

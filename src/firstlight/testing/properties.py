@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from firstlight.errors import did_you_mean, one_line
+from firstlight.errors import did_you_mean, one_line, with_article
 
 T = TypeVar("T")
 
@@ -70,10 +70,13 @@ def made_by(make: Callable[[], T], kind: type[T]) -> T:
         Broken: it is no callable of this sort.
     """
     if isinstance(make, kind):
-        raise Broken(f"a {type(make).__name__} was given: give what makes one, lambda: ...")
+        raise Broken(
+            f"{with_article(type(make).__name__)} was given: give what makes one, lambda: ..."
+        )
     made = make()
     if not isinstance(made, kind):
-        raise Broken(f"make returns a {type(made).__name__}, which is not a {kind.__name__}")
+        returned, wanted = with_article(type(made).__name__), with_article(kind.__name__)
+        raise Broken(f"make returns {returned}, which is not {wanted}")
     if make() is made:
         raise Broken(f"make returns the same {type(made).__name__} again, not a new one each time")
     return made

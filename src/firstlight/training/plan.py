@@ -15,7 +15,7 @@ from firstlight.checkpoints.checkpoint import Checkpoint
 from firstlight.config import argument, blame
 from firstlight.data.files import MissingFileError, user_path
 from firstlight.data.token_data import TokenDataModule
-from firstlight.errors import ConfigError, FinishedError, shorten
+from firstlight.errors import ConfigError, FinishedError, counted, shorten
 from firstlight.files import check_file_system, existing_place
 from firstlight.loss.base import Loss, losses_of
 from firstlight.metrics.measured import check_monitors
@@ -168,14 +168,17 @@ def why_ended(origin: Origin, trainer: Trainer, callbacks: dict[str, pl.Callback
     """
     resumed = origin.resumed
     assert resumed is not None
-    finished = (
-        f"the run in {resumed.run} is finished ({resumed.step} of {trainer.max_steps} steps); "
-        "to train longer, raise trainer.max_steps"
-    )
+    longer = "to train longer, raise trainer.max_steps"
     if resumed.step > trainer.max_steps:
-        raise FinishedError(f"resume: {finished}")
+        raise FinishedError(
+            f"resume: the run in {resumed.run} has made {counted(resumed.step, 'step')}, more than"
+            f" the {trainer.max_steps} that it is to make; {longer}"
+        )
     if resumed.step == trainer.max_steps:
-        return finished
+        return (
+            f"the run in {resumed.run} is finished ({resumed.step} of {trainer.max_steps} steps);"
+            f" {longer}"
+        )
     for callback in callbacks.values():
         if not isinstance(callback, Callback):
             continue

@@ -7,7 +7,7 @@ from rich.filesize import decimal
 
 from firstlight.checkpoints.find import checkpoints_of
 from firstlight.data.token_data import TokenDataModule
-from firstlight.errors import printable, shell_word
+from firstlight.errors import counted, printable, shell_word
 from firstlight.metrics.perplexity import perplexity
 from firstlight.overrides import command, program, setting
 from firstlight.training.memory.micro_batches import n_parts_of
@@ -83,7 +83,7 @@ def closing(folder: Path, module: PretrainingModule, trainer: Trainer) -> str:
     # activated.
     m, sample = module.metrics, command("generate", setting("checkpoint", str(folder)))
     return (
-        f"\ndone: {trainer.global_step} steps, training loss {m['train/loss']:.3f}, "
+        f"\ndone: {counted(trainer.global_step, 'step')}, training loss {m['train/loss']:.3f}, "
         f"validation loss {m['val/loss']:.3f}, perplexity {perplexity(m['val/loss']):,.1f}\n"
         f"run folder:   {printable(str(folder))}\n"
         f"sample:       {sample} prompt='...'\n"

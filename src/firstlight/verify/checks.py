@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from firstlight.config import argument
+from firstlight.errors import counted
 from firstlight.runs.run_config import RunConfig
 from firstlight.runs.run_folder import RunFolder
 from firstlight.verify.differences import compare_runs
@@ -136,7 +137,7 @@ def _kills(runs: Runs, straight: Path, whole: Life, settings: VerifySettings) ->
         keep=settings.keep,
     )
     phases = ", ".join(f"{n} {phase}" for phase, n in made.kills_by_phase.items())
-    n_runs = "1 run" if len(made.runs) == 1 else f"{len(made.runs)} runs"
+    n_runs = counted(len(made.runs), "run")
     wrong = made.differences + made.faults
     lost = f"at most {made.most_steps_lost} steps lost (saved every {settings.save_every_n_steps})"
     return CheckResult(

@@ -17,7 +17,7 @@ from tiktoken_ext.openai_public import r50k_pat_str
 
 from firstlight.data.files import read_limited
 from firstlight.data.tokenizers.base import END_OF_TEXT
-from firstlight.errors import ConfigError, shorten
+from firstlight.errors import ConfigError, shorten, with_article
 from firstlight.files import replace_text
 
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -192,7 +192,9 @@ def read_json(file: Path) -> dict[str, Any]:
         # UnicodeDecodeError is a ValueError; deeply nested lists exceed the recursion limit.
         raise ConfigError(f"{file}: damaged: it is not JSON") from None
     if not isinstance(content, dict):
-        raise ConfigError(f"{file}: expected a JSON object, got a {type(content).__name__}")
+        raise ConfigError(
+            f"{file}: expected a JSON object, got {with_article(type(content).__name__)}"
+        )
     return content
 
 
