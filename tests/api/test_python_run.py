@@ -101,6 +101,7 @@ def test_a_notebook_shows_the_run_and_its_figures(trained):
     page = trained._repr_html_()
     assert "val/loss" in page and "data:image/png;base64," in page
     assert trained.plot()._repr_png_().startswith(b"\x89PNG")  # type: ignore[attr-defined]
+    assert repr(trained.plot()).startswith("Figure(")
     assert trained.plot("perplexity").axes[0].get_yscale() == "log"
     with pytest.raises(firstlight.Error, match=r"^kind \(lr\)"):
         trained.plot("lr")  # type: ignore[arg-type]

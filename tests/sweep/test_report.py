@@ -5,7 +5,7 @@ import math
 import pytest
 
 from firstlight.sweep.ledger import Row
-from firstlight.sweep.report import best_points, points
+from firstlight.sweep.report import best_points, ends, points, tie
 
 
 def row(number: int, point: int, state: str, **metrics: float) -> Row:
@@ -43,6 +43,21 @@ def test_the_best_point_has_the_lowest_mean_and_pruned_failed_and_unfinished_one
         ["a=1"],
         ["a=0"],
     ]
+
+
+def test_a_trial_ends_with_its_objectives():
+    done = row(0, 0, "done", loss=2.0, seconds=3.0)
+    assert ends(done, [done], ["seconds"]) == "trial 0: done in 1 s: seconds 3.0000"
+    assert ends(done, [done], ["val/loss", "seconds"]).endswith("val/loss 2.0000, seconds 3.0000")
+
+
+def test_the_best_of_equal_points_is_said_to_be_the_first_of_them():
+    rows = [row(k, k, "done", loss=loss) for k, loss in enumerate((0.5, 0.0, 0.0))]
+    whole = points(rows, ["val/loss"], [1], 1)
+    [best] = best_points(rows, ["val/loss"], [1], 1)
+    assert best.overrides == ["a=1"]
+    assert tie(best, whole) == " (the first of 2 points that are equal)"
+    assert tie(best, [best]) == ""
 
 
 def test_a_loss_that_is_no_number_is_never_best_wherever_it_stands():

@@ -36,6 +36,10 @@ def losses(columns: dict[str, list[float | None]], kind: Literal["loss", "perple
 class _Shown(Figure):
     """A figure that a notebook shows as an image."""
 
+    def __repr__(self) -> str:
+        width, height = self.get_size_inches() * self.dpi
+        return f"Figure({width:.0f} x {height:.0f}; .savefig(FILE) writes it)"
+
     def _repr_png_(self) -> bytes:
         stream = io.BytesIO()
         self.savefig(stream, format="png", dpi=100)

@@ -149,7 +149,7 @@ class Worker:
         return problem is None
 
     def _say_end(self, number: int) -> None:
-        say(report.ends(self.ledger.row(number), self.ledger.rows()))
+        say(report.ends(self.ledger.row(number), self.ledger.rows(), self.ledger.record.objectives))
 
 
 def _drawn(trial: optuna.trial.Trial, parameter: Parameter) -> Any:

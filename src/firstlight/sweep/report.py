@@ -107,6 +107,12 @@ def _beats(one: PointResult, other: PointResult, signs: list[int]) -> bool:
     return one.means != other.means
 
 
+def tie(best: PointResult, whole: list[PointResult]) -> str:
+    """Say how many other points have the same means as the `best`, which is the first of them."""
+    others = sum(point.means == best.means for point in whole) - 1
+    return f" (the first of {others + 1} points that are equal)" if others else ""
+
+
 def opening_line(ledger: Ledger) -> str:
     """The first line of a sweep that has trials to make."""
     rows = current(ledger.rows())
@@ -126,13 +132,14 @@ def begins(row: Row, ledger: Ledger) -> str:
     return f"trial {row.number}: {row.name}{' (resumed)' if is_resumed else ''}"
 
 
-def ends(row: Row, rows: list[Row]) -> str:
-    """The line at the end of a trial, of all `rows` of the ledger."""
+def ends(row: Row, rows: list[Row], objectives: list[str]) -> str:
+    """The line at the end of a trial, of all `rows` of the ledger, with its `objectives`."""
     if row.state == "planned":
         return f"trial {row.number}: stopped, to be resumed"
     result = row.error or ""
-    if not result and "val/loss" in row.metrics:
-        result = f"val/loss {row.metrics['val/loss']:.4f}"
+    if not result:
+        known = [name for name in objectives if name in row.metrics]
+        result = ", ".join(f"{name} {row.metrics[name]:.4f}" for name in known)
     left = sum(other.state in ("planned", "running") for other in current(rows))
     time_left = f", {left} left{_time_left(current(rows))}" if left else ""
     return f"trial {row.number}: {row.state} in {row.seconds:.0f} s: {result}{time_left}"
@@ -199,6 +206,7 @@ def show(ledger: Ledger, *, best_only: bool = False) -> None:
             if counts[state]:
                 states.append(f"{counts[state]} {state}")
         say(f"{_trials(current(rows))}: {', '.join(states)}{_time_left(current(rows))}")
+    whole = [point for point in points(rows, objectives, signs, n_seeds) if point.is_whole]
     for point in best_points(rows, objectives, signs, n_seeds):
         results = []
         for name, mean, spread in zip(objectives, point.means, point.spreads, strict=True):
@@ -206,7 +214,7 @@ def show(ledger: Ledger, *, best_only: bool = False) -> None:
             results.append(f"{name} {mean:.4f}{over_seeds}")
         words = trial_overrides(ledger.record, point.overrides, point.rows[0].seed)
         say(
-            f"best: {', '.join(results)}\n "
+            f"best: {', '.join(results)}{tie(point, whole)}\n "
             f" {command('train', *words, config_dir=ledger.record.config_dir)}"
         )
 
