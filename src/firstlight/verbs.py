@@ -199,6 +199,7 @@ def plan_sweep(overrides: list[str], config_dir: str | None) -> Any:
     Raises:
         ConfigError: it is not valid.
     """
+    from firstlight.sweep.launchers import check_launcher
     from firstlight.sweep.settings import only_in_some
 
     # Misspelt words are found here, without torch. Keys that only some trials have are checked when
@@ -206,6 +207,10 @@ def plan_sweep(overrides: list[str], config_dir: str | None) -> Any:
     conditional = tuple(f"{key}=" for key in only_in_some(overrides, config_dir))
     in_all = [word for word in overrides if not word.startswith(conditional)]
     check_trials("train", in_all, config_dir)
+    of_hydra = [word for word in overrides if is_about_hydra(word)]
+    if of_hydra:
+        composed = compose_config("train", of_hydra, config_dir, with_hydra=True)
+        check_launcher(composed.hydra)
     return command("sweep").plan(overrides, config_dir)
 
 
@@ -226,7 +231,10 @@ def sweep(
         RunError: trials have failed.
         Stopped: a signal has stopped it.
     """
+    from firstlight.sweep.launchers import check_launcher
+
     of_sweeps, composed = command("sweep"), composed_config("sweep", overrides, config_dir)
+    check_launcher(composed.hydra)
     with settings_of_hydra(composed, with_logging=not as_guest) as config:
         planned = of_sweeps.main(config, list(added))
     # Outside the block: `hydra.main` takes the settings of the launcher from a config of its own.

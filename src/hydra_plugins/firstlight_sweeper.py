@@ -4,23 +4,25 @@ Hydra finds it in this namespace, and imports it whenever it starts: nothing hea
 here.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 
 @dataclass
 class FirstlightSweeperConf:
-    """Without settings of its own: they are the section `sweep` of the config."""
+    """Its one setting is Hydra's own; the others are the section `sweep` of the config."""
 
     _target_: str = "hydra_plugins.firstlight_sweeper.FirstlightSweeper"
+    max_batch_size: Any = None
+    """Trials that the launcher is given at once; null: as many as its own settings say."""
 
 
 ConfigStore.instance().store(
@@ -31,7 +33,8 @@ ConfigStore.instance().store(
 class FirstlightSweeper(Sweeper):
     """Makes the planned trials of the sweep in `hydra.sweep.dir`, with any of Hydra's launchers."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_batch_size: Any) -> None:
+        self.max_batch_size = max_batch_size
         self.config: DictConfig | None = None
         self.launcher: Launcher | None = None
         self.hydra_context: HydraContext | None = None
@@ -45,11 +48,9 @@ class FirstlightSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
+        from firstlight.sweep.launchers import trials_at_once
         from firstlight.sweep.loop import work_on
 
         assert self.config is not None and self.launcher is not None
-        # joblib's setting; -1: as many as there are CPUs.
-        at_once = OmegaConf.select(self.config, "hydra.launcher.n_jobs") or 1
-        if at_once < 0:
-            at_once = os.cpu_count() or 1
+        at_once = trials_at_once(self.config.hydra.launcher, self.max_batch_size)
         work_on(Path(self.config.hydra.sweep.dir), self.launcher.launch, at_once)

@@ -307,6 +307,15 @@ def test_a_sweep_whose_config_has_changed_is_not_resumed(begun, status, capsys):
             "did you mean 'val/loss'",
         ),
         (["train", "-m", *TINY, "seed=1,2", "seeds=2"], "give one of the two"),
+        (
+            ["train", "-m", *TINY, "seed=1,2", "hydra.sweeper.max_batch_size=2"],
+            "hydra/launcher=basic makes one trial at a time",
+        ),
+        (
+            ["train", "-m", *TINY, "seed=1,2", "hydra.sweeper.max_batch_size=all"],
+            "hydra.sweeper.max_batch_size: expected int >= 1, got 'all'",
+        ),
+        (["sweep", "resume", ".", "hydra.sweeper.max_batch_size=0"], "expected int >= 1, got 0"),
     ],
 )
 @pytest.mark.one_in(2)

@@ -1,0 +1,48 @@
+"""How many trials a launcher of Hydra's is given at once."""
+
+import os
+
+from omegaconf import DictConfig
+
+from firstlight.errors import ConfigError, shown
+
+BATCH_SIZE = "hydra.sweeper.max_batch_size"
+"""The setting that says it for every launcher; Hydra's own sweeper has it, too."""
+OWN_SETTINGS = ("n_jobs", "array_parallelism")
+"""What launchers call the jobs that they run at once: joblib, and submitit for Slurm."""
+ONE_BY_ONE = "BasicLauncher"
+"""Hydra's launcher if none is chosen."""
+
+
+def check_launcher(hydra: DictConfig) -> None:
+    """Refuse what `trials_at_once` would, in the section `hydra` of a composed config.
+
+    Raises:
+        ConfigError: see there.
+    """
+    trials_at_once(hydra.launcher, hydra.sweeper.get("max_batch_size"))
+
+
+def trials_at_once(launcher: DictConfig, batch_size: object) -> int:
+    """How many trials the launcher with this config is given at once.
+
+    `batch_size` of them, or else as many as the launcher says that it runs at a time; 1 if it does
+    not say. A negative number of the launcher's stands for as many as there are CPUs.
+
+    Raises:
+        ConfigError: `batch_size` is not a number of trials, or more than the launcher can run.
+    """
+    if batch_size is not None:
+        if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
+            raise ConfigError(f"{BATCH_SIZE}: expected int >= 1, got {shown(batch_size)}")
+        if batch_size > 1 and str(launcher.get("_target_")).endswith(f".{ONE_BY_ONE}"):
+            raise ConfigError(
+                f"{BATCH_SIZE} ({batch_size}): hydra/launcher=basic makes one trial at a time;"
+                " choose hydra/launcher=joblib, or another that starts processes"
+            )
+        return batch_size
+    for name in OWN_SETTINGS:
+        number = launcher.get(name)
+        if isinstance(number, int) and number != 0:
+            return number if number > 0 else os.cpu_count() or 1
+    return 1
