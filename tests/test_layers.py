@@ -11,7 +11,7 @@ LAYERS = (
     {"errors", "private"},
     {"output", "console"},
     {"files", "processes", "process_group", "memory_limits"},
-    {"lock"},
+    {"lock", "launchers"},
     {"interpolation", "packages"},
     {"overrides"},
     {"config"},
@@ -77,7 +77,7 @@ def test_no_private_module_of_hydras_is_imported():
 
 
 HOMES_OF_PRIVATE_PLACES = {"private.py", "training/lightning.py"}
-PRIVATE_BUT_DOCUMENTED = {"torch.utils._pytree", "torch.utils._python_dispatch"}
+PRIVATE_BUT_DOCUMENTED = {"torch.utils._pytree", "torch.utils._python_dispatch", "_exit"}
 ELSEWHERE = {
     "lm_eval/tasks.py: lm_eval.tasks._yaml_loader",  # an extra of its own, with tests of its own
 }

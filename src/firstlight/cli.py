@@ -4,7 +4,7 @@ import os
 import sys
 import traceback
 
-from firstlight import __version__, output, processes
+from firstlight import __version__, launchers, output, processes
 from firstlight.errors import (
     ConfigError,
     RunError,
@@ -59,7 +59,8 @@ def main(arguments: list[str] | None = None) -> int:
         _answer([_as_typed(word) for word in words])
         return 0
     except ConfigError as error:
-        _tell(message_lines(error))
+        if not launchers.is_told_by_another():
+            _tell(message_lines(error))
         return 2
     except RunError as error:
         _tell(str(error).splitlines())

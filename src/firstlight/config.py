@@ -34,6 +34,7 @@ PositiveShare = Annotated[float, Field(gt=0, le=1)]
 """A part of a whole, or the whole itself: the nucleus of a distribution."""
 FinitePositive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 FiniteNonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Timeout = Annotated[float, Field(ge=1, le=86_400)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """A seed that numpy and torch both accept."""
 

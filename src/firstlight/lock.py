@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import Timeout
 
@@ -44,14 +45,23 @@ def only_process(lock: Path) -> Iterator[None]:
         except Timeout:
             raise HeldError(_holder(writer)) from None
         try:
-            # With its time of start: the process id may be given to another process later.
-            holder = {"host": socket.gethostname(), "pid": os.getpid(), "started": started()}
             with open_new(writer) as stream:
-                json.dump(holder, stream)
+                json.dump(identity(), stream)
             yield
         finally:
             with suppress(OSError):  # the folder was moved or removed
                 writer.unlink(missing_ok=True)
+
+
+def identity() -> dict[str, Any]:
+    """What tells this process from all others, as it is written beside a lock."""
+    # With its time of start: the process id may be given to another process later.
+    return {"host": socket.gethostname(), "pid": os.getpid(), "started": started()}
+
+
+def is_held_by(lock: Path, process: dict[str, Any]) -> bool:
+    """Whether the file beside `lock` names `process`, an `identity`."""
+    return _record(lock.with_name(WRITER)) == process
 
 
 def files_of(lock: Path) -> set[str]:
@@ -73,15 +83,23 @@ def _holder(writer: Path) -> str:
 
 def _named(writer: Path) -> str | None:
     """The process that the file `writer` names; None if it names none, or one that has died."""
+    record = _record(writer)
     try:
-        if not writer.is_file() or writer.is_symlink():
-            return None
-        with writer.open("rb") as stream:
-            record = json.loads(stream.read(1000))  # it may be somebody else's, and of any size
         host, pid, begun = str(record["host"]), int(record["pid"]), str(record["started"])
-    except (OSError, ValueError, TypeError, LookupError):
+    except (ValueError, TypeError, LookupError):
         return None
     # Whether it still runs can only be asked on its own machine.
     if host == socket.gethostname() and started(pid) != begun:
         return None
     return f"process {pid} on {shorten(host)}"
+
+
+def _record(writer: Path) -> Any:
+    """What is in the file `writer`; None if that is not readable."""
+    try:
+        if not writer.is_file() or writer.is_symlink():
+            return None
+        with writer.open("rb") as stream:
+            return json.loads(stream.read(1000))  # it may be somebody else's, and of any size
+    except (OSError, ValueError):
+        return None

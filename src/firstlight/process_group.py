@@ -3,6 +3,7 @@
 import ctypes
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -102,6 +103,37 @@ def started(pid: int | None = None) -> str:
     if state in "ZX":  # zombie, dead
         return ""
     return rest[18]  # field 22, starttime
+
+
+def commands_above(most: int = 8) -> Iterator[str]:
+    """The command lines of the processes above this one: its parent, that one's parent, ...
+
+    They end where the system does not tell.
+    """
+    pid = os.getppid()
+    for _ in range(most):
+        if pid <= 1:
+            return
+        shown = _ppid_and_command(pid)
+        if shown is None:
+            return
+        pid, command = shown
+        yield command
+
+
+def _ppid_and_command(pid: int) -> tuple[int, str] | None:
+    """The parent of the process `pid` and its command line; None if they are not known."""
+    try:
+        if Path("/proc/self/stat").exists():
+            stat = Path(f"/proc/{pid}/stat").read_text()
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
+            return int(stat.rpartition(")")[2].split()[1]), words.decode(errors="replace")
+        command = ["ps", "-o", "ppid=,command=", "-p", str(pid)]
+        shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+        parent, _, words_shown = shown.stdout.strip().partition(" ")
+        return int(parent), words_shown
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
 
 
 def name_of(signum: int) -> str:

@@ -1,10 +1,11 @@
 """Which process of a run this is, decided without trusting a launcher's environment variables.
 
-A run on several devices has several processes. The user starts the first one, and Lightning
-launches the rest from it, with the same command line. Launchers and schedulers set variables such
-as `RANK` and `SLURM_PROCID`, which are often left over in an environment that has nothing to do
-with this run. Lightning and torch would believe them, so they are removed from the environment
-before either is imported. A config can still refer to them (`${oc.env:SLURM_PROCID}`).
+A run on several devices has several processes. The user starts the first one, and it launches the
+rest, with the same command line (training/further.py); or torchrun or srun starts all of them.
+Launchers and schedulers set variables such as `RANK` and `SLURM_PROCID`, which are often left over
+in an environment that has nothing to do with this run. Lightning and torch would believe them, so
+they are removed from the environment before either is imported. `launchers.py` decides which of
+them count. A config can refer to all of them (`${oc.env:SLURM_PROCID}`).
 """
 
 import os
@@ -24,10 +25,10 @@ FOUND_RUN = "FIRSTLIGHT_FOUND_RUN"
 """Environment variable: the run that `resume=auto` found in the first process, or empty."""
 SWEEP, TRIAL = "FIRSTLIGHT_SWEEP", "FIRSTLIGHT_TRIAL"
 """Environment variables of a trial: the folder of its sweep, and its row number in the ledger. Its
-further processes inherit them, as they do everything else that Lightning does not pass on."""
+further processes inherit them, as they do everything else in the environment."""
 
 LAUNCHED_WITH = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-"""Variables that Lightning sets for the processes it launches."""
+"""Variables that the first process of a machine sets for those that it launches."""
 DECIDING = re.compile(
     r"""
     (LOCAL_|NODE_|GROUP_|ROLE_)?RANK | (LOCAL_|GROUP_|ROLE_)?WORLD_SIZE | MASTER_(ADDR|PORT)
@@ -40,11 +41,46 @@ DECIDING = re.compile(
     re.VERBOSE,
 )
 """Variables that would decide which process is first, how many run, or how Lightning behaves."""
-TASKS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "JSM_NAMESPACE_SIZE")
-"""Variables in which srun, mpirun and jsrun say how many processes they have started."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a process stands among those of its run, and where they meet."""
+
+    local_rank: int
+    node_rank: int
+    devices: int
+    """Processes on each machine."""
+    num_nodes: int
+    address: str = "127.0.0.1"
+    port: int = 0
+    """Of the store in which the processes meet; 0: any that is free, to be passed to the others."""
+    one_per_device: bool = False
+    """Whether a launcher has started every process; else this one launches those of its machine."""
+    store_is_there: bool = False
+    """Whether the launcher serves the store; else the first process does."""
+    attempt: str = "0"
+    """Tells the starts of one command apart that share a store."""
+
+    @property
+    def rank(self) -> int:
+        """The number of this process among all."""
+        return self.node_rank * self.devices + self.local_rank
+
+    @property
+    def world_size(self) -> int:
+        """How many processes there are."""
+        return self.num_nodes * self.devices
+
 
 _was_started = False
 """Whether another process of the run launched this one."""
+_place: Place | None = None
+"""Where this process stands, once that is known, in a run of several."""
+_is_placed = False
+"""Whether that is known."""
+_told_folder: Path | None = None
+"""The run folder, where the first process has told it."""
 _taken: dict[str, str] = {}
 """The variables that were removed from the environment."""
 
@@ -53,23 +89,16 @@ def begin() -> None:
     """Remove the environment variables that would decide which process this is.
 
     Call it before torch is imported.
-
-    Raises:
-        ConfigError: torchrun started several processes, each of which would train the whole run.
     """
-    global _was_started
-    _was_started = False  # of the command before, where one process runs several
+    global _was_started, _place, _is_placed, _told_folder
+    # Of the command before, where one process runs several.
+    _was_started, _place, _is_placed, _told_folder = False, None, False, None
     _was_started = is_further()
-    n_processes = _count(os.environ.get("WORLD_SIZE"))
-    # Before the variables are removed: they are how torchrun is recognised.
-    if "TORCHELASTIC_RUN_ID" in os.environ and n_processes > 1 and not _was_started:
-        raise ConfigError(
-            f"torchrun started {n_processes} processes; do not use torchrun: start one process with"
-            " trainer.devices=... and it launches the rest"
-        )
+    # What torch's C++ code logs of a connection that fails, with its frames, is also raised.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     # Lightning and torch read these variables when they are imported, and believe them.
     for name in list(os.environ):
-        if _was_started and name in LAUNCHED_WITH:  # here they are Lightning's own
+        if _was_started and name in LAUNCHED_WITH:  # here they are our own
             continue
         if DECIDING.fullmatch(name):
             _taken[name] = os.environ.pop(name)
@@ -81,12 +110,13 @@ def undone() -> Iterator[None]:
 
     The environment itself is not restored.
     """
-    global _was_started
-    was_started, taken = _was_started, dict(_taken)
+    global _was_started, _place, _is_placed, _told_folder
+    was_started, place, is_placed, folder = _was_started, _place, _is_placed, _told_folder
+    taken = dict(_taken)
     try:
         yield
     finally:
-        _was_started = was_started
+        _was_started, _place, _is_placed, _told_folder = was_started, place, is_placed, folder
         _taken.clear()
         _taken.update(taken)
 
@@ -120,10 +150,10 @@ def number(name: str, default: int) -> int:
     return int(text)
 
 
-def is_further() -> bool:
-    """Whether this process was launched by the first process of a run to train with it.
+def was_launched() -> bool:
+    """Whether the first process of this machine launched this one, to train with it.
 
-    The answer stays the same after the first process has died.
+    The answer stays the same after that process has died.
     """
     if _was_started:
         return True
@@ -133,28 +163,55 @@ def is_further() -> bool:
     return is_child and re.fullmatch("[1-9][0-9]{0,8}", rank) is not None
 
 
+def is_further() -> bool:
+    """Whether another process of the run is its first, which makes the folder and tells the user.
+
+    Where a launcher has started all of them, this is known as soon as `follow` was called.
+    """
+    return was_launched() or _told_folder is not None
+
+
 def first_process() -> int:
-    """The process id of the first process of the run; only for a process that it launched."""
+    """The process id of the one that launched this; only where `was_launched`."""
     return int(os.environ[FIRST_PROCESS])
 
 
-def local_rank() -> int:
-    """The rank of this process on its machine; 0 for the first process."""
-    return int(os.environ["LOCAL_RANK"]) if is_further() else 0
+def take(place: Place | None) -> None:
+    """From now on this process has `place` among those of its run; None: it is alone."""
+    global _place, _is_placed
+    _place, _is_placed = place, True
+
+
+def place() -> Place | None:
+    """Where this process stands; None in a run of one process, or before it is known."""
+    return _place
+
+
+def is_placed() -> bool:
+    """Whether it is known if this process is alone, and where it stands if it is not."""
+    return _is_placed
+
+
+def follow(folder: Path) -> None:
+    """From now on this process belongs to the run in `folder`, whose first process is another."""
+    global _told_folder
+    _told_folder = folder
 
 
 def shared_run_folder() -> Path | None:
     """The run folder that the first process made; None in the first process itself."""
-    return Path(os.environ[RUN_FOLDER]) if is_further() else None
+    if _told_folder is not None:
+        return _told_folder
+    return Path(os.environ[RUN_FOLDER]) if was_launched() else None
 
 
 @contextmanager
-def sharing(folder: Path) -> Iterator[None]:
+def sharing(folder: Path) -> Iterator[Path]:
     """Within the block, processes that this one launches belong to the run in `folder`."""
-    # Lightning starts the other processes with this environment.
+    # The other processes are launched with this environment.
     os.environ[RUN_FOLDER], os.environ[FIRST_PROCESS] = str(folder.absolute()), str(os.getpid())
     try:
-        yield
+        yield folder
     finally:
         for name in (RUN_FOLDER, FIRST_PROCESS):
             os.environ.pop(name, None)
@@ -189,23 +246,3 @@ def found_run() -> Path | None:
     """The run that `resume=auto` found in the first process; None if it found none."""
     found = os.environ.get(FOUND_RUN)
     return Path(found) if found else None
-
-
-def several_tasks() -> str | None:
-    """Warn if a launcher seems to have started this command several times; otherwise None."""
-    if is_further():  # Lightning started it, as it should
-        return None
-    for name in TASKS:
-        n_tasks = _count(given(name))
-        if n_tasks > 1:
-            return (
-                f"{name}={n_tasks}: this command seems to have been started {n_tasks} times, and"
-                " each process trains its own run; to train one run on several devices, start it"
-                " once with trainer.devices=..."
-            )
-    return None
-
-
-def _count(text: str | None) -> int:
-    """`text` as a count; 1 if it is not one."""
-    return int(text) if text and re.fullmatch("[0-9]{1,9}", text) else 1

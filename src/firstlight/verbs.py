@@ -6,6 +6,7 @@ Nothing here imports torch, so that help and mistakes are answered at once.
 import importlib
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,8 +21,11 @@ from firstlight.compose.compose import check_single_values, check_trials, compos
 from firstlight.compose.explain import explained
 from firstlight.compose.hydra_calls import command_line, is_about_hydra, settings_of_hydra
 from firstlight.errors import ConfigError, FinishedError, printable_lines
+from firstlight.launchers import find_place, several_tasks, torchrun_processes
 from firstlight.overrides import conf_dir, using_config_dir
 
+OF_PROCESSES = {"trainer.devices": 1, "trainer.num_nodes": 1, "trainer.timeout": 120}
+"""Keys that must be known before the processes of a run meet, with the defaults of `Trainer`."""
 PACKAGES = ("verify", "sweep", "compare", "bench", "new")
 """Verbs that are packages of their own; the others are modules of `commands`."""
 
@@ -37,6 +41,12 @@ def run(verb: str, purpose: str, words: list[str]) -> None:
 
     check_working_folder("cd")
     args = parse_arguments(verb, words)
+    n_processes = torchrun_processes()
+    if n_processes > 1 and (verb != "train" or args.multirun):
+        raise ConfigError(
+            f"torchrun has started {n_processes} processes, and {verb}"
+            f"{' -m' if args.multirun else ''} is one command; start it without torchrun"
+        )
     if args.multirun and verb != "train":
         raise ConfigError(f"{verb}: -m is for train only; call {verb} once for each value")
     with using_config_dir(args.config_dir):
@@ -102,10 +112,8 @@ def _let_hydra_show(verb: str, args: Namespace) -> None:
 
 def _train(args: Namespace) -> None:
     """Begin a run or a sweep, resume a run, or print its config."""
-    warning = processes.several_tasks()
-    if warning is not None:
-        output.note(warning)
     if args.multirun:
+        _note_tasks(1)
         planned = plan_sweep(args.overrides, args.config_dir)
         command("sweep").run_sweep(planned, args.overrides)
     elif args.cfg:
@@ -150,12 +158,17 @@ def train(overrides: list[str], config_dir: str | None, *, as_guest: bool = Fals
     from firstlight.compose.autoresume import is_auto
 
     config, remaining = run_config(overrides, config_dir)
-    own = [word for word in remaining if not is_about_hydra(word)]
     if as_guest:
         _check_devices(config)
     try:
-        with settings_of_hydra(config, with_logging=not as_guest) as of_run:
-            return command("train").main(of_run, own, _callbacks_of_trial())
+        with ExitStack() as held:
+            peers = None if as_guest else _peers(config, overrides, held)
+            if processes.is_further() and not processes.was_launched():
+                # Composed again, now that the first process has told which run this is.
+                config, remaining = run_config(overrides, config_dir)
+            own = [word for word in remaining if not is_about_hydra(word)]
+            with settings_of_hydra(config, with_logging=not as_guest) as of_run:
+                return command("train").main(of_run, own, _callbacks_of_trial(), peers)
     except FinishedError as error:
         # For a command that is given again and again, a finished run is success.
         if not is_auto(overrides):
@@ -164,6 +177,38 @@ def train(overrides: list[str], config_dir: str | None, *, as_guest: bool = Fals
         found = processes.found_run()
         assert found is not None  # it is what has finished
         return found
+
+
+def _peers(config: DictConfig, overrides: list[str], held: ExitStack) -> Any:
+    """The processes of a run of several, which have met; None in a run of one.
+
+    Raises:
+        ConfigError: a launcher has started another number of processes.
+        RunError: one of them does not come.
+    """
+    # What is wrong with these values is said when the whole config is checked.
+    devices, num_nodes, timeout = (
+        value if isinstance(value := OmegaConf.select(config, key), int | float) else default
+        for key, default in OF_PROCESSES.items()
+    )
+    place = find_place(max(1, int(devices)), max(1, int(num_nodes)))
+    processes.take(place)
+    _note_tasks(1 if place is None else place.world_size)
+    if place is None:
+        return None
+    from firstlight.training.peers import Peers  # late: it imports torch
+
+    peers = Peers(place, timeout=max(1.0, float(timeout)), words=overrides)
+    held.enter_context(peers)
+    held.enter_context(peers.failing())
+    peers.meet()
+    return peers
+
+
+def _note_tasks(world_size: int) -> None:
+    """Warn if a launcher seems to have started this command several times, for nothing."""
+    if warning := several_tasks(world_size):
+        output.note(warning)
 
 
 def _check_devices(config: DictConfig) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from firstlight.checkpoints.checkpoint import Checkpoint as StoredCheckpoint
-from firstlight.processes import is_further
+from firstlight.processes import is_further, number
 from firstlight.training.callbacks.base import Callback, Watcher
 
 
@@ -51,6 +51,14 @@ class SignalFirstAt(SignalAt):
 
     def __init__(self, *, batch: int) -> None:
         super().__init__(batch=batch, names=["SIGTERM"] if not is_further() else [])
+
+
+class SignalFurtherAt(SignalAt):
+    """Sends a signal to the second of several processes alone, in the first attempt of torchrun's."""
+
+    def __init__(self, *, batch: int, name: str, attempt: int | None = None) -> None:
+        is_meant = attempt in (None, number("TORCHELASTIC_RESTART_COUNT", 0))
+        super().__init__(batch=batch, names=[name] if is_further() and is_meant else [])
 
 
 class FailAt(pl.Callback):

@@ -20,6 +20,7 @@ from firstlight.runs.run_folder import AUTO, CONFIG
 from firstlight.runs.writer import note_data
 from firstlight.training.experiment import Experiment
 from firstlight.training.fit import fit
+from firstlight.training.peers import Peers
 from firstlight.training.start import take_same_model
 
 SET_BY_FIT = {
@@ -78,10 +79,16 @@ def arguments_with(
     return RunConfig(plain, check_kept(config, plain)), values
 
 
-def main(config: DictConfig, overrides: list[str], callbacks: Mapping[str, Callback]) -> Path:
+def main(
+    config: DictConfig,
+    overrides: list[str],
+    callbacks: Mapping[str, Callback],
+    peers: Peers | None = None,
+) -> Path:
     """Train, with `callbacks` in addition to those in the config; return the run folder.
 
-    `overrides` are the words of the command line, to be stored with the run.
+    `overrides` are the words of the command line, to be stored with the run; `peers` are the
+    processes of a run of several.
 
     Raises:
         ConfigError: the config is not valid, or the run cannot begin or be resumed.
@@ -100,7 +107,7 @@ def main(config: DictConfig, overrides: list[str], callbacks: Mapping[str, Callb
         siblings = [file.parents[1] for file in sorted(of_sweep.sweep.glob(f"*/{CONFIG}"))]
     kept = [as_typed(override) for override in overrides if override != f"resume={AUTO}"]
     try:
-        return fit(Experiment(**built), stored, kept, siblings).folder
+        return fit(Experiment(**built), stored, kept, siblings, peers).folder
     except FinishedError as error:
         # Of a finished run, only the path of its text can be changed. `fit` has checked by now that
         # it is the same text.

@@ -27,6 +27,9 @@ CHANGEABLE = (
         "trainer.log_",
         "trainer.accelerator",
         "trainer.devices",
+        "trainer.num_nodes",
+        "trainer.strategy",
+        "trainer.timeout",
         "data.num_workers",
     ),
     *("trainer.micro_batch_size", "callbacks.", "logger.", "metrics.", "on_nan"),
@@ -168,7 +171,8 @@ def _change(config: DictConfig, change: Override, stored: _Stored, *, is_path: b
         ConfigError: the run has no such key.
     """
     key = change.key_or_group
-    if key not in stored.keys and not change.is_add():
+    is_known = key in stored.keys or key in lacking(stored.config)
+    if not is_known and not change.is_add():
         raise ConfigError(f"{key}: the run has no such key{did_you_mean(key, stored.keys)}")
     if change.is_delete():
         parent, _, last = key.rpartition(".")

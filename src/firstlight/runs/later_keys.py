@@ -10,6 +10,8 @@ LATER_KEYS: dict[str, Any] = {
     "data.eval_last_window": False,
     "data.format": "text",
     "data.field": "text",
+    "trainer.num_nodes": 1,
+    "trainer.timeout": 120,
 }
 """Keys (SECTION.NAME), with the value that a run or sweep has whose stored config lacks them."""
 LATER_SECTIONS: dict[str, tuple[str, ...]] = {

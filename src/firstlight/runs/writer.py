@@ -1,8 +1,8 @@
 """The one process that writes a run folder: it makes it, locks it and keeps its records."""
 
 import json
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +33,23 @@ COMPARED = (
 
 @contextmanager
 def new_run_folder(
-    wanted: Path, *, config: dict[str, Any], overrides: list[str], is_fixed: bool = False
+    wanted: Path,
+    *,
+    config: dict[str, Any],
+    overrides: list[str],
+    is_fixed: bool = False,
+    agree_on: Callable[[Path], None] = lambda folder: None,
 ) -> Iterator[Path]:
     """Make a run folder, record config, overrides and environment in it, and hold its lock.
 
     It is `wanted`, or `wanted_2`, `wanted_3`, ...: the first that is new, empty (a sweep makes
     those), or holds only what is left when a process is killed while making it. With `is_fixed`
-    only `wanted` is tried.
+    only `wanted` is tried. `agree_on(folder)` is called when only its lock has been made.
 
     Raises:
         ConfigError: it cannot be made or written; or, with `is_fixed`, it is taken or another
             process holds it.
+        Exception: what `agree_on` raises; nothing is left of the folder then.
     """
     # Collected before the folder is made: asking git, or torch for the device, may fail or take
     # time.
@@ -55,7 +61,7 @@ def new_run_folder(
     for folder in numbered(wanted):
         with ExitStack() as held:
             try:
-                is_ours = _begin(folder, records, held)
+                is_ours = _begin(folder, records, held, agree_on)
             except HeldError as error:
                 if is_fixed:
                     raise _is_written(folder, error) from None
@@ -70,7 +76,12 @@ def new_run_folder(
             )
 
 
-def _begin(folder: Path, records: dict[Path, str], held: ExitStack) -> bool:
+def _begin(
+    folder: Path,
+    records: dict[Path, str],
+    held: ExitStack,
+    agree_on: Callable[[Path], None],
+) -> bool:
     """Make `folder` a run folder and hold its lock in `held`; return False if it is taken.
 
     Raises:
@@ -85,6 +96,12 @@ def _begin(folder: Path, records: dict[Path, str], held: ExitStack) -> bool:
         held.enter_context(only_process(folder / LOCK))
         if not is_unfinished_start(folder):  # another process has begun a run here since
             return False
+        try:
+            agree_on(folder)
+        except BaseException:
+            held.close()
+            _undo(folder)
+            raise
         (folder / CONFIG.parent).mkdir(exist_ok=True)
         for name, text in records.items():
             replace_text(folder / name, text)
@@ -98,6 +115,14 @@ def _begin(folder: Path, records: dict[Path, str], held: ExitStack) -> bool:
         ) from None
     held.enter_context(processes.sharing(folder))
     return True
+
+
+def _undo(folder: Path) -> None:
+    """Remove what is in a folder that was to become a run's, and the folder, as far as possible."""
+    with suppress(OSError):
+        for name in files_of(folder / LOCK):
+            (folder / name).unlink(missing_ok=True)
+        folder.rmdir()
 
 
 def is_unfinished_start(folder: Path) -> bool:

@@ -10,21 +10,26 @@ from pathlib import Path
 from firstlight.checkpoints.find import best_of, checkpoints_of
 from firstlight.checkpoints.manifest import WEIGHTS
 from firstlight.checkpoints.model_file import save_model_file
-from firstlight.errors import DivergedError, RunError, one_line, shorten
+from firstlight.errors import DivergedError, Error, RunError, one_line, shorten
 from firstlight.files import replacing, replacing_by_path
 from firstlight.output import note, tell
 from firstlight.runs.run_folder import MODEL
 from firstlight.training import report
+from firstlight.training.heartbeat import Verdict
 from firstlight.training.memory.estimate import is_out_of_memory
 from firstlight.training.memory.micro_batches import n_parts_of
 from firstlight.training.module import PretrainingModule
+from firstlight.training.peers import Peers
 from firstlight.training.stopping import REQUEUE_SIGNAL, Stopped, in_slurm_job, requeue_slurm_job
-from firstlight.training.trainer import Trainer
+from firstlight.training.trainer import AnotherFailedError, Trainer
 
 
 @contextmanager
-def explained_end(trainer: Trainer) -> Iterator[None]:
-    """Say where a run that ends inside can be resumed; a signal exits with 128 + its number."""
+def explained_end(trainer: Trainer, peers: Peers | None = None) -> Iterator[None]:
+    """Say where a run that ends inside can be resumed; a signal exits with 128 + its number.
+
+    If one of `peers` is lost, say which.
+    """
     folder = trainer.folder
     try:
         yield
@@ -42,9 +47,14 @@ def explained_end(trainer: Trainer) -> Iterator[None]:
             requeue_slurm_job()
         signum = stop.signum if isinstance(stop, Stopped) else signal.SIGINT
         raise Stopped(signum, folder) from None
+    except AnotherFailedError as error:
+        raise _explained(error, peers, folder) from error
     except RunError as error:
         raise type(error)(f"{error}\n{report.whereabouts(folder)}") from error
     except Exception as error:
+        verdict = peers.why_lost(error) if peers is not None else None
+        if peers is not None and verdict is not None:
+            raise _lost(verdict, peers, folder) from error
         if is_out_of_memory(error):
             raise RunError(
                 f"{_out_of_memory(trainer, error)}\n{report.whereabouts(folder)}"
@@ -56,6 +66,22 @@ def explained_end(trainer: Trainer) -> Iterator[None]:
         if trainer.is_global_zero:
             for line in trainer.failures.summary():
                 note(line)
+
+
+def _explained(error: AnotherFailedError, peers: Peers | None, folder: Path) -> BaseException:
+    """What ends this process when another has failed, and may have said why."""
+    verdict = peers.why_lost(error) if peers is not None else None
+    if peers is None or verdict is None:
+        return RunError(f"{error}\n{report.whereabouts(folder)}")
+    return _lost(verdict, peers, folder)
+
+
+def _lost(verdict: Verdict, peers: Peers, folder: Path) -> BaseException:
+    """What ends this process when another is lost."""
+    ending = peers.end_with(verdict)
+    if isinstance(ending, Error):
+        return type(ending)(f"{ending}\n{report.whereabouts(folder)}")
+    return ending
 
 
 def check_trained(trainer: Trainer, module: PretrainingModule) -> None:

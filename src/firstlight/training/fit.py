@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from firstlight.checkpoints.folder_io import clear_unfinished
 from firstlight.data.files import user_path
 from firstlight.data.loader import end_workers
 from firstlight.output import note, tell
-from firstlight.processes import is_further, shared_run_folder
+from firstlight.processes import is_further, shared_run_folder, sharing, was_launched
 from firstlight.runs.run_folder import AUTO, MODEL
 from firstlight.runs.writer import new_run_folder, update_run_folder
 from firstlight.training import report
@@ -20,6 +21,7 @@ from firstlight.training.experiment import Experiment
 from firstlight.training.lightning import end_before_training
 from firstlight.training.module import PretrainingModule
 from firstlight.training.origin import Origin, find_origin
+from firstlight.training.peers import Peers
 from firstlight.training.plan import Plan, blaming, prepare
 from firstlight.training.profiling import Report
 from firstlight.training.resume import change_of_rate
@@ -40,10 +42,12 @@ def fit(
     config: dict[str, Any],
     overrides: list[str],
     siblings: Sequence[Path] = (),
+    peers: Peers | None = None,
 ) -> Fitted:
     """Train `experiment`; `config`, which it was built from, and `overrides` are kept with the run.
 
-    `siblings` are the other runs of its sweep, which have the same text.
+    `siblings` are the other runs of its sweep, which have the same text; `peers` are the processes
+    of a run of several.
 
     With `resume` the run in that folder is resumed from its newest whole checkpoint; otherwise
     `output_dir` becomes the folder (with a number if it is taken, unless `resume` is "auto", by
@@ -63,10 +67,14 @@ def fit(
         if not is_further():
             for text in plan.notes:
                 note(text)
-        folder = held.enter_context(_run_folder(experiment, origin, plan, overrides))
+        folder = held.enter_context(_run_folder(experiment, origin, plan, overrides, peers))
+        if peers is not None:
+            plan.trainer.advance = peers.advance
+            peers.last_words = partial(report.whereabouts, folder)
+            peers.tell(folder)
         module = _assemble(experiment, origin, plan, folder)
-        with explained_end(plan.trainer):
-            _train(plan, origin, module)
+        with explained_end(plan.trainer, peers):
+            _train(plan, origin, module, peers)
             check_trained(plan.trainer, module)
             if plan.trainer.is_global_zero:
                 keep_best(module, folder)
@@ -84,19 +92,31 @@ def _without_weights(origin: Origin, trainer: Trainer) -> Origin:
 
 
 def _run_folder(
-    experiment: Experiment, origin: Origin, plan: Plan, overrides: list[str]
+    experiment: Experiment,
+    origin: Origin,
+    plan: Plan,
+    overrides: list[str],
+    peers: Peers | None,
 ) -> AbstractContextManager[Path]:
     """The folder of the run: the first process's, that of the run that is resumed, or a new one."""
     shared = shared_run_folder()
     if shared is not None:
-        return nullcontext(shared)
+        return nullcontext(shared) if was_launched() else sharing(shared)
+    agree_on = _nobody if peers is None else peers.agree_on
     if origin.folder is None:
         wanted, is_fixed = user_path(experiment.output_dir), experiment.resume == AUTO
-        return new_run_folder(wanted, config=plan.config, overrides=overrides, is_fixed=is_fixed)
+        return new_run_folder(
+            wanted, config=plan.config, overrides=overrides, is_fixed=is_fixed, agree_on=agree_on
+        )
+    agree_on(origin.folder)
     changed = update_run_folder(origin.folder, config=plan.config, overrides=overrides)
     for text in _changes(experiment, origin, plan, changed):
         note(text)
     return nullcontext(origin.folder)
+
+
+def _nobody(folder: Path) -> None:
+    """A run of one process has nobody to agree with on its folder."""
 
 
 def _changes(
@@ -143,7 +163,9 @@ def _assemble(
     )
 
 
-def _train(plan: Plan, origin: Origin, module: PretrainingModule) -> None:
+def _train(
+    plan: Plan, origin: Origin, module: PretrainingModule, peers: Peers | None = None
+) -> None:
     """Make the remaining steps; of a run that was killed at its end, only finish the end."""
     trainer, checkpoint = plan.trainer, None
     if trainer.is_global_zero:
@@ -163,7 +185,8 @@ def _train(plan: Plan, origin: Origin, module: PretrainingModule) -> None:
             # It marks the end of a run, and this run continues.
             (trainer.folder / MODEL).unlink(missing_ok=True)
     profile = Report(trainer.profiler)  # type: ignore[attr-defined]
-    with trainer.stop_signals, trainer.failures.of_threads():
+    group = nullcontext() if peers is None else peers.group(trainer.strategy.root_device)
+    with group, trainer.stop_signals, trainer.failures.of_threads():
         try:
             trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
         finally:

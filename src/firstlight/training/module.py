@@ -100,6 +100,7 @@ class PretrainingModule(NextTokenModule):
             self.trainer.evaluate_untrained()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        self.trainer.advance()
         self.loss.begin_step(self.trainer.global_step, max_steps=self.trainer.max_steps)
         # batch_idx counts over the whole run, which is one pass: a resumed run continues with its
         # number.
@@ -231,6 +232,7 @@ class PretrainingModule(NextTokenModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         trainer = self.trainer
+        trainer.advance()
         if not trainer.at_step_end:
             return
         # On a logged step the host must know of all steps: what is evaluated has been judged.
@@ -267,6 +269,11 @@ class PretrainingModule(NextTokenModule):
         self.trainer.flush()
         if self.trainer.global_step > 0:
             self.trainer.step_complete()
+
+    def on_validation_batch_start(
+        self, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self.trainer.advance()
 
     def on_validation_epoch_end(self) -> None:
         super().on_validation_epoch_end()

@@ -13,7 +13,7 @@ from firstlight.errors import shorten
 from firstlight.files import check_file_system
 from firstlight.model.base import LanguageModel
 from firstlight.process_group import end_with
-from firstlight.processes import first_process, is_further
+from firstlight.processes import first_process, is_further, was_launched
 from firstlight.runs.run_folder import AUTO
 from firstlight.runs.writer import only_writer
 from firstlight.sources import find_checkpoint, load_checkpoint
@@ -56,8 +56,8 @@ def find_origin(
     # `resume` belongs to this command, not to the run, whose checkpoints must not depend on it.
     config = config | {"resume": None}
     fresh = Origin(config, experiment.model, experiment.tokenizer)
-    if is_further():
-        # A process that Lightning launched would train on alone if the first one were killed.
+    if was_launched():
+        # A process that the first one launched would train on alone if that were killed.
         end_with(first_process())
     if experiment.resume in (None, AUTO):
         return _from_weights(fresh, experiment, overrides)

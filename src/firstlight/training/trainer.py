@@ -20,7 +20,7 @@ from pydantic import Field
 
 from firstlight.checkpoints.find import CHECKPOINTS, checkpoint_name
 from firstlight.checkpoints.folder_io import CheckpointFolderIO, Stored
-from firstlight.config import BatchSize, FinitePositive, Steps
+from firstlight.config import BatchSize, FinitePositive, Steps, Timeout
 from firstlight.data.token_data import TokenDataModule
 from firstlight.errors import DivergedError, RunError, one_line
 from firstlight.training.callbacks.model_summary import ModelSummary
@@ -81,6 +81,10 @@ TAKEN_BY = (
 )
 
 
+class AnotherFailedError(RunError):
+    """Another process of the run has failed, and says why."""
+
+
 class Trainer(pl.Trainer):
     """Lightning's Trainer; its arguments are open but for `TAKEN`, and these are added or changed.
 
@@ -120,6 +124,7 @@ class Trainer(pl.Trainer):
         strategy: Literal["auto", "ddp"] = "auto",
         precision: Precision = "32-true",
         num_nodes: Annotated[int, Field(gt=0, le=2**16)] = 1,
+        timeout: Timeout = 120,
         profiler: ProfilerName | Profiler | None = None,
         **kwargs: Any,
     ) -> None:
@@ -140,6 +145,10 @@ class Trainer(pl.Trainer):
         self.pending_metrics: dict[str, float] = {}
         self.row_writers: list[Callable[..., None]] = []
         """`log_metrics` of each logger."""
+        self.timeout = timeout
+        """Seconds in which a process that is lost ends the run (training/peers.py)."""
+        self.advance: Callable[[], None] = _nothing
+        """Tells the other processes that this one has come further."""
         self.texts: list[str] = []
         """What was shown on the boards since the last row of the logs."""
         super().__init__(
@@ -152,7 +161,7 @@ class Trainer(pl.Trainer):
             precision=precision,  # type: ignore[arg-type]
             num_nodes=num_nodes,
             profiler=make_profiler(profiler),
-            plugins=[CheckpointFolderIO(), OwnProcesses(num_nodes)],
+            plugins=[CheckpointFolderIO(), OwnProcesses()],
             **OURS,
             **_enabled_by(kwargs["callbacks"]),
             **kwargs,
@@ -246,7 +255,7 @@ class Trainer(pl.Trainer):
         if failed or signum:
             self.save_step()
         if failed:
-            raise self.failure or RunError("another process of this run has failed")
+            raise self.failure or AnotherFailedError("another process of this run has failed")
         if signum:
             raise Stopped(signum)
 
@@ -363,6 +372,10 @@ class Trainer(pl.Trainer):
     def _boards(self) -> list[Board]:
         # Asked each time: loggers come late, with the run folder.
         return [logger for logger in self.loggers if isinstance(logger, Board)]
+
+
+def _nothing() -> None:
+    """A run of one process waits for nobody."""
 
 
 def _callbacks_among(given: dict[str, Any]) -> list[pl.Callback]:
