@@ -94,9 +94,10 @@ PROGRAM = (sys.executable, "-m", "firstlight", "train")
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 
 
-def run(*words, begin=PROGRAM, **more):
+def run(*words, begin=PROGRAM, cwd=None, **more):
     return subprocess.run(
         [*begin, *words],
+        cwd=cwd,
         timeout=300,
         env=environment(**more),
         capture_output=True,

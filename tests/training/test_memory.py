@@ -99,6 +99,19 @@ def test_a_run_must_have_room_for_weights_gradients_moments_and_logits(
             check()
 
 
+def test_of_weights_in_parts_a_process_needs_its_part(tiny_gpt, tiny_data, monkeypatch):
+    data = tiny_data(context_length=8)
+    data.setup()
+    sizes = sizes_of(without_weights(partial(GPT, **SIZES)), partial(adamw, lr=1e-3), "32-true")
+    numbers = sizes.n_parameters + sizes.n_trained + sizes.n_optimizer
+    logits = 4 * 2 * 8 * sizes.vocab_size
+    monkeypatch.setattr(memory, "device_memory", lambda _: ("the GPU", 2 * numbers + logits))
+    trainer = {"precision": "32-true", "devices": 2}
+    check_memory(sizes, data, trainer | {"strategy": "fsdp2"})
+    with pytest.raises(ValueError, match="parameters need at least"):
+        check_memory(sizes, data, trainer | {"strategy": "ddp"})
+
+
 def test_precision_auto_is_resolved_before_memory_is_checked(tiny_gpt, tiny_data, monkeypatch):
     """In bf16 the logits of a batch take half as much: what fits then is not refused."""
     from firstlight.training import plan

@@ -1,16 +1,20 @@
 """Write and read checkpoint folders, which appear whole or not at all, every bit checked."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from torch import Tensor, distributed
 
 from firstlight.checkpoints.checkpoint import Checkpoint, load_plain
 from firstlight.checkpoints.manifest import (
     MANIFEST,
+    SHARDS,
     TRAINING_STATE,
     WEIGHTS,
     Manifest,
@@ -19,8 +23,17 @@ from firstlight.checkpoints.manifest import (
     read_manifest,
 )
 from firstlight.checkpoints.model_file import FORMAT, read_model_file, save_model_file
-from firstlight.errors import ConfigError, DamagedError
+from firstlight.checkpoints.shards import (
+    FLAT,
+    NAMES,
+    check_shards,
+    read_shards,
+    whole_state,
+    write_shards,
+)
+from firstlight.errors import ConfigError, DamagedError, reason_of
 from firstlight.files import open_new, remove, sync, sync_folder, temporary_of
+from firstlight.processes import is_further
 
 RECORD = "firstlight"
 """Key, in Lightning's checkpoint, of what `PretrainingModule` adds."""
@@ -66,23 +79,50 @@ class CheckpointFolderIO(TorchCheckpointIO):
         target = Path(path)
         temporary = temporary_of(target)
         clear_unfinished(target.parent)
-        # After a power cut a rename counts only if the files, the new folder and the folder above
-        # were flushed, in this order.
         try:
             temporary.mkdir()
-            _write(dict(checkpoint), temporary)
-            sync_folder(temporary)
-            if target.exists():  # damaged: the run was resumed from an earlier one
-                target.rename(temporary_of(target, OLD))
-            temporary.rename(target)
-            sync_folder(target.parent)
+            _finish(dict(checkpoint), target, {})
         finally:
             clear_unfinished(target.parent)
 
+    def save_sharded(self, checkpoint: dict[str, Any], target: Path) -> None:
+        """Write the folder `target`, all processes together: each its part of the optimizer.
+
+        Raises:
+            OSError: it cannot be written; then nothing of it is left.
+        """
+        rank, temporary = distributed.get_rank(), temporary_of(target)
+        [optimizer] = checkpoint["optimizer_states"]
+        flat = optimizer.pop(FLAT)
+        try:
+            with _together():
+                if rank == 0:
+                    clear_unfinished(target.parent)
+                    (temporary / SHARDS).mkdir(parents=True)
+            parts: list[Any] = [None] * distributed.get_world_size()
+            with _together():
+                distributed.all_gather_object(parts, write_shards(flat, temporary, rank))
+            with _together():
+                if rank == 0:
+                    shards = {name: file for part in parts for name, file in part.items()}
+                    _finish(dict(checkpoint), target, shards)
+        finally:
+            if rank == 0:
+                clear_unfinished(target.parent)
+
+    def read_shards(self, flat: dict[str, Tensor], folder: Path) -> None:
+        """Read the optimizer's state of `folder` into `flat`, all processes together."""
+        read_shards(flat, folder)
+
     def load_checkpoint(
-        self, path: Any, map_location: Any = None, weights_only: bool | None = None
+        self,
+        path: Any,
+        map_location: Any = None,
+        weights_only: bool | None = None,
+        *,
+        fill: bool = True,
     ) -> dict[str, Any]:
-        """What `save_checkpoint` was given.
+        """What `save_checkpoint` was given; unless `fill`, without tensors that are in shards.
 
         Raises:
             ConfigError: it is damaged, from another version, or holds code (which is not run).
@@ -95,7 +135,10 @@ class CheckpointFolderIO(TorchCheckpointIO):
         state_dict = {
             f"{MODEL_PREFIX}{name}": weight for name, weight in stored.model.state_dict.items()
         }
-        return stored.state | {"state_dict": state_dict}
+        [optimizer] = stored.state["optimizer_states"]
+        if fill and NAMES in optimizer:
+            optimizer = whole_state(optimizer, folder)
+        return stored.state | {"state_dict": state_dict, "optimizer_states": [optimizer]}
 
 
 def read_folder(folder: Path) -> Stored:
@@ -108,6 +151,8 @@ def read_folder(folder: Path) -> Stored:
     manifest = read_manifest(folder)
     # Before torch.load: bits are checked before anything is unpickled.
     check_training_state(folder, manifest)
+    if not is_further():  # the first process has read every bit of them
+        check_shards(folder, manifest)
     return Stored(manifest, read_model(folder, manifest), load_plain(folder / TRAINING_STATE))
 
 
@@ -133,6 +178,12 @@ def clear_unfinished(folder: Path) -> None:
             remove(litter)
 
 
+def drop_state(folder: Path) -> None:
+    """Remove what only resuming needs from a checkpoint."""
+    (folder / TRAINING_STATE).unlink(missing_ok=True)
+    remove(folder / SHARDS)
+
+
 def discard(folder: Path) -> None:
     """Remove a checkpoint; it is renamed first, so that no rest looks like one."""
     removed = temporary_of(folder, OLD)
@@ -141,7 +192,41 @@ def discard(folder: Path) -> None:
     remove(removed)
 
 
-def _write(checkpoint: dict[str, Any], folder: Path) -> None:
+@contextmanager
+def _together() -> Iterator[None]:
+    """After the block all processes know whether one of them could not write.
+
+    Raises:
+        OSError: one could not.
+    """
+    error: OSError | None = None
+    try:
+        yield
+    except OSError as raised:
+        error = raised
+    problems: list[str | None] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(problems, None if error is None else reason_of(error))
+    if error is not None:
+        raise error
+    for rank, problem in enumerate(problems):
+        if problem is not None:
+            raise OSError(f"rank {rank}: {problem}")
+
+
+def _finish(checkpoint: dict[str, Any], target: Path, shards: dict[str, StoredFile]) -> None:
+    """Write what is missing in the temporary folder of `target`, and give it its name."""
+    temporary = temporary_of(target)
+    _write(checkpoint, temporary, shards)
+    # After a power cut a rename counts only if the files, the new folder and the folder above were
+    # flushed, in this order.
+    sync_folder(temporary)
+    if target.exists():  # damaged: the run was resumed from an earlier one
+        target.rename(temporary_of(target, OLD))
+    temporary.rename(target)
+    sync_folder(target.parent)
+
+
+def _write(checkpoint: dict[str, Any], folder: Path, shards: dict[str, StoredFile]) -> None:
     record = dict(checkpoint[RECORD])
     config, tokenizer = record.pop("config"), record.pop("tokenizer")
     described = record.pop("manifest")
@@ -163,6 +248,7 @@ def _write(checkpoint: dict[str, Any], folder: Path) -> None:
         sync(file)
         files[TRAINING_STATE] = StoredFile(bytes=file.tell(), sha256=stream.sha256.hexdigest())
     # The manifest is last, as it has the checksums of the other files.
+    files |= shards
     manifest = Manifest(format=FORMAT, step=checkpoint["global_step"], files=files, **described)
     with open_new(folder / MANIFEST, "wb") as file:
         file.write(manifest.to_json())

@@ -14,6 +14,8 @@ from firstlight.errors import ConfigError, DamagedError, shorten
 
 MANIFEST, WEIGHTS, TRAINING_STATE = "checkpoint.json", "model.safetensors", "training_state.pt"
 
+SHARDS = "optimizer"
+"""Folder of a checkpoint of a sharded run: the optimizer's state, a file from each process."""
 MAX_BYTES = 2**20
 """Of a manifest; it has about 1 kB."""
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -50,7 +52,8 @@ class Manifest(BaseModel):
     @field_validator("files")
     @classmethod
     def _are_of_a_checkpoint(cls, files: dict[str, StoredFile]) -> dict[str, StoredFile]:
-        if WEIGHTS not in files or not files.keys() <= {WEIGHTS, TRAINING_STATE}:
+        others = [name for name in files if not is_shard(name)]
+        if WEIGHTS not in others or not set(others) <= {WEIGHTS, TRAINING_STATE}:
             raise ValueError("not the files of a checkpoint")
         return files
 
@@ -59,6 +62,14 @@ class Manifest(BaseModel):
         # Without a direction where it is "min", so that earlier versions can read the file.
         content = self.model_dump(exclude=None if self.direction == "max" else {"direction"})
         return json.dumps({**content, "sha256": _digest(content)}, indent=2).encode() + b"\n"
+
+
+def is_shard(name: str) -> bool:
+    """Whether a file of a checkpoint is a part of the optimizer's state."""
+    return (
+        re.fullmatch(rf"{SHARDS}/shard-\d{{5}}-model-\d{{5}}-of-\d{{5}}\.safetensors", name)
+        is not None
+    )
 
 
 def _digest(content: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ from firstlight.checkpoints.manifest import (
     read_manifest,
 )
 from firstlight.checkpoints.model_file import RECORD, read_record
+from firstlight.checkpoints.shards import check_shards
 from firstlight.errors import ConfigError, one_line
 from firstlight.optim.by_name import Patterns, frozen
 from firstlight.sources import load_checkpoint
@@ -90,7 +91,9 @@ def check_checkpoint(path: Path) -> None:
     """
     load_checkpoint(path)  # checks the weights and the manifest
     if (path / TRAINING_STATE).is_file():
-        check_training_state(path, read_manifest(path))
+        manifest = read_manifest(path)
+        check_training_state(path, manifest)
+        check_shards(path, manifest)
 
 
 def _header(path: Path) -> dict[str, Any]:

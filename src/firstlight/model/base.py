@@ -69,6 +69,15 @@ class LanguageModel(nn.Module, ABC):
         return self.project(hidden)  # (B, T, V)
 
     @property
+    def blocks(self) -> list[nn.Module]:
+        """The parts that a pass goes through one after the other, each with most of its weights.
+
+        Those of the longest ModuleList, unless a model says otherwise.
+        """
+        lists = [module for module in self.modules() if isinstance(module, nn.ModuleList)]
+        return list(max(lists, key=len, default=nn.ModuleList()))
+
+    @property
     def device(self) -> torch.device:
         """The device of the weights."""
         return self.output_weight.device

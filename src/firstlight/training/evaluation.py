@@ -87,15 +87,19 @@ class EvaluationModule(pl.LightningModule):
         """What goes through the model at once, one after the other."""
         return [batch]
 
+    def pass_without_windows(self) -> None:
+        """What a process does where others have a window to score, and it has none."""
+
     def on_validation_epoch_start(self) -> None:
         # A row a split. On MPS there is no float64: the sums stay on the CPU.
         n_sums = sum(metric.n_sums for metric in self.measured)
         self.sums = torch.zeros(len(self.splits), n_sums, dtype=torch.float64)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        if batch[1].numel() == 0:  # a process whose share of a ragged last batch is empty
-            return
         for part in self.parts(batch):
+            if part[1].numel() == 0:  # of a process whose share of a ragged last batch is empty
+                self.pass_without_windows()
+                continue
             row = sums_of(self.measured, self.scored(part))
             self.sums[dataloader_idx] += torch.tensor(row, dtype=torch.float64)
 

@@ -19,11 +19,12 @@ from firstlight.metrics.measured import direction_of
 from firstlight.model.base import LanguageModel
 from firstlight.optim.base import OptimizerFactory, Schedule
 from firstlight.training.lightning import forget_end, handles_scaling, norms_of, scaler_of
-from firstlight.training.memory.micro_batches import cut
+from firstlight.training.memory.micro_batches import cut, cut_into, n_parts_of
 from firstlight.training.next_token import NextTokenModule
 from firstlight.training.nonfinite.description import describe, largest, worst_windows
 from firstlight.training.nonfinite.guard import Guard, OnNan
 from firstlight.training.nonfinite.late_check import StepRecord
+from firstlight.training.sharding import clip, is_sharded, local, shard
 from firstlight.training.trainer import Trainer
 
 
@@ -78,6 +79,10 @@ class PretrainingModule(NextTokenModule):
                 "PretrainingModule needs firstlight's Trainer; for Lightning's own use"
                 " LanguageModule (docs/lightning.md)"
             )
+
+    def configure_model(self) -> None:
+        if self.trainer.is_sharded and not is_sharded(self.parameters()):
+            shard(self, self.model, ["mean_loss", "scored"])
 
     def train_dataloader(self) -> Loader:
         """What is left of the run, as one pass: a run is only saved between two steps."""
@@ -143,13 +148,25 @@ class PretrainingModule(NextTokenModule):
     def _weighted_loss(self, part: Batch, weight: float) -> Tensor:
         # This process has no window of the batch, but DDP waits for its gradients: zeros.
         if len(part[0]) == 0:
-            stand_in = self.data.windows["train"][torch.tensor([0])]
-            return self.mean_loss(self.transfer_batch_to_device(stand_in, self.device, 0)) * 0.0
+            return self.mean_loss(self._stand_in()) * 0.0
         loss = self.mean_loss(part)
         return loss if weight == 1 else loss * weight
 
     def parts(self, batch: Batch) -> list[Batch]:
-        return cut(batch, self.trainer.micro_batch_size)
+        most = self.trainer.micro_batch_size
+        if not self.trainer.is_sharded or most is None:
+            return cut(batch, most)
+        # All gather a block for each part: those with a smaller share make as many passes.
+        return cut_into(batch, self.trainer.agreed(n_parts_of(len(batch[0]), most)))
+
+    def _stand_in(self) -> Batch:
+        """A batch for a process without a window, where the others wait for its pass."""
+        first = self.data.windows["train"][torch.tensor([0])]
+        return self.transfer_batch_to_device(first, self.device, 0)
+
+    def pass_without_windows(self) -> None:
+        if self.trainer.is_sharded:  # the others need this process's part of the weights
+            self.scored(self._stand_in())
 
     def _backward(self, part: Batch, weight: float) -> Tensor:
         """Add the gradient of a part of a batch; return its share of the mean loss.
@@ -184,14 +201,16 @@ class PretrainingModule(NextTokenModule):
             scaler.unscale_(optimizer)
         # Norms of 16-bit gradients are taken in float32, where their squares do not overflow.
         parameters = [p for p in self.all_parameters if p.grad is not None]
-        grads = [p.grad for p in parameters if p.grad is not None]
+        grads = [local(p.grad) for p in parameters if p.grad is not None]
         wide = torch.promote_types(grads[0].dtype, torch.float32)
         norms = norms_of(grads, wide)  # (P,)
+        if self.trainer.is_sharded:
+            norms = self.trainer.strategy.reduce(norms.square(), reduce_op="sum").sqrt()
         self.grad_norm = torch.linalg.vector_norm(norms)
         # Divided by a norm that is not finite, all gradients would be lost: one must be blamed.
         if gradient_clip_val is not None:
             norm = torch.where(self.grad_norm.isfinite(), self.grad_norm, 0.0)
-            nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
+            clip(parameters, gradient_clip_val, norm)
         # The last moment before the update, at which the whole step is known.
         losses = torch.stack(self.batch_losses)  # (batches of the step,)
         step = self.trainer.global_step + 1
@@ -216,17 +235,21 @@ class PretrainingModule(NextTokenModule):
 
         self.eval()  # without dropout; this is the end of the run
         names = {p: name for name, p in self.model.named_parameters()}
+        windows: list[str] = []
+        # Where all processes compute together, none can look at its own windows alone.
+        if not self.trainer.is_sharded:
+            windows = worst_windows(
+                [part for batch in record.batches for part in self.parts(batch)],
+                token_losses,
+                self.data.tokenizer,
+            )
         norms = zip((names[p] for p in record.parameters), record.norms.tolist(), strict=True)
         return describe(
             step=record.step,
             losses=record.losses.tolist(),
             grad_norm=float(record.grad_norm),
             gradient=largest(dict(norms)),
-            windows=worst_windows(
-                [part for batch in record.batches for part in self.parts(batch)],
-                token_losses,
-                self.data.tokenizer,
-            ),
+            windows=windows,
             skipped=skipped,
         )
 

@@ -27,6 +27,7 @@ from firstlight.optim.by_name import frozen, rates
 from firstlight.processes import shared_run_folder
 from firstlight.runs.places import MOVED
 from firstlight.runs.run_folder import RunFolder
+from firstlight.training.activation_checkpointing import checkpoint_activations
 from firstlight.training.callbacks.base import Callback
 from firstlight.training.experiment import Experiment
 from firstlight.training.memory.estimate import Sizes, check_memory, sizes_of
@@ -97,6 +98,10 @@ def prepare(experiment: Experiment, origin: Origin, siblings: Sequence[Path] = (
         trainer = experiment.trainer(
             data=data, logger=False, callbacks=list(callbacks.values()), precision=precision
         )
+        if trainer.activation_checkpointing:
+            checkpoint_activations(network)
+    if trainer.is_sharded:
+        _check_sharded(experiment, sizes)
     ended = _check_resumed(origin, data, trainer, callbacks)
     with blaming("scheduler"):
         check_rates_of(experiment.scheduler, max_steps=trainer.max_steps, peak=sizes.peak_lr)
@@ -131,6 +136,21 @@ def blaming(key: str) -> Iterator[None]:
         if isinstance(error, ValueError | TypeError | OSError):
             raise blame(key, error) from error
         raise
+
+
+def _check_sharded(experiment: Experiment, sizes: Sizes) -> None:
+    """Refuse what does not work where each process has only a part of the weights.
+
+    Raises:
+        ConfigError: which.
+    """
+    if experiment.compile:
+        raise ConfigError("compile: does not work with trainer.strategy=fsdp2; leave it out")
+    if not sizes.is_elementwise:
+        raise ConfigError(
+            "optimizer: its update needs a whole matrix, of which a process has a part with"
+            " trainer.strategy=fsdp2; take optimizer=adamw, or strategy=ddp"
+        )
 
 
 def _check_loggers(experiment: Experiment) -> None:

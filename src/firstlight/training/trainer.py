@@ -35,6 +35,7 @@ from firstlight.training.lightning import (
 from firstlight.training.loggers.board import Board
 from firstlight.training.precision import Precision
 from firstlight.training.profiling import ProfilerName, keep_in, make_profiler
+from firstlight.training.sharding import ShardedStrategy, local
 from firstlight.training.stopping import Stopped, StopSignals
 from firstlight.training.watching import Failures, watch_callback, watch_logger
 
@@ -121,7 +122,8 @@ class Trainer(pl.Trainer):
         log_every_n_steps: Steps = 10,
         gradient_clip_val: FinitePositive | None = None,
         devices: Annotated[int, Field(gt=0, le=1024)] = 1,
-        strategy: Literal["auto", "ddp"] = "auto",
+        strategy: Literal["auto", "ddp", "fsdp2"] = "auto",
+        activation_checkpointing: bool = False,
         precision: Precision = "32-true",
         num_nodes: Annotated[int, Field(gt=0, le=2**16)] = 1,
         timeout: Timeout = 120,
@@ -151,13 +153,19 @@ class Trainer(pl.Trainer):
         """Tells the other processes that this one has come further."""
         self.texts: list[str] = []
         """What was shown on the boards since the last row of the logs."""
+        self.activation_checkpointing = activation_checkpointing
+        n_processes = devices * num_nodes
+        self.is_sharded = strategy == "fsdp2" and n_processes > 1
+        """Whether each process has only a part of the weights."""
+        if self.is_sharded:
+            _check_sharded(kwargs["callbacks"], micro_batch_size, precision)
         super().__init__(
             max_steps=self.clock.max_steps,
             accumulate_grad_batches=accumulate_grad_batches,
             log_every_n_steps=log_every_n_steps,
             gradient_clip_val=gradient_clip_val,
             devices=devices,
-            strategy=strategy,
+            strategy=self._strategy(strategy, n_processes, timeout),
             precision=precision,  # type: ignore[arg-type]
             num_nodes=num_nodes,
             profiler=make_profiler(profiler),
@@ -170,6 +178,11 @@ class Trainer(pl.Trainer):
         self.failures = Failures(self.folder)
         leave_signals_alone(self)
         evaluate_when(self, lambda: self.at_step_end and self.is_eval_step)
+
+    def _strategy(self, name: str, n_processes: int, timeout: float) -> Any:
+        if self.is_sharded:
+            return ShardedStrategy(n_processes, timeout)
+        return "auto" if name == "fsdp2" else name  # one process has all there is
 
     @property
     def default_root_dir(self) -> str:
@@ -289,12 +302,14 @@ class Trainer(pl.Trainer):
         # No step is saved that has not been judged.
         self.lightning_module.guard.settle()  # type: ignore[operator]
         # The last line of defence: a checkpoint with nan in it would replace good ones.
+        bad = ""
         for name, parameter in self.lightning_module.named_parameters():
-            if not torch.isfinite(parameter).all():
-                raise DivergedError(
-                    f"{name.removeprefix('model.')} is not finite after step {step}; it is not"
-                    " saved"
-                )
+            if not torch.isfinite(local(parameter)).all():
+                bad = name.removeprefix("model.")
+                break
+        if self.agreed(int(bool(bad))):
+            bad = bad or "a weight in another process"
+            raise DivergedError(f"{bad} is not finite after step {step}; it is not saved")
         # Logs first: a run that resumes from this step must find what was logged before it.
         for logger in self.loggers:
             logger.save()
@@ -435,6 +450,29 @@ def _check_arguments(given: dict[str, Any], *, n_devices: int, batch_size: int) 
         raise ValueError(
             f"devices ({n_devices} in all) must be at most data.batch_size ({batch_size}): they"
             " share the windows of a batch"
+        )
+
+
+def _check_sharded(
+    watchers: list[pl.Callback], micro_batch_size: int | str | None, precision: str
+) -> None:
+    """Refuse what does not work where each process has only a part of the weights.
+
+    Raises:
+        ValueError: which, and what to do instead.
+    """
+    if micro_batch_size == "auto":
+        raise ValueError(
+            "micro_batch_size=auto measures whole models; with strategy=fsdp2 give a number"
+        )
+    if precision.startswith("16-"):
+        raise ValueError(
+            f"precision ({precision}) does not work with strategy=fsdp2; take bf16-mixed"
+        )
+    if not any(getattr(watcher, "saves_step", False) for watcher in watchers):
+        raise ValueError(
+            "strategy=fsdp2 needs callbacks.checkpoint: the model of a finished run is that of a"
+            " checkpoint"
         )
 
 

@@ -8,8 +8,8 @@ from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 from pydantic import NonNegativeInt, PositiveInt
 
 from firstlight.checkpoints.find import checkpoint_name, checkpoints_of, read_scores
-from firstlight.checkpoints.folder_io import discard
-from firstlight.checkpoints.manifest import TRAINING_STATE, read_manifest
+from firstlight.checkpoints.folder_io import discard, drop_state
+from firstlight.checkpoints.manifest import read_manifest
 from firstlight.config import FinitePositive, NonEmpty, Steps
 from firstlight.errors import ConfigError
 from firstlight.training.callbacks.base import Callback
@@ -106,7 +106,7 @@ class Checkpoint(Callback, LightningCheckpoint):
             if folder not in (*newest, *best, *spaced):
                 discard(folder)
             elif folder not in newest:
-                (folder / TRAINING_STATE).unlink(missing_ok=True)
+                drop_state(folder)
         left = [
             f
             for f in dict.fromkeys((*spaced, *reversed(best[1:])))

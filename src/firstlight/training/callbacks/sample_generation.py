@@ -86,7 +86,8 @@ class SampleGeneration(Watcher):
                 sync(stream)
 
     def on_validation_end(self, trainer: Trainer, pl_module: PretrainingModule) -> None:
-        if not trainer.is_global_zero:
+        # Where each has a part of the weights all compute the sample, and it is the same one.
+        if not (trainer.is_global_zero or trainer.is_sharded):
             return
         # On the first process alone: the model is the same in all of them, and drawing takes
         # nothing from training.
@@ -97,5 +98,7 @@ class SampleGeneration(Watcher):
             max_new_tokens=self.max_new_tokens,
             seed=self.seed,
         )
+        if not trainer.is_global_zero:
+            return
         append(trainer.folder / SAMPLES, entry(trainer.global_step, text).encode())
         trainer.log_text("sample", text)

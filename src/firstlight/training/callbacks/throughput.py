@@ -39,8 +39,16 @@ class Throughput(Watcher):
         self.since: float | None = None
         self.tokens = 0
 
+    # Lightning's signature says pl.Trainer.
+    def setup(self, trainer: Trainer, pl_module: PretrainingModule, stage: str) -> None:  # pyright: ignore
+        """Count before the weights are sharded: a part of them does not make a pass."""
+        if trainer.is_sharded:
+            count, name = trainer.failures.attempt, type(self).__name__
+            self.flops_per_token = count(name, training_flops_per_token, pl_module.model) or 0.0
+
     def on_train_start(self, trainer: Trainer, pl_module: PretrainingModule) -> None:
-        self.flops_per_token = training_flops_per_token(pl_module.model)
+        if not trainer.is_sharded:
+            self.flops_per_token = training_flops_per_token(pl_module.model)
         if self.peak_flops is None:
             self.peak_flops = peak_flops(pl_module.device, compute_dtype(trainer))
         self.tokens = trainer.tokens_seen

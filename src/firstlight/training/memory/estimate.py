@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from rich.filesize import decimal
-from torch import Tensor
+from torch import Tensor, optim
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
 
@@ -17,9 +17,12 @@ from firstlight.data.token_data import TokenDataModule
 from firstlight.memory_limits import device_memory
 from firstlight.model.base import LanguageModel
 from firstlight.optim.base import OptimizerFactory
+from firstlight.optim.muon import MuonAdamW
 
 DTYPES = {"16-true": torch.float16, "bf16-true": torch.bfloat16, "64-true": torch.float64}
 """Of the model's weights, by the trainer's precision; float32 for all others."""
+OF_MATRICES = (MuonAdamW, optim.Muon, optim.Adafactor, optim.LBFGS)
+"""Optimizers whose update of a number depends on others."""
 PER_PARAMETER = 2
 """Numbers per parameter in the state of an optimizer whose state cannot be counted: as in AdamW."""
 
@@ -35,6 +38,8 @@ class Sizes:
     """Kept by the optimizer from step to step."""
     vocab_size: int
     peak_lr: float
+    is_elementwise: bool = True
+    """Whether the optimizer updates each number by itself, and not a matrix as a whole."""
 
 
 def sizes_of(network: LanguageModel, optimizer: OptimizerFactory, precision: str) -> Sizes:
@@ -55,6 +60,7 @@ def sizes_of(network: LanguageModel, optimizer: OptimizerFactory, precision: str
         numbers_kept(made),
         network.vocab_size,
         float(made.param_groups[0]["lr"]),
+        not isinstance(made, OF_MATRICES),
     )
 
 
@@ -101,6 +107,8 @@ def check_memory(sizes: Sizes, data: TokenDataModule, trainer: dict[str, Any]) -
     copies, shares = (1, devices) if device == "the GPU" else (devices, 1)
     numbers = sizes.n_parameters + sizes.n_trained + sizes.n_optimizer
     parameters = copies * numbers * n_bytes
+    if trainer.get("strategy") == "fsdp2":  # each process has a part, and at times a whole block
+        parameters //= devices * trainer.get("num_nodes", 1)
     batch = min(data.batch_size, len(data.windows["train"])) // shares
     at_once = argument(trainer, "micro_batch_size")
     if at_once is not None:

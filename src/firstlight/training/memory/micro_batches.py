@@ -41,8 +41,12 @@ def cut(batch: Batch, most: int | None) -> list[Batch]:
 
     The parts have equal sizes, but for one window.
     """
+    return cut_into(batch, n_parts_of(len(batch[0]), most))
+
+
+def cut_into(batch: Batch, n_parts: int) -> list[Batch]:
+    """Cut `batch` into so many parts; some are empty if it has fewer windows."""
     inputs, targets = batch
-    n_parts = n_parts_of(len(inputs), most)
     # tensor_split, not split: of 10 windows with at most 8 the parts are 5 and 5, not 8 and 2.
     return list(zip(inputs.tensor_split(n_parts), targets.tensor_split(n_parts), strict=True))
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from firstlight.data.loader import Batch
@@ -59,7 +60,10 @@ class LateCheck:
     @staticmethod
     def suits(optimizer: Optimizer, device: torch.device) -> bool:
         """Whether the device has its own queue and `optimizer` takes a flag to skip a step."""
-        return device.type in DEVICES and handles_scaling(optimizer)
+        parameters = optimizer.param_groups[0]["params"]
+        # A sharded parameter takes no flag that is a plain tensor.
+        is_whole = not any(isinstance(parameter, DTensor) for parameter in parameters)
+        return device.type in DEVICES and handles_scaling(optimizer) and is_whole
 
     def judge(self, record: StepRecord, optimizer: Optimizer) -> None:
         """Let `optimizer` skip the step of `record`, which comes next, if it is not finite."""
