@@ -4,7 +4,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -26,7 +25,7 @@ def test_two_processes_train_what_one_trains(train):
     subprocess.run(
         [sys.executable, "-m", "firstlight", "train", *TINY, "output_dir=two", *overrides,
          "trainer.devices=2", "trainer.strategy=ddp", "trainer.micro_batch_size=3"],
-        check=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        check=True, timeout=900, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert not Path("two_2").exists()
     one, two = rows_of("one"), rows_of("two")
@@ -69,7 +68,7 @@ def test_two_processes_share_a_batch_that_they_cannot_divide(train):
     ]
     devices = ["trainer.devices=2", "trainer.strategy=ddp", "trainer.accumulate_grad_batches=2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([*command, *devices], check=True, timeout=300, env=environment)
+    subprocess.run([*command, *devices], check=True, timeout=900, env=environment)
     for row, twin in zip(rows_of("one"), rows_of("two"), strict=True):
         for name in ("tokens", "train/batch_loss", "grad_norm", "val/loss", "val/bits_per_byte"):
             if row[name]:
@@ -98,7 +97,7 @@ def run(*words, begin=PROGRAM, cwd=None, **more):
     return subprocess.run(
         [*begin, *words],
         cwd=cwd,
-        timeout=300,
+        timeout=900,
         env=environment(**more),
         capture_output=True,
         text=True,
@@ -132,7 +131,6 @@ def test_two_processes_stop_together_and_go_on_exactly(train):
     ],
 )
 def test_a_process_that_is_lost_ends_the_run_and_is_named(signum, reason):
-    begun = time.monotonic()
     hit = callback("SignalFurtherAt", batch=13, name=signum)
     ended = run(*TINY, *TWO, *ENDLESS, *hit, "output_dir=run")
     assert ended.returncode == 1, ended.stderr
@@ -140,7 +138,6 @@ def test_a_process_that_is_lost_ends_the_run_and_is_named(signum, reason):
     assert first.startswith("firstlight: rank 1 (process ") and reason in first
     assert "the newest checkpoint is that of step 12; resume with" in rest[0] and len(rest) == 2
     assert checkpoints_of(Path("run"))[-1].name == "step_00000012"
-    assert time.monotonic() - begun < 300
 
 
 @pytest.mark.long
@@ -229,7 +226,7 @@ def test_two_machines_make_one_run_which_one_may_lengthen(train):
         )
         for node in (0, 1)
     ]
-    (said, _), further = (node.communicate(timeout=300) for node in nodes)
+    (said, _), further = (node.communicate(timeout=900) for node in nodes)
     assert [node.returncode for node in nodes] == [0, 0]
     assert said.count("done: 8 steps") == 1 and further == ("", "")
     assert not Path("run_2").exists() and not Path("node_2").exists()

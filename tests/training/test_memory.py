@@ -106,7 +106,8 @@ def test_of_weights_in_parts_a_process_needs_its_part(tiny_gpt, tiny_data, monke
     numbers = sizes.n_parameters + sizes.n_trained + sizes.n_optimizer
     logits = 4 * 2 * 8 * sizes.vocab_size
     monkeypatch.setattr(memory, "device_memory", lambda _: ("the GPU", 2 * numbers + logits))
-    trainer = {"precision": "32-true", "devices": 2}
+    trainer = {"_target_": "firstlight.training.trainer.Trainer", "devices": 2}
+    trainer |= {"precision": "32-true"}
     check_memory(sizes, data, trainer | {"strategy": "fsdp2"})
     with pytest.raises(ValueError, match="parameters need at least"):
         check_memory(sizes, data, trainer | {"strategy": "ddp"})

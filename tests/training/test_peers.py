@@ -24,7 +24,7 @@ def come():
     made = []
 
     def make(rank, *, words=("data=text",), timeout=1.0):
-        port = made[0].server.port if made else 0
+        port = made[0].meeting_point.port if made else 0
         place = Place(rank, 0, 2, 1, port=port, one_per_device=True)
         made.append(Peers(place, timeout=timeout, words=words))
         return made[-1].__enter__()

@@ -70,7 +70,7 @@ def explained_end(trainer: Trainer, peers: Peers | None = None) -> Iterator[None
 
 def _explained(error: AnotherFailedError, peers: Peers | None, folder: Path) -> BaseException:
     """What ends this process when another has failed, and may have said why."""
-    verdict = peers.why_lost(error) if peers is not None else None
+    verdict = peers.verdict() if peers is not None else None
     if peers is None or verdict is None:
         return RunError(f"{error}\n{report.whereabouts(folder)}")
     return _lost(verdict, peers, folder)

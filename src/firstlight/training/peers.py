@@ -20,10 +20,8 @@ from typing import Self
 
 import torch
 from torch import distributed
-from torch.distributed import (  # documented; torch lists them in no __all__
-    PrefixStore,  # pyright: ignore[reportPrivateImportUsage]
-    Store,  # pyright: ignore[reportPrivateImportUsage]
-    TCPStore,  # pyright: ignore[reportPrivateImportUsage]
+from torch.distributed import (
+    PrefixStore,  # pyright: ignore[reportPrivateImportUsage] (documented, if in no __all__)
 )
 
 from firstlight import processes
@@ -45,12 +43,11 @@ from firstlight.training.heartbeat import (
     beat_of,
     written,
 )
+from firstlight.training.store import MeetingPoint
 
 SIGHT, WORD, GO, TELLER = "sight", "word", "go", "teller"
 """Keys of the store: a folder that all must see; what the first process tells the others; that all
 are ready; how many have taken it upon them to tell the user."""
-SOCKET_TIMEOUT = 3.0
-"""Seconds until an operation of the store fails: so a connection is known to be cut off."""
 LATE = 10.0
 """Seconds in which all must see a file of the first process: a network's file system is late."""
 POLL = 0.05
@@ -78,10 +75,10 @@ class Peers:
         """What is told after the reason for which the run has ended."""
 
     def __enter__(self) -> Self:
-        self.server = self._serve()
-        self.store = self._client(self.timeout)
+        self.meeting_point = MeetingPoint(self.place, timeout=self.timeout)
+        self.store = self.meeting_point.client(self.timeout)
         self.heartbeat = Heartbeat(
-            lambda: self._client(SOCKET_TIMEOUT),
+            self.meeting_point.client,
             rank=self.place.rank,
             timeout=self.timeout,
             children=self.children,
@@ -162,8 +159,7 @@ class Peers:
             word = {"folder": str(folder.absolute()), "found": str(processes.found_run() or "")}
             self.store.set(WORD, json.dumps(word))
         if not self.place.one_per_device:
-            port = self.server.port if self.server is not None else self.place.port
-            self.children |= launch(self.place, port)
+            self.children |= launch(self.place, self.meeting_point.port)
 
     def _launched(self) -> list[int]:
         """The ranks that were started by a launcher, but for the first."""
@@ -198,7 +194,7 @@ class Peers:
         is_cpu = device.type == "cpu"
         distributed.init_process_group(
             distributed.get_default_backend_for_device(device),
-            store=PrefixStore("group", self._client(self.timeout)),
+            store=PrefixStore("group", self.meeting_point.client(self.timeout)),
             rank=self.place.rank,
             world_size=self.place.world_size,
             # NCCL would abort the process, without a word, before the heartbeat has told why.
@@ -230,12 +226,16 @@ class Peers:
         if not is_of_collective and self.heartbeat.verdict is None:
             return None
         self.heartbeat.is_suspicious = True
+        return self.verdict() or Verdict(
+            f"the connection between the processes has failed ({one_line(error)})"
+        )
+
+    def verdict(self) -> Verdict | None:
+        """Which process is lost, or has failed; None if that is not known within some seconds."""
         deadline = time.monotonic() + 3 * SUSPICIOUS
         while self.heartbeat.verdict is None and time.monotonic() < deadline:
             time.sleep(POLL)
-        return self.heartbeat.verdict or Verdict(
-            f"the connection between the processes has failed ({one_line(error)})"
-        )
+        return self.heartbeat.verdict
 
     def end_with(self, verdict: Verdict) -> BaseException:
         """The exception with which this process ends: silently where another one tells why."""
@@ -273,7 +273,7 @@ class Peers:
         if verdict.is_told:
             return False
         try:  # the first process is lost: one of the others tells
-            return self._client(SOCKET_TIMEOUT).add(TELLER, 1) == 1
+            return self.meeting_point.client().add(TELLER, 1) == 1
         except RuntimeError:
             return True
 
@@ -287,44 +287,7 @@ class Peers:
         # Nothing else ends a thread that waits in a collective.
         os._exit(_code_of(verdict))
 
-    # The store
-
-    def _serve(self) -> TCPStore | None:
-        """The store, if this process is to serve it."""
-        if not self.is_first or self.place.store_is_there:
-            return None
-        try:
-            return TCPStore(
-                self.place.address,
-                self.place.port,
-                is_master=True,
-                wait_for_workers=False,
-                timeout=timedelta(seconds=self.timeout),
-            )
-        except RuntimeError as error:
-            raise RunError(
-                f"MASTER_PORT ({self.place.port}): the processes cannot meet there, at"
-                f" {self.place.address} ({one_line(error)})"
-            ) from error
-
-    def _client(self, timeout: float) -> Store:
-        """A connection of its own to the store: an operation that waits blocks all others."""
-        place = self.place
-        port = self.server.port if self.server is not None else place.port
-        try:
-            client = TCPStore(
-                place.address,
-                port,
-                is_master=False,
-                wait_for_workers=False,
-                timeout=timedelta(seconds=timeout),
-            )
-        except distributed.DistError as error:
-            raise RunError(
-                f"rank {place.rank} ({socket.gethostname()}) has not reached the first process at"
-                f" {place.address}, port {port}, in {timeout:g} s ({one_line(error)})"
-            ) from error
-        return PrefixStore(f"firstlight/{place.attempt}", client)
+    # Waiting
 
     def _watch(self, ranks: Iterable[int]) -> None:
         """Notice from now on if one of `ranks`, which are here, is lost."""
@@ -339,8 +302,7 @@ class Peers:
         """Wait until all of `ranks` have set `key`, at most `limit` seconds."""
         began = time.monotonic()
         for rank in ranks:
-            while not self.store.check([f"{key}/{rank}"]):
-                self._check_alive()
+            while not self._is_there(f"{key}/{rank}"):
                 if limit is not None and time.monotonic() - began > limit:
                     raise RunError(
                         f"rank {rank} of {self.place.world_size} has {what} in {limit:g} s"
@@ -350,15 +312,23 @@ class Peers:
 
     def _wait(self, key: str) -> bytes:
         """What another process sets `key` to, when it has done so."""
-        while not self.store.check([key]):
-            self._check_alive()
+        while not self._is_there(key):
             time.sleep(POLL)
         return self.store.get(key)
 
-    def _check_alive(self) -> None:
-        """Raise what ends this process if another one is lost, or has failed."""
-        if self.heartbeat.verdict is not None:
+    def _is_there(self, key: str) -> bool:
+        """Whether a process has set `key`.
+
+        Raises:
+            BaseException: what ends this process, as another is lost, or has failed.
+        """
+        try:
+            is_set = self.store.check([key])
+        except distributed.DistError as error:
+            raise self.end_with(self.why_lost(error) or Verdict(one_line(error))) from error
+        if not is_set and self.heartbeat.verdict is not None:
             raise self.end_with(self.heartbeat.verdict)
+        return is_set
 
 
 def _code_of(verdict: Verdict) -> int:
