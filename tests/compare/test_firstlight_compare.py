@@ -12,6 +12,7 @@ from rich.console import Console
 
 from firstlight.cli import main
 from firstlight.compare.plot import comparison_figure
+from firstlight.compare.runs import _short_names
 from firstlight.compare.table import tables
 
 pytestmark = pytest.mark.cpu
@@ -225,6 +226,15 @@ def test_unfinished_runs_and_other_numbers_of_tokens_are_named_before_anything_i
         patch.setattr("builtins.print", lambda text, **_: order.append(str(text)))
         assert main(["compare", "a", "b", "killed", "out=null"]) == 0
     assert order[0].startswith("note: killed is unfinished") and order[-1] == "table"
+
+
+def test_a_trial_beside_a_run_of_another_place_is_named_with_its_sweep(tmp_path):
+    for folder in ("mysweep/0", "mysweep/1", "ft"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "mysweep" / "sweep.yaml").touch()
+    trials, run = [tmp_path / "mysweep" / "0", tmp_path / "mysweep" / "1"], tmp_path / "ft"
+    assert list(_short_names(trials).values()) == ["0", "1"]
+    assert list(_short_names([trials[0], run]).values()) == ["mysweep/0", "ft"]
 
 
 def test_the_same_run_under_two_names_is_one(place, capsys):

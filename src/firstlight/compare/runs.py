@@ -157,13 +157,20 @@ def _trials(sweep: Path, storage: str | None) -> list[Path]:
 
 
 def _short_names(folders: list[Path]) -> dict[Path, str]:
-    """The last parts of their paths, as many as tell them apart."""
+    """The last parts of their paths, as many as tell them apart.
+
+    A trial's last part is only its number: beside runs of other places it has the sweep's, too.
+    """
+    of_one_place = len({folder.parent for folder in folders}) == 1
     # One part more each time, until no two names are the same.
     n = 0
     names: dict[Path, str] = {}
     while len(set(names.values())) < len(folders):
         n += 1
-        names = {folder: "/".join(folder.parts[-n:]) for folder in folders}
+        for folder in folders:
+            is_trial = not of_one_place and (folder.parent / SWEEP_FILE).is_file()
+            n_parts = max(n, 2) if is_trial else n
+            names[folder] = "/".join(folder.parts[-n_parts:])
     return names
 
 
