@@ -142,7 +142,11 @@ def options():
             group, default = next(iter(item.items()))
             for file in sorted((folder / group).glob("*.yaml")):
                 value = f"[{file.stem}]" if isinstance(default, list) else file.stem
-                if file.stem != "base" and default != file.stem and value != "[default,default]":
+                if (
+                    not file.stem.startswith("base")
+                    and default != file.stem
+                    and value != "[default,default]"
+                ):
                     marks = [pytest.mark.long] if verb in ("train", "verify", "bench") else []
                     found.append(pytest.param(verb, f"{group}={value}", marks=marks))
     return found
@@ -211,6 +215,7 @@ def test_the_composed_config_is_printed_and_nothing_is_written(capsys, place, ve
         "export": ["out=x"],
         "info": ["checkpoint=x"],
         "new": ["x"],
+        "prepare": ["data=text", "data.path=x", "out=x"],
     }[verb]
     assert main([verb, *overrides, "--cfg", "job"]) == 0
     out, err = capsys.readouterr()
@@ -328,6 +333,7 @@ REFUSED = {
     "bench": ["data=text", "data.path=nowhere"],
     "info": ["checkpoint=nowhere"],
     "new": ["nowhere!"],
+    "prepare": ["data.path=nowhere", "out=nowhere"],
     "export": ["checkpoint=nowhere", "out=x"],
 }
 

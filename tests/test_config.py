@@ -304,6 +304,7 @@ def test_a_section_that_is_no_call_is_refused(node):
 NEEDED = {
     ("data", "text"): "data.path=x",
     ("data", "huggingface"): "data.dataset=x",
+    ("data", "shards"): "data.path=x",
     ("callbacks", "timer"): "callbacks.timer.duration=00:00:01:00",
 }
 """What must be given with an option."""
@@ -314,7 +315,7 @@ def options():
     for file in sorted(Path(conf_dir()).glob("*/*.yaml")):
         group, option = file.parent.name, file.stem
         # model=same stands for the section of init_from, which takes its place before the check.
-        if option == "base" or (group, option) == ("model", "same"):
+        if option.startswith("base") or (group, option) == ("model", "same"):
             continue
         if group == "callbacks":
             chosen = ["~experiment", f"callbacks=[{option}]"]

@@ -24,7 +24,7 @@ LAYERS = (
     {"compose"},
     {"lm_eval"},
     {"commands"},
-    {"verify", "bench", "sweep", "new"},
+    {"verify", "bench", "sweep", "new", "prepare"},
     {"compare"},
     {"verbs"},
     {"completion"},

@@ -5,15 +5,16 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import safetensors.torch
 import torch
-from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
 from firstlight.checkpoints.limits import open_safetensors
+from firstlight.data.tokenizers.state import TokenizerState
 from firstlight.errors import ConfigError, DamagedError, shorten
 from firstlight.files import give_usual_mode
 
@@ -122,27 +123,12 @@ def _digest(record: str, weights: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-class _TokenizerState(BaseModel):
-    """See `Tokenizer.state_dict`."""
-
-    name: str
-    pattern: str
-    tokens: list[Annotated[str, Field(pattern="^([0-9a-f]{2})*$")]]
-    end_of_text: NonNegativeInt
-    vocab_size: PositiveInt
-
-    @property
-    def ids(self) -> int:
-        """Number of ids with a token, including the special one."""
-        return sum(map(bool, self.tokens)) + 1
-
-
 class Record(BaseModel):
     """What is stored beside the weights."""
 
     format: int
     config: dict[str, Any]
-    tokenizer: _TokenizerState | None
+    tokenizer: TokenizerState | None
 
 
 def read_record(path: Path, text: str) -> Record:

@@ -10,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from firstlight.compose.chosen import LIST_GROUPS, choices_with, title_of
-from firstlight.compose.hydra_calls import choices, composed, parse_overrides
+from firstlight.compose.hydra_calls import choices, composed, is_base_name, parse_overrides
 from firstlight.compose.keys import keys_of
 from firstlight.errors import ConfigError, did_you_mean, one_line
 from firstlight.overrides import words_to_paste
@@ -52,7 +52,7 @@ def _missing_choice(error: MissingConfigException, config_dir: str | None) -> st
     if not group:  # a file of no group, that a defaults list names
         return f"{choice}: {first_line(error)}"
     # Of one choice in a list, callbacks=[default,nope], Hydra does not say what there is.
-    options = [str(option) for option in error.options or () if option != "base"]
+    options = [str(name) for name in error.options or () if not is_base_name(str(name))]
     options = options or choices(group, config_dir)
     return (
         f"{group}={choice}: no such choice{did_you_mean(choice, options)} ({group} is one of:"

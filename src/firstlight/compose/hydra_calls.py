@@ -156,9 +156,10 @@ def _check_key(override: Override, text: str) -> None:
     value = override.value()
     names = value if isinstance(value, list) else [value]
     options = choices(key)
-    # base.yaml is not a choice: the choices of its group are based on it.
-    is_base = "base" in names and any(
-        (folder / key / "base.yaml").is_file() for folder in conf_dirs()
+    is_base = any(
+        isinstance(name, str) and is_base_name(name) and (folder / key / f"{name}.yaml").is_file()
+        for name in names
+        for folder in conf_dirs()
     )
     if options and (is_base or not all(isinstance(name, str) for name in names)):
         raise ConfigError(
@@ -173,4 +174,9 @@ def choices(group: str, config_dir: str | None = None) -> list[str]:
         names.update(
             file.stem for file in (folder / group).glob("*.yaml") if not is_hidden(file.name)
         )
-    return sorted(names - {"base"})
+    return sorted(name for name in names if not is_base_name(name))
+
+
+def is_base_name(name: str) -> bool:
+    """Whether a file is what choices of its group are based on: base.yaml, base_windows.yaml."""
+    return name == "base" or name.startswith("base_")

@@ -2,14 +2,16 @@
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch import Tensor
 
 from firstlight.config import PositiveRatio, Ratio
+from firstlight.data.documents import documents_in
 from firstlight.data.statistics import TextStatistics, shared_with_training, statistics_of
 from firstlight.data.token_data import TokenDataModule
+from firstlight.data.tokenizers.base import END_OF_TEXT
 from firstlight.data.windows import TensorWindows, Windows
 from firstlight.errors import counted
 
@@ -58,6 +60,22 @@ class TextDataModule(TokenDataModule):
     def iter_documents(self) -> Iterator[str]:
         """Yield the same documents one by one; a source that may exceed memory overrides this."""
         yield from self.documents()
+
+    def iter_pieces(self, longest: int) -> Iterator[str]:
+        """Yield the documents one by one, long ones cut into documents of at most `longest`.
+
+        With `special_tokens` a document also ends at each `<|endoftext|>` in a text. Documents
+        without text are left out. A source in which one document may exceed memory overrides this.
+        """
+        for text in self.iter_documents():
+            yield from self.cut([text], longest)
+
+    def cut(self, blocks: Iterable[str], longest: int) -> Iterator[str]:
+        """Cut one text, whose `blocks` come one after another, as `iter_pieces` says."""
+        end = END_OF_TEXT if self.special_tokens else None
+        for document in documents_in(blocks, end, longest):
+            if document.strip():
+                yield document
 
     def read(self, stage: str | None) -> dict[str, Windows]:
         documents = self.documents()

@@ -1,8 +1,10 @@
 """The documents in a file, one after another: plain text, JSON lines, Parquet."""
 
+import codecs
+import io
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -13,15 +15,18 @@ from firstlight.data.compressed import (
     open_bytes,
     without_compression,
 )
-from firstlight.data.files import decoded, read_text
+from firstlight.data.files import check_is_text, decoded, not_utf8, read_text
 from firstlight.data.kinds import HEAD, kind_of, way_to_utf8
 from firstlight.data.parquet import read_parquet
+from firstlight.data.tokenizers.base import pieces
 from firstlight.errors import shorten
 
 Format = Literal["auto", "text", "jsonl", "parquet"]
 TEXT_SUFFIXES = (".txt", ".md")
 JSONL_SUFFIXES = (".jsonl", ".ndjson")
 PARQUET_SUFFIXES = (".parquet",)
+BLOCK = 2**20
+"""Bytes of a text that are read at once."""
 
 
 def suffixes_of(format: Format) -> tuple[str, ...]:
@@ -62,6 +67,50 @@ def read_documents(file: Path, *, format: Format = "auto", field: str = "text") 
     """
     # Asked now, once for a file: what other programs take meanwhile cannot be known.
     yield from READERS[format_of(file, format)](file, field, memory_for_text())
+
+
+def stream_text(file: Path) -> Iterator[str]:
+    """Yield a plain text in blocks, however long it is; see `read_documents`."""
+    decode = codecs.getincrementaldecoder("utf-8-sig")().decode
+    newlines = io.IncrementalNewlineDecoder(None, translate=True)
+    n_bytes = 0
+    with open_bytes(file) as stream:
+        while True:
+            block = stream.read(BLOCK)
+            try:
+                text = decode(block, final=not block)
+            except UnicodeDecodeError as error:
+                # What was left of the block before is in front of this one.
+                place = n_bytes + error.start - (len(error.object) - len(block))
+                raise not_utf8(error, file, place) from None
+            if n_bytes == 0:
+                check_is_text(text, file)
+            n_bytes += len(block)
+            yield newlines.decode(text, final=not block)
+            if not block:
+                return
+
+
+def documents_in(blocks: Iterable[str], end: str | None, longest: int) -> Iterator[str]:
+    """Cut a text, given in `blocks`, into documents: at each `end`, and where one is too long.
+
+    A document of more than `longest` characters is cut before a space between words, if there is
+    one, into documents of half as many or more.
+    """
+    held = ""
+    for block in blocks:
+        held += block
+        if end is not None:
+            *whole, held = held.split(end)
+            for document in whole:
+                yield from pieces(document, longest // 2)
+        # An `end` that is not whole yet is never cut, as it is at the end of what is held.
+        most = longest + len(end or "")
+        if len(held) > most:
+            *parts, last = pieces(held[:-most], longest // 2)
+            yield from parts
+            held = last + held[-most:]
+    yield from pieces(held, longest // 2)
 
 
 def _read_text(file: Path, field: str, most: int) -> Iterator[str]:

@@ -64,16 +64,32 @@ def decoded(data: bytes, file: Path) -> str:
         # "utf-8-sig" drops a byte-order mark, which Windows editors write.
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        data = error.object
-        place = f"byte {error.start} is 0x{data[error.start]:02x}"
-        raise ValueError(f"path ({file}) is not UTF-8 text: {place}; {way_to_utf8(data)}") from None
-    found = kind_of(text[:HEAD].encode())
-    if found is not None:
-        # A PDF may be all ASCII: valid UTF-8, but not a text to train on.
-        raise ValueError(f"path ({file}) is not text in UTF-8, but {found.name}; {found.way_out}")
+        raise not_utf8(error, file, error.start) from None
+    check_is_text(text, file)
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     return text
+
+
+def not_utf8(error: UnicodeDecodeError, file: Path, place: int) -> ValueError:
+    """Say what is wrong with a file that is not UTF-8 at byte `place`, and how to convert it."""
+    data = error.object
+    advice = way_to_utf8(data)
+    if "unexpected end of data" in error.reason:
+        advice = f"it ends inside a character: is it cut short? {advice}"
+    wrong = f"byte {place} is 0x{data[error.start]:02x}"
+    return ValueError(f"path ({file}) is not UTF-8 text: {wrong}; {advice}")
+
+
+def check_is_text(text: str, file: Path) -> None:
+    """Refuse what is valid UTF-8 but not a text to train on: a PDF may be all ASCII.
+
+    Raises:
+        ValueError: the file is of such a kind.
+    """
+    found = kind_of(text[:HEAD].encode())
+    if found is not None:
+        raise ValueError(f"path ({file}) is not text in UTF-8, but {found.name}; {found.way_out}")
 
 
 def expanded_path(name: str) -> list[Path]:

@@ -24,6 +24,8 @@ class Order(ABC):
 
     resumable: bool
     """Whether the order is a function of the position, so that a run can resume at any step."""
+    seed: int | None = None
+    """What the order follows from; None: from torch's global generator."""
 
     @abstractmethod
     def train_batches(

@@ -8,7 +8,7 @@ from typing import Any
 from firstlight.config import NonEmpty
 from firstlight.data.checks import Budget
 from firstlight.data.datamodule import TextDataModule
-from firstlight.data.documents import Format, format_of, read_documents, suffixes_of
+from firstlight.data.documents import Format, format_of, read_documents, stream_text, suffixes_of
 from firstlight.data.files import (
     Folder,
     expanded_path,
@@ -78,6 +78,14 @@ class TextData(TextDataModule):
     def iter_documents(self) -> Iterator[str]:
         for file in self._find().files:
             yield from read_documents(file, format=self.format, field=self.field)
+
+    def iter_pieces(self, longest: int) -> Iterator[str]:
+        for file in self._find().files:
+            if format_of(file, self.format) == "text":
+                yield from self.cut(stream_text(file), longest)
+                continue
+            for text in read_documents(file, format=self.format, field=self.field):
+                yield from self.cut([text], longest)
 
     def _find(self) -> Folder:
         """The files to be read, in their order."""

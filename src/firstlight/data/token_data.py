@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Annotated
+from typing import Annotated, Any
 
 import lightning.pytorch as pl
 import torch
@@ -109,6 +109,18 @@ class TokenDataModule(pl.LightningDataModule):
     def sha256(self) -> str:
         """Return a hash of all tokens, by which a resumed run knows that they are the same."""
 
+    @classmethod
+    def stored_tokenizer(cls, section: dict[str, Any]) -> tuple[dict[str, Any], Tokenizer] | None:
+        """Return the tokenizer that comes with the data, and its section of the config.
+
+        `section` is the section `data`, with paths that lead somewhere from here. None: the tokens
+        are made with the tokenizer that the config names.
+
+        Raises:
+            ValueError: it cannot be read.
+        """
+        return None
+
     def setting(self) -> str:
         """Name the setting that says where the data is, with its value, for messages."""
         return "data"
@@ -172,16 +184,19 @@ class TokenDataModule(pl.LightningDataModule):
 
         # A function, called for each pass: a loader may be iterated more than once.
         def batches() -> Iterator[Tensor]:
-            endless = self.order.train_batches(
-                len(self.windows["train"]),
-                batch_size=self.batch_size,
-                shuffle=self.shuffle,
-                drop_last=self.drop_last,
-                start=start,
-            )
-            return islice(endless, stop - start)
+            return islice(self.train_order(start), stop - start)
 
         return self._loader(self.windows["train"], batches, stop, share)
+
+    def train_order(self, start: int) -> Iterator[Tensor]:
+        """Yield the training windows of each batch from number `start` on, endlessly."""
+        return self.order.train_batches(
+            len(self.windows["train"]),
+            batch_size=self.batch_size,
+            shuffle=self.shuffle,
+            drop_last=self.drop_last,
+            start=start,
+        )
 
     def evaluations(
         self, *, is_untrained: Callable[[], bool], share: Share = WHOLE

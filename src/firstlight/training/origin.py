@@ -19,7 +19,7 @@ from firstlight.runs.writer import only_writer
 from firstlight.sources import find_checkpoint, load_checkpoint
 from firstlight.training.experiment import Experiment
 from firstlight.training.resume import Resumed, find_resumed
-from firstlight.training.start import adopted, started_config
+from firstlight.training.start import adopted, config_of_data, started_config
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,23 @@ def find_origin(
     return replace(fresh, tokenizer=resumed.tokenizer, folder=folder, resumed=resumed)
 
 
+def with_data(fresh: Origin, overrides: list[str]) -> Origin:
+    """`fresh`, or what it becomes with the tokenizer that comes with prepared data.
+
+    Raises:
+        ConfigError: that tokenizer cannot be read.
+    """
+    prepared = config_of_data(fresh.config, overrides)
+    if prepared is None:
+        return fresh
+    config, tokenizer = prepared
+    return replace(fresh, config=config, model=build(config["model"]), tokenizer=tokenizer)
+
+
 def _from_weights(fresh: Origin, experiment: Experiment, overrides: list[str]) -> Origin:
     """`fresh`, or what it becomes with the weights of `init_from`."""
     if experiment.init_from is None:
-        return fresh
+        return with_data(fresh, overrides)
     weights = load_checkpoint(find_checkpoint(experiment.init_from, key="init_from"))
     config = started_config(fresh.config, weights, overrides)
     return Origin(

@@ -9,12 +9,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from firstlight.checkpoints.checkpoint import Checkpoint, load_weights
 from firstlight.config import blame, check_node, made_by, takes, to_plain
+from firstlight.data.token_data import TokenDataModule
 from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.errors import ConfigError
 from firstlight.interpolation import as_data
 from firstlight.model.base import LanguageModel
 from firstlight.model.same import TARGET, WITHOUT
-from firstlight.runs.places import start_with_place
+from firstlight.runs.places import data_with_files, start_with_place
 from firstlight.sources import find_checkpoint, read_config
 
 
@@ -97,6 +98,38 @@ def started_config(
                 f"{override}: the weights in {start.path} are for model.{key}={ours.get(key)}"
             )
     return {**config, "model": ours, "tokenizer": tokenizer}
+
+
+def config_of_data(
+    config: dict[str, Any], overrides: Sequence[str]
+) -> tuple[dict[str, Any], Tokenizer] | None:
+    """`config` with the tokenizer that comes with its data, and that tokenizer; None if none does.
+
+    Raises:
+        ConfigError: it cannot be read, or an override asks for another one.
+    """
+    kind = made_by(config["data"])
+    if not issubclass(kind, TokenDataModule):  # a function that does not say what it makes
+        return None
+    try:
+        stored = kind.stored_tokenizer(data_with_files(config["data"], None))
+    except ValueError as error:
+        raise blame("data", error) from error
+    if stored is None:
+        return None
+    section, tokenizer = stored
+    section = check_node("data: its tokenizer", section, Tokenizer)
+    given = {override.partition("=")[0].lstrip("+~"): override for override in overrides}
+    for key, override in given.items():
+        if key.partition(".")[0] == "tokenizer" and config["tokenizer"] != section:
+            raise ConfigError(
+                f"{override}: the data was prepared with the tokenizer {tokenizer.encoding.name},"
+                f" vocab_size={tokenizer.vocab_size}; leave it out (model.vocab_size may be larger)"
+            )
+    model = config["model"]
+    if "vocab_size" in model and "model.vocab_size" not in given:
+        model = model | {"vocab_size": tokenizer.vocab_size}
+    return {**config, "tokenizer": section, "model": model}, tokenizer
 
 
 def adopted(config: dict[str, Any], started: dict[str, Any], start: Checkpoint) -> str:

@@ -4,7 +4,7 @@ import re
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from typing import Any
 
@@ -47,6 +47,8 @@ class Tokenizer(ABC):
     encoding: tiktoken.Encoding
     note: str | None = None
     """A warning about the vocabulary that `fit` found."""
+    is_learned: bool = False
+    """Whether `fit` learns the vocabulary from the documents; otherwise they may be missing."""
 
     @abstractmethod
     def build(self, documents: list[str]) -> tiktoken.Encoding:
@@ -102,6 +104,17 @@ class Tokenizer(ABC):
                     ids.append(end)
                 ids += [self._encode_piece(piece) for piece in pieces(text, PIECE)]
         return torch.from_numpy(np.concatenate(ids, dtype=np.int32))
+
+    def encode_each(self, documents: Iterable[str]) -> tuple[np.ndarray, list[int]]:
+        """Encode documents, each after an `end_of_text`: all ids (N,), and how many each has."""
+        end = np.array([self.end_of_text], dtype=np.uint32)  # as tiktoken's: nothing is converted
+        parts: list[np.ndarray] = []
+        lengths: list[int] = []
+        for document in documents:
+            ids = [end, *map(self._encode_piece, pieces(document, PIECE))]
+            lengths.append(sum(map(len, ids)))
+            parts += ids
+        return np.concatenate(parts) if parts else np.empty(0, dtype=np.uint32), lengths
 
     def _encode_piece(self, text: str) -> np.ndarray:
         return self.encoding.encode_to_numpy(text, disallowed_special=())

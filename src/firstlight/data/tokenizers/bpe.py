@@ -28,6 +28,8 @@ class BPETokenizer(Tokenizer):
     fewer merges.
     """
 
+    is_learned = True
+
     def __init__(self, *, vocab_size: Annotated[int, Field(ge=257, le=2**20)]) -> None:
         self.vocab_size = vocab_size
 

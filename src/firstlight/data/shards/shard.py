@@ -1,0 +1,114 @@
+"""A file of tokens: llm.c's `.bin`, which many programs read, or nanoGPT's, which has no header.
+
+llm.c's begins with 256 int32: a magic number, a version and the number of tokens, then zeros. The
+tokens follow, as uint16 or uint32 in little-endian order. See dev/data/data_common.py in llm.c;
+modded-nanogpt and NeMo Automodel read the same.
+"""
+
+import errno
+import mmap
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from firstlight.data.files import MissingFileError
+
+HEADER_BYTES = 1024
+KINDS = {"<u2": (20240520, 1), "<u4": (20240801, 7)}
+"""By type of token: the magic number and the version of a header."""
+BLOCK = 2**22
+"""Tokens that are read at once when all of them are."""
+SUFFIX, STARTS_SUFFIX = ".bin", ".idx"
+"""Of a shard, and of the file beside it that holds where its documents start, as int64."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A file of tokens, which is as long as its header says."""
+
+    file: Path
+    dtype: str
+    """"<u2" or "<u4", as numpy writes them."""
+    offset: int
+    """Bytes before the first token."""
+    n_tokens: int
+
+    def tokens(self, *, at_random: bool = False) -> np.ndarray:
+        """Map the tokens (N,) into memory; nothing is read before it is used.
+
+        With `at_random` the system does not read ahead: a window needs a page or two, and what
+        stands beside it is not needed soon.
+
+        Raises:
+            ValueError: the file cannot be opened.
+        """
+        if self.n_tokens == 0:
+            return np.empty(0, self.dtype)
+        try:
+            with self.file.open("rb") as stream:
+                mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError as error:
+            raise _unreadable(self.file, error) from None
+        if at_random and hasattr(mmap, "MADV_RANDOM"):
+            mapped.madvise(mmap.MADV_RANDOM)
+        return np.frombuffer(mapped, self.dtype, self.n_tokens, self.offset)
+
+    @property
+    def starts_file(self) -> Path:
+        """Where the starts of its documents are, if they are stored."""
+        return self.file.with_suffix(STARTS_SUFFIX)
+
+
+def header(dtype: str, n_tokens: int) -> bytes:
+    """Return the first `HEADER_BYTES` of a shard."""
+    numbers = np.zeros(HEADER_BYTES // 4, dtype="<i4")
+    numbers[:3] = *KINDS[dtype], n_tokens
+    return numbers.tobytes()
+
+
+def opened(file: Path) -> Shard:
+    """Look at a file of tokens; without a header it is nanoGPT's.
+
+    Raises:
+        MissingFileError: there is no such file.
+        ValueError: it cannot be read, or is shorter or longer than its header says.
+    """
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            head = stream.read(HEADER_BYTES)
+    except FileNotFoundError:
+        raise MissingFileError(f"path ({file}): there is no such file") from None
+    except OSError as error:
+        raise _unreadable(file, error) from None
+    numbers = np.frombuffer(head[:12], dtype="<i4") if len(head) >= 12 else np.zeros(3, "<i4")
+    for dtype, (magic, version) in KINDS.items():
+        if numbers[0] != magic:
+            continue
+        if numbers[1] != version:
+            raise ValueError(
+                f"path ({file}) has version {numbers[1]} of this format; {version} can be read"
+            )
+        n_tokens = int(numbers[2])
+        wanted = HEADER_BYTES + n_tokens * np.dtype(dtype).itemsize
+        if size != wanted or n_tokens < 0:
+            what = "is cut short" if size < wanted else "is too long"
+            raise ValueError(
+                f"path ({file}) {what}: it has {size:,} bytes, and {n_tokens:,} tokens take"
+                f" {wanted:,}; copy it again"
+            )
+        return Shard(file, dtype, HEADER_BYTES, n_tokens)
+    if size % 2:
+        raise ValueError(
+            f"path ({file}) is not a file of tokens: it has no header of llm.c's, and an odd number"
+            " of bytes, where a token has two"
+        )
+    return Shard(file, "<u2", 0, size // 2)
+
+
+def _unreadable(file: Path, error: OSError) -> ValueError:
+    advice = ""
+    if error.errno == errno.EMFILE:
+        advice = "; a process may open more with ulimit -n 65536"
+    return ValueError(f"path ({file}) cannot be read: {error.strerror}{advice}")
