@@ -233,7 +233,7 @@ def remake_index(**changes):
 
 
 REFUSED = {
-    "no such folder": (lambda: shutil.rmtree("out"), {}, "there is no such folder"),
+    "no such folder": (lambda: shutil.rmtree("out"), {}, "no such folder"),
     "nothing in it": (lambda: [f.unlink() for f in Path("out").iterdir()], {}, "has no index.json"),
     "not complete": (
         lambda: Path("out/index.json").rename("out/unfinished.json"),
@@ -384,7 +384,7 @@ def test_a_tokenizer_that_contradicts_the_shards_is_refused(prepared, capsys):
     told = capsys.readouterr().err
     assert "tokenizer=bpe: the data was prepared with the tokenizer bytes, vocab_size=257" in told
     assert main([*words, "data.path=nowhere"]) == 2
-    assert "data: path (nowhere): there is no such folder" in capsys.readouterr().err
+    assert "data: path (nowhere): no such folder" in capsys.readouterr().err
 
 
 def test_epochs_of_a_mixture_never_end(prepared):

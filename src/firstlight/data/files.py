@@ -26,16 +26,19 @@ def user_path(name: str) -> Path:
 
 
 class MissingFileError(ValueError):
-    """The file does not exist; the message says what else its name may mean."""
+    """The file or folder of the setting `key` does not exist.
 
-    def __init__(self, file: Path) -> None:
+    The message says what else its name may mean.
+    """
+
+    def __init__(self, file: Path | str, *, what: str = "file", key: str = "path") -> None:
         name = str(file)
-        problem = "no such file"
+        problem = f"no such {what}"
         if glob.has_magic(name):
-            problem = "no file matches this pattern"
+            problem = f"no {what} matches this pattern"
         elif "," in name and any(user_path(part.strip()).exists() for part in name.split(",")):
-            problem = f"no such file; several files are a list: 'data.path=[{name}]'"
-        super().__init__(f"path ({file}): {problem}")
+            problem = f"no such {what}; several {what}s are a list: 'data.{key}=[{name}]'"
+        super().__init__(f"{key} ({name}): {problem}")
 
 
 def read_text(file: Path) -> str:

@@ -102,7 +102,7 @@ class HuggingFaceData(TextDataModule):
 
         folder = user_path(self.dataset)
         if folder.is_file() or (not folder.exists() and self._is_path(folder)):
-            raise MissingFileError(f"dataset ({self.dataset}): no such folder")
+            raise MissingFileError(self.dataset, what="folder", key="dataset")
         try:
             if folder.is_dir():
                 return self._of_folder(datasets, folder)

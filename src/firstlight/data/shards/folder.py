@@ -87,7 +87,7 @@ def find_prepared(name: str) -> Prepared:
     """
     folder = user_path(name)
     if not folder.exists():
-        raise MissingFileError(f"path ({shorten(name)}): there is no such folder")
+        raise MissingFileError(name, what="folder")
     if not folder.is_dir():
         raise ValueError(f"path ({shorten(name)}) is a file; give the folder of the shards")
     try:

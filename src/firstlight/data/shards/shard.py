@@ -79,7 +79,7 @@ def opened(file: Path) -> Shard:
         with file.open("rb") as stream:
             head = stream.read(HEADER_BYTES)
     except FileNotFoundError:
-        raise MissingFileError(f"path ({file}): there is no such file") from None
+        raise MissingFileError(file) from None
     except OSError as error:
         raise _unreadable(file, error) from None
     numbers = np.frombuffer(head[:12], dtype="<i4") if len(head) >= 12 else np.zeros(3, "<i4")
