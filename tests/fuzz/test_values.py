@@ -52,7 +52,7 @@ GENERATIONS = {
     "beam": ["decoding=beam", "format=jsonl", "logprobs=true"],
 }
 CASES = pytest.mark.parametrize(
-    "n", [60, pytest.param(500, marks=pytest.mark.long), pytest.param(2500, marks=pytest.mark.slow)]
+    "n", [60, pytest.param(200, marks=pytest.mark.long), pytest.param(2500, marks=pytest.mark.slow)]
 )
 
 
