@@ -24,6 +24,7 @@ from firstlight.runs.later_keys import LATER_KEYS, lacking
 from firstlight.sweep.ledger import Ledger
 from firstlight.sweep.planning import complete, planned
 from firstlight.sweep.record import read_sweep, trial_overrides
+from firstlight.training.trainer import Trainer
 
 EARLIER = Path(__file__).with_name("earlier_sweep")
 
@@ -92,17 +93,17 @@ def test_a_key_that_came_later_is_what_resumed_runs_take_it_for():
         **inspect.signature(TokenDataModule.__init__).parameters,
         **inspect.signature(TextDataModule.__init__).parameters,
         **inspect.signature(TextData.__init__).parameters,
+        **inspect.signature(Trainer.__init__).parameters,
     }
-    defaults = {key: parameters[key.removeprefix("data.")].default for key in LATER_KEYS}
+    defaults = {key: parameters[key.partition(".")[2]].default for key in LATER_KEYS}
     assert defaults == LATER_KEYS
 
 
 def test_a_section_of_somebody_else_that_has_no_such_key_lacks_nothing():
     section = {"_target_": "firstlight.data.text.TextData", "_partial_": True, "path": "a.txt"}
-    assert (
-        lacking({"data": section, "loss": {}, "freeze": None, "lr_scale": None, "metrics": {}})
-        == LATER_KEYS
-    )
+    trainer = {"_target_": "firstlight.training.trainer.Trainer", "_partial_": True}
+    others = {"loss": {}, "freeze": None, "lr_scale": None, "metrics": {}}
+    assert lacking({"data": section, "trainer": trainer, **others}) == LATER_KEYS
     assert (
         lacking(
             {

@@ -12,6 +12,7 @@ LATER_KEYS: dict[str, Any] = {
     "data.field": "text",
     "trainer.num_nodes": 1,
     "trainer.timeout": 120,
+    "trainer.activation_checkpointing": False,
 }
 """Keys (SECTION.NAME), with the value that a run or sweep has whose stored config lacks them."""
 LATER_SECTIONS: dict[str, tuple[str, ...]] = {
