@@ -172,7 +172,7 @@ def test_whatever_a_file_operation_is_cut_off_at_the_same_command_makes_the_same
 WORDS = ["prepare", "data=text", "tokenizer=bytes", "out=out", "data.path=a.jsonl", "workers=2"]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_killed_at_any_time_the_same_command_makes_the_same_bytes():
     write_jsonl("a.jsonl", texts(2000))
     assert prepare("data.path=a.jsonl", out="whole") == 0
