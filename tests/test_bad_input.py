@@ -307,34 +307,11 @@ def test_the_choices_of_a_config_dir_are_listed(refused, tmp_path, chosen):
     (
         "key of what was taken away",
         "~callbacks.checkpoint callbacks.checkpoint.keep_last=1",
-        ["callbacks.checkpoint.keep_last", "has no such key", "callbacks=[default] has"],
-    ),
-    (
-        "key of another choice than the default",
-        "data.path=my.txt",
         [
-            "data.path: what is chosen of data has no such key; data=text has: data=text data.path=my.txt"
+            "callbacks.checkpoint.keep_last",
+            "has no such key",
+            "choose what has: 'callbacks=[default]'",
         ],
-    ),
-    (
-        "key of another choice than the one that is chosen",
-        "data=pydoc data.path=my.txt",
-        ["data.path: data=pydoc has no such key", "data=text has: data=text data.path=my.txt"],
-    ),
-    (
-        "key of a callback that is not chosen",
-        "callbacks.early_stopping.patience=3",
-        ["'callbacks=[default,early_stopping]' callbacks.early_stopping.patience=3"],
-    ),
-    (
-        "key of several other choices",
-        "data.field=story",
-        ["data.field", "data=huggingface and data=text have"],
-    ),
-    (
-        "size of the model that init_from gives",
-        "model=same model.n_layers=1",
-        ["model.n_layers: model=same has no such key (The model that init_from=RUN gives)"],
     ),
     ("internal key that is there", "+optimizer._target_=x", ["optimizer._target_", "already"]),
     ("key longer than a file's name", f"{'a' * 300}=1", ["no such key"]),
@@ -390,6 +367,40 @@ def test_the_choices_of_a_config_dir_are_listed(refused, tmp_path, chosen):
 @pytest.mark.one_in(3)
 def test_overrides_that_do_not_compose_are_refused(refused, texts, arguments, words):
     refused(tiny(texts, *arguments), *words)
+
+
+@table(
+    (
+        "another than the default",
+        "data.path=my.txt",
+        [
+            "data.path: what is chosen of data has no such key",
+            "choose what has: data=shards data.path=my.txt or data=text data.path=my.txt",
+        ],
+    ),
+    (
+        "another than the one that is chosen",
+        "data=pydoc data.path=my.txt",
+        ["data.path: data=pydoc has no such key", "or data=text data.path=my.txt"],
+    ),
+    (
+        "a callback that is not chosen",
+        "callbacks.early_stopping.patience=3",
+        ["'callbacks=[default,early_stopping]' callbacks.early_stopping.patience=3"],
+    ),
+    (
+        "several others",
+        "data.field=story",
+        ["data=huggingface data.field=story or data=text data.field=story"],
+    ),
+    (
+        "a size of the model that init_from gives",
+        "model=same model.n_layers=1",
+        ["model.n_layers: model=same has no such key (The model that init_from=RUN gives)"],
+    ),
+)
+def test_a_key_of_another_choice_is_refused(refused, arguments, words):
+    refused(["train", *arguments], *words)
 
 
 def test_a_text_dataset_without_a_path_is_refused(refused):
@@ -501,12 +512,12 @@ def test_a_value_of_another_type_is_refused(refused_values, key, kind, values):
     (
         "warm-up as long as the run",
         "scheduler.warmup_steps=2",
-        ["warmup_steps (2)", "2 steps", "lower"],
+        ["warmup_steps (2)", "2 steps", "add scheduler.warmup_steps=0"],
     ),
     (
         "warm-up longer than the run",
         "scheduler.warmup_steps=50",
-        ["warmup_steps (50)", "2 steps", "lower"],
+        ["warmup_steps (50)", "2 steps", "add scheduler.warmup_steps=0"],
     ),
     ("warm-up negative", "scheduler.warmup_steps=-1", ["scheduler.warmup_steps", ">= 0", "-1"]),
     ("initial lr above lr", "scheduler.initial_lr=1", ["initial_lr (1", "optimizer.lr (0.001)"]),
@@ -1043,7 +1054,7 @@ def test_a_finished_run_is_not_resumed(refused_resume, run):
 
 def test_a_run_is_not_resumed_for_fewer_steps(refused_resume, run):
     refused_resume(
-        run, ["trainer.max_steps=1"], "resume", "finished", "2 of 1 steps", "trainer.max_steps"
+        run, ["trainer.max_steps=1"], "resume", "has made 2 steps, more than", "trainer.max_steps"
     )
 
 

@@ -120,12 +120,11 @@ def _of_another_choice(
         ways = [f"{group}=[{name}]" for name in dict.fromkeys(names)]
     else:
         ways = [f"{group}={name}" for name in owners]
-    if len(ways) == 1:
-        # As it is typed in a shell, with the value that was given.
-        return f"{missing}; {ways[0]} has: {words_to_paste(ways[0], *typed_words)}"
     if len(ways) > MOST_NAMED:
         return f"{missing}; {len(ways)} other choices of {group} have ({', '.join(owners)})"
-    return f"{missing}; {', '.join(ways[:-1])} and {ways[-1]} have"
+    # As they are typed in a shell, with the value that was given.
+    commands = [words_to_paste(way, *typed_words) for way in ways]
+    return f"{missing}; choose what has: {' or '.join(commands)}"
 
 
 def _choices_made(overrides: list[str], refused: str, config_dir: str | None) -> list[str]:

@@ -69,10 +69,11 @@ class LanguageModel(nn.Module, ABC):
         return self.project(hidden)  # (B, T, V)
 
     @property
-    def blocks(self) -> list[nn.Module]:
+    def repeated_blocks(self) -> list[nn.Module]:
         """The parts that a pass goes through one after the other, each with most of its weights.
 
-        Those of the longest ModuleList, unless a model says otherwise.
+        Those of the longest ModuleList, unless a model says otherwise. (Not named `blocks`: a model
+        may have an attribute of that name.)
         """
         lists = [module for module in self.modules() if isinstance(module, nn.ModuleList)]
         return list(max(lists, key=len, default=nn.ModuleList()))

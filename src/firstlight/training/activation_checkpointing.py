@@ -18,12 +18,12 @@ def checkpoint_activations(model: LanguageModel) -> None:
     Raises:
         ValueError: the model has no blocks.
     """
-    if not model.blocks:
+    if not model.repeated_blocks:
         raise ValueError(
             f"activation_checkpointing: {type(model).__name__} has no blocks to compute again (a"
             " ModuleList, or its property blocks)"
         )
-    for block in model.blocks:
+    for block in model.repeated_blocks:
         # A class of its own, so that a copy of the model computes with its own blocks.
         kind = type(block)
         block.__class__ = type(kind.__name__, (_Recomputed, kind), {})

@@ -136,7 +136,7 @@ def shard(module: LightningModule, model: LanguageModel, methods: Iterable[str])
     from the beginning of a method to the end of its backward pass.
     """
     mesh = module.device_mesh["data_parallel"]  # type: ignore[index]
-    for block in model.blocks:
+    for block in model.repeated_blocks:
         fully_shard(block, mesh=mesh)
     fully_shard(module, mesh=mesh)
     for method in methods:
