@@ -7,7 +7,6 @@ import shlex
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -89,15 +88,12 @@ def in_process_of_its_own(code):
 def test_help_and_misspelt_keys_answer_at_once_without_torch(place, arguments):
     words = arguments if len(arguments) == 2 else [*arguments, "--help"]
     code = (
-        f"import sys; from firstlight.cli import main; print(main({words!r})); print([m for m in"
-        " ('torch', 'lightning', 'numpy') if m in sys.modules])"
+        f"import sys, time; from firstlight.cli import main; print(main({words!r})); print([m for m"
+        " in ('torch', 'lightning', 'numpy') if m in sys.modules]); print(time.process_time())"
     )
-    began = time.perf_counter()
-    out = in_process_of_its_own(code)
-    seconds = time.perf_counter() - began
-    print(f"{seconds:.2f} s")
-    assert out.splitlines()[-2:] == ["2" if words == arguments else "0", "[]"]
-    assert seconds < SECONDS
+    *_, code_shown, imported, seconds = in_process_of_its_own(code).splitlines()
+    assert (code_shown, imported) == ("2" if words == arguments else "0", "[]")
+    assert float(seconds) < SECONDS  # of the processor: other programs may have the machine
     assert list(place.iterdir()) == []
 
 
