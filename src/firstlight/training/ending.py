@@ -30,50 +30,60 @@ def explained_end(trainer: Trainer, peers: Peers | None = None) -> Iterator[None
 
     If one of `peers` is lost, say which.
     """
-    folder = trainer.folder
     try:
         yield
     except SystemExit as stop:
-        # After a second Ctrl-C Lightning exits by itself.
-        interrupted = isinstance(stop.__context__, KeyboardInterrupt)
-        if not isinstance(stop, Stopped) and not interrupted:
+        stopped = _stopped(stop, trainer)
+        if stopped is None:
             raise
-        # Lightning would kill all processes if one failed, before the first could say where to
-        # resume.
-        if not trainer.is_global_zero:
-            raise SystemExit(0) from None
-        tell(f"\nstopped after step {trainer.global_step}\n{report.whereabouts(folder)}")
-        if isinstance(stop, Stopped) and stop.signum == REQUEUE_SIGNAL and in_slurm_job():
-            requeue_slurm_job()
-        signum = stop.signum if isinstance(stop, Stopped) else signal.SIGINT
-        raise Stopped(signum, folder) from None
-    except AnotherFailedError as error:
-        raise _explained(error, peers, folder) from error
-    except RunError as error:
-        raise type(error)(f"{error}\n{report.whereabouts(folder)}") from error
+        raise stopped from None
     except Exception as error:
-        verdict = peers.why_lost(error) if peers is not None else None
-        if peers is not None and verdict is not None:
-            raise _lost(verdict, peers, folder) from error
-        if is_out_of_memory(error):
-            raise RunError(
-                f"{_out_of_memory(trainer, error)}\n{report.whereabouts(folder)}"
-            ) from error
-        if trainer.is_global_zero:
-            note(report.whereabouts(folder))
-        raise
+        explained = _explained(error, trainer, peers)
+        if explained is None:
+            if trainer.is_global_zero:
+                note(report.whereabouts(trainer.folder))
+            raise
+        raise explained from error
     finally:
         if trainer.is_global_zero:
             for line in trainer.failures.summary():
                 note(line)
 
 
-def _explained(error: AnotherFailedError, peers: Peers | None, folder: Path) -> BaseException:
-    """What ends this process when another has failed, and may have said why."""
-    verdict = peers.verdict() if peers is not None else None
-    if peers is None or verdict is None:
+def _stopped(stop: SystemExit, trainer: Trainer) -> SystemExit | None:
+    """What ends this process if a signal has stopped the run, which is told; else None."""
+    # After a second Ctrl-C Lightning exits by itself.
+    interrupted = isinstance(stop.__context__, KeyboardInterrupt)
+    if not isinstance(stop, Stopped) and not interrupted:
+        return None
+    # Lightning would kill all processes if one failed, before the first could say where to resume.
+    if not trainer.is_global_zero:
+        return SystemExit(0)
+    tell(f"\nstopped after step {trainer.global_step}\n{report.whereabouts(trainer.folder)}")
+    if not isinstance(stop, Stopped):
+        return Stopped(signal.SIGINT, trainer.folder)
+    if stop.signum == REQUEUE_SIGNAL and in_slurm_job():
+        requeue_slurm_job()
+    return Stopped(stop.signum, trainer.folder)
+
+
+def _explained(error: Exception, trainer: Trainer, peers: Peers | None) -> BaseException | None:
+    """What is raised for `error`, with the place where the run can be resumed; None: itself."""
+    folder = trainer.folder
+    if isinstance(error, AnotherFailedError):
+        # The process that failed may have said why.
+        verdict = peers.verdict() if peers is not None else None
+    elif isinstance(error, RunError):
+        return type(error)(f"{error}\n{report.whereabouts(folder)}")
+    else:
+        verdict = peers.why_lost(error) if peers is not None else None
+    if peers is not None and verdict is not None:
+        return _lost(verdict, peers, folder)
+    if isinstance(error, AnotherFailedError):
         return RunError(f"{error}\n{report.whereabouts(folder)}")
-    return _lost(verdict, peers, folder)
+    if is_out_of_memory(error):
+        return RunError(f"{_out_of_memory(trainer, error)}\n{report.whereabouts(folder)}")
+    return None
 
 
 def _lost(verdict: Verdict, peers: Peers, folder: Path) -> BaseException:

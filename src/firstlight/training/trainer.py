@@ -107,6 +107,16 @@ class Trainer(pl.Trainer):
     failure: Exception | None = None
     """What a callback raised, or a process that gathers batches, until the step is finished and
     saved."""
+    row_writers: list[Callable[..., None]]
+    """`log_metrics` of each logger."""
+    texts: list[str]
+    """What was shown on the boards since the last row of the logs."""
+    timeout: float
+    """Seconds in which a process that is lost ends the run (training/peers.py)."""
+    advance: Callable[[], None]
+    """Tells the other processes that this one has come further."""
+    is_sharded: bool
+    """Whether each process has only a part of the weights."""
 
     def __init__(
         self,
@@ -145,18 +155,11 @@ class Trainer(pl.Trainer):
         self.folder = Path(kwargs.pop("default_root_dir", None) or ".")
         self.micro_batch_size = None if micro_batch_size == "auto" else micro_batch_size
         self.pending_metrics: dict[str, float] = {}
-        self.row_writers: list[Callable[..., None]] = []
-        """`log_metrics` of each logger."""
-        self.timeout = timeout
-        """Seconds in which a process that is lost ends the run (training/peers.py)."""
-        self.advance: Callable[[], None] = _nothing
-        """Tells the other processes that this one has come further."""
-        self.texts: list[str] = []
-        """What was shown on the boards since the last row of the logs."""
+        self.row_writers = []
+        self.timeout, self.advance, self.texts = timeout, _nothing, []
         self.activation_checkpointing = activation_checkpointing
         n_processes = devices * num_nodes
         self.is_sharded = strategy == "fsdp2" and n_processes > 1
-        """Whether each process has only a part of the weights."""
         if self.is_sharded:
             _check_sharded(kwargs["callbacks"], micro_batch_size, precision)
         super().__init__(
