@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 
 from firstlight.compare.runs import Run
+from firstlight.runs.chosen import chosen_names
 from firstlight.runs.flat_config import flatten
 
 IGNORED_KEYS = (
@@ -69,11 +70,12 @@ def group_runs(runs: list[Run]) -> tuple[list[Group], list[str]]:
                 f"{older.name} is left out: {run.name} has the same config and seed, and is newer"
             )
         by_seed[run.seed] = run
-    differing = _differing(list(values_of.values()))
+    firsts = [next(iter(by_seed.values())) for by_seed in by_config.values()]
     groups = []
-    for config, by_seed in by_config.items():
+    for settings, by_seed in zip(
+        settings_of(firsts, list(values_of.values())), by_config.values(), strict=True
+    ):
         members = list(by_seed.values())
-        settings = {key: values_of[config].get(key, NOTHING) for key in differing}
         groups.append(Group(_label(settings, members[0]), settings, members))
     return groups, notes
 
@@ -89,6 +91,46 @@ def _values(run: Run) -> dict[str, str]:
         if not isinstance(value, str):
             values[key] = json.dumps(value, default=str)
     return values
+
+
+def settings_of(runs: list[Run], configs: list[dict[str, str]]) -> list[dict[str, str]]:
+    """What differs between the `configs` of these runs, for each of them.
+
+    Keys that differ because another choice of a group was made (model=nano) are shown as one key,
+    that of the group, with the names of the choices.
+    """
+    differing = _differing(configs)
+    names = [chosen_names(run.config, run.overrides) for run in runs]
+    given = {word.partition("=")[0].lstrip("+") for run in runs for word in run.overrides}
+    group_of: dict[str, str] = {}
+    for group in names[0]:
+        choices = [found.get(group) for found in names]
+        if None in choices or len(set(choices)) == 1:
+            continue
+        for key in differing:
+            # A group that is no section, such as experiment, has keys in several.
+            may_decide = group not in runs[0].config or key.partition(".")[0] == group
+            is_given = any(_is_within(key, other) for other in given if "." in other)
+            values = [config.get(key) for config in configs]
+            if may_decide and not is_given and _decides(choices, values):
+                group_of.setdefault(key, group)
+    settings: list[dict[str, str]] = []
+    for config, found in zip(configs, names, strict=True):
+        row: dict[str, str] = {}
+        for key in differing:
+            group = group_of.get(key)
+            row[group or key] = found[group] if group else config.get(key, NOTHING)
+        settings.append(row)
+    return settings
+
+
+def _is_within(key: str, other: str) -> bool:
+    return key == other or key.startswith(f"{other}.")
+
+
+def _decides(choices: list[str | None], values: list[str | None]) -> bool:
+    """Whether each choice has one value only."""
+    return len(set(zip(choices, values, strict=True))) == len(set(choices))
 
 
 def _differing(configs: list[dict[str, str]]) -> list[str]:

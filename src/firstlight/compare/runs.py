@@ -4,7 +4,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,10 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class Run:
-    """A run: its composed config, what it logged, its samples (by step) and its environment."""
+    """A run: its composed config, what it logged, its samples (by step) and its environment.
+
+    `overrides` are those that it was begun and resumed with.
+    """
 
     folder: Path
     name: str
@@ -43,6 +46,7 @@ class Run:
     rows: list[dict[str, Any]]
     samples: dict[int, str]
     environment: dict[str, Any]
+    overrides: list[str] = field(default_factory=list)
 
     @property
     def seed(self) -> int:
@@ -194,7 +198,7 @@ def _read(folder: Path, name: str) -> Run:
         evaluated = {int(row["step"]) for row in rows if row.get("val/loss") is not None}
     with _naming(folder / SAMPLES):
         samples = run.samples(evaluated)
-    return Run(folder, name, config, rows, samples, environment)
+    return Run(folder, name, config, rows, samples, environment, run.overrides)
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from firstlight.data.files import user_path
 from firstlight.data.loader import end_workers
 from firstlight.output import note, tell
 from firstlight.processes import is_further, shared_run_folder, sharing, was_launched
-from firstlight.runs.run_folder import AUTO, MODEL
+from firstlight.runs.chosen import CHOSEN, chosen_names
+from firstlight.runs.run_folder import AUTO, MODEL, RunFolder
 from firstlight.runs.writer import new_run_folder, update_run_folder
 from firstlight.training import report
 from firstlight.training.ending import check_trained, explained_end, keep_best
@@ -174,8 +175,10 @@ def _train(
         tell(report.opening(plan))
         # A logger has the settings of a run that is resumed already.
         if origin.resumed is None:
+            names = chosen_names(module.config, RunFolder(trainer.folder).overrides)
+            settings = {**module.config, CHOSEN: names} if names else module.config
             for logger in trainer.loggers:
-                logger.log_hyperparams(module.config)
+                logger.log_hyperparams(settings)
     # A run without steps left is resumed only if it was killed at its end: that is finished now.
     if origin.resumed is not None:
         checkpoint, trainer.saved_step = origin.resumed.checkpoint, origin.step

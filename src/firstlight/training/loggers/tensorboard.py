@@ -23,6 +23,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import scalar
 
 from firstlight.files import replacing, sync_folder, temporary_of
+from firstlight.runs.chosen import CHOSEN
 from firstlight.runs.flat_config import hyperparameters
 from firstlight.training.lightning import begin_again, purge_nothing, writer_of
 
@@ -47,6 +48,7 @@ BEST = "Result/best_val_loss"
 """With `RESULTS` the metrics that the HPARAMS table shows: it takes the first five by name,
 capitals first."""
 COMPARED = (
+    CHOSEN,
     "model",
     "tokenizer",
     "data",
