@@ -14,7 +14,7 @@ from tiny_run import TINY, rows_of, same_weights
 
 from firstlight.checkpoints.find import checkpoints_of
 from firstlight.cli import main
-from firstlight.sweep.trial import PRELOADED
+from firstlight.sweep.preloaded import SERVER
 from firstlight.training.process import start_process, start_server
 from firstlight.training.stopping import StopSignals
 from firstlight.verify.differences import curves_of
@@ -124,7 +124,7 @@ def process():
     killed afterwards.
     """
     begun = []
-    start_server(PRELOADED)
+    start_server(SERVER)
 
     def start(*arguments, **environment):
         words = ["train", *arguments]

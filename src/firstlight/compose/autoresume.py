@@ -79,7 +79,7 @@ def _find(own: list[str], config_dir: str | None, *, is_requeued: bool) -> Path 
     Raises:
         ConfigError: something else is in the folder where it would begin.
     """
-    wanted = user_path(str(compose_config("train", own, config_dir).output_dir))
+    wanted = user_path(_output_dir(own, config_dir))
     try:
         run = _of_this_job(wanted, own) if is_requeued else wanted
         if run is not None and RunFolder(run).is_run:
@@ -92,6 +92,20 @@ def _find(own: list[str], config_dir: str | None, *, is_requeued: bool) -> Path 
             f"output_dir ({wanted}): resume=auto needs a folder of its own, and this is not a run"
         )
     return None
+
+
+def _output_dir(own: list[str], config_dir: str | None) -> str:
+    """The output_dir of the command `own`: as it is given, or else from its config.
+
+    Raises:
+        ConfigError: that config cannot be composed.
+    """
+    for override in reversed(parse_overrides([word for word in own if _key(word) == "output_dir"])):
+        given = override.value()
+        if isinstance(given, str) and "$" not in given:  # no reference to something else
+            return given
+        break
+    return str(compose_config("train", own, config_dir).output_dir)
 
 
 def _of_this_job(wanted: Path, own: list[str]) -> Path | None:

@@ -49,25 +49,29 @@ def check_single_values(verb: str, overrides: list[str], *, sweep: str = "add -m
 
 
 def check_trials(verb: str, overrides: list[str], config_dir: str | None) -> None:
-    """Compose every value of a sweep, before the sweep makes its folder.
+    """Compose the first trial of a sweep, and each choice of a group, before it makes its folder.
+
+    The other values are checked when the sweep is planned, which takes longer.
 
     Raises:
         ConfigError: the first mistake.
     """
     # A list: what is wrong with the values is found before any is composed, which takes longer.
-    for trial in list(_trials(overrides)):
+    for trial in list(_trials(overrides, config_dir)):
         compose_config(verb, trial, config_dir)
 
 
-def _trials(overrides: list[str]) -> Iterator[list[str]]:
-    """Yield overrides of single trials in which each value occurs.
+def _trials(overrides: list[str], config_dir: str | None) -> Iterator[list[str]]:
+    """Yield overrides of single trials in which each choice of a group occurs.
 
-    Values are varied one key at a time, the other keys at their first value: a misspelt value is
-    found in as many trials as there are values, not points of the grid.
+    Choices are varied one key at a time, the other keys at their first value: a misspelt choice is
+    found in as many trials as there are choices, not points of the grid.
     """
+    groups: list[bool] = []
     values_by_key: list[list[str]] = []
     swept: list[str] = []
     for text, override in zip(overrides, parse_overrides(overrides), strict=True):
+        groups.append(bool(choices(override.key_or_group, config_dir)))
         if override.is_sweep_override():
             swept.append(override.get_key_element())
             values_by_key.append(examples_of(override))
@@ -80,7 +84,7 @@ def _trials(overrides: list[str]) -> Iterator[list[str]]:
     first = [values[0] for values in values_by_key]
     yield first
     for position, values in enumerate(values_by_key):
-        for value in values[1:]:
+        for value in values[1:] if groups[position] else ():
             yield [*first[:position], value, *first[position + 1 :]]
 
 

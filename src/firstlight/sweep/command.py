@@ -23,8 +23,10 @@ from firstlight.overrides import conf_dir, config_dir, setting
 from firstlight.processes import TRIAL, number
 from firstlight.sweep import report
 from firstlight.sweep.ledger import Ledger
+from firstlight.sweep.preloaded import SERVER
 from firstlight.sweep.record import SWEEP_FILE, read_sweep
 from firstlight.sweep.storage import TOLD
+from firstlight.training.process import begin_server
 
 Action = Literal["status", "resume", "retry", "best", "extend"]
 
@@ -121,6 +123,9 @@ def plan(overrides: list[str], config_dir: str | None) -> Planned:
     Raises:
         ConfigError: it is not valid.
     """
+    # The launcher that makes its trials from this process: the imports of both are at once.
+    if not any(is_about_hydra(word) for word in overrides):
+        begin_server(SERVER)
     from firstlight.sweep.planning import planned  # late: it imports torch
 
     folder = planned([word for word in overrides if not is_about_hydra(word)], config_dir)

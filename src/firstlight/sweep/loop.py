@@ -135,12 +135,15 @@ class Worker:
             trial = self.ledger.trial(row.number, sampler=sampler_of(record.settings, row.point))
             point = space.point(lambda parameter: _drawn(trial, parameter))
             overrides = space.overrides(point)
-        plain, _ = compose_trial(trial_overrides(record, overrides, row.seed), record.config_dir)
+        is_checked = row.overrides == overrides  # when it was planned, or before it failed
         self.ledger.note(
             row.number,
             overrides=overrides,
             folder=row.folder or folder_name(row.number, overrides, row.seed, record.seeds),
         )
+        if is_checked:
+            return True
+        plain, _ = compose_trial(trial_overrides(record, overrides, row.seed), record.config_dir)
         problem = why_untrainable(plain)
         if problem is not None:
             self.ledger.finish(

@@ -26,16 +26,11 @@ from firstlight.runs.environment import BEGUN_IN
 from firstlight.runs.run_folder import RunFolder
 from firstlight.runs.writer import LOCK, is_unfinished_start
 from firstlight.sweep.ledger import Ledger, Row
+from firstlight.sweep.preloaded import SERVER
 from firstlight.sweep.record import SweepRecord, settings_of_record, trial_overrides
 from firstlight.training.process import run_command, start_process, start_server
 from firstlight.training.stopping import StopSignals
 
-PRELOADED = (
-    "firstlight.cli",
-    "firstlight.verbs",
-    "firstlight.commands.train",
-    "firstlight.sweep.pruning",
-)
 LONGEST_ERROR = 1000
 """Most characters of a trial's error that are kept: enough for nearly every message."""
 GRACE = 60.0
@@ -126,7 +121,7 @@ def make_way(folder: Path, *, is_resumable: bool) -> None:
 
 def _started(ledger: Ledger, row: Row, log: Path) -> BaseProcess:
     """A process that trains a row."""
-    start_server(PRELOADED)
+    start_server(SERVER)
     environment = given_environment() | SweepTrial(ledger.folder, row.number).environment
     if ledger.record.working_folder is not None:
         environment[BEGUN_IN] = ledger.record.working_folder

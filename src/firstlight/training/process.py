@@ -5,7 +5,13 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from multiprocessing import get_all_start_methods, get_context, get_start_method, set_start_method
+from multiprocessing import (
+    forkserver,
+    get_all_start_methods,
+    get_context,
+    get_start_method,
+    set_start_method,
+)
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -20,19 +26,25 @@ from firstlight.process_group import (
 )
 
 
-def start_server(modules: Sequence[str]) -> None:
-    """Import `modules` in the process from which the others are forked, and wait for it.
+def begin_server(modules: Sequence[str]) -> None:
+    """Start the process from which the others are forked; it imports `modules` in the meantime.
 
-    One server lives as long as this process: of a second call only the waiting remains.
+    One server lives as long as this process: a second call does nothing.
     """
     # A worker of joblib's has a start method of its own, which multiprocessing does not know.
     if get_start_method() not in get_all_start_methods():
         set_start_method(None, force=True)
-    context = get_context("forkserver")
-    context.set_forkserver_preload(list(modules))
-    # int() does nothing: that the process has ended says that the server is ready.
-    first = context.Process(target=int)
+    forkserver.set_forkserver_preload(list(modules))
     # A signal to the group would end the server, and its processes would then be taken for dead.
+    with signals_held(), main_not_run_again():
+        forkserver.ensure_running()
+
+
+def start_server(modules: Sequence[str]) -> None:
+    """Start that process unless it runs, and wait until it has imported `modules`."""
+    begin_server(modules)
+    # int() does nothing: that the process has ended says that the server is ready.
+    first = get_context("forkserver").Process(target=int)
     with signals_held(), main_not_run_again():
         first.start()
     first.join()
