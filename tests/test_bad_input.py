@@ -363,6 +363,8 @@ def test_the_choices_of_a_config_dir_are_listed(refused, tmp_path, chosen):
         ["name", "FIRSTLIGHT_NO_SUCH"],
     ),
     ("interpolation without a resolver", "name=${frob:1}", ["name", "frob"]),
+    ("interpolation in what is read first", "trainer.devices=${nope}", ["trainer.devices", "nope"]),
+    ("interpolation in a time-out", "trainer.timeout=${nope}", ["trainer.timeout", "nope"]),
 )
 @pytest.mark.one_in(3)
 def test_overrides_that_do_not_compose_are_refused(refused, texts, arguments, words):

@@ -186,11 +186,11 @@ def _peers(config: DictConfig, overrides: list[str], held: ExitStack) -> Any:
         ConfigError: a launcher has started another number of processes.
         RunError: one of them does not come.
     """
-    # What is wrong with these values is said when the whole config is checked.
-    devices, num_nodes, timeout = (
-        value if isinstance(value := OmegaConf.select(config, key), int | float) else default
-        for key, default in OF_PROCESSES.items()
-    )
+    numbers = []
+    for key, default in OF_PROCESSES.items():
+        value = _unchecked(config, key)
+        numbers.append(value if isinstance(value, int | float) else default)
+    devices, num_nodes, timeout = numbers
     place = find_place(max(1, int(devices)), max(1, int(num_nodes)))
     processes.take(place)
     _note_tasks(1 if place is None else place.world_size)
@@ -203,6 +203,12 @@ def _peers(config: DictConfig, overrides: list[str], held: ExitStack) -> Any:
     held.enter_context(peers.failing())
     peers.meet()
     return peers
+
+
+def _unchecked(config: DictConfig, key: str) -> Any:
+    """The value of `key`, or None: what is wrong with it is said when the whole config is
+    checked."""
+    return OmegaConf.select(config, key, throw_on_resolution_failure=False)
 
 
 def _note_tasks(world_size: int) -> None:
@@ -218,7 +224,7 @@ def _check_devices(config: DictConfig) -> None:
         ConfigError: the run has several.
     """
     for key in ("trainer.devices", "trainer.num_nodes"):
-        number = OmegaConf.select(config, key)
+        number = _unchecked(config, key)
         if isinstance(number, int) and number > 1:
             raise ConfigError(
                 f"{key} ({number}): a run of several processes begins on the command line:"

@@ -26,7 +26,9 @@ def take_same_model(config: DictConfig) -> None:
         ConfigError: `init_from` is not given, what it names holds no model, or an interpolation of
             the config cannot be resolved.
     """
-    if OmegaConf.select(config, "model._target_") != TARGET:
+    # An interpolation that cannot be resolved is told by the check of the whole config.
+    target = OmegaConf.select(config, "model._target_", throw_on_resolution_failure=False)
+    if target != TARGET:
         return
     plain = to_plain(config)
     source = plain.get("init_from")
