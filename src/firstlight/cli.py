@@ -22,7 +22,7 @@ VERBS = {
     "evaluate": "measure a checkpoint: loss and other metrics on a text, or results on tasks",
     "generate": "continue a prompt with a checkpoint",
     "verify": "prove on your config that a killed and resumed run is the run that was never killed",
-    "sweep": "show a sweep's progress and best point; resume it or retry failed trials",
+    "sweep": "show a sweep's progress and best point; resume it, retry failed trials, or add some",
     "compare": "compare runs, or the trials of a sweep: which is best, and is it more than chance",
     "bench": "measure how fast your config trains here, where the time goes, what would be faster",
     "info": "show what a run or a checkpoint holds, without loading it; check that it is complete",
