@@ -5,6 +5,9 @@ have left do not.
 import os
 import subprocess
 import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -28,7 +31,7 @@ LEFT_OVER = {
 
 @pytest.fixture
 def left_over(monkeypatch):
-    monkeypatch.setattr(processes, "_taken", {})
+    monkeypatch.setattr(processes, "_known", processes._Known())
     for name, value in LEFT_OVER.items():
         monkeypatch.setenv(name, value)
 
@@ -38,7 +41,7 @@ def started_by(monkeypatch):
     """As if this process had been started by the process `pid`, as number `rank` on its machine."""
 
     def start(pid, rank="1"):
-        monkeypatch.setattr(processes, "_was_started", False)
+        monkeypatch.setattr(processes._known, "was_started", False)
         for name, value in {"RUN_FOLDER": "/runs/a", "FIRST_PROCESS": str(pid)}.items():
             monkeypatch.setenv(getattr(processes, name), value)
         monkeypatch.setenv("LOCAL_RANK", rank)
@@ -113,11 +116,13 @@ SLURM = {
 
 
 @pytest.fixture
-def begun_with(monkeypatch):
+def begun_with(monkeypatch, tmp_path):
     """As if this process had been started with these variables, and below such a command."""
 
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
     def begin(variables, above=""):
-        monkeypatch.setattr(processes, "_taken", {})
+        monkeypatch.setattr(processes, "_known", processes._Known())
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(launchers, "commands_above", lambda: iter(["bash", above]))
@@ -156,11 +161,38 @@ def test_torchrun_must_start_as_many_processes_as_there_are_devices(begun_with, 
 def test_what_is_one_command_is_not_started_by_torchrun(begun_with, monkeypatch, capsys, words):
     begun_with(TORCHRUN, "torchrun")
     assert main(words) == 2
-    assert capsys.readouterr().err == ""  # the other process of this machine says it
-    monkeypatch.setitem(processes._taken, "LOCAL_RANK", "0")
-    assert main(words) == 2
     said = capsys.readouterr().err
     assert said.startswith("firstlight: torchrun has started 4 processes") and said.count("\n") == 1
+    monkeypatch.setitem(processes._known.taken, "LOCAL_RANK", "0")
+    assert main(words) == 2
+    assert capsys.readouterr().err == ""  # another process of this machine has said it
+    monkeypatch.setitem(processes._known.taken, "TORCHELASTIC_RESTART_COUNT", "1")
+    assert main(words) == 2
+    assert capsys.readouterr().err == said
+
+
+def test_a_mistake_is_told_before_another_process_ends_and_has_all_ended(begun_with, monkeypatch):
+    """torchrun ends every process as soon as one has ended: those that are silent must wait."""
+    begun_with(TORCHRUN, "torchrun")
+    told = []
+    with ThreadPoolExecutor() as pool:
+        with launchers.telling() as is_first:
+            assert is_first
+            other = pool.submit(_tells, told)
+            time.sleep(0.2)
+            assert not other.done()
+            told.append("the first")
+        other.result()
+    assert told == ["the first"]
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    _tells(told)
+    assert told == ["the first", "another"]
+
+
+def _tells(told):
+    with launchers.telling() as is_first:
+        if is_first:
+            told.append("another")
 
 
 def test_a_task_of_srun_for_each_device(begun_with):
@@ -169,9 +201,13 @@ def test_a_task_of_srun_for_each_device(begun_with):
     assert (place.rank, place.local_rank, place.node_rank, place.address) == (3, 1, 1, "lamp07")
     assert place.one_per_device and not place.store_is_there
     assert place.port in launchers.PORTS and launchers.several_tasks(4) is None
-    assert launchers.is_told_by_another()
+    told = []
+    _tells(told)
+    _tells(told)
+    assert told == ["another"]
     processes.take(place)
-    assert not launchers.is_told_by_another()
+    _tells(told)
+    assert told == ["another", "another"]
 
 
 def test_a_task_of_srun_for_each_machine(begun_with):
@@ -198,7 +234,7 @@ def test_tasks_of_a_shell_or_of_a_sweep_do_not_count(begun_with, monkeypatch):
 
 
 def test_several_tasks_of_one_launcher_are_told(monkeypatch):
-    monkeypatch.setattr(processes, "_taken", {})
+    monkeypatch.setattr(processes, "_known", processes._Known())
     for name in launchers.TASKS:
         monkeypatch.delenv(name, raising=False)
     assert launchers.several_tasks(1) is None

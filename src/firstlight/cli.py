@@ -60,8 +60,9 @@ def main(arguments: list[str] | None = None) -> int:
         _answer([_as_typed(word) for word in words])
         return 0
     except ConfigError as error:
-        if not launchers.is_told_by_another():
-            _tell(message_lines(error))
+        with launchers.telling() as is_first:
+            if is_first:
+                _tell(message_lines(error))
         return 2
     except RunError as error:
         _tell(str(error).splitlines())

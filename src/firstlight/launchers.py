@@ -13,16 +13,28 @@ runs above this process; those of SLURM and Lightning if they fit `trainer.devic
 `trainer.num_nodes`.
 """
 
+import fcntl
+import hashlib
+import os
 import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from firstlight.errors import ConfigError
-from firstlight.process_group import commands_above
+from firstlight.process_group import commands_above, started
 from firstlight.processes import Place, given, is_placed, number, trial, was_launched
 
 TASKS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "JSM_NAMESPACE_SIZE")
 """Variables in which srun, mpirun and jsrun say how many processes they have started."""
 TORCHRUN = re.compile(r"torchrun|torch\.distributed\.(run|launch)|torch/distributed/(run|launch)")
 """How the command of torchrun's agent, which starts the processes of a machine, can be told."""
+STARTED_WITH = (
+    *("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "MASTER_PORT"),
+    *("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT"),
+)
+"""Variables that tell the starts of a launcher apart."""
 PORTS = range(15_000, 30_000)
 """The ports of which a SLURM job takes one."""
 
@@ -76,18 +88,31 @@ def slurm_tasks() -> int:
     return _count(given("SLURM_STEP_NUM_TASKS"))
 
 
-def is_told_by_another() -> bool:
-    """Whether another process of this machine finds the same mistake in the command, and tells it.
+@contextmanager
+def telling() -> Iterator[bool]:
+    """Whether to tell the user of a mistake now, which other processes of this machine find, too.
 
-    Only until the place of this process is known.
+    A launcher starts a command several times, and each process finds the same mistake in it: the
+    first to find it tells it. The others wait until it has, since a launcher ends all of them as
+    soon as one has ended. Only until the place of this process is known.
     """
-    if is_placed():
-        return False
-    if torchrun_processes() > 1:
-        return given("LOCAL_RANK") not in (None, "0")
-    if slurm_tasks() > 1:
-        return given("SLURM_LOCALID") not in (None, "0")
-    return False
+    is_one_of_many = torchrun_processes() > 1 or slurm_tasks() > 1
+    if is_placed() or not is_one_of_many:
+        yield True
+        return
+    with ExitStack() as held:
+        try:
+            # The file holds a byte once the mistake has been told: the lock alone would not say so
+            # to a process that comes later.
+            file = held.enter_context(_file_of_this_start().open("ab"))
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:  # a full disk, no locks: better told by each than by none
+            yield True
+            return
+        is_first = os.fstat(file.fileno()).st_size == 0
+        yield is_first
+        if is_first:
+            file.write(b"1")
 
 
 def several_tasks(world_size: int) -> str | None:
@@ -207,6 +232,15 @@ def _slurm_port() -> int:
     """A port for this step of a job: jobs and steps that share a machine take different ones."""
     step = number("SLURM_JOB_ID", 0) * 31 + number("SLURM_STEP_ID", 0)
     return PORTS[step % len(PORTS)]
+
+
+def _file_of_this_start() -> Path:
+    """A temporary file, the same for all processes that a launcher has started here together."""
+    parent = os.getppid()
+    start = [str(os.getuid()), str(parent), started(parent)]
+    start.extend(given(name) or "" for name in STARTED_WITH)
+    name = hashlib.sha256("/".join(start).encode()).hexdigest()[:20]
+    return Path(tempfile.gettempdir(), f"firstlight-{name}")
 
 
 def _count(text: str | None) -> int:

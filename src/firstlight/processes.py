@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from firstlight.errors import ConfigError, shorten
@@ -73,16 +73,23 @@ class Place:
         return self.num_nodes * self.devices
 
 
-_was_started = False
-"""Whether another process of the run launched this one."""
-_place: Place | None = None
-"""Where this process stands, once that is known, in a run of several."""
-_is_placed = False
-"""Whether that is known."""
-_told_folder: Path | None = None
-"""The run folder, where the first process has told it."""
-_taken: dict[str, str] = {}
-"""The variables that were removed from the environment."""
+@dataclass
+class _Known:
+    """What this process knows of its run."""
+
+    was_started: bool = False
+    """Whether another process of the run launched this one."""
+    is_placed: bool = False
+    """Whether `place` is known."""
+    place: Place | None = None
+    """Where this process stands, in a run of several."""
+    told_folder: Path | None = None
+    """The run folder, where the first process has told it."""
+    taken: dict[str, str] = field(default_factory=dict)
+    """The variables that were removed from the environment."""
+
+
+_known = _Known()
 
 
 def begin() -> None:
@@ -90,18 +97,19 @@ def begin() -> None:
 
     Call it before torch is imported.
     """
-    global _was_started, _place, _is_placed, _told_folder
-    # Of the command before, where one process runs several.
-    _was_started, _place, _is_placed, _told_folder = False, None, False, None
-    _was_started = is_further()
+    global _known
+    # What is known of the command before ends here, where one process runs several. The variables
+    # stay: they are those of the process.
+    _known = _Known(taken=dict(_known.taken))
+    _known.was_started = is_further()
     # What torch's C++ code logs of a connection that fails, with its frames, is also raised.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     # Lightning and torch read these variables when they are imported, and believe them.
     for name in list(os.environ):
-        if _was_started and name in LAUNCHED_WITH:  # here they are our own
+        if _known.was_started and name in LAUNCHED_WITH:  # here they are our own
             continue
         if DECIDING.fullmatch(name):
-            _taken[name] = os.environ.pop(name)
+            _known.taken[name] = os.environ.pop(name)
 
 
 @contextmanager
@@ -110,25 +118,23 @@ def undone() -> Iterator[None]:
 
     The environment itself is not restored.
     """
-    global _was_started, _place, _is_placed, _told_folder
-    was_started, place, is_placed, folder = _was_started, _place, _is_placed, _told_folder
-    taken = dict(_taken)
+    global _known
+    before = _known
+    _known = replace(before, taken=dict(before.taken))
     try:
         yield
     finally:
-        _was_started, _place, _is_placed, _told_folder = was_started, place, is_placed, folder
-        _taken.clear()
-        _taken.update(taken)
+        _known = before
 
 
 def given(name: str) -> str | None:
     """The environment variable `name` as it was when this process started."""
-    return os.environ.get(name, _taken.get(name))
+    return os.environ.get(name, _known.taken.get(name))
 
 
 def given_environment() -> dict[str, str]:
     """The whole environment as it was when this process started, for a command that it launches."""
-    return {**_taken, **os.environ}
+    return {**_known.taken, **os.environ}
 
 
 def number(name: str, default: int) -> int:
@@ -155,7 +161,7 @@ def was_launched() -> bool:
 
     The answer stays the same after that process has died.
     """
-    if _was_started:
+    if _known.was_started:
         return True
     # Any command that is called from within a run inherits the variables, but has another parent.
     is_child = os.environ.get(FIRST_PROCESS) == str(os.getppid()) and RUN_FOLDER in os.environ
@@ -168,7 +174,7 @@ def is_further() -> bool:
 
     Where a launcher has started all of them, this is known as soon as `follow` was called.
     """
-    return was_launched() or _told_folder is not None
+    return was_launched() or _known.told_folder is not None
 
 
 def first_process() -> int:
@@ -178,30 +184,28 @@ def first_process() -> int:
 
 def take(place: Place | None) -> None:
     """From now on this process has `place` among those of its run; None: it is alone."""
-    global _place, _is_placed
-    _place, _is_placed = place, True
+    _known.place, _known.is_placed = place, True
 
 
 def place() -> Place | None:
     """Where this process stands; None in a run of one process, or before it is known."""
-    return _place
+    return _known.place
 
 
 def is_placed() -> bool:
     """Whether it is known if this process is alone, and where it stands if it is not."""
-    return _is_placed
+    return _known.is_placed
 
 
 def follow(folder: Path) -> None:
     """From now on this process belongs to the run in `folder`, whose first process is another."""
-    global _told_folder
-    _told_folder = folder
+    _known.told_folder = folder
 
 
 def shared_run_folder() -> Path | None:
     """The run folder that the first process made; None in the first process itself."""
-    if _told_folder is not None:
-        return _told_folder
+    if _known.told_folder is not None:
+        return _known.told_folder
     return Path(os.environ[RUN_FOLDER]) if was_launched() else None
 
 

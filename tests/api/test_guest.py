@@ -60,7 +60,7 @@ def state() -> dict:
         "torch's numbers": torch.get_rng_state().tolist(),
         "numpy's numbers": np.random.get_state()[1].tolist(),
         "Python's numbers": random.getstate(),
-        "what was found in the environment": dict(processes._taken),
+        "what was found in the environment": dict(processes._known.taken),
     }
 
 
