@@ -18,7 +18,7 @@ from firstlight.data.shards.windows import DocumentWindows, ShardTokens, ShardWi
 from firstlight.data.token_data import TokenDataModule
 from firstlight.data.tokenizers.base import StoredTokenizer, Tokenizer
 from firstlight.data.windows import Windows
-from firstlight.errors import one_line, shorten
+from firstlight.errors import counted, one_line, shorten
 
 
 class ShardsData(TokenDataModule):
@@ -220,7 +220,7 @@ def _built(source: Prepared, state: dict[str, Any]) -> Tokenizer:
 
 def _described(source: Prepared) -> str:
     n_shards = sum(map(len, source.splits.values()))
-    words = f"{shorten(str(source.folder))}, {n_shards:,} shard{'s' if n_shards > 1 else ''}"
+    words = f"{shorten(str(source.folder))}, {counted(n_shards, 'shard')}"
     if source.index is None:
         return f"{words} without an index"
-    return f"{words}, {source.index.documents:,} documents"
+    return f"{words}, {counted(source.index.documents, 'document')}"

@@ -1,6 +1,7 @@
 """Where the documents of a shard start, and which windows are within them."""
 
 import hashlib
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,23 +21,28 @@ class DocumentStarts:
 
     def __init__(self, shard: Shard, end_of_text: int) -> None:
         self.shard, self.end_of_text = shard, end_of_text
-        self.starts = _stored(shard) if shard.starts_file.is_file() else _found(shard, end_of_text)
         self.n_windows = 0
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """Where each document starts (n,), in tokens of the shard.
+
+        Raises:
+            ValueError: the file of starts cannot be read, or does not fit the shard.
+        """
+        if self.shard.starts_file.is_file():
+            return _stored(self.shard)
+        return _found(self.shard, self.end_of_text)
 
     def __getstate__(self) -> dict[str, Any]:
         # Another process maps the file itself.
         return {key: value for key, value in vars(self).items() if key != "starts"}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        shard = self.shard
-        self.starts = (
-            _stored(shard) if shard.starts_file.is_file() else _found(shard, self.end_of_text)
-        )
-
     def again(self) -> "DocumentStarts":
         """Return the same documents, to be counted in other windows."""
-        return DocumentStarts(self.shard, self.end_of_text)
+        again = DocumentStarts(self.shard, self.end_of_text)
+        again.starts = self.starts  # so that no shard is looked through twice
+        return again
 
     def count(self, context_length: int, stride: int) -> None:
         """Count the windows of `context_length` tokens and a target, one every `stride` tokens."""
