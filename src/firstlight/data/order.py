@@ -11,12 +11,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from firstlight.config import Seed
-from firstlight.data.permutation import Permutation, hashed
+from firstlight.data.permutation import AT_ONCE, Permutation, hashed
 
 MOST_STORED = 2**24
 """Windows of an epoch whose order is stored: 128 MB. Of more it is computed, batch by batch."""
-AT_ONCE = 2**14
-"""Windows, at least, whose places are computed together: for few numpy takes longer to call."""
 
 
 class Order(ABC):

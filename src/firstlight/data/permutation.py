@@ -10,6 +10,8 @@ import numpy as np
 
 ROUNDS = 10
 """With 4 or 6 rounds a permutation of some dozen numbers is measurably not uniform."""
+AT_ONCE = 2**14
+"""Numbers to ask for together, about: for few numpy takes longer to call."""
 
 
 class Permutation:

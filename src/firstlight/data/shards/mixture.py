@@ -7,10 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from firstlight.data.permutation import Permutation
-
-AT_ONCE = 2**14
-"""Windows that are looked up together: for few numpy takes longer to call."""
+from firstlight.data.permutation import AT_ONCE, Permutation
 
 
 class Mixture:
