@@ -10,7 +10,6 @@ from firstlight.data.files import MissingFileError, read_limited, user_path
 from firstlight.data.shards.facts import facts_of
 from firstlight.data.shards.index import (
     INDEX,
-    MAX_BYTES,
     TOKENIZER,
     UNFINISHED,
     Index,
@@ -43,7 +42,7 @@ class Prepared:
             return None
         file = self.folder / TOKENIZER
         try:
-            content = read_limited(file, MAX_BYTES)
+            content = read_limited(file)
         except OSError as error:
             raise ValueError(f"path ({file}) cannot be read: {error.strerror}") from None
         if hashlib.sha256(content).hexdigest() != self.index.vocabulary.file_sha256:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
-from firstlight.data.files import read_limited
+from firstlight.data.sealed import read_sealed, sealed
 from firstlight.data.shards.shard import SUFFIX
 from firstlight.errors import shorten
 
@@ -19,7 +19,6 @@ INDEX, UNFINISHED = "index.json", "unfinished.json"
 """The index, and what it is called until all shards are written."""
 TOKENIZER = "tokenizer.json"
 """The state of the tokenizer, as a checkpoint has it."""
-MAX_BYTES = 2**26
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -74,12 +73,7 @@ class Index(BaseModel):
 
     def to_json(self) -> str:
         """The content of the file; its last key is the checksum of the others."""
-        content = self.model_dump()
-        return json.dumps({**content, "sha256": _digest(content)}, indent=2) + "\n"
-
-
-def _digest(content: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        return sealed(self.model_dump())
 
 
 def read_index(file: Path) -> Index:
@@ -89,23 +83,13 @@ def read_index(file: Path) -> Index:
         FileNotFoundError: there is none.
         ValueError: it is damaged, or of another version.
     """
+    document = read_sealed(file)
+    if document.get("format") != FORMAT:
+        version = shorten(repr(document.get("format")))
+        raise ValueError(f"path ({file}) has format {version}; this firstlight reads {FORMAT}")
     try:
-        document: Any = json.loads(read_limited(file, MAX_BYTES))
-        if not isinstance(document, dict) or document.pop("sha256", None) != _digest(document):
-            raise ValueError(f"path ({file}) is damaged: it does not have its own checksum")
-        if document.get("format") != FORMAT:
-            version = shorten(repr(document.get("format")))
-            raise ValueError(f"path ({file}) has format {version}; this firstlight reads {FORMAT}")
         return Index.model_validate(document)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise ValueError(f"path ({file}) cannot be read: {error.strerror}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
-        raise ValueError(f"path ({file}) is damaged: it is not JSON") from None
-    except ValueError as error:
-        if str(error).startswith("path ("):
-            raise
+    except ValueError:
         raise ValueError(f"path ({file}) is damaged: not what firstlight writes") from None
 
 
