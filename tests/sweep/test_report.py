@@ -4,8 +4,9 @@ import math
 
 import pytest
 
+from firstlight.sweep import report
 from firstlight.sweep.ledger import Row
-from firstlight.sweep.report import best_points, ends, points, tie
+from firstlight.sweep.report import PointResult, ends, points, tie
 
 
 def row(number: int, point: int, state: str, **metrics: float) -> Row:
@@ -26,6 +27,12 @@ def row(number: int, point: int, state: str, **metrics: float) -> Row:
         worker=None,
         is_alive=False,
     )
+
+
+def best_points(
+    rows: list[Row], objectives: list[str], signs: list[int], n_seeds: int
+) -> list[PointResult]:
+    return report.best_points(points(rows, objectives, signs, n_seeds), signs)
 
 
 def test_the_best_point_has_the_lowest_mean_and_pruned_failed_and_unfinished_ones_are_never_best():
@@ -53,11 +60,20 @@ def test_a_trial_ends_with_its_objectives():
 
 def test_the_best_of_equal_points_is_said_to_be_the_first_of_them():
     rows = [row(k, k, "done", loss=loss) for k, loss in enumerate((0.5, 0.0, 0.0))]
-    whole = points(rows, ["val/loss"], [1], 1)
+    ranked = points(rows, ["val/loss"], [1], 1)
     [best] = best_points(rows, ["val/loss"], [1], 1)
     assert best.overrides == ["a=1"]
-    assert tie(best, whole) == " (the first of 2 points that are equal)"
+    assert tie(best, ranked) == " (the first of 2 points that are equal)"
     assert tie(best, [best]) == ""
+
+
+def test_of_two_objectives_no_point_is_called_the_first_of_those_that_are_equal():
+    objectives = ["val/loss", "seconds"]
+    rows = [row(k, k, "done", loss=0.5) for k in range(2)]
+    front = best_points(rows, objectives, [1, 1], 1)
+    # Both are shown: neither stands for the other.
+    assert [point.overrides for point in front] == [["a=0"], ["a=1"]]
+    assert [tie(point, front) for point in front] == ["", ""]
 
 
 def test_a_loss_that_is_no_number_is_never_best_wherever_it_stands():

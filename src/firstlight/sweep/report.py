@@ -88,12 +88,10 @@ def points(
     return sorted(found, key=lambda point: point.rank(signs[0]))
 
 
-def best_points(
-    rows: list[Row], objectives: list[str], signs: list[int], n_seeds: int
-) -> list[PointResult]:
-    """The best point; of several objectives all points that no other beats."""
-    whole = [point for point in points(rows, objectives, signs, n_seeds) if point.is_whole]
-    if len(objectives) == 1:
+def best_points(ranked: list[PointResult], signs: list[int]) -> list[PointResult]:
+    """The best of the `points` of a sweep; of several objectives all that no other beats."""
+    whole = [point for point in ranked if point.is_whole]
+    if len(signs) == 1:
         return whole[:1]
     # Several objectives: the Pareto front.
     return [point for point in whole if not any(_beats(other, point, signs) for other in whole)]
@@ -107,10 +105,15 @@ def _beats(one: PointResult, other: PointResult, signs: list[int]) -> bool:
     return one.means != other.means
 
 
-def tie(best: PointResult, whole: list[PointResult]) -> str:
-    """Say how many other points have the same means as the `best`, which is the first of them."""
-    others = sum(point.means == best.means for point in whole) - 1
-    return f" (the first of {others + 1} points that are equal)" if others else ""
+def tie(best: PointResult, ranked: list[PointResult]) -> str:
+    """Say how many points have the same means as the `best` of a sweep with one objective.
+
+    Nothing of several objectives: all points that are equally good are shown there.
+    """
+    n_equal = sum(point.is_whole and point.means == best.means for point in ranked)
+    if n_equal == 1 or len(best.means) > 1:
+        return ""
+    return f" (the first of {n_equal} points that are equal)"
 
 
 def opening_line(ledger: Ledger) -> str:
@@ -178,43 +181,44 @@ def resuming(ledger: Ledger, action: str) -> str:
 
 def status_data(ledger: Ledger) -> dict[str, Any]:
     """What `status` and `best` show, ready for JSON."""
-    rows, objectives = ledger.rows(), ledger.record.objectives
-    ranked = best_points(rows, objectives, ledger.signs(), len(ledger.record.seeds))
+    rows, objectives, signs = ledger.rows(), ledger.record.objectives, ledger.signs()
+    ranked = points(rows, objectives, signs, len(ledger.record.seeds))
     return {
         "folder": str(ledger.folder),
         "objectives": objectives,
         "trials": [{**row.model_dump(), "step": step_of(ledger, row)} for row in rows],
         "best": [
-            {"overrides": p.overrides, "means": p.means, "spreads": p.spreads} for p in ranked
+            {"overrides": p.overrides, "means": p.means, "spreads": p.spreads}
+            for p in best_points(ranked, signs)
         ],
     }
 
 
 def show(ledger: Ledger, *, best_only: bool = False) -> None:
     """Print the table of trials, how far the sweep is, and its best point."""
-    rows, objectives, n_seeds = ledger.rows(), ledger.record.objectives, len(ledger.record.seeds)
-    signs = ledger.signs()
+    rows, signs = current(ledger.rows()), ledger.signs()
+    objectives, n_seeds = ledger.record.objectives, len(ledger.record.seeds)
+    ranked = points(rows, objectives, signs, n_seeds)
     if not best_only:
         # rich would take 80 columns for a file, too few for the overrides.
         console = SafeConsole(width=None if sys.stdout.isatty() else 140)
-        console.print(_table(ledger, current(rows), objectives))
+        console.print(_table(ledger, rows, objectives))
         if n_seeds > 1:
-            console.print(_point_table(points(rows, objectives, signs, n_seeds), objectives))
-        counts = Counter(row.state for row in current(rows))
+            console.print(_point_table(ranked, objectives))
+        counts = Counter(row.state for row in rows)
         states = []
         for state in (*STATES.values(), "refused"):
             if counts[state]:
                 states.append(f"{counts[state]} {state}")
-        say(f"{_trials(current(rows))}: {', '.join(states)}{_time_left(current(rows))}")
-    whole = [point for point in points(rows, objectives, signs, n_seeds) if point.is_whole]
-    for point in best_points(rows, objectives, signs, n_seeds):
+        say(f"{_trials(rows)}: {', '.join(states)}{_time_left(rows)}")
+    for point in best_points(ranked, signs):
         results = []
         for name, mean, spread in zip(objectives, point.means, point.spreads, strict=True):
             over_seeds = "" if spread is None else f" +- {spread:.4f} over {n_seeds} seeds"
             results.append(f"{name} {mean:.4f}{over_seeds}")
         words = trial_overrides(ledger.record, point.overrides, point.rows[0].seed)
         say(
-            f"best: {', '.join(results)}{tie(point, whole)}\n "
+            f"best: {', '.join(results)}{tie(point, ranked)}\n "
             f" {command('train', *words, config_dir=ledger.record.config_dir)}"
         )
 
