@@ -9,7 +9,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from firstlight.bench.ladder import OWN_NAME, Ladder, Suggestion, as_overrides
-from firstlight.errors import shell_word, shorten
+from firstlight.errors import counted, shell_word, shorten
 
 NOTES = {
     "data": "a batch, and its way to the device",
@@ -78,10 +78,9 @@ def own_table(own: OwnSpeed, device: torch.device) -> Table:
 
 def ladder_table(ladder: Ladder) -> Table:
     settings = ladder.settings
-    rounds = "1 round" if settings.rounds == 1 else f"{settings.rounds} rounds"
     title = (
-        f"the ladder: each rung is the one before and its own settings; {rounds} of"
-        f" {settings.steps} steps"
+        "the ladder: each rung is the one before and its own settings;"
+        f" {counted(settings.rounds, 'round')} of {counted(settings.steps, 'step')}"
     )
     table = _table(title, "rung", "settings")
     for name in ("tokens/s", "spread", "x before", "x plain", "val/loss"):

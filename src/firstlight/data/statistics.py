@@ -9,6 +9,8 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
+from firstlight.errors import counted
+
 SAMPLE, PIECES = 2**20, 256
 """Of a longer text, the scripts of this many characters are counted, in this many pieces."""
 MOST_SCRIPTS = 4
@@ -36,9 +38,9 @@ class TextStatistics:
     """Whether the scripts are those of a sample."""
 
     def __str__(self) -> str:
-        parts = [_counted(self.n_documents, "document"), f"{self.n_bytes:,} bytes"]
+        parts = [counted(self.n_documents, "document"), counted(self.n_bytes, "byte")]
         if self.n_duplicates:
-            parts.append(_counted(self.n_duplicates, "duplicate"))
+            parts.append(counted(self.n_duplicates, "duplicate"))
         named = {name: share for name, share in self.scripts.items() if share >= LEAST_SHARE}
         shown = dict(list(named.items())[:MOST_SCRIPTS])
         rest = 1 - sum(shown.values())
@@ -81,7 +83,7 @@ def shared_with_training(documents: list[str], train_end: int) -> str:
     if n_shared < max(LEAST_SHARED * n_beyond, 1):
         return ""
     return (
-        f"{_counted(int(is_shared.sum()), 'document')} ({n_shared / n_beyond:.0%} of the text after"
+        f"{counted(int(is_shared.sum()), 'document')} ({n_shared / n_beyond:.0%} of the text after"
         " training's)"
     )
 
@@ -133,7 +135,3 @@ def _script_of(letter: str) -> str:
     if first in _WIDTHS:
         first = rest.partition(" ")[0]
     return "Han" if first in _HAN else first.capitalize()
-
-
-def _counted(n: int, what: str) -> str:
-    return f"{n:,} {what}{'' if n == 1 else 's'}"

@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from firstlight.errors import ConfigError, shorten
+from firstlight.errors import ConfigError, counted, shorten
 from firstlight.files import check_links
 from firstlight.lock import HeldError, only_process
 from firstlight.output import note, say
@@ -175,7 +175,7 @@ def _newly_refused(was: SweepRecord, plan: SweepPlan) -> list[tuple[str, str]]:
 
 
 def _say_grown(n_added: int, refused: list[tuple[str, str]]) -> None:
-    say(f"added to the sweep: {n_added} trial{'s' if n_added != 1 else ''}")
+    say(f"added to the sweep: {counted(n_added, 'trial')}")
     if refused:
         _say_refused(refused, f"{len(refused)} of the new points")
 

@@ -12,7 +12,7 @@ from rich import box
 from rich.table import Table
 
 from firstlight.console import SafeConsole
-from firstlight.errors import ConfigError, one_line
+from firstlight.errors import ConfigError, counted, one_line
 from firstlight.output import say
 from firstlight.overrides import command, named
 from firstlight.runs.run_folder import METRICS, RunFolder
@@ -121,11 +121,7 @@ def opening_line(ledger: Ledger) -> str:
     rows = current(ledger.rows())
     planned = sum(row.state == "planned" for row in rows)
     rest = "" if planned == len(rows) else f", {planned} of them still to be made"
-    return f"{ledger.folder}: {_trials(rows)}{rest}"
-
-
-def _trials(rows: list[Row]) -> str:
-    return "1 trial" if len(rows) == 1 else f"{len(rows)} trials"
+    return f"{ledger.folder}: {counted(len(rows), 'trial')}{rest}"
 
 
 def begins(row: Row, ledger: Ledger) -> str:
@@ -210,7 +206,7 @@ def show(ledger: Ledger, *, best_only: bool = False) -> None:
         for state in (*STATES.values(), "refused"):
             if counts[state]:
                 states.append(f"{counts[state]} {state}")
-        say(f"{_trials(rows)}: {', '.join(states)}{_time_left(rows)}")
+        say(f"{counted(len(rows), 'trial')}: {', '.join(states)}{_time_left(rows)}")
     for point in best_points(ranked, signs):
         results = []
         for name, mean, spread in zip(objectives, point.means, point.spreads, strict=True):
