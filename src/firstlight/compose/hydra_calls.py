@@ -153,28 +153,31 @@ def _check_key(override: Override, text: str) -> None:
         raise ConfigError(f"{shorten(key)}: no such key")
     if override.is_delete() or override.is_sweep_override():
         return
+    known = _names_in(key, None)
+    options = [name for name in known if not is_base_name(name)]
+    if not options:
+        return
     value = override.value()
-    names = value if isinstance(value, list) else [value]
-    options = choices(key)
-    is_base = any(
-        isinstance(name, str) and is_base_name(name) and (folder / key / f"{name}.yaml").is_file()
-        for name in names
-        for folder in conf_dirs()
-    )
-    if options and (is_base or not all(isinstance(name, str) for name in names)):
-        raise ConfigError(
-            f"{text}: {key} is a group: give the name of a choice ({', '.join(options)})"
-        )
+    for name in value if isinstance(value, list) else [value]:
+        if not isinstance(name, str) or (name in known and is_base_name(name)):
+            raise ConfigError(
+                f"{text}: {key} is a group: give the name of a choice ({', '.join(options)})"
+            )
 
 
 def choices(group: str, config_dir: str | None = None) -> list[str]:
     """The choices of a group of the config; empty if `group` is not a group."""
+    return [name for name in _names_in(group, config_dir) if not is_base_name(name)]
+
+
+def _names_in(group: str, config_dir: str | None) -> list[str]:
+    """The names of a group's files, sorted; those included that its choices are based on."""
     names: set[str] = set()
     for folder in conf_dirs(config_dir):
-        names.update(
-            file.stem for file in (folder / group).glob("*.yaml") if not is_hidden(file.name)
-        )
-    return sorted(name for name in names if not is_base_name(name))
+        for file in (folder / group).glob("*.yaml"):
+            if not is_hidden(file.name):
+                names.add(file.stem)
+    return sorted(names)
 
 
 def is_base_name(name: str) -> bool:
