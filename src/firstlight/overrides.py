@@ -95,8 +95,8 @@ def text_keys(config_dir: str | None = None) -> dict[str, TextKey]:
 class ConfigFile:
     """A YAML file of the config as it is now: equal to itself until it is written again."""
 
-    folder: Path
-    path: Path
+    folder: str
+    path: str
     changed_ns: int
     n_bytes: int
 
@@ -104,26 +104,38 @@ class ConfigFile:
 def files_of_config(config_dir: str | None = None) -> tuple[ConfigFile, ...]:
     """The YAML files in `conf_dirs`, for what is remembered of them: a notebook may change them."""
     files: list[ConfigFile] = []
-    for top in conf_dirs(config_dir):
-        # No deeper than groups are: a --config-dir may be the folder of a whole project.
-        for path in (*top.glob("*.yaml"), *top.glob("*/*.yaml")):
-            with suppress(OSError):  # it has just been removed, or links to nothing
-                state = path.stat()
-                files.append(ConfigFile(top, path, state.st_mtime_ns, state.st_size))
+    # Listed without Paths, which take twice as long: this is asked for every override.
+    for top in map(str, conf_dirs(config_dir)):
+        for entry in _entries(top):
+            # No deeper than groups are: a --config-dir may be the folder of a whole project.
+            for file in _entries(entry.path) or [entry]:
+                if file.name.endswith(".yaml"):
+                    with suppress(OSError):  # it has just been removed, or links to nothing
+                        state = file.stat()
+                        files.append(ConfigFile(top, file.path, state.st_mtime_ns, state.st_size))
     return tuple(files)
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    """What is in a folder; nothing if it is not one, or cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError:
+        return []
 
 
 @functools.lru_cache(maxsize=8)
 def _text_keys_in(files: tuple[ConfigFile, ...]) -> dict[str, TextKey]:
     keys: dict[str, TextKey] = {}
     for file in files:
+        path = Path(file.path)
         try:
-            text = file.path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8")
             marked = dict(_text_keys(text)) if _MARK.search(text) else {}
         except (OSError, ValueError, yaml.YAMLError):
             continue  # Hydra says what is wrong with the file, if it is chosen at all
-        place = file.path.parent
-        package = _package(text, "" if place == file.folder else place.name)
+        package = _package(text, "" if path.parent == Path(file.folder) else path.parent.name)
         for key, kind in marked.items():
             name = f"{package}.{key}".lstrip(".")
             # Several choices of a group may have a key of the same name.
