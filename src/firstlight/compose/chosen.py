@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,24 @@ from omegaconf import DictConfig
 from firstlight.compose.hydra_calls import choices, parse_overrides
 from firstlight.compose.keys import keys_of
 from firstlight.errors import ConfigError
-from firstlight.overrides import conf_dir, conf_dirs
+from firstlight.overrides import conf_dir, conf_dirs, files_of_config
 from firstlight.packages import found
 
 LIST_GROUPS = ("callbacks", "logger", "metrics")
 """Groups of which several are chosen; Hydra does not record these choices."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A YAML file that a config is composed of."""
+
+    relative: Path
+    """Its path in the folder of the config where Hydra finds it: model/nano.yaml."""
+    package: str
+    """The place of its keys in the config."""
+    text: str
+    content: dict[str, Any]
+    """What it holds; nothing if it holds only comments, or no mapping."""
 
 
 def chosen_in(config: DictConfig) -> dict[str, Any]:
@@ -33,8 +47,8 @@ def chosen_in(config: DictConfig) -> dict[str, Any]:
     return chosen
 
 
-def chosen_files(verb: str, chosen: dict[str, Any], folders: list[Path]) -> list[tuple[Path, str]]:
-    """The chosen files, relative to their folders, and their packages; the more special are later.
+def chosen_files(verb: str, chosen: dict[str, Any], folders: list[Path]) -> list[Part]:
+    """The chosen files; the more special are later.
 
     Each comes after the files of its group that it is based on.
     """
@@ -43,18 +57,18 @@ def chosen_files(verb: str, chosen: dict[str, Any], folders: list[Path]) -> list
         group, _, package = str(key).partition("@")  # decoding@callbacks.sample_generation.decoding
         names = [choice] if isinstance(choice, str) else choice
         files += [(Path(group) / f"{name}.yaml", package or group) for name in names]
-    found: list[tuple[Path, str]] = []
+    found: list[Part] = []
     for relative, package in files:
         found.extend(with_bases(relative, package, folders))
     return found
 
 
-def with_bases(relative: Path, package: str, folders: list[Path]) -> Iterator[tuple[Path, str]]:
-    """Yield the file `relative` and its package, after the files of its group that it is based on.
+def with_bases(relative: Path, package: str, folders: list[Path]) -> Iterator[Part]:
+    """Yield the file `relative`, after the files of its group that it is based on.
 
-    The package is the place of its keys in the config.
+    `package` is that of its keys, unless the file names another one.
     """
-    file = place_of(relative, folders)
+    file = _place_of(relative, folders)
     if file is None:
         return
     text = file.read_text(encoding="utf-8")
@@ -62,16 +76,19 @@ def with_bases(relative: Path, package: str, folders: list[Path]) -> Iterator[tu
         if line.startswith("# @package "):
             name = line.removeprefix("# @package ").strip()
             package = "" if name == "_global_" else name
-    for item in _content(file).get("defaults", []):
+    content = yaml.safe_load(text)
+    if not isinstance(content, dict):
+        content = {}
+    for item in content.get("defaults", []):
         if isinstance(item, str) and item != "_self_":
             yield from with_bases(relative.parent / f"{item}.yaml", package, folders)
-    yield relative, package
+    yield Part(relative, package, text, content)
 
 
 def choices_with(key: str, config_dir: str | None) -> list[str]:
     """The choices of the group of `key`, which is the word before its first dot, that have it.
 
-    They are read, and not composed, which would take a second each.
+    They are read, and not composed, for which Hydra takes a third of a second each.
     """
     group, _, _ = key.partition(".")
     folders = conf_dirs(config_dir)
@@ -85,7 +102,7 @@ def choices_with(key: str, config_dir: str | None) -> list[str]:
 
 def title_of(group: str, choice: str, config_dir: str | None) -> str:
     """What a choice is, by the first words of its file's first comment; "" if it has none."""
-    file = place_of(Path(group) / f"{choice}.yaml", conf_dirs(config_dir))
+    file = _place_of(Path(group) / f"{choice}.yaml", conf_dirs(config_dir))
     if file is None:  # a list of choices
         return ""
     for line in file.read_text(encoding="utf-8").splitlines():
@@ -97,52 +114,45 @@ def title_of(group: str, choice: str, config_dir: str | None) -> str:
 def _keys_with_bases(relative: Path, folders: list[Path]) -> set[str]:
     """The dotted keys that the choice `relative` sets, and what it is based on."""
     keys: set[str] = set()
-    for part, package in with_bases(relative, relative.parent.name, folders):
-        file = place_of(part, folders)
-        assert file is not None  # `with_bases` has found it
-        keys.update(keys_of(_content(file), f"{package}." if package else ""))
+    for part in with_bases(relative, relative.parent.name, folders):
+        keys.update(keys_of(part.content, f"{part.package}." if part.package else ""))
     return keys
 
 
-def _content(file: Path) -> dict[str, Any]:
-    """What a YAML file holds; nothing if it holds only comments, or no mapping."""
-    content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    return content if isinstance(content, dict) else {}
-
-
-def place_of(relative: Path, folders: list[Path]) -> Path | None:
+def _place_of(relative: Path, folders: list[Path]) -> Path | None:
     """The file `relative` in the first of `folders` that has it, which is where Hydra finds it."""
     return next((folder / relative for folder in folders if (folder / relative).is_file()), None)
 
 
 def ambiguous_files(config_dir: str | None) -> dict[Path, list[Path]]:
     """The files that stand in several of the config's folders, relative to them, and those."""
-    folders = conf_dirs(config_dir)
-    if len(folders) == 1:
+    if len(conf_dirs(config_dir)) == 1:
         return {}
     owners: dict[Path, list[Path]] = {}
-    for folder in folders:
-        # No deeper than groups are: a --config-dir may be the folder of a whole project.
-        for file in (*folder.glob("*.yaml"), *folder.glob("*/*.yaml")):
-            owners.setdefault(file.relative_to(folder), []).append(folder)
+    for file in files_of_config(config_dir):
+        folder = Path(file.folder)
+        owners.setdefault(Path(file.path).relative_to(folder), []).append(folder)
     return {file: several for file, several in owners.items() if len(several) > 1}
 
 
 def check_unambiguous(
-    verb: str, config: DictConfig, overrides: list[str], config_dir: str | None
+    verb: str,
+    config: DictConfig,
+    overrides: list[str],
+    config_dir: str | None,
+    ambiguous: dict[Path, list[Path]],
 ) -> None:
-    """Check that no chosen file is ambiguous; `config`, made with `overrides`, has Hydra's section.
+    """Check that no chosen file is `ambiguous`; see `ambiguous_files`.
+
+    `config`, made with `overrides`, has Hydra's section.
 
     Raises:
         ConfigError: one is, and the others of its name would be ignored.
     """
-    ambiguous = ambiguous_files(config_dir)
-    if not ambiguous:
-        return  # as nearly always: what is chosen need not be read for it
     folders = conf_dirs(config_dir)
-    files = [relative for relative, _ in chosen_files(verb, chosen_in(config), folders)]
-    named = _named(files, overrides, folders)
-    for relative in [*files, *_in_lists(named, folders)]:
+    parts = chosen_files(verb, chosen_in(config), folders)
+    named = _named(parts, overrides)
+    for relative in [*(part.relative for part in parts), *_in_lists(named, folders)]:
         if relative not in ambiguous:
             continue
         # What only firstlight's own files choose, such as callbacks=default, is firstlight's: an
@@ -162,21 +172,19 @@ def _is_ours(relative: Path) -> bool:
     return Path(conf_dir(), relative).is_file()
 
 
-def _named(files: list[Path], overrides: list[str], folders: list[Path]) -> list[tuple[Path, bool]]:
-    """What `overrides` and the chosen `files` name, and whether it is one of our own files."""
+def _named(parts: list[Part], overrides: list[str]) -> list[tuple[Path, bool]]:
+    """What `overrides` and the chosen files name, and whether it is one of our own that does."""
     named: list[tuple[str, Any, bool]] = []
     for override in parse_overrides(overrides):
         if not override.is_sweep_override() and not override.is_delete():
             named.append((override.key_or_group, override.value(), False))
-    for relative in files:
-        file = place_of(relative, folders)
-        assert file is not None  # `with_bases` has found it
-        for item in _content(file).get("defaults", []):
+    for part in parts:
+        for item in part.content.get("defaults", []):
             # "override /callbacks" is the group callbacks; a name alone is one of the file's group
-            pairs = item.items() if isinstance(item, dict) else [(relative.parent, item)]
+            pairs = item.items() if isinstance(item, dict) else [(part.relative.parent, item)]
             for key, names in pairs:
                 group = str(key).split()[-1].lstrip("/").partition("@")[0]
-                named.append((group, names, _is_ours(relative)))
+                named.append((group, names, _is_ours(part.relative)))
     found: list[tuple[Path, bool]] = []
     for group, names, by_us in named:
         for name in names if isinstance(names, list) else [names]:
@@ -191,8 +199,8 @@ def _in_lists(named: list[tuple[Path, bool]], folders: list[Path]) -> Iterator[P
     """
     for name, _ in named:
         if str(name.parent) in LIST_GROUPS:
-            for relative, _ in with_bases(name, str(name.parent), folders):
-                yield relative
+            for part in with_bases(name, str(name.parent), folders):
+                yield part.relative
 
 
 def _owner(folder: Path) -> str:

@@ -25,10 +25,11 @@ def compose_config(
     """
     with explained(verb, overrides, config_dir):
         config = composed(verb, overrides, config_dir, with_hydra=with_hydra)
-    if ambiguous_files(config_dir):
+    ambiguous = ambiguous_files(config_dir)
+    if ambiguous:
         # Only with Hydra's section is it known which files were chosen.
         whole = config if with_hydra else composed(verb, overrides, config_dir, with_hydra=True)
-        check_unambiguous(verb, whole, overrides, config_dir)
+        check_unambiguous(verb, whole, overrides, config_dir, ambiguous)
     return config
 
 

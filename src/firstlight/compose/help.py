@@ -4,10 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import OmegaConf
 
-from firstlight.compose.chosen import chosen_files, chosen_in, place_of, with_bases
+from firstlight.compose.chosen import chosen_files, chosen_in, with_bases
 from firstlight.compose.compose import compose_config
 from firstlight.compose.hydra_calls import choices
 from firstlight.overrides import commented, conf_dirs
@@ -51,8 +50,8 @@ def help_text(verb: str, purpose: str, overrides: list[str], config_dir: str | N
 def _groups(verb: str, folders: list[Path]) -> set[str]:
     """The groups of which the primary config of `verb`, or a file it is based on, has a choice."""
     groups: set[str] = set()
-    for relative, _ in with_bases(Path(f"{verb}.yaml"), "", folders):
-        for item in yaml.safe_load(_text_of(relative, folders)).get("defaults", []):
+    for part in with_bases(Path(f"{verb}.yaml"), "", folders):
+        for item in part.content.get("defaults", []):
             if isinstance(item, dict):
                 # "override /model" and "/model" are the group model
                 groups.update(str(key).split()[-1].lstrip("/") for key in item)
@@ -92,14 +91,8 @@ def _show(value: Any) -> str:
 def _all_comments(verb: str, chosen: dict[str, Any], folders: list[Path]) -> dict[str, str]:
     """The comment of each dotted key, from the primary config and every chosen file."""
     comments: dict[str, str] = {}
-    for relative, package in chosen_files(verb, chosen, folders):
-        for name, _, comment in commented(_text_of(relative, folders)):
+    for part in chosen_files(verb, chosen, folders):
+        for name, _, comment in commented(part.text):
             # Later files win: they are more special.
-            comments[f"{package}.{name}".lstrip(".")] = comment
+            comments[f"{part.package}.{name}".lstrip(".")] = comment
     return comments
-
-
-def _text_of(relative: Path, folders: list[Path]) -> str:
-    file = place_of(relative, folders)
-    assert file is not None  # `with_bases` has found it
-    return file.read_text(encoding="utf-8")
