@@ -257,11 +257,7 @@ def plan_sweep(overrides: list[str], config_dir: str | None) -> Any:
     # the sweep is planned.
     conditional = tuple(f"{key}=" for key in only_in_some(overrides, config_dir))
     in_all = [word for word in overrides if not word.startswith(conditional)]
-    check_trials("train", in_all, config_dir)
-    of_hydra = [word for word in overrides if is_about_hydra(word)]
-    if of_hydra:
-        composed = compose_config("train", of_hydra, config_dir, with_hydra=True)
-        check_launcher(composed.hydra)
+    check_launcher(check_trials("train", in_all, config_dir).hydra)
     return command("sweep").plan(overrides, config_dir)
 
 

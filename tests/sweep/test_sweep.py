@@ -315,6 +315,10 @@ def test_a_sweep_whose_config_has_changed_is_not_resumed(begun, status, capsys):
             ["train", "-m", *TINY, "seed=1,2", "hydra.sweeper.max_batch_size=all"],
             "hydra.sweeper.max_batch_size: expected int >= 1, got 'all'",
         ),
+        (
+            ["train", "-m", *TINY, "seed=1,2", "hydra/launcher=basic,joblib"],
+            "hydra/launcher: cannot be swept over",
+        ),
         (["sweep", "resume", ".", "hydra.sweeper.max_batch_size=0"], "expected int >= 1, got 0"),
     ],
 )

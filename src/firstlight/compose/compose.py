@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from firstlight.compose.chosen import ambiguous_files, check_unambiguous
 from firstlight.compose.explain import explained
 from firstlight.compose.grammar import MOST_TRIALS, examples_of
-from firstlight.compose.hydra_calls import choices, composed, parse_overrides
+from firstlight.compose.hydra_calls import choices, composed, is_about_hydra, parse_overrides
 from firstlight.errors import ConfigError
 from firstlight.interpolation import as_typed
 
@@ -49,17 +49,21 @@ def check_single_values(verb: str, overrides: list[str], *, sweep: str = "add -m
             )
 
 
-def check_trials(verb: str, overrides: list[str], config_dir: str | None) -> None:
+def check_trials(verb: str, overrides: list[str], config_dir: str | None) -> DictConfig:
     """Compose the first trial of a sweep, and each choice of a group, before it makes its folder.
 
-    The other values are checked when the sweep is planned, which takes longer.
+    The other values are checked when the sweep is planned, which takes longer. Returns the config
+    of the first trial, with Hydra's section.
 
     Raises:
         ConfigError: the first mistake.
     """
-    # A list: what is wrong with the values is found before any is composed, which takes longer.
-    for trial in list(_trials(overrides, config_dir)):
+    # All of them first: what is wrong with the values is found before any is composed.
+    first, *others = _trials(overrides, config_dir)
+    config = compose_config(verb, first, config_dir, with_hydra=True)
+    for trial in others:
         compose_config(verb, trial, config_dir)
+    return config
 
 
 def _trials(overrides: list[str], config_dir: str | None) -> Iterator[list[str]]:
@@ -74,6 +78,8 @@ def _trials(overrides: list[str], config_dir: str | None) -> Iterator[list[str]]
     for text, override in zip(overrides, parse_overrides(overrides), strict=True):
         groups.append(bool(choices(override.key_or_group, config_dir)))
         if override.is_sweep_override():
+            if is_about_hydra(text):
+                raise ConfigError(f"{override.key_or_group}: cannot be swept over")
             swept.append(override.get_key_element())
             values_by_key.append(examples_of(override))
         else:
