@@ -302,10 +302,11 @@ def test_a_section_that_is_no_call_is_refused(node):
 
 
 NEEDED = {
-    ("data", "text"): "data.path=x",
-    ("data", "huggingface"): "data.dataset=x",
-    ("data", "shards"): "data.path=x",
-    ("callbacks", "timer"): "callbacks.timer.duration=00:00:01:00",
+    ("data", "text"): ["data.path=x"],
+    ("data", "huggingface"): ["data.dataset=x"],
+    ("data", "shards"): ["data.path=x"],
+    ("data", "hub"): ["data.dataset=a/b", "data.files=x"],
+    ("callbacks", "timer"): ["callbacks.timer.duration=00:00:01:00"],
 }
 """What must be given with an option."""
 
@@ -315,7 +316,8 @@ def options():
     for file in sorted(Path(conf_dir()).glob("*/*.yaml")):
         group, option = file.parent.name, file.stem
         # model=same stands for the section of init_from, which takes its place before the check.
-        if option.startswith("base") or (group, option) == ("model", "same"):
+        # A corpus is chosen for prepare: tests/prepare/test_corpora.py.
+        if option.startswith("base") or (group, option) == ("model", "same") or group == "corpus":
             continue
         if group == "callbacks":
             chosen = ["~experiment", f"callbacks=[{option}]"]
@@ -326,7 +328,7 @@ def options():
         else:
             chosen = [f"{group}={option}"]
         if (group, option) in NEEDED:
-            chosen.append(NEEDED[group, option])
+            chosen += NEEDED[group, option]
         yield pytest.param(chosen, id=f"{group}={option}")
 
 

@@ -152,6 +152,17 @@ def path_keys(config_dir: str | None = None) -> set[str]:
     return {key for key, kind in keys if key.startswith("data.") and not kind.is_prose}
 
 
+def corpus_in(out: str) -> str | None:
+    """The choice of the group `corpus` that `firstlight prepare` writes to the folder `out`."""
+    for folder in conf_dirs(config_dir()):
+        for file in sorted(folder.glob("corpus/*.yaml")):
+            with suppress(OSError, ValueError, yaml.YAMLError):
+                content = yaml.load(file.read_text(encoding="utf-8"), _LOADER)
+                if isinstance(content, dict) and content.get("out") == out:
+                    return file.stem
+    return None
+
+
 @contextmanager
 def using_config_dir(folder: str | None) -> Iterator[None]:
     """Within the block, `folder` is the --config-dir of the command."""

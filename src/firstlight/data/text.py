@@ -1,23 +1,19 @@
 """The user's text files: one, several, or a folder of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from firstlight.config import NonEmpty
 from firstlight.data.checks import Budget
-from firstlight.data.datamodule import TextDataModule
-from firstlight.data.documents import Format, format_of, read_documents, stream_text, suffixes_of
-from firstlight.data.files import (
-    Folder,
-    expanded_path,
-    list_folder,
-)
+from firstlight.data.documents import Format, format_of, read_documents, suffixes_of
+from firstlight.data.documents_in_files import DocumentsInFiles
+from firstlight.data.files import Folder, expanded_path, list_folder
 from firstlight.errors import counted, shorten
 
 
-class TextData(TextDataModule):
+class TextData(DocumentsInFiles):
     """Text files in UTF-8; a folder stands for its files that can be read.
 
     A plain text (.txt, .md, any other name) is a document. A line of JSON (.jsonl) or a row of
@@ -35,13 +31,10 @@ class TextData(TextDataModule):
         *,
         path: NonEmpty | list[NonEmpty],
         format: Format = "text",
-        field: NonEmpty = "text",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(format=format, **kwargs)
         self.path = path
-        self.format: Format = format
-        self.field = field
         self._source = ""
 
     def documents(self) -> list[str]:
@@ -75,17 +68,8 @@ class TextData(TextDataModule):
             )
         return documents
 
-    def iter_documents(self) -> Iterator[str]:
-        for file in self._find().files:
-            yield from read_documents(file, format=self.format, field=self.field)
-
-    def iter_pieces(self, longest: int) -> Iterator[str]:
-        for file in self._find().files:
-            if format_of(file, self.format) == "text":
-                yield from self.cut(stream_text(file), longest)
-                continue
-            for text in read_documents(file, format=self.format, field=self.field):
-                yield from self.cut([text], longest)
+    def files(self) -> list[Path]:
+        return self._find().files
 
     def _find(self) -> Folder:
         """The files to be read, in their order."""

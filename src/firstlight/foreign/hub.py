@@ -1,14 +1,14 @@
 """Models from Hugging Face's hub, kept in its own cache and checked there."""
 
-import errno
 import functools
-import hashlib
 import json
 import re
 from pathlib import Path
 
 from firstlight.data.cache import cache_dir
+from firstlight.data.download import has_digest
 from firstlight.data.files import read_limited
+from firstlight.data.hub_errors import hub_reason
 from firstlight.errors import ConfigError, shorten
 from firstlight.output import note
 
@@ -64,7 +64,7 @@ def download_repo(repo: str, revision: str | None = None) -> Path:
             folder = Path(fetch(allow_patterns=damaged, force_download=True))
     # RuntimeError is what hf_xet raises, the hub's faster protocol.
     except (OSError, httpx2.HTTPError, HFValidationError, RuntimeError) as error:
-        reason = _reason(error, revision)
+        reason = hub_reason(error, revision)
         raise ConfigError(f"{shorten(repo)} cannot be downloaded: {reason}; {_WAYS_OUT}") from error
     if not any(folder.glob("*.safetensors")):
         raise ConfigError(
@@ -122,55 +122,11 @@ def check_content(file: Path) -> None:
         state = status.st_ino, status.st_size, status.st_mtime_ns
         if _checked.get(file) == state:
             return
-        with file.open("rb") as content:
-            if len(blob.name) == 64:
-                found = hashlib.file_digest(content, "sha256").hexdigest()
-            else:
-                data = content.read()
-                blob_of_git = b"blob %d\0" % len(data) + data
-                found = hashlib.sha1(blob_of_git, usedforsecurity=False).hexdigest()
+        is_whole = has_digest(file, blob.name)
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read ({error.strerror})") from None
-    if found != blob.name:
+    if not is_whole:
         raise ConfigError(
             f"{file}: damaged, its hash is not the hub's; delete {file.resolve()} and try again"
         )
     _checked[file] = state
-
-
-def _reason(error: Exception, revision: str | None) -> str:
-    """What went wrong, in the user's words."""
-    from huggingface_hub import constants, errors
-
-    # "Not in the cache either" hides what the server has answered, which is the cause.
-    cause = None
-    if isinstance(error, errors.LocalEntryNotFoundError):
-        cause = error.__cause__
-    if isinstance(cause, errors.HfHubHTTPError):
-        error = cause
-    unreachable = f"{constants.ENDPOINT} cannot be reached"
-    # The first class that fits: some are derived from others.
-    reasons = {
-        errors.HFValidationError: "a repository is called owner/name",
-        errors.GatedRepoError: "it is gated: ask for access on its page, then `hf auth login`",
-        errors.RevisionNotFoundError: f"it has no revision {revision!r}",
-        errors.RepositoryNotFoundError: (
-            "no such repository, or it is private (then use `hf auth login`)"
-        ),
-        errors.IncompleteSnapshotError: f"an earlier download was not finished, and {unreachable}",
-        errors.LocalEntryNotFoundError: (
-            f"it was not downloaded before, and {unreachable} ({type(cause).__name__})"
-        ),
-    }
-    for kind, reason in reasons.items():
-        if isinstance(error, kind):
-            return reason
-    if isinstance(error, errors.HfHubHTTPError):
-        status = error.response.status_code
-        if status in (401, 403):
-            return f"access is refused ({status}; `hf auth login` may help)"
-        return f"{constants.ENDPOINT} answers {status}"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"no space is left in {constants.HF_HUB_CACHE} (HF_HOME moves it)"
-    lines = str(error).splitlines() or [type(error).__name__]
-    return shorten(lines[0], 120)  # the other lines are advice for programmers

@@ -18,6 +18,7 @@ from firstlight.data.shards.index import (
 from firstlight.data.shards.shard import SUFFIX, Shard, opened
 from firstlight.data.tokenizers.state import TokenizerState
 from firstlight.errors import shorten
+from firstlight.overrides import command, corpus_in, setting
 
 SPLITS = ("train", "val", "test")
 _SPLIT_IN_NAME = re.compile(r"(?<![a-z])(train|val|valid|validation|test)(?![a-z])")
@@ -86,7 +87,13 @@ def find_prepared(name: str) -> Prepared:
     """
     folder = user_path(name)
     if not folder.exists():
-        raise MissingFileError(name, what="folder")
+        corpus = corpus_in(name)
+        if corpus is None:
+            raise MissingFileError(name, what="folder")
+        raise ValueError(
+            f"path ({shorten(name)}): no such folder; make it first, once:"
+            f" {command('prepare', setting('corpus', corpus))}"
+        )
     if not folder.is_dir():
         raise ValueError(f"path ({shorten(name)}) is a file; give the folder of the shards")
     try:
