@@ -287,7 +287,7 @@ def test_without_the_key_or_with_a_limit_the_windows_are_those_they_were(tiny_da
             assert new.n_scored(split, limit) == min(n_windows, 2 * limit) * 8
     # Of training no more batches are read than of validation, last window or not.
     read = [len(list(data.evaluations(is_untrained=lambda: False)[0])) for data in (old, new)]
-    assert read == [old._n_eval_batches(old.windows["val"])] * 2
+    assert read == [old.n_eval_batches(old.windows["val"])] * 2
 
 
 def test_a_split_that_ends_with_a_window_has_no_last_one(tiny_data):

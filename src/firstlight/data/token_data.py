@@ -212,7 +212,7 @@ class TokenDataModule(pl.LightningDataModule):
             return self.untrained_eval_batches if is_untrained() else self.eval_batches
 
         def train_limit() -> int:
-            return limit() or self._n_eval_batches(self.windows["val"])
+            return limit() or self.n_eval_batches(self.windows["val"])
 
         # In the order of `PretrainingModule.splits`.
         return [
@@ -255,7 +255,7 @@ class TokenDataModule(pl.LightningDataModule):
                 yield windows.rest_index
 
         return self._loader(
-            windows, batches, self._n_eval_batches(windows) + int(has_last_window), share
+            windows, batches, self.n_eval_batches(windows) + int(has_last_window), share
         )
 
     def eval_windows(self, split: str) -> Windows:
@@ -277,7 +277,7 @@ class TokenDataModule(pl.LightningDataModule):
         n_rest = windows.n_rest if self.eval_last_window else 0
         return len(windows) * self.context_length + n_rest
 
-    def _n_eval_batches(self, windows: Windows) -> int:
+    def n_eval_batches(self, windows: Windows) -> int:
         """Count the batches of whole windows in one evaluation."""
         return batches_per_epoch(len(windows), self.batch_size, drop_last=False)
 
@@ -339,6 +339,15 @@ class _BatchSampler(Sampler[Tensor]):
 
     def __iter__(self) -> Iterator[Tensor]:
         for batch in self.batches():
-            # tensor_split and not split: no process is left without a window unless there are fewer
-            # windows than processes.
-            yield batch.tensor_split(self.world_size)[self.rank]
+            yield share_of(batch, self.rank, self.world_size)
+
+
+def share_of(batch: Tensor, rank: int, world_size: int) -> Tensor:
+    """The part of `batch` that a process takes: that of torch's `tensor_split`.
+
+    No process is left without a window unless there are fewer windows than processes.
+    """
+    # Not `tensor_split` itself, which makes all parts: 1 ms a batch for 1,024 processes.
+    size, n_larger = divmod(len(batch), world_size)
+    first = rank * size + min(rank, n_larger)
+    return batch[first : first + size + int(rank < n_larger)]
