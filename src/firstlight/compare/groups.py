@@ -1,9 +1,12 @@
 """Groups of runs: those whose configs differ in the seed alone are repetitions of one config."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from firstlight.compare.runs import Run
+from firstlight.compose.keys import is_within
 from firstlight.runs.chosen import chosen_names
 from firstlight.runs.flat_config import flatten
 
@@ -101,19 +104,16 @@ def settings_of(runs: list[Run], configs: list[dict[str, str]]) -> list[dict[str
     """
     differing = _differing(configs)
     names = [chosen_names(run.config, run.overrides) for run in runs]
+    chosen = _choices_that_differ(names)
     given = {word.partition("=")[0].lstrip("+") for run in runs for word in run.overrides}
     group_of: dict[str, str] = {}
-    for group in names[0]:
-        choices = [found.get(group) for found in names]
-        if None in choices or len(set(choices)) == 1:
+    for key in differing:
+        if any(is_within(key, other) for other in given if "." in other):
             continue
-        for key in differing:
-            # A group that is no section, such as experiment, has keys in several.
-            may_decide = group not in runs[0].config or key.partition(".")[0] == group
-            is_given = any(_is_within(key, other) for other in given if "." in other)
-            values = [config.get(key) for config in configs]
-            if may_decide and not is_given and _decides(choices, values):
-                group_of.setdefault(key, group)
+        values = [config.get(key) for config in configs]
+        group = _group_that_decides(key, values, chosen, runs[0].config)
+        if group is not None:
+            group_of[key] = group
     settings: list[dict[str, str]] = []
     for config, found in zip(configs, names, strict=True):
         row: dict[str, str] = {}
@@ -124,11 +124,31 @@ def settings_of(runs: list[Run], configs: list[dict[str, str]]) -> list[dict[str
     return settings
 
 
-def _is_within(key: str, other: str) -> bool:
-    return key == other or key.startswith(f"{other}.")
+def _choices_that_differ(names: list[dict[str, str]]) -> dict[str, list[str]]:
+    """The choices of each group of which every run has one, and not all the same."""
+    chosen = {}
+    for group in names[0]:
+        choices = [found[group] for found in names if group in found]
+        if len(choices) == len(names) and len(set(choices)) > 1:
+            chosen[group] = choices
+    return chosen
 
 
-def _decides(choices: list[str | None], values: list[str | None]) -> bool:
+def _group_that_decides(
+    key: str,
+    values: list[str | None],
+    chosen: dict[str, list[str]],
+    sections: Mapping[str, Any],
+) -> str | None:
+    """The first group whose choices decide the values of a key; None if none does."""
+    for group, choices in chosen.items():
+        # A group that is no section, such as experiment, has keys in several.
+        if (group not in sections or is_within(key, group)) and _decides(choices, values):
+            return group
+    return None
+
+
+def _decides(choices: list[str], values: list[str | None]) -> bool:
     """Whether each choice has one value only."""
     return len(set(zip(choices, values, strict=True))) == len(set(choices))
 

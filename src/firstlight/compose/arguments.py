@@ -9,6 +9,7 @@ import yaml
 
 from firstlight.compose.compose import listed
 from firstlight.compose.hydra_calls import is_about_hydra
+from firstlight.compose.keys import is_within
 from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, shorten
 from firstlight.interpolation import quoted
@@ -164,15 +165,11 @@ def _check_used(word: str, *, is_sweep: bool) -> None:
         return
     key = word.partition("=")[0].lstrip("+~").replace("/", ".")
     for name in NEVER_USED:
-        if _is_within(key, name):
+        if is_within(key, name):
             raise ConfigError(f"{shorten(word)}: set the folder of a run with output_dir=...")
     for name, instead in OF_SWEEPS.items():
-        if _is_within(key, name) and not is_sweep:
+        if is_within(key, name) and not is_sweep:
             raise ConfigError(f"{shorten(word)}: has an effect only in a sweep (-m); {instead}")
-
-
-def _is_within(key: str, section: str) -> bool:
-    return key == section or key.startswith(f"{section}.")
 
 
 def _added_to_data(word: str, config_dir: str | None) -> str:

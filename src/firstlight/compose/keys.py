@@ -10,3 +10,8 @@ def keys_of(node: Any, path: str = "") -> Iterator[str]:
         for key, child in node.items():
             yield f"{path}{key}"
             yield from keys_of(child, f"{path}{key}.")
+
+
+def is_within(key: str, section: str) -> bool:
+    """Whether a dotted key is `section` itself or a key below it."""
+    return key == section or key.startswith(f"{section}.")
