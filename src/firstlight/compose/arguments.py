@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import yaml
 
@@ -91,17 +91,16 @@ def parse_arguments(
         _check_word(verb, word, args.config_dir)
         _check_used(word, is_sweep=is_sweep)
     is_added = _adds_to_a_sweep(verb, [*with_keys, *settings])
-    args.overrides, args.added = [], []
+    prepared: list[str] = []
     for word in with_keys:
-        of_trials = is_added(word)
-        prepared = ready(word, args.config_dir, multirun=args.multirun or of_trials)
-        kept = args.added if of_trials else args.overrides
-        kept.append(listed(prepared, args.config_dir))
-    for word in settings:
+        text = ready(word, args.config_dir, multirun=args.multirun or is_added(word))
+        prepared.append(listed(text, args.config_dir))
+    args.overrides, args.added = [], []
+    for word in (*prepared, *settings):
         kept = args.added if is_added(word) else args.overrides
         kept.append(word)
-    if verb in TEXT_MAY_HAVE_MOVED and not any(word.startswith("data=") for word in args.overrides):
-        args.overrides = [_added_to_data(word, args.config_dir) for word in args.overrides]
+    if verb in TEXT_MAY_HAVE_MOVED:
+        args.overrides = _added_to_data(args.overrides, args.config_dir)
     return args
 
 
@@ -112,8 +111,13 @@ def _adds_to_a_sweep(verb: str, words: list[str]) -> Callable[[str], bool]:
     """
     if verb != "sweep" or setting("action", EXTEND) not in words:
         return lambda word: False
-    own = yaml.safe_load(Path(conf_dir(), f"{verb}.yaml").read_text(encoding="utf-8"))
+    own = _own_keys(verb)
     return lambda word: not is_about_hydra(word) and word.partition("=")[0] not in own
+
+
+def _own_keys(verb: str) -> dict[str, Any]:
+    """The keys of the verb itself, at the top of its YAML file."""
+    return yaml.safe_load(Path(conf_dir(), f"{verb}.yaml").read_text(encoding="utf-8"))
 
 
 def _parse(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -172,10 +176,16 @@ def _check_used(word: str, *, is_sweep: bool) -> None:
             raise ConfigError(f"{shorten(word)}: has an effect only in a sweep (-m); {instead}")
 
 
-def _added_to_data(word: str, config_dir: str | None) -> str:
+def _added_to_data(words: list[str], config_dir: str | None) -> list[str]:
     """Write `data.path=...` as `+data.path=...`, for a config without the section `data`."""
-    key, _, _ = word.partition("=")
-    return f"+{word}" if key.startswith("data.") and key in text_keys(config_dir) else word
+    if any(word.startswith("data=") for word in words):
+        return words
+    texts = text_keys(config_dir)
+    added: list[str] = []
+    for word in words:
+        key, _, _ = word.partition("=")
+        added.append(f"+{word}" if key.startswith("data.") and key in texts else word)
+    return added
 
 
 def _with_keys(verb: str, words: list[str]) -> list[str]:
@@ -197,7 +207,7 @@ def _is_alone(verb: str, word: str) -> bool:
     key, equals, _ = word.partition("=")
     if not equals:
         return True
-    if key in yaml.safe_load(Path(conf_dir(), f"{verb}.yaml").read_text(encoding="utf-8")):
+    if key in _own_keys(verb):
         return False
     # A path may have `=` in it, if something of that name exists.
     try:
