@@ -62,6 +62,21 @@ def test_rows_are_taken_in_their_order_and_once(ledger):
     assert [ledger.take() for _ in range(7)] == [0, 1, 2, 3, 4, 5, None]
 
 
+def test_a_sweep_that_is_extended_while_its_ledger_is_opened_is_read_again(ledger, monkeypatch):
+    def extended_after(folder):
+        record = read_sweep(folder)
+        replace(record, n_trials=7).write(folder)
+        return record
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "read_sweep", extended_after)
+        other = Ledger.open(ledger.folder)
+    assert other.record.n_trials == 6
+    other.read_again()
+    assert other.record.n_trials == 7
+    other.close()
+
+
 def test_workers_at_the_same_time_never_take_the_same_row(ledger):
     taken, others = [], [Ledger.open(ledger.folder) for _ in range(4)]
 

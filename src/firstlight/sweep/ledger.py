@@ -200,7 +200,8 @@ class Ledger:
                 sweep; or it is in a storage that the command does not name.
             RunError: the database refuses.
         """
-        record, stamp = read_sweep(folder), _stamp(folder)
+        stamp = _stamp(folder)  # first: what replaces the file while it is read is read again
+        record = read_sweep(folder)
         check_told(folder, record.storage, told or os.environ.get(TOLD))
         url, file = storage_url(folder, record.storage), folder / DATABASE
         # A missing or damaged ledger is found before Optuna, which would create an empty one.
@@ -509,9 +510,15 @@ def study_name(folder: Path, record: SweepRecord) -> str:
     return str(folder.absolute()) if record.storage else STUDY
 
 
-def _stamp(folder: Path) -> tuple[int, int]:
-    """Another value for each file that has been `sweep.yaml`, as it is only replaced as a whole."""
-    status = (folder / SWEEP_FILE).stat()
+def _stamp(folder: Path) -> tuple[int, int] | None:
+    """Another value for each file that has been `sweep.yaml`, as it is only replaced as a whole.
+
+    None if it cannot be found: whoever reads it is told why.
+    """
+    try:
+        status = (folder / SWEEP_FILE).stat()
+    except OSError:
+        return None
     return status.st_ino, status.st_mtime_ns
 
 
