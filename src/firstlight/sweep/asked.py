@@ -15,7 +15,7 @@ from firstlight.config import check_config
 from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, one_line, shorten, shown
 from firstlight.sweep.record import OF_THE_SWEEP, Wanted, split_seeds
-from firstlight.sweep.settings import Settings, count_of, only_in_some
+from firstlight.sweep.settings import Settings, number_of, only_in_some
 from firstlight.sweep.space import space_of
 from firstlight.sweep.storage import hide_password
 
@@ -101,7 +101,7 @@ def _settings(config: DictConfig, config_dir: str | None) -> tuple[Settings, int
     if not isinstance(config.sweep, DictConfig):
         raise ConfigError(f"sweep: expected a section, got {shown(config.sweep)}")
     values = check_config(config.sweep, Settings, "sweep")
-    n_seeds = count_of("seeds", config.seeds)
+    n_seeds = number_of("seeds", config.seeds)
     for key, value in values["params"].items():
         # Hydra's parser does not know the options of a group: a glob is listed first.
         if "glob" in str(value):

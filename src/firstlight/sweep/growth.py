@@ -13,7 +13,7 @@ from firstlight.compose.compose import parse_overrides
 from firstlight.compose.grammar import values_of
 from firstlight.errors import ConfigError, shorten, shown
 from firstlight.sweep.record import Wanted
-from firstlight.sweep.settings import Settings, checked_seed, count_of
+from firstlight.sweep.settings import Settings, number_of
 from firstlight.sweep.space import name_of, overrides_of, parameter_of
 
 MAY_GROW = ("params", "trials")
@@ -61,12 +61,12 @@ def with_words(was: Wanted, words: Iterable[str], config_dir: str | None) -> Wan
     for override in parse_overrides(list(words)):
         name = name_of(override)
         if name == "seeds":
-            n_seeds = count_of("seeds", override.value())
+            n_seeds = number_of("seeds", override.value())
             grown = _with_seeds(grown, range(was.seeds[0], was.seeds[0] + n_seeds), config_dir)
         elif name == "seed":
             grown = _with_seeds(grown, _seeds_of(override), config_dir)
         elif name == "sweep.trials":
-            trials = count_of("sweep.trials", override.value())
+            trials = number_of("sweep.trials", override.value())
             if was.space(config_dir).is_grid(was.settings):
                 raise ConfigError(
                     "sweep.trials: the points of this sweep are listed, not drawn; add values to"
@@ -172,7 +172,7 @@ def _value(override: str) -> str:
 
 
 def _seeds_of(override: Override) -> list[int]:
-    return [checked_seed(value) for value in _values_of(override).values()]
+    return [number_of("seed", value) for value in _values_of(override).values()]
 
 
 def _with_seeds(was: Wanted, seeds: Iterable[int], config_dir: str | None) -> Wanted:

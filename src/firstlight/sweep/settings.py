@@ -46,36 +46,18 @@ class Settings:
             )
 
 
-def count_of(key: Literal["seeds", "sweep.trials"], value: Any) -> int:
-    """A number of seeds, or of points to draw.
+def number_of(key: Literal["seed", "seeds", "sweep.trials"], value: Any) -> int:
+    """The seed of a trial, or the number of seeds or of points to draw.
 
     Raises:
         ConfigError: `value` is none; `key` is where it was given.
     """
     section, _, name = key.rpartition(".")
-    entry = {"seeds": _of_seeds, "trials": _of_trials}[name]
-    return check_config(OmegaConf.create({name: value}), entry, section)[name]
+    return check_config(OmegaConf.create({name: value}), _numbers, section)[name]
 
 
-def checked_seed(value: Any) -> int:
-    """The seed of a trial.
-
-    Raises:
-        ConfigError: `value` is none.
-    """
-    return check_config(OmegaConf.create({"seed": value}), _of_seed)["seed"]
-
-
-def _of_seed(*, seed: Seed) -> None:
-    """What a seed may be."""
-
-
-def _of_seeds(*, seeds: Count) -> None:
-    """What `seeds` may be."""
-
-
-def _of_trials(*, trials: Count) -> None:
-    """What `sweep.trials` may be."""
+def _numbers(*, seed: Seed = 0, seeds: Count = 1, trials: Count = 1) -> None:
+    """What each of them may be; one is checked at a time."""
 
 
 def directions_of(objectives: Iterable[str], config: dict[str, Any]) -> list[Direction]:
