@@ -130,6 +130,7 @@ def test_examples_show_every_choice_and_of_an_interval_both_ends_and_a_number_th
             r"optimizer.lr=interval\(2,1\): its first end must be below",
         ),
         (["optimizer.lr=tag(log,interval(0,1))"], {}, r"must be above 0 on a logarithmic"),
+        (["model.n_layers=tag(log,int,interval(0.5,8))"], {}, "not values to sweep over"),
         (["optimizer.lr=1e-3,0.001"], {}, "there twice"),
         (["seed=1,2"], {"only_if": ["model.n_layers if optimizer=muon"]}, "not swept over"),
         (

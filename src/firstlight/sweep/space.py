@@ -221,7 +221,8 @@ def parameter_of(override: Override, seed: int) -> Parameter:
     if interval is not None:
         try:
             return Parameter(key, _drawn_from(interval), None)
-        except ValueError as error:  # Optuna's, of interval(2, 1)
+        # Optuna's, of tag(log, int, interval(0.5, 8)): 0 has no place on a logarithmic scale.
+        except ValueError as error:
             raise not_values(override, error) from None
     # Listed values. Optuna's distribution must be the same in every process of the sweep.
     choices = values_of(override, seed)
