@@ -100,11 +100,11 @@ def _output_dir(own: list[str], config_dir: str | None) -> str:
     Raises:
         ConfigError: that config cannot be composed.
     """
-    for override in reversed(parse_overrides([word for word in own if _key(word) == "output_dir"])):
-        given = override.value()
-        if isinstance(given, str) and "$" not in given:  # no reference to something else
-            return given
-        break
+    given = [word for word in own if _key(word) == "output_dir"]
+    if given:
+        folder = parse_overrides(given)[-1].value()
+        if isinstance(folder, str) and "$" not in folder:  # no reference to something else
+            return folder
     return str(compose_config("train", own, config_dir).output_dir)
 
 

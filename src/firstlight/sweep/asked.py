@@ -46,7 +46,7 @@ def asked(overrides: list[str], config_dir: str | None) -> Asked:
     own: list[str] = []
     for override in given:
         by_key[override.key_or_group] = override
-        if section_of(override.key_or_group) not in OF_THE_SWEEP:
+        if _section(override.key_or_group) not in OF_THE_SWEEP:
             own.append(str(override.input_line))
     _check_words(by_key)
     example = _first(given, only_in_some(overrides, config_dir), config_dir)
@@ -64,7 +64,7 @@ def asked(overrides: list[str], config_dir: str | None) -> Asked:
     )
 
 
-def section_of(key: str) -> str:
+def _section(key: str) -> str:
     """The first part of a dotted key."""
     return key.partition(".")[0]
 
@@ -76,7 +76,7 @@ def _check_words(given: dict[str, Override]) -> None:
             "resume: resumes one run, without -m; to resume a sweep: firstlight sweep resume DIR"
         )
     for key, override in given.items():
-        if section_of(key) in OF_THE_SWEEP and override.is_sweep_override():
+        if _section(key) in OF_THE_SWEEP and override.is_sweep_override():
             raise ConfigError(f"{key}: cannot be swept over")
 
 
