@@ -165,15 +165,15 @@ def _short_names(folders: list[Path]) -> dict[Path, str]:
 
     A trial's last part is only its number: beside runs of other places it has the sweep's, too.
     """
-    of_one_place = len({folder.parent for folder in folders}) == 1
+    places = {folder.parent for folder in folders}
+    sweeps = {place for place in places if len(places) > 1 and (place / SWEEP_FILE).is_file()}
     # One part more each time, until no two names are the same.
     n = 0
     names: dict[Path, str] = {}
     while len(set(names.values())) < len(folders):
         n += 1
         for folder in folders:
-            is_trial = not of_one_place and (folder.parent / SWEEP_FILE).is_file()
-            n_parts = max(n, 2) if is_trial else n
+            n_parts = max(n, 2) if folder.parent in sweeps else n
             names[folder] = "/".join(folder.parts[-n_parts:])
     return names
 
