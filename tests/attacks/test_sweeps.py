@@ -281,7 +281,7 @@ def main_resume(folder, variables):
     from firstlight.interpolation import only_variables
 
     with only_variables(variables):
-        complete(folder, storage=None, config_dir=None)
+        complete(folder, storage=None, config_dir=None, words=[])
 
 
 def test_settings_of_a_record_are_not_resolved(sweep, refusal):
@@ -296,8 +296,8 @@ def test_a_folder_of_configs_is_read_only_if_the_command_names_it(sweep, refusal
     change(config_dir=str(Path("conf").absolute()))
     assert "--config-dir" in refusal(["sweep", "resume", "sweep"])
     with pytest.raises(ConfigError, match="--config-dir"):
-        complete(SWEEP, storage=None, config_dir="elsewhere")
-    complete(SWEEP, storage=None, config_dir="conf")
+        complete(SWEEP, storage=None, config_dir="elsewhere", words=[])
+    complete(SWEEP, storage=None, config_dir="conf", words=[])
 
 
 def half_written(file):
@@ -410,7 +410,7 @@ def test_a_sweep_with_a_link_out_of_it_is_not_resumed(name, sweep):
     (SWEEP / name).symlink_to(target.absolute())
     before = contents("precious")
     with pytest.raises(ConfigError, match="a link that leads out"):
-        complete(SWEEP, storage=None, config_dir=None)
+        complete(SWEEP, storage=None, config_dir=None, words=[])
     with pytest.raises(ConfigError, match="a link that leads out"):
         planned(COMMAND, None)
     assert contents("precious") == before

@@ -217,7 +217,7 @@ def rows(n: int, seeds: list[int]) -> list[dict[str, Any]]:
 
 def plan_of(n: int, seeds: list[int]) -> SweepPlan:
     record = SweepRecord([], None, {}, vars(NO_SETTINGS), n * len(seeds), seeds, version="0")
-    return SweepPlan(record, NO_SETTINGS, rows(n, seeds), [])
+    return SweepPlan(record, NO_SETTINGS, rows(n, seeds), [], [])
 
 
 @pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mark.slow)])

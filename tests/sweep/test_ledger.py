@@ -230,7 +230,7 @@ def test_what_a_killed_process_left_half_written_is_put_right_and_not_taken_for_
 
 def plan(folder):
     """As the command of a sweep plans it, again and again."""
-    planned = SweepPlan(RECORD_OF_SIX, replace(NO_SETTINGS, objectives=["val/loss"]), ROWS, [])
+    planned = SweepPlan(RECORD_OF_SIX, replace(NO_SETTINGS, objectives=["val/loss"]), ROWS, [], [])
     with ExitStack() as held:
         assert _held_folder(folder, held, is_fixed=True) == folder
         if not (folder / SWEEP_FILE).is_file():

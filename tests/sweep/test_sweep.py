@@ -91,7 +91,7 @@ def test_a_signal_between_two_trials_stops_the_sweep_as_one_within_a_trial_does(
 def test_a_sweep_of_shuffled_values_is_resumed(place):
     words = [*TINY, "data.path=a.txt", "optimizer.lr=shuffle(1e-3,2e-3,3e-3,4e-3)"]
     folder = planned(words, None)
-    complete(folder, storage=None, config_dir=None)
+    complete(folder, storage=None, config_dir=None, words=[])
 
 
 @pytest.mark.parametrize(

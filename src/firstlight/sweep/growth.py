@@ -42,11 +42,12 @@ def same_or_more(was: Wanted, now: Wanted, config_dir: str | None) -> Wanted:
             raise DifferentError(f"sweep.{key} was {shown(value)}, is {shown(other)}")
     if not set(was.seeds) <= set(now.seeds) and not set(now.seeds) <= set(was.seeds):
         raise DifferentError(f"the seeds were {shown(was.seeds)}, are {shown(now.seeds)}")
-    grown = was
+    grown, is_grid = was, was.is_grid(config_dir)
     for name, override in before.items():
         if override.is_sweep_override() and name != "seed":
-            grown = _with_values(grown, override, after[name], config_dir, whole=True)
-    return _with_trials(_with_seeds(grown, now.seeds, config_dir), now.settings.trials, config_dir)
+            grown = _with_values(grown, override, after[name], is_grid=is_grid, whole=True)
+    grown = _with_seeds(grown, now.seeds, config_dir)
+    return grown if is_grid else _with_trials(grown, now.settings.trials)
 
 
 def with_words(was: Wanted, words: Iterable[str], config_dir: str | None) -> Wanted:
@@ -57,7 +58,7 @@ def with_words(was: Wanted, words: Iterable[str], config_dir: str | None) -> Wan
     """
     before = overrides_of(was.own, was.settings, config_dir)
     swept = [name for name, override in before.items() if override.is_sweep_override()]
-    grown = was
+    grown, is_grid = was, was.is_grid(config_dir)
     for override in parse_overrides(list(words)):
         name = name_of(override)
         if name == "seeds":
@@ -67,14 +68,14 @@ def with_words(was: Wanted, words: Iterable[str], config_dir: str | None) -> Wan
             grown = _with_seeds(grown, _seeds_of(override), config_dir)
         elif name == "sweep.trials":
             trials = number_of("sweep.trials", override.value())
-            if was.space(config_dir).is_grid(was.settings):
+            if is_grid:
                 raise ConfigError(
                     "sweep.trials: the points of this sweep are listed, not drawn; add values to"
                     f" {', '.join(swept) or 'seed'}"
                 )
-            grown = _with_trials(grown, trials, config_dir)
+            grown = _with_trials(grown, trials)
         elif name in swept and not override.is_delete():
-            grown = _with_values(grown, before[name], override, config_dir, whole=False)
+            grown = _with_values(grown, before[name], override, is_grid=is_grid, whole=False)
         else:
             raise ConfigError(
                 f"{shorten(str(override.input_line))}: cannot be added: this sweep grows by values"
@@ -106,7 +107,7 @@ def _changed_words(gone: str, new: str) -> DifferentError:
 
 
 def _with_values(
-    was: Wanted, old: Override, new: Override, config_dir: str | None, *, whole: bool
+    was: Wanted, old: Override, new: Override, *, is_grid: bool, whole: bool
 ) -> Wanted:
     """A sweep with the values of `new` added to those of `old`, its override of the same key.
 
@@ -115,7 +116,7 @@ def _with_values(
     parameter = parameter_of(old, was.settings.seed)
     if new.is_sweep_override() and parameter_of(new, was.settings.seed) == parameter:
         return was
-    if parameter.values is None or not was.space(config_dir).is_grid(was.settings):
+    if parameter.values is None or not is_grid:
         if whole:
             raise _changed_words(str(old.input_line), str(new.input_line))
         raise ConfigError(
@@ -185,8 +186,8 @@ def _with_seeds(was: Wanted, seeds: Iterable[int], config_dir: str | None) -> Wa
     return replace(was, seeds=grown)
 
 
-def _with_trials(was: Wanted, trials: int, config_dir: str | None) -> Wanted:
-    if was.space(config_dir).is_grid(was.settings) or trials <= was.settings.trials:
+def _with_trials(was: Wanted, trials: int) -> Wanted:
+    if trials <= was.settings.trials:
         return was
     return replace(was, settings=replace(was.settings, trials=trials))
 

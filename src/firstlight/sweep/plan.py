@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ class SweepPlan:
     settings: Settings
     rows: list[NewRow]
     refused: list[tuple[str, str]]
-    configs: list[Config] = field(default_factory=list)
+    configs: list[Config]
     """Those that were checked; see `SweepRecord.digests`."""
 
 
@@ -185,7 +185,7 @@ def _max_steps(plain: Config) -> int | None:
     return trainer["max_tokens"] // max(tokens, 1)
 
 
-def changed(was: SweepRecord, plan: SweepPlan, *, is_grown: bool = False) -> str | None:
+def changed(was: SweepRecord, plan: SweepPlan, *, is_grown: bool) -> str | None:
     """The first difference between a sweep as it was planned and its plan of today, if any.
 
     One that `is_grown` has the points of before, among others.

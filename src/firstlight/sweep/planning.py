@@ -1,6 +1,6 @@
 """The folder of a sweep while it is planned: begun, completed after a kill, or extended."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -82,7 +82,7 @@ def _add_to(folder: Path, wish: Asked) -> None:
 
 
 def complete(
-    folder: Path, *, storage: str | None, config_dir: str | None, words: list[str] | None = None
+    folder: Path, *, storage: str | None, config_dir: str | None, words: Sequence[str]
 ) -> None:
     """Add to the sweep in `folder` what `words` name, and what an interrupted plan lacks.
 
@@ -102,7 +102,7 @@ def complete(
         )
 
     def grown(record: SweepRecord) -> Wanted:
-        return with_words(wanted_of(record), words or [], record.config_dir)
+        return with_words(wanted_of(record), words, record.config_dir)
 
     try:
         n_added = _plan_again(folder, grown, record.storage, record.config_dir)

@@ -43,6 +43,10 @@ class Wanted:
         own = [*self.own, *later_overrides(later or {})]
         return split_seeds(space_of(own, self.settings, config_dir))[0]
 
+    def is_grid(self, config_dir: str | None) -> bool:
+        """Whether its points are listed, not drawn."""
+        return self.space(config_dir).is_grid(self.settings)
+
 
 @dataclass(frozen=True)
 class SweepRecord:
