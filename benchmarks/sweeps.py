@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from options import described
+from startup import has_stepped
 
 TINY = (
     *("model.emb_dim=16", "model.n_layers=1", "model.n_heads=2", "model.context_length=16"),
@@ -39,14 +40,6 @@ class Taken:
 
 def rates(n_trials: int) -> list[str]:
     return [f"{(n + 1) * 1e-3:.3f}" for n in range(n_trials)]
-
-
-def has_stepped(run: Path) -> bool:
-    try:
-        # The header, the row of step 0 and that of step 1.
-        return (run / "metrics.csv").read_bytes().count(b"\n") > 2
-    except FileNotFoundError:
-        return False
 
 
 def one_by_one(python: str, options: argparse.Namespace, folder: Path) -> Taken:
