@@ -189,6 +189,17 @@ def test_a_mistake_is_told_before_another_process_ends_and_has_all_ended(begun_w
     assert told == ["the first", "another"]
 
 
+def test_a_link_in_the_temporary_folder_is_not_followed(begun_with, tmp_path):
+    begun_with(TORCHRUN, "torchrun")
+    told = []
+    _tells(told)
+    [file] = tmp_path.glob("firstlight-*")
+    file.unlink()
+    file.symlink_to(tmp_path / "victim")
+    _tells(told)
+    assert told == ["another", "another"] and not (tmp_path / "victim").exists()
+
+
 def _tells(told):
     with launchers.telling() as is_first:
         if is_first:

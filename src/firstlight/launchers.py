@@ -104,15 +104,16 @@ def telling() -> Iterator[bool]:
         try:
             # The file holds a byte once the mistake has been told: the lock alone would not say so
             # to a process that comes later.
-            file = held.enter_context(_file_of_this_start().open("ab"))
+            file = _open_file_of_this_start()
+            held.callback(os.close, file)
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError:  # a full disk, no locks: better told by each than by none
             yield True
             return
-        is_first = os.fstat(file.fileno()).st_size == 0
+        is_first = os.fstat(file).st_size == 0
         yield is_first
         if is_first:
-            file.write(b"1")
+            os.write(file, b"1")
 
 
 def several_tasks(world_size: int) -> str | None:
@@ -234,13 +235,15 @@ def _slurm_port() -> int:
     return PORTS[step % len(PORTS)]
 
 
-def _file_of_this_start() -> Path:
+def _open_file_of_this_start() -> int:
     """A temporary file, the same for all processes that a launcher has started here together."""
     parent = os.getppid()
     start = [str(os.getuid()), str(parent), started(parent)]
     start.extend(given(name) or "" for name in STARTED_WITH)
     name = hashlib.sha256("/".join(start).encode()).hexdigest()[:20]
-    return Path(tempfile.gettempdir(), f"firstlight-{name}")
+    # Others may write to that folder as well: no link of theirs is followed.
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(Path(tempfile.gettempdir(), f"firstlight-{name}"), flags, 0o600)
 
 
 def _count(text: str | None) -> int:
