@@ -143,7 +143,9 @@ def options():
                     and default != file.stem
                     and value != "[default,default]"
                 ):
-                    marks = [pytest.mark.long] if verb in ("train", "verify", "bench") else []
+                    marks = (
+                        [pytest.mark.long] if verb in ("train", "verify", "bench", "plan") else []
+                    )
                     found.append(pytest.param(verb, f"{group}={value}", marks=marks))
     return found
 
@@ -204,6 +206,7 @@ def test_the_composed_config_is_printed_and_nothing_is_written(capsys, place, ve
         "train": ["optimizer.lr=3e-4"],
         "verify": ["verify.kills=3"],
         "bench": ["bench.rounds=2"],
+        "plan": ["plan.steps=0"],
         "sweep": ["best", "outputs/x"],
         "compare": ["a", "b"],
         "evaluate": ["checkpoint=x"],
@@ -327,6 +330,7 @@ REFUSED = {
     "sweep": ["status", "nowhere"],
     "compare": ["nowhere", "there"],
     "bench": ["data=text", "data.path=nowhere"],
+    "plan": ["data=text", "data.path=nowhere"],
     "info": ["checkpoint=nowhere"],
     "new": ["nowhere!"],
     "prepare": ["data.path=nowhere", "out=nowhere"],

@@ -316,8 +316,11 @@ def options():
     for file in sorted(Path(conf_dir()).glob("*/*.yaml")):
         group, option = file.parent.name, file.stem
         # model=same stands for the section of init_from, which takes its place before the check.
-        # A corpus is chosen for prepare: tests/prepare/test_corpora.py.
-        if option.startswith("base") or (group, option) == ("model", "same") or group == "corpus":
+        # A corpus is chosen for prepare, a cluster for plan: tests/prepare/test_corpora.py,
+        # tests/plan/test_cluster.py.
+        if option.startswith("base") or (group, option) == ("model", "same"):
+            continue
+        if group in ("corpus", "cluster"):
             continue
         if group == "callbacks":
             chosen = ["~experiment", f"callbacks=[{option}]"]

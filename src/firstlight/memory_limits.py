@@ -5,6 +5,8 @@ computer has left.
 """
 
 import os
+import resource
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,3 +102,13 @@ def _available() -> int | None:
 def free_memory(device: torch.device) -> int:
     """Bytes that this process could still take on `device`: of a GPU, or of the computer."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else host_memory().free
+
+
+def resident_bytes() -> int:
+    """What this process has in memory now; where that is not told, the most it ever had."""
+    try:
+        pages = int((ROOT / "proc/self/statm").read_text().split()[1])
+    except OSError:
+        largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return largest if sys.platform == "darwin" else 1024 * largest
+    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -26,7 +26,7 @@ from firstlight.overrides import conf_dir, using_config_dir
 
 OF_PROCESSES = {"trainer.devices": 1, "trainer.num_nodes": 1, "trainer.timeout": 120}
 """Keys that must be known before the processes of a run meet, with the defaults of `Trainer`."""
-PACKAGES = ("prepare", "verify", "sweep", "compare", "bench", "new")
+PACKAGES = ("prepare", "verify", "sweep", "compare", "bench", "new", "plan")
 """Verbs that are packages of their own; the others are modules of `commands`."""
 
 

@@ -2,6 +2,7 @@ import math
 
 import pytest
 
+from firstlight.optim.base import Schedule, phases_of
 from firstlight.optim.constant import Constant
 from firstlight.optim.warmup_cosine import WarmupCosine
 from firstlight.optim.warmup_stable_decay import WarmupStableDecay
@@ -125,3 +126,29 @@ def test_a_rate_above_the_peak_is_refused(kind, name):
 def test_a_run_that_the_schedule_can_serve_is_accepted():
     WarmupCosine(warmup_steps=99, initial_lr=1e-3, min_lr=1e-3).check(max_steps=100, peak=1e-3)
     Constant().check(max_steps=1, peak=1e-3)
+
+
+class Steps(Schedule):
+    """The rates that it is given, and the last of them from then on."""
+
+    def __init__(self, *rates):
+        self.rates = rates
+
+    def lr(self, step, *, max_steps, peak):
+        return peak * self.rates[min(step, len(self.rates) - 1)]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "max_steps", "phases"),
+    [
+        (Constant(), 100, (0, 0)),
+        (Constant(), 1, (0, 0)),
+        (WarmupCosine(warmup_steps=10), 100, (10, 89)),
+        (WarmupStableDecay(warmup_steps=10, decay_ratio=0.2), 100, (10, 19)),
+        (Steps(0.1, 0.5, 1.0, 0.2, 1.0, 0.3), 6, (2, 1)),
+        (WarmupCosine(warmup_steps=12_345), 1_000_000, (12_345, 987_654)),
+        (WarmupStableDecay(warmup_steps=12_345, decay_ratio=0.1), 1_234_567, (12_345, 123_456)),
+    ],
+)
+def test_warmup_and_decay_are_found_from_the_rates(schedule, max_steps, phases):
+    assert phases_of(schedule, max_steps=max_steps, peak=1e-3) == phases

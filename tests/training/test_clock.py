@@ -47,6 +47,17 @@ def test_evaluations_come_when_they_are_due_and_after_the_last_step(tiny_data, d
     assert [step for step in range(1, 11) if clock.is_eval_step(step)] == evaluated
 
 
+@pytest.mark.parametrize("max_steps", [1, 3, 4, 5, 8, 9, 30])
+@pytest.mark.parametrize(("first", "every"), [(None, 4), (1, 4), (3, 2), (50, 1), (None, 100)])
+def test_evaluations_are_counted_without_going_through_the_steps(
+    tiny_data, max_steps, first, every
+):
+    clock = clock_of(
+        tiny_data(), max_steps=max_steps, eval_first_step=first, eval_every_n_steps=every
+    )
+    assert clock.n_evaluations == sum(map(clock.is_eval_step, range(1, max_steps + 1)))
+
+
 def test_every_evaluation_gets_a_row_in_the_logs(tiny_data):
     clock = clock_of(tiny_data(), max_steps=10, log_every_n_steps=3)
     assert [step for step in range(1, 11) if clock.is_log_step(step)] == [3, 4, 6, 8, 9, 10]

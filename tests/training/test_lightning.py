@@ -236,3 +236,18 @@ def test_tensors_with_the_same_memory_have_one_storage_id():
     with relying_on("torch: UntypedStorage._cdata"):
         assert lightning.storage_id(tensor[1:]) == lightning.storage_id(tensor.view(2, 2))
         assert lightning.storage_id(tensor.clone()) != lightning.storage_id(tensor)
+
+
+def test_shapes_take_no_memory_and_are_on_the_cpu_for_whoever_asks():
+    mask = torch.ones(4)  # made before
+    with relying_on("torch: torch._subclasses.fake_tensor.FakeTensorMode"):
+        with lightning.shapes_only():
+            huge = torch.empty(10**9, 10**6, requires_grad=True)
+            assert huge.device.type == "cpu"
+            with torch.autocast("cpu", torch.bfloat16):
+                product = torch.empty(2, 10**9) @ huge
+            assert product.dtype == torch.bfloat16 and product.shape == (2, 10**6)
+            product.sum().backward()
+            assert huge.grad.shape == huge.shape
+            assert (torch.empty(4) * mask).shape == (4,)
+        assert mask.tolist() == [1, 1, 1, 1]

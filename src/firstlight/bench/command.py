@@ -42,8 +42,8 @@ def arguments(config: DictConfig) -> tuple[RunConfig, BenchSettings]:
     Raises:
         ConfigError: it is not valid, or its runs cannot be measured.
     """
-    run, values = train.arguments_with(config, "bench", BenchSettings)
-    settings = BenchSettings(**values)
+    run, values = train.arguments_with(config, {"bench": BenchSettings})
+    settings = BenchSettings(**values["bench"])
     check_new(run.plain, "bench")
     build(run.plain)  # raises what the constructors refuse
     return run.changed(bench_changes(run.plain, settings)), settings

@@ -6,9 +6,11 @@ import io
 import resource
 import shutil
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,7 +19,7 @@ from firstlight.config import build
 from firstlight.errors import RunError, message_lines, one_line, shorten
 from firstlight.runs.run_config import RunConfig
 from firstlight.training.experiment import Experiment
-from firstlight.training.fit import fit
+from firstlight.training.fit import Fitted, fit
 from firstlight.training.memory.estimate import is_out_of_memory
 
 
@@ -44,40 +46,59 @@ def measure(
         ConfigError: the config was refused.
         FailedError: out of memory, torch cannot compile it, or a number became nan or inf.
     """
+    parts = Parts() if in_parts else None
+    watch = Stopwatch(warmup_steps, parts)
+
+    def alone(arguments: dict[str, Any]) -> None:
+        # Nothing else runs or writes: callbacks and loggers of the config would be measured as
+        # well.
+        arguments["callbacks"] = {"stopwatch": watch}
+        arguments["logger"] = {}
+        if parts is not None:
+            arguments["trainer"] = functools.partial(arguments["trainer"], profiler=parts)
+
+    fitted = run_quietly(config, folder, alone)
+    return MeasuredRun(watch.timing, fitted.metrics["val/loss"])
+
+
+def run_quietly(
+    config: RunConfig, folder: Path, change: Callable[[dict[str, Any]], None]
+) -> Fitted:
+    """Train in `folder`, which must be new and is removed afterwards, without a word.
+
+    `change` is called with the arguments of the `Experiment`, which are built.
+
+    Raises:
+        ConfigError: the config was refused.
+        FailedError: out of memory, torch cannot compile it, or a number became nan or inf.
+    """
     try:
-        parts = Parts() if in_parts else None
-        measured = _train(config.changed({"output_dir": str(folder)}), warmup_steps, parts)
+        fitted = _fitted(config.changed({"output_dir": str(folder)}), change)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         gc.collect()  # model, trainer and stopwatch refer to each other
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
     # Raised only now: the traceback of the original error would keep the run's memory alive.
-    if isinstance(measured, str):
-        raise FailedError(measured)
-    return measured
+    if isinstance(fitted, str):
+        raise FailedError(fitted)
+    return fitted
 
 
-def _train(config: RunConfig, warmup_steps: int, parts: Parts | None) -> MeasuredRun | str:
-    """The measured run, or why it failed."""
-    watch = Stopwatch(warmup_steps, parts)
+def _fitted(config: RunConfig, change: Callable[[dict[str, Any]], None]) -> Fitted | str:
+    """What the run came to, or why it failed."""
     arguments = build(config.plain)
-    arguments["callbacks"] = {"stopwatch": watch}
-    # Nothing else runs or writes: callbacks and loggers of the config would be measured as well.
-    arguments["logger"] = {}
-    if parts is not None:
-        arguments["trainer"] = functools.partial(arguments["trainer"], profiler=parts)
+    change(arguments)
     if config.plain["compile"]:
         torch.compiler.reset()  # else the models of many runs count as recompilations of one
     try:
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            fitted = fit(Experiment(**arguments), config.stored, [])
+            return fit(Experiment(**arguments), config.stored, [])
     except (MemoryError, RuntimeError) as error:
         reason = _reason(error)
         if not reason:
             raise
         return reason
-    return MeasuredRun(watch.timing, fitted.metrics["val/loss"])
 
 
 def _reason(error: Exception) -> str:

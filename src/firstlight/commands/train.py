@@ -55,28 +55,32 @@ def arguments(config: DictConfig) -> dict[str, Any]:
 
 
 def arguments_with(
-    config: DictConfig, name: str, entry: Callable[..., Any]
-) -> tuple[RunConfig, dict[str, Any]]:
-    """Check the config of a run and, apart from it, its section `name` as arguments of `entry`.
+    config: DictConfig, entries: Mapping[str, Callable[..., Any]]
+) -> tuple[RunConfig, dict[str, dict[str, Any]]]:
+    """Check the config of a run and, apart from it, its sections as arguments of `entries`.
 
     Raises:
-        ConfigError: either is not valid; the message lists the mistakes of both.
+        ConfigError: one is not valid; the message lists the mistakes of all.
     """
-    with open_dict(config):
-        section = config.pop(name)
-    if not isinstance(section, DictConfig):
-        raise ConfigError(f"{name}: expected a section, got {shown(section)}")
-    checked, problems = [], []
-    # Check both before raising, so that all mistakes are told at once.
-    for check in (partial(arguments, config), partial(check_config, section, entry, name)):
+    checks: dict[str, Callable[[], Any]] = {}
+    for name, entry in entries.items():
+        with open_dict(config):
+            section = config.pop(name)
+        if not isinstance(section, DictConfig):
+            raise ConfigError(f"{name}: expected a section, got {shown(section)}")
+        checks[name] = partial(check_config, section, entry, name)
+    checked: dict[str, dict[str, Any]] = {}
+    problems: list[str] = []
+    # Check all before raising, so that all mistakes are told at once.
+    for name, check in {"": partial(arguments, config), **checks}.items():
         try:
-            checked.append(check())
+            checked[name] = check()
         except ConfigError as error:
             problems.append(str(error))
     if problems:
         raise ConfigError("\n".join(problems))
-    plain, values = checked
-    return RunConfig(plain, check_kept(config, plain)), values
+    plain = checked.pop("")
+    return RunConfig(plain, check_kept(config, plain)), checked
 
 
 def main(

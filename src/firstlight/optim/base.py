@@ -58,3 +58,28 @@ def check_rates_of(schedule: Schedule, *, max_steps: int, peak: float) -> None:
     for step in range(0, max_steps, max(1, max_steps // LOOKED_AT)):
         rate_at(schedule, step, max_steps=max_steps, peak=peak)
     rate_at(schedule, max_steps - 1, max_steps=max_steps, peak=peak)
+
+
+def phases_of(schedule: Schedule, *, max_steps: int, peak: float) -> tuple[int, int]:
+    """How many steps come before the highest rate is reached, and how many after it is left.
+
+    Of a run of more than `LOOKED_AT` squared steps to within that many.
+    """
+    apart = max(1, max_steps // LOOKED_AT)
+    steps = range(0, max_steps, apart)
+    rates = [rate_at(schedule, step, max_steps=max_steps, peak=peak) for step in steps]
+    highest = max(rates)
+    first, last = rates.index(highest), len(rates) - 1 - rates[::-1].index(highest)
+    # Step by step around the places that were found among steps that are not all.
+    before = _looked_at(max(first - 1, 0) * apart, steps[first])
+    after = _looked_at(steps[last], min((last + 1) * apart, max_steps - 1))
+    near = {
+        step: rate_at(schedule, step, max_steps=max_steps, peak=peak) for step in (*before, *after)
+    }
+    highest = max(near.values())
+    at_peak = [step for step, rate in near.items() if rate == highest]
+    return min(at_peak), max_steps - 1 - max(at_peak)
+
+
+def _looked_at(first: int, last: int) -> range:
+    return range(first, last + 1, max(1, (last - first) // LOOKED_AT))

@@ -80,6 +80,15 @@ class Clock:
         first = self.eval_first_step or self.eval_every_n_steps
         return step >= first and (step - first) % self.eval_every_n_steps == 0
 
+    @property
+    def n_evaluations(self) -> int:
+        """How many evaluations the whole run has, without that of the untrained model."""
+        first, every = self.eval_first_step or self.eval_every_n_steps, self.eval_every_n_steps
+        if self.max_steps < first:
+            return 1  # after the last step
+        regular, rest = divmod(self.max_steps - first, every)
+        return regular + 1 + int(rest > 0)
+
     def is_log_step(self, step: int) -> bool:
         """Does `step` get a row in the logs, whether or not a callback asks for one?"""
         return step % self.log_every_n_steps == 0 or self.is_eval_step(step)

@@ -19,6 +19,7 @@ from firstlight.runs.writer import new_run_folder, update_run_folder
 from firstlight.training import report
 from firstlight.training.ending import check_trained, explained_end, keep_best
 from firstlight.training.experiment import Experiment
+from firstlight.training.forecast import forecast
 from firstlight.training.lightning import end_before_training
 from firstlight.training.module import PretrainingModule
 from firstlight.training.origin import Origin, find_origin
@@ -172,7 +173,7 @@ def _train(
     if trainer.is_global_zero:
         (trainer.folder / CHECKPOINTS).mkdir(exist_ok=True)
         clear_unfinished(trainer.folder / CHECKPOINTS)
-        tell(report.opening(plan))
+        tell(report.opening(plan, forecast(plan, module.schedule)))
         # A logger has the settings of a run that is resumed already.
         if origin.resumed is None:
             names = chosen_names(module.config, RunFolder(trainer.folder).overrides)

@@ -4,7 +4,8 @@ tests/training/test_lightning.py uses each, and names the one that a new version
 of other libraries are in private.py.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
@@ -106,3 +107,18 @@ def handles_scaling(optimizer: Optimizer) -> bool:
 def storage_id(tensor: Tensor) -> int:
     """A number that tensors with the same memory have in common, as long as one of them lives."""
     return tensor.untyped_storage()._cdata
+
+
+@contextmanager
+def shapes_only() -> Iterator[None]:
+    """Within the block new tensors have a shape, a dtype and a device, but no memory.
+
+    Unlike those on the meta device they are on the CPU for whoever asks, so that a model takes the
+    ways that it takes there, and autocast casts them.
+    """
+    # Imported late: it takes a second, and only a plan needs it.
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    # What a model has computed before, such as a buffer with a mask, keeps its values.
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        yield

@@ -1,9 +1,8 @@
 """All checks of a run, made before its folder is made and before it trains."""
 
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,7 @@ from firstlight.checkpoints.checkpoint import Checkpoint
 from firstlight.config import argument, blame
 from firstlight.data.files import MissingFileError, user_path
 from firstlight.data.token_data import TokenDataModule
-from firstlight.errors import ConfigError, FinishedError, counted, shorten
-from firstlight.files import check_file_system, existing_place
+from firstlight.errors import ConfigError, FinishedError, counted
 from firstlight.loss.base import Loss, losses_of
 from firstlight.metrics.measured import check_monitors
 from firstlight.model.base import LanguageModel
@@ -29,6 +27,7 @@ from firstlight.runs.places import MOVED
 from firstlight.runs.run_folder import RunFolder
 from firstlight.training.activation_checkpointing import checkpoint_activations
 from firstlight.training.callbacks.base import Callback
+from firstlight.training.disk import DiskNeeds, check_place, disk_needs
 from firstlight.training.experiment import Experiment
 from firstlight.training.memory.estimate import Sizes, check_memory, sizes_of
 from firstlight.training.memory.micro_batches import find_micro_batch_size
@@ -58,12 +57,24 @@ class Plan:
     """What the user should know."""
     rates: dict[float, int]
     """How many numbers train at a factor of the learning rate other than 1."""
+    make_model: Callable[[], LanguageModel]
+    """Makes the network, with weights that are drawn anew."""
+    disk: DiskNeeds = field(default_factory=DiskNeeds)
 
 
-def prepare(experiment: Experiment, origin: Origin, siblings: Sequence[Path] = ()) -> Plan:
+def prepare(
+    experiment: Experiment,
+    origin: Origin,
+    siblings: Sequence[Path] = (),
+    *,
+    with_weights: bool = True,
+    is_here: bool = True,
+) -> Plan:
     """Make the parts of a run, except its folder and what is written there.
 
-    `siblings` are the other runs of its sweep.
+    `siblings` are the other runs of its sweep. Without weights the network has shapes alone, and
+    a `micro_batch_size` of auto stays: such a plan is to be looked at, not to be trained. Unless
+    `is_here`, memory and disk of this machine do not matter.
 
     Raises:
         ConfigError: something the user can put right.
@@ -85,12 +96,17 @@ def prepare(experiment: Experiment, origin: Origin, siblings: Sequence[Path] = (
     data = _read(experiment, origin)
     if origin.resumed is None:
         check_text_of_sweep(data, origin.config, siblings)
-    with blaming("model"):
-        check_memory(sizes, data, section | {"precision": precision})
-    network = _network(make_model, data, experiment.seed, origin.weights)
-    # A model that is made differently the second time could not be loaded once it is trained.
-    with blaming("model"):
-        check_made_again(outline, network)
+    if is_here:
+        with blaming("model"):
+            check_memory(sizes, data, section | {"precision": precision})
+    if with_weights:
+        network = _network(make_model, data, experiment.seed, origin.weights)
+        # A model that is made differently the second time could not be loaded once it is trained.
+        with blaming("model"):
+            check_made_again(outline, network)
+    else:
+        network = without_weights(make_model)
+        check_fits(network, data)
     # The trainer knows the length of the run, which the checks below need.
     callbacks = experiment.all_callbacks
     check_monitors(callbacks, experiment.measured)
@@ -108,18 +124,20 @@ def prepare(experiment: Experiment, origin: Origin, siblings: Sequence[Path] = (
     # Callbacks, the disk and the size of micro-batches are checked against the whole plan.
     notes = [*filter(None, [origin.note]), *data.notes, *precision_notes(precision)]
     scaled = rates(network, experiment.lr_scale)
-    plan = Plan(origin.config, network, data, trainer, sizes, ended, notes, scaled)
+    plan = Plan(origin.config, network, data, trainer, sizes, ended, notes, scaled, make_model)
     for key, callback in callbacks.items():
         if isinstance(callback, Callback):
             with blaming(key):
                 callback.check(plan)
-    if origin.folder is None and shared_run_folder() is None:
-        _check_place(user_path(experiment.output_dir), plan, callbacks)
+    place = origin.folder or user_path(experiment.output_dir)
+    plan = replace(plan, disk=disk_needs(place, plan, callbacks))
+    if is_here and origin.folder is None and shared_run_folder() is None:
+        check_place(place, plan.disk)
     # Stored as what "auto" means here: on another machine it may mean something else.
     found: dict[str, Any] = {}
     if argument(section, "precision") == "auto":
         found["precision"] = precision
-    if argument(section, "micro_batch_size") == "auto":
+    if argument(section, "micro_batch_size") == "auto" and with_weights:
         found["micro_batch_size"] = _micro_batch_size(experiment, network, trainer)
         trainer.micro_batch_size = found["micro_batch_size"]
     return replace(plan, config=origin.config | {"trainer": section | found})
@@ -267,42 +285,3 @@ def _micro_batch_size(experiment: Experiment, network: LanguageModel, trainer: T
     return find_micro_batch_size(
         network, trainer.clock.data, experiment.training_loss, experiment.optimizer_by_name, trainer
     )
-
-
-def _check_place(wanted: Path, plan: Plan, callbacks: dict[str, pl.Callback]) -> None:
-    """Refuse to begin what the disk has no room for, or its file system lacks the means for."""
-    # Bytes in float32; at the end the best weights are copied to the run folder.
-    best = 4 * plan.sizes.n_parameters
-    needed = least = best
-    advice: list[str] = []
-    for key, callback in callbacks.items():
-        if not isinstance(callback, Callback):
-            continue
-        kept = callback.bytes_on_disk(plan)
-        kept_at_least = callback.bytes_on_disk(plan, at_least=True)
-        needed += kept
-        least += kept_at_least
-        if kept_at_least < kept:
-            advice.append(f"{key}.{callback.keep_less}")
-    # A checkpoint is whole on disk before an older one is removed.
-    if needed > best:
-        written = 4 * (plan.sizes.n_parameters + plan.sizes.n_optimizer)
-        needed += written
-        least += written
-    try:
-        place = existing_place(wanted)
-    except OSError:  # no name for a folder, as will be said when it is made
-        return
-    check_file_system(
-        place, f"output_dir ({shorten(str(wanted))})", "give an output_dir on another one"
-    )
-    try:
-        free = shutil.disk_usage(place).free
-    except OSError:  # a file system that does not tell
-        return
-    if free < needed:
-        fewer = f", or {' '.join(advice)}" if least <= free else ""
-        raise ConfigError(
-            f"output_dir ({shorten(str(wanted))}): the run's checkpoints need {needed / 1e9:.2g}"
-            f" GB, {free / 1e9:.2g} are free there; give another output_dir{fewer}"
-        )

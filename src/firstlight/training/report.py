@@ -10,14 +10,15 @@ from firstlight.data.token_data import TokenDataModule
 from firstlight.errors import counted, printable, shell_word
 from firstlight.metrics.perplexity import perplexity
 from firstlight.overrides import command, program, setting
+from firstlight.training.forecast import Forecast
 from firstlight.training.memory.micro_batches import n_parts_of
 from firstlight.training.module import PretrainingModule
 from firstlight.training.plan import Plan
 from firstlight.training.trainer import Trainer
 
 
-def opening(plan: Plan) -> str:
-    """The run's folder, model, data and length."""
+def opening(plan: Plan, told: Forecast) -> str:
+    """The run's folder, model, data and length, its plan, and what is probably wrong with it."""
     model, data, trainer = plan.network, plan.data, plan.trainer
     # Weights, gradients and the optimizer's state, in float32; activations come on top.
     memory = decimal(4 * (model.n_parameters + model.n_trained + plan.sizes.n_optimizer))
@@ -32,8 +33,36 @@ def opening(plan: Plan) -> str:
         f"{f' x {n}' if (n := trainer.accumulate_grad_batches) > 1 else ''}"
         f"{_in_parts(trainer)}"
         f" ({_length(data, trainer.clock.total_batches)}), {device},"
-        f" {trainer.precision}, CPU threads: {torch.get_num_threads()}"
+        f" {trainer.precision}, CPU threads: {torch.get_num_threads()}\n"
+        f"plan   {essence(told)}"
+        + "".join(f"\n       warning: {warning}" for warning in told.warnings)
     )
+
+
+def essence(told: Forecast) -> str:
+    """A run's plan in a line; `firstlight plan` says more."""
+    parts = [f"{short(told.tokens_per_parameter)} tokens a parameter"]
+    if told.flops is not None:
+        parts.append(f"{told.flops:.2g} FLOPs")
+    for name, phase in (("warm-up", told.warmup), ("decay", told.decay)):
+        if phase.steps > 0:
+            parts.append(f"{name} {counted(phase.steps, 'step')} ({phase.share:.0%})")
+    parts.append(
+        f"{counted(told.evaluations, 'evaluation')} of"
+        f" {counted(told.validation_windows, 'window')} ({told.evaluation_share:.0%} of the work)"
+    )
+    disk = f"checkpoints {decimal(told.checkpoint_bytes)}"
+    if told.free_bytes is not None:
+        disk += f" of {decimal(told.free_bytes)} free"
+    return ", ".join([*parts, disk])
+
+
+def short(number: float) -> str:
+    """A number in three digits: 0.0123, 4.56, 789, 12k, 3.45M."""
+    for limit, divisor, letter in ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
+        if number >= limit:
+            return f"{number / divisor:.3g}{letter}"
+    return f"{number:.0f}" if number >= 1000 else f"{number:.3g}"
 
 
 def _trained(plan: Plan) -> str:

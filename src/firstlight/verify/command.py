@@ -43,8 +43,8 @@ def arguments(config: DictConfig) -> tuple[RunConfig, VerifySettings]:
     Raises:
         ConfigError: it is not valid, or its runs cannot be verified.
     """
-    run, values = train.arguments_with(config, "verify", VerifySettings)
-    settings = VerifySettings(**values)
+    run, values = train.arguments_with(config, {"verify": VerifySettings})
+    settings = VerifySettings(**values["verify"])
     check_verifiable(run.plain)
     build(run.plain)  # raises what the constructors refuse
     return run.changed(verify_changes(run.plain, settings)), settings

@@ -2,6 +2,7 @@
 
 import time
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from lightning.fabric.utilities.throughput import get_available_flops, measure_flops
@@ -22,6 +23,9 @@ depend on numbers, is a RuntimeError."""
 CPU_MATRIX, GPU_MATRIX = 1024, 4096
 """Rows and columns of the matrices whose product is timed: large enough for a device to reach its
 rate."""
+
+_counted: WeakKeyDictionary[LanguageModel, tuple[int, float]] = WeakKeyDictionary()
+"""Of models that were counted, how many parameters trained then, and the operations."""
 
 
 class Throughput(Watcher):
@@ -86,9 +90,17 @@ class Throughput(Watcher):
 def training_flops_per_token(model: LanguageModel) -> float:
     """Floating-point operations of a forward and a backward pass, by token.
 
-    They are counted on the meta device, where nothing is computed, or on the model's own for one
-    that looks at its numbers, as a mixture of experts does.
+    They are counted once, on the meta device, where nothing is computed, or on the model's own for
+    one that looks at its numbers, as a mixture of experts does.
     """
+    trained = model.n_trained
+    counted = _counted.get(model)
+    if counted is None or counted[0] != trained:  # frozen parts have no backward pass
+        counted = _counted[model] = trained, _flops_per_token(model)
+    return counted[1]
+
+
+def _flops_per_token(model: LanguageModel) -> float:
     try:
         flops = _counted_flops(model, torch.device("meta"))
     except MISSING_NUMBER:

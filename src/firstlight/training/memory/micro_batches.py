@@ -6,17 +6,12 @@ changes.
 
 import copy
 import gc
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from rich.filesize import decimal
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from firstlight.data.loader import Batch
 from firstlight.data.token_data import TokenDataModule
@@ -25,8 +20,8 @@ from firstlight.loss.base import Loss, losses_of
 from firstlight.memory_limits import free_memory
 from firstlight.model.base import LanguageModel
 from firstlight.optim.base import OptimizerFactory
-from firstlight.training.lightning import storage_id
 from firstlight.training.memory.estimate import is_out_of_memory
+from firstlight.training.memory.held import Held
 from firstlight.training.trainer import Trainer
 
 USED = {"cpu": 0.6, "cuda": 0.9}
@@ -191,45 +186,9 @@ def peak_memory(device: torch.device, run: Callable[[], object]) -> int:
         before = torch.cuda.memory_allocated(device)
         run()
         return torch.cuda.max_memory_allocated(device) - before
-    with _Held() as held:
+    with Held() as held:
         run()
     return held.most
-
-
-class _Held(TorchDispatchMode):
-    """Counts the bytes of the tensors that operations make, until they are freed.
-
-    `most` is the largest number of them at once.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.most = 0
-        self.seen: dict[int, weakref.ref[Any]] = {}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        # Results may be views of arguments, or arguments that were changed in place.
-        given = {storage_id(t) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
-        for made in tree_leaves(result):
-            if isinstance(made, Tensor) and storage_id(made) not in given:
-                self._count(made)
-        return result
-
-    def _count(self, made: Tensor) -> None:
-        # Storages, not tensors: a view takes no memory.
-        storage = made.untyped_storage()
-        key, n_bytes = storage_id(made), storage.nbytes()
-        if key in self.seen:
-            return
-
-        def gone(_: Any) -> None:
-            self.now -= n_bytes
-            del self.seen[key]
-
-        self.seen[key] = weakref.ref(storage, gone)
-        self.now += n_bytes
-        self.most = max(self.most, self.now)
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""What a run will take, before it begins: here, and on devices that are not here."""

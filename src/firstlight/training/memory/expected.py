@@ -1,0 +1,74 @@
+"""The memory that a run will take on its device, by part."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from firstlight.loss.base import Loss
+from firstlight.memory_limits import device_memory, resident_bytes
+from firstlight.model.base import LanguageModel
+from firstlight.optim.base import OptimizerFactory
+from firstlight.training.memory.micro_batches import n_parts_of
+from firstlight.training.memory.step import step_memory
+from firstlight.training.trainer import Trainer
+
+GROWTH = 0.6
+"""What a CPU process grows by beyond the tensors of a pass, as a share of these: gaps that malloc
+cannot fill, and buffers of oneDNN (docs/plan.md: fitted to eight runs by benchmarks/memory.py)."""
+STARTED = 60 * 10**6
+"""Bytes that a run allocates on the host beside tensors: the trainer, loggers, threads."""
+CACHED = 0.1
+"""The same share of torch's allocator on a GPU; assumed, not measured."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What one process of a run takes at its peak, in bytes."""
+
+    of: str
+    """Whose memory it is, in words."""
+    available: int
+    windows_at_once: int
+    parts: dict[str, int]
+    """`process` is what it has now: Python, the libraries and the text."""
+
+    @property
+    def total(self) -> int:
+        return sum(self.parts.values())
+
+
+def expected_memory(
+    make_model: Callable[[], LanguageModel],
+    loss: Loss,
+    make_optimizer: OptimizerFactory,
+    trainer: Trainer,
+    precision: str,
+) -> Expected | None:
+    """The memory of a run of `trainer`, from shapes; None if it cannot be told (see `step_memory`).
+
+    With `micro_batch_size` "auto" it is that of a single window.
+    """
+    data = trainer.clock.data
+    now = resident_bytes()
+    share = min(trainer.largest_share, len(data.windows["train"]))
+    n_parts = n_parts_of(share, trainer.micro_batch_size)
+    at_once = -(-share // n_parts)
+    # Gradients of an earlier batch are there as well as those of an earlier part.
+    step = step_memory(
+        make_model,
+        loss,
+        make_optimizer,
+        precision=precision,
+        context_length=data.context_length,
+        n_windows=at_once,
+        n_parts=n_parts * trainer.accumulate_grad_batches,
+        activation_checkpointing=trainer.activation_checkpointing,
+    )
+    if step is None:
+        return None
+    where, available = device_memory(trainer.strategy.root_device.type)
+    parts = step.parts
+    if where == "the GPU":
+        parts["allocator"] = int(CACHED * step.peak)
+    else:
+        parts = {"process": now, **parts, "allocator": STARTED + int(GROWTH * step.of_pass)}
+    return Expected(where, available, at_once, parts)

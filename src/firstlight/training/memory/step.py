@@ -1,0 +1,204 @@
+"""The memory of a step by its parts, from shapes alone: nothing is computed, and nothing allocated.
+
+Two passes and two updates go through torch with tensors that have a shape, a dtype and a device,
+but no memory. What they would hold is counted as it comes and goes.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+
+from firstlight.loss.base import Loss, losses_of
+from firstlight.model.base import LanguageModel
+from firstlight.model.construction import without_weights
+from firstlight.optim.base import OptimizerFactory
+from firstlight.training.activation_checkpointing import checkpoint_activations
+from firstlight.training.lightning import shapes_only
+from firstlight.training.memory.estimate import DTYPES
+from firstlight.training.memory.held import Held
+
+FEW_BLOCKS, MORE_BLOCKS = 2, 3
+"""Blocks of a model that go through torch where it has more of them, all equal: the others take
+what the third takes."""
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """Bytes of the tensors of a step, by part. The largest number at once is `peak`."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    """What the optimizer keeps from step to step."""
+    activations: int
+    """What the forward pass of a part of a batch keeps for its backward pass."""
+    of_pass: int
+    """What is held beside weights and the optimizer's state when a pass holds most: activations,
+    the gradients that are there by then, results on the way."""
+    of_update: int
+    """The same of the update, with all gradients."""
+
+    @property
+    def peak(self) -> int:
+        return self.weights + self.optimizer + max(self.of_pass, self.of_update)
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """What is held at the peak, by part."""
+        if self.of_update > self.of_pass:
+            gradients, activations = self.gradients, 0
+        else:
+            gradients = min(self.gradients, self.of_pass - self.activations)
+            activations = self.activations
+        largest = max(self.of_pass, self.of_update)
+        return {
+            "weights": self.weights,
+            "gradients": gradients,
+            "optimizer": self.optimizer,
+            "activations": activations,
+            "working": largest - gradients - activations,
+        }
+
+
+def step_memory(
+    make_model: Callable[[], LanguageModel],
+    loss: Loss,
+    make_optimizer: OptimizerFactory,
+    *,
+    precision: str,
+    context_length: int,
+    n_windows: int,
+    n_parts: int = 1,
+    activation_checkpointing: bool = False,
+) -> StepMemory | None:
+    """The memory of a step on the CPU, in parts of `n_windows`; None if it cannot be told.
+
+    It cannot of a model, loss or optimizer that looks at numbers, which are not there.
+    """
+
+    def of_blocks(n_blocks: int | None) -> StepMemory:
+        model = without_weights(make_model).train()
+        if n_blocks is not None:
+            del _blocks_of(model)[n_blocks:]
+        with shapes_only(), Held() as held:
+            _give_shapes(model, DTYPES.get(precision, torch.float32))
+            if activation_checkpointing:
+                checkpoint_activations(model)
+            return _Trace(model, loss, held, precision).of_step(
+                make_optimizer, n_windows, context_length, n_parts
+            )
+
+    try:
+        n_blocks = _equal_blocks(without_weights(make_model))
+        if n_blocks > MORE_BLOCKS:
+            with suppress(Exception):  # a model, or a setting, that wants all of its blocks
+                return _extended(of_blocks(FEW_BLOCKS), of_blocks(MORE_BLOCKS), n_blocks)
+        return of_blocks(None)
+    except Exception:  # whatever is raised where the value of a number is asked for
+        return None
+
+
+def _blocks_of(model: LanguageModel) -> nn.ModuleList:
+    """The list that the model's repeated blocks are in.
+
+    Raises:
+        ValueError: they are not in one.
+    """
+    blocks = model.repeated_blocks
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList) and list(module) == blocks:
+            return module
+    raise ValueError("the blocks are not the elements of a ModuleList")
+
+
+def _equal_blocks(model: LanguageModel) -> int:
+    """How many blocks the model has, if all have the same parameters; otherwise 0."""
+    shapes = [
+        [(name, p.shape, p.requires_grad) for name, p in block.named_parameters()]
+        for block in model.repeated_blocks
+    ]
+    kinds = {type(block) for block in model.repeated_blocks}
+    return len(shapes) if len(kinds) == 1 and all(s == shapes[0] for s in shapes) else 0
+
+
+def _extended(few: StepMemory, more: StepMemory, n_blocks: int) -> StepMemory:
+    """The memory with `n_blocks`, each of which takes what the last ones of `more` take."""
+    smaller, larger = asdict(few), asdict(more)
+    further = n_blocks - MORE_BLOCKS
+    return StepMemory(
+        **{
+            name: larger[name]
+            + further * (larger[name] - smaller[name]) // (MORE_BLOCKS - FEW_BLOCKS)
+            for name in larger
+        }
+    )
+
+
+class _Trace:
+    """Passes and updates of a model without memory, and what they hold on the way."""
+
+    def __init__(self, model: LanguageModel, loss: Loss, held: Held, precision: str) -> None:
+        self.model, self.loss, self.held, self.precision = model, loss, held, precision
+        self.weights = _bytes_of(list(model.parameters()))
+
+    def of_step(
+        self, make_optimizer: OptimizerFactory, n_windows: int, length: int, n_parts: int
+    ) -> StepMemory:
+        inputs = torch.zeros(n_windows, length, dtype=torch.int64)  # (B, T)
+        before = self.held.now
+        kept = 0
+        # Of a step in several parts the second meets the gradients of the first.
+        for _ in range(min(n_parts, 2)):
+            self.held.most = self.held.now
+            mean = self._forward(inputs)
+            kept = self.held.now - before
+            mean.backward()
+            del mean
+        gradients = _bytes_of([p.grad for p in self.model.parameters() if p.grad is not None])
+        kept -= gradients if n_parts > 1 else 0
+        of_pass = self.held.most - before
+        optimizer = make_optimizer(self.model)
+        _without_kernels(optimizer)
+        optimizer.step()
+        state = self.held.now - before - gradients
+        self.held.most = self.held.now
+        optimizer.step()
+        of_update = self.held.most - before - state
+        return StepMemory(self.weights, gradients, state, kept, of_pass, of_update)
+
+    def _forward(self, inputs: Tensor) -> Tensor:
+        with self._autocast():
+            hidden, auxiliary = self.model.hidden_and_auxiliary_loss(inputs)  # (B, T, C)
+            losses = losses_of(
+                self.loss, hidden.flatten(0, 1), self.model.output_weight, inputs.flatten()
+            )
+            return losses.mean() if auxiliary is None else losses.mean() + auxiliary
+
+    def _autocast(self) -> torch.autocast:
+        dtype = torch.float16 if self.precision.startswith("16") else torch.bfloat16
+        return torch.autocast("cpu", dtype, enabled=self.precision.endswith("-mixed"))
+
+
+def _give_shapes(model: LanguageModel, dtype: torch.dtype) -> None:
+    """Replace each parameter by one on the CPU; one that has two names stays one."""
+    made: dict[nn.Parameter, nn.Parameter] = {}
+    for module in model.modules():
+        for name, old in list(module.named_parameters(recurse=False)):
+            if old not in made:
+                new = torch.empty(old.shape, dtype=dtype, device="cpu")
+                made[old] = nn.Parameter(new, requires_grad=old.requires_grad)
+            setattr(module, name, made[old])
+
+
+def _bytes_of(tensors: list[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _without_kernels(optimizer: torch.optim.Optimizer) -> None:
+    """Fused kernels work in place: what the others hold on the way is not theirs."""
+    for group in optimizer.param_groups:
+        if group.get("fused"):
+            group["fused"] = False
