@@ -11,6 +11,7 @@ true variances are (Banerjee 1960, for two). tests/statistics simulates it.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -18,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 
 from firstlight.errors import ConfigError, shorten
 from firstlight.statistics.critical import all_pairs, to_the_best
@@ -26,6 +28,10 @@ from firstlight.statistics.parts import SeedPart, TextPart, Variance
 from firstlight.statistics.text import number_of_frequencies
 
 Floats = NDArray[np.float64]
+POWER = 0.8
+"""Probability that the advised number of seeds shows the difference seen, if it is the true one."""
+MOST_SEEDS = 1000
+"""Most seeds that are advised."""
 LITTLE_TEXT = 3
 """With fewer cosine frequencies, so below 50 windows, a text may be too short to tell anything."""
 
@@ -39,6 +45,8 @@ class Pair:
     `reason` says in words why the two are told apart or not.
 
     `text_error` and `seed_error` are the standard errors that are due to either (None: unknown).
+    `more_seeds` of each config would probably tell them apart, if the true difference is this one
+    (None: no number would, or `compare` was not asked to advise).
     """
 
     a: str
@@ -50,6 +58,7 @@ class Pair:
     reason: str
     text_error: float | None
     seed_error: float | None
+    more_seeds: int | None
 
 
 @dataclass(frozen=True)
@@ -69,9 +78,11 @@ class Comparison:
 
 def compare(
     losses: Mapping[str, ArrayLike],
-    tokens: ArrayLike,
+    tokens: ArrayLike | None,
     seeds: Mapping[str, Sequence[int]],
     confidence: float = 0.95,
+    *,
+    advise: bool = False,
 ) -> Comparison:
     """Compare configs by their losses, lower being better.
 
@@ -80,9 +91,15 @@ def compare(
     windows' weights. `seeds` maps the name to the seeds, one for each row. Configs that share their
     seeds are compared with the seeds as blocks.
 
+    With `tokens` None the losses are (seeds,), means over a text that is not known in more detail.
+    The comparison then speaks of that text alone.
+
     `confidence` holds for all intervals together: configs that are all equal lead to any verdict
     with a probability of at most 1 - confidence, as long as neighbouring windows are correlated by
     at most 0.8.
+
+    With `advise`, pairs that are not told apart say how many more seeds would do. It takes a moment
+    for each number of seeds that is tried.
 
     Raises:
         ConfigError: the arrays do not fit together, or hold something that is not finite.
@@ -90,10 +107,10 @@ def compare(
     values, weights = _checked(losses, tokens, seeds, confidence)
     names, seed_lists = list(losses), [list(seeds[name]) for name in losses]
     plan = design(seed_lists)
-    judge = _Judge(values, weights, plan, seed_lists, 1 - confidence)
+    judge = _Judge(values, weights, plan, seed_lists, 1 - confidence, of_text=tokens is not None)
     pairs = []
     for i, j in combinations(range(len(names)), 2):
-        pairs.append(judge.pair(names[i], names[j], i, j))
+        pairs.append(judge.pair(names[i], names[j], i, j, advise=advise))
     means = np.bincount(plan.config_of, values @ weights) / np.bincount(plan.config_of)
     return Comparison(
         means=dict(zip(names, means.tolist(), strict=True)),
@@ -108,23 +125,11 @@ Critical = Callable[[int, float, float], float]
 
 
 class _Part(NamedTuple):
-    """How large a difference must be for one part of its variance: factor x error."""
+    """How large a difference must be for one part of its variance: `factor` times `error`."""
 
     margin: float
     error: float
     factor: float
-
-
-class _Margins(NamedTuple):
-    """How large a difference must be: on another text with these seeds, and in general.
-
-    Infinite where it is not known.
-    """
-
-    text: float
-    both: float
-    text_error: float | None
-    seed_error: float | None
 
 
 class _Judge:
@@ -137,31 +142,40 @@ class _Judge:
         plan: Design,
         seeds: Sequence[Sequence[int]],
         alpha: float,
+        *,
+        of_text: bool,
     ) -> None:
         self._windows, self._k, self._alpha = len(weights), len(seeds), alpha
+        self._plan, self._seeds, self._is_of_text = plan, seeds, of_text
         effects = plan.to_effects @ values  # (configs, windows)
         self._effects = effects @ weights
         self._text = self._seed = None
         if self._windows > 1:
             self._text = TextPart(effects, weights)
-            if plan.degrees > 0:
-                self._seed = SeedPart(plan, values, weights, seeds)
+        if plan.degrees > 0 and (self._windows > 1 or not of_text):
+            self._seed = SeedPart(plan, values, weights, seeds)
 
-    def pair(self, a: str, b: str, i: int, j: int) -> Pair:
+    def pair(self, a: str, b: str, i: int, j: int, *, advise: bool) -> Pair:
         """Whether the configs `i` and `j`, named `a` and `b`, are told apart."""
         difference = float(self._effects[i] - self._effects[j])
-        found = self._margins(i, j, all_pairs)
-        told_apart = abs(difference) > found.both
+        text, seed = self._parts(i, j, all_pairs)
+        margin = self._margin(i, j, text, seed)
+        told_apart = abs(difference) > margin
+        more_seeds = None
+        if advise and not told_apart and seed is not None:
+            more_seeds = self._more_seeds(i, j, text, seed)
+        lower = a if difference < 0 else b
         return Pair(
             a=a,
             b=b,
             difference=difference,
-            low=difference - found.both,
-            high=difference + found.both,
+            low=difference - margin,
+            high=difference + margin,
             told_apart=told_apart,
-            reason=self._reason(difference, found),
-            text_error=found.text_error,
-            seed_error=found.seed_error,
+            reason=self._reason(abs(difference), margin, text, seed, lower),
+            text_error=None if text is None else text.error,
+            seed_error=None if seed is None else seed.error,
+            more_seeds=more_seeds,
         )
 
     def could_be_best(self, i: int) -> bool:
@@ -169,23 +183,19 @@ class _Judge:
         for j in range(self._k):
             if j == i:
                 continue
-            margins = self._margins(i, j, to_the_best)
-            if self._effects[i] - self._effects[j] > margins.both:
+            margin = self._margin(i, j, *self._parts(i, j, to_the_best))
+            if self._effects[i] - self._effects[j] > margin:
                 return False
         return True
 
-    def _margins(self, i: int, j: int, critical: Critical) -> _Margins:
-        if self._text is None:
-            return _Margins(math.inf, math.inf, None, None)
-        text = self._largest(self._text.estimates(i, j), critical)
-        if self._seed is None:
-            return _Margins(text.margin, math.inf, text.error, None)
-        seed = self._largest(self._seed.estimates(i, j), critical)
-        counted_twice = self._seed.of_seed_and_window(i, j) * min(text.factor, seed.factor) ** 2
-        square = text.margin**2 + seed.margin**2 - counted_twice
-        # Never less than the seeds alone ask for, whose estimate knows nothing of the text.
-        both = math.sqrt(max(square, seed.margin**2))
-        return _Margins(text.margin, both, text.error, seed.error)
+    def _parts(self, i: int, j: int, critical: Critical) -> tuple[_Part | None, _Part | None]:
+        """What the text asks of a difference, and the seed; None where it is not known."""
+        text = seed = None
+        if self._text is not None:
+            text = self._largest(self._text.estimates(i, j), critical)
+        if self._seed is not None:
+            seed = self._largest(self._seed.estimates(i, j), critical)
+        return text, seed
 
     def _largest(self, estimates: list[Variance], critical: Critical) -> _Part:
         parts = []
@@ -194,27 +204,64 @@ class _Judge:
             parts.append(_Part(factor * math.sqrt(value), math.sqrt(value), factor))
         return max(parts)
 
-    def _reason(self, difference: float, margins: _Margins) -> str:
-        size = abs(difference)
-        if self._text is None:
+    def _margin(self, i: int, j: int, text: _Part | None, seed: _Part | None) -> float:
+        """How large a difference must be; infinite where that is not known."""
+        if seed is None or (text is None and self._is_of_text):
+            return math.inf
+        if text is None:
+            return seed.margin
+        both = self._of_seed_and_window(i, j) * min(text.factor, seed.factor) ** 2
+        square = text.margin**2 + seed.margin**2 - both
+        # Never less than the seeds alone ask for, whose estimate knows nothing of the text.
+        return math.sqrt(max(square, seed.margin**2))
+
+    def _of_seed_and_window(self, i: int, j: int) -> float:
+        return 0.0 if self._seed is None else self._seed.of_seed_and_window(i, j)
+
+    def _reason(
+        self, size: float, margin: float, text: _Part | None, seed: _Part | None, lower: str
+    ) -> str:
+        if text is None and self._is_of_text:
             return "cannot be told: a single window of text"
-        if self._seed is None:
-            if size > margins.text:
-                lower = "a" if difference < 0 else "b"
+        if seed is None:
+            if text is not None and size > text.margin:
                 return f"{lower} is lower on this text; another seed may reverse it"
-            return "one seed of each, and not told apart on this text either"
-        if size > margins.both:
+            return "cannot be told: one seed of each"
+        if size > margin:
+            if text is None:
+                return "more than the chance of the seeds; other texts are unknown"
             return "more than chance"
-        if size > margins.text:
+        if text is None or size > text.margin:
             return "not told apart: other seeds may reverse it"
         if number_of_frequencies(self._windows) < LITTLE_TEXT:
             return f"cannot be told: {self._windows} windows are too little text"
         return "not told apart: another text may reverse it"
 
+    def _more_seeds(self, i: int, j: int, text: _Part | None, seed: _Part) -> int | None:
+        """How many more seeds of each would tell a difference of this size, with POWER."""
+        size = abs(float(self._effects[i] - self._effects[j]))
+        have = min(len(self._seeds[i]), len(self._seeds[j]))
+        # What the text asks for whatever the number of seeds, and the variance of one seed's model.
+        of_text = 0.0
+        if text is not None:
+            of_text = text.margin**2 - text.factor**2 * self._of_seed_and_window(i, j)
+        of_one = seed.error**2 / float(self._plan.factors[i, j])
+        groups = self._k - 1 if self._plan.has_blocks else self._k
+
+        def would_tell(n: int) -> bool:
+            degrees = groups * (n - 1)
+            factor = all_pairs(self._k, degrees, self._alpha) + float(stats.t.ppf(POWER, degrees))
+            return size**2 >= max(of_text, 0.0) + factor**2 * of_one * 2 / n
+
+        fewest = max(have, 1) + 1
+        # More seeds only help, so the first number that is enough can be found by bisection.
+        n = fewest + bisect_left(range(fewest, MOST_SEEDS + 1), True, key=would_tell)
+        return n - have if n <= MOST_SEEDS else None
+
 
 def _checked(
     losses: Mapping[str, ArrayLike],
-    tokens: ArrayLike,
+    tokens: ArrayLike | None,
     seeds: Mapping[str, Sequence[int]],
     confidence: float,
 ) -> tuple[Floats, Floats]:
@@ -223,7 +270,7 @@ def _checked(
         raise ConfigError(f"losses: {len(losses)} configs, and comparing takes two")
     if not 0.5 <= confidence < 1:
         raise ConfigError(f"confidence ({confidence}) must be at least 0.5 and below 1")
-    weights = _numbers("tokens", tokens)
+    weights = np.ones(1) if tokens is None else _numbers("tokens", tokens)
     if weights.ndim != 1 or len(weights) == 0 or not (weights > 0).all():
         raise ConfigError("tokens: one positive number for each window")
     if set(seeds) != set(losses):
@@ -231,16 +278,17 @@ def _checked(
         raise ConfigError(f"seeds and losses name different configs ({different})")
     rows = []
     for name, of_config in losses.items():
-        values, where = _numbers(f"losses of {shorten(str(name))}", of_config), list(seeds[name])
-        if values.shape != (len(where), len(weights)) or not where:
+        what, n_seeds = shorten(str(name)), len(seeds[name])
+        values = _numbers(f"losses of {what}", of_config)
+        wanted = (n_seeds,) if tokens is None else (n_seeds, len(weights))
+        if values.shape != wanted or n_seeds == 0:
             raise ConfigError(
-                f"losses of {shorten(str(name))}: an array {values.shape}, and it must have a row"
-                f" for each of its {len(where)} seeds and a column for each of"
-                f" {len(weights)} windows"
+                f"losses of {what}: an array {values.shape}, and its seeds and the windows make it"
+                f" {wanted}"
             )
-        if len(set(where)) < len(where):
-            raise ConfigError(f"seeds of {shorten(str(name))}: a seed is named twice ({where})")
-        rows.append(values)
+        if len(set(seeds[name])) < n_seeds:
+            raise ConfigError(f"seeds of {what}: a seed is named twice")
+        rows.append(values.reshape(n_seeds, len(weights)))
     return np.concatenate(rows), weights / weights.sum()
 
 

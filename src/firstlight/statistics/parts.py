@@ -51,7 +51,7 @@ class TextPart:
 class SeedPart:
     """What is due to the seeds. `values` (runs, windows) are the losses, weighted by `weights`.
 
-    There must be a config with two seeds, and two windows.
+    There must be a config with two seeds.
     """
 
     def __init__(
@@ -67,8 +67,11 @@ class SeedPart:
         self._own = np.divide(sums, degrees, out=np.zeros_like(sums), where=degrees > 0)
         self._own_degrees = degrees
         self._spread = pooled(self._own, degrees)
-        of_residuals = variances_of_means(residuals, weights)
-        self._with_windows = float(of_residuals.sum()) / plan.degrees
+        self._with_windows = 0.0
+        if len(weights) > 1:
+            of_residuals = variances_of_means(residuals, weights)
+            self._with_windows = float(of_residuals.sum()) / plan.degrees
+        self._known: dict[tuple[int, int], list[Variance]] = {}
 
     def of_seed_and_window(self, i: int, j: int) -> float:
         """The variance of a difference that is due to a window and a seed together.
@@ -79,6 +82,12 @@ class SeedPart:
 
     def estimates(self, i: int, j: int) -> list[Variance]:
         """The variance of the difference of two configs; where they are wild, their own as well."""
+        pair = min(i, j), max(i, j)
+        if pair not in self._known:
+            self._known[pair] = self._estimates(*pair)
+        return self._known[pair]
+
+    def _estimates(self, i: int, j: int) -> list[Variance]:
         common = Variance(
             self._spread.common * float(self._plan.factors[i, j]), float(self._spread.degrees)
         )
