@@ -8,7 +8,10 @@ from test_devices import assert_same_curve, callback, run
 from tiny_run import TINY, rows_of, same_weights
 
 from firstlight.checkpoints.find import checkpoints_of
+from firstlight.checkpoints.manifest import read_manifest
+from firstlight.checkpoints.shards import check_shards
 from firstlight.cli import main
+from firstlight.errors import DamagedError
 
 pytestmark = pytest.mark.cpu
 
@@ -56,6 +59,16 @@ def test_a_damaged_part_is_noticed_and_the_checkpoint_before_is_resumed(sharded,
     assert main(["train", "resume=run", "trainer.devices=1", "trainer.max_steps=12"]) == 0
     said = capsys.readouterr().err
     assert f"{shard}: damaged" in said and f"resuming from step {int(before.name[5:])}" in said
+
+
+def test_a_part_that_cannot_be_read_is_damage(sharded):
+    sharded("run")
+    newest = checkpoints_of(Path("run"))[-1]
+    shard = newest / "optimizer" / "shard-00002-model-00001-of-00001.safetensors"
+    shard.unlink()
+    shard.mkdir()
+    with pytest.raises(DamagedError, match=r"00001\.safetensors: cannot be read"):
+        check_shards(newest, read_manifest(newest))
 
 
 def test_activation_checkpointing_changes_no_number(train, trained):

@@ -9,7 +9,7 @@ from typing import IO, Any, cast
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from torch import Tensor, distributed
+from torch import distributed
 
 from firstlight.checkpoints.checkpoint import Checkpoint, load_plain
 from firstlight.checkpoints.manifest import (
@@ -27,7 +27,6 @@ from firstlight.checkpoints.shards import (
     FLAT,
     NAMES,
     check_shards,
-    read_shards,
     whole_state,
     write_shards,
 )
@@ -109,10 +108,6 @@ class CheckpointFolderIO(TorchCheckpointIO):
         finally:
             if rank == 0:
                 clear_unfinished(target.parent)
-
-    def read_shards(self, flat: dict[str, Tensor], folder: Path) -> None:
-        """Read the optimizer's state of `folder` into `flat`, all processes together."""
-        read_shards(flat, folder)
 
     def load_checkpoint(
         self,

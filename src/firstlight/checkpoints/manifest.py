@@ -127,6 +127,15 @@ def check_training_state(folder: Path, manifest: Manifest) -> None:
     file, stored = folder / TRAINING_STATE, manifest.files.get(TRAINING_STATE)
     if stored is None:
         raise DamagedError(f"{folder}: damaged ({MANIFEST} does not mention {TRAINING_STATE})")
+    check_file(file, stored)
+
+
+def check_file(file: Path, stored: StoredFile) -> None:
+    """Check that a file of a checkpoint is bit for bit what was written.
+
+    Raises:
+        DamagedError: it is missing or changed.
+    """
     try:
         with file.open("rb") as stream:
             size, sha256 = file.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest()

@@ -20,7 +20,7 @@ from torch.distributed.checkpoint.hf_storage import (
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from firstlight.checkpoints.manifest import SHARDS, Manifest, StoredFile, is_shard
+from firstlight.checkpoints.manifest import SHARDS, Manifest, StoredFile, check_file, is_shard
 from firstlight.errors import DamagedError, one_line
 from firstlight.files import give_usual_mode, sync_folder
 
@@ -64,12 +64,7 @@ def check_shards(folder: Path, manifest: Manifest) -> None:
         name = min(found ^ set(expected))
         raise DamagedError(f"{folder}: damaged: {name} is missing, or is none of its files")
     for name, stored in expected.items():
-        with (folder / name).open("rb") as stream:
-            size, sha256 = os.fstat(stream.fileno()).st_size, hashlib.file_digest(stream, "sha256")
-        if (size, sha256.hexdigest()) != (stored.bytes, stored.sha256):
-            raise DamagedError(
-                f"{folder / name}: damaged: it does not have the checksum it was saved with"
-            )
+        check_file(folder / name, stored)
 
 
 def read_shards(flat: dict[str, Tensor], folder: Path, *, alone: bool = False) -> None:

@@ -25,7 +25,7 @@ from torch.optim import Optimizer
 
 from firstlight.checkpoints.checkpoint import with_tied_names
 from firstlight.checkpoints.folder_io import CheckpointFolderIO
-from firstlight.checkpoints.shards import FLAT, NAMES
+from firstlight.checkpoints.shards import FLAT, NAMES, read_shards
 from firstlight.model.base import LanguageModel
 
 
@@ -97,7 +97,7 @@ class ShardedStrategy(ModelParallelStrategy):
         if NAMES in stored:
             assert self.model is not None
             get_optimizer_state_dict(self.model, optimizer)  # makes the state, of zeros
-            self._io.read_shards(self._flat(optimizer), folder)
+            read_shards(self._flat(optimizer), folder)
             return
         for index, parameter in enumerate(_parameters_of(optimizer)):
             for key, value in stored["state"].get(index, {}).items():
