@@ -58,6 +58,7 @@ _HOMES = {
     "train": "api.run",
 }
 """The Python API: each name, and the module that has it. It is imported when it is first used."""
+__all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
@@ -71,7 +72,8 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    # What tab completion shows: not what this file imports, nor modules that were imported.
+    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])
 
 
 class _Package(ModuleType):

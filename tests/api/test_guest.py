@@ -168,6 +168,9 @@ assert {"train", "load", "Run"} <= set(dir(firstlight))
 assert not {"torch", "hydra", "lightning", "omegaconf"} & set(sys.modules), sys.modules
 import firstlight.compose.compose  # packages that have the name of a function
 assert callable(firstlight.train) and firstlight.train is firstlight.train
+names = {}
+exec("from firstlight import *", names)
+assert {"train", "load", "Run"} <= set(names) and "sys" not in {*names, *dir(firstlight)}
 assert "torch" not in sys.modules
 try:
     firstlight.trian
