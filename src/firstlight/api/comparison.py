@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+WIDTH = 100
+"""Columns of a comparison that is printed: those of a notebook's cell."""
+
+
 class Comparison:
     """What `firstlight.compare` has found; printed, it is the table of the command line."""
 
@@ -52,12 +56,12 @@ class Comparison:
         from firstlight.console import SafeConsole
 
         # Through the console of the command line, so that what runs have written cannot steer a
-        # terminal here either. Its width is that of a file there, whatever the terminal is.
+        # terminal here either.
         stream = io.StringIO()
-        console = SafeConsole(width=160, file=stream)
-        for table in tables(self.found):
-            console.print(table)
-        return "\n".join([*self.notes, stream.getvalue().rstrip()])
+        console = SafeConsole(width=WIDTH, file=stream)
+        for part in (*self.notes, *tables(self.found, WIDTH)):
+            console.print(part)
+        return "\n".join(line.rstrip() for line in stream.getvalue().rstrip().splitlines())
 
     def __repr__(self) -> str:
         return f"Comparison({', '.join(run.folder.name for run in self.runs)})"

@@ -86,7 +86,7 @@ def show(found: dict[str, Any]) -> None:
         note(text)
     # rich would take 80 columns for a file.
     console = SafeConsole(width=None if sys.stdout.isatty() else 160)
-    for table in tables(found):
+    for table in tables(found, console.width):
         console.print(table)
 
 

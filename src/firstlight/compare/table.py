@@ -1,6 +1,6 @@
 """A comparison in the terminal."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich import box
@@ -10,16 +10,28 @@ from rich.text import Text
 MOST_COLUMNS = 6
 """Most keys with a column each. If more keys differ, they are the rows of a second table, whose
 columns are the configs, if there are at most this many."""
+WIDE = 140
+"""Width of a terminal from which one table has the verdicts and what the runs have logged."""
+METRIC = "metric"
+"""The column of the metric, which has its name for a heading."""
+LOGGED = ("last logged", "best logged", "tokens", "training s")
+JUDGED = ("from the best", "verdict")
 
 
-def tables(found: dict[str, Any]) -> Iterator[Table]:
-    """The tables: the verdicts; the differing settings if they are many; the importance."""
+def tables(found: dict[str, Any], width: int = WIDE) -> Iterator[Table]:
+    """The tables: the verdicts; the differing settings if they are many; the importance.
+
+    `width` is that of the terminal: in a narrow one, what the runs have logged is a table as well.
+    """
     configs = found["configs"]
     keys = list(configs[0]["settings"])
-    if len(keys) <= MOST_COLUMNS:
-        yield _verdicts(found, keys)
+    named = keys if len(keys) <= MOST_COLUMNS else []
+    caption = _caption(found["settings"]["metric"], **found["metric"])
+    if width >= WIDE:
+        yield _configs(found, named, ("seeds", METRIC, *LOGGED, *JUDGED), caption)
     else:
-        yield _verdicts(found, [])
+        yield _configs(found, named, ("seeds", METRIC, *JUDGED), caption)
+        yield _configs(found, named, LOGGED)
     if len(keys) > MOST_COLUMNS >= len(configs):
         differing = Table("key", box=box.SIMPLE_HEAD)
         for config in configs:
@@ -34,35 +46,40 @@ def tables(found: dict[str, Any]) -> Iterator[Table]:
         yield shares
 
 
-def _verdicts(found: dict[str, Any], keys: list[str]) -> Table:
-    """A row for each config, with a column for each of `keys`, or else with its label."""
-    metric = found["settings"]["metric"]
-    table = Table(box=box.SIMPLE_HEAD, caption=_caption(metric, **found["metric"]))
+def _configs(
+    found: dict[str, Any], keys: list[str], columns: Sequence[str], caption: Text | None = None
+) -> Table:
+    """A row for each config: its value of each of `keys`, or else its label, and `columns`."""
+    table = Table(box=box.SIMPLE_HEAD, caption=caption)
     for heading in _headings(keys) or ["config"]:
         table.add_column(heading, overflow="fold")
-    for heading in ("seeds", metric, "last logged", "best logged", "tokens", "training s"):
-        table.add_column(heading, justify="right", overflow="fold")
-    for heading in ("from the best", "verdict"):
-        table.add_column(heading, overflow="fold")
+    for name in columns:
+        heading = found["settings"]["metric"] if name == METRIC else name
+        table.add_column(heading, justify="left" if name in JUDGED else "right", overflow="fold")
     for n, config in enumerate(found["configs"]):
-        runs = [run for run in found["runs"] if run["config"] == n]
-        mean = f"{config['mean']:.4f}"
-        if config["spread"] is not None:
-            mean += f" +- {config['spread']:.4f}"
-        cells = [config["settings"][key] for key in keys] or [config["label"]]
+        cells = _cells(config, [run for run in found["runs"] if run["config"] == n])
+        names = [config["settings"][key] for key in keys] or [config["label"]]
         # rich reads markup in a str; a Text is shown as it is, whatever a run has written.
-        table.add_row(
-            *map(Text, cells),
-            str(len(runs)),
-            mean,
-            _mean(runs, "final", "value", ".4f"),
-            f"{_mean(runs, 'best', 'value', '.4f')} at {_mean(runs, 'best', 'step', ',.0f')}",
-            _mean(runs, "final", "tokens", ",.0f"),
-            _mean(runs, "final", "seconds", ",.0f"),
-            _difference(config["difference"]),
-            config["verdict"],
-        )
+        table.add_row(*map(Text, names), *(cells[name] for name in columns))
     return table
+
+
+def _cells(config: dict[str, Any], runs: list[dict[str, Any]]) -> dict[str, str]:
+    """What the columns of a config say, whose runs these are."""
+    mean = f"{config['mean']:.4f}"
+    if config["spread"] is not None:
+        mean += f" +- {config['spread']:.4f}"
+    best, step = _mean(runs, "best", "value", ".4f"), _mean(runs, "best", "step", ",.0f")
+    return {
+        "seeds": str(len(runs)),
+        METRIC: mean,
+        "last logged": _mean(runs, "final", "value", ".4f"),
+        "best logged": f"{best} at {step}",
+        "tokens": _mean(runs, "final", "tokens", ",.0f"),
+        "training s": _mean(runs, "final", "seconds", ",.0f"),
+        "from the best": _difference(config["difference"]),
+        "verdict": config["verdict"],
+    }
 
 
 def _caption(metric: str, direction: str, text: str) -> Text:
