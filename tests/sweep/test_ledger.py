@@ -1,5 +1,6 @@
 """The ledger: a row is made by one worker, never lost, and never made again once it is done."""
 
+import logging
 import os
 import shutil
 import sqlite3
@@ -349,3 +350,20 @@ def test_the_folder_of_another_program_is_refused(tmp_path, text, words):
         (tmp_path / SWEEP_FILE).write_text(text)
     with pytest.raises(ConfigError, match=words):
         read_sweep(tmp_path)
+
+
+def test_a_ledger_is_made_without_a_word_of_optunas_which_says_as_much_as_before(tmp_path, caplog):
+    before, log = optuna.logging.get_verbosity(), logging.getLogger("optuna")
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+    log.addHandler(caplog.handler)
+    try:
+        RECORD_OF_SIX.write(tmp_path)
+        Ledger.create(tmp_path, RECORD_OF_SIX, directions=["min"]).close()
+        Ledger.open(tmp_path).close()
+        assert optuna.logging.get_verbosity() == optuna.logging.INFO
+        assert caplog.records == []
+        optuna.create_study()
+        assert len(caplog.records) == 1
+    finally:
+        log.removeHandler(caplog.handler)
+        optuna.logging.set_verbosity(before)

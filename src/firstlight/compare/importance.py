@@ -2,12 +2,12 @@
 
 from typing import Any
 
-import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import create_trial
 
 from firstlight.compare.groups import NOTHING, Group
+from firstlight.sweep.study import make_study
 
 FEWEST = 5
 """Fewest configs from which an importance is computed."""
@@ -30,10 +30,8 @@ def importance(groups: list[Group], values: list[float]) -> dict[str, float] | N
             columns[key], distributions[key] = _column(column)
     if len(columns) < 2:
         return None
-    # Otherwise Optuna announces the study on the terminal.
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     # Optuna has the evaluator, which wants a study: one is made of the runs, in memory.
-    study = optuna.create_study()
+    study = make_study()
     for n, value in enumerate(values):
         params = {key: column[n] for key, column in columns.items()}
         study.add_trial(create_trial(params=params, distributions=distributions, value=value))

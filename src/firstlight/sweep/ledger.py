@@ -58,6 +58,7 @@ from firstlight.sweep.storage import (
     restore,
     storage_url,
 )
+from firstlight.sweep.study import make_study
 
 BEAT, DEAD_AFTER = 10.0, 120.0
 """Seconds between two signs of life of a worker, and after how many without one another machine
@@ -172,12 +173,10 @@ class Ledger:
                     appearing(folder / DATABASE) as file,
                     _closed_after(open_file(file)) as storage,
                 ):
-                    study = optuna.create_study(
-                        storage=storage, study_name=STUDY, directions=wanted
-                    )
+                    study = make_study(storage=storage, study_name=STUDY, directions=wanted)
                     _plan(study, rows)
             storage = open_storage(folder, record.storage)
-            study = optuna.create_study(
+            study = make_study(
                 storage=storage,
                 study_name=study_name(folder, record),
                 directions=wanted,

@@ -177,7 +177,6 @@ def _of_optuna(address: str, url: str, engine_kwargs: dict[str, Any]) -> RDBStor
     Raises:
         ConfigError: its tables are those of another version of Optuna.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         return RDBStorage(url, engine_kwargs=engine_kwargs)
     except RuntimeError as error:
