@@ -52,6 +52,8 @@ def test_its_trials_beside_each_other(swept, tmp_path, monkeypatch):
     assert found.configs[0]["verdict"] == "the best"
     assert found.page == Path("report/compare.html") and found.page.is_file()
     assert "optimizer" not in str(found).splitlines()[0] and "the best" in str(found)
+    assert all(len(line) <= 100 for line in str(found).splitlines())
+    assert "best logged" in str(found)
     page = found._repr_html_()
     assert "the best" in page and "data:image/png;base64," in page
     one, two = swept.runs
@@ -100,6 +102,7 @@ def test_mistakes_are_told_before_anything_is_written(tiny, tmp_path):
         (["seeds=0"], {}, "^seeds: expected int >= 1"),
         ([], {"optimizer": {"lrs": firstlight.choice(1, 2)}}, "^optimizer.lrs: "),
         (["resume=last", "seed=1,2"], {}, "^resume: "),
+        (["seed=1"], {}, "^a sweep needs several values: "),
     ):
         with pytest.raises(firstlight.Error, match=message):
             firstlight.sweep(*words, **tiny, **settings)

@@ -296,6 +296,7 @@ def test_a_sweep_whose_config_has_changed_is_not_resumed(begun, status, capsys):
         (["sweep", "status", "."], "sweep"),
         (["sweep", "best", "nowhere"], "nowhere"),
         (["sweep", "stats", "sweep"], "status"),
+        (["train", "-m", *TINY], "a sweep needs several values"),
         (["train", "-m", *TINY, "model.n_heads=3,5"], "as all 2 points"),
         (
             ["train", "-m", *TINY, "optimizer=glob(sgd*)"],

@@ -25,9 +25,11 @@ class Asked:
     """A sweep as a command asks for it.
 
     `folder` is its output_dir, `is_fixed` if the command names it. `storage` is as it was typed.
+    `has_values`: there are values of a key, or several seeds, to make trials of.
     """
 
     wanted: Wanted
+    has_values: bool
     folder: Path
     is_fixed: bool
     storage: str | None
@@ -53,10 +55,11 @@ def asked(overrides: list[str], config_dir: str | None) -> Asked:
     settings, n_seeds = _settings(example, config_dir)
     if n_seeds > 1 and "seed" in by_key and by_key["seed"].is_sweep_override():
         raise ConfigError("seeds: the seeds are listed already (seed=...); give one of the two")
-    listed_seeds = split_seeds(space_of(own, settings, config_dir))[1]
-    seeds = listed_seeds or [int(example.seed) + n for n in range(n_seeds)]
+    space = space_of(own, settings, config_dir)
+    seeds = split_seeds(space)[1] or [int(example.seed) + n for n in range(n_seeds)]
     return Asked(
         Wanted(own, settings, seeds),
+        has_values=bool(space.parameters) or n_seeds > 1,
         folder=user_path(str(example.output_dir)),
         is_fixed="output_dir" in by_key,
         storage=_storage_as_typed(by_key.get("sweep.storage"), settings),

@@ -34,6 +34,11 @@ def planned(overrides: list[str], config_dir: str | None) -> Path:
     if wish.is_fixed and _is_sweep(wish.folder):
         _add_to(wish.folder, wish)
         return wish.folder
+    if not wish.has_values:
+        raise ConfigError(
+            "a sweep needs several values: list those of a key (optimizer.lr=1e-3,3e-3), or give"
+            " sweep=lr or seeds=3; a single run is that of train, without -m"
+        )
     # Everything is checked before a folder is made.
     plan = make_plan(wish.wanted, config_dir, storage=wish.storage, later={})
     folder = wish.folder
