@@ -326,6 +326,11 @@ def _hidden(value: str) -> str:
     return f"${{text:{value.encode().hex()}}}"
 
 
+def key_of(override: str) -> str:
+    """The key of an override, whether it sets, adds (+) or deletes (~) it."""
+    return override.partition("=")[0].lstrip("+~")
+
+
 def setting(key: str, value: str) -> str:
     """Write an override, ready for Hydra's grammar, that gives `key` exactly this text."""
     if _is_plain(value):

@@ -355,11 +355,12 @@ def _request(
 ) -> "Request":
     from firstlight.commands.generate import as_list, request_of
     from firstlight.config import build
+    from firstlight.overrides import key_of
 
     # The user's own words apart from ours, to tell which of them belong in another place.
     given = words.arguments("generate", overrides, settings).overrides
     for word in given:
-        key = word.partition("=")[0].lstrip("+~")
+        key = key_of(word)
         if key in ELSEWHERE:
             raise ConfigError(f"{key}: {ELSEWHERE[key]}")
     samples = {} if num_samples is None else {"num_samples": num_samples}

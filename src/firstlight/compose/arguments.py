@@ -14,7 +14,7 @@ from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, shorten
 from firstlight.interpolation import quoted
 from firstlight.output import note
-from firstlight.overrides import conf_dir, ready, setting, text_keys
+from firstlight.overrides import conf_dir, key_of, ready, setting, text_keys
 from firstlight.packages import found
 from firstlight.processes import is_further
 
@@ -167,7 +167,7 @@ def _check_used(word: str, *, is_sweep: bool) -> None:
     # Lightning starts the other processes of a run with hydra.run.dir and hydra.output_subdir.
     if is_further():
         return
-    key = word.partition("=")[0].lstrip("+~").replace("/", ".")
+    key = key_of(word).replace("/", ".")
     for name in NEVER_USED:
         if is_within(key, name):
             raise ConfigError(f"{shorten(word)}: set the folder of a run with output_dir=...")

@@ -15,6 +15,7 @@ from firstlight.errors import ConfigError
 from firstlight.interpolation import as_data
 from firstlight.model.base import LanguageModel
 from firstlight.model.same import TARGET, WITHOUT
+from firstlight.overrides import key_of
 from firstlight.runs.places import data_with_files, start_with_place
 from firstlight.sources import find_checkpoint, read_config
 
@@ -89,7 +90,7 @@ def started_config(
         )
     # What the defaults of conf/ say may be replaced silently; what the user has typed may not.
     for override in overrides:
-        section, _, key = override.partition("=")[0].lstrip("+~").partition(".")
+        section, _, key = key_of(override).partition(".")
         if section == "tokenizer" and config["tokenizer"] != tokenizer:
             raise ConfigError(
                 f"{override}: the weights in {start.path} are for a tokenizer of their own; leave"
@@ -121,7 +122,7 @@ def config_of_data(
         return None
     section, tokenizer = stored
     section = check_node("data: its tokenizer", section, Tokenizer)
-    given = {override.partition("=")[0].lstrip("+~"): override for override in overrides}
+    given = {key_of(override): override for override in overrides}
     for key, override in given.items():
         if key.partition(".")[0] == "tokenizer" and config["tokenizer"] != section:
             raise ConfigError(
