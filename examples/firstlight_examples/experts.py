@@ -77,7 +77,8 @@ class Block(nn.Module):
 class ExpertsGPT(Transformer):
     """A GPT of such blocks; training adds `balance_weight` times the mean balance of the layers.
 
-    `compile=true` cannot be used: how many tokens an expert gets is known only when it gets them.
+    `compile=true` takes minutes before the first step: each expert of each layer gets kernels of
+    its own, which take any number of tokens.
 
     Raises:
         ValueError: `emb_dim` is not divisible by `n_heads`, or there are fewer experts than active
