@@ -15,8 +15,10 @@ from tiny_run import TINY, rows_of, same_weights
 from firstlight.checkpoints.find import checkpoints_of
 from firstlight.cli import main
 from firstlight.sweep.preloaded import SERVER
+from firstlight.training.callbacks.base import Watcher
 from firstlight.training.process import start_process, start_server
 from firstlight.training.stopping import StopSignals
+from firstlight.training.watching import Failures, watch_callback
 from firstlight.verify.differences import curves_of
 
 
@@ -408,3 +410,14 @@ def test_the_first_signal_decides():
         for name in ("SIGUSR1", "SIGTERM"):
             os.kill(os.getpid(), getattr(signal, name))
         assert stop.received == signal.SIGUSR1
+
+
+def test_a_watcher_that_fails_before_the_first_step_does_not_end_the_run(tmp_path):
+    class FailsInSetup(Watcher):
+        def setup(self, trainer, pl_module, stage):
+            raise LookupError("no such thing")
+
+    callback, failures = FailsInSetup(), Failures(tmp_path)
+    watch_callback(callback, failures, pytest.fail)
+    callback.setup(None, None, "fit")
+    assert failures.counts == {"FailsInSetup": 1}

@@ -22,7 +22,8 @@ ERRORS = "errors.log"
 HOOKS = [
     name for name in dir(Callback) if name.startswith("on_") and not name.endswith("_checkpoint")
 ]
-STATE = ("state_dict", "load_state_dict", "on_save_checkpoint", "on_load_checkpoint", "teardown")
+STATE = ("state_dict", "load_state_dict", "on_save_checkpoint", "on_load_checkpoint")
+STAGE = ("setup", "teardown")
 LOGGER_METHODS = ("log_metrics", "log_hyperparams", "save", "finalize", "after_save_checkpoint")
 
 
@@ -93,7 +94,7 @@ def watch_callback(
 
     names, guard = HOOKS, deferring
     if isinstance(callback, Watcher):
-        names, guard = [*HOOKS, *STATE], partial(failures.attempt, type(callback).__name__)
+        names, guard = [*HOOKS, *STATE, *STAGE], partial(failures.attempt, type(callback).__name__)
     if getattr(callback, "saves_step", False):
         names = [name for name in names if name != "on_step_complete"]
     for name in names:

@@ -47,8 +47,7 @@ class Throughput(Watcher):
     def setup(self, trainer: Trainer, pl_module: PretrainingModule, stage: str) -> None:  # pyright: ignore
         """Count before the weights are sharded: a part of them does not make a pass."""
         if trainer.is_sharded:
-            count, name = trainer.failures.attempt, type(self).__name__
-            self.flops_per_token = count(name, training_flops_per_token, pl_module.model) or 0.0
+            self.flops_per_token = training_flops_per_token(pl_module.model)
 
     def on_train_start(self, trainer: Trainer, pl_module: PretrainingModule) -> None:
         if not trainer.is_sharded:
