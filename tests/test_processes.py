@@ -2,6 +2,7 @@
 have left do not.
 """
 
+import inspect
 import os
 import subprocess
 import sys
@@ -20,6 +21,8 @@ from firstlight.errors import ConfigError
 from firstlight.runs.environment import slurm_job
 from firstlight.training.cluster import OwnProcesses
 from firstlight.training.stopping import in_slurm_job
+from firstlight.training.trainer import Trainer
+from firstlight.verbs import OF_PROCESSES
 
 LEFT_OVER = {
     "RANK": "1", "LOCAL_RANK": "abc", "WORLD_SIZE": "4", "NODE_RANK": "x", "GROUP_RANK": "-1", "MASTER_PORT": "none",
@@ -317,3 +320,9 @@ def test_a_run_is_whole_whatever_is_left_in_the_environment_and_where_its_output
     assert done.returncode == 0
     assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 4
     assert (tmp_path / "run" / "model.safetensors").is_file()
+
+
+def test_what_must_be_known_before_the_processes_meet_has_the_defaults_of_the_trainer():
+    parameters = inspect.signature(Trainer).parameters
+    for key, default in OF_PROCESSES.items():
+        assert parameters[key.removeprefix("trainer.")].default == default
