@@ -71,7 +71,17 @@ class KillFurtherInSave(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any
     ) -> None:
         if is_further() and trainer.global_step + 1 == self.step:
-            os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
+            os.fsync = self.sync
+
+    def sync(self, descriptor: int) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class FailFurtherInSave(KillFurtherInSave):
+    """Lets the disk be full there."""
+
+    def sync(self, descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 class FailAt(pl.Callback):

@@ -121,4 +121,15 @@ def test_a_sharded_save_that_is_killed_leaves_the_checkpoint_before_it(sharded):
     resumed = run("resume=run", "~callbacks.test")
     assert resumed.returncode == 0, resumed.stderr
     assert rows_of("run") == rows_of("whole") and same_weights("run", "whole")
+
+
+@pytest.mark.long
+def test_a_part_that_cannot_be_written_ends_all_with_its_reason(sharded):
+    sharded("run")
+    ended = run("resume=run", "trainer.max_steps=14", *callback("FailFurtherInSave", step=12))
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr
+    assert "the checkpoint of step 12 cannot be written: rank 1: No space left" in ended.stderr
+    assert [path.name for path in Path("run/checkpoints").iterdir()] == [
+        path.name for path in checkpoints_of(Path("run"))
+    ]
     assert not list(Path("run", "checkpoints").glob(".*"))

@@ -98,9 +98,12 @@ class CheckpointFolderIO(TorchCheckpointIO):
                 if rank == 0:
                     clear_unfinished(target.parent)
                     (temporary / SHARDS).mkdir(parents=True)
-            parts: list[Any] = [None] * distributed.get_world_size()
+            written: dict[str, StoredFile] = {}
             with _together():
-                distributed.all_gather_object(parts, write_shards(flat, temporary, rank))
+                written = write_shards(flat, temporary, rank)
+            # Not within the block, where one that could not write would exchange its error instead.
+            parts: list[Any] = [None] * distributed.get_world_size()
+            distributed.all_gather_object(parts, written)
             with _together():
                 if rank == 0:
                     shards = {name: file for part in parts for name, file in part.items()}
