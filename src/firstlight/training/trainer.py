@@ -109,10 +109,10 @@ class Trainer(pl.Trainer):
     saved."""
     row_writers: list[Callable[..., None]]
     """`log_metrics` of each logger."""
+    pending_metrics: dict[str, float]
+    """What was collected for the row of the present step."""
     texts: list[str]
     """What was shown on the boards since the last row of the logs."""
-    timeout: float
-    """Seconds in which a process that is lost ends the run (training/peers.py)."""
     advance: Callable[[], None]
     """Tells the other processes that this one has come further."""
     is_sharded: bool
@@ -140,8 +140,8 @@ class Trainer(pl.Trainer):
         profiler: ProfilerName | Profiler | None = None,
         **kwargs: Any,
     ) -> None:
-        kwargs["callbacks"] = _callbacks_among(kwargs)
-        _check_arguments(kwargs, n_devices=devices * num_nodes, batch_size=data.batch_size)
+        kwargs["callbacks"], n_processes = _callbacks_among(kwargs), devices * num_nodes
+        _check_arguments(kwargs, n_processes, data.batch_size)
         self.clock = Clock.of(
             data,
             max_steps=max_steps,
@@ -154,11 +154,8 @@ class Trainer(pl.Trainer):
         )
         self.folder = Path(kwargs.pop("default_root_dir", None) or ".")
         self.micro_batch_size = None if micro_batch_size == "auto" else micro_batch_size
-        self.pending_metrics: dict[str, float] = {}
-        self.row_writers = []
-        self.timeout, self.advance, self.texts = timeout, _nothing, []
-        self.activation_checkpointing = activation_checkpointing
-        n_processes = devices * num_nodes
+        self.row_writers, self.texts, self.pending_metrics = [], [], {}
+        self.advance, self.activation_checkpointing = _nothing, activation_checkpointing
         self.is_sharded = strategy == "fsdp2" and n_processes > 1
         if self.is_sharded:
             _check_sharded(kwargs["callbacks"], micro_batch_size, precision)
@@ -177,8 +174,7 @@ class Trainer(pl.Trainer):
             **_enabled_by(kwargs["callbacks"]),
             **kwargs,
         )
-        self.stop_signals = StopSignals()
-        self.failures = Failures(self.folder)
+        self.stop_signals, self.failures = StopSignals(), Failures(self.folder)
         leave_signals_alone(self)
         evaluate_when(self, lambda: self.at_step_end and self.is_eval_step)
 
@@ -265,8 +261,9 @@ class Trainer(pl.Trainer):
         if worker_failure is not None:
             self.failure = self.failure or RunError(worker_failure)
         # All processes must decide alike: one that continued alone would wait for ever.
-        failed = self.agreed(int(self.failure is not None))
-        signum = self.agreed(self.stop_signals.received)
+        failed, signum = self.all_agreed(
+            [int(self.failure is not None), self.stop_signals.received]
+        )
         # Saved first, so that whatever ended the run costs no step.
         if failed or signum:
             self.save_step()
@@ -277,14 +274,16 @@ class Trainer(pl.Trainer):
 
     def agreed(self, number: int) -> int:
         """The largest `number` of all processes: they stop together or not at all."""
+        [largest] = self.all_agreed([number])
+        return largest
+
+    def all_agreed(self, numbers: list[int]) -> list[int]:
+        """The largest of all processes in each place of `numbers`, exchanged at once."""
         if self.world_size == 1:
-            return number
+            return numbers
         # On the device: NCCL cannot exchange tensors of the CPU.
-        return int(
-            self.strategy.reduce(
-                torch.tensor(number, device=self.strategy.root_device), reduce_op="max"
-            )
-        )
+        own = torch.tensor(numbers, device=self.strategy.root_device)
+        return self.strategy.reduce(own, reduce_op="max").tolist()
 
     def _defer(self, error: Exception) -> None:
         """Raise a callback's `error` once the step is saved; at once if nothing can be lost."""
@@ -440,7 +439,7 @@ def refusal(error: Exception, setting: str) -> str | None:
     return one_line(error) if isinstance(error, MisconfigurationException) else None
 
 
-def _check_arguments(given: dict[str, Any], *, n_devices: int, batch_size: int) -> None:
+def _check_arguments(given: dict[str, Any], n_processes: int, batch_size: int) -> None:
     """Refuse arguments of Lightning's that a run has no use for, and more devices than windows.
 
     Raises:
@@ -449,9 +448,9 @@ def _check_arguments(given: dict[str, Any], *, n_devices: int, batch_size: int) 
     taken = sorted(TAKEN & set(given))
     if taken:
         raise ValueError(f"{taken[0]} cannot be set: {TAKEN_BY}")
-    if n_devices > batch_size:
+    if n_processes > batch_size:
         raise ValueError(
-            f"devices ({n_devices} in all) must be at most data.batch_size ({batch_size}): they"
+            f"devices ({n_processes} in all) must be at most data.batch_size ({batch_size}): they"
             " share the windows of a batch"
         )
 
