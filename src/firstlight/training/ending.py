@@ -69,29 +69,22 @@ def _stopped(stop: SystemExit, trainer: Trainer) -> SystemExit | None:
 
 def _explained(error: Exception, trainer: Trainer, peers: Peers | None) -> BaseException | None:
     """What is raised for `error`, with the place where the run can be resumed; None: itself."""
-    folder = trainer.folder
-    if isinstance(error, AnotherFailedError):
-        # The process that failed may have said why.
-        verdict = peers.verdict() if peers is not None else None
-    elif isinstance(error, RunError):
-        return type(error)(f"{error}\n{report.whereabouts(folder)}")
-    else:
-        verdict = peers.why_lost(error) if peers is not None else None
-    if peers is not None and verdict is not None:
-        return _lost(verdict, peers, folder)
-    if isinstance(error, AnotherFailedError):
-        return RunError(f"{error}\n{report.whereabouts(folder)}")
-    if is_out_of_memory(error):
-        return RunError(f"{_out_of_memory(trainer, error)}\n{report.whereabouts(folder)}")
-    return None
-
-
-def _lost(verdict: Verdict, peers: Peers, folder: Path) -> BaseException:
-    """What ends this process when another is lost."""
-    ending = peers.end_with(verdict)
+    ending: BaseException | None = error if isinstance(error, RunError) else None
+    if peers is not None and (verdict := _verdict(error, peers)):
+        ending = peers.end_with(verdict)
+    elif ending is None and is_out_of_memory(error):
+        ending = RunError(_out_of_memory(trainer, error))
+    # A process that ends silently is no Error: another one says where.
     if isinstance(ending, Error):
-        return type(ending)(f"{ending}\n{report.whereabouts(folder)}")
+        return type(ending)(f"{ending}\n{report.whereabouts(trainer.folder)}")
     return ending
+
+
+def _verdict(error: Exception, peers: Peers) -> Verdict | None:
+    """Which of `peers` is lost, or has failed, if that is why `error` was raised here."""
+    if isinstance(error, AnotherFailedError):
+        return peers.verdict()  # the process that failed may have said why
+    return None if isinstance(error, RunError) else peers.why_lost(error)
 
 
 def check_trained(trainer: Trainer, module: PretrainingModule) -> None:
