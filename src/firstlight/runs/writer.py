@@ -31,6 +31,10 @@ COMPARED = (
 """Entries of the environment that may change the last bits of a run's numbers."""
 
 
+def nobody(folder: Path) -> None:
+    """A run of one process has nobody to agree with on its folder."""
+
+
 @contextmanager
 def new_run_folder(
     wanted: Path,
@@ -38,7 +42,7 @@ def new_run_folder(
     config: dict[str, Any],
     overrides: list[str],
     is_fixed: bool = False,
-    agree_on: Callable[[Path], None] = lambda folder: None,
+    agree_on: Callable[[Path], None] = nobody,
 ) -> Iterator[Path]:
     """Make a run folder, record config, overrides and environment in it, and hold its lock.
 

@@ -15,7 +15,7 @@ from firstlight.output import note, tell
 from firstlight.processes import is_further, shared_run_folder, sharing, was_launched
 from firstlight.runs.chosen import CHOSEN, chosen_names
 from firstlight.runs.run_folder import AUTO, MODEL, RunFolder
-from firstlight.runs.writer import new_run_folder, update_run_folder
+from firstlight.runs.writer import new_run_folder, nobody, update_run_folder
 from firstlight.training import report
 from firstlight.training.ending import check_trained, explained_end, keep_best
 from firstlight.training.experiment import Experiment
@@ -104,7 +104,7 @@ def _run_folder(
     shared = shared_run_folder()
     if shared is not None:
         return nullcontext(shared) if was_launched() else sharing(shared)
-    agree_on = _nobody if peers is None else peers.agree_on
+    agree_on = nobody if peers is None else peers.agree_on
     if origin.folder is None:
         wanted, is_fixed = user_path(experiment.output_dir), experiment.resume == AUTO
         return new_run_folder(
@@ -115,10 +115,6 @@ def _run_folder(
     for text in _changes(experiment, origin, plan, changed):
         note(text)
     return nullcontext(origin.folder)
-
-
-def _nobody(folder: Path) -> None:
-    """A run of one process has nobody to agree with on its folder."""
 
 
 def _changes(
