@@ -86,11 +86,10 @@ class SampleGeneration(Watcher):
                 sync(stream)
 
     def on_validation_end(self, trainer: Trainer, pl_module: PretrainingModule) -> None:
-        # Where each has a part of the weights all compute the sample, and it is the same one.
+        # By the first process, which takes nothing from training; where each has only a part of the
+        # weights, by all together, and it is the same sample.
         if not (trainer.is_global_zero or trainer.is_sharded):
             return
-        # On the first process alone: the model is the same in all of them, and drawing takes
-        # nothing from training.
         text = sample(
             trainer,
             self.decoding,

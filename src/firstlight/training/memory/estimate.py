@@ -107,8 +107,9 @@ def check_memory(sizes: Sizes, data: TokenDataModule, trainer: dict[str, Any]) -
     copies, shares = (1, devices) if device == "the GPU" else (devices, 1)
     numbers = sizes.n_parameters + sizes.n_trained + sizes.n_optimizer
     parameters = copies * numbers * n_bytes
-    if trainer.get("strategy") == "fsdp2":  # each process has a part, and at times a whole block
-        parameters //= devices * trainer.get("num_nodes", 1)
+    # Each process has a part, and at times a whole block.
+    if argument(trainer, "strategy") == "fsdp2":
+        parameters //= devices * argument(trainer, "num_nodes")
     batch = min(data.batch_size, len(data.windows["train"])) // shares
     at_once = argument(trainer, "micro_batch_size")
     if at_once is not None:

@@ -21,8 +21,8 @@ class Guard:
     With `on_nan="stop"` the first such step is the end, with "skip" the first after `MOST_SKIPPED`
     in a row. On a GPU the device skips steps by itself, and the host learns of it one step later,
     without a sync (`LateCheck`). `describe` says what was wrong with a step, given the number of
-    steps that were skipped just before it. `largest_of_all` returns the
-    largest of the numbers of all processes.
+    steps that were skipped just before it. `largest_of_all` returns the largest of the numbers of
+    all processes.
     """
 
     def __init__(
