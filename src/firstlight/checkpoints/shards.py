@@ -21,7 +21,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from firstlight.checkpoints.manifest import SHARDS, Manifest, StoredFile, check_file, is_shard
-from firstlight.errors import DamagedError, one_line
+from firstlight.errors import DamagedError, one_line, reason_of
 from firstlight.files import give_usual_mode, sync_folder
 
 NAMES, FLAT = "names", "flat"
@@ -40,7 +40,7 @@ def write_shards(flat: dict[str, Tensor], folder: Path, rank: int) -> dict[str, 
     try:
         save(flat, storage_writer=writer)
     except CheckpointException as error:
-        raise OSError(one_line(error)) from error
+        raise OSError(_reason(error)) from error
     written: dict[str, StoredFile] = {}
     for file in place.glob(f"shard-{rank + 1:05}-*.safetensors"):
         give_usual_mode(file)
@@ -50,6 +50,13 @@ def write_shards(flat: dict[str, Tensor], folder: Path, rank: int) -> dict[str, 
         written[f"{SHARDS}/{file.name}"] = StoredFile(bytes=file.stat().st_size, sha256=sha256)
     sync_folder(place)
     return written
+
+
+def _reason(error: CheckpointException) -> str:
+    """Which process has failed first, and why; the message of torch's is the traceback of each."""
+    rank = min(error.failures)
+    cause, _ = error.failures[rank]
+    return f"rank {rank}: {reason_of(cause) if isinstance(cause, Exception) else one_line(cause)}"
 
 
 def check_shards(folder: Path, manifest: Manifest) -> None:
@@ -79,7 +86,7 @@ def read_shards(flat: dict[str, Tensor], folder: Path, *, alone: bool = False) -
             load(flat, storage_reader=reader, no_dist=alone)
     except CheckpointException as error:
         raise DamagedError(
-            f"{folder}: its optimizer's state is another one's ({one_line(error)})"
+            f"{folder}: its optimizer's state is another one's ({_reason(error)})"
         ) from error
 
 
