@@ -795,6 +795,29 @@ def test_an_output_name_that_is_too_long_is_refused(refused_values):
     refused_values([f"output_dir={'x' * 256}"], "output_dir", "too long")
 
 
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["compare", LONG, "b"], "too long"),
+        (["compare", f"{LONG}/a", "b"], "too long"),
+        (["compare", "a", "b", f"out={LONG}/out"], "out (x"),
+        (["train", "--config-dir", LONG], "no such folder"),
+        (["train", f"model={LONG * 20}"], "too long"),
+        (["train", f"callbacks=[default,{LONG}/x]"], "callbacks/x"),
+        (["train", "data=shards", f"data.path={LONG}"], "path (x"),
+        (["train", "data=text", f"data.path={LONG}"], "path (x"),
+    ],
+)
+def test_a_path_that_is_too_long_is_one_line_and_makes_nothing(words, named, capsys, place):
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    assert named in err and err.count("\n") == 1
+    assert not list(place.iterdir())
+
+
 # ---- checkpoints
 
 

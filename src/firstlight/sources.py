@@ -13,7 +13,7 @@ from firstlight.checkpoints.manifest import (
     read_manifest,
 )
 from firstlight.checkpoints.model_file import read_model_config, read_model_file
-from firstlight.data.files import user_path
+from firstlight.data.files import leads_to, user_path
 from firstlight.errors import ConfigError, one_line, shorten
 from firstlight.foreign import hub, huggingface, openai
 from firstlight.foreign.book import book_config, from_book, is_book_state_dict
@@ -41,14 +41,10 @@ def find_checkpoint(name: str, *, best: bool = True, key: str = "checkpoint") ->
     if "://" in name:
         raise ConfigError(f"{key} ({name}): must be a file or a run folder; download it first")
     path = newest_run() if name == "last" else user_path(name)
-    try:
-        is_file, exists = path.is_file(), path.exists()
-    except OSError:  # the name is too long for a file
-        is_file = exists = False
-    if not exists:
+    if not leads_to(path):
         raise ConfigError(f"{key} ({name}): no such file or run folder")
     # One checkpoint: ours, or a folder of another program's files.
-    if is_file or (path / MANIFEST).is_file():
+    if path.is_file() or (path / MANIFEST).is_file():
         return path
     if is_huggingface_folder(path) or is_openai_folder(path):
         return path
@@ -75,14 +71,14 @@ def _find_published(name: str) -> Path | None:
     if not rest:
         raise ConfigError("name a repository or a folder: hf:owner/name, hf:./folder")
     folder = user_path(rest)
-    if folder.is_dir():  # a folder goes before a repository of the same name
+    if leads_to(folder, Path.is_dir):  # it goes before a repository of the same name
         if not is_huggingface_folder(folder):
             raise ConfigError(
                 "a folder without config.json, which Hugging Face's format has; firstlight's own"
                 " runs and checkpoints are named without hf:"
             )
         return folder
-    if rest.startswith(("./", "../", "/", "~")) or folder.exists():
+    if rest.startswith(("./", "../", "/", "~")) or leads_to(folder):
         raise ConfigError("no such folder")
     repo, _, revision = rest.partition("@")
     return hub.download_repo(repo, revision or None)

@@ -24,6 +24,8 @@ def model(trained) -> firstlight.LanguageModel:
         (lambda run: firstlight.Run(b"run"), "run (b'run')"),
         (lambda run: firstlight.Run("x" * 5000), "run (x"),
         (lambda run: firstlight.runs(3), "root (3)"),
+        (lambda run: firstlight.runs("x" * 5000), "root (x"),
+        (lambda run: firstlight.compare("x" * 5000, run), "not a run folder (.hydra/config.yaml: "),
         (lambda run: firstlight.Sweep(3), "sweep (3)"),
         (lambda run: firstlight.train(config_dir=3), "config_dir (3)"),
         (lambda run: firstlight.train(**HOLDS_ITSELF), "data.data.data."),

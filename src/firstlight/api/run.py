@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from firstlight.api import html, words
 from firstlight.api.call import Interrupted, command
-from firstlight.data.files import ENVIRONMENT, is_hidden, user_path
+from firstlight.data.files import ENVIRONMENT, is_hidden, leads_to, user_path
 from firstlight.errors import ConfigError, reason_of, shorten
 from firstlight.runs.run_folder import CONFIG, METRICS, SAMPLES, RunFolder
 
@@ -39,12 +39,8 @@ class Run:
     def __init__(self, folder: words.Path) -> None:
         text = words.path_text("run", folder)
         self.folder = _newest() if text == "last" else user_path(text).absolute()
-        try:
-            is_run = RunFolder(self.folder, "run").is_run
-        except OSError as error:  # no name of a folder
-            raise ConfigError(f"run ({shorten(text)}): {reason_of(error)}") from None
-        if not is_run:
-            raise ConfigError(f"run ({folder}): not a run folder, it has no {CONFIG}")
+        if not leads_to(self.folder / CONFIG, Path.is_file):
+            raise ConfigError(f"run ({shorten(text)}): not a run folder, it has no {CONFIG}")
 
     # os.fspath(run) is its folder: a Run is accepted wherever a path is.
     def __fspath__(self) -> str:
@@ -212,7 +208,7 @@ def runs(root: words.Path = "outputs") -> list[Run]:
         Error: no such folder.
     """
     folder = user_path(words.path_text("root", root))
-    if not folder.is_dir():
+    if not leads_to(folder, Path.is_dir):
         raise ConfigError(f"root ({root}): no such folder")
     configs = []
     for file in folder.glob(f"**/{CONFIG}"):

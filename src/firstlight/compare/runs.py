@@ -10,7 +10,7 @@ from typing import Any
 
 from firstlight.checkpoints.find import newest_run
 from firstlight.checkpoints.manifest import WEIGHTS
-from firstlight.data.files import user_path
+from firstlight.data.files import leads_to, user_path
 from firstlight.errors import ConfigError, did_you_mean, reason_of, shorten
 from firstlight.metrics.base import Metric
 from firstlight.metrics.measured import metric_of
@@ -133,7 +133,7 @@ def find_runs(names: list[str], storage: str | None = None) -> list[Run]:
     for name in names:
         path = newest_run() if name == "last" else user_path(name)
         found = [path]
-        if (path / SWEEP_FILE).is_file():
+        if leads_to(path / SWEEP_FILE, Path.is_file):
             found = _trials(path, storage)
         for folder in found:
             # Resolved: the same run may be named by a link, or as part of its sweep.
@@ -166,7 +166,10 @@ def _short_names(folders: list[Path]) -> dict[Path, str]:
     A trial's last part is only its number: beside runs of other places it has the sweep's, too.
     """
     places = {folder.parent for folder in folders}
-    sweeps = {place for place in places if len(places) > 1 and (place / SWEEP_FILE).is_file()}
+    sweeps: set[Path] = set()
+    for place in places:
+        if len(places) > 1 and leads_to(place / SWEEP_FILE, Path.is_file):
+            sweeps.add(place)
     # One part more each time, until no two names are the same.
     n = 0
     names: dict[Path, str] = {}
@@ -180,11 +183,10 @@ def _short_names(folders: list[Path]) -> dict[Path, str]:
 
 def _read(folder: Path, name: str) -> Run:
     run = RunFolder(folder, "runs")
-    environment = run.environment
     try:
         config = run.config
     except ConfigError as error:
-        inside = sorted(folder.glob(f"*/{CONFIG}"))
+        inside = sorted(folder.glob(f"*/{CONFIG}")) if leads_to(folder) else []
         if not inside:
             raise
         raise ConfigError(f"{error}; name the runs in it, e.g. {inside[0].parents[1]}") from None
@@ -198,7 +200,7 @@ def _read(folder: Path, name: str) -> Run:
         evaluated = {int(row["step"]) for row in rows if row.get("val/loss") is not None}
     with _naming(folder / SAMPLES):
         samples = run.samples(evaluated)
-    return Run(folder, name, config, rows, samples, environment, run.overrides)
+    return Run(folder, name, config, rows, samples, run.environment, run.overrides)
 
 
 @contextmanager

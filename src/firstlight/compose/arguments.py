@@ -10,7 +10,7 @@ import yaml
 from firstlight.compose.compose import listed
 from firstlight.compose.hydra_calls import is_about_hydra
 from firstlight.compose.keys import is_within
-from firstlight.data.files import user_path
+from firstlight.data.files import leads_to, user_path
 from firstlight.errors import ConfigError, shorten
 from firstlight.interpolation import quoted
 from firstlight.output import note
@@ -143,7 +143,7 @@ def _check_options(args: argparse.Namespace) -> None:
         )
     if (args.resolve or args.package) and not (args.cfg or args.help):
         raise ConfigError("--resolve and --package belong to --cfg: add --cfg job")
-    if args.config_dir is not None and not Path(args.config_dir).is_dir():
+    if args.config_dir is not None and not leads_to(Path(args.config_dir), Path.is_dir):
         raise ConfigError(f"--config-dir {args.config_dir}: no such folder")
 
 
@@ -210,7 +210,4 @@ def _is_alone(verb: str, word: str) -> bool:
     if key in _own_keys(verb):
         return False
     # A path may have `=` in it, if something of that name exists.
-    try:
-        return user_path(word).exists()
-    except OSError:  # a name too long for a file
-        return False
+    return leads_to(user_path(word))

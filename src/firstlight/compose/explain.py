@@ -42,7 +42,8 @@ def explained(verb: str, overrides: list[str], config_dir: str | None = None) ->
         raise ConfigError(
             "this cannot be composed: a config that contains itself, or is nested too deeply"
         ) from None
-    except ValueError as error:  # Hydra raises it where it expects nothing bad: model=3, =3
+    # Hydra raises them where it expects nothing bad: model=3, =3, a choice longer than file names.
+    except (ValueError, OSError) as error:
         raise ConfigError(f"this cannot be composed: {one_line(error)}") from None
 
 

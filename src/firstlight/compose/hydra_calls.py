@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from firstlight.data.files import is_hidden
+from firstlight.data.files import is_hidden, leads_to
 from firstlight.errors import ConfigError, one_line, shorten
 from firstlight.interpolation import quoted
 from firstlight.overrides import MOST_PARTS, conf_dir, conf_dirs, is_quoted
@@ -174,9 +174,10 @@ def _names_in(group: str, config_dir: str | None) -> list[str]:
     """The names of a group's files, sorted; those included that its choices are based on."""
     names: set[str] = set()
     for folder in conf_dirs(config_dir):
-        for file in (folder / group).glob("*.yaml"):
-            if not is_hidden(file.name):
-                names.add(file.stem)
+        if leads_to(folder / group, Path.is_dir):
+            for file in (folder / group).glob("*.yaml"):
+                if not is_hidden(file.name):
+                    names.add(file.stem)
     return sorted(names)
 
 

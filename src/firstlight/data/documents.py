@@ -15,7 +15,7 @@ from firstlight.data.compressed import (
     open_bytes,
     without_compression,
 )
-from firstlight.data.files import check_is_text, decoded, not_utf8, read_text
+from firstlight.data.files import check_is_text, decoded, leads_to, not_utf8, read_text
 from firstlight.data.kinds import HEAD, kind_of, way_to_utf8
 from firstlight.data.parquet import read_parquet
 from firstlight.data.tokenizers.base import pieces
@@ -115,7 +115,7 @@ def documents_in(blocks: Iterable[str], end: str | None, longest: int) -> Iterat
 
 def _read_text(file: Path, field: str, most: int) -> Iterator[str]:
     if compression_of(file) is None:
-        if file.is_file():
+        if leads_to(file, Path.is_file):
             # Before reading: a plain file tells its size.
             check_size(f"path ({file})", file.stat().st_size, most)
         yield read_text(file)

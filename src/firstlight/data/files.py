@@ -5,6 +5,7 @@ import glob
 import os
 import re
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +26,18 @@ def user_path(name: str) -> Path:
     return Path(os.path.expanduser(name))  # noqa: PTH111 (pathlib raises a RuntimeError)
 
 
+def leads_to(path: Path, kind: Callable[[Path], bool] = Path.exists) -> bool:
+    """Whether a path that a user has typed leads to something, e.g. of the `kind` Path.is_file.
+
+    False as well where it cannot be looked up: the name is too long, or a folder above it cannot be
+    searched. Whoever reads it says why.
+    """
+    try:
+        return kind(path)
+    except OSError:
+        return False
+
+
 class MissingFileError(ValueError):
     """The file or folder of the setting `key` does not exist.
 
@@ -36,7 +49,7 @@ class MissingFileError(ValueError):
         problem = f"no such {what}"
         if glob.has_magic(name):
             problem = f"no {what} matches this pattern"
-        elif "," in name and any(user_path(part.strip()).exists() for part in name.split(",")):
+        elif "," in name and any(leads_to(user_path(part.strip())) for part in name.split(",")):
             problem = f"no such {what}; several {what}s are a list: 'data.{key}=[{name}]'"
         super().__init__(f"{key} ({name}): {problem}")
 
@@ -102,7 +115,7 @@ def expanded_path(name: str) -> list[Path]:
     name is taken. A pattern does not match hidden files, backups or run folders.
     """
     path = user_path(name)
-    if glob.has_magic(name) and not path.exists():
+    if glob.has_magic(name) and not leads_to(path):
         found = [Path(name) for name in glob.glob(str(path), recursive=True)]  # noqa: PTH207 (it may be absolute)
         wanted = [p for p in found if not is_hidden(p.name) and not is_made_by_run(p)]
         return sorted(wanted, key=_by_name) or [path]

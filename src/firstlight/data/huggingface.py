@@ -10,7 +10,7 @@ from typing import Any
 from firstlight.config import NonEmpty, Steps
 from firstlight.data.checks import Budget, no_such_field
 from firstlight.data.datamodule import TextDataModule
-from firstlight.data.files import MissingFileError, user_path
+from firstlight.data.files import MissingFileError, leads_to, user_path
 from firstlight.errors import one_line, shorten
 
 BUILDERS = ("json", "parquet", "csv", "arrow", "text")
@@ -101,7 +101,7 @@ class HuggingFaceData(TextDataModule):
         import datasets  # pyright: ignore[reportMissingImports]
 
         folder = user_path(self.dataset)
-        if folder.is_file() or (not folder.exists() and self._is_path(folder)):
+        if leads_to(folder, Path.is_file) or (not leads_to(folder) and self._is_path(folder)):
             raise MissingFileError(self.dataset, what="folder", key="dataset")
         try:
             if folder.is_dir():

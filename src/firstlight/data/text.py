@@ -9,7 +9,7 @@ from firstlight.config import NonEmpty
 from firstlight.data.checks import Budget
 from firstlight.data.documents import Format, format_of, read_documents, suffixes_of
 from firstlight.data.documents_in_files import DocumentsInFiles
-from firstlight.data.files import Folder, expanded_path, list_folder
+from firstlight.data.files import Folder, expanded_path, leads_to, list_folder
 from firstlight.errors import counted, shorten
 
 
@@ -97,8 +97,8 @@ class TextData(DocumentsInFiles):
 
 
 def _files(path: Path, format: Format) -> Folder:
-    if not path.is_dir():
-        if path.exists() and not path.is_file():
+    if not leads_to(path, Path.is_dir):
+        if leads_to(path) and not path.is_file():
             raise ValueError(
                 f"path ({path}) is not a file: a device or a pipe cannot be read again to resume"
                 " the run"

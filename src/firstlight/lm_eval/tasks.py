@@ -21,7 +21,7 @@ from lm_eval.evaluator import evaluate  # pyright: ignore[reportMissingImports]
 from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
 from lm_eval.tasks._yaml_loader import load_yaml  # pyright: ignore[reportMissingImports]
 
-from firstlight.data.files import is_hidden, read_text, user_path
+from firstlight.data.files import is_hidden, leads_to, read_text, user_path
 from firstlight.errors import ConfigError, did_you_mean, one_line
 from firstlight.lm_eval.adapter import decoding_of
 from firstlight.runs.plain_yaml import yaml_problem
@@ -111,7 +111,7 @@ def _load(tasks: Sequence[str]) -> Any:
 def _load_one(manager: TaskManager, spec: str, name: str) -> Any:
     """Load the task, file or group `name`, which `spec` stands for."""
     if not _is_path(name) and name not in manager.task_index:
-        folder = f" (the folder is ./{name})" if Path(name).is_dir() else ""
+        folder = f" (the folder is ./{name})" if leads_to(Path(name), Path.is_dir) else ""
         raise ConfigError(
             f"tasks: lm-eval has no task '{name}'{did_you_mean(name, manager.all_tasks)}{folder}"
         )
@@ -169,9 +169,9 @@ def _files(path: str) -> list[str]:
         ConfigError: no such file or folder, or no YAML file in it.
     """
     place = user_path(path)
-    if place.is_file():
+    if leads_to(place, Path.is_file):
         return [str(place.resolve())]
-    if not place.is_dir():
+    if not leads_to(place, Path.is_dir):
         raise ConfigError(f"tasks ({path}): no such file or folder")
     files = sorted(str(file.resolve()) for file in place.glob("*.yaml") if not is_hidden(file.name))
     if not files:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from firstlight.data.files import leads_to
 from firstlight.errors import ConfigError, shorten
 
 
@@ -44,7 +45,7 @@ def new_folder(wanted: Path, key: str) -> Iterator[Path]:
     Raises:
         ConfigError: it cannot be made; `key` is the setting that names it.
     """
-    made = [folder for folder in wanted.absolute().parents if not folder.exists()]
+    made = [folder for folder in wanted.absolute().parents if not leads_to(folder)]
     try:
         folder = _make_first(wanted, key)
         made.insert(0, folder)

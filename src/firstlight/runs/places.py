@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from firstlight.data.files import expanded_path, user_path
+from firstlight.data.files import expanded_path, leads_to, user_path
 from firstlight.foreign.hub import GPT2_NAMES
 from firstlight.overrides import config_dir, path_keys
 from firstlight.runs.environment import BEGUN_IN, WORKING_FOLDER, working_folder
@@ -62,10 +62,7 @@ def is_there(value: Any) -> bool:
     """Whether all paths of a setting lead to something."""
     if isinstance(value, list):
         return all(map(is_there, value))
-    try:
-        return isinstance(value, str) and all(path.exists() for path in expanded_path(value))
-    except (OSError, ValueError):  # not a possible name for a file
-        return False
+    return isinstance(value, str) and all(map(leads_to, expanded_path(value)))
 
 
 def _absolute(value: Any, run: Path | None) -> Any:

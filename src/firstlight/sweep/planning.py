@@ -5,6 +5,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from firstlight.data.files import leads_to
 from firstlight.errors import ConfigError, counted, shorten
 from firstlight.files import check_links
 from firstlight.lock import HeldError, only_process
@@ -31,7 +32,8 @@ def planned(overrides: list[str], config_dir: str | None) -> Path:
             sweep.
     """
     wish = asked(overrides, config_dir)
-    if wish.is_fixed and _is_sweep(wish.folder):
+    # A folder that cannot be looked up is refused where it would be made.
+    if wish.is_fixed and leads_to(wish.folder / SWEEP_FILE, Path.is_file):
         _add_to(wish.folder, wish)
         return wish.folder
     if not wish.has_values:
@@ -57,13 +59,6 @@ def planned(overrides: list[str], config_dir: str | None) -> Path:
         n_points = len(plan.refused) + len({row["attributes"]["point"] for row in plan.rows})
         _say_refused(plan.refused, f"{len(plan.refused)} of {n_points} points")
     return folder
-
-
-def _is_sweep(folder: Path) -> bool:
-    try:
-        return (folder / SWEEP_FILE).is_file()
-    except OSError:  # not a possible name: refused where the folder is made
-        return False
 
 
 def _add_to(folder: Path, wish: Asked) -> None:

@@ -25,6 +25,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
+from firstlight.data.files import leads_to
 from firstlight.errors import ConfigError, RunError, hide, one_line, printable, shorten
 from firstlight.files import locked, replacing, separate, sync_folder, temporary_of
 from firstlight.interpolation import only_variables
@@ -317,7 +318,8 @@ def check_exists(url: str) -> None:
         address = make_url(url)
     except ArgumentError as error:
         raise ConfigError(f"storage ({shorten(url)}): {one_line(error)}") from None
-    if address.drivername.startswith("sqlite") and not Path(address.database or "").is_file():
+    file = Path(address.database or "")
+    if address.drivername.startswith("sqlite") and not leads_to(file, Path.is_file):
         raise ConfigError(f"storage ({shorten(url)}): no such file")
 
 

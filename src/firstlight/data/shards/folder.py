@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from firstlight.data.files import MissingFileError, read_limited, user_path
+from firstlight.data.files import MissingFileError, leads_to, read_limited, user_path
 from firstlight.data.shards.facts import facts_of
 from firstlight.data.shards.index import (
     INDEX,
@@ -86,7 +86,7 @@ def find_prepared(name: str) -> Prepared:
         ValueError: it holds no shards, not all of them, or others than its index says.
     """
     folder = user_path(name)
-    if not folder.exists():
+    if not leads_to(folder):
         corpus = corpus_in(name)
         if corpus is None:
             raise MissingFileError(name, what="folder")
