@@ -76,6 +76,23 @@ def test_the_time_is_that_of_the_steps_and_of_what_comes_between(found):
     assert min(shares) > 0 and sum(shares) < 1
 
 
+def test_the_steps_that_are_timed_are_no_run_for_a_logger(monkeypatch):
+    from firstlight.plan import timed
+
+    kept = {}
+    monkeypatch.setattr(timed, "run_quietly", lambda run, folder, change: _stop(change, kept))
+    with pytest.raises(InterruptedError):
+        firstlight.plan(*TINY, plan={"steps": 1})
+    assert kept["logger"] == {} and next(iter(kept["callbacks"])) == "ends"
+    assert "sample_generation" in kept["callbacks"]
+
+
+def _stop(change, kept):
+    kept |= {"logger": {"mine": object()}, "callbacks": {"sample_generation": object()}}
+    change(kept)
+    raise InterruptedError
+
+
 def test_the_text_says_what_the_data_say(found):
     text = as_text(found)
     assert f"{found['forecast']['n_parameters']:,} parameters" in text

@@ -15,7 +15,7 @@ from firstlight.training.activation_checkpointing import checkpoint_activations
 from firstlight.training.memory.held import Held
 from firstlight.training.memory.step import step_memory
 
-SIZES = {"vocab_size": 300, "context_length": 64, "emb_dim": 64, "n_heads": 4, "n_layers": 5}
+SIZES = {"vocab_size": 300, "context_length": 64, "emb_dim": 64, "n_heads": 4, "n_layers": 2}
 GPT_DROPOUT = partial(GPT, **SIZES, drop_rate=0.1, dropout="fast")
 MODERN = partial(ModernGPT, **SIZES, n_kv_heads=2)
 LENGTH, WINDOWS = 64, 4
@@ -71,6 +71,22 @@ def test_the_peak_is_that_of_real_steps(make, make_optimizer, precision, n_parts
     assert found.peak == pytest.approx(real, rel=0.02)
     assert found.peak == sum(found.parts.values())
     assert found.weights == found.gradients == sum(4 * p.numel() for p in make().parameters())
+
+
+def test_each_further_window_takes_as_much_as_the_one_before():
+    few, more, most = (
+        step_memory(
+            MODERN,
+            CrossEntropy(),
+            partial(adamw, lr=1e-3),
+            precision="bf16-mixed",
+            context_length=LENGTH,
+            n_windows=n,
+            n_parts=2,
+        )
+        for n in (8, 12, 16)
+    )
+    assert most.of_pass - more.of_pass == pytest.approx(more.of_pass - few.of_pass, rel=0.02)
 
 
 def test_what_is_computed_again_is_not_kept():

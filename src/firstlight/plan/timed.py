@@ -90,6 +90,8 @@ def timed(run: RunConfig, plan: Plan, told: Forecast, n_steps: int) -> Timed:
     def first_of_all(arguments: dict[str, Any]) -> None:
         # With the run's own callbacks, after this one: their time is the run's, too.
         arguments["callbacks"] = {"ends": watch, **(arguments["callbacks"] or {})}
+        # A logger may have a server, where this is no run.
+        arguments["logger"] = {}
 
     # Where the run's folder will be, so that the speed of that disk is measured.
     place = existing_place(user_path(run.plain["output_dir"]))

@@ -19,6 +19,9 @@ ON_A_GPU = {"drop_rate": 0.0, "dropout": "torch"}
 """Settings of a model whose passes keep what they keep on a GPU: no fast masks of a CPU, and no
 attention weights, which dropout would have them keep."""
 
+SOME = 8
+"""Windows whose memory is counted, and once more with twice as many."""
+
 
 def elsewhere(run: RunConfig) -> RunConfig:
     """The run as it would be on the GPUs of a cluster: one device here, bfloat16 for auto.
@@ -68,7 +71,9 @@ def work_of(run: RunConfig, plan: Plan, told: Forecast, loss: Any, optimizer: An
 
     if told.flops_per_token is None:
         raise ConfigError("model: its operations cannot be counted; leave cluster out")
-    one, two = (found.of_pass - found.gradients for found in map(of_windows, (1, 2)))
+    # Not of one and two windows: with so few, what the gradient of the embedding takes may be the
+    # most, and that does not grow with the windows.
+    some, twice = (found.of_pass - found.gradients for found in map(of_windows, (SOME, 2 * SOME)))
     blocks = plan.network.repeated_blocks
     in_blocks = sum(p.numel() for block in blocks for p in block.parameters())
     micro = argument(section, "micro_batch_size")
@@ -85,8 +90,8 @@ def work_of(run: RunConfig, plan: Plan, told: Forecast, loss: Any, optimizer: An
         n_batches=plan.trainer.accumulate_grad_batches,
         max_steps=told.steps,
         micro_batch_size=micro if isinstance(micro, int) else None,
-        bytes_per_window=max(two - one, 1),
-        bytes_of_a_pass=max(2 * one - two, 0),
+        bytes_per_window=max((twice - some) // SOME, 1),
+        bytes_of_a_pass=max(2 * some - twice, 0),
         is_elementwise=plan.sizes.is_elementwise,
     )
 

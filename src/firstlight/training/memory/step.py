@@ -5,8 +5,7 @@ but no memory. What they would hold is counted as it comes and goes.
 """
 
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +18,6 @@ from firstlight.training.activation_checkpointing import checkpoint_activations
 from firstlight.training.lightning import shapes_only
 from firstlight.training.memory.estimate import DTYPES
 from firstlight.training.memory.held import Held
-
-FEW_BLOCKS, MORE_BLOCKS = 2, 3
-"""Blocks of a model that go through torch where it has more of them, all equal: the others take
-what the third takes."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +73,8 @@ def step_memory(
 
     It cannot of a model, loss or optimizer that looks at numbers, which are not there.
     """
-
-    def of_blocks(n_blocks: int | None) -> StepMemory:
+    try:
         model = without_weights(make_model).train()
-        if n_blocks is not None:
-            del _blocks_of(model)[n_blocks:]
         with shapes_only(), Held() as held:
             _give_shapes(model, DTYPES.get(precision, torch.float32))
             if activation_checkpointing:
@@ -90,51 +82,8 @@ def step_memory(
             return _Trace(model, loss, held, precision).of_step(
                 make_optimizer, n_windows, context_length, n_parts
             )
-
-    try:
-        n_blocks = _equal_blocks(without_weights(make_model))
-        if n_blocks > MORE_BLOCKS:
-            with suppress(Exception):  # a model, or a setting, that wants all of its blocks
-                return _extended(of_blocks(FEW_BLOCKS), of_blocks(MORE_BLOCKS), n_blocks)
-        return of_blocks(None)
     except Exception:  # whatever is raised where the value of a number is asked for
         return None
-
-
-def _blocks_of(model: LanguageModel) -> nn.ModuleList:
-    """The list that the model's repeated blocks are in.
-
-    Raises:
-        ValueError: they are not in one.
-    """
-    blocks = model.repeated_blocks
-    for module in model.modules():
-        if isinstance(module, nn.ModuleList) and list(module) == blocks:
-            return module
-    raise ValueError("the blocks are not the elements of a ModuleList")
-
-
-def _equal_blocks(model: LanguageModel) -> int:
-    """How many blocks the model has, if all have the same parameters; otherwise 0."""
-    shapes = [
-        [(name, p.shape, p.requires_grad) for name, p in block.named_parameters()]
-        for block in model.repeated_blocks
-    ]
-    kinds = {type(block) for block in model.repeated_blocks}
-    return len(shapes) if len(kinds) == 1 and all(s == shapes[0] for s in shapes) else 0
-
-
-def _extended(few: StepMemory, more: StepMemory, n_blocks: int) -> StepMemory:
-    """The memory with `n_blocks`, each of which takes what the last ones of `more` take."""
-    smaller, larger = asdict(few), asdict(more)
-    further = n_blocks - MORE_BLOCKS
-    return StepMemory(
-        **{
-            name: larger[name]
-            + further * (larger[name] - smaller[name]) // (MORE_BLOCKS - FEW_BLOCKS)
-            for name in larger
-        }
-    )
 
 
 class _Trace:
