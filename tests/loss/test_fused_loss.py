@@ -2,6 +2,8 @@
 memory.
 """
 
+import shutil
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -195,3 +197,18 @@ def test_without_gradients_what_is_added_is_the_same(chunks, added):
     with torch.no_grad():
         losses = CrossEntropy(**added)(hidden, weight, targets)
     torch.testing.assert_close(losses, plain_with(**added)(hidden, weight, targets).detach())
+
+
+@pytest.mark.long
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+@pytest.mark.parametrize("weights", [{}, {"z_loss": 0.01, "label_smoothing": 0.1}], ids=str)
+def test_the_compiled_loss_is_the_loss(weights, monkeypatch):
+    monkeypatch.setitem(fused.CHUNK, "cpu", 15 * V)  # parts of 15, 15 and 7 tokens
+    plain_loss, compiled = CrossEntropy(**weights), CrossEntropy(**weights)
+    compiled.compile()
+    for autocast in (False, True):
+        mine = outcome(compiled, torch.mean, torch.float32, autocast=autocast)
+        theirs = outcome(plain_loss, torch.mean, torch.float32, autocast=autocast)
+        for one, other in zip(mine, theirs, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)

@@ -11,6 +11,9 @@ import torch
 from test_resume import assert_same_run, stop_and_resume
 from tiny_run import TINY, rows_of, same_weights, weights_of
 
+from firstlight.loss import fused
+from firstlight.training import compilation
+
 pytestmark = [
     pytest.mark.cpu,
     pytest.mark.filterwarnings(
@@ -44,6 +47,20 @@ def test_compiling_changes_no_number_by_itself_and_no_name_in_a_checkpoint(train
         same_weights("plain", "compiled")
         and weights_of("plain").keys() == weights_of("compiled").keys()
     )
+
+
+def test_a_loss_that_is_compiled_as_on_a_gpu_changes_no_number(train, counter, monkeypatch):
+    monkeypatch.setattr(compilation, "LOSS_DEVICES", ("cpu",))
+    monkeypatch.setitem(fused.CHUNK, "cpu", 5000)  # several parts, the last of another size
+    short = [*RAGGED, "trainer.max_steps=3"]
+    assert train("plain", *short) == 0
+    without = counter.frame_count
+    assert train("compiled", *short, "compile=true") == 0
+    # The trial before the run, a shape of training (three steps do not get to the last, smaller
+    # batch), and two of evaluation.
+    of_model = 1 + 1 + 2
+    assert counter.frame_count - without == of_model + 1  # the loss once, whatever its sizes
+    assert rows_of("plain") == rows_of("compiled") and same_weights("plain", "compiled")
 
 
 @pytest.mark.long

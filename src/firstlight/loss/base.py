@@ -22,6 +22,12 @@ class Loss(ABC):
         the same.
         """
 
+    def compile(self) -> None:  # noqa: B027 - optional
+        """Compile what pays: called once, before training on a GPU with `compile: true`.
+
+        On a CPU the parts of a loss are as fast as they are.
+        """
+
     @abstractmethod
     def __call__(self, hidden: Tensor, output_weight: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of each token (N,) in float32.

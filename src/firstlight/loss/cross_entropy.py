@@ -2,12 +2,13 @@
 
 from typing import Annotated
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
 from firstlight.config import Ratio
 from firstlight.loss.base import Loss
-from firstlight.loss.fused import linear_cross_entropy
+from firstlight.loss.fused import ToGradients, linear_cross_entropy, logits_to_gradients
 
 
 class CrossEntropy(Loss):
@@ -23,9 +24,19 @@ class CrossEntropy(Loss):
         self, *, z_loss: Annotated[float, Field(ge=0, le=1)] = 0.0, label_smoothing: Ratio = 0.0
     ) -> None:
         self.z_loss, self.label_smoothing = z_loss, label_smoothing
+        self.to_gradients: ToGradients = logits_to_gradients
+
+    def compile(self) -> None:
+        # Sizes are dynamic: a step's last rows are fewer, and each size would be compiled anew.
+        self.to_gradients = torch.compile(logits_to_gradients, fullgraph=True, dynamic=True)
 
     def __call__(self, hidden: Tensor, output_weight: Tensor, targets: Tensor) -> Tensor:
         # Always the fused one: with both weights at 0 its losses are those of F.cross_entropy.
         return linear_cross_entropy(
-            hidden, output_weight, targets, z_loss=self.z_loss, label_smoothing=self.label_smoothing
+            hidden,
+            output_weight,
+            targets,
+            z_loss=self.z_loss,
+            label_smoothing=self.label_smoothing,
+            to_gradients=self.to_gradients,
         )

@@ -5,6 +5,7 @@ gradients: in bfloat16 about 14 bytes for each of N * V numbers. Here training h
 alone (2 bytes), which become their gradient in place, and evaluation the logits of a few rows.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,6 +25,41 @@ ROWS = 2**10
 """Rows projected at once where no gradient is needed."""
 
 
+ToGradients = Callable[[Tensor, Tensor, float, float], Tensor]
+
+
+def logits_to_gradients(
+    logits: Tensor, targets: Tensor, z_loss: float, label_smoothing: float
+) -> Tensor:
+    """Overwrite `logits` (n, V) with the gradients of the losses (n,) of `targets`; return these.
+
+    Few passes over the logits, as they are far larger than any cache of a GPU; compiled, two.
+    """
+    probs = logits.softmax(dim=-1, dtype=_wide_dtype(logits))  # (n, V)
+    largest = logits.amax(dim=1).to(probs.dtype)  # (n,)
+    of_targets = logits.gather(1, targets[:, None])[:, 0].to(probs.dtype)  # (n,)
+    # The softmax is needed for the gradient anyway, and log p(target) follows from it without
+    # log_softmax's second exponential:
+    #   log p(target) = log p(likeliest) - (logit of the likeliest - logit of the target).
+    log_largest = probs.amax(dim=1).log()
+    losses = largest - of_targets - log_largest
+    if label_smoothing:
+        # (1 - s) of the target's loss and s of the mean over all ids.
+        losses = losses + label_smoothing * (of_targets - _wide(logits).mean(dim=1))
+    if z_loss:
+        # d (log Z)^2 / d logits = 2 log Z * probs
+        log_z = largest - log_largest
+        losses = losses + z_loss * log_z.square()
+        probs = probs * (1 + 2 * z_loss * log_z)[:, None]
+    # d loss / d logits = probs - (1 - s) at the target - s / V everywhere.
+    at_target = probs.new_full((len(targets), 1), label_smoothing - 1.0)
+    grad = probs.scatter_add_(1, targets[:, None], at_target)
+    if label_smoothing:
+        grad -= label_smoothing / logits.shape[1]
+    logits.copy_(grad)
+    return losses
+
+
 def linear_cross_entropy(
     hidden: Tensor,
     weight: Tensor,
@@ -31,13 +67,14 @@ def linear_cross_entropy(
     *,
     z_loss: float = 0.0,
     label_smoothing: float = 0.0,
+    to_gradients: ToGradients = logits_to_gradients,
 ) -> Tensor:
     """Return the negative log-likelihoods (N,) of `targets` (N,) in nats.
 
     `hidden` is (N, C), `weight` is the output matrix (V, C). The losses are float32 (float64 for
     float64 inputs). Under autocast the projection has autocast's precision, as in F.linear, and the
     losses are those of F.cross_entropy for these logits as float32. For `z_loss` and
-    `label_smoothing` see `CrossEntropy`.
+    `label_smoothing` see `CrossEntropy`. `to_gradients` is `logits_to_gradients`, or that compiled.
     """
     # Autocast does not reach into an autograd.Function, so its casts are made here.
     device = hidden.device.type
@@ -45,7 +82,9 @@ def linear_cross_entropy(
         dtype = torch.get_autocast_dtype(device)
         hidden, weight = hidden.to(dtype), weight.to(dtype)
     if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
-        return _LinearCrossEntropy.apply(hidden, weight, targets, z_loss, label_smoothing)  # (N,)
+        return _LinearCrossEntropy.apply(
+            hidden, weight, targets, z_loss, label_smoothing, to_gradients
+        )  # (N,)
     # Evaluation: without a gradient, a few rows of logits at a time are enough.
     losses = []
     with torch.autocast(device, enabled=False):
@@ -60,7 +99,11 @@ def linear_cross_entropy(
 
 def _wide(logits: Tensor) -> Tensor:
     """Cast bfloat16 and float16 logits to float32; keep float64."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return logits.to(_wide_dtype(logits))
+
+
+def _wide_dtype(logits: Tensor) -> torch.dtype:
+    return torch.promote_types(logits.dtype, torch.float32)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -74,37 +117,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
         targets: Tensor,
         z_loss: float,
         label_smoothing: float,
+        to_gradients: ToGradients,
     ) -> Tensor:
         with torch.autocast(hidden.device.type, enabled=False):
             logits = hidden @ weight.T  # (N, V)
         losses = []
         n_rows = max(CHUNK.get(hidden.device.type, LARGE_CHUNK) // len(weight), 1)
         for rows, ids in zip(logits.split(n_rows), targets.split(n_rows), strict=True):
-            wide = _wide(rows)
-            largest = wide.amax(dim=1)  # (rows,)
-            of_targets = wide.gather(1, ids[:, None])[:, 0]  # (rows,)
-            probs = wide.softmax(dim=-1)  # (rows, V)
-            # The softmax is needed for the gradient anyway, and log p(target) follows from it
-            # without log_softmax's second exponential:
-            #   log p(target) = log p(likeliest) - (logit of the likeliest - logit of the target).
-            log_largest = probs.amax(dim=1).log()
-            loss = largest - of_targets - log_largest
-            if label_smoothing:
-                # (1 - s) of the target's loss and s of the mean over all ids.
-                loss = loss + label_smoothing * (of_targets - wide.mean(dim=1))
-            if z_loss:
-                # d (log Z)^2 / d logits = 2 log Z * probs
-                log_z = largest - log_largest
-                loss = loss + z_loss * log_z.square()
-                probs = probs * (1 + 2 * z_loss * log_z)[:, None]
-            losses.append(loss)
-            # d loss / d logits = probs - (1 - s) at the target - s / V everywhere, which overwrites
-            # the logits.
-            at_target = probs.new_full((len(ids), 1), label_smoothing - 1.0)
-            grad = probs.scatter_add_(1, ids[:, None], at_target)
-            if label_smoothing:
-                grad -= label_smoothing / len(weight)
-            rows.copy_(grad)
+            losses.append(to_gradients(rows, ids, z_loss, label_smoothing))
         # The logits, which are their gradient by now: the forward pass has done that work.
         ctx.save_for_backward(hidden, weight, logits)
         return torch.cat(losses)  # (N,)
@@ -123,7 +143,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 grad_hidden = ((grad_logits @ weight) * factor).to(hidden.dtype)
             if ctx.needs_input_grad[1]:
                 grad_weight = _grad_weight(grad_logits, hidden * factor)
-        return grad_hidden, grad_weight, None, None, None
+        return grad_hidden, grad_weight, None, None, None, None
 
 
 def _grad_weight(grad_logits: Tensor, hidden: Tensor) -> Tensor:

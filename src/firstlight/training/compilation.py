@@ -17,6 +17,9 @@ from firstlight.training.trainer import Trainer
 if TYPE_CHECKING:  # a plan has this callback in it
     from firstlight.training.plan import Plan
 
+LOSS_DEVICES = ("cuda",)
+"""Types of devices on which the loss is compiled, too."""
+
 
 def check_compiler(device: torch.device) -> None:
     """Compile a sum of two numbers.
@@ -37,10 +40,9 @@ def check_compiler(device: torch.device) -> None:
 
 
 class Compilation(Callback):
-    """Compiles the model's hidden states when training begins.
+    """Compiles the model's hidden states when training begins, and on a GPU the loss.
 
-    Parameters keep their names. Decoding calls the model itself, which is not compiled, and
-    neither is the loss, which consists of few and large operations.
+    Parameters keep their names. Decoding calls the model itself, which is not compiled.
 
     Every shape of a batch gets kernels of its own. Which ones a run uses then does not depend on
     the order in which it meets the shapes, which changes when it is resumed. With
@@ -68,6 +70,9 @@ class Compilation(Callback):
         # are.
         pl_module.hidden = compiled(pl_module.model.hidden)
         pl_module.training_pass = compiled(pl_module.model.hidden_and_auxiliary_loss)
+        # The logits of a step are gigabytes: on a GPU each operation less is a pass less over them.
+        if pl_module.device.type in LOSS_DEVICES:
+            pl_module.loss.compile()
         first = torch.arange(min(data.batch_size, len(data.windows["train"])))
         batch = data.windows["train"][first.tensor_split(trainer.world_size)[trainer.global_rank]]
         batch = pl_module.transfer_batch_to_device(batch, pl_module.device, 0)
