@@ -34,6 +34,7 @@ from firstlight.config import Seed
 from firstlight.errors import ConfigError, RunError, one_line, shorten
 from firstlight.files import inside, temporary_of
 from firstlight.metrics.base import Direction
+from firstlight.output import note
 from firstlight.overrides import command, named
 from firstlight.private import id_of_study, id_of_trial, replace_distributions
 from firstlight.process_group import started
@@ -114,6 +115,16 @@ class Row(BaseModel):
     def name(self) -> str:
         return " ".join([*self.overrides, f"seed={self.seed}"])
 
+    @property
+    def host(self) -> str:
+        """The machine of its worker."""
+        return str(self.worker).partition(":")[0]
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether a worker of another machine makes this trial, or did until it was lost."""
+        return self.state == "running" and self.host != socket.gethostname()
+
     @computed_field
     @property
     def is_alive(self) -> bool:
@@ -125,9 +136,9 @@ class Row(BaseModel):
         if self.state != "running":
             return False
         # `worker` is HOST:PID:BEGUN. A process id is used again some day, its start time is not.
-        host, _, process = str(self.worker).partition(":")
+        _, _, process = str(self.worker).partition(":")
         pid, _, begun = process.partition(":")
-        if host == socket.gethostname() and pid.isdecimal():
+        if not self.is_elsewhere and pid.isdecimal():
             return begun != "" and started(int(pid)) == begun
         return time.time() - self.alive < DEAD_AFTER
 
@@ -312,7 +323,13 @@ class Ledger:
             self.read_again()
             # Rows whose worker has died are planned again: their runs are resumed.
             for trial in self._trials(TrialState.RUNNING):
-                if not self._row(trial).is_alive:
+                row = self._row(trial)
+                if not row.is_alive:
+                    if row.is_elsewhere and row.worker is not None:
+                        note(
+                            f"trial {row.number}: its worker on {row.host} has given no sign of"
+                            f" life for {DEAD_AFTER:.0f} s; another one makes it"
+                        )
                     self.storage.set_trial_state_values(
                         id_of_trial(trial), state=TrialState.WAITING
                     )

@@ -20,8 +20,15 @@ from firstlight.sweep import report
 from firstlight.sweep.ledger import Ledger, Row
 from firstlight.sweep.plan import compose_trial, why_untrainable
 from firstlight.sweep.record import folder_name, space_of_record, trial_overrides
+from firstlight.sweep.signs import await_signs
 from firstlight.sweep.space import Parameter
-from firstlight.training.stopping import Stopped, StopSignals
+from firstlight.training.stopping import (
+    REQUEUE_SIGNAL,
+    Stopped,
+    StopSignals,
+    in_slurm_job,
+    requeue_slurm_job,
+)
 
 Launch = Callable[[Sequence[Sequence[str]], int], Sequence[Any]]
 """`launch` of a Hydra launcher: the overrides of each job, and the number of the first job."""
@@ -45,6 +52,9 @@ def work_on(folder: Path, launch: Launch, at_once: int) -> None:
         except (Stopped, KeyboardInterrupt) as stop:
             say(f"\nstopped\n{report.progress_line(ledger)}")
             signum = stop.signum if isinstance(stop, Stopped) else signal.SIGINT
+            # Here, and not by the trial: the signal may come between two of them.
+            if signum == REQUEUE_SIGNAL and in_slurm_job():
+                requeue_slurm_job()
             raise Stopped(signum, folder) from None
         report.show(ledger)
         rows = report.current(ledger.rows())
@@ -73,14 +83,25 @@ class Worker:
         # The signals of launchers that start several processes are theirs.
         signals = StopSignals(after="this trial") if self.at_once == 1 else None
         with signals or nullcontext():
-            while batch := self._take():
-                if signals is not None and signals.received:  # while its values were drawn
-                    for row in batch:
-                        self.ledger.free(row.number)
-                else:
-                    self._make(batch)
-                if signals is not None and signals.received:
-                    raise Stopped(signals.received)
+            self._make_planned(signals)
+            # Whoever was making a trial elsewhere may be gone: then it is planned again.
+            while await_signs(self.ledger, lambda: signals is not None and signals.received > 0):
+                self._make_planned(signals)
+
+    def _make_planned(self, signals: StopSignals | None) -> None:
+        """Make trials until none is planned now.
+
+        Raises:
+            Stopped: a signal has asked the sweep to stop.
+        """
+        while batch := self._take():
+            if signals is not None and signals.received:  # while its values were drawn
+                for row in batch:
+                    self.ledger.free(row.number)
+            else:
+                self._make(batch)
+            if signals is not None and signals.received:
+                raise Stopped(signals.received)
 
     def _make(self, batch: list[Row]) -> None:
         jobs = []

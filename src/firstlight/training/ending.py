@@ -13,6 +13,7 @@ from firstlight.checkpoints.model_file import save_model_file
 from firstlight.errors import DivergedError, Error, RunError, one_line, shorten
 from firstlight.files import replacing, replacing_by_path
 from firstlight.output import note, tell
+from firstlight.processes import trial
 from firstlight.runs.run_folder import MODEL
 from firstlight.training import report
 from firstlight.training.heartbeat import Verdict
@@ -62,7 +63,8 @@ def _stopped(stop: SystemExit, trainer: Trainer) -> SystemExit | None:
     tell(f"\nstopped after step {trainer.global_step}\n{report.whereabouts(trainer.folder)}")
     if not isinstance(stop, Stopped):
         return Stopped(signal.SIGINT, trainer.folder)
-    if stop.signum == REQUEUE_SIGNAL and in_slurm_job():
+    # The job of a trial is that of its sweep, whose worker requeues it.
+    if stop.signum == REQUEUE_SIGNAL and in_slurm_job() and trial() is None:
         requeue_slurm_job()
     return Stopped(stop.signum, trainer.folder)
 
