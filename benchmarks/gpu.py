@@ -161,6 +161,8 @@ def write(args: argparse.Namespace, found: dict[str, dict[str, Any]]) -> None:
         f"| | {' | '.join(HEADS)} |",
         f"|---|{'---|' * len(HEADS)}",
     ]
+    if args.rehearse:
+        lines.insert(0, "A rehearsal with tiny models: its figures say nothing of a GPU.\n")
     others: list[str] = []
     for name, figures in found.items():
         if "tokens_per_second" in figures:
@@ -202,6 +204,8 @@ def main() -> None:
         found[row.name] = with_mfu(figures, rate and rate * 1e12)
         print(line_of(row.name, figures), flush=True)
         write(args, found)
+    if args.rehearse:
+        print("a rehearsal with tiny models: its figures say nothing of a GPU")
     for line in verdicts(found):
         print(line)
     print(f"{time.monotonic() - began:.0f} s; {args.out / 'gpu.md'}, gpu.json, gpu.log")

@@ -354,8 +354,10 @@ def resume(args: argparse.Namespace) -> dict[str, Any]:
     print(done.stdout, done.stderr, file=sys.stderr)
     if done.returncode not in (0, 1):
         sys.exit(done.stderr.strip() or f"verify ended with {done.returncode}")
-    seconds = time.perf_counter() - began
-    return {"bit-identical": done.returncode == 0, "kills": kills, "seconds": seconds}
+    found = {"bit-identical": done.returncode == 0, "kills": kills}
+    if done.returncode == 1:
+        found["found"] = done.stderr.strip().splitlines()[-1]
+    return {**found, "seconds": time.perf_counter() - began}
 
 
 def decoders(

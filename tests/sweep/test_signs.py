@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -165,9 +166,28 @@ def wait_until(holds, process=None, seconds=300):
         time.sleep(0.2)
 
 
+@pytest.fixture
+def started():
+    """Start a process whose output is kept; whatever still runs at the end is killed."""
+    running = []
+
+    def start(words, **settings):
+        settings |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        running.append(subprocess.Popen(words, start_new_session=True, **settings))
+        return running[-1]
+
+    yield start
+    for process in running:
+        with suppress(ProcessLookupError):  # all of its session
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
 @pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="SLURM is Linux's")
-def test_the_sbatch_file_of_a_sweep_plans_once_and_a_worker_is_requeued(tmp_path, monkeypatch):
+def test_the_sbatch_file_of_a_sweep_plans_once_and_a_worker_is_requeued(
+    tmp_path, monkeypatch, started
+):
     monkeypatch.chdir(tmp_path)
     Path("bin").mkdir()
     for name, text in {
@@ -184,10 +204,7 @@ def test_the_sbatch_file_of_a_sweep_plans_once_and_a_worker_is_requeued(tmp_path
             "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "SLURM_JOB_NAME": "lamps",
             "SLURM_ARRAY_JOB_ID": "42", "SLURM_ARRAY_TASK_ID": str(task), "SLURM_JOB_ID": str(42 + task),
         }  # fmt: skip
-        return subprocess.Popen(
-            job, env={**os.environ, **slurm, **more}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            text=True,
-        )  # fmt: skip
+        return started(job, env={**os.environ, **slurm, **more})
 
     first = begin(0)
     folder = Path("outputs/sweep_42")
@@ -196,7 +213,7 @@ def test_the_sbatch_file_of_a_sweep_plans_once_and_a_worker_is_requeued(tmp_path
     os.kill(int(Path("worker_0").read_text()), signal.SIGUSR1)  # what --signal=USR1@120 sends
     told = first.communicate(timeout=300)
     assert first.returncode == 128 + signal.SIGUSR1, told
-    assert Path("asked").read_text() == "requeue 42\n"  # once, and not by its trial as well
+    assert Path("asked").read_text() == "requeue 42_0\n"  # once, and not by its trial as well
     again = begin(0, SLURM_RESTART_COUNT="1")
     for worker in (second, again):
         told = worker.communicate(timeout=300)
@@ -258,7 +275,7 @@ def postgres(tmp_path_factory):
 @pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="a host name of its own needs Linux")
 def test_a_ledger_in_postgresql_is_shared_by_machines_and_a_lost_worker_is_noticed(
-    postgres, tmp_path, monkeypatch
+    postgres, tmp_path, monkeypatch, started
 ):
     """A second machine is a process with a host name of its own; it is killed in its trial."""
     monkeypatch.chdir(tmp_path)
@@ -275,9 +292,7 @@ def test_a_ledger_in_postgresql_is_shared_by_machines_and_a_lost_worker_is_notic
         storage,
         "output_dir=sweep",
     ]
-    lost = subprocess.Popen(
-        [*MACHINE, *begun], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    lost = started([*MACHINE, *begun])
     told = storage.removeprefix("sweep.")
     wait_until(lambda: any(Path("sweep").glob("0_*/checkpoints/step_*")), lost)
     lost.kill()
