@@ -143,14 +143,11 @@ def _group_that_decides(
     """The first group whose choices decide the values of a key; None if none does."""
     for group, choices in chosen.items():
         # A group that is no section, such as experiment, has keys in several.
-        if (group not in sections or is_within(key, group)) and _decides(choices, values):
+        may_decide = group not in sections or is_within(key, group)
+        # It decides if there is one value only with each choice.
+        if may_decide and len(set(zip(choices, values, strict=True))) == len(set(choices)):
             return group
     return None
-
-
-def _decides(choices: list[str], values: list[str | None]) -> bool:
-    """Whether each choice has one value only."""
-    return len(set(zip(choices, values, strict=True))) == len(set(choices))
 
 
 def _differing(configs: list[dict[str, str]]) -> list[str]:
