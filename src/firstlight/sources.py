@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from firstlight.checkpoints.checkpoint import Checkpoint, load_plain, read_tensors
-from firstlight.checkpoints.find import CHECKPOINTS, best_of, checkpoints_of, newest_run
+from firstlight.checkpoints.find import CHECKPOINTS, best_of, checkpoints_of, run_named
 from firstlight.checkpoints.folder_io import read_model
 from firstlight.checkpoints.manifest import (
     MANIFEST,
@@ -40,7 +40,7 @@ def find_checkpoint(name: str, *, best: bool = True, key: str = "checkpoint") ->
         return published
     if "://" in name:
         raise ConfigError(f"{key} ({name}): must be a file or a run folder; download it first")
-    path = newest_run() if name == "last" else user_path(name)
+    path = run_named(name)
     if not leads_to(path):
         raise ConfigError(f"{key} ({name}): no such file or run folder")
     # One checkpoint: ours, or a folder of another program's files.

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from firstlight.checkpoints.manifest import MANIFEST, read_manifest
-from firstlight.data.files import is_hidden
+from firstlight.data.files import is_hidden, user_path
 from firstlight.errors import ConfigError
 
 CHECKPOINTS = "checkpoints"
@@ -61,6 +61,11 @@ def newest_run() -> Path:
         ConfigError: no run has a checkpoint.
     """
     return newest_folder(f"{CHECKPOINTS}/step_*/{MANIFEST}", "run with a checkpoint")
+
+
+def run_named(name: str) -> Path:
+    """The place that a user means by the `name` of a run: "last" is `newest_run`."""
+    return newest_run() if name == "last" else user_path(name)
 
 
 def newest_folder(mark: str, kind: str) -> Path:

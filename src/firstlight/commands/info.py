@@ -7,10 +7,9 @@ from typing import Any, Literal
 from omegaconf import DictConfig
 from rich.filesize import decimal
 
-from firstlight.checkpoints.find import checkpoints_of, newest_run
+from firstlight.checkpoints.find import checkpoints_of, run_named
 from firstlight.commands.description import check_checkpoint, describe_checkpoint, describe_run
 from firstlight.config import NonEmpty, check_config
-from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, printable_lines
 from firstlight.output import write
 from firstlight.sources import find_checkpoint
@@ -28,7 +27,7 @@ def info(
     Raises:
         ConfigError: it does not exist, is damaged, or holds code (which is not run).
     """
-    run = newest_run() if checkpoint == "last" else user_path(checkpoint)
+    run = run_named(checkpoint)
     found, saved = find_checkpoint(checkpoint), checkpoints_of(run)
     try:
         told = describe_checkpoint(found)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from firstlight.checkpoints.find import newest_run
+from firstlight.checkpoints.find import run_named
 from firstlight.checkpoints.manifest import WEIGHTS
-from firstlight.data.files import leads_to, user_path
+from firstlight.data.files import leads_to
 from firstlight.errors import ConfigError, did_you_mean, reason_of, shorten
 from firstlight.metrics.base import Metric
 from firstlight.metrics.measured import metric_of
@@ -131,7 +131,7 @@ def find_runs(names: list[str], storage: str | None = None) -> list[Run]:
     """
     folders: dict[Path, None] = {}  # in order, each once
     for name in names:
-        path = newest_run() if name == "last" else user_path(name)
+        path = run_named(name)
         found = [path]
         if leads_to(path / SWEEP_FILE, Path.is_file):
             found = _trials(path, storage)
@@ -166,17 +166,14 @@ def _short_names(folders: list[Path]) -> dict[Path, str]:
     A trial's last part is only its number: beside runs of other places it has the sweep's, too.
     """
     places = {folder.parent for folder in folders}
-    sweeps: set[Path] = set()
-    for place in places:
-        if len(places) > 1 and leads_to(place / SWEEP_FILE, Path.is_file):
-            sweeps.add(place)
+    sweeps = {place for place in places if leads_to(place / SWEEP_FILE, Path.is_file)}
     # One part more each time, until no two names are the same.
     n = 0
     names: dict[Path, str] = {}
     while len(set(names.values())) < len(folders):
         n += 1
         for folder in folders:
-            n_parts = max(n, 2) if folder.parent in sweeps else n
+            n_parts = max(n, 2) if len(places) > 1 and folder.parent in sweeps else n
             names[folder] = "/".join(folder.parts[-n_parts:])
     return names
 
