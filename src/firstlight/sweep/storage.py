@@ -70,12 +70,11 @@ def hide_password(url: str) -> None:
 def check_told(folder: Path, storage: str | None, told: str | None) -> None:
     """Refuse the recorded `storage` unless the user's own command names it too (`told`).
 
-    Nothing of it is looked up or connected to before.
+    Nothing of it is looked up or connected to before: the record may be somebody else's.
 
     Raises:
         ConfigError: the command does not name it.
     """
-    # Nothing of it is resolved or connected to before: the record may be somebody else's.
     if storage is not None and storage != told:
         raise ConfigError(
             f"{folder}: its sweep.yaml names a ledger elsewhere, which is only opened if your"
@@ -208,7 +207,6 @@ def appearing(file: Path) -> Iterator[Path]:
     """
     temporary = temporary_of(file)
     try:
-        # A journal that a kill has left there would be played back into the new database.
         for part in _parts(temporary):
             part.unlink(missing_ok=True)
         yield temporary
