@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from firstlight.api import html, words
 from firstlight.api.call import Interrupted, command
 from firstlight.api.run import Run
-from firstlight.data.files import user_path
 from firstlight.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -43,12 +42,10 @@ class Sweep:
     """
 
     def __init__(self, folder: words.Path, *, storage: str | None = None) -> None:
-        from firstlight.checkpoints.find import newest_folder
-        from firstlight.sweep.record import SWEEP_FILE, read_sweep
+        from firstlight.sweep.record import read_sweep, sweep_named
 
-        text = words.path_text("sweep", folder)
-        path = newest_folder(SWEEP_FILE, "sweep") if text == "last" else user_path(text)
-        self.folder, self.storage = path.absolute(), storage
+        self.folder = sweep_named(words.path_text("sweep", folder)).absolute()
+        self.storage = storage
         read_sweep(self.folder)  # it says what is wrong with it
 
     def __fspath__(self) -> str:

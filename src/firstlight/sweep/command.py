@@ -12,10 +12,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from firstlight.checkpoints.find import newest_folder
 from firstlight.compose.hydra_calls import command_line, is_about_hydra
 from firstlight.config import NonEmpty, check_config
-from firstlight.data.files import user_path
 from firstlight.errors import ConfigError
 from firstlight.interpolation import as_typed, only_variables
 from firstlight.output import say, write
@@ -24,7 +22,7 @@ from firstlight.processes import TRIAL, number
 from firstlight.sweep import report
 from firstlight.sweep.ledger import Ledger
 from firstlight.sweep.preloaded import SERVER
-from firstlight.sweep.record import SWEEP_FILE, read_sweep
+from firstlight.sweep.record import read_sweep, sweep_named
 from firstlight.sweep.storage import TOLD
 from firstlight.training.process import begin_server
 
@@ -72,11 +70,7 @@ def main(config: DictConfig, added: list[str]) -> Planned | None:
     """
     storage = storage_as_typed(config)
     plain = arguments(config)
-    folder = (
-        newest_folder(SWEEP_FILE, "sweep")
-        if plain["folder"] == "last"
-        else user_path(plain["folder"])
-    )
+    folder = sweep_named(plain["folder"])
     if plain["action"] in ("status", "best"):
         _show(folder, storage, plain)
         return None
@@ -101,13 +95,14 @@ def main(config: DictConfig, added: list[str]) -> Planned | None:
 def _show(folder: Path, storage: str | None, plain: dict[str, Any]) -> None:
     is_best = plain["action"] == "best"
     with closing(Ledger.open(folder, storage, read_only=True)) as ledger:
-        found = report.status_data(ledger)
-        if is_best and not found["best"]:
+        # Only what is asked for: the status has the step of each trial, from the log of its run.
+        best = report.best_data(ledger) if is_best else []
+        if is_best and not best:
             raise ConfigError(f"{folder}: no point of this sweep is done yet")
-        if plain["format"] == "json":
-            write(json.dumps(found["best"] if is_best else found) + "\n")
-        else:
+        if plain["format"] == "text":
             report.show(ledger, best_only=is_best)
+        else:
+            write(json.dumps(best if is_best else report.status_data(ledger)) + "\n")
 
 
 def storage_as_typed(config: DictConfig) -> str | None:

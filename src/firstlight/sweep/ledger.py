@@ -38,7 +38,7 @@ from firstlight.output import note
 from firstlight.overrides import command, named
 from firstlight.private import id_of_study, id_of_trial, replace_distributions
 from firstlight.process_group import started
-from firstlight.sweep.record import SWEEP_FILE, SweepRecord, read_sweep
+from firstlight.sweep.record import SWEEP_FILE, SweepRecord, first_problem, read_sweep
 from firstlight.sweep.space import Parameter
 from firstlight.sweep.storage import (
     DATABASE,
@@ -453,9 +453,7 @@ class Ledger:
         try:
             row = Row.model_validate({**attributes, **ours})
         except ValidationError as error:
-            problem = error.errors()[0]
-            key = ".".join(map(str, problem["loc"]))
-            raise ConfigError(f"{wrong}: {shorten(key)}: {problem['msg']}") from None
+            raise ConfigError(f"{wrong}: {first_problem(error)}") from None
         missing = [name for name in self.record.objectives if name not in row.metrics]
         if trial.state == TrialState.COMPLETE and missing:
             raise ConfigError(f"{wrong}: it is done and has no {missing[0]}")

@@ -9,8 +9,10 @@ from typing import Any
 from omegaconf import OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
+from firstlight.checkpoints.find import newest_folder
 from firstlight.compose.compose import parse_overrides, slug
 from firstlight.config import Seed, check_config
+from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, one_line, shorten
 from firstlight.files import replace_text
 from firstlight.interpolation import as_data
@@ -84,6 +86,15 @@ class SweepRecord:
         replace_text(folder / SWEEP_FILE, dump_plain_yaml(vars(self)))
 
 
+def sweep_named(name: str) -> Path:
+    """The folder of the sweep that a user names; "last" is the newest below outputs/.
+
+    Raises:
+        ConfigError: it is "last", and there is none.
+    """
+    return newest_folder(SWEEP_FILE, "sweep") if name == "last" else user_path(name)
+
+
 def read_sweep(folder: Path) -> SweepRecord:
     """What the sweep in `folder` is.
 
@@ -115,12 +126,17 @@ def read_sweep(folder: Path) -> SweepRecord:
         directions_of(settings_of_record(record).objectives, record.config)
         _check_arguments(record)
     except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(map(str, problem["loc"]))
-        raise ConfigError(f"{file}: damaged: {shorten(key)}: {problem['msg']}") from None
+        raise ConfigError(f"{file}: damaged: {first_problem(error)}") from None
     except ConfigError as error:
         raise ConfigError(f"{file}: damaged: {one_line(error)}") from None
     return record
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first value that is not what firstlight writes, and what is wrong with it."""
+    problem = error.errors()[0]
+    key = ".".join(map(str, problem["loc"]))
+    return f"{shorten(key)}: {problem['msg']}"
 
 
 def _check_arguments(record: SweepRecord) -> None:
