@@ -176,18 +176,23 @@ def resuming(ledger: Ledger, action: str) -> str:
 
 
 def status_data(ledger: Ledger) -> dict[str, Any]:
-    """What `status` and `best` show, ready for JSON."""
-    rows, objectives, signs = ledger.rows(), ledger.record.objectives, ledger.signs()
-    ranked = points(rows, objectives, signs, len(ledger.record.seeds))
+    """What `status` shows, ready for JSON."""
     return {
         "folder": str(ledger.folder),
-        "objectives": objectives,
-        "trials": [{**row.model_dump(), "step": step_of(ledger, row)} for row in rows],
-        "best": [
-            {"overrides": p.overrides, "means": p.means, "spreads": p.spreads}
-            for p in best_points(ranked, signs)
-        ],
+        "objectives": ledger.record.objectives,
+        "trials": [{**row.model_dump(), "step": step_of(ledger, row)} for row in ledger.rows()],
+        "best": best_data(ledger),
     }
+
+
+def best_data(ledger: Ledger) -> list[dict[str, Any]]:
+    """What `best` shows, ready for JSON; empty while no point is done."""
+    record, signs = ledger.record, ledger.signs()
+    ranked = points(ledger.rows(), record.objectives, signs, len(record.seeds))
+    return [
+        {"overrides": point.overrides, "means": point.means, "spreads": point.spreads}
+        for point in best_points(ranked, signs)
+    ]
 
 
 def show(ledger: Ledger, *, best_only: bool = False) -> None:
