@@ -1,11 +1,17 @@
 import json
+import random
+from itertools import pairwise
 
+import numpy as np
 import pytest
 import requests
 import tiktoken
+from hypothesis import given
+from hypothesis import strategies as st
 
 from firstlight.data.cache import cache_dir
-from firstlight.data.tokenizers.base import END_OF_TEXT, StoredTokenizer
+from firstlight.data.tokenizers import base
+from firstlight.data.tokenizers.base import END_OF_TEXT, StoredTokenizer, pieces, pieces_of
 from firstlight.data.tokenizers.bpe import BPETokenizer
 from firstlight.data.tokenizers.bytes import BytesTokenizer
 from firstlight.data.tokenizers.gpt2 import GPT2Tokenizer
@@ -227,3 +233,65 @@ def test_a_missing_gpt2_vocabulary_is_explained(monkeypatch):
     monkeypatch.setattr(tiktoken, "get_encoding", unreachable)
     with pytest.raises(ValueError, match=r"TIKTOKEN_CACHE_DIR.*tokenizer=bpe"):
         GPT2Tokenizer().fit([])
+
+
+@given(
+    st.text(alphabet="ab é\n 灯'!1", max_size=120),
+    st.lists(st.integers(0, 130), max_size=8),
+    st.integers(1, 9),
+    st.lists(st.integers(0, 120), max_size=4),
+)
+def test_a_text_in_blocks_is_cut_as_the_whole_of_it(text, cuts, size, ends):
+    """Whatever the blocks, also where one ends inside the mark between two texts."""
+    for place in ends:
+        text = f"{text[:place]}<E>{text[place:]}"
+    edges = sorted({0, len(text), *[cut for cut in cuts if cut < len(text)]})
+    blocks = [text[first:last] for first, last in pairwise(edges)]
+    for end in (None, "<E>"):
+        wanted = []
+        for part in text.split(end) if end is not None else [text]:
+            wanted += [(piece, n == 0) for n, piece in enumerate(pieces(part, size))]
+        assert list(pieces_of(blocks, end, size)) == wanted
+
+
+SEPARATORS = (" ", "  ", "\n", "\r\n", "\t ", "\u00a0", "\u2028", "\x1c", ". ", "'s ", END_OF_TEXT)
+WORDS = (
+    "lamp",
+    "灯火",
+    "naïve",
+    "12345",
+    "!?...",
+    "don't",
+    "👩‍👩",
+    "e\u0301",
+    "\u0634\u0643",
+    "a",
+    "I'LL",
+)
+
+
+def texts_in_blocks(seed):
+    """Documents in blocks, whose words stand one space apart at every third place at least."""
+    drawn, documents = random.Random(seed), []
+    for _ in range(drawn.randrange(1, 4)):
+        text = "".join(
+            drawn.choice(WORDS) + (" " if n % 3 else drawn.choice(SEPARATORS)) for n in range(60)
+        )
+        edges = [0, *sorted(drawn.sample(range(len(text)), 5)), len(text)]
+        documents.append([text[first:last] for first, last in pairwise(edges)])
+    return documents
+
+
+@pytest.mark.parametrize("special_tokens", [False, True])
+def test_documents_in_blocks_have_the_ids_of_tiktoken_for_the_whole_text(
+    tokenizer, special_tokens, monkeypatch
+):
+    monkeypatch.setattr(base, "PIECE", 40)
+    for seed in range(40):
+        documents, wanted = texts_in_blocks(seed), []
+        for blocks in documents:
+            text = "".join(blocks)
+            for part in text.split(END_OF_TEXT) if special_tokens else [text]:
+                wanted += [tokenizer.end_of_text, *tokenizer.encode(part)]
+        found = list(tokenizer.encode_blocks(documents, special_tokens=special_tokens))
+        assert len(found) > 3 and np.concatenate(found).tolist() == wanted[1:]

@@ -18,7 +18,7 @@ from firstlight.data.compressed import (
 from firstlight.data.files import check_is_text, decoded, leads_to, not_utf8, read_text
 from firstlight.data.kinds import HEAD, kind_of, way_to_utf8
 from firstlight.data.parquet import read_parquet
-from firstlight.data.tokenizers.base import pieces
+from firstlight.data.tokenizers.base import pieces_of
 from firstlight.errors import shorten
 
 Format = Literal["auto", "text", "jsonl", "parquet"]
@@ -97,20 +97,8 @@ def documents_in(blocks: Iterable[str], end: str | None, longest: int) -> Iterat
     A document of more than `longest` characters is cut before a space between words, if there is
     one, into documents of half as many or more.
     """
-    held = ""
-    for block in blocks:
-        held += block
-        if end is not None:
-            *whole, held = held.split(end)
-            for document in whole:
-                yield from pieces(document, longest // 2)
-        # An `end` that is not whole yet is never cut, as it is at the end of what is held.
-        most = longest + len(end or "")
-        if len(held) > most:
-            *parts, last = pieces(held[:-most], longest // 2)
-            yield from parts
-            held = last + held[-most:]
-    yield from pieces(held, longest // 2)
+    for document, _ in pieces_of(blocks, end, longest // 2):
+        yield document
 
 
 def _read_text(file: Path, field: str, most: int) -> Iterator[str]:

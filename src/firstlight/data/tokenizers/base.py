@@ -93,17 +93,29 @@ class Tokenizer(ABC):
 
     def encode_documents(self, documents: list[str], *, special_tokens: bool = False) -> Tensor:
         """Encode `documents` as int32 ids (N,), with `end_of_text` between them."""
-        end = np.array([self.end_of_text], dtype=np.int32)
         # int32, half of int64: the ids of a text stay in memory for the whole run.
         ids = [np.empty(0, dtype=np.int32)]
-        for document in documents:
-            # Split here, since pieces could cut the special token in two.
-            texts = document.split(END_OF_TEXT) if special_tokens else [document]
-            for text in texts:
-                if len(ids) > 1:
-                    ids.append(end)
-                ids += [self._encode_piece(piece) for piece in pieces(text, PIECE)]
+        ids += self.encode_blocks(([text] for text in documents), special_tokens=special_tokens)
         return torch.from_numpy(np.concatenate(ids, dtype=np.int32))
+
+    def encode_blocks(
+        self, documents: Iterable[Iterable[str]], *, special_tokens: bool = False
+    ) -> Iterator[np.ndarray]:
+        """Yield the ids of `encode_documents`, some (n,) at a time.
+
+        A document comes as blocks one after another, so that it need not be in memory as a whole.
+        How it is cut into blocks does not matter.
+        """
+        end = np.array([self.end_of_text], dtype=np.uint32)  # as tiktoken's
+        # Cut here, since a piece could end inside the special token.
+        between = END_OF_TEXT if special_tokens else None
+        is_first = True
+        for blocks in documents:
+            for piece, begins_text in pieces_of(blocks, between, PIECE):
+                if begins_text and not is_first:
+                    yield end
+                is_first = False
+                yield self._encode_piece(piece)
 
     def encode_each(self, documents: Iterable[str]) -> tuple[np.ndarray, list[int]]:
         """Encode documents, each after an `end_of_text`: all ids (N,), and how many each has."""
@@ -196,6 +208,37 @@ def pieces(text: str, size: int) -> Iterator[str]:
         yield text[start:end]
         start = end
     yield text[start:]
+
+
+def pieces_of(blocks: Iterable[str], end: str | None, size: int) -> Iterator[tuple[str, bool]]:
+    """Cut a text that comes in `blocks` as `pieces` cuts the whole of it; each with a bool.
+
+    With `end` the text is first split at each `end`, which is in no piece. The bool is True for
+    the first piece of the text, and for the first one after an `end`. No more is in memory than a
+    block and some pieces.
+    """
+    held, begins = "", True
+    # An `end` that is not whole yet is among the last characters, and never in what is cut.
+    most = 2 * size + len(end or "")
+    for block in blocks:
+        held += block
+        if end is not None:
+            *whole, held = held.split(end)
+            for text in whole:
+                for piece in pieces(text, size):
+                    yield piece, begins
+                    begins = False
+                begins = True
+        if len(held) > most:
+            # A cut looks `2 * size` characters ahead, as far as is held back here.
+            *parts, last = pieces(held[:-most], size)
+            for piece in parts:
+                yield piece, begins
+                begins = False
+            held = last + held[-most:]
+    for piece in pieces(held, size):
+        yield piece, begins
+        begins = False
 
 
 _BEFORE_A_SPACE = re.compile(r"\S(?= \S)")
