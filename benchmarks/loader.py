@@ -20,8 +20,8 @@ import numpy as np
 import torch
 
 from firstlight.data.order import SeededOrder
+from firstlight.data.remembered import SETTLED
 from firstlight.data.shards.data import ShardsData
-from firstlight.data.shards.facts import SETTLED
 from firstlight.data.shards.shard import BLOCK, Shard, header
 from firstlight.data.shards.windows import ShardTokens, ShardWindows
 from firstlight.data.tokenizers.gpt2 import GPT2Tokenizer

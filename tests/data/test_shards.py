@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from firstlight.cli import main
+from firstlight.data import remembered
 from firstlight.data.order import BookOrder, SeededOrder
 from firstlight.data.shards import facts
 from firstlight.data.shards.data import ShardsData
@@ -329,6 +330,7 @@ def test_all_of_a_file_is_read_once_and_again_if_it_has_changed(prepared, monkey
     shutil.copytree(prepared, "out")
     for file in Path("out").iterdir():
         os.utime(file, (10**9, 10**9))
+    monkeypatch.setattr(remembered, "SETTLED", 0)  # that change of time has just been made
     read = []
     whole = facts._read
     monkeypatch.setattr(

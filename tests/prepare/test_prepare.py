@@ -200,7 +200,7 @@ def test_a_full_disk_ends_in_one_line_and_the_next_command_completes_the_work(mo
             raise OSError(28, os.strerror(28))
 
     with monkeypatch.context() as patch:
-        patch.setattr("firstlight.prepare.writer.sync", full)
+        patch.setattr("firstlight.data.shards.writing.sync", full)
         capsys.readouterr()
         assert prepare("data.path=a.jsonl") == 1
     (line,) = capsys.readouterr().err.splitlines()

@@ -22,7 +22,7 @@ from firstlight.data.shards.index import (
     read_index,
     state_text,
 )
-from firstlight.data.shards.shard import STARTS_SUFFIX
+from firstlight.data.shards.shard import STARTS_SUFFIX, dtype_of
 from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.errors import ConfigError, shorten
 from firstlight.files import locked, replace_text, sync_folder
@@ -105,7 +105,7 @@ def new_index(
     state = tokenizer.state_dict()
     n_ids = tokenizer.encoding.n_vocab
     return Index(
-        dtype="<u2" if n_ids <= 2**16 else "<u4",
+        dtype=dtype_of(n_ids),
         vocabulary=Vocabulary(
             name=state["name"],
             n_ids=n_ids,

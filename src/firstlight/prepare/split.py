@@ -103,7 +103,7 @@ class SplitInProgress:
 
     def _close(self) -> None:
         assert self.writer is not None
-        entry = self.writer.close()
+        entry = self.writer.finish()
         self.writer = None
         if not self.damaged:
             self.entries.append(entry)

@@ -103,9 +103,10 @@ def _stored(shard: Shard) -> np.ndarray:
 
 def _found(shard: Shard, end_of_text: int) -> np.ndarray:
     """Look through a shard for the token that begins a document."""
-    tokens, parts = shard.tokens(), [np.zeros(1, dtype=np.int64)]
-    for first in range(0, len(tokens), BLOCK):
-        parts.append(np.flatnonzero(tokens[first : first + BLOCK] == end_of_text) + first)
+    parts, first = [np.zeros(1, dtype=np.int64)], 0
+    for tokens in shard.blocks():
+        parts.append(np.flatnonzero(tokens == end_of_text) + first)
+        first += len(tokens)
     starts = np.concatenate(parts)
     return starts[1:] if len(starts) > 1 and starts[1] == 0 else starts
 

@@ -7,6 +7,7 @@ modded-nanogpt and NeMo Automodel read the same.
 
 import errno
 import mmap
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,10 +55,43 @@ class Shard:
             mapped.madvise(mmap.MADV_RANDOM)
         return np.frombuffer(mapped, self.dtype, self.n_tokens, self.offset)
 
+    def head(self) -> bytes:
+        """Return what is before the first token.
+
+        Raises:
+            ValueError: the file cannot be read.
+        """
+        try:
+            with self.file.open("rb") as stream:
+                return stream.read(self.offset)
+        except OSError as error:
+            raise _unreadable(self.file, error) from None
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Read all tokens in their order, `BLOCK` or fewer (n,) at a time.
+
+        They are not mapped: pages that are mapped count as memory of this process.
+
+        Raises:
+            ValueError: the file cannot be read.
+        """
+        try:
+            with self.file.open("rb") as stream:
+                stream.seek(self.offset)
+                while block := stream.read(BLOCK * np.dtype(self.dtype).itemsize):
+                    yield np.frombuffer(block, self.dtype)
+        except OSError as error:
+            raise _unreadable(self.file, error) from None
+
     @property
     def starts_file(self) -> Path:
         """Where the starts of its documents are, if they are stored."""
         return self.file.with_suffix(STARTS_SUFFIX)
+
+
+def dtype_of(n_ids: int) -> str:
+    """Return the type of the tokens of a vocabulary of `n_ids`."""
+    return "<u2" if n_ids <= 2**16 else "<u4"
 
 
 def header(dtype: str, n_tokens: int) -> bytes:

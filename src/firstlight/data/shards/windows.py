@@ -10,7 +10,7 @@ from torch import Tensor
 
 from firstlight.data.shards.documents import DocumentStarts
 from firstlight.data.shards.shard import Shard
-from firstlight.data.windows import CHUNK, Windows
+from firstlight.data.windows import Windows
 
 
 class ShardTokens:
@@ -92,9 +92,7 @@ class ShardWindows(Windows):
 
     def chunks(self) -> Iterator[np.ndarray]:
         for shard in self.tokens.shards:
-            tokens = shard.tokens()
-            for start in range(0, len(tokens), CHUNK):
-                yield tokens[start : start + CHUNK]
+            yield from shard.blocks()
 
 
 class DocumentWindows(ShardWindows):
