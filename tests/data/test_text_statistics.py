@@ -1,7 +1,17 @@
 import pytest
 
 from firstlight.data import statistics
-from firstlight.data.statistics import scripts_of, statistics_of
+from firstlight.data.statistics import Sample, Survey, of_scripts, scripts_of
+
+
+def statistics_of(documents):
+    survey = Survey()
+    for document in documents:
+        survey.read([document])
+    sample = of_scripts(survey.n_characters)
+    for document in documents:
+        sample.add(document)
+    return survey.statistics(sample)
 
 
 def test_documents_bytes_duplicates_and_scripts_are_told():
@@ -41,3 +51,24 @@ def test_of_a_long_text_a_sample_is_looked_at_that_is_spread_over_all_of_it(monk
     shares = {"Latin": 0.25, "Cyrillic": 0.5, "Han": 0.25}
     assert told.scripts == pytest.approx(shares, abs=0.02)
     assert told.n_documents == 40_001 and told.n_duplicates == 39_998
+
+
+@pytest.mark.parametrize("size", [1, 3, 10, 1000])
+@pytest.mark.parametrize("most", [8, 30, 100])
+def test_a_sample_does_not_depend_on_the_blocks_of_the_text(size, most):
+    text = "".join(chr(0x4E00 + n) for n in range(97))
+    sample = Sample(97, most, 5)
+    for first in range(0, 97, size):
+        sample.add(text[first : first + size])
+    width, firsts = (97, [0]) if most == 100 else (most // 5, [0, 19, 38, 58, 77])
+    assert sample.parts == [text[first : first + width] for first in firsts]
+    assert sample.is_all == (most == 100)
+
+
+def test_a_document_in_blocks_is_told_from_one_with_the_same_text_only_if_its_blocks_differ():
+    survey = Survey()
+    for blocks in (["The ", "lamp\0"], ["The ", "", "lamp\0"], ["灯"], [" ", "\n"], []):
+        survey.read(blocks)
+    assert list(survey.lengths) == [9, 9, 1, 2, 0] and survey.blank == {3, 4}
+    assert survey.n_nul == 2 and survey.n_bytes == 23 and survey.has_text
+    assert survey.hashes[0] == survey.hashes[1] and survey.hashes[2] == hash("灯")

@@ -25,6 +25,7 @@ IGNORED_KEYS = (
     ),
     *(
         "data.num_workers",
+        "data.cache_dir",
         "data.eval_batches",
         "data.untrained_eval_batches",
         "data.eval_last_window",

@@ -3,17 +3,26 @@
 import hashlib
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from firstlight.config import PositiveRatio, Ratio
+from firstlight.data.checks import check_size, memory_for_text
 from firstlight.data.documents import documents_in
-from firstlight.data.statistics import TextStatistics, shared_with_training, statistics_of
+from firstlight.data.findings import Findings
+from firstlight.data.kept import KeptText, KeptTokens, LargeText, update_with_ids
+from firstlight.data.reading import Encoded, Reading, Shares
+from firstlight.data.shards.windows import ShardTokens, ShardWindows
+from firstlight.data.statistics import Survey, TextStatistics
 from firstlight.data.token_data import TokenDataModule
-from firstlight.data.tokenizers.base import END_OF_TEXT
+from firstlight.data.tokenizers.base import END_OF_TEXT, MOST_LEARNED
 from firstlight.data.windows import TensorWindows, Windows
-from firstlight.errors import counted
+from firstlight.errors import counted, shorten
+from firstlight.output import note
 
 
 class TextDataModule(TokenDataModule):
@@ -44,10 +53,15 @@ class TextDataModule(TokenDataModule):
         self.test_ratio = test_ratio
         self.special_tokens = special_tokens
         self.ids: dict[str, Tensor] = {}
-        self.statistics: TextStatistics | None = None
-        """Of the documents, once they have been read."""
-        self.copies_are_noted = False
-        """Whether a note says already that some of the text comes twice."""
+        """Of a text in memory."""
+        self.findings: Findings | None = None
+        """What the text is, once it is known."""
+        self._sha256 = ""
+
+    @property
+    def statistics(self) -> TextStatistics | None:
+        """What the documents are, once they are known."""
+        return self.findings.statistics if self.findings is not None else None
 
     @abstractmethod
     def documents(self) -> list[str]:
@@ -61,114 +75,209 @@ class TextDataModule(TokenDataModule):
         """Yield the same documents one by one; a source that may exceed memory overrides this."""
         yield from self.documents()
 
+    def iter_texts(self) -> Iterator[Iterable[str]]:
+        """Yield the same documents, each in blocks that are read one after another.
+
+        A source in which one document may exceed memory overrides this.
+        """
+        for document in self.iter_documents():
+            yield [document]
+
     def iter_pieces(self, longest: int) -> Iterator[str]:
         """Yield the documents one by one, long ones cut into documents of at most `longest`.
 
         With `special_tokens` a document also ends at each `<|endoftext|>` in a text. Documents
-        without text are left out. A source in which one document may exceed memory overrides this.
+        without text are left out.
         """
-        for text in self.iter_documents():
-            yield from self.cut([text], longest)
-
-    def cut(self, blocks: Iterable[str], longest: int) -> Iterator[str]:
-        """Cut one text, whose `blocks` come one after another, as `iter_pieces` says."""
         end = END_OF_TEXT if self.special_tokens else None
-        for document in documents_in(blocks, end, longest):
-            if document.strip():
-                yield document
+        for blocks in self.iter_texts():
+            for document in documents_in(blocks, end, longest):
+                if document.strip():
+                    yield document
+
+    def large_text(self) -> LargeText | None:
+        """Return the files of the text if their tokens are worth keeping.
+
+        None: the text is short, or what it is can only be told by reading it.
+
+        Raises:
+            ValueError: they cannot be read.
+        """
+        return None
+
+    def findings_of(self, survey: Survey, encoded: Encoded) -> Findings:
+        """Return what is to be told about the text.
+
+        Raises:
+            ValueError: it has no text in it.
+        """
+        train_end = encoded.reading.ends.get("train")
+        return Findings(
+            statistics=encoded.statistics(),
+            n_nul=survey.n_nul,
+            shared="" if train_end is None else survey.shared_with_training(train_end),
+        )
+
+    def notes_of(self, findings: Findings) -> list[str]:
+        """Return what the user should know about the text."""
+        return findings.notes()
 
     def read(self, stage: str | None) -> dict[str, Windows]:
-        documents = self.documents()
-        # NUL is valid UTF-8, but hardly ever in a text: this may be binary data, or UTF-16 that
-        # `read_text` did not recognise.
-        self.statistics = statistics_of(documents)
-        n_nul = sum(document.count("\0") for document in documents)
-        if n_nul > 0:
-            self.notes.append(f"the text has {n_nul:,} NUL characters in it; is it UTF-8 text?")
-        if stage == "all":
-            splits = {"all": documents}
+        shares = None if stage == "all" else Shares(self.train_ratio, self.test_ratio)
+        is_fitted = self.tokenizer.is_fitted
+        text = self.large_text()
+        if text is None:
+            documents = self.documents()
+
+            def in_memory() -> Iterator[list[str]]:
+                return ([document] for document in documents)
+
+            windows = self._read_to_memory(Reading(in_memory, shares, self.special_tokens))
         else:
-            splits = self._split(documents, self.train_ratio)
-            self._note_shared(documents)
-            # A vocabulary is learned from the training split alone; that of a checkpoint is kept.
-            if not self.tokenizer.is_fitted:
-                self.tokenizer.fit(splits["train"])
-                if self.tokenizer.note is not None:
-                    self.notes.append(self.tokenizer.note)
-        self.ids = {name: self._encode(texts) for name, texts in splits.items()}
-        self._check_sizes(documents)
-        windows: dict[str, Windows] = {}
-        for name, ids in self.ids.items():
-            stride = self.stride if name == "train" else self.context_length
-            windows[name] = TensorWindows(ids, context_length=self.context_length, stride=stride)
+            windows = self._read_large(text, Reading(self.iter_texts, shares, self.special_tokens))
+        assert self.findings is not None
+        self.notes += self.notes_of(self.findings)
+        if not is_fitted and self.tokenizer.note is not None:
+            self.notes.append(self.tokenizer.note)
         return windows
 
-    def sha256(self) -> str:
-        digest = hashlib.sha256()
-        # The ids, not the text: another vocabulary or split makes another run of the same text.
-        for name in sorted(self.ids):
-            digest.update(name.encode())
-            digest.update(self.ids[name].numpy().data)
-        return digest.hexdigest()
-
-    def _encode(self, texts: list[str]) -> Tensor:
-        return self.tokenizer.encode_documents(texts, special_tokens=self.special_tokens)
-
-    def _split(self, documents: list[str], train_ratio: float) -> dict[str, list[str]]:
-        # Characters are counted across documents: a split may end in the middle of one.
-        n_characters = sum(len(document) for document in documents)
-        train_end = int(train_ratio * n_characters)
-        val_end = n_characters - int(self.test_ratio * n_characters)
-        splits = {
-            "train": _cut(documents, 0, train_end),
-            "val": _cut(documents, train_end, val_end),
+    def _read_to_memory(self, reading: Reading) -> dict[str, Windows]:
+        self._fit(reading)
+        # In the type of the tokenizer, which may be smaller, until they are joined.
+        parts: dict[str, list[np.ndarray]] = {name: [np.empty(0, "<i4")] for name in reading.ends}
+        encoded = reading.encoded(self.tokenizer)
+        for name, ids in encoded:
+            parts[name].append(ids)
+        self.findings = self.findings_of(reading.survey, encoded)
+        # int32, half of int64: they stay in memory for the whole run.
+        for name in list(parts):
+            self.ids[name] = torch.from_numpy(np.concatenate(parts.pop(name), dtype=np.int32))
+        self._check_sizes({name: len(ids) for name, ids in self.ids.items()}, reading)
+        return {
+            name: TensorWindows(ids, **self._window_size(name)) for name, ids in self.ids.items()
         }
-        if self.test_ratio > 0:
-            splits["test"] = _cut(documents, val_end, n_characters)
-        return splits
 
-    def _note_shared(self, documents: list[str]) -> None:
-        if self.copies_are_noted:
-            return
-        train_end = int(self.train_ratio * sum(map(len, documents)))
-        shared = shared_with_training(documents, train_end)
-        if shared:
+    def _read_large(self, text: LargeText, reading: Reading) -> dict[str, Windows]:
+        cut = [reading.shares and asdict(reading.shares), self.special_tokens]
+        kept = KeptTokens(text, cut)
+        try:
+            found = self._look_up(kept)
+            if found is None:
+                with kept.alone():
+                    # Another process may have made them meanwhile.
+                    found = self._look_up(kept) or self._keep(kept, reading)
+        except OSError as error:
             self.notes.append(
-                f"training and validation share {shared}, so val/loss looks better than it is;"
-                " leave the duplicates out"
+                f"{shorten(str(text.folder))}: tokens cannot be kept ({error.strerror or error}):"
+                " they are in memory, and the text is read at every start; data.cache_dir=...,"
+                " or FIRSTLIGHT_CACHE_DIR, names another folder"
             )
-
-    def _check_sizes(self, documents: list[str]) -> None:
-        short = {
-            name: len(ids) for name, ids in self.ids.items() if len(ids) <= self.context_length
+            check_size(self.setting(), reading.survey.n_bytes, memory_for_text())
+            return self._read_to_memory(reading)
+        facts, shards = found
+        self.findings, self._sha256 = facts.findings, facts.sha256_of_ids
+        tokens = {name: ShardTokens(of_split) for name, of_split in shards.items()}
+        self._check_sizes({name: len(of_split) for name, of_split in tokens.items()}, None)
+        return {
+            name: ShardWindows(of_split, **self._window_size(name))
+            for name, of_split in tokens.items()
         }
+
+    def _look_up(self, kept: KeptTokens) -> KeptText | None:
+        """Look for tokens that were kept, and for a vocabulary that was learned from this text."""
+        if not self.tokenizer.is_fitted:
+            if not self.tokenizer.is_learned:
+                self.tokenizer.fit([])
+            elif stored := kept.vocabulary(self.tokenizer.recipe):
+                self.tokenizer = stored
+            else:
+                return None
+        return kept.find(self.tokenizer)
+
+    def _keep(self, kept: KeptTokens, reading: Reading) -> KeptText:
+        """Encode the text, and keep its tokens."""
+        size = sum(file.stat().st_size for file in kept.text.files)
+        note(
+            f"{self.setting()}: encoding {size / 1e6:,.0f} MB, once; the tokens are kept in"
+            f" {shorten(str(kept.text.folder))}"
+        )
+        if not self.tokenizer.is_fitted:
+            self._fit(reading)
+            if self.tokenizer.recipe is not None:
+                kept.keep_vocabulary(self.tokenizer.recipe, self.tokenizer)
+        with kept.writing(self.tokenizer, list(reading.ends)) as writer:
+            encoded = reading.encoded(self.tokenizer)
+            for name, ids in encoded:
+                writer.write(name, ids)
+            kept.check_unchanged()
+            writer.finish(self.findings_of(reading.survey, encoded))
+        found = kept.find(self.tokenizer)
+        assert found is not None
+        return found
+
+    def _fit(self, reading: Reading) -> None:
+        """Give the tokenizer its vocabulary; that of a checkpoint is kept."""
+        if self.tokenizer.is_fitted or reading.shares is None:
+            return
+        # From the training split alone.
+        self.tokenizer.fit(reading.to_learn_from())
+        if self.tokenizer.is_learned and reading.is_sampled:
+            learned = (
+                f"the vocabulary was learned from a sample of {MOST_LEARNED:,} of the"
+                f" {reading.ends['train']:,} characters of training"
+            )
+            self.tokenizer.note = "; ".join(filter(None, [learned, self.tokenizer.note]))
+
+    def _window_size(self, split: str) -> dict[str, int]:
+        stride = self.stride if split == "train" else self.context_length
+        return {"context_length": self.context_length, "stride": stride}
+
+    def sha256(self) -> str:
+        # The ids, not the text: another vocabulary or split makes another run of the same text.
+        if not self._sha256:
+            digest = hashlib.sha256()
+            for name in sorted(self.ids):
+                update_with_ids(digest, name, [self.ids[name].numpy()])
+            self._sha256 = digest.hexdigest()
+        return self._sha256
+
+    def _check_sizes(self, n_tokens: dict[str, int], reading: Reading | None) -> None:
+        """Refuse a split without a window; `reading` is a text that is in memory.
+
+        Raises:
+            ValueError: there is one.
+        """
+        short = {name: n for name, n in n_tokens.items() if n <= self.context_length}
         if not short:
             return
-        name, n_tokens = next(iter(short.items()))
+        name, n_of_first = next(iter(short.items()))
         # A window of T tokens needs T + 1 ids: the last target follows the last input.
         fewest = min(short.values())
         ways: list[str] = []
         if fewest > 1:
             ways.append(f"model.context_length={fewest - 1}")
-        if list(short) == ["val"]:
-            ratio = self._smaller_ratio(documents)
+        if list(short) == ["val"] and reading is not None:
+            ratio = self._smaller_ratio(reading)
             if ratio is not None:
                 ways.append(f"data.train_ratio={ratio}")
         raise ValueError(
-            f"the {name} split has {counted(n_tokens, 'token')}, too few for one window of"
+            f"the {name} split has {counted(n_of_first, 'token')}, too few for one window of"
             f" {self.context_length} + 1; use {' or '.join([*ways, 'a longer text'])}"
         )
 
-    def _smaller_ratio(self, documents: list[str]) -> float | None:
+    def _smaller_ratio(self, reading: Reading) -> float | None:
         """Find the largest `train_ratio` (in steps of 0.01) that leaves every split one window.
 
         Returns None if there is none.
         """
         for hundredths in range(round(self.train_ratio * 100) - 1, 0, -1):
-            splits = self._split(documents, hundredths / 100)
+            shares = Shares(hundredths / 100, self.test_ratio)
+            other = Reading(reading.texts, shares, reading.special_tokens)
             # A learned vocabulary depends on the split, and the number of tokens on both.
-            self.tokenizer.fit(splits["train"])
-            lengths = {name: len(self._encode(texts)) for name, texts in splits.items()}
+            self.tokenizer.fit(other.to_learn_from())
+            lengths = dict.fromkeys(other.ends, 0)
+            for name, ids in other.encoded(self.tokenizer):
+                lengths[name] += len(ids)
             if lengths["val"] <= self.context_length:
                 continue
             # From here on training only gets shorter: if a split is too short now, it remains so.
@@ -182,15 +291,3 @@ class TextDataModule(TokenDataModule):
         if self.statistics is not None:
             lines.insert(1 if self.source() else 0, str(self.statistics))
         return "\n".join(lines)
-
-
-def _cut(documents: list[str], start: int, end: int) -> list[str]:
-    """Cut out the characters `start` to `end`, counted across documents; drop empty parts."""
-    parts: list[str] = []
-    offset = 0
-    for document in documents:
-        part = document[max(start - offset, 0) : max(end - offset, 0)]
-        if part:
-            parts.append(part)
-        offset += len(document)
-    return parts

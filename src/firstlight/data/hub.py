@@ -7,7 +7,6 @@ from pydantic import Field
 
 from firstlight.config import NonEmpty
 from firstlight.data.cache import cache_dir
-from firstlight.data.checks import Budget
 from firstlight.data.documents import Format
 from firstlight.data.documents_in_files import DocumentsInFiles
 from firstlight.data.download import DownloadError
@@ -53,15 +52,8 @@ class HubData(DocumentsInFiles):
                 ) from error
         return self._files
 
-    def documents(self) -> list[str]:
-        documents: list[str] = []
-        budget = Budget()
-        for text in self.iter_documents():
-            budget.spend(text, f"dataset ({self.dataset})")
-            documents.append(text)
-        if not documents:
-            raise ValueError(f"dataset ({self.dataset}) has no text in {self.field!r}")
-        return documents
+    def place(self) -> str:
+        return f"dataset ({self.dataset})"
 
     def setting(self) -> str:
         return f"data.dataset ({shorten(self.dataset)})"

@@ -1,13 +1,11 @@
 """What a text is, in a line: documents, bytes, duplicates, scripts."""
 
 import unicodedata
-from bisect import bisect_right
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import accumulate
 
 import numpy as np
-from numpy.typing import NDArray
 
 from firstlight.errors import counted
 
@@ -52,64 +50,112 @@ class TextStatistics:
         return "; ".join([", ".join(parts[:2]), *parts[2:]])
 
 
-def statistics_of(documents: list[str]) -> TextStatistics:
-    """Count `documents`; for the scripts a sample is looked at, spread over all of them."""
-    n_bytes = 0
-    for document in documents:
-        # isascii is a flag that Python keeps: most documents need not be encoded to be counted.
-        ascii_only = document.isascii()
-        n_bytes += len(document) if ascii_only else len(document.encode("utf-8", "surrogatepass"))
-    n_different = len(np.unique(_hashes(documents)))
-    n_characters = sum(map(len, documents))
-    return TextStatistics(
-        n_documents=len(documents),
-        n_bytes=n_bytes,
-        n_duplicates=len(documents) - n_different,
-        scripts=scripts_of("".join(_sample(documents, n_characters))),
-        is_sample=n_characters > SAMPLE,
-    )
+class Survey:
+    """What one reading of a text tells: its documents are given one after another, in blocks."""
+
+    def __init__(self) -> None:
+        # 16 bytes a document.
+        self.lengths, self.hashes = array("q"), array("q")
+        self.blank: set[int] = set()
+        """The numbers of documents without text."""
+        self.n_bytes = self.n_nul = 0
+
+    def read(self, blocks: Iterable[str]) -> None:
+        """Read the next document."""
+        length, digest, has_text = 0, None, False
+        for block in blocks:
+            if not block:
+                continue
+            length += len(block)
+            # isascii is a flag that Python keeps: most blocks need not be encoded to be counted.
+            ascii_only = block.isascii()
+            self.n_bytes += (
+                len(block) if ascii_only else len(block.encode("utf-8", "surrogatepass"))
+            )
+            self.n_nul += block.count("\0")
+            has_text = has_text or not block.isspace()
+            # The hash of a document that comes in one block is that of the whole.
+            digest = hash(block) if digest is None else hash((digest, hash(block)))
+        if not has_text:
+            self.blank.add(len(self.lengths))
+        self.lengths.append(length)
+        self.hashes.append(hash("") if digest is None else digest)
+
+    @property
+    def n_characters(self) -> int:
+        """Of all documents."""
+        return int(np.asarray(self.lengths).sum())
+
+    @property
+    def has_text(self) -> bool:
+        """Whether one of the documents has text."""
+        return len(self.blank) < len(self.lengths)
+
+    def statistics(self, sample: "Sample") -> TextStatistics:
+        """Say what the documents are; their scripts are those of `sample`."""
+        n_different = len(np.unique(np.asarray(self.hashes)))
+        return TextStatistics(
+            n_documents=len(self.lengths),
+            n_bytes=self.n_bytes,
+            n_duplicates=len(self.lengths) - n_different,
+            scripts=scripts_of("".join(sample.parts)),
+            is_sample=not sample.is_all,
+        )
+
+    def shared_with_training(self, train_end: int) -> str:
+        """Say how much of the text after its first `train_end` characters training has, too.
+
+        "" if it is less than `LEAST_SHARED`. Only documents with exactly the same text are found.
+        """
+        lengths, hashes = np.asarray(self.lengths), np.asarray(self.hashes)
+        is_beyond = lengths.cumsum() > train_end
+        is_shared = np.isin(hashes[is_beyond], hashes[~is_beyond])
+        n_shared, n_beyond = int(lengths[is_beyond][is_shared].sum()), int(lengths[is_beyond].sum())
+        if n_shared < max(LEAST_SHARED * n_beyond, 1):
+            return ""
+        return (
+            f"{counted(int(is_shared.sum()), 'document')} ({n_shared / n_beyond:.0%} of the text"
+            " after training's)"
+        )
 
 
-def shared_with_training(documents: list[str], train_end: int) -> str:
-    """Say how much of the text after its first `train_end` characters training has, too.
+class Sample:
+    """Parts of a text at equal distances from each other, `most` characters at most.
 
-    "" if it is less than `LEAST_SHARED`. Only documents with exactly the same text are found.
+    The text has `n_characters`, and is given block by block. All of it is kept if it has no more.
     """
-    hashes = _hashes(documents)
-    lengths = np.fromiter(map(len, documents), dtype=np.int64, count=len(documents))
-    is_beyond = lengths.cumsum() > train_end
-    is_shared = np.isin(hashes[is_beyond], hashes[~is_beyond])
-    n_shared, n_beyond = int(lengths[is_beyond][is_shared].sum()), int(lengths[is_beyond].sum())
-    if n_shared < max(LEAST_SHARED * n_beyond, 1):
-        return ""
-    return (
-        f"{counted(int(is_shared.sum()), 'document')} ({n_shared / n_beyond:.0%} of the text after"
-        " training's)"
-    )
+
+    def __init__(self, n_characters: int, most: int, n_parts: int) -> None:
+        self.is_all = n_characters <= most
+        if self.is_all:
+            n_parts, most = 1, n_characters
+        self.firsts = [part * n_characters // n_parts for part in range(n_parts)]
+        self.width = most // n_parts
+        self.taken: list[list[str]] = [[] for _ in self.firsts]
+        """Of each part, the pieces that its blocks have of it."""
+        self.place = self.part = 0
+        """Of the next block, and of the part that is taken next."""
+
+    @property
+    def parts(self) -> list[str]:
+        """What was taken; a part may have characters of several documents."""
+        return list(map("".join, self.taken))
+
+    def add(self, block: str) -> None:
+        """Take of the next block what belongs to the sample."""
+        end = self.place + len(block)
+        while self.part < len(self.firsts) and self.firsts[self.part] < end:
+            first, last = self.firsts[self.part], self.firsts[self.part] + self.width
+            self.taken[self.part].append(block[max(first - self.place, 0) : last - self.place])
+            if last > end:
+                break  # it goes on in the next block
+            self.part += 1
+        self.place = end
 
 
-def _hashes(documents: list[str]) -> NDArray[np.int64]:
-    """8 bytes a document; two texts with one hash are practically impossible."""
-    return np.fromiter(map(hash, documents), dtype=np.int64, count=len(documents))
-
-
-def _sample(documents: list[str], n_characters: int) -> Iterator[str]:
-    """Pieces of the documents, `SAMPLE` characters at most, at equal distances from each other."""
-    if n_characters <= SAMPLE:
-        yield from documents
-        return
-    ends = list(accumulate(map(len, documents)))
-    for piece in range(PIECES):
-        at = piece * n_characters // PIECES
-        wanted = SAMPLE // PIECES
-        number = bisect_right(ends, at)
-        while wanted > 0 and number < len(documents):
-            document = documents[number]
-            start = max(at - (ends[number] - len(document)), 0)
-            part = document[start : start + wanted]
-            yield part
-            wanted -= len(part)
-            number += 1
+def of_scripts(n_characters: int) -> Sample:
+    """A sample of a text that shows its scripts."""
+    return Sample(n_characters, SAMPLE, PIECES)
 
 
 def scripts_of(text: str) -> dict[str, float]:

@@ -32,8 +32,9 @@ CUT_BY = (
     "eval_batches",
     "untrained_eval_batches",
     "eval_last_window",
+    "cache_dir",
 )
-"""Settings that decide how tokens are used, but not which tokens the splits have."""
+"""Settings that do not decide which tokens the splits have, but how they are used, or kept."""
 
 
 class TokenDataModule(pl.LightningDataModule):

@@ -3,13 +3,11 @@
 import heapq
 from collections.abc import Iterable
 
+from firstlight.data.tokenizers.base import MOST_LEARNED
 from firstlight.prepare.documents import Document
 
-MOST = 2**25
-"""Characters of the sample."""
 
-
-def sampled(documents: Iterable[Document], most: int = MOST) -> list[str]:
+def sampled(documents: Iterable[Document], most: int = MOST_LEARNED) -> list[str]:
     """Choose training documents evenly by their hashes, `most` characters at most; all, if fewer.
 
     The same documents give the same sample, in their order.

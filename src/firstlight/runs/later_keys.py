@@ -10,6 +10,7 @@ LATER_KEYS: dict[str, Any] = {
     "data.eval_last_window": False,
     "data.format": "text",
     "data.field": "text",
+    "data.cache_dir": None,
     "trainer.num_nodes": 1,
     "trainer.timeout": 120,
     "trainer.activation_checkpointing": False,

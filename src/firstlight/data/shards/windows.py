@@ -22,7 +22,7 @@ class ShardTokens:
         self.begins = self.ends - [shard.n_tokens for shard in shards]
 
     def __len__(self) -> int:
-        return int(self.ends[-1])
+        return int(self.ends[-1]) if self.shards else 0
 
     def __getstate__(self) -> dict[str, Any]:
         # Another process maps the files itself: the tokens must not go through a pipe.

@@ -29,6 +29,8 @@ KNOWN_PATTERNS = (r50k_pat_str, r"[\s\S]")
 """Patterns of firstlight's own tokenizers; their time is linear in the length of the text."""
 SECONDS, SECONDS_PER_CHARACTER = 1.0, 2e-5
 """Processor time that any other pattern may take: a hundred times that of GPT-2's."""
+MOST_LEARNED = 2**25
+"""Characters from which a vocabulary is learned, at most: a sample of a longer text."""
 PIECE = 2**16
 """Characters encoded at once.
 
@@ -49,6 +51,14 @@ class Tokenizer(ABC):
     """A warning about the vocabulary that `fit` found."""
     is_learned: bool = False
     """Whether `fit` learns the vocabulary from the documents; otherwise they may be missing."""
+
+    @property
+    def recipe(self) -> Any:
+        """All that decides what `fit` learns besides the documents, as plain data.
+
+        None: that is not known, so that what was learned cannot be kept for a later run.
+        """
+        return None
 
     @abstractmethod
     def build(self, documents: list[str]) -> tiktoken.Encoding:

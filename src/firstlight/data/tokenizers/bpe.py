@@ -6,8 +6,9 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tiktoken
 from pydantic import Field
@@ -32,6 +33,10 @@ class BPETokenizer(Tokenizer):
 
     def __init__(self, *, vocab_size: Annotated[int, Field(ge=257, le=2**20)]) -> None:
         self.vocab_size = vocab_size
+
+    @property
+    def recipe(self) -> Any:
+        return ["bpe", self.vocab_size, version("tokenizers")]
 
     def build(self, documents: list[str]) -> tiktoken.Encoding:
         # The name of the cached file is a hash of all that decides the vocabulary.

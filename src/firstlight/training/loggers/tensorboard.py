@@ -69,6 +69,7 @@ NOT_COMPARED = (
     "trainer.accelerator",
     "data.num_workers",
     "data.folder",
+    "data.cache_dir",
 )
 
 
