@@ -89,7 +89,13 @@ def start(folder: Path, tokenizer: str, output: str, *more: str) -> dict[str, fl
     """Train for some steps in a process of its own; return its figures."""
     words = [
         *("train", "data=text", f"data.path={folder / 'text.txt'}", f"tokenizer={tokenizer}"),
-        *("model.context_length=256", "model.emb_dim=16", "model.n_heads=2", "model.n_layers=1"),
+        *(
+            "model.context_length=64",
+            "data.batch_size=2",
+            "model.emb_dim=16",
+            "model.n_heads=2",
+            "model.n_layers=1",
+        ),
         *("trainer.max_steps=20", "trainer.eval_every_n_steps=20", "data.eval_batches=2"),
         *("scheduler=constant", "trainer.accelerator=cpu", "~callbacks.plots", "logger=csv"),
         *("callbacks.sample_generation.max_new_tokens=2", f"output_dir={folder / output}", *more),
