@@ -11,6 +11,7 @@ bytes must be the same.
 import argparse
 import hashlib
 import json
+import os
 import random
 import resource
 import subprocess
@@ -20,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import tiktoken
 
@@ -83,17 +85,39 @@ def resident_of(root: int) -> int:
     return total
 
 
-def prepared(source: Path, out: Path) -> tuple[float, float, int]:
-    """Run the command; return its wall seconds, processor seconds and largest memory."""
+def processor_seconds_of(pid: int) -> float:
+    """Processor time of a process, without its children; 0 if it has ended (Linux)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class Used(NamedTuple):
+    """What a command took."""
+
+    wall: float
+    cpu: float
+    """Processor seconds of all its processes."""
+    own_cpu: float
+    """Those of the process that reads and writes."""
+    memory: int
+    """The most bytes at one time."""
+
+
+def prepared(source: Path, out: Path) -> Used:
+    """Run the command; return what it took."""
     words = ["prepare", "data=text", f"data.path={source}", f"out={out}", "shard_tokens=5000000"]
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     process = subprocess.Popen([sys.executable, "-m", "firstlight", *words])
-    largest = 0
+    largest, own = 0, 0.0
 
     def watch() -> None:
-        nonlocal largest
+        nonlocal largest, own
         while process.poll() is None:
             largest = max(largest, resident_of(process.pid))
+            own = max(own, processor_seconds_of(process.pid))
             time.sleep(0.3)
 
     watcher = threading.Thread(target=watch)
@@ -102,7 +126,7 @@ def prepared(source: Path, out: Path) -> tuple[float, float, int]:
     watcher.join()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return time.perf_counter() - began, used, largest
+    return Used(time.perf_counter() - began, used, own, largest)
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -140,14 +164,16 @@ def main() -> int:
                     size += len(text)
         tiny = folder / "tiny.jsonl"
         tiny.write_text("".join(json.dumps({"text": text}) + "\n" for text in sample[:300]))
-        _, start, _ = prepared(tiny, folder / "tiny")
+        start = prepared(tiny, folder / "tiny")
         before = of_tiktoken(sample)
-        wall, used, largest = prepared(source, folder / "out")
+        used = prepared(source, folder / "out")
         after = of_tiktoken(sample)
         index = json.loads((folder / "out" / "index.json").read_text())
         shards = [shard for entries in index["splits"].values() for shard in entries]
         n_tokens = sum(shard["tokens"] for shard in shards)
-        rate, steady = n_tokens / used, n_tokens / (used - start)
+        rate, steady = n_tokens / used.cpu, n_tokens / (used.cpu - start.cpu)
+        reading = used.own_cpu - start.own_cpu
+        encoding = used.cpu - start.cpu - reading
         rates = {name: (before[name] + after[name]) / 2 for name in before}
         best = max(rates.values())
         print(f"{given.megabytes} MB, {index['documents']:,} documents, {n_tokens:,} tokens")
@@ -157,13 +183,20 @@ def main() -> int:
             f"  firstlight prepare              {rate / 1e6:6.2f}M  ({rate / best:.2f} of the best)"
         )
         print(f"  the same without its start       {steady / 1e6:6.2f}M  ({steady / best:.2f})")
-        print(f"  wall {wall:,.0f} s, CPU {used:,.0f} s, largest memory {largest / 1e6:,.0f} MB")
+        print(
+            f"  reading and writing {reading:,.1f} CPU s, encoding {encoding:,.1f}: one reader keeps"
+            f" {encoding / max(reading, 0.01):,.0f} cores busy"
+        )
+        print(
+            f"  wall {used.wall:,.0f} s, CPU {used.cpu:,.0f} s, largest memory"
+            f" {used.memory / 1e6:,.0f} MB"
+        )
         is_same = True
         if given.kills:
-            killed_and_completed(source, folder / "killed", given.kills, wall)
+            killed_and_completed(source, folder / "killed", given.kills, used.wall)
             is_same = hashes(folder / "out") == hashes(folder / "killed")
             print(f"  killed {given.kills} times: {'the same bytes' if is_same else 'OTHER BYTES'}")
-        is_good = steady >= GOAL_OF_TIKTOKEN * best and largest < GOAL_MEGABYTES * 1e6
+        is_good = steady >= GOAL_OF_TIKTOKEN * best and used.memory < GOAL_MEGABYTES * 1e6
         return 0 if is_good and is_same else 1
 
 

@@ -24,6 +24,9 @@ from firstlight.data.windows import TensorWindows, Windows
 from firstlight.errors import counted, shorten
 from firstlight.output import note
 
+LONGEST_TRIED = 2**24
+"""Bytes of a text that is split and encoded again and again to find a ratio that works."""
+
 
 class TextDataModule(TokenDataModule):
     """A text in training, validation and test splits, served as batches of token windows.
@@ -177,7 +180,7 @@ class TextDataModule(TokenDataModule):
         facts, shards = found
         self.findings, self._sha256 = facts.findings, facts.sha256_of_ids
         tokens = {name: ShardTokens(of_split) for name, of_split in shards.items()}
-        self._check_sizes({name: len(of_split) for name, of_split in tokens.items()}, None)
+        self._check_sizes({name: len(of_split) for name, of_split in tokens.items()})
         return {
             name: ShardWindows(of_split, **self._window_size(name))
             for name, of_split in tokens.items()
@@ -195,16 +198,17 @@ class TextDataModule(TokenDataModule):
         return kept.find(self.tokenizer)
 
     def _keep(self, kept: KeptTokens, reading: Reading) -> KeptText:
-        """Encode the text, and keep its tokens."""
-        size = sum(file.stat().st_size for file in kept.text.files)
-        note(
-            f"{self.setting()}: encoding {size / 1e6:,.0f} MB, once; the tokens are kept in"
-            f" {shorten(str(kept.text.folder))}"
-        )
+        """Learn a vocabulary if none is known, encode the text, and keep its tokens."""
         if not self.tokenizer.is_fitted:
             self._fit(reading)
             if self.tokenizer.recipe is not None:
                 kept.keep_vocabulary(self.tokenizer.recipe, self.tokenizer)
+            elif found := kept.find(self.tokenizer):
+                return found
+        note(
+            f"{self.setting()}: encoding {reading.survey.n_bytes / 1e6:,.0f} MB, once; the tokens"
+            f" are kept in {shorten(str(kept.text.folder))}"
+        )
         with kept.writing(self.tokenizer, list(reading.ends)) as writer:
             encoded = reading.encoded(self.tokenizer)
             for name, ids in encoded:
@@ -241,8 +245,8 @@ class TextDataModule(TokenDataModule):
             self._sha256 = digest.hexdigest()
         return self._sha256
 
-    def _check_sizes(self, n_tokens: dict[str, int], reading: Reading | None) -> None:
-        """Refuse a split without a window; `reading` is a text that is in memory.
+    def _check_sizes(self, n_tokens: dict[str, int], reading: Reading | None = None) -> None:
+        """Refuse a split without a window; with `reading` another ratio may be advised.
 
         Raises:
             ValueError: there is one.
@@ -268,11 +272,12 @@ class TextDataModule(TokenDataModule):
     def _smaller_ratio(self, reading: Reading) -> float | None:
         """Find the largest `train_ratio` (in steps of 0.01) that leaves every split one window.
 
-        Returns None if there is none.
+        Returns None if there is none, or if trying takes long.
         """
+        if reading.survey.n_bytes > LONGEST_TRIED:
+            return None
         for hundredths in range(round(self.train_ratio * 100) - 1, 0, -1):
-            shares = Shares(hundredths / 100, self.test_ratio)
-            other = Reading(reading.texts, shares, reading.special_tokens)
+            other = reading.split_by(Shares(hundredths / 100, self.test_ratio))
             # A learned vocabulary depends on the split, and the number of tokens on both.
             self.tokenizer.fit(other.to_learn_from())
             lengths = dict.fromkeys(other.ends, 0)

@@ -64,6 +64,12 @@ class Reading:
         n_characters = self.survey.n_characters
         return self.shares.ends(n_characters) if self.shares else {"all": n_characters}
 
+    def split_by(self, shares: Shares) -> "Reading":
+        """Return the same text, split in another way; it is not counted again."""
+        other = Reading(self.texts, shares, self.special_tokens)
+        vars(other)["survey"] = self.survey  # where cached_property keeps it
+        return other
+
     @property
     def is_sampled(self) -> bool:
         """Whether a vocabulary is learned from a part of the training split."""
