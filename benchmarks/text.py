@@ -47,23 +47,24 @@ def watch():
 
 watcher = threading.Thread(target=watch)
 watcher.start()
-began, cpu = time.perf_counter(), time.process_time()
-read = 0.0
+began = time.perf_counter()
+read = read_cpu = 0.0
 from firstlight.data.token_data import TokenDataModule
 setup = TokenDataModule.setup
 
 def timed(self, stage=None):
-    global read
-    first = time.perf_counter()
+    global read, read_cpu
+    first, first_cpu = time.perf_counter(), time.process_time()
     setup(self, stage)
     read += time.perf_counter() - first
+    read_cpu += time.process_time() - first_cpu
 
 TokenDataModule.setup = timed
 code = main(sys.argv[1:])
 done = True
 watcher.join()
 result = {
-    "code": code, "read": read, "all": time.perf_counter() - began,
+    "code": code, "read": read, "cpu": read_cpu, "all": time.perf_counter() - began,
     "peak": memory("VmHWM") - imports, "own": own - imported_own,
     "mapped": all_mapped - imported_mapped,
 }
@@ -132,7 +133,7 @@ def main() -> int:
                 found = start(folder, tokenizer, f"{tokenizer}_{which}")
                 worst = max(worst, found["peak"])
                 print(
-                    f"  {tokenizer:<6} {which:<7} {found['read']:7.2f} s  peak"
+                    f"  {tokenizer:<6} {which:<7} {found['read']:7.2f} s (CPU {found['cpu']:.2f})  peak"
                     f" {found['peak']:6,.0f} MB: its own {found['own']:6,.0f}, mapped"
                     f" {found['mapped']:6,.0f}; the whole command {found['all']:6.1f} s",
                     flush=True,
