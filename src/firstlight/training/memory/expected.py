@@ -11,9 +11,9 @@ from firstlight.training.memory.micro_batches import n_parts_of
 from firstlight.training.memory.step import step_memory
 from firstlight.training.trainer import Trainer
 
-GROWTH = 0.6
+GROWTH = 0.7
 """What a CPU process grows by beyond the tensors of a pass, as a share of these: gaps that malloc
-cannot fill, and buffers of oneDNN (docs/plan.md: fitted to eight runs by benchmarks/memory.py)."""
+cannot fill, and buffers of oneDNN (fitted to runs of benchmarks/memory.py; see docs/plan.md)."""
 STARTED = 60 * 10**6
 """Bytes that a run allocates on the host beside tensors: the trainer, loggers, threads."""
 CACHED = 0.1
