@@ -95,7 +95,7 @@ def test_runs_with_escapes_in_their_names_and_values_are_compared_without_them(
 
     settings = CompareSettings(
         runs=["one", text.replace("/", "_")], metric="val/loss", weights="last", windows=0, accelerator="cpu",
-        confidence=0.95, resamples=100, seed=0, storage=None, out=None,
+        confidence=0.95, storage=None, out=None,
     )  # fmt: skip
     found = compare(settings)
     Path("out").mkdir()

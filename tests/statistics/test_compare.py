@@ -98,7 +98,7 @@ def test_a_difference_is_the_first_less_the_second_weighted_by_tokens():
 @pytest.mark.parametrize(
     ("seeds", "reason", "told"),
     [
-        ({"a": [0], "b": [0]}, "a is lower on this text; another seed may reverse it", False),
+        ({"a": [0], "b": [0]}, "lower on this text; another seed may reverse it", False),
         ({"a": [0, 1, 2], "b": [0, 1, 2]}, "more than chance", True),
     ],
 )
@@ -125,26 +125,26 @@ def test_means_alone_speak_of_their_text_alone():
 def test_the_advised_number_of_seeds_is_enough_four_times_in_five():
     world = World(of_text=0, of_both=0, seeds=4, gap=0.02)
     losses, seeds = world.losses(np.random.default_rng(3))
-    [pair] = compare(losses, np.ones(34), seeds, advise=True).pairs
+    [pair] = compare(losses, np.ones(34), seeds, advise_on="0").pairs
     assert pair.more_seeds is not None and not pair.told_apart
     spread = pair.seed_error / (2 / 4) ** 0.5
     enough = World(of_text=0, of_both=0, seeds=4 + pair.more_seeds, of_seed=spread)
     assert outcome(replace(enough, gap=-pair.difference), 100).power > 0.7
     few = World(windows=4, of_text=1, of_seed=0.01, gap=0.01)
     losses, seeds = few.losses(np.random.default_rng(0))
-    [pair] = compare(losses, np.ones(4), seeds, advise=True).pairs
+    [pair] = compare(losses, np.ones(4), seeds, advise_on="0").pairs
     assert pair.more_seeds is None
 
 
-@pytest.mark.parametrize(("windows", "reason"), [(1, "a single window"), (2, "2 windows are too")])
-def test_too_little_text_is_said(windows, reason):
+@pytest.mark.parametrize("windows", [1, 2])
+def test_too_little_text_is_said(windows):
     generator = np.random.default_rng(0)
     own = generator.normal(0, 0.1, (2, 1, windows))
     losses = own + generator.normal(0, 0.001, (2, 3, 1))
     [pair] = compare(
         dict(zip("ab", losses, strict=True)), np.ones(windows), {"a": [0, 1, 2], "b": [0, 1, 2]}
     ).pairs
-    assert not pair.told_apart and pair.reason.startswith(f"cannot be told: {reason}")
+    assert not pair.told_apart and pair.reason == "cannot be told: too little text"
 
 
 def test_the_variance_of_a_mean_is_that_of_alike_neighbours():

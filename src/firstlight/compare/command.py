@@ -43,8 +43,8 @@ def compare(settings: CompareSettings, storage: str | None = None) -> dict[str, 
         ConfigError: a run does not exist, or they cannot be compared.
     """
     groups, twins = group_runs(find_runs(settings.names, storage))
-    ranked, notes = judge(groups, settings)
-    return comparison_data(ranked, twins + notes, settings)
+    judged, notes = judge(groups, settings)
+    return comparison_data(judged, twins + notes, settings)
 
 
 def main(config: DictConfig) -> None:

@@ -7,19 +7,17 @@ from firstlight.compare.groups import NOTHING
 from firstlight.compare.importance import importance
 from firstlight.compare.runs import X_AXES, CurvePoint, Run
 from firstlight.compare.settings import CompareSettings
-from firstlight.compare.statistics import FEWEST_WINDOWS
-from firstlight.compare.verdict import Ranked
+from firstlight.compare.verdict import Judged, Ranked
 from firstlight.compare.windows import measured_mean
 from firstlight.errors import printable_data
 
 
-def comparison_data(
-    ranked: list[Ranked], notes: list[str], settings: CompareSettings
-) -> dict[str, Any]:
+def comparison_data(judged: Judged, notes: list[str], settings: CompareSettings) -> dict[str, Any]:
     """The findings, ready for JSON, the best config first.
 
     `runs[i].config` is the place of a run's config in `configs`.
     """
+    ranked = judged.ranked
     column, first = settings.metric, ranked[0].group.runs[0]
     sign = first.sign_of(column)
     plain_settings = vars(settings) | {"runs": settings.names}
@@ -33,7 +31,7 @@ def comparison_data(
             for point in run.curve(column):
                 axes = [name for name in axes if name in point.x]
     # Lower is better for PED-ANOVA, hence the sign.
-    scores = [sign * config.sample.mean for config in ranked]
+    scores = [sign * config.mean for config in ranked]
     metric = first.metric(column)
     direction = "max" if sign < 0 else "min"
     description = "" if metric is None else metric.text
@@ -43,7 +41,8 @@ def comparison_data(
         "settings": plain_settings,
         "metric": {"direction": direction, "text": description},
         "is_measured": measured_mean(first, settings) is not None,
-        "windows": _windows(ranked),
+        # Of the run with the fewest; null if the weights were not measured.
+        "windows": {"measured": judged.n_windows, "blocks": judged.n_blocks},
         "configs": [_config(config) for config in ranked],
         "runs": shown_runs,
         "axes": axes,
@@ -55,24 +54,14 @@ def comparison_data(
     return printable_data(found)
 
 
-def _windows(ranked: list[Ranked]) -> dict[str, Any]:
-    """How many windows every config was measured on, and whether they allow a verdict.
-
-    `measured` is null if the weights were not measured.
-    """
-    counts = [len(config.sample.totals) for config in ranked if len(config.sample.totals) > 0]
-    measured = min(counts, default=None)
-    is_too_few = measured is not None and measured < FEWEST_WINDOWS
-    return {"measured": measured, "fewest": FEWEST_WINDOWS, "are_too_few": is_too_few}
-
-
 def _config(config: Ranked) -> dict[str, Any]:
     return {
         "label": config.group.label,
         "settings": config.group.settings,
         "seeds": [run.seed for run in config.group.runs],
-        "mean": config.sample.mean,
-        "spread": config.sample.spread,
+        "mean": config.mean,
+        "spread": config.spread,
+        "could_be_best": config.could_be_best,
         "difference": None if config.difference is None else vars(config.difference),
         "verdict": config.sentence,
     }

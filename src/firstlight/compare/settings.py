@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from firstlight.config import NonEmpty, Seed
+from firstlight.config import NonEmpty
 from firstlight.errors import ConfigError
 
 
@@ -19,8 +19,6 @@ class CompareSettings:
     windows: Annotated[int, Field(ge=0, le=10**6)]
     accelerator: NonEmpty
     confidence: Annotated[float, Field(ge=0.5, le=0.9999)]
-    resamples: Annotated[int, Field(ge=100, le=10**6)]
-    seed: Seed
     storage: NonEmpty | None
     out: NonEmpty | None
     data: dict[str, NonEmpty | list[NonEmpty]] | None = None

@@ -101,15 +101,13 @@ def _headings(keys: list[str]) -> list[str]:
 
 
 def _difference(difference: dict[str, Any] | None) -> str:
-    """The difference from the best config, its interval, and its p-value."""
+    """The difference from the best config, and its interval."""
     if difference is None:
         return ""
-    p = f"p = {difference['p']:.2g}"
-    if difference["p"] < 1e-4:
-        p = "p < 0.0001"
-    return (
-        f"{difference['value']:+.4f} ({difference['low']:+.4f} to {difference['high']:+.4f}), {p}"
-    )
+    shown = f"{difference['value']:+.4f}"
+    if difference["low"] is not None:
+        shown += f" ({difference['low']:+.4f} to {difference['high']:+.4f})"
+    return shown
 
 
 def _mean(runs: list[dict[str, Any]], which: str, name: str, form: str) -> str:

@@ -1,6 +1,5 @@
 """Which config is best, and whether the others are worse by more than chance."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,48 +8,86 @@ import numpy as np
 from firstlight.compare.groups import Group
 from firstlight.compare.runs import Run
 from firstlight.compare.settings import CompareSettings
-from firstlight.compare.statistics import (
-    FEWEST_WINDOWS,
-    Difference,
-    NothingKnownError,
-    ScoreSample,
-    TooFewWindowsError,
-    difference,
-)
 from firstlight.compare.windows import (
     Ground,
-    MeasuredWindows,
+    Measured,
+    block_losses,
     check_grounds,
     configured_ground,
-    measure_windows,
+    measure,
     measured_mean,
-    sample_of,
     scores_last_window,
 )
+from firstlight.errors import counted
 from firstlight.metrics.base import Mean
+from firstlight.statistics import comparison as statistics
 
-NOTHING_KNOWN = "nothing can be said with one seed of each and no windows; run each with seeds=3"
 MOST_NAMED = 6
 """Most runs that a note names."""
+OTHER_TEXT = "cannot be told: measured on another text than the best"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The difference `value` = this config - the best one, with its interval, in the metric.
+
+    `low` and `high` are None where nothing is known; the rest as in `firstlight.statistics.Pair`.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    is_told_apart: bool
+    text_error: float | None
+    seed_error: float | None
+    more_seeds: int | None
 
 
 @dataclass(frozen=True)
 class Ranked:
     """A config, what was measured of it, and how it differs from the best one.
 
-    `difference` is None for the best one itself, and where nothing can be said.
+    `difference` is None for the best one itself, and for one that was measured on another text.
     """
 
     group: Group
-    sample: ScoreSample
+    values: list[float]
+    """The metric of each seed."""
     difference: Difference | None
+    could_be_best: bool
     sentence: str
 
+    @property
+    def mean(self) -> float:
+        """Mean over the seeds."""
+        return float(np.mean(self.values))
 
-def judge(groups: list[Group], settings: CompareSettings) -> tuple[list[Ranked], list[str]]:
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation between seeds; None for a single one."""
+        return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The configs, best first, and what they were measured on; None if they were not measured."""
+
+    ranked: list[Ranked]
+    n_windows: int | None
+    n_blocks: int | None
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """The metric and the ground of each run, and what was measured of it, if anything was."""
+
+    values: dict[Path, float]
+    grounds: dict[Path, Ground]
+    measured: dict[Path, Measured]
+
+
+def judge(groups: list[Group], settings: CompareSettings) -> tuple[Judged, list[str]]:
     """The configs, best first, each with a verdict; and notes.
-
-    The best one is chosen by looking, so the confidence holds for all pairs of configs.
 
     Raises:
         ConfigError: a run has not logged the metric, or the runs cannot be compared in it.
@@ -60,89 +97,156 @@ def judge(groups: list[Group], settings: CompareSettings) -> tuple[list[Ranked],
     for run in runs:
         run.final(column)  # raises if it has none, before the long measuring
     mean = measured_mean(runs[0], settings)
-    if mean is not None:
-        samples, grounds = _measured(groups, runs, mean, settings)
-    else:
-        samples, grounds = _logged(groups, column)
+    scores = _logged(runs, column) if mean is None else _measured(runs, mean, settings)
     # What qualifies the verdicts is said beside them.
     metric = runs[0].metric(column)
     notes = (
         _unfinished(runs, column)
         + _unlike(runs, column)
-        + check_grounds(runs, grounds, column, metric)
+        + check_grounds(runs, scores.grounds, column, metric)
     )
     sign = runs[0].sign_of(column)
-    pairs = list(zip(groups, samples, strict=True))
-    pairs.sort(key=lambda pair: sign * pair[1].mean)
-    best_group, best = pairs[0]
-    # Each of the others against the best. The first was chosen by looking at all of them, which is
-    # why the confidence is shared by all pairs, not only by those that are compared here.
-    others = []
-    for group, sample in pairs[1:]:
-        is_paired = grounds[group.runs[0].folder] == grounds[best_group.runs[0].folder]
-        found = None
-        try:
-            found = difference(
-                best,
-                sample,
-                paired=is_paired,
-                confidence=settings.confidence,
-                n_pairs=math.comb(len(groups), 2),
-                resamples=settings.resamples,
-                seed=settings.seed,
-            )
-            sentence = _sentence(found, is_of_text=metric is not None)
-        except TooFewWindowsError as error:
-            sentence = _too_few(error.n_windows, settings)
-        except NothingKnownError:
-            sentence = NOTHING_KNOWN
-        others.append(Ranked(group, sample, found, sentence))
-    return [Ranked(best_group, best, None, _sentence_of_the_best(others)), *others], notes
+
+    def rank(group: Group) -> float:
+        return sign * float(np.mean([scores.values[run.folder] for run in group.runs]))
+
+    ranked = sorted(groups, key=rank)
+    of_text = metric is not None
+    comparable = [group for group in ranked if not of_text or _same_text(group, ranked[0], scores)]
+    return _judged(ranked, comparable, scores, sign, settings, of_text=of_text), notes
 
 
-def _measured(
-    groups: list[Group], runs: list[Run], metric: Mean, settings: CompareSettings
-) -> tuple[list[ScoreSample], dict[Path, Ground]]:
-    """The scores of the groups from evaluating their weights, and the ground of each run."""
+def _measured(runs: list[Run], metric: Mean, settings: CompareSettings) -> _Scores:
     # All runs on the same windows: the last, shorter one counts only if it counts for all of them.
     last_window = all(map(scores_last_window, runs))
-    measured: dict[Path, MeasuredWindows] = {}
-    grounds: dict[Path, Ground] = {}
+    scores = _Scores({}, {}, {})
     for run in runs:
-        measured[run.folder] = measure_windows(run, metric, settings, last_window=last_window)
-        grounds[run.folder] = measured[run.folder].ground
-    return [sample_of(group, measured) for group in groups], grounds
+        measured = measure(run, metric, settings, last_window=last_window)
+        scores.values[run.folder] = measured.value
+        scores.grounds[run.folder] = measured.ground
+        scores.measured[run.folder] = measured
+    return scores
 
 
-def _logged(groups: list[Group], column: str) -> tuple[list[ScoreSample], dict[Path, Ground]]:
-    """The scores of the groups from what their runs logged, and the ground of each run."""
-    samples: list[ScoreSample] = []
-    grounds: dict[Path, Ground] = {}
-    for group in groups:
-        values = []
-        for run in group.runs:
-            values.append(run.final(column).value)
-            grounds[run.folder] = configured_ground(run)
-        samples.append(ScoreSample(np.array(values)))
-    return samples, grounds
+def _logged(runs: list[Run], column: str) -> _Scores:
+    values = {run.folder: run.final(column).value for run in runs}
+    grounds = {run.folder: configured_ground(run) for run in runs}
+    return _Scores(values, grounds, {})
 
 
-def _too_few(n_windows: int, settings: CompareSettings) -> str:
-    # The user's own limit; otherwise it is the text that is short.
-    if settings.windows < FEWEST_WINDOWS:
-        return f"too few windows to tell: windows={settings.windows}, and it takes {FEWEST_WINDOWS}"
-    return (
-        f"validation has too few windows to tell: {n_windows}, and it takes {FEWEST_WINDOWS}; more"
-        " validation text, or a lower data.train_ratio, would help"
+def _same_text(group: Group, best: Group, scores: _Scores) -> bool:
+    texts = {scores.grounds[run.folder].text for run in [*group.runs, *best.runs]}
+    return len(texts) == 1
+
+
+def _judged(
+    ranked: list[Group],
+    comparable: list[Group],
+    scores: _Scores,
+    sign: int,
+    settings: CompareSettings,
+    *,
+    of_text: bool,
+) -> Judged:
+    """The verdicts on `ranked`, of which those in `comparable` are compared with the first."""
+    places = {id(group): str(place) for place, group in enumerate(comparable)}
+    comparison, n_blocks = None, None
+    if len(comparable) > 1:
+        comparison, n_blocks = _compared(comparable, scores, sign, settings)
+    pairs = {}
+    if comparison is not None:
+        pairs = {pair.b: pair for pair in comparison.pairs if pair.a == "0"}
+    rest = _rest_of_text(scores)
+    found = []
+    for group in ranked:
+        place, difference, sentence = places.get(id(group)), None, OTHER_TEXT
+        could_be_best = comparison is None or place is None or place in comparison.could_be_best
+        if group is ranked[0]:
+            sentence = _sentence_of_the_best(len(ranked), comparison)
+        elif place is not None:
+            difference = _difference(pairs[place], sign)
+            sentence = _sentence(pairs[place], sign, rest, of_text=of_text)
+        values = [scores.values[run.folder] for run in group.runs]
+        found.append(Ranked(group, values, difference, could_be_best, sentence))
+    n_windows = min((of_run.n_windows for of_run in scores.measured.values()), default=None)
+    return Judged(found, n_windows, n_blocks)
+
+
+def _compared(
+    groups: list[Group], scores: _Scores, sign: int, settings: CompareSettings
+) -> tuple[statistics.Comparison, int | None]:
+    """The groups by their places, "0" being the best; and on how many blocks of text."""
+    runs = [run for group in groups for run in group.runs]
+    n_blocks, weights = None, None
+    losses = np.array([scores.values[run.folder] for run in runs])  # (runs,)
+    if scores.measured:
+        # (runs, blocks)
+        losses, weights = block_losses([scores.measured[run.folder] for run in runs])
+        n_blocks = len(weights)
+    of_groups, seeds = {}, {}
+    first = 0
+    for place, group in enumerate(groups):
+        of_groups[str(place)] = sign * losses[first : first + len(group.runs)]
+        seeds[str(place)] = [run.seed for run in group.runs]
+        first += len(group.runs)
+    found = statistics.compare(of_groups, weights, seeds, settings.confidence, advise_on="0")
+    return found, n_blocks
+
+
+def _difference(pair: statistics.Pair, sign: int) -> Difference:
+    """The pair (best, other) the other way round, in the metric, of which more may be better."""
+    bounds: list[float] | None = sorted((-sign * pair.low, -sign * pair.high))
+    if not np.isfinite(pair.low):
+        bounds = None
+    return Difference(
+        value=-sign * pair.difference,
+        low=bounds[0] if bounds else None,
+        high=bounds[1] if bounds else None,
+        is_told_apart=pair.told_apart,
+        text_error=pair.text_error,
+        seed_error=pair.seed_error,
+        more_seeds=pair.more_seeds,
     )
 
 
-def _sentence_of_the_best(others: list[Ranked]) -> str:
-    if not others:
+def _rest_of_text(scores: _Scores) -> int | None:
+    """The windows that all runs have, if fewer were measured; None if all were, or none."""
+    measured = scores.measured.values()
+    of_text = min((of_run.n_windows_of_text for of_run in measured), default=0)
+    used = max((of_run.n_windows for of_run in measured), default=0)
+    return of_text if of_text > used else None
+
+
+def _sentence_of_the_best(n: int, comparison: statistics.Comparison | None) -> str:
+    if n == 1:
         return "the only config"
-    if any(other.difference is not None for other in others):
+    if comparison is None:
+        return "the best here, which may be chance"
+    others = len(comparison.could_be_best) - 1
+    if others == 0:
         return "the best"
-    return "the best here, which may be chance"
+    return f"the best here, which may be chance: {counted(others, 'other')} could be the best"
+
+
+def _sentence(pair: statistics.Pair, sign: int, rest: int | None, *, of_text: bool) -> str:
+    if pair.reason == statistics.MORE_THAN_CHANCE:
+        return "worse, by more than chance"
+    if pair.reason == statistics.MORE_THAN_SEEDS:
+        if not of_text:
+            return "worse, by more than the chance of the seeds"
+        return f"worse on this text, by {pair.reason}"
+    if pair.reason == statistics.LOWER_HERE:
+        than_best = "higher" if sign > 0 else "lower"
+        return f"{than_best} on this text; another seed may reverse it: run each with seeds=3"
+    if pair.reason == statistics.ONE_SEED:
+        return f"{pair.reason}; run each with seeds=3"
+    if pair.more_seeds is not None:
+        return f"{pair.reason}; run about {counted(pair.more_seeds, 'more seed')} of each"
+    if pair.reason == statistics.OTHER_SEEDS:
+        return "not told apart, and hardly any number of seeds would tell"
+    if rest is not None:
+        return f"{pair.reason}; measure all of it: windows={rest}"
+    return f"{pair.reason}; more validation text, or a lower data.train_ratio, would help"
 
 
 def _unfinished(runs: list[Run], column: str) -> list[str]:
@@ -179,22 +283,3 @@ def _named(names: list[str]) -> str:
     if len(names) > MOST_NAMED:
         text += f" and {len(names) - MOST_NAMED} more"
     return text
-
-
-def _sentence(found: Difference, *, is_of_text: bool) -> str:
-    if found.seed_error is None:
-        verdict = "worse" if found.is_told_apart else "not distinguishable"
-        return f"{verdict} on this text; the effect of the seed is unknown: run each with seeds=3"
-    if found.is_told_apart:
-        if found.text_error is None and is_of_text:
-            return (
-                "worse on this text, by more than the chance of the seeds; other texts are unknown"
-            )
-        return "worse, by more than chance"
-    if found.more_seeds == 1:
-        return "not distinguishable; run about 1 more seed of each"
-    if found.more_seeds is not None:
-        return f"not distinguishable; run about {found.more_seeds} more seeds of each"
-    if found.text_error is not None and abs(found.value) < 2 * found.text_error:
-        return "not distinguishable, and no number of seeds would tell: the text is too short"
-    return "not distinguishable, and hardly any number of seeds would tell"

@@ -1,4 +1,4 @@
-"""The weights of every run on the windows of the validation split: a metric, window by window."""
+"""The weights of every run on the validation split: a metric, piece by piece of the text."""
 
 import hashlib
 import json
@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from firstlight.compare.groups import Group
 from firstlight.compare.runs import Run
 from firstlight.compare.settings import CompareSettings
-from firstlight.compare.statistics import Floats, ScoreSample
 from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.data.windows import Windows
 from firstlight.errors import ConfigError
@@ -21,8 +20,14 @@ from firstlight.sources import find_checkpoint, load_checkpoint
 from firstlight.training.evaluation import EvaluationModule
 from firstlight.training.measuring import evaluation_trainer, text_of
 
+Floats = NDArray[np.float64]
 AT_ONCE = 4096
 """Most tokens in a batch."""
+PIECE = 16
+"""Tokens of a piece, the least that is measured by itself. Two windows of 256 are 32 pieces: enough
+to tell how much a text varies, where two numbers would tell nothing."""
+MOST_BLOCKS = 256
+"""Most blocks of text that a verdict looks at: a few thousand would tell no more."""
 OF_TEXT = ("_target_", "path", "folder", "train_ratio", "test_ratio")
 """Keys of the section `data` that decide what the validation text is."""
 
@@ -37,15 +42,34 @@ class Ground:
 
 
 @dataclass(frozen=True)
-class MeasuredWindows:
-    """For each window the metric's sum and what it is divided by: (windows,) each.
+class Measured:
+    """What was measured of a run, in the order of the text.
 
-    See `ScoreSample`.
+    `totals` (pieces,) are what the metric adds up over each piece, `units` (pieces,) what that is
+    divided by: its tokens, or its bytes times ln 2.
     """
 
     totals: Floats
     units: Floats
+    n_windows: int
+    n_windows_of_text: int
+    """How many there are, of which `n_windows` were measured."""
     ground: Ground
+
+    @property
+    def value(self) -> float:
+        """The metric: a ratio of sums, as an evaluation computes it; not a mean of ratios."""
+        return float(self.totals.sum() / self.units.sum())
+
+    def blocks(self, n: int) -> tuple[Floats, Floats]:
+        """Totals and units of `n` blocks of neighbouring pieces: (n,) each.
+
+        Block i of one run is about the same place of the text as block i of another, also where
+        their windows are of different lengths.
+        """
+        block_of = np.arange(len(self.totals)) * n // len(self.totals)
+        first = np.searchsorted(block_of, np.arange(n))  # of each block
+        return np.add.reduceat(self.totals, first), np.add.reduceat(self.units, first)
 
 
 def measured_mean(run: Run, settings: CompareSettings) -> Mean | None:
@@ -70,9 +94,7 @@ def scores_last_window(run: Run) -> bool:
     return bool((run.config.get("data") or {}).get("eval_last_window", False))
 
 
-def measure_windows(
-    run: Run, metric: Mean, settings: CompareSettings, *, last_window: bool
-) -> MeasuredWindows:
+def measure(run: Run, metric: Mean, settings: CompareSettings, *, last_window: bool) -> Measured:
     """Evaluate a run's weights, in float32, on windows spread evenly over its validation split.
 
     If these are all windows, the shorter one at the end is added with `last_window`.
@@ -103,8 +125,9 @@ def measure_windows(
         for index in batches:
             inputs, targets = windows[index]  # (B, T) each
             scored = module.scored((inputs.to(device), targets.to(device)))
-            sums += map(metric.sums, scored.windows())
-    totals, counts = np.array(sums).T  # (windows,) each
+            for window in scored.windows():
+                sums += map(metric.sums, window.split(PIECE))
+    totals, counts = np.array(sums).T  # (pieces,) each
     # A mean may have a constant factor (bits per byte: the bits in a nat), which is its value for
     # equal sums.
     factor = metric.value([1.0, 1.0])
@@ -114,7 +137,7 @@ def measure_windows(
         json.dumps(loaded.tokenizer or loaded.config.get("tokenizer"), default=str),
         text.context_length,
     )
-    return MeasuredWindows(totals, counts / factor, ground)
+    return Measured(totals, counts / factor, n_windows, len(windows), ground)
 
 
 def _digest(windows: Windows, tokenizer: Tokenizer) -> str:
@@ -160,20 +183,21 @@ def check_grounds(
             )
         if is_other_text:
             notes.append(f"{both} are measured on different texts: one may just be easier")
-        elif is_other_tokenizer:
-            notes.append(f"{both} have different tokenizers, and so other windows: not paired")
-        elif ground.context_length != first.context_length:
-            notes.append(f"{both} have windows of different lengths: not paired")
     return notes[:1]
 
 
-def sample_of(group: Group, measured: Mapping[Path, MeasuredWindows]) -> ScoreSample:
-    """The scores of a config: the metric of each seed, and window totals averaged over seeds."""
-    members = [measured[run.folder] for run in group.runs]
-    # A ratio of sums for each seed, as an evaluation computes it; not a mean of windows' ratios.
-    values = np.array([member.totals.sum() / member.units.sum() for member in members])
-    first = members[0]
-    # A tokenizer trained with another seed has another vocabulary, and so other windows.
-    if any(member.ground != first.ground for member in members):
-        return ScoreSample(values)
-    return ScoreSample(values, np.mean([member.totals for member in members], axis=0), first.units)
+def block_losses(measured: list[Measured]) -> tuple[Floats, Floats]:
+    """The metric of each run in each block, (runs, blocks), and the weights of the blocks.
+
+    Weighted, a run's blocks have the mean that is the run's `value`.
+    """
+    n = min(MOST_BLOCKS, *(len(of_run.totals) for of_run in measured))
+    totals, units = np.empty((len(measured), n)), np.empty((len(measured), n))
+    for row, of_run in enumerate(measured):
+        totals[row], units[row] = of_run.blocks(n)
+    weights = units.mean(axis=0)
+    values = np.array([[of_run.value] for of_run in measured])  # (runs, 1)
+    # With other tokenizers, blocks hold other numbers of bytes: a block's deviation from the run's
+    # value is scaled to the weight that it has for all of them.
+    scale = weights * units.sum(axis=1, keepdims=True) / weights.sum()
+    return values + (totals - values * units) / scale, weights

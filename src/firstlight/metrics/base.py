@@ -50,7 +50,10 @@ class Scored:
 
     def windows(self) -> Iterator["Scored"]:
         """Yield the windows of the batch one by one."""
-        n_tokens = self.window_length
+        return self.split(self.window_length)
+
+    def split(self, n_tokens: int) -> Iterator["Scored"]:
+        """Yield parts of `n_tokens` predictions, each as a window; the last may be shorter."""
         parts = zip(
             self.losses.split(n_tokens),
             self.targets.split(n_tokens),
@@ -58,13 +61,13 @@ class Scored:
             strict=True,
         )
         for n, (losses, targets, n_bytes) in enumerate(parts):
-            # `rows=rows` binds this window's rows: a plain closure would see those of the last one.
+            # `rows=rows` binds this part's rows: a plain closure would see those of the last one.
             rows = slice(n * n_tokens, (n + 1) * n_tokens)
             yield Scored(
                 losses,
                 targets,
                 n_bytes,
-                n_tokens,
+                len(losses),
                 predict=lambda rows=rows: self.predictions[rows],
                 rank=lambda rows=rows: self.ranks[rows],
             )

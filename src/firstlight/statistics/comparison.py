@@ -28,11 +28,19 @@ from firstlight.statistics.parts import SeedPart, TextPart, Variance
 from firstlight.statistics.text import number_of_frequencies
 
 Floats = NDArray[np.float64]
+MORE_THAN_CHANCE = "more than chance"
+MORE_THAN_SEEDS = "more than the chance of the seeds; other texts are unknown"
+LOWER_HERE = "lower on this text; another seed may reverse it"
+ONE_SEED = "cannot be told: one seed of each"
+LITTLE_TEXT = "cannot be told: too little text"
+OTHER_SEEDS = "not told apart: other seeds may reverse it"
+OTHER_TEXT = "not told apart: another text may reverse it"
+
 POWER = 0.8
 """Probability that the advised number of seeds shows the difference seen, if it is the true one."""
 MOST_SEEDS = 1000
 """Most seeds that are advised."""
-LITTLE_TEXT = 3
+FEW_FREQUENCIES = 3
 """With fewer cosine frequencies, so below 50 windows, a text may be too short to tell anything."""
 
 
@@ -42,11 +50,11 @@ class Pair:
 
     [`low`, `high`] holds the true difference; for all pairs of a comparison together, with its
     confidence. They are infinite where nothing is known: one seed each, or a single window.
-    `reason` says in words why the two are told apart or not.
+    `reason` says in words why the two are told apart or not; LOWER_HERE is meant of the lower one.
 
     `text_error` and `seed_error` are the standard errors that are due to either (None: unknown).
     `more_seeds` of each config would probably tell them apart, if the true difference is this one
-    (None: no number would, or `compare` was not asked to advise).
+    (None: no number would, or `compare` was not asked for advice on them).
     """
 
     a: str
@@ -82,7 +90,7 @@ def compare(
     seeds: Mapping[str, Sequence[int]],
     confidence: float = 0.95,
     *,
-    advise: bool = False,
+    advise_on: str | None = None,
 ) -> Comparison:
     """Compare configs by their losses, lower being better.
 
@@ -98,8 +106,8 @@ def compare(
     with a probability of at most 1 - confidence, as long as neighbouring windows are correlated by
     at most 0.8.
 
-    With `advise`, pairs that are not told apart say how many more seeds would do. It takes a moment
-    for each number of seeds that is tried.
+    Pairs with the config `advise_on` that are not told apart say how many more seeds would do. It
+    takes a moment for each number of seeds that is tried.
 
     Raises:
         ConfigError: the arrays do not fit together, or hold something that is not finite.
@@ -110,7 +118,7 @@ def compare(
     judge = _Judge(values, weights, plan, seed_lists, 1 - confidence, of_text=tokens is not None)
     pairs = []
     for i, j in combinations(range(len(names)), 2):
-        pairs.append(judge.pair(names[i], names[j], i, j, advise=advise))
+        pairs.append(judge.pair(names[i], names[j], i, j, advise=advise_on in (names[i], names[j])))
     means = np.bincount(plan.config_of, values @ weights) / np.bincount(plan.config_of)
     return Comparison(
         means=dict(zip(names, means.tolist(), strict=True)),
@@ -164,7 +172,6 @@ class _Judge:
         more_seeds = None
         if advise and not told_apart and seed is not None:
             more_seeds = self._more_seeds(i, j, text, seed)
-        lower = a if difference < 0 else b
         return Pair(
             a=a,
             b=b,
@@ -172,7 +179,7 @@ class _Judge:
             low=difference - margin,
             high=difference + margin,
             told_apart=told_apart,
-            reason=self._reason(abs(difference), margin, text, seed, lower),
+            reason=self._reason(abs(difference), margin, text, seed),
             text_error=None if text is None else text.error,
             seed_error=None if seed is None else seed.error,
             more_seeds=more_seeds,
@@ -218,24 +225,22 @@ class _Judge:
     def _of_seed_and_window(self, i: int, j: int) -> float:
         return 0.0 if self._seed is None else self._seed.of_seed_and_window(i, j)
 
-    def _reason(
-        self, size: float, margin: float, text: _Part | None, seed: _Part | None, lower: str
-    ) -> str:
+    def _reason(self, size: float, margin: float, text: _Part | None, seed: _Part | None) -> str:
         if text is None and self._is_of_text:
-            return "cannot be told: a single window of text"
+            return LITTLE_TEXT
         if seed is None:
             if text is not None and size > text.margin:
-                return f"{lower} is lower on this text; another seed may reverse it"
-            return "cannot be told: one seed of each"
+                return LOWER_HERE
+            return ONE_SEED
         if size > margin:
             if text is None:
-                return "more than the chance of the seeds; other texts are unknown"
-            return "more than chance"
+                return MORE_THAN_SEEDS
+            return MORE_THAN_CHANCE
         if text is None or size > text.margin:
-            return "not told apart: other seeds may reverse it"
-        if number_of_frequencies(self._windows) < LITTLE_TEXT:
-            return f"cannot be told: {self._windows} windows are too little text"
-        return "not told apart: another text may reverse it"
+            return OTHER_SEEDS
+        if number_of_frequencies(self._windows) < FEW_FREQUENCIES:
+            return LITTLE_TEXT
+        return OTHER_TEXT
 
     def _more_seeds(self, i: int, j: int, text: _Part | None, seed: _Part) -> int | None:
         """How many more seeds of each would tell a difference of this size, with POWER."""
