@@ -393,7 +393,7 @@ def test_overrides_that_do_not_compose_are_refused(refused, texts, arguments, wo
     (
         "several others",
         "data.field=story",
-        ["data=huggingface data.field=story or data=text data.field=story"],
+        ["other choices of data have (fineweb_edu, hub, huggingface, text, tinystories)"],
     ),
     (
         "a size of the model that init_from gives",
