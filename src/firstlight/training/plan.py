@@ -99,23 +99,18 @@ def prepare(
     if is_here:
         with blaming("model"):
             check_memory(sizes, data, section | {"precision": precision})
+    network = shapes
     if with_weights:
         network = _network(make_model, data, experiment.seed, origin.weights)
         # A model that is made differently the second time could not be loaded once it is trained.
         with blaming("model"):
             check_made_again(outline, network)
     else:
-        network = without_weights(make_model)
         check_fits(network, data)
     # The trainer knows the length of the run, which the checks below need.
     callbacks = experiment.all_callbacks
     check_monitors(callbacks, experiment.measured)
-    with blaming("trainer"):
-        trainer = experiment.trainer(
-            data=data, logger=False, callbacks=list(callbacks.values()), precision=precision
-        )
-        if trainer.activation_checkpointing:
-            checkpoint_activations(network)
+    trainer = _trainer(experiment, data, network, list(callbacks.values()), precision)
     if trainer.is_sharded:
         _check_sharded(experiment, sizes)
     ended = _check_resumed(origin, data, trainer, callbacks)
@@ -125,18 +120,12 @@ def prepare(
     notes = [*filter(None, [origin.note]), *data.notes, *precision_notes(precision)]
     scaled = rates(network, experiment.lr_scale)
     plan = Plan(origin.config, network, data, trainer, sizes, ended, notes, scaled, make_model)
-    for key, callback in callbacks.items():
-        if isinstance(callback, Callback):
-            with blaming(key):
-                callback.check(plan)
+    _check_callbacks(callbacks, plan)
     place = origin.folder or user_path(experiment.output_dir)
     plan = replace(plan, disk=disk_needs(place, plan, callbacks))
     if is_here and origin.folder is None and shared_run_folder() is None:
         check_place(place, plan.disk)
-    # Stored as what "auto" means here: on another machine it may mean something else.
-    found: dict[str, Any] = {}
-    if argument(section, "precision") == "auto":
-        found["precision"] = precision
+    found = _values_of_auto(section, precision)
     if argument(section, "micro_batch_size") == "auto" and with_weights:
         found["micro_batch_size"] = _micro_batch_size(experiment, network, trainer)
         trainer.micro_batch_size = found["micro_batch_size"]
@@ -154,6 +143,34 @@ def blaming(key: str) -> Iterator[None]:
         if isinstance(error, ValueError | TypeError | OSError):
             raise blame(key, error) from error
         raise
+
+
+def _check_callbacks(callbacks: dict[str, pl.Callback], plan: Plan) -> None:
+    for key, callback in callbacks.items():
+        if isinstance(callback, Callback):
+            with blaming(key):
+                callback.check(plan)
+
+
+def _values_of_auto(section: dict[str, Any], precision: str) -> dict[str, Any]:
+    """What is stored instead of "auto": on another machine it may mean something else."""
+    return {"precision": precision} if argument(section, "precision") == "auto" else {}
+
+
+def _trainer(
+    experiment: Experiment,
+    data: TokenDataModule,
+    network: LanguageModel,
+    callbacks: list[pl.Callback],
+    precision: str,
+) -> Trainer:
+    with blaming("trainer"):
+        trainer = experiment.trainer(
+            data=data, logger=False, callbacks=callbacks, precision=precision
+        )
+        if trainer.activation_checkpointing:
+            checkpoint_activations(network)
+    return trainer
 
 
 def _check_sharded(experiment: Experiment, sizes: Sizes) -> None:
