@@ -2,7 +2,7 @@
 
 import torch
 
-from firstlight.training.evaluation import EvaluationModule
+from firstlight.training.module import sent
 
 
 class FakeGpu:
@@ -30,18 +30,10 @@ class FakeGpu:
         return send
 
 
-def test_a_batch_is_sent_to_a_gpu_through_pinned_memory(tiny_gpt, monkeypatch):
-    module = EvaluationModule(tiny_gpt(), torch.ones(31))
+def test_a_batch_is_sent_to_a_gpu_through_pinned_memory(monkeypatch):
     windows = torch.arange(18).view(2, 9)
     batch = (windows[:, :-1], windows[:, 1:])  # as windows are: parts of a larger tensor
     gpu = FakeGpu(monkeypatch)
-    sent = module.transfer_batch_to_device(batch, torch.device("cuda", 0), 0)
+    arrived = sent(batch, torch.device("cuda", 0))
     assert gpu.calls == [("pin", True), ("cuda:0", True)] * 2
-    assert all(map(torch.equal, sent, batch))
-
-
-def test_on_a_cpu_nothing_is_copied(tiny_gpt):
-    module = EvaluationModule(tiny_gpt(), torch.ones(31))
-    batch = (torch.arange(8), torch.arange(8))
-    sent = module.transfer_batch_to_device(batch, torch.device("cpu"), 0)
-    assert [part.data_ptr() for part in sent] == [part.data_ptr() for part in batch]
+    assert all(map(torch.equal, arrived, batch))

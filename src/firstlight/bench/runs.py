@@ -46,7 +46,14 @@ def measure(
         ConfigError: the config was refused.
         FailedError: out of memory, torch cannot compile it, or a number became nan or inf.
     """
-    parts = Parts() if in_parts else None
+    measured = _measured(config, warmup_steps, folder, Parts() if in_parts else None)
+    gc.collect()  # what the stopwatch referred to
+    return measured
+
+
+def _measured(
+    config: RunConfig, warmup_steps: int, folder: Path, parts: Parts | None
+) -> MeasuredRun:
     watch = Stopwatch(warmup_steps, parts)
 
     def alone(arguments: dict[str, Any]) -> None:

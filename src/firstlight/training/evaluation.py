@@ -83,20 +83,6 @@ class EvaluationModule(pl.LightningModule):
             found.append((1 + (logits > of_targets).sum(dim=1)).cpu())
         return torch.cat(found)
 
-    def transfer_batch_to_device(
-        self, batch: Batch, device: torch.device, dataloader_idx: int
-    ) -> Batch:
-        """Send a batch to a GPU through pinned memory: from other memory the host may wait.
-
-        Contiguous first: a part of a larger tensor would be sent through a copy that is not pinned.
-        """
-        if device.type != "cuda":
-            return super().transfer_batch_to_device(batch, device, dataloader_idx)
-        inputs, targets = (
-            part.contiguous().pin_memory().to(device, non_blocking=True) for part in batch
-        )
-        return inputs, targets
-
     def parts(self, batch: Batch) -> list[Batch]:
         """What goes through the model at once, one after the other."""
         return [batch]

@@ -28,6 +28,17 @@ from firstlight.training.sharding import clip, is_sharded, local, shard
 from firstlight.training.trainer import Trainer
 
 
+def sent(batch: Batch, device: torch.device) -> Batch:
+    """Send a batch to a GPU through pinned memory: from other memory the host may wait.
+
+    Contiguous first: a part of a larger tensor would be sent through a copy that is not pinned.
+    """
+    inputs, targets = (
+        part.contiguous().pin_memory().to(device, non_blocking=True) for part in batch
+    )
+    return inputs, targets
+
+
 class PretrainingModule(NextTokenModule):
     """Pre-trains `model` on next tokens: a loss, an optimizer, a schedule, clipping by norm.
 
@@ -158,6 +169,14 @@ class PretrainingModule(NextTokenModule):
             return cut(batch, most)
         # All gather a block for each part: those with a smaller share make as many passes.
         return cut_into(batch, self.trainer.agreed(n_parts_of(len(batch[0]), most)))
+
+    # Not in a class above: Lightning warns of this hook where a stock trainer has a data module.
+    def transfer_batch_to_device(
+        self, batch: Batch, device: torch.device, dataloader_idx: int
+    ) -> Batch:
+        if device.type != "cuda":
+            return super().transfer_batch_to_device(batch, device, dataloader_idx)
+        return sent(batch, device)
 
     def _stand_in(self) -> Batch:
         """A batch for a process without a window, where the others wait for its pass."""
