@@ -254,7 +254,7 @@ def test_a_sweep_that_has_moved_is_resumed_and_a_trial_on_a_text_that_has_change
 
 
 def test_a_sweep_is_resumed_from_another_working_folder(tmp_path, monkeypatch, capsys):
-    words = [*TINY, "trainer.max_steps=2", f"output_dir={tmp_path / 'sweep'}"]
+    words = [*TINY, "trainer.max_steps=2", "seed=choice(1)", f"output_dir={tmp_path / 'sweep'}"]
     folder = planned(words, None)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
