@@ -157,7 +157,7 @@ def corpus_in(out: str) -> str | None:
     for folder in conf_dirs(config_dir()):
         for file in sorted(folder.glob("corpus/*.yaml")):
             with suppress(OSError, ValueError, yaml.YAMLError):
-                content = yaml.load(file.read_text(encoding="utf-8"), _LOADER)
+                content = yaml.safe_load(file.read_text(encoding="utf-8"))
                 if isinstance(content, dict) and content.get("out") == out:
                     return file.stem
     return None

@@ -11,7 +11,8 @@ FORBIDDEN = {
     "a pickle": r"\bimport (c?pickle|dill|shelve|marshal|joblib)\b|\bpickle\.loads?\b|Unpickler\(",
     "names of pickle but its error": r"from pickle import (?!UnpicklingError$)",
     "YAML with tags": r"\byaml\.(load|full_load|unsafe_load|load_all)\(|\b(Full|Unsafe)Loader\b",
-    "code from a text": r"(?<![\w.])(eval|exec|compile)\(|__import__\(|\brunpy\b",
+    # A method of that name is none of Python's.
+    "code from a text": r"(?<![\w.])(?<!def )(eval|exec|compile)\(|__import__\(|\brunpy\b",
     "a shell": r"\bos\.(system|popen|exec\w*|spawn\w*)\(|shell\s*=\s*True",
     "an array of objects": r"allow_pickle",
     "a checkpoint by Lightning": r"\.load_from_checkpoint\(|torch\.hub\b|jit\.load\(",
