@@ -49,7 +49,7 @@ def test_its_trials_beside_each_other(swept, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = swept.compare(out="report", windows=16)
     assert found.best == swept.best and found.runs == [swept.runs[1], swept.runs[0]]
-    assert found.configs[0]["verdict"] == "the best"
+    assert found.configs[0]["verdict"].startswith("the best here, which may be chance")  # one seed
     assert found.page == Path("report/compare.html") and found.page.is_file()
     assert "optimizer" not in str(found).splitlines()[0] and "the best" in str(found)
     assert all(len(line) <= 100 for line in str(found).splitlines())
