@@ -10,13 +10,14 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 from no_settings import NO_SETTINGS
 from optuna.trial import TrialState
 
+from firstlight.errors import ConfigError, RunError
 from firstlight.sweep import ledger as ledgers
 from firstlight.sweep import signs
 from firstlight.sweep.ledger import Ledger
@@ -158,12 +159,19 @@ def states(folder, *words):
     return [(trial["state"], trial["worker"]) for trial in json.loads(done.stdout)["trials"]]
 
 
+def is_running(folder):
+    """Whether a trial is; the ledger itself is asked, as a command would take as long as a trial."""
+    with suppress(ConfigError, RunError), closing(Ledger.open(folder, read_only=True)) as ledger:
+        return any(row.state == "running" for row in ledger.rows())
+    return False
+
+
 def wait_until(holds, process=None, seconds=300):
     began = time.monotonic()
     while not holds():
         assert time.monotonic() - began < seconds, "it did not come to that"
         assert process is None or process.poll() is None, process.communicate()
-        time.sleep(0.2)
+        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -208,7 +216,7 @@ def test_the_sbatch_file_of_a_sweep_plans_once_and_a_worker_is_requeued(
 
     first = begin(0)
     folder = Path("outputs/sweep_42")
-    wait_until(lambda: any(state == "running" for state, _ in states(folder)), first)
+    wait_until(lambda: is_running(folder), first)
     second = begin(1)
     os.kill(int(Path("worker_0").read_text()), signal.SIGUSR1)  # what --signal=USR1@120 sends
     told = first.communicate(timeout=300)
