@@ -17,6 +17,7 @@ import yaml
 
 from firstlight.cli import main
 from firstlight.data.datamodule import TextDataModule
+from firstlight.data.documents_in_files import DocumentsInFiles
 from firstlight.data.text import TextData
 from firstlight.data.token_data import TokenDataModule
 from firstlight.errors import ConfigError
@@ -92,6 +93,7 @@ def test_a_key_that_came_later_is_what_resumed_runs_take_it_for():
     parameters = {
         **inspect.signature(TokenDataModule.__init__).parameters,
         **inspect.signature(TextDataModule.__init__).parameters,
+        **inspect.signature(DocumentsInFiles.__init__).parameters,
         **inspect.signature(TextData.__init__).parameters,
         **inspect.signature(Trainer.__init__).parameters,
     }
@@ -107,7 +109,13 @@ def test_a_section_of_somebody_else_that_has_no_such_key_lacks_nothing():
     assert (
         lacking(
             {
-                "data": {**section, "eval_last_window": True, "format": "auto", "field": "a"},
+                "data": {
+                    **section,
+                    "eval_last_window": True,
+                    "format": "auto",
+                    "field": "a",
+                    "cache_dir": "c",
+                },
                 "loss": {},
                 "freeze": None,
                 "lr_scale": None,
