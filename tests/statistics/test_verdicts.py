@@ -4,8 +4,10 @@ A share of errors is estimated from few draws here: the limits leave room for th
 benchmarks/verdicts.py prints the table of docs/statistics.md.
 """
 
+import re
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -185,6 +187,15 @@ def test_seeds_that_are_shared_are_blocks(seeds, has_blocks, degrees):
     truth = np.arange(len(seeds), dtype=float)
     effects = plan.to_effects @ truth[plan.config_of]
     assert np.allclose(np.diff(effects), 1) and plan.to_residuals.shape == (runs, runs)
+
+
+def test_the_example_of_the_page_finds_the_larger_model(capsys):
+    text = Path(__file__).parents[2].joinpath("docs", "statistics.md").read_text(encoding="utf-8")
+    [block] = re.findall(r"^```python\n(.*?)^```", text, flags=re.M | re.S)
+    exec(block, {})
+    told, best = capsys.readouterr().out.splitlines()
+    assert told.startswith("small large 0.1") and told.endswith("True more than chance")
+    assert best == "['large']"
 
 
 GOOD = {"a": [[1.0, 2.0]], "b": [[1.0, 2.0]]}
