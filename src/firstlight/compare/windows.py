@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from firstlight.compare.runs import Run
 from firstlight.compare.settings import CompareSettings
@@ -17,10 +16,10 @@ from firstlight.data.windows import Windows
 from firstlight.errors import ConfigError
 from firstlight.metrics.base import Mean, Metric
 from firstlight.sources import find_checkpoint, load_checkpoint
+from firstlight.statistics.text import Floats
 from firstlight.training.evaluation import EvaluationModule
 from firstlight.training.measuring import evaluation_trainer, text_of
 
-Floats = NDArray[np.float64]
 AT_ONCE = 4096
 """Most tokens in a batch."""
 PIECE = 16
@@ -196,6 +195,9 @@ def block_losses(measured: list[Measured]) -> tuple[Floats, Floats]:
     for row, of_run in enumerate(measured):
         totals[row], units[row] = of_run.blocks(n)
     weights = units.mean(axis=0)
+    # A metric may count some tokens only: a block that has none of them says nothing.
+    counts = weights > 0
+    totals, units, weights = totals[:, counts], units[:, counts], weights[counts]
     values = np.array([[of_run.value] for of_run in measured])  # (runs, 1)
     # With other tokenizers, blocks hold other numbers of bytes: a block's deviation from the run's
     # value is scaled to the weight that it has for all of them.
