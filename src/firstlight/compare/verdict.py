@@ -24,6 +24,8 @@ from firstlight.statistics import comparison as statistics
 
 MOST_NAMED = 6
 """Most runs that a note names."""
+BEST = "0"
+"""The place of the best config in the ranking, which is its name where they are compared."""
 OTHER_TEXT = "cannot be told: measured on another text than the best"
 
 
@@ -85,6 +87,10 @@ class _Scores:
     grounds: dict[Path, Ground]
     measured: dict[Path, Measured]
 
+    def of(self, group: Group) -> list[float]:
+        """The metric of each run of a group."""
+        return [self.values[run.folder] for run in group.runs]
+
 
 def judge(groups: list[Group], settings: CompareSettings) -> tuple[Judged, list[str]]:
     """The configs, best first, each with a verdict; and notes.
@@ -107,13 +113,8 @@ def judge(groups: list[Group], settings: CompareSettings) -> tuple[Judged, list[
     )
     sign = runs[0].sign_of(column)
 
-    def rank(group: Group) -> float:
-        return sign * float(np.mean([scores.values[run.folder] for run in group.runs]))
-
-    ranked = sorted(groups, key=rank)
-    of_text = metric is not None
-    comparable = [group for group in ranked if not of_text or _same_text(group, ranked[0], scores)]
-    return _judged(ranked, comparable, scores, sign, settings, of_text=of_text), notes
+    ranked = sorted(groups, key=lambda group: sign * float(np.mean(scores.of(group))))
+    return _judged(ranked, scores, sign, settings, of_text=metric is not None), notes
 
 
 def _measured(runs: list[Run], metric: Mean, settings: CompareSettings) -> _Scores:
@@ -140,68 +141,63 @@ def _same_text(group: Group, best: Group, scores: _Scores) -> bool:
 
 
 def _judged(
-    ranked: list[Group],
-    comparable: list[Group],
-    scores: _Scores,
-    sign: int,
-    settings: CompareSettings,
-    *,
-    of_text: bool,
+    ranked: list[Group], scores: _Scores, sign: int, settings: CompareSettings, *, of_text: bool
 ) -> Judged:
-    """The verdicts on `ranked`, of which those in `comparable` are compared with the first."""
-    places = {id(group): str(place) for place, group in enumerate(comparable)}
+    """The verdicts on `ranked`: what is comparable is compared with the first."""
+    # By their places in the ranking.
+    comparable: dict[str, Group] = {}
+    for place, group in enumerate(ranked):
+        if not of_text or _same_text(group, ranked[0], scores):
+            comparable[str(place)] = group
     comparison, n_blocks = None, None
+    pairs: dict[str, statistics.Pair] = {}
     if len(comparable) > 1:
         comparison, n_blocks = _compared(comparable, scores, sign, settings)
-    pairs = {}
-    if comparison is not None:
-        pairs = {pair.b: pair for pair in comparison.pairs if pair.a == "0"}
+        pairs = {pair.b: pair for pair in comparison.pairs if pair.a == BEST}
     rest = _rest_of_text(scores)
     found = []
-    for group in ranked:
-        place, difference, sentence = places.get(id(group)), None, OTHER_TEXT
-        could_be_best = comparison is None or place is None or place in comparison.could_be_best
-        if group is ranked[0]:
+    for place, group in enumerate(ranked):
+        pair, difference, could_be_best = pairs.get(str(place)), None, True
+        if pair is not None:
+            difference = _difference(pair, sign)
+            sentence = _sentence(pair, sign, rest, of_text=of_text)
+        elif str(place) == BEST:
             sentence = _sentence_of_the_best(len(ranked), comparison)
-        elif place is not None:
-            difference = _difference(pairs[place], sign)
-            sentence = _sentence(pairs[place], sign, rest, of_text=of_text)
-        values = [scores.values[run.folder] for run in group.runs]
-        found.append(Ranked(group, values, difference, could_be_best, sentence))
+        else:
+            sentence = OTHER_TEXT
+        if comparison is not None and str(place) in comparable:
+            could_be_best = str(place) in comparison.could_be_best
+        found.append(Ranked(group, scores.of(group), difference, could_be_best, sentence))
     n_windows = min((of_run.n_windows for of_run in scores.measured.values()), default=None)
     return Judged(found, n_windows, n_blocks)
 
 
 def _compared(
-    groups: list[Group], scores: _Scores, sign: int, settings: CompareSettings
+    groups: dict[str, Group], scores: _Scores, sign: int, settings: CompareSettings
 ) -> tuple[statistics.Comparison, int | None]:
-    """The groups by their places, "0" being the best; and on how many blocks of text."""
-    runs = [run for group in groups for run in group.runs]
+    """The comparison of groups by their places; and on how many blocks of text."""
+    runs = [run for group in groups.values() for run in group.runs]
     n_blocks, weights = None, None
     losses = np.array([scores.values[run.folder] for run in runs])  # (runs,)
     if scores.measured:
         # (runs, blocks)
         losses, weights = block_losses([scores.measured[run.folder] for run in runs])
         n_blocks = len(weights)
-    of_groups, seeds = {}, {}
-    first = 0
-    for place, group in enumerate(groups):
-        of_groups[str(place)] = sign * losses[first : first + len(group.runs)]
-        seeds[str(place)] = [run.seed for run in group.runs]
-        first += len(group.runs)
-    found = statistics.compare(of_groups, weights, seeds, settings.confidence, advise_on="0")
+    seeds = {place: [run.seed for run in group.runs] for place, group in groups.items()}
+    lasts = np.cumsum([len(of_group) for of_group in seeds.values()])
+    of_groups = dict(zip(groups, np.split(sign * losses, lasts[:-1]), strict=True))
+    found = statistics.compare(of_groups, weights, seeds, settings.confidence, advise_on=BEST)
     return found, n_blocks
 
 
 def _difference(pair: statistics.Pair, sign: int) -> Difference:
     """The pair (best, other) the other way round, in the metric, of which more may be better."""
-    bounds: list[float] | None = sorted((-sign * pair.low, -sign * pair.high))
-    if not np.isfinite(pair.low):
-        bounds = None
+    low, high = sorted((-sign * pair.low, -sign * pair.high))
+    is_known = bool(np.isfinite(low))  # JSON has no infinity
     return Difference(
         value=-sign * pair.difference,
-        low=bounds[0] if bounds else None,
-        high=bounds[1] if bounds else None,
+        low=low if is_known else None,
+        high=high if is_known else None,
         is_told_apart=pair.told_apart,
         text_error=pair.text_error,
         seed_error=pair.seed_error,
