@@ -18,16 +18,15 @@ from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from firstlight.errors import ConfigError, shorten
 from firstlight.statistics.critical import all_pairs, to_the_best
 from firstlight.statistics.design import Design, design
 from firstlight.statistics.parts import SeedPart, TextPart, Variance
-from firstlight.statistics.text import number_of_frequencies
+from firstlight.statistics.text import Floats, number_of_frequencies
 
-Floats = NDArray[np.float64]
 MORE_THAN_CHANCE = "more than chance"
 MORE_THAN_SEEDS = "more than the chance of the seeds; other texts are unknown"
 LOWER_HERE = "lower on this text; another seed may reverse it"

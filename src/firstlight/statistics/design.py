@@ -12,8 +12,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from firstlight.statistics.text import Floats
+
 ROUNDING = 1e-9
+"""What is below it is 0 but for rounding."""
 MOST_LOST = 1.5
 """Blocks are used unless the variance of some difference is more than so many times what it is
 without them, as where two configs share one of three seeds, and only that one would count."""

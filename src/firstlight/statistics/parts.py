@@ -4,15 +4,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from firstlight.statistics.design import Design, design
+from firstlight.statistics.design import ROUNDING, Design, design
 from firstlight.statistics.spread import pooled
-from firstlight.statistics.text import number_of_frequencies, variances_of_means
-
-Floats = NDArray[np.float64]
-ROUNDING = 1e-9
-"""Degrees of freedom below this are none."""
+from firstlight.statistics.text import Floats, number_of_frequencies, variances_of_means
 
 
 class Variance(NamedTuple):
@@ -88,12 +83,11 @@ class SeedPart:
         return self._known[pair]
 
     def _estimates(self, i: int, j: int) -> list[Variance]:
-        common = Variance(
-            self._spread.common * float(self._plan.factors[i, j]), float(self._spread.degrees)
-        )
         if len(self._seeds) == 2 and not self._plan.has_blocks:
             # Two configs have nothing in common that others could tell.
             return [self._welch(i, j, [c for c in (i, j) if self._own_degrees[c] > 0])]
+        factor = float(self._plan.factors[i, j])
+        common = Variance(self._spread.common * factor, self._spread.degrees)
         wild = [config for config in (i, j) if self._spread.is_wild[config]]
         if not wild:
             return [common]

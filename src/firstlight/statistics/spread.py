@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-Floats = NDArray[np.float64]
+from firstlight.statistics.text import Floats
+
 WILD = 0.01
 """A config varies more than the others if chance would do it in so few cases. A larger number finds
-more of the wild ones and costs power: with 0.05 a tenth of it (ten configs, three seeds)."""
+more of the wild ones and costs power."""
 VERY_WILD = 0.001
 """A config so wild is left out of the common variance as well. With a larger number, the common
 variance of equal configs would be too small."""
