@@ -72,7 +72,7 @@ def test_one_config_in_ten_is_found_to_be_better():
 
 @pytest.mark.long
 def test_a_wild_config_counts_by_its_own_variance():
-    """If its variance went into the common one like any other, errors would be .22."""
+    """Not by the common one alone, in which it would be a tenth."""
     wild = World(configs=10, of_text=0, of_both=0, wild=5, windows=2)
     assert outcome(wild, DRAWS).family_error < 0.17
 
