@@ -70,7 +70,8 @@ def outcome(world, draws, seed=0):
     errors = covered = named = 0
     told = []
     for _ in range(draws):
-        found = compare(*_with_tokens(world.losses(generator), tokens))
+        losses, seeds = world.losses(generator)
+        found = compare(losses, tokens, seeds)
         truth = {str(number): world.gap * (number > 0) for number in range(world.configs)}
         holds = []
         for pair in found.pairs:
@@ -81,8 +82,3 @@ def outcome(world, draws, seed=0):
         covered += holds[0]
         named += "0" in found.could_be_best
     return Outcome(errors / draws, covered / draws, float(np.mean(told)), named / draws)
-
-
-def _with_tokens(drawn, tokens):
-    losses, seeds = drawn
-    return losses, tokens, seeds
