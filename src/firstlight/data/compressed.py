@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from firstlight.data.files import MissingFileError
+from firstlight.data.files import unreadable
 from firstlight.errors import one_line, shorten
 
 Magics = tuple[bytes, ...]
@@ -56,14 +56,12 @@ def open_bytes(file: Path) -> Iterator[IO[bytes]]:
             opened, _ = COMPRESSIONS[suffix]
             with opened(raw) as expanded:
                 yield io.BufferedReader(_Told(file, expanded), CHUNK)
-    except FileNotFoundError:
-        raise MissingFileError(file) from None
     except ImportError:
         raise ValueError(
             f"path ({file}): zstd needs the package zstandard: pip install 'firstlight[zstd]'"
         ) from None
     except OSError as error:
-        raise ValueError(f"path ({file}) cannot be read: {error.strerror}") from None
+        raise unreadable(file, error) from None
 
 
 def _check_magic(file: Path, raw: IO[bytes], suffix: str) -> None:

@@ -54,6 +54,14 @@ class MissingFileError(ValueError):
         super().__init__(f"{key} ({name}): {problem}")
 
 
+def unreadable(file: Path | str, error: OSError) -> ValueError:
+    """Say in one line why the file or folder `file`, which the user has named, cannot be read."""
+    if isinstance(error, FileNotFoundError):
+        return MissingFileError(file)
+    advice = "; a process may open more with ulimit -n 65536" if error.errno == errno.EMFILE else ""
+    return ValueError(f"path ({file}) cannot be read: {error.strerror}{advice}")
+
+
 def read_text(file: Path) -> str:
     """Read a UTF-8 file.
 
@@ -63,10 +71,8 @@ def read_text(file: Path) -> str:
     """
     try:
         data = file.read_bytes()
-    except FileNotFoundError:
-        raise MissingFileError(file) from None
     except OSError as error:
-        raise ValueError(f"path ({file}) cannot be read: {error.strerror}") from None
+        raise unreadable(file, error) from None
     return decoded(data, file)
 
 

@@ -22,6 +22,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 from firstlight import __version__
+from firstlight.data.files import unreadable
 from firstlight.data.findings import Findings
 from firstlight.data.reading import ChangedError
 from firstlight.data.remembered import remembered, state_of
@@ -289,7 +290,7 @@ def _sha256(file: Path) -> str:
             with file.open("rb") as stream:
                 return {"sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
         except OSError as error:
-            raise ValueError(f"path ({file}) cannot be read: {error.strerror}") from None
+            raise unreadable(file, error) from None
 
     return remembered(file, "files", find, {"sha256"})["sha256"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from firstlight.data.cache import cache_dir
-from firstlight.data.files import MissingFileError, read_limited
+from firstlight.data.files import read_limited, unreadable
 from firstlight.files import replacing, temporary_of
 
 SETTLED = 2.0
@@ -77,8 +77,6 @@ def state_of(file: Path) -> list[int]:
     """
     try:
         found = file.stat()
-    except FileNotFoundError:
-        raise MissingFileError(file) from None
     except OSError as error:
-        raise ValueError(f"path ({file}) cannot be read: {error.strerror}") from None
+        raise unreadable(file, error) from None
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from firstlight.data.files import MAX_BYTES, read_limited
+from firstlight.data.files import MAX_BYTES, read_limited, unreadable
 
 SEAL = "sha256"
 """The last key, with the checksum of the others."""
@@ -28,7 +28,7 @@ def read_sealed(file: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise ValueError(f"path ({file}) cannot be read: {error.strerror}") from None
+        raise unreadable(file, error) from None
     except (ValueError, RecursionError):
         raise ValueError(f"path ({file}) is damaged: it is not JSON") from None
     if not isinstance(content, dict) or content.pop(SEAL, None) != _checksum(content):

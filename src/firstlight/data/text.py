@@ -7,7 +7,7 @@ from typing import Any
 from firstlight.config import NonEmpty
 from firstlight.data.documents import Format, format_of, suffixes_of
 from firstlight.data.documents_in_files import DocumentsInFiles, some
-from firstlight.data.files import Folder, expanded_path, leads_to, list_folder
+from firstlight.data.files import Folder, expanded_path, leads_to, list_folder, unreadable
 from firstlight.data.findings import Findings
 from firstlight.errors import counted, shorten
 
@@ -102,7 +102,7 @@ def _files(path: Path, format: Format) -> Folder:
     try:
         found = list_folder(path, suffixes_of(format))
     except OSError as error:
-        raise ValueError(f"path ({error.filename}) cannot be read: {error.strerror}") from None
+        raise unreadable(error.filename, error) from None
     if not found.files:
         left_out = _left_out(found, format)
         advice = f" (left out: {left_out})" if left_out else ""

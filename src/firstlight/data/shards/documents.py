@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from firstlight.data.files import unreadable
 from firstlight.data.shards.shard import BLOCK, Shard
 
 GROUP = 64
@@ -120,7 +121,7 @@ def check_starts(shard: Shard, sha256: str) -> None:
     try:
         found = hashlib.sha256(shard.starts_file.read_bytes()).hexdigest()
     except OSError as error:
-        raise ValueError(f"path ({shard.starts_file}) cannot be read: {error.strerror}") from None
+        raise unreadable(shard.starts_file, error) from None
     if found != sha256:
         raise ValueError(
             f"path ({shard.starts_file}) does not have the checksum of the index: give the command"

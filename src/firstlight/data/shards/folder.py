@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from firstlight.data.files import MissingFileError, leads_to, read_limited, user_path
+from firstlight.data.files import MissingFileError, leads_to, read_limited, unreadable, user_path
 from firstlight.data.shards.facts import facts_of
 from firstlight.data.shards.index import (
     INDEX,
@@ -45,7 +45,7 @@ class Prepared:
         try:
             content = read_limited(file)
         except OSError as error:
-            raise ValueError(f"path ({file}) cannot be read: {error.strerror}") from None
+            raise unreadable(file, error) from None
         if hashlib.sha256(content).hexdigest() != self.index.vocabulary.file_sha256:
             raise ValueError(f"path ({file}) does not have the checksum that {INDEX} has of it")
         try:

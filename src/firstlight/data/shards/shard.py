@@ -5,7 +5,6 @@ tokens follow, as uint16 or uint32 in little-endian order. See dev/data/data_com
 modded-nanogpt and NeMo Automodel read the same.
 """
 
-import errno
 import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from firstlight.data.files import MissingFileError
+from firstlight.data.files import unreadable
 
 HEADER_BYTES = 1024
 KINDS = {"<u2": (20240520, 1), "<u4": (20240801, 7)}
@@ -50,7 +49,7 @@ class Shard:
             with self.file.open("rb") as stream:
                 mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError as error:
-            raise _unreadable(self.file, error) from None
+            raise unreadable(self.file, error) from None
         if at_random and hasattr(mmap, "MADV_RANDOM"):
             mapped.madvise(mmap.MADV_RANDOM)
         return np.frombuffer(mapped, self.dtype, self.n_tokens, self.offset)
@@ -65,7 +64,7 @@ class Shard:
             with self.file.open("rb") as stream:
                 return stream.read(self.offset)
         except OSError as error:
-            raise _unreadable(self.file, error) from None
+            raise unreadable(self.file, error) from None
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Read all tokens in their order, `BLOCK` or fewer (n,) at a time.
@@ -81,7 +80,7 @@ class Shard:
                 while block := stream.read(BLOCK * np.dtype(self.dtype).itemsize):
                     yield np.frombuffer(block, self.dtype)
         except OSError as error:
-            raise _unreadable(self.file, error) from None
+            raise unreadable(self.file, error) from None
 
     @property
     def starts_file(self) -> Path:
@@ -112,10 +111,8 @@ def opened(file: Path) -> Shard:
         size = file.stat().st_size
         with file.open("rb") as stream:
             head = stream.read(HEADER_BYTES)
-    except FileNotFoundError:
-        raise MissingFileError(file) from None
     except OSError as error:
-        raise _unreadable(file, error) from None
+        raise unreadable(file, error) from None
     numbers = np.frombuffer(head[:12], dtype="<i4") if len(head) >= 12 else np.zeros(3, "<i4")
     for dtype, (magic, version) in KINDS.items():
         if numbers[0] != magic:
@@ -139,10 +136,3 @@ def opened(file: Path) -> Shard:
             " of bytes, where a token has two"
         )
     return Shard(file, "<u2", 0, size // 2)
-
-
-def _unreadable(file: Path, error: OSError) -> ValueError:
-    advice = ""
-    if error.errno == errno.EMFILE:
-        advice = "; a process may open more with ulimit -n 65536"
-    return ValueError(f"path ({file}) cannot be read: {error.strerror}{advice}")
