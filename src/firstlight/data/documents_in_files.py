@@ -46,7 +46,7 @@ class DocumentsInFiles(TextDataModule):
         self.field = field
         self.cache_dir = cache_dir
         self._listed: list[Path] = []
-        """The files, as `files` has last returned them."""
+        """What `files` has returned."""
         self._first_documents: list[int] = []
         """Of each file, the number of its first document."""
 
@@ -65,10 +65,9 @@ class DocumentsInFiles(TextDataModule):
     def documents(self) -> list[str]:
         documents: list[str] = []
         budget = Budget()
-        for blocks in self._texts(whole=True):
-            for text in blocks:
-                budget.spend(text, self.place())
-                documents.append(text)
+        for text in self.iter_documents():
+            budget.spend(text, self.place())
+            documents.append(text)
         if not any(document.strip() for document in documents):
             raise self._without_text()
         return documents
@@ -84,7 +83,7 @@ class DocumentsInFiles(TextDataModule):
         """Yield the documents in blocks; with `whole` each is a single one."""
         firsts: list[int] = []
         number = 0
-        for file in self._list():
+        for file in self.listed():
             firsts.append(number)
             if not whole and format_of(file, self.format) == "text":
                 yield stream_text(file)
@@ -95,12 +94,18 @@ class DocumentsInFiles(TextDataModule):
                 number += 1
         self._first_documents = firsts
 
-    def _list(self) -> list[Path]:
-        self._listed = self.files()
+    def listed(self) -> list[Path]:
+        """Return the files, asked for once: whatever reads the text reads the same ones.
+
+        Raises:
+            ValueError: they are not available.
+        """
+        if not self._listed:
+            self._listed = self.files()
         return self._listed
 
     def large_text(self) -> LargeText | None:
-        files = self._list()
+        files = self.listed()
         if sum(map(_expanded_size, files)) < SMALL:
             return None
         kinds = [[format_of(file, self.format), compression_of(file)] for file in files]

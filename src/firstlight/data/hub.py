@@ -36,21 +36,18 @@ class HubData(DocumentsInFiles):
         self.dataset = dataset
         self.patterns = [files] if isinstance(files, str) else files
         self.folder = folder
-        self._files: list[Path] = []
 
     def files(self) -> list[Path]:
-        if not self._files:
-            repo, _, revision = self.dataset.partition("@")
-            folder = user_path(self.folder) if self.folder else cache_dir() / "datasets"
-            try:
-                self._files = downloaded(repo, revision or "main", self.patterns, folder)
-            except DownloadError as error:
-                raise ValueError(f"dataset ({shorten(self.dataset)}): {error}") from error
-            except OSError as error:
-                raise ValueError(
-                    f"folder ({shorten(str(folder))}): cannot be written: {reason_of(error)}"
-                ) from error
-        return self._files
+        repo, _, revision = self.dataset.partition("@")
+        folder = user_path(self.folder) if self.folder else cache_dir() / "datasets"
+        try:
+            return downloaded(repo, revision or "main", self.patterns, folder)
+        except DownloadError as error:
+            raise ValueError(f"dataset ({shorten(self.dataset)}): {error}") from error
+        except OSError as error:
+            raise ValueError(
+                f"folder ({shorten(str(folder))}): cannot be written: {reason_of(error)}"
+            ) from error
 
     def place(self) -> str:
         return f"dataset ({self.dataset})"
@@ -59,4 +56,4 @@ class HubData(DocumentsInFiles):
         return f"data.dataset ({shorten(self.dataset)})"
 
     def source(self) -> str:
-        return f"{shorten(self.dataset)}, {counted(len(self._files), 'file')}"
+        return f"{shorten(self.dataset)}, {counted(len(self._listed), 'file')}"
