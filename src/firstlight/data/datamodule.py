@@ -157,7 +157,7 @@ class TextDataModule(TokenDataModule):
             self.ids[name] = torch.from_numpy(np.concatenate(parts.pop(name), dtype=np.int32))
         self._check_sizes({name: len(ids) for name, ids in self.ids.items()}, reading)
         return {
-            name: TensorWindows(ids, **self._window_size(name)) for name, ids in self.ids.items()
+            name: TensorWindows(ids, **self.window_size(name)) for name, ids in self.ids.items()
         }
 
     def _read_large(self, text: LargeText, reading: Reading) -> dict[str, Windows]:
@@ -182,7 +182,7 @@ class TextDataModule(TokenDataModule):
         tokens = {name: ShardTokens(of_split) for name, of_split in shards.items()}
         self._check_sizes({name: len(of_split) for name, of_split in tokens.items()})
         return {
-            name: ShardWindows(of_split, **self._window_size(name))
+            name: ShardWindows(of_split, **self.window_size(name))
             for name, of_split in tokens.items()
         }
 
@@ -231,10 +231,6 @@ class TextDataModule(TokenDataModule):
                 f" {reading.ends['train']:,} characters of training"
             )
             self.tokenizer.note = "; ".join(filter(None, [learned, self.tokenizer.note]))
-
-    def _window_size(self, split: str) -> dict[str, int]:
-        stride = self.stride if split == "train" else self.context_length
-        return {"context_length": self.context_length, "stride": stride}
 
     def sha256(self) -> str:
         # The ids, not the text: another vocabulary or split makes another run of the same text.

@@ -130,6 +130,11 @@ class TokenDataModule(pl.LightningDataModule):
         """Return one line about where the data came from, or "" before it is read."""
         return ""
 
+    def window_size(self, split: str) -> dict[str, int]:
+        """Return how long the windows of a split are, and how far one begins after another."""
+        stride = self.stride if split == "train" else self.context_length
+        return {"context_length": self.context_length, "stride": stride}
+
     def setup(self, stage: str | None = None) -> None:
         """Read the data and cut it into windows; later calls do nothing.
 

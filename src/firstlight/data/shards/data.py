@@ -107,10 +107,7 @@ class ShardsData(TokenDataModule):
             for split in splits:
                 shards += source.splits.get(split, [])
         tokens = ShardTokens(shards)
-        size = {
-            "context_length": self.context_length,
-            "stride": self.stride if name == "train" else self.context_length,
-        }
+        size = self.window_size(name)
         if self.cross_documents:
             windows = ShardWindows(tokens, **size)
         else:
