@@ -75,8 +75,7 @@ class ShardsData(TokenDataModule):
 
     def read(self, stage: str | None) -> dict[str, Windows]:
         self.sources = [find_prepared(path) for path in self.paths]
-        self._take_tokenizer()
-        self._check()
+        self._check(self._take_tokenizer())
         windows: dict[str, Windows] = {}
         for split in SPLITS:
             if any(split in source.splits for source in self.sources):
@@ -155,12 +154,15 @@ class ShardsData(TokenDataModule):
                 raise ValueError(f"path ({shorten(path)}) has no window to train on")
         self.mixture = Mixture(counts, self.weights, self.order.seed)
 
-    def _take_tokenizer(self) -> None:
+    def _take_tokenizer(self) -> str:
         """Take the tokenizer that was stored, or check that the one in use is the same.
+
+        Returns its `identity`, which takes a moment with 50,000 tokens.
 
         Raises:
             ValueError: the shards are another tokenizer's, or nothing tells whose they are.
         """
+        used = ""
         for source in self.sources:
             state = source.tokenizer_state()
             if not self.tokenizer.is_fitted:
@@ -173,7 +175,8 @@ class ShardsData(TokenDataModule):
                         f"path ({source.folder}) does not say which tokenizer its tokens are of:"
                         " give it, e.g. tokenizer=gpt2"
                     )
-            if state is None or identity(state) == identity(self.tokenizer.state_dict()):
+            used = used or identity(self.tokenizer.state_dict())
+            if state is None or identity(state) == used:
                 continue
             theirs, ours = source.index.vocabulary.name, self.tokenizer.encoding.name  # type: ignore[union-attr]
             same = "" if theirs != ours else " with another vocabulary"
@@ -181,14 +184,15 @@ class ShardsData(TokenDataModule):
                 f"path ({source.folder}) was prepared with the tokenizer {theirs}{same}, not"
                 f" {ours}: leave tokenizer=... out, or prepare the text again"
             )
+        return used
 
-    def _check(self) -> None:
-        """Check all files.
+    def _check(self, tokenizer: str) -> None:
+        """Check all files; `tokenizer` is the identity of the one in use.
 
         Raises:
             ValueError: one is not what its index says, or has ids that the tokenizer does not have.
         """
-        parts = [identity(self.tokenizer.state_dict())]
+        parts = [tokenizer]
         n_ids = self.tokenizer.encoding.n_vocab
         for source in self.sources:
             hashes, largest = source.check()
