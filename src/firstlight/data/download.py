@@ -62,7 +62,7 @@ def download(remote: RemoteFile, file: Path, headers: dict[str, str]) -> None:
         DownloadError: the server does not answer, refuses, or sends something else.
         OSError: the disk is full, or fails.
     """
-    part = file.with_name(file.name + PART)
+    part = _part_of(file)
     was_resumed = _size(part) > 0
     _fetch_all(remote, part, headers)
     if not has_digest(part, remote.digest):
@@ -77,6 +77,15 @@ def download(remote: RemoteFile, file: Path, headers: dict[str, str]) -> None:
         return
     part.replace(file)
     sync_folder(file.parent)
+
+
+def bytes_here(remote: RemoteFile, file: Path) -> int:
+    """Count the bytes that an earlier download of `remote` to `file` has left."""
+    return min(_size(_part_of(file)), remote.size)
+
+
+def _part_of(file: Path) -> Path:
+    return file.with_name(file.name + PART)
 
 
 def _fetch_all(remote: RemoteFile, part: Path, headers: dict[str, str]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import filelock
 
-from firstlight.data.download import PART, DownloadError, RemoteFile, download, has_digest
+from firstlight.data.download import DownloadError, RemoteFile, bytes_here, download, has_digest
 from firstlight.data.hub_errors import hub_reason
 from firstlight.errors import ConfigError, counted, shorten
 from firstlight.files import inside, locked, replace_text
@@ -67,13 +67,12 @@ def _wanted(repo: str, commit: str, patterns: list[str], place: Path) -> list[Re
         found = {pattern: [RemoteFile(**file) for file in known[pattern]] for pattern in known}
     except (OSError, ValueError, TypeError, AttributeError):
         found = {}  # the first call, or a damaged listing: the hub has it
-    files: dict[str, RemoteFile] = {}
-    for pattern in patterns:
-        if pattern not in found:
-            found[pattern] = _listed(repo, commit, pattern)
-        files |= {file.name: file for file in found[pattern]}
-    content = {pattern: [vars(file) for file in matches] for pattern, matches in found.items()}
-    replace_text(place / LISTING, json.dumps(content, indent=1))
+    unknown = [pattern for pattern in patterns if pattern not in found]
+    if unknown:
+        found |= {pattern: _listed(repo, commit, pattern) for pattern in unknown}
+        content = {pattern: [vars(file) for file in matches] for pattern, matches in found.items()}
+        replace_text(place / LISTING, json.dumps(content, indent=1))
+    files = {file.name: file for pattern in patterns for file in found[pattern]}
     return [files[name] for name in sorted(files)]
 
 
@@ -144,10 +143,7 @@ def _local(place: Path, name: str) -> Path:
 
 def _check_space(missing: list[tuple[RemoteFile, Path]], place: Path) -> None:
     """Say what will be downloaded, and refuse what does not fit on the disk."""
-    n_bytes = 0
-    for remote, file in missing:
-        part = file.with_name(file.name + PART)
-        n_bytes += remote.size - (min(part.stat().st_size, remote.size) if part.exists() else 0)
+    n_bytes = sum(remote.size - bytes_here(remote, file) for remote, file in missing)
     free = shutil.disk_usage(place).free
     what = f"{counted(len(missing), 'file')}, {n_bytes / 1e9:,.2f} GB"
     if n_bytes > free:
