@@ -179,6 +179,23 @@ def test_a_text_that_changes_while_it_is_read_is_refused_and_nothing_is_kept(
     assert tokens_files() == []
 
 
+def test_a_file_that_comes_after_the_first_look_is_not_in_the_tokens(large, monkeypatch):
+    Path("texts").mkdir()
+    Path("texts/a.txt").write_text(STORY * 30)
+    alone = read("texts").fingerprint()
+    shutil.rmtree("cache")
+    whole = KeptTokens.alone
+
+    def late(self):
+        Path("texts/b.txt").write_text(STORY)
+        return whole(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(KeptTokens, "alone", late)
+        assert read("texts").fingerprint() == alone
+    assert read("texts").fingerprint() != alone
+
+
 @pytest.mark.parametrize("how", ["a bit", "cut short", "missing", "kept.json", "of another"])
 def test_what_is_damaged_is_noted_and_made_again(large, how, capsys):
     Path("a.txt").write_text(STORY * 30)
