@@ -12,20 +12,20 @@ are what a device sends: of N bytes and W devices 2 (W - 1) / W x N in an all-re
 that in an all-gather or a reduce-scatter.
 """
 
-import argparse
 import os
 import time
 from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
+from options import described, positive
 
 ROUNDS = 8
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--megabytes", type=int, default=256, help="of each message")
+    parser = described(__doc__)
+    parser.add_argument("--megabytes", type=positive, default=256, help="of each message")
     args = parser.parse_args()
     on_gpus = torch.cuda.is_available()
     device = torch.device("cpu")

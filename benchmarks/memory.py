@@ -9,7 +9,6 @@ Linux only.
     .venv/bin/python benchmarks/memory.py "GPT, float32" --steps 10
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -17,6 +16,8 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from options import described, positive
 
 PROGRAM = str(Path(sys.executable).with_name("firstlight"))
 COMMON = (
@@ -71,9 +72,9 @@ def measured(words: list[str], steps: int) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = described(__doc__)
     parser.add_argument("configs", nargs="*", help=f"of: {', '.join(CONFIGS)}")
-    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--steps", type=positive, default=4)
     args = parser.parse_args()
     imports = peak_of([sys.executable, "-c", IMPORTS])
     print(f"imports: {imports / 1e6:.0f} MB")
@@ -82,7 +83,7 @@ def main() -> None:
         words = [*COMMON, *CONFIGS[name], "scheduler.warmup_steps=1"]
         peak = measured(words, args.steps) - imports
         memory = expected(words)
-        total = memory["process"] - memory["imports"]
+        total = memory["total"] - imports
         parts = " ".join(f"{part} {size / 1e6:.0f}" for part, size in memory["parts"].items())
         print(
             f"{name:<30} {total / 1e6:>9.0f} {peak / 1e6:>7.0f} {total / peak:>6.2f}   {parts}",

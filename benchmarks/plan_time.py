@@ -8,9 +8,10 @@ written at the end.
     .venv/bin/python benchmarks/plan_time.py "default, 200 steps" --rounds 3
 """
 
-import argparse
 import tempfile
 from pathlib import Path
+
+from options import described, positive
 
 import firstlight
 
@@ -35,9 +36,9 @@ def seconds_of(words: list[str]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = described(__doc__)
     parser.add_argument("configs", nargs="*", help=f"of: {', '.join(CONFIGS)}")
-    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--rounds", type=positive, default=1)
     args = parser.parse_args()
     lines: list[str] = []
     for name in args.configs or CONFIGS:
