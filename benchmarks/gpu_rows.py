@@ -287,10 +287,9 @@ def nanogpt(args: argparse.Namespace) -> dict[str, Any]:
     return loop(model, optimizer, lambda x, y: model(x, y)[1], args)
 
 
-def transformers(args: argparse.Namespace) -> dict[str, Any]:
+def gpt2_of_transformers(size: Size, *, use_cache: bool) -> Any:
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    size = size_of(args)
     config = GPT2Config(
         vocab_size=size.vocab,
         n_positions=size.context,
@@ -300,11 +299,15 @@ def transformers(args: argparse.Namespace) -> dict[str, Any]:
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
-        use_cache=False,
+        use_cache=use_cache,
         bos_token_id=None,
         eos_token_id=None,
     )
-    model = GPT2LMHeadModel(config).to(device_of(args)).train()
+    return GPT2LMHeadModel(config)
+
+
+def transformers(args: argparse.Namespace) -> dict[str, Any]:
+    model = gpt2_of_transformers(size_of(args), use_cache=False).to(device_of(args)).train()
     if args.compile:
         model.compile()
     optimizer = torch.optim.AdamW(model.parameters(), lr=6e-4, weight_decay=0.1, fused=True)
@@ -381,8 +384,6 @@ def decoders(
 
 def generation(args: argparse.Namespace) -> dict[str, Any]:
     """Greedy decoding with the weights of a 124M: the same tokens as transformers, and how fast."""
-    from transformers import GPT2Config, GPT2LMHeadModel
-
     from firstlight.foreign.gpt2 import to_gpt2
     from firstlight.model.gpt import GPT
 
@@ -400,16 +401,7 @@ def generation(args: argparse.Namespace) -> dict[str, Any]:
         tie_weights=True,
         init="gpt2",
     ).eval()
-    config = GPT2Config(
-        vocab_size=size.vocab,
-        n_positions=size.context,
-        n_embd=size.width,
-        n_layer=size.layers,
-        n_head=size.heads,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
-    theirs = GPT2LMHeadModel(config).eval()
+    theirs = gpt2_of_transformers(size, use_cache=True).eval()
     theirs.load_state_dict(to_gpt2(ours.state_dict(), n_layers=size.layers), strict=False)
     ours, theirs = ours.to(device), theirs.to(device)
     figures: dict[str, Any] = {}
