@@ -8,8 +8,9 @@ conf/cluster/. `--published` compares it with figures that others have measured.
     .venv/bin/python benchmarks/scaling.py --published
 """
 
-import argparse
 from typing import Any
+
+from options import described
 
 import firstlight
 from firstlight.plan.cluster import Cluster, Work, outlook
@@ -31,7 +32,7 @@ COMMON = (
     "data.drop_last=false", "trainer.max_steps=1000", "model.tie_weights=true",
 )  # fmt: skip
 DEVICES = [1, 8, 64, 256, 1024]
-KEMPNERFORGE = {1: 1.0, 2: 0.894, 4: 0.931, 8: 0.53, 32: 0.465}
+KEMPNERFORGE = {1: 1.0, 2: 0.517 / 0.578, 4: 0.538 / 0.578, 8: 0.53, 32: 0.269 / 0.578}
 """GPUs, and tokens a second and GPU relative to one: 7B, FSDP, bfloat16, windows of 4,096, full
 activation checkpointing, on machines of four H200 (kempnerinstitute.github.io/KempnerForge,
 reference/benchmarks, read in November 2026)."""
@@ -110,7 +111,7 @@ def kempnerforge(devices: int) -> Work:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = described(__doc__)
     parser.add_argument("--models", nargs="*", choices=MODELS, default=list(MODELS))
     parser.add_argument("--cluster", default="h100")
     parser.add_argument("--published", action="store_true")

@@ -1,5 +1,6 @@
 """The model of a cluster on paper: its limits, its arithmetic, and published figures."""
 
+import runpy
 from dataclasses import replace
 from pathlib import Path
 
@@ -147,40 +148,21 @@ def test_every_cluster_of_the_configuration_is_a_valid_one(option):
         assert row.problem or row.step_seconds[0] >= row.step_seconds[1] > 0
 
 
-PUBLISHED = {2: 0.517 / 0.578, 4: 0.538 / 0.578, 8: 0.53, 32: 0.269 / 0.578}
-"""Efficiency of 7B on 4 H200 a machine, by number of GPUs, FSDP2 (KempnerForge's benchmarks)."""
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
-@pytest.mark.parametrize("devices", PUBLISHED)
-def test_published_efficiencies_are_within_three_points_of_the_range(devices):
-    """Of another program, with bfloat16 in what is exchanged, a window of 4,096 tokens at once."""
-    cluster = Cluster(
-        devices=[devices],
-        per_machine=4,
-        tflops=989,
-        memory_gb=141,
-        mfu=0.578,
-        inside_gb_per_s=[150, 350],
-        between_gb_per_s=[15, 45],
-        overlap=[0, 0.66],
-        latency_us=[20, 5],
-    )
-    work = Work(
-        n_parameters=6_700_000_000,
-        n_trained=6_700_000_000,
-        n_optimizer=2 * 6_700_000_000,
-        n_blocks=32,
-        n_in_blocks=6_400_000_000,
-        bytes_per_number=2,
-        flops_per_token=6 * 6.7e9,
-        context_length=4096,
-        batch_size=4 * devices,
-        n_batches=1,
-        max_steps=1,
-        micro_batch_size=4,
-        bytes_per_window=10**9,
-    )
-    row = outlook(work, cluster, devices, "fsdp2")
-    worse, better = row.efficiency
-    assert worse - 0.03 <= PUBLISHED[devices] <= better
+@pytest.fixture(scope="module")
+def published():
+    """The script that compares the model with KempnerForge's benchmarks: 7B on 4 H200 a machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(BENCHMARKS)
+        return runpy.run_path(str(BENCHMARKS / "scaling.py"))
+
+
+@pytest.mark.parametrize("devices", [2, 4, 8, 32])
+def test_published_efficiencies_are_within_three_points_of_the_range(published, devices):
+    """Of another program, with bfloat16 in what is exchanged, windows of 4,096 tokens."""
+    work = published["kempnerforge"](devices)
+    worse, better = outlook(work, published["H200"], devices, "fsdp2").efficiency
+    assert worse - 0.03 <= published["KEMPNERFORGE"][devices] <= better
     assert traffic(work, devices, "fsdp2", 1) > 0
