@@ -92,7 +92,7 @@ def planned(config: DictConfig) -> tuple[dict[str, Any], str]:
         "warnings": [*plan.notes, *told.warnings],
     }
     if cluster is not None:
-        work = work_of(run, plan, told, experiment.training_loss, experiment.optimizer_by_name)
+        work = work_of(run, plan, told, experiment)
         rows = [asdict(row) for row in outlooks(work, cluster)]
         return found | {"cluster": asdict(cluster), "outlook": rows}, settings.format
     memory = expected_memory(

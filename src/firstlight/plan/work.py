@@ -1,6 +1,7 @@
 """What a run asks of devices that are not here."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,11 +9,13 @@ import torch
 from firstlight.config import argument, build, takes
 from firstlight.errors import ConfigError
 from firstlight.model.base import LanguageModel
+from firstlight.optim.by_name import frozen
 from firstlight.plan.cluster import Work
 from firstlight.runs.run_config import RunConfig
+from firstlight.training.experiment import Experiment
 from firstlight.training.forecast import Forecast
 from firstlight.training.memory.estimate import DTYPES
-from firstlight.training.memory.step import StepMemory, step_memory
+from firstlight.training.memory.step import pass_memory
 from firstlight.training.plan import Plan
 
 ON_A_GPU = {"drop_rate": 0.0, "dropout": "torch"}
@@ -20,7 +23,7 @@ ON_A_GPU = {"drop_rate": 0.0, "dropout": "torch"}
 attention weights, which dropout would have them keep."""
 
 SOME = 8
-"""Windows whose memory is counted, and once more with twice as many."""
+"""Windows whose memory is counted, and that of twice as many."""
 
 
 def elsewhere(run: RunConfig) -> RunConfig:
@@ -42,38 +45,31 @@ def elsewhere(run: RunConfig) -> RunConfig:
     return run.changed({"trainer": changes})
 
 
-def work_of(run: RunConfig, plan: Plan, told: Forecast, loss: Any, optimizer: Any) -> Work:
+def work_of(run: RunConfig, plan: Plan, told: Forecast, experiment: Experiment) -> Work:
     """What the step of a run takes, whoever makes it.
 
     Raises:
         ConfigError: the memory of its model cannot be told from shapes.
     """
     section, precision = run.plain["trainer"], str(argument(run.plain["trainer"], "precision"))
-    make_model = _on_a_gpu(run.plain["model"])
-
-    def of_windows(n: int) -> StepMemory:
-        found = step_memory(
-            make_model,
-            loss,
-            optimizer,
-            precision=precision,
-            context_length=plan.data.context_length,
-            n_windows=n,
-            n_parts=2,  # with all gradients, which are counted apart
-            activation_checkpointing=plan.trainer.activation_checkpointing,
-        )
-        if found is None:
-            raise ConfigError(
-                "model: the memory of its passes cannot be told from shapes, as it, its loss or its"
-                " optimizer looks at numbers; leave cluster out"
-            )
-        return found
-
     if told.flops_per_token is None:
         raise ConfigError("model: its operations cannot be counted; leave cluster out")
     # Not of one and two windows: with so few, what the gradient of the embedding takes may be the
     # most, and that does not grow with the windows.
-    some, twice = (found.of_pass - found.gradients for found in map(of_windows, (SOME, 2 * SOME)))
+    found = pass_memory(
+        partial(frozen, _on_a_gpu(run.plain["model"]), experiment.freeze),
+        experiment.training_loss,
+        precision=precision,
+        context_length=plan.data.context_length,
+        n_windows=(SOME, 2 * SOME),
+        activation_checkpointing=plan.trainer.activation_checkpointing,
+    )
+    if found is None:
+        raise ConfigError(
+            "model: the memory of its passes cannot be told from shapes, as it or its loss looks at"
+            " numbers; leave cluster out"
+        )
+    some, twice = found
     blocks = plan.network.repeated_blocks
     in_blocks = sum(p.numel() for block in blocks for p in block.parameters())
     micro = argument(section, "micro_batch_size")

@@ -4,8 +4,9 @@ Two passes and two updates go through torch with tensors that have a shape, a dt
 but no memory. What they would hold is counted as it comes and goes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,8 @@ from firstlight.training.activation_checkpointing import checkpoint_activations
 from firstlight.training.lightning import shapes_only
 from firstlight.training.memory.estimate import DTYPES
 from firstlight.training.memory.held import Held
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -73,15 +76,48 @@ def step_memory(
 
     It cannot of a model, loss or optimizer that looks at numbers, which are not there.
     """
+
+    def of_step(trace: _Trace) -> StepMemory:
+        return trace.of_step(make_optimizer, n_windows, context_length, n_parts)
+
+    return _traced(make_model, loss, precision, of_step, activation_checkpointing)
+
+
+def pass_memory(
+    make_model: Callable[[], LanguageModel],
+    loss: Loss,
+    *,
+    precision: str,
+    context_length: int,
+    n_windows: Sequence[int],
+    activation_checkpointing: bool = False,
+) -> list[int] | None:
+    """What a pass of each number of windows takes beside weights and gradients, which are all there.
+
+    In bytes; None if it cannot be told (see `step_memory`).
+    """
+
+    def of_passes(trace: _Trace) -> list[int]:
+        return trace.of_passes(n_windows, context_length)
+
+    return _traced(make_model, loss, precision, of_passes, activation_checkpointing)
+
+
+def _traced(
+    make_model: Callable[[], LanguageModel],
+    loss: Loss,
+    precision: str,
+    ask: Callable[["_Trace"], Found],
+    activation_checkpointing: bool,
+) -> Found | None:
+    """What `ask` finds out from the model without memory; None if something looks at numbers."""
     try:
         model = without_weights(make_model).train()
         with shapes_only(), Held() as held:
             _give_shapes(model, DTYPES.get(precision, torch.float32))
             if activation_checkpointing:
                 checkpoint_activations(model)
-            return _Trace(model, loss, held, precision).of_step(
-                make_optimizer, n_windows, context_length, n_parts
-            )
+            return ask(_Trace(model, loss, held, precision))
     except Exception:  # whatever is raised where the value of a number is asked for
         return None
 
@@ -117,6 +153,16 @@ class _Trace:
         optimizer.step()
         of_update = self.held.most - before - state
         return StepMemory(self.weights, gradients, state, kept, of_pass, of_update)
+
+    def of_passes(self, n_windows: Sequence[int], length: int) -> list[int]:
+        self._forward(torch.zeros(1, length, dtype=torch.int64)).backward()  # makes all gradients
+        found: list[int] = []
+        for n in n_windows:
+            inputs = torch.zeros(n, length, dtype=torch.int64)  # (B, T)
+            before = self.held.most = self.held.now
+            self._forward(inputs).backward()
+            found.append(self.held.most - before)
+        return found
 
     def _forward(self, inputs: Tensor) -> Tensor:
         with self._autocast():
