@@ -92,7 +92,7 @@ def pass_memory(
     n_windows: Sequence[int],
     activation_checkpointing: bool = False,
 ) -> list[int] | None:
-    """What a pass of each number of windows takes beside weights and gradients, which are all there.
+    """What a pass of each number of windows takes beside weights and gradients, which are there.
 
     In bytes; None if it cannot be told (see `step_memory`).
     """
