@@ -11,7 +11,7 @@ from pydantic import Field
 from firstlight.checkpoints.checkpoint import Checkpoint
 from firstlight.config import BatchSize, NonEmpty, Steps, build, check_config
 from firstlight.errors import ConfigError
-from firstlight.metrics.base import Metric
+from firstlight.metrics.base import Metric, MetricGroup
 from firstlight.metrics.measured import metrics_of
 from firstlight.model.base import LanguageModel
 from firstlight.model.int8 import quantize_int8
@@ -29,7 +29,7 @@ def evaluate(
     accelerator: str = "auto",
     precision: Literal["32-true", "bf16-mixed", "bf16-true", "int8"] = "32-true",
     data: dict[str, Any] | None = None,
-    metrics: dict[str, Metric] | None = None,
+    metrics: dict[str, MetricGroup] | None = None,
     tasks: NonEmpty | Annotated[list[NonEmpty], Field(min_length=1)] | None = None,
     num_fewshot: Annotated[int, Field(ge=0, le=1024)] | None = None,
     limit: Steps | None = None,
@@ -74,7 +74,7 @@ def _check_settings(
     tasks: list[str] | None,
     split: str,
     data: dict[str, Any] | None,
-    metrics: dict[str, Metric] | None,
+    metrics: dict[str, MetricGroup] | None,
     num_fewshot: int | None,
     limit: int | None,
 ) -> None:

@@ -78,7 +78,9 @@ def measured_mean(run: Run, settings: CompareSettings) -> Mean | None:
         ConfigError: the best weights are to be measured in a metric that is not a mean.
     """
     metric = run.metric(settings.metric)
-    if settings.windows > 0 and settings.metric.startswith("val/") and isinstance(metric, Mean):
+    # How often tokens were trained on is known while a run trains, and not afterwards.
+    is_measured = isinstance(metric, Mean) and not metric.needs_counts
+    if settings.windows > 0 and settings.metric.startswith("val/") and is_measured:
         return metric
     if settings.weights == "best":
         raise ConfigError(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 Direction = Literal["min", "max"]
@@ -34,6 +35,20 @@ class Scored:
 
     rank: Callable[[], Tensor]
     """Computes `ranks`, which takes as long again."""
+
+    times_trained: Tensor | None = None
+    """How often each target was trained on until now (N,); None if this was not counted."""
+
+    locate: Callable[[], Tensor] | None = None
+    """Computes `positions` of a part of a window; None: these are whole windows."""
+
+    @cached_property
+    def positions(self) -> Tensor:
+        """The place of each target in its window (N,), from 1: how many tokens precede it."""
+        if self.locate is not None:
+            return self.locate()
+        n_windows = len(self.losses) // self.window_length
+        return torch.arange(1, self.window_length + 1).repeat(n_windows)
 
     @cached_property
     def predictions(self) -> Tensor:
@@ -70,10 +85,20 @@ class Scored:
                 len(losses),
                 predict=lambda rows=rows: self.predictions[rows],
                 rank=lambda rows=rows: self.ranks[rows],
+                times_trained=None if self.times_trained is None else self.times_trained[rows],
+                locate=lambda rows=rows: self.positions[rows],
             )
 
 
-class Metric(ABC):
+class MetricGroup(ABC):
+    """What a file of conf/metrics/ adds: a metric, or several that belong together."""
+
+    @abstractmethod
+    def metrics(self) -> list["Metric"]:
+        """Return the metrics, each with a name of its own."""
+
+
+class Metric(MetricGroup):
     """A number that evaluations measure, whatever batches its tokens come in.
 
     `metrics=[default,NAME]` adds one from conf/metrics/. It is logged as `train/<name>` and
@@ -89,6 +114,14 @@ class Metric(ABC):
     """Number of sums that `sums` returns."""
     of_tokens: bool = True
     """Whether values are per token, and so not comparable between tokenizers."""
+    on_screen: bool = True
+    """Whether it has a column in what a run shows."""
+    needs_counts: bool = False
+    """Whether it reads `times_trained`, which a run counts for such metrics alone."""
+
+    def metrics(self) -> list["Metric"]:
+        """Return this metric: it is a group of its own."""
+        return [self]
 
     @abstractmethod
     def sums(self, scored: Scored) -> list[float]:

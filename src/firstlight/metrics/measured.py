@@ -7,7 +7,7 @@ from lightning.pytorch.callbacks import Callback
 
 from firstlight.config import build, check_node
 from firstlight.errors import ConfigError, did_you_mean, shorten, shown
-from firstlight.metrics.base import Direction, Metric, Scored
+from firstlight.metrics.base import Direction, Metric, MetricGroup, Scored
 from firstlight.metrics.bits_per_byte import BitsPerByte
 from firstlight.metrics.loss import CrossEntropyLoss
 from firstlight.metrics.perplexity import Perplexity
@@ -16,12 +16,12 @@ SPLITS = ("train", "val")
 """The splits that a run evaluates; its metrics are `train/loss`, `val/loss`, ..."""
 
 
-def default() -> dict[str, Metric]:
+def default() -> dict[str, MetricGroup]:
     """Return the metrics of conf/metrics/default.yaml."""
     return {"perplexity": Perplexity(), "bits_per_byte": BitsPerByte()}
 
 
-def measured(chosen: Mapping[str, Metric] | None) -> list[Metric]:
+def measured(chosen: Mapping[str, MetricGroup] | None) -> list[Metric]:
     """Return the loss and the `chosen` metrics.
 
     Raises:
@@ -31,7 +31,9 @@ def measured(chosen: Mapping[str, Metric] | None) -> list[Metric]:
     if chosen is None:
         chosen = default()
     # The loss always, and first: checkpoints, early stopping and the progress bar count on it.
-    metrics = [CrossEntropyLoss(), *chosen.values()]
+    metrics: list[Metric] = [CrossEntropyLoss()]
+    for group in chosen.values():
+        metrics += group.metrics()
     names: set[str] = set()
     for metric in metrics:
         for attribute in ("name", "direction", "text"):
@@ -44,7 +46,9 @@ def measured(chosen: Mapping[str, Metric] | None) -> list[Metric]:
     return metrics
 
 
-def metrics_of(config: dict[str, Any], more: Mapping[str, Metric] | None = None) -> list[Metric]:
+def metrics_of(
+    config: dict[str, Any], more: Mapping[str, MetricGroup] | None = None
+) -> list[Metric]:
     """Build the metrics of a stored config, which may be somebody else's, and add `more`.
 
     Raises:
@@ -56,7 +60,9 @@ def metrics_of(config: dict[str, Any], more: Mapping[str, Metric] | None = None)
     if not isinstance(section, dict):
         raise ConfigError(f"metrics: expected a section, got {shown(section)}")
     # The config decides what is imported and called, so each node is checked before it is built.
-    own = {key: build(check_node(f"metrics.{key}", node, Metric)) for key, node in section.items()}
+    own = {
+        key: build(check_node(f"metrics.{key}", node, MetricGroup)) for key, node in section.items()
+    }
     return measured(own | dict(more or {}))
 
 

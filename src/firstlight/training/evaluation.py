@@ -59,7 +59,12 @@ class EvaluationModule(pl.LightningModule):
             window_length=batch[1].shape[1],
             predict=partial(self._predictions, hidden),
             rank=partial(self._ranks, hidden, ids),
+            times_trained=self.times_trained(ids),
         )
+
+    def times_trained(self, ids: Tensor) -> Tensor | None:
+        """How often each of `ids` (N,) was trained on; None: nobody counts."""
+        return None
 
     def _cross_entropy(self, hidden: Tensor, targets: Tensor) -> Tensor:
         weight = self.model.output_weight  # (V, C)

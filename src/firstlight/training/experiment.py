@@ -13,7 +13,7 @@ from firstlight.data.token_data import TokenDataModule
 from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.loss.base import Loss
 from firstlight.loss.cross_entropy import CrossEntropy
-from firstlight.metrics.base import Metric
+from firstlight.metrics.base import Metric, MetricGroup
 from firstlight.metrics.measured import measured
 from firstlight.model.base import LanguageModel
 from firstlight.optim.base import OptimizerFactory, Schedule
@@ -43,7 +43,7 @@ class Experiment:
     trainer: Callable[..., Trainer]
     loss: Loss | None = None
     """None, as in runs that earlier versions began: the cross-entropy."""
-    metrics: dict[str, Metric] | None = None
+    metrics: dict[str, MetricGroup] | None = None
     """None, as in runs that earlier versions began: those of conf/metrics/default.yaml."""
     callbacks: dict[str, pl.Callback] | None = None
     logger: dict[str, Callable[..., Logger]] | None = None

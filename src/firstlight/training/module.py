@@ -18,6 +18,7 @@ from firstlight.metrics.base import Metric
 from firstlight.metrics.measured import direction_of
 from firstlight.model.base import LanguageModel
 from firstlight.optim.base import OptimizerFactory, Schedule
+from firstlight.output import note
 from firstlight.training.lightning import forget_end, handles_scaling, norms_of, scaler_of
 from firstlight.training.memory.micro_batches import cut, cut_into, n_parts_of
 from firstlight.training.next_token import NextTokenModule
@@ -25,6 +26,7 @@ from firstlight.training.nonfinite.description import describe, largest, worst_w
 from firstlight.training.nonfinite.guard import Guard, OnNan
 from firstlight.training.nonfinite.late_check import StepRecord
 from firstlight.training.sharding import clip, is_sharded, local, shard
+from firstlight.training.token_counts import TokenCounts
 from firstlight.training.trainer import Trainer
 
 
@@ -80,6 +82,10 @@ class PretrainingModule(NextTokenModule):
         """Of this step's batches their share of its tokens, relative to that of batches of equal
         size."""
         self.grad_norm = torch.tensor(0.0)
+        self.gradients: tuple[list[nn.Parameter], Tensor] = [], torch.empty(0)
+        """Of the present step: the parameters with a gradient, and its norms (P,) unclipped."""
+        self.token_counts: TokenCounts | None = None
+        """Counted if a metric needs it."""
         self.evaluated_step: int | None = None
         self.compile_seconds: float | None = None
         """Seconds that `Compilation` took; None: the model is not compiled."""
@@ -90,6 +96,11 @@ class PretrainingModule(NextTokenModule):
                 "PretrainingModule needs firstlight's Trainer; for Lightning's own use"
                 " LanguageModule (docs/lightning.md)"
             )
+        if any(metric.needs_counts for metric in self.measured):
+            device = self.trainer.strategy.root_device
+            # Sums over processes are exchanged there; MPS, which has no processes, lacks the types.
+            place = torch.device("cpu") if device.type == "mps" else device
+            self.token_counts = TokenCounts(self.model.vocab_size, place, self._sum_of_all)
 
     def configure_model(self) -> None:
         if self.trainer.is_sharded and not is_sharded(self.parameters()):
@@ -146,6 +157,8 @@ class PretrainingModule(NextTokenModule):
         if others:  # the mean over all tokens, with the gradient of the last part
             loss = loss + torch.stack(others).sum()
         weight = weight_of(batch)
+        if self.token_counts is not None:
+            self.token_counts.add(batch[1])
         self.batches.append(batch)
         self.batch_weights.append(weight)
         self.batch_losses.append(loss.detach() if weight in (0.0, 1.0) else loss.detach() / weight)
@@ -225,7 +238,7 @@ class PretrainingModule(NextTokenModule):
         norms = norms_of(grads, wide)  # (P,)
         if self.trainer.is_sharded:
             norms = self.trainer.strategy.reduce(norms.square(), reduce_op="sum").sqrt()
-        self.grad_norm = torch.linalg.vector_norm(norms)
+        self.grad_norm, self.gradients = torch.linalg.vector_norm(norms), (parameters, norms)
         # Divided by a norm that is not finite, all gradients would be lost: one must be blamed.
         if gradient_clip_val is not None:
             norm = torch.where(self.grad_norm.isfinite(), self.grad_norm, 0.0)
@@ -246,6 +259,11 @@ class PretrainingModule(NextTokenModule):
             return number
         # One process that skips a step alone would have other weights from then on.
         return self.trainer.strategy.reduce(number, reduce_op="max")
+
+    def _sum_of_all(self, numbers: Tensor) -> Tensor:
+        if self.trainer.world_size == 1:
+            return numbers
+        return self.trainer.strategy.reduce(numbers, reduce_op="sum")
 
     def _describe(self, record: StepRecord, skipped: int) -> str:
         def token_losses(batch: Batch) -> Tensor:
@@ -312,6 +330,14 @@ class PretrainingModule(NextTokenModule):
         if self.trainer.global_step > 0:
             self.trainer.step_complete()
 
+    def times_trained(self, ids: Tensor) -> Tensor | None:
+        return None if self.token_counts is None else self.token_counts.of(ids)
+
+    def on_validation_epoch_start(self) -> None:
+        super().on_validation_epoch_start()
+        if self.token_counts is not None:
+            self.token_counts.gather()
+
     def on_validation_batch_start(
         self, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
@@ -346,6 +372,21 @@ class PretrainingModule(NextTokenModule):
                 "fingerprint": self.fingerprint,
             },
         }
+        if self.token_counts is not None:
+            self.token_counts.gather()
+            checkpoint[RECORD]["token_counts"] = self.token_counts.total.cpu()
+
+    def _load_counts(self, total: Tensor | None) -> None:
+        assert self.token_counts is not None
+        if total is not None:
+            self.token_counts.total.copy_(total)
+            return
+        self.token_counts = None
+        if self.trainer.is_global_zero:
+            note(
+                "how often each token was trained on was not counted when this run began: metrics"
+                " that need it, such as loss_by_count, are not measured"
+            )
 
     @cached_property
     def tokenizer_state(self) -> dict[str, Any]:
@@ -362,4 +403,6 @@ class PretrainingModule(NextTokenModule):
         checkpoint["state_dict"] = with_tied_names(self, checkpoint["state_dict"])
         self.metrics = dict(checkpoint[RECORD]["metrics"])
         self.guard.load(checkpoint[RECORD]["skipped_steps"])
+        if self.token_counts is not None:
+            self._load_counts(checkpoint[RECORD].get("token_counts"))
         forget_end(checkpoint)  # with a new max_steps the run has not reached its end

@@ -95,7 +95,11 @@ class ProgressBar(Watcher, LightningProgressBar):
 
 def _further(pl_module: PretrainingModule) -> dict[str, str]:
     """The heads of further columns, wide enough for a number, by the names of their metrics."""
-    names = [metric.name for metric in pl_module.measured if metric.name not in IN_HEADER]
+    names = [
+        metric.name
+        for metric in pl_module.measured
+        if metric.on_screen and metric.name not in IN_HEADER
+    ]
     return {f"val/{name}": f"val {name}".rjust(10) for name in names}
 
 
