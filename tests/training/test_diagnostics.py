@@ -44,8 +44,8 @@ def test_a_run_tells_more_and_trains_as_it_would_and_resumes_exactly(train, trai
     plain, told = rows_of("plain"), rows_of("told")
     assert [{name: row[name] for name in plain[0]} for row in told] == plain
 
+    stop = ["+callbacks.stop._target_=stop_at.StopAt", "+callbacks.stop.batch=13"]
     with pytest.raises(Crash):
-        stop = ["+callbacks.stop._target_=stop_at.StopAt", "+callbacks.stop.batch=13"]
         train("resumed", *ALL, *stop)
     assert main(["train", "resume=resumed", "~callbacks.stop"]) == 0
     assert rows_of("resumed") == told

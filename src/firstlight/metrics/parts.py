@@ -1,6 +1,7 @@
 """The loss of some tokens: of those whose number, such as a position, lies in a range."""
 
 from abc import abstractmethod
+from itertools import pairwise
 from typing import Annotated
 
 from pydantic import Field, NonNegativeInt
@@ -55,7 +56,7 @@ class LossByRange(MetricGroup):
     """The smallest number that there is."""
 
     def __init__(self, *, bounds: Bounds) -> None:
-        is_rising = all(low < high for low, high in zip(bounds, bounds[1:], strict=False))
+        is_rising = all(low < high for low, high in pairwise(bounds))
         if not is_rising or bounds[0] < self.first:
             raise ValueError(f"bounds ({bounds}) must rise, from {self.first} or more")
         self.bounds = bounds
