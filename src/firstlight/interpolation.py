@@ -23,6 +23,7 @@ from omegaconf.errors import (
 )
 from omegaconf.resolvers import oc
 
+from firstlight.dial import decided
 from firstlight.errors import ConfigError, hide, shell_word, shorten
 from firstlight.processes import given
 
@@ -302,6 +303,7 @@ _RESOLVERS: dict[str, Callable[..., Any]] = {
     "oc.env": _env,
     "text": _text,  # a text of the command line, as it was typed
     "stored": lambda hexadecimal: _unescaped(_text(hexadecimal)),
+    "dial": decided,
 }
 
 

@@ -18,6 +18,9 @@ from firstlight.packages import found
 
 LIST_GROUPS = ("callbacks", "logger", "metrics")
 """Groups of which several are chosen; Hydra does not record these choices."""
+FOLLOWING = ("rules",)
+"""Groups whose choice is that of another group (`${model}` in conf/_run.yaml), if there is such a
+file: nobody chooses them."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ def chosen_in(config: DictConfig) -> dict[str, Any]:
     chosen: dict[str, Any] = {
         group: choice
         for group, choice in made
-        if choice is not None and not group.startswith("hydra/")
+        if choice is not None and not group.startswith("hydra/") and group not in FOLLOWING
     }
     for group in LIST_GROUPS:
         if config.get(group):

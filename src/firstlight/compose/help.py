@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from firstlight.compose.chosen import chosen_files, chosen_in, with_bases
+from firstlight.compose.chosen import FOLLOWING, chosen_files, chosen_in, with_bases
 from firstlight.compose.compose import compose_config
 from firstlight.compose.hydra_calls import choices
 from firstlight.overrides import commented, conf_dirs
@@ -55,7 +55,7 @@ def _groups(verb: str, folders: list[Path]) -> set[str]:
             if isinstance(item, dict):
                 # "override /model" and "/model" are the group model
                 groups.update(str(key).split()[-1].lstrip("/") for key in item)
-    return groups
+    return groups.difference(FOLLOWING)
 
 
 def _key_lines(node: Any, path: str, comments: dict[str, str]) -> Iterator[str]:

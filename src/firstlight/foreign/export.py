@@ -20,6 +20,7 @@ from firstlight.foreign.gpt2 import gpt2_config, to_gpt2
 from firstlight.foreign.huggingface import SINGLE
 from firstlight.foreign.llama import llama_config, to_llama
 from firstlight.model.base import LanguageModel
+from firstlight.model.dialed import DialedGPT
 from firstlight.model.gpt import GPT
 from firstlight.model.modern import ModernGPT
 
@@ -129,7 +130,7 @@ def _in_their_words(model: LanguageModel) -> tuple[dict[str, Any], dict[str, Ten
     # Not of a subclass: it may compute something else with the same weights.
     if type(model) is GPT:
         return gpt2_config(model), to_gpt2(model.state_dict(), n_layers=len(model.trf_blocks))
-    if type(model) is ModernGPT:
+    if type(model) in (ModernGPT, DialedGPT):
         config = llama_config(model)
         is_qwen3 = config["model_type"] == "qwen3"
         return config, to_llama(
