@@ -130,7 +130,7 @@ def _in_their_words(model: LanguageModel) -> tuple[dict[str, Any], dict[str, Ten
     # Not of a subclass: it may compute something else with the same weights.
     if type(model) is GPT:
         return gpt2_config(model), to_gpt2(model.state_dict(), n_layers=len(model.trf_blocks))
-    if type(model) in (ModernGPT, DialedGPT):
+    if type(model) is ModernGPT or type(model) is DialedGPT:
         config = llama_config(model)
         is_qwen3 = config["model_type"] == "qwen3"
         return config, to_llama(
