@@ -138,6 +138,8 @@ def test_shares_are_those_of_tensor_split(world):
     batch = torch.arange(11)
     for rank, part in enumerate(batch.tensor_split(world)):
         assert torch.equal(share_of(batch, rank, world), part)
+        halves = batch.tensor_split(2 * world)[2 * rank : 2 * rank + 2]
+        assert torch.equal(share_of(batch, rank, world, 2), torch.cat(halves))
 
 
 def test_shares_that_are_not_cut_from_one_batch_are_noticed():

@@ -138,6 +138,13 @@ def test_a_range_that_begins_with_its_better_end_is_refused(name):
         replace(SURE, latency_us=[1, 2])
 
 
+def test_virtual_shards_are_computed_one_after_another():
+    shards = replace(WORK, batch_size=64, virtual_shards=16, micro_batch_size=3)
+    row = outlook(shards, SURE, 8, "ddp")
+    assert (row.windows_at_once, row.n_parts) == (2, 4)  # two shards of 4 windows, in parts of 2
+    assert "cannot share 16 virtual shards" in outlook(shards, SURE, 3, "ddp").problem
+
+
 @pytest.mark.parametrize(
     "option", [file.stem for file in sorted(Path(conf_dir(), "cluster").glob("*.yaml"))]
 )

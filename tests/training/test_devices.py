@@ -17,14 +17,17 @@ pytestmark = pytest.mark.cpu
 
 
 def test_two_processes_train_what_one_trains(train):
+    # Dropout draws by shard, and what is drawn for one also depends on its parts.
     overrides = [
-        "model.drop_rate=0",
+        "model.drop_rate=0.2",
         "trainer.max_steps=10",
-    ]  # dropout draws by process: masks would differ
+        "trainer.virtual_shards=2",
+        "trainer.micro_batch_size=3",
+    ]
     assert train("one", *overrides) == 0
     subprocess.run(
         [sys.executable, "-m", "firstlight", "train", *TINY, "output_dir=two", *overrides,
-         "trainer.devices=2", "trainer.strategy=ddp", "trainer.micro_batch_size=3"],
+         "trainer.devices=2", "trainer.strategy=ddp"],
         check=True, timeout=900, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert not Path("two_2").exists()
@@ -35,6 +38,63 @@ def test_two_processes_train_what_one_trains(train):
             if row[name]:
                 assert float(twin[name]) == pytest.approx(float(row[name]), abs=2e-5)
     assert len(RunFolder(Path("two")).rows) == 11
+
+
+DROPOUT = (
+    "model.drop_rate=0.2", "model.n_layers=2", "trainer.virtual_shards=4", "data.drop_last=false",
+    "callbacks.checkpoint.every_n_steps=4",
+)  # fmt: skip
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("strategy", "more"),
+    [
+        ("ddp", ["trainer.micro_batch_size=1"]),
+        ("fsdp2", ["trainer.micro_batch_size=1"]),
+        ("ddp", ["trainer.activation_checkpointing=true"]),
+        ("fsdp2", ["trainer.activation_checkpointing=true", "model.dropout=torch"]),
+    ],
+)
+def test_with_virtual_shards_dropout_is_the_same_on_one_two_and_one_processes(
+    strategy, more, train
+):
+    """The last batch of an epoch has 6 windows: of its 4 shards two have one window each."""
+    assert train("one", *DROPOUT, *more) == 0
+    assert {int(row["tokens"]) % 128 for row in rows_of("one")} == {0, 96, 64, 32}
+    assert train("run", *DROPOUT, *more, "trainer.max_steps=8") == 0
+    two = ["trainer.devices=2", f"trainer.strategy={strategy}", "trainer.max_steps=16"]
+    resumed = run("resume=run", *two)
+    assert resumed.returncode == 0, resumed.stderr
+    back = ["trainer.devices=1", "trainer.strategy=auto", "trainer.max_steps=24"]
+    assert main(["train", "resume=run", *back]) == 0
+    assert_same_curve("run", "one")
+
+
+def test_a_run_of_one_process_draws_for_a_shard_what_it_drew_without_the_key(train, trained):
+    trained("run")
+    assert train("one_shard", "trainer.virtual_shards=1") == 0
+    assert rows_of("one_shard") == rows_of("run")
+    assert train("shards", "trainer.virtual_shards=4", "trainer.max_steps=1") == 0
+    # Other masks of the same windows.
+    losses = [float(rows_of(name)[1]["train/batch_loss"]) for name in ("run", "shards")]
+    assert losses[1] != pytest.approx(losses[0], abs=1e-4) and abs(losses[1] - losses[0]) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["trainer.devices=2", "trainer.virtual_shards=3"], "(3) must be a multiple of the proces"),
+        (["trainer.virtual_shards=9"], "(9) must be at most data.batch_size (8)"),
+        (["trainer.virtual_shards=2", "order=book"], "needs random numbers that follow from the"),
+        (["trainer.virtual_shards=0"], "expected int > 0 and <= 1048576 or null"),
+    ],
+)
+def test_virtual_shards_that_cannot_be_are_refused_in_one_line(train, capsys, words, reason):
+    assert train("run", *words) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("firstlight: trainer") and reason in said and said.count("\n") == 1
+    assert not Path("run").exists()
 
 
 @pytest.mark.long

@@ -30,6 +30,7 @@ CHANGEABLE = (
         "trainer.num_nodes",
         "trainer.strategy",
         "trainer.timeout",
+        "trainer.virtual_shards",
         "data.num_workers",
     ),
     *("trainer.micro_batch_size", "callbacks.", "logger.", "metrics.", "on_nan"),

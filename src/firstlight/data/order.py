@@ -41,12 +41,12 @@ class Order(ABC):
         """
 
     @abstractmethod
-    def seed_batch(self, batch: int, rank: int, device: torch.device) -> None:
-        """Seed the generators that dropout draws from, for batch number `batch` of the run."""
+    def seed_batch(self, batch: int, shard: int, device: torch.device) -> None:
+        """Seed the generators that dropout draws from, for a shard of batch `batch` of the run."""
 
 
 class SeededOrder(Order):
-    """The order as a function of (seed, epoch), and dropout's seed of (seed, batch, rank).
+    """The order as a function of (seed, epoch), and dropout's seed of (seed, batch, shard).
 
     Nothing has to be saved to resume a run. The training split is evaluated on the same windows
     every time, spread evenly over it.
@@ -94,8 +94,8 @@ class SeededOrder(Order):
             else:
                 yield torch.arange(places.start, places.stop)
 
-    def seed_batch(self, batch: int, rank: int, device: torch.device) -> None:
-        key = _key(self.seed, "batch", batch, rank)
+    def seed_batch(self, batch: int, shard: int, device: torch.device) -> None:
+        key = _key(self.seed, "batch", batch, shard)
         # Not torch.manual_seed, which visits every device: 100 us a batch instead of 1.
         torch.default_generator.manual_seed(key)
         if device.type == "cuda":
@@ -128,7 +128,7 @@ class BookOrder(Order):
             _loader(n_windows, batch_size, shuffle=is_train, drop_last=is_train), limit
         )
 
-    def seed_batch(self, batch: int, rank: int, device: torch.device) -> None:
+    def seed_batch(self, batch: int, shard: int, device: torch.device) -> None:
         """Do nothing: dropout draws from the global generator as well."""
 
 

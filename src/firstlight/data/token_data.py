@@ -19,8 +19,9 @@ from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.data.windows import Windows
 
 Loader = DataLoader[Batch] | WorkerLoader
-Share = tuple[int, int]
-"""The part of each batch that a process takes: its rank and the number of processes."""
+Share = tuple[int, int] | tuple[int, int, int]
+"""The part of each batch that a process takes: its rank, the number of processes, and of how many
+shards each consists (1)."""
 WHOLE: Share = (0, 1)
 CUT_BY = (
     "context_length",
@@ -166,6 +167,10 @@ class TokenDataModule(pl.LightningDataModule):
         if self.drop_last:
             windows_per_epoch = self.batches_per_epoch * self.batch_size
         return (epochs * windows_per_epoch + rest * self.batch_size) * self.context_length
+
+    def windows_of(self, first: int, stop: int) -> int:
+        """Count the training windows of the batches numbered `first` to `stop`, without `stop`."""
+        return (self.tokens_after(stop) - self.tokens_after(first)) // self.context_length
 
     def passes_after(self, batches: int) -> float:
         """Return how often the first `batches` batches predict each training token, on average.
@@ -335,25 +340,31 @@ class _BatchSampler(Sampler[Tensor]):
     """Yields this process's share of each batch of indices."""
 
     def __init__(
-        self, batches: Callable[[], Iterator[Tensor]], length: int, rank: int, world_size: int
+        self,
+        batches: Callable[[], Iterator[Tensor]],
+        length: int,
+        rank: int,
+        world_size: int,
+        shards_each: int = 1,
     ) -> None:
         self.batches, self.length = batches, length
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size, self.shards_each = rank, world_size, shards_each
 
     def __len__(self) -> int:
         return self.length
 
     def __iter__(self) -> Iterator[Tensor]:
         for batch in self.batches():
-            yield share_of(batch, self.rank, self.world_size)
+            yield share_of(batch, self.rank, self.world_size, self.shards_each)
 
 
-def share_of(batch: Tensor, rank: int, world_size: int) -> Tensor:
-    """The part of `batch` that a process takes: that of torch's `tensor_split`.
+def share_of(batch: Tensor, rank: int, world_size: int, shards_each: int = 1) -> Tensor:
+    """The part of `batch` that a process takes: so many of the shards of torch's `tensor_split`.
 
-    No process is left without a window unless there are fewer windows than processes.
+    No process is left without a window unless there are fewer windows than shards.
     """
     # Not `tensor_split` itself, which makes all parts: 1 ms a batch for 1,024 processes.
-    size, n_larger = divmod(len(batch), world_size)
-    first = rank * size + min(rank, n_larger)
-    return batch[first : first + size + int(rank < n_larger)]
+    size, n_larger = divmod(len(batch), world_size * shards_each)
+    shards = rank * shards_each, (rank + 1) * shards_each
+    first, stop = (shard * size + min(shard, n_larger) for shard in shards)
+    return batch[first:stop]

@@ -90,6 +90,8 @@ class Work:
     max_steps: int
     micro_batch_size: int | None
     """Windows that a device takes at once; None: as many as fit."""
+    virtual_shards: int | None = None
+    """Shards of a batch, which a device takes one after another; None: one a device."""
     bytes_per_window: int
     """What each of these windows takes at the peak of a pass."""
     bytes_of_a_pass: int = 0
@@ -151,14 +153,21 @@ def outlook(work: Work, cluster: Cluster, devices: int, strategy: Strategy) -> O
         return Outlook(devices, strategy, f"more than the {work.batch_size} windows of a batch")
     if strategy == "fsdp2" and not work.is_elementwise:
         return Outlook(devices, strategy, "the optimizer's update needs whole matrices")
-    share = math.ceil(work.batch_size / devices)
+    n_shards = work.virtual_shards or devices
+    if n_shards % devices:
+        return Outlook(devices, strategy, f"they cannot share {n_shards} virtual shards")
+    shards_each = n_shards // devices
+    shard = math.ceil(work.batch_size / n_shards)
     fixed = work.bytes_of_a_pass + fixed_bytes(work, devices, strategy)
     room = USED * cluster.memory_gb * 1e9 - fixed
-    at_once = min(share, work.micro_batch_size or share)
+    at_once = min(shard, work.micro_batch_size or shard)
     if work.micro_batch_size is None:
-        at_once = min(share, max(int(room // work.bytes_per_window), 1))
-    n_parts = math.ceil(share / at_once)
-    at_once = math.ceil(share / n_parts)  # parts of equal size
+        at_once = min(shard, max(int(room // work.bytes_per_window), 1))
+    of_a_shard = math.ceil(shard / at_once)
+    at_once = math.ceil(shard / of_a_shard)  # parts of equal size
+    size, n_larger = divmod(work.batch_size, n_shards)
+    share = shards_each * size + min(shards_each, n_larger)
+    n_parts = of_a_shard * shards_each
     needed = fixed + at_once * work.bytes_per_window
     if at_once * work.bytes_per_window > room:
         return Outlook(

@@ -86,6 +86,7 @@ def work_of(run: RunConfig, plan: Plan, told: Forecast, experiment: Experiment) 
         n_batches=plan.trainer.accumulate_grad_batches,
         max_steps=told.steps,
         micro_batch_size=micro if isinstance(micro, int) else None,
+        virtual_shards=plan.trainer.virtual_shards,
         bytes_per_window=max((twice - some) // SOME, 1),
         bytes_of_a_pass=max(2 * some - twice, 0),
         is_elementwise=plan.sizes.is_elementwise,

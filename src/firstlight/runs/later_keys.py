@@ -14,6 +14,7 @@ LATER_KEYS: dict[str, Any] = {
     "trainer.num_nodes": 1,
     "trainer.timeout": 120,
     "trainer.activation_checkpointing": False,
+    "trainer.virtual_shards": None,
 }
 """Keys (SECTION.NAME), with the value that a run or sweep has whose stored config lacks them."""
 LATER_SECTIONS: dict[str, tuple[str, ...]] = {

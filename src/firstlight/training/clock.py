@@ -107,5 +107,5 @@ class Clock:
 
     def windows_of(self, step: int) -> int:
         """Training windows of `step`, over all processes."""
-        tokens = self.tokens_after(step) - self.tokens_after(step - 1)
-        return tokens // self.data.context_length
+        each = self.batches_per_step
+        return self.data.windows_of((step - 1) * each, step * each)

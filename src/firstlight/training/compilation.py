@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
+from firstlight.data.token_data import share_of
 from firstlight.errors import shorten
 from firstlight.output import tell
 from firstlight.training.callbacks.base import Callback
@@ -74,11 +75,12 @@ class Compilation(Callback):
         if pl_module.device.type in LOSS_DEVICES:
             pl_module.loss.compile()
         first = torch.arange(min(data.batch_size, len(data.windows["train"])))
-        batch = data.windows["train"][first.tensor_split(trainer.world_size)[trainer.global_rank]]
+        batch = data.windows["train"][share_of(first, *pl_module.training_share)]
         batch = pl_module.transfer_batch_to_device(batch, pl_module.device, 0)
         # Isolated: dropout must draw in training as if nothing had been drawn here.
         with isolate_rng(), trainer.precision_plugin.forward_context():
-            for part in pl_module.parts(batch):  # of one shape or two
+            shapes = {len(part[0]): part for part in pl_module.training_parts(batch, 0)}
+            for part in shapes.values():  # of one shape or two
                 pl_module.mean_loss(part).backward()
         pl_module.zero_grad(set_to_none=True)
         pl_module.compile_seconds = time.perf_counter() - began

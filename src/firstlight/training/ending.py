@@ -18,7 +18,7 @@ from firstlight.runs.run_folder import MODEL
 from firstlight.training import report
 from firstlight.training.heartbeat import Verdict
 from firstlight.training.memory.estimate import is_out_of_memory
-from firstlight.training.memory.micro_batches import n_parts_of
+from firstlight.training.memory.micro_batches import parts_of_a_share
 from firstlight.training.module import PretrainingModule
 from firstlight.training.peers import Peers
 from firstlight.training.stopping import REQUEUE_SIGNAL, Stopped, in_slurm_job, requeue_slurm_job
@@ -133,8 +133,7 @@ def keep_best(module: PretrainingModule, folder: Path) -> None:
 
 
 def _out_of_memory(trainer: Trainer, error: Exception) -> str:
-    share = trainer.largest_share
-    at_once = -(-share // n_parts_of(share, trainer.micro_batch_size))
+    _, at_once = parts_of_a_share(trainer)
     ways = ["begin a new run with a smaller model.context_length or model.emb_dim"]
     if at_once > 1:
         smaller = f"trainer.micro_batch_size={at_once // 2}"

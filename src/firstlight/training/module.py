@@ -81,6 +81,8 @@ class PretrainingModule(NextTokenModule):
         self.batch_weights: list[float] = []
         """Of this step's batches their share of its tokens, relative to that of batches of equal
         size."""
+        self.n_parts = 1
+        """Those of the present batch, which go through the model one after another."""
         self.grad_norm = torch.tensor(0.0)
         self.gradients: tuple[list[nn.Parameter], Tensor] = [], torch.empty(0)
         """Of the present step: the parameters with a gradient, and its norms (P,) unclipped."""
@@ -110,17 +112,19 @@ class PretrainingModule(NextTokenModule):
         """What is left of the run, as one pass: a run is only saved between two steps."""
         clock = self.trainer.clock
         done = self.trainer.global_step * clock.batches_per_step
-        return self.data.train_batches(start=done, stop=clock.total_batches, share=self._share)
+        stop, share = clock.total_batches, self.training_share
+        return self.data.train_batches(start=done, stop=stop, share=share)
 
     def val_dataloader(self) -> list[Loader]:
         """The loaders of an evaluation: training windows, in evaluation mode, and validation."""
         return self.data.evaluations(
-            is_untrained=lambda: self.trainer.global_step == 0, share=self._share
+            is_untrained=lambda: self.trainer.global_step == 0, share=self.training_share[:2]
         )
 
     @property
-    def _share(self) -> tuple[int, int]:
-        return self.trainer.global_rank, self.trainer.world_size
+    def training_share(self) -> tuple[int, int, int]:
+        """The shards of each training batch that this process takes."""
+        return self.trainer.global_rank, self.trainer.world_size, self.trainer.shards_each
 
     def on_train_start(self) -> None:
         if self.trainer.global_step == 0:
@@ -129,9 +133,6 @@ class PretrainingModule(NextTokenModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         self.trainer.advance()
         self.loss.begin_step(self.trainer.global_step, max_steps=self.trainer.max_steps)
-        # batch_idx counts over the whole run, which is one pass: a resumed run continues with its
-        # number.
-        self.data.order.seed_batch(batch_idx, self.trainer.global_rank, self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch, weighted so that the gradient is the mean over a step's tokens.
@@ -148,12 +149,18 @@ class PretrainingModule(NextTokenModule):
             # Exactly 1 where all batches have one size, so that nothing is rounded.
             return len(part[0]) * n_batches / n_windows
 
-        *first, last = self.parts(batch)
+        parts = self.training_parts(batch, batch_idx)
+        self.n_parts, of_a_shard = len(parts), len(parts) // self.trainer.shards_each
         # Lightning would do this later, and lose the gradients of these parts.
-        if first and batch_idx % self.accumulated == 0:
+        if self.n_parts > 1 and batch_idx % self.accumulated == 0:
             self.trainer.optimizers[0].zero_grad()
-        others = [self._backward(part, weight_of(part)) for part in first]
-        loss = self._weighted_loss(last, weight_of(last))
+        others: list[Tensor] = []
+        for number, part in enumerate(parts):
+            if number % of_a_shard == 0:
+                self._seed_shard(batch_idx, number // of_a_shard)
+            if number < self.n_parts - 1:
+                others.append(self._backward(part, weight_of(part)))
+        loss = self._weighted_loss(parts[-1], weight_of(parts[-1]))
         if others:  # the mean over all tokens, with the gradient of the last part
             loss = loss + torch.stack(others).sum()
         weight = weight_of(batch)
@@ -163,6 +170,25 @@ class PretrainingModule(NextTokenModule):
         self.batch_weights.append(weight)
         self.batch_losses.append(loss.detach() if weight in (0.0, 1.0) else loss.detach() / weight)
         return loss
+
+    def training_parts(self, batch: Batch, number: int) -> list[Batch]:
+        """The parts of training batch `number`, as many of each shard that this process has."""
+        trainer, most = self.trainer, self.trainer.micro_batch_size
+        if trainer.virtual_shards is None and not trainer.is_sharded:
+            return cut(batch, most)
+        # By the largest shard of all processes: what a shard is cut into does not depend on who
+        # computes it, and with fsdp2 all processes gather a block for each part.
+        largest = -(-self.data.windows_of(number, number + 1) // trainer.n_shards)
+        n_parts = n_parts_of(largest, most)
+        shards = cut_into(batch, trainer.shards_each)
+        return [part for shard in shards for part in cut_into(shard, n_parts)]
+
+    def _seed_shard(self, batch: int, number: int) -> None:
+        """Seed what dropout draws for one of this process's shards of a batch."""
+        # Batches count over the whole run, which is one pass: a resumed run continues with its
+        # number.
+        shard = self.trainer.global_rank * self.trainer.shards_each + number
+        self.data.order.seed_batch(batch, shard, self.device)
 
     @property
     def accumulated(self) -> int:
@@ -213,7 +239,7 @@ class PretrainingModule(NextTokenModule):
         return loss.detach()
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
-        if len(self.parts(self.batches[-1])) == 1:  # else it has been done
+        if self.n_parts == 1:  # else it has been done
             super().optimizer_zero_grad(epoch, batch_idx, optimizer)
 
     def configure_gradient_clipping(

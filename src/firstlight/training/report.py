@@ -11,7 +11,7 @@ from firstlight.errors import counted, printable, shell_word
 from firstlight.metrics.perplexity import perplexity
 from firstlight.overrides import command, program, setting
 from firstlight.training.forecast import Forecast
-from firstlight.training.memory.micro_batches import n_parts_of
+from firstlight.training.memory.micro_batches import parts_of_a_share
 from firstlight.training.module import PretrainingModule
 from firstlight.training.plan import Plan
 from firstlight.training.trainer import Trainer
@@ -91,7 +91,7 @@ def _rounded(number: float) -> str:
 
 
 def _in_parts(trainer: Trainer) -> str:
-    n_parts = n_parts_of(trainer.largest_share, trainer.micro_batch_size)
+    n_parts, _ = parts_of_a_share(trainer)
     return f" in {n_parts} parts" if n_parts > 1 else ""
 
 

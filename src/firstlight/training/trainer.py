@@ -93,8 +93,9 @@ class Trainer(pl.Trainer):
     trained as one long pass over `data`, so that accumulation never stops short at the end of an
     epoch. What is due after which step is in `clock`; the untrained model is evaluated as step 0.
     `micro_batch_size`: a device takes its share of a batch in parts of at most this many windows;
-    None: whole. `prepare` (plan.py) replaces "auto", here and in `precision`, by what it means on
-    this machine.
+    None: whole. `virtual_shards`: a batch consists of so many, each with random numbers of its own;
+    None: of one for each process. `prepare` (plan.py) replaces "auto", here and in `precision`, by
+    what it means on this machine.
 
     Raises:
         ValueError: not exactly one length, or no step at all.
@@ -134,6 +135,7 @@ class Trainer(pl.Trainer):
         devices: Annotated[int, Field(gt=0, le=1024)] = 1,
         strategy: Literal["auto", "ddp", "fsdp2"] = "auto",
         activation_checkpointing: bool = False,
+        virtual_shards: Annotated[int, Field(gt=0, le=2**20)] | None = None,
         precision: Precision = "32-true",
         num_nodes: Annotated[int, Field(gt=0, le=2**16)] = 1,
         timeout: Timeout = 120,
@@ -142,6 +144,8 @@ class Trainer(pl.Trainer):
     ) -> None:
         kwargs["callbacks"], n_processes = _callbacks_among(kwargs), devices * num_nodes
         _check_arguments(kwargs, n_processes, data.batch_size)
+        if virtual_shards is not None:
+            _check_shards(virtual_shards, n_processes, data)
         self.clock = Clock.of(
             data,
             max_steps=max_steps,
@@ -154,6 +158,7 @@ class Trainer(pl.Trainer):
         )
         self.folder = Path(kwargs.pop("default_root_dir", None) or ".")
         self.micro_batch_size = None if micro_batch_size == "auto" else micro_batch_size
+        self.virtual_shards = virtual_shards
         self.row_writers, self.texts, self.pending_metrics = [], [], {}
         self.advance, self.activation_checkpointing = _nothing, activation_checkpointing
         self.is_sharded = strategy == "fsdp2" and n_processes > 1
@@ -331,9 +336,19 @@ class Trainer(pl.Trainer):
             run_evaluation(self)
 
     @property
-    def largest_share(self) -> int:
-        """Windows of a batch that one process takes at most."""
-        return -(-self.clock.data.batch_size // self.world_size)
+    def n_shards(self) -> int:
+        """Shards of a batch, each with random numbers of its own."""
+        return self.virtual_shards or self.world_size
+
+    @property
+    def shards_each(self) -> int:
+        """Shards of a batch that one process takes, one after another."""
+        return self.n_shards // self.world_size
+
+    @property
+    def largest_shard(self) -> int:
+        """Windows of a shard at most, which a process takes at once unless it cuts them further."""
+        return -(-self.clock.data.batch_size // self.n_shards)
 
     @property
     def tokens_seen(self) -> int:
@@ -452,6 +467,29 @@ def _check_arguments(given: dict[str, Any], n_processes: int, batch_size: int) -
         raise ValueError(
             f"devices ({n_processes} in all) must be at most data.batch_size ({batch_size}): they"
             " share the windows of a batch"
+        )
+
+
+def _check_shards(virtual_shards: int, n_processes: int, data: TokenDataModule) -> None:
+    """Refuse shards that processes cannot share, that would be empty, or that nothing seeds.
+
+    Raises:
+        ValueError: why.
+    """
+    if virtual_shards % n_processes:
+        raise ValueError(
+            f"virtual_shards ({virtual_shards}) must be a multiple of the processes"
+            f" ({n_processes} in all): each computes as many shards of a batch"
+        )
+    if virtual_shards > data.batch_size:
+        raise ValueError(
+            f"virtual_shards ({virtual_shards}) must be at most data.batch_size"
+            f" ({data.batch_size}): each has windows of its own"
+        )
+    if not data.order.resumable:
+        raise ValueError(
+            f"virtual_shards ({virtual_shards}) needs random numbers that follow from the seed and"
+            " the step, as with order=seeded; leave it out"
         )
 
 

@@ -111,6 +111,9 @@ def check_memory(sizes: Sizes, data: TokenDataModule, trainer: dict[str, Any]) -
     if argument(trainer, "strategy") == "fsdp2":
         parameters //= devices * argument(trainer, "num_nodes")
     batch = min(data.batch_size, len(data.windows["train"])) // shares
+    n_shards = argument(trainer, "virtual_shards")
+    if n_shards is not None:  # each goes through the model by itself
+        batch = min(batch, copies * -(-data.batch_size // n_shards))
     at_once = argument(trainer, "micro_batch_size")
     if at_once is not None:
         batch = min(batch, copies * (1 if at_once == "auto" else int(at_once)))

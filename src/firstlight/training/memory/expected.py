@@ -7,7 +7,7 @@ from firstlight.loss.base import Loss
 from firstlight.memory_limits import device_memory, resident_bytes
 from firstlight.model.base import LanguageModel
 from firstlight.optim.base import OptimizerFactory
-from firstlight.training.memory.micro_batches import n_parts_of
+from firstlight.training.memory.micro_batches import parts_of_a_share
 from firstlight.training.memory.step import step_memory
 from firstlight.training.trainer import Trainer
 
@@ -49,9 +49,7 @@ def expected_memory(
     """
     data = trainer.clock.data
     now = resident_bytes()
-    share = min(trainer.largest_share, len(data.windows["train"]))
-    n_parts = n_parts_of(share, trainer.micro_batch_size)
-    at_once = -(-share // n_parts)
+    n_parts, at_once = parts_of_a_share(trainer)
     # Gradients of an earlier batch are there as well as those of an earlier part.
     step = step_memory(
         make_model,

@@ -51,6 +51,16 @@ def n_parts_of(n_windows: int, most: int | None) -> int:
     return max(-(-n_windows // most), 1) if most is not None else 1
 
 
+def parts_of_a_share(trainer: Trainer) -> tuple[int, int]:
+    """In how many parts a process takes its share of a batch, and how many windows each has.
+
+    At most: of an epoch's last batch, which may be smaller, they may be fewer.
+    """
+    shard = min(trainer.largest_shard, len(trainer.clock.data.windows["train"]))
+    n_parts = n_parts_of(shard, trainer.micro_batch_size)
+    return trainer.shards_each * n_parts, -(-shard // n_parts)
+
+
 def find_micro_batch_size(
     model: LanguageModel,
     data: TokenDataModule,
@@ -72,7 +82,7 @@ def find_micro_batch_size(
             f"trainer.micro_batch_size: auto works on cpu and cuda, not on {device.type}; give a"
             " number"
         )
-    share = min(trainer.largest_share, len(data.windows["train"]))
+    share = min(trainer.largest_shard, len(data.windows["train"]))
     with isolate_rng(), _freed(device):
         n_parts = n_parts_of(
             share, _Probe(model, data, loss, make_optimizer, trainer).largest(share)
