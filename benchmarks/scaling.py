@@ -73,7 +73,9 @@ def print_published() -> None:
     """Published efficiencies beside the range that is expected of their setting."""
     print(f"{'GPUs':>5} {'published':>9}   expected")
     for devices, published in KEMPNERFORGE.items():
-        worse, better = outlook(kempnerforge(devices), H200, devices, "fsdp2").efficiency
+        expected = outlook(kempnerforge(devices), H200, devices, "fsdp2").efficiency
+        assert expected is not None  # it fits
+        worse, better = expected
         print(f"{devices:>5} {published:>9.0%}   {worse:.0%} to {better:.0%}")
 
 

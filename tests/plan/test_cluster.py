@@ -1,7 +1,7 @@
 """The model of a cluster on paper: its limits, its arithmetic, and published figures."""
 
 import runpy
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -106,7 +106,10 @@ def test_a_range_is_the_worst_and_the_best_of_its_ends():
 
 def test_what_does_not_fit_or_cannot_be_shared_says_why():
     assert "windows of a batch" in outlook(WORK, SURE, 1000, "ddp").problem
-    assert "do not fit" in outlook(WORK, replace(SURE, memory_gb=16), 1, "ddp").problem
+    too_large = asdict(outlook(WORK, replace(SURE, memory_gb=16), 1, "ddp"))
+    assert "do not fit" in too_large["problem"] and too_large["memory_gb"] > 16
+    figures = ("windows_at_once", "traffic_gb", "step_seconds", "efficiency", "hours")
+    assert {too_large[name] for name in figures} == {None}
     assert not outlook(WORK, replace(SURE, memory_gb=16), 8, "fsdp2").problem
     assert (
         "whole matrices" in outlook(replace(WORK, is_elementwise=False), SURE, 8, "fsdp2").problem

@@ -115,18 +115,18 @@ class Outlook:
     devices: int
     strategy: Strategy
     problem: str = ""
-    """Why it cannot be; the figures below are then missing."""
-    windows_at_once: int = 0
-    n_parts: int = 0
+    """Why it cannot be. The figures below are then None, but for the memory that is missing."""
+    windows_at_once: int | None = None
+    n_parts: int | None = None
     """In so many parts a device takes its share of a batch."""
-    memory_gb: float = 0.0
-    traffic_gb: float = 0.0
+    memory_gb: float | None = None
+    traffic_gb: float | None = None
     """What a device sends in a step, and receives as much."""
-    step_seconds: Range = (0.0, 0.0)
-    tokens_per_second: Range = (0.0, 0.0)
-    efficiency: Range = (0.0, 0.0)
+    step_seconds: Range | None = None
+    tokens_per_second: Range | None = None
+    efficiency: Range | None = None
     """Tokens a second and device, as a share of what one device alone would make."""
-    hours: Range = (0.0, 0.0)
+    hours: Range | None = None
     """Of all steps; without evaluations, checkpoints and the start."""
     note: str = ""
 

@@ -155,7 +155,9 @@ class _Trace:
         return StepMemory(self.weights, gradients, state, kept, of_pass, of_update)
 
     def of_passes(self, n_windows: Sequence[int], length: int) -> list[int]:
-        self._forward(torch.zeros(1, length, dtype=torch.int64)).backward()  # makes all gradients
+        for parameter in self.model.parameters():
+            if parameter.requires_grad:
+                parameter.grad = torch.empty_like(parameter)
         found: list[int] = []
         for n in n_windows:
             inputs = torch.zeros(n, length, dtype=torch.int64)  # (B, T)
