@@ -4,6 +4,7 @@ its folder.
 
 import json
 import shlex
+import shutil
 import sqlite3
 import subprocess
 from dataclasses import replace
@@ -31,13 +32,22 @@ SWEEP = Path("sweep")
 COMMAND = [*TRAIN, "optimizer.lr=1e-3,2e-3", "output_dir=sweep"]
 
 
+@pytest.fixture(scope="module")
+def two_trials(tmp_path_factory):
+    """The folder of a sweep of two trials; to plan one composes and checks both configs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("planned"))
+        return planned(COMMAND, None).absolute()
+
+
 @pytest.fixture
-def sweep(monkeypatch):
+def sweep(two_trials, monkeypatch):
     """The ledger of a sweep of two trials, the first of which is done, with a secret in the
     environment.
     """
     monkeypatch.setenv("FIRSTLIGHT_TEST_SECRET", SECRET)
-    ledger = Ledger.open(planned(COMMAND, None))
+    shutil.copytree(two_trials, SWEEP)
+    ledger = Ledger.open(SWEEP)
     ledger.note(0, folder="0_lr-1e-3", overrides=["optimizer.lr=0.001"])
     ledger.finish(0, TrialState.COMPLETE, [1.0], metrics={"val/loss": 1.0})
     yield ledger
