@@ -1,12 +1,14 @@
 """Measure starting from a large text: time and memory of the first start and of a second one.
 
-    .venv/bin/python benchmarks/text.py [--megabytes 1000] [--tokenizers bytes gpt2 bpe] [--folder DIR]
+    .venv/bin/python benchmarks/text.py [--megabytes 1000] [--tokenizers bytes gpt2 bpe]
+        [--processes 2] [--folder DIR]
 
 The text is made of the stories that come with firstlight, with numbers between the paragraphs. Each
 start is a process that reads the text and trains a tiny model for some steps, as `firstlight
 train` does; its memory is compared with that of a process that has only imported what it needs.
 Memory of its own counts apart from the pages of files that it maps, which all processes share and
-which the system takes back when it needs them. Linux only.
+which the system takes back when it needs them. With several processes there is a line for each. Linux
+only.
 """
 
 import argparse
@@ -64,11 +66,11 @@ code = main(sys.argv[1:])
 done = True
 watcher.join()
 result = {
-    "code": code, "read": read, "cpu": read_cpu, "all": time.perf_counter() - began,
+    "rank": int(os.environ.get("LOCAL_RANK", 0)), "code": code, "read": read, "cpu": read_cpu, "all": time.perf_counter() - began,
     "peak": memory("VmHWM") - imports, "own": own - imported_own,
     "mapped": all_mapped - imported_mapped,
 }
-print("RESULT", json.dumps(result))
+print("RESULT", json.dumps(result), flush=True)
 """
 
 
@@ -86,8 +88,8 @@ def write_text(file: Path, n_bytes: int) -> None:
             stream.write(part)
 
 
-def start(folder: Path, tokenizer: str, output: str, *more: str) -> dict[str, float]:
-    """Train for some steps in a process of its own; return its figures."""
+def start(folder: Path, tokenizer: str, output: str, *more: str) -> list[dict[str, float]]:
+    """Train for some steps in processes of their own; return the figures of each."""
     words = [
         *("train", "data=text", f"data.path={folder / 'text.txt'}", f"tokenizer={tokenizer}"),
         *(
@@ -102,17 +104,28 @@ def start(folder: Path, tokenizer: str, output: str, *more: str) -> dict[str, fl
         *("callbacks.sample_generation.max_new_tokens=2", f"output_dir={folder / output}", *more),
     ]
     environment = {**os.environ, "FIRSTLIGHT_CACHE_DIR": str(folder / "cache")}
+    # A file, as the first process starts the others with the command line that it has.
+    script = folder / "start.py"
+    script.write_text(START)
     done = subprocess.run(
-        [sys.executable, "-c", START, *words],
+        [sys.executable, str(script), *words],
         env=environment,
         capture_output=True,
         text=True,
         check=True,
     )
-    [line] = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    result = json.loads(line.removeprefix("RESULT "))
-    assert result["code"] == 0, done.stderr
-    return result
+    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    results = [json.loads(line.removeprefix("RESULT ")) for line in lines]
+    assert all(result["code"] == 0 for result in results), done.stderr
+    return sorted(results, key=lambda result: result["rank"])
+
+
+def _line(tokenizer: str, which: str, found: dict[str, float]) -> str:
+    return (
+        f"  {tokenizer:<6} {which:<7} rank {found['rank']}: {found['read']:7.2f} s (CPU"
+        f" {found['cpu']:.2f})  peak {found['peak']:6,.0f} MB: its own {found['own']:6,.0f}, mapped"
+        f" {found['mapped']:6,.0f}; the whole command {found['all']:6.1f} s"
+    )
 
 
 def main() -> int:
@@ -120,6 +133,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--megabytes", type=int, default=1000)
     parser.add_argument("--tokenizers", nargs="+", default=["bytes", "gpt2", "bpe"])
+    parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--folder", help="where there is room for the text and its tokens")
     given = parser.parse_args()
     worst = 0.0
@@ -130,14 +144,10 @@ def main() -> int:
         print(f"{given.megabytes} MB: seconds to the tokens, MB beyond the imports")
         for tokenizer in given.tokenizers:
             for which in ("first", "second"):
-                found = start(folder, tokenizer, f"{tokenizer}_{which}")
-                worst = max(worst, found["peak"])
-                print(
-                    f"  {tokenizer:<6} {which:<7} {found['read']:7.2f} s (CPU {found['cpu']:.2f})  peak"
-                    f" {found['peak']:6,.0f} MB: its own {found['own']:6,.0f}, mapped"
-                    f" {found['mapped']:6,.0f}; the whole command {found['all']:6.1f} s",
-                    flush=True,
-                )
+                processes = f"trainer.devices={given.processes}"
+                for found in start(folder, tokenizer, f"{tokenizer}_{which}", processes):
+                    worst = max(worst, found["peak"])
+                    print(_line(tokenizer, which, found), flush=True)
     return 0 if worst < GOAL_MEGABYTES else 1
 
 
