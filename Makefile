@@ -30,7 +30,7 @@ train: setup ## train the default experiment (ARGS="key=value ..." to change it)
 test: setup ## run the tests: offline, about five minutes on two cores
 	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
 
-test-all: setup ## run the long tests, too: more cases of the same kinds, as CI does
+test-all: setup ## run the long tests, too: more cases of the same kinds
 	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m 'not slow' $(ARGS)
 
 test-slow: setup ## run the slow tests: the book's whole run, thousands of fuzzed cases

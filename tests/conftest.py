@@ -7,6 +7,7 @@ import locale
 import os
 import signal
 import tempfile
+import zlib
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -137,10 +138,20 @@ def _own_processes():
         yield
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--long-share",
+        type=int,
+        default=1,
+        metavar="N",
+        help="run about one in N of the long tests, always the same ones",
+    )
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m takes away the long ones
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     """Of a test with `one_in(n)` the first of every n cases is as it is, and the others are
-    long."""
+    long. Of these only a share is run if that is asked for."""
     seen = Counter()
     for item in items:
         mark = item.get_closest_marker("one_in")
@@ -149,6 +160,16 @@ def pytest_collection_modifyitems(items):
             if seen[test] % mark.args[0]:
                 item.add_marker(pytest.mark.long)
             seen[test] += 1
+    share = config.getoption("--long-share")
+    chosen, others = [], []
+    for item in items:
+        # By its name: what another file has, or the order of files, changes nothing.
+        is_chosen = item.get_closest_marker("long") is None or (
+            zlib.crc32(item.nodeid.encode()) % share == 0
+        )
+        (chosen if is_chosen else others).append(item)
+    items[:] = chosen
+    config.hook.pytest_deselected(items=others)
 
 
 def pytest_collection_finish():
