@@ -18,7 +18,12 @@ from firstlight.errors import ConfigError, FinishedError, counted
 from firstlight.loss.base import Loss, losses_of
 from firstlight.metrics.measured import check_monitors
 from firstlight.model.base import LanguageModel
-from firstlight.model.construction import check_made_again, outline_of, without_weights
+from firstlight.model.construction import (
+    Outline,
+    check_made_again,
+    outline_of,
+    without_weights,
+)
 from firstlight.model.contract import check_attributes, check_shapes, hidden_of_shapes
 from firstlight.optim.base import check_rates_of
 from firstlight.optim.by_name import frozen, rates
@@ -81,55 +86,88 @@ def prepare(
         FinishedError: the run that is resumed has ended.
     """
     _check_loggers(experiment)
-    # From the shapes alone: a model that cannot fit must not be allocated to find out.
-    section = origin.config["trainer"]
-    with blaming("model"):
-        precision = resolve_precision(
-            argument(section, "precision"), argument(section, "accelerator")
-        )
-        make_model = partial(frozen, origin.model, experiment.freeze)
-        shapes = without_weights(make_model)
-        outline = outline_of(shapes)
-        check_attributes(shapes)
-        _check_pass(shapes, experiment.training_loss)
-        sizes = sizes_of(shapes, experiment.optimizer_by_name, precision)
+    model = _as_shapes(experiment, origin)
     data = _read(experiment, origin)
     if origin.resumed is None:
         check_text_of_sweep(data, origin.config, siblings)
     if is_here:
         with blaming("model"):
-            check_memory(sizes, data, section | {"precision": precision})
-    network = shapes
+            section = origin.config["trainer"] | {"precision": model.precision}
+            check_memory(model.sizes, data, section)
+    check_fits(model.shapes, data)
+    network = model.shapes
     if with_weights:
-        network = _network(make_model, data, experiment.seed, origin.weights)
-        # A model that is made differently the second time could not be loaded once it is trained.
-        with blaming("model"):
-            check_made_again(outline, network)
-    else:
-        check_fits(network, data)
+        network = _network(model, experiment.seed, origin.weights)
     # The trainer knows the length of the run, which the checks below need.
     callbacks = experiment.all_callbacks
     check_monitors(callbacks, experiment.measured)
-    trainer = _trainer(experiment, data, network, list(callbacks.values()), precision)
+    trainer = _trainer(experiment, data, network, list(callbacks.values()), model.precision)
     if trainer.is_sharded:
-        _check_sharded(experiment, sizes)
+        _check_sharded(experiment, model.sizes)
     ended = _check_resumed(origin, data, trainer, callbacks)
     with blaming("scheduler"):
-        check_rates_of(experiment.scheduler, max_steps=trainer.max_steps, peak=sizes.peak_lr)
-    # Callbacks, the disk and the size of micro-batches are checked against the whole plan.
-    notes = [*filter(None, [origin.note]), *data.notes, *precision_notes(precision)]
-    scaled = rates(network, experiment.lr_scale)
-    plan = Plan(origin.config, network, data, trainer, sizes, ended, notes, scaled, make_model)
+        check_rates_of(experiment.scheduler, max_steps=trainer.max_steps, peak=model.sizes.peak_lr)
+    # Callbacks and the disk are checked against the whole plan.
+    plan = Plan(
+        config=origin.config,
+        network=network,
+        data=data,
+        trainer=trainer,
+        sizes=model.sizes,
+        ended=ended,
+        notes=[*filter(None, [origin.note]), *data.notes, *precision_notes(model.precision)],
+        rates=rates(network, experiment.lr_scale),
+        make_model=model.make,
+    )
     _check_callbacks(callbacks, plan)
     place = origin.folder or user_path(experiment.output_dir)
     plan = replace(plan, disk=disk_needs(place, plan, callbacks))
     if is_here and origin.folder is None and shared_run_folder() is None:
         check_place(place, plan.disk)
-    found = _values_of_auto(section, precision)
+    # Last, because it trains a little to find out: whatever else is wrong is refused in seconds.
+    return _without_auto(plan, experiment, model.precision, with_weights=with_weights)
+
+
+@dataclass(frozen=True)
+class _Shapes:
+    """The model without memory for its weights, and what follows from it alone."""
+
+    precision: str
+    make: Callable[[], LanguageModel]
+    shapes: LanguageModel
+    outline: Outline
+    """Its tensors by name, as it was made the first time."""
+    sizes: Sizes
+
+
+def _as_shapes(experiment: Experiment, origin: Origin) -> _Shapes:
+    """The model as shapes: one that cannot fit must not be allocated to find that out."""
+    section = origin.config["trainer"]
+    with blaming("model"):
+        precision = resolve_precision(
+            argument(section, "precision"), argument(section, "accelerator")
+        )
+        make = partial(frozen, origin.model, experiment.freeze)
+        shapes = without_weights(make)
+        outline = outline_of(shapes)
+        check_attributes(shapes)
+        _check_pass(shapes, experiment.training_loss)
+        sizes = sizes_of(shapes, experiment.optimizer_by_name, precision)
+    return _Shapes(precision, make, shapes, outline, sizes)
+
+
+def _without_auto(
+    plan: Plan, experiment: Experiment, precision: str, *, with_weights: bool
+) -> Plan:
+    """The plan with a value for every "auto": on another machine it may mean something else."""
+    section = plan.config["trainer"]
+    found: dict[str, Any] = {}
+    if argument(section, "precision") == "auto":
+        found["precision"] = precision
     if argument(section, "micro_batch_size") == "auto" and with_weights:
-        found["micro_batch_size"] = _micro_batch_size(experiment, network, trainer)
-        trainer.micro_batch_size = found["micro_batch_size"]
-    return replace(plan, config=origin.config | {"trainer": section | found})
+        found["micro_batch_size"] = _micro_batch_size(experiment, plan.network, plan.trainer)
+        plan.trainer.micro_batch_size = found["micro_batch_size"]
+    return replace(plan, config=plan.config | {"trainer": section | found})
 
 
 @contextmanager
@@ -150,11 +188,6 @@ def _check_callbacks(callbacks: dict[str, pl.Callback], plan: Plan) -> None:
         if isinstance(callback, Callback):
             with blaming(key):
                 callback.check(plan)
-
-
-def _values_of_auto(section: dict[str, Any], precision: str) -> dict[str, Any]:
-    """What is stored instead of "auto": on another machine it may mean something else."""
-    return {"precision": precision} if argument(section, "precision") == "auto" else {}
 
 
 def _trainer(
@@ -278,8 +311,7 @@ def _read(experiment: Experiment, origin: Origin) -> TokenDataModule:
 
 
 def _network(
-    model: Callable[..., LanguageModel],
-    data: TokenDataModule,
+    model: _Shapes,
     seed: int,
     weights: Checkpoint | None,
 ) -> LanguageModel:
@@ -287,10 +319,12 @@ def _network(
     # Right before the weights are drawn, so that nothing which came earlier decides them.
     pl.seed_everything(seed, workers=True, verbose=False)
     with blaming("model"):
-        network = model() if weights is None else without_weights(model)
-    check_fits(network, data)
+        network = model.make() if weights is None else without_weights(model.make)
     if weights is not None:
         load_start(network, weights)
+    # A model that is made differently the second time could not be loaded once it is trained.
+    with blaming("model"):
+        check_made_again(model.outline, network)
     return network
 
 
