@@ -10,6 +10,8 @@ from firstlight.loss.base import Loss
 from firstlight.loss.cross_entropy import CrossEntropy
 from firstlight.model.gpt import GPT
 from firstlight.optim.base import Schedule
+from firstlight.training.callbacks.base import Watcher
+from firstlight.training.trainer import Trainer
 
 
 class MeanLoss(Loss):
@@ -82,3 +84,10 @@ class NoReturn(GPT):
 class Wide(GPT):
     def hidden(self, ids, cache=None):
         return torch.cat([super().hidden(ids, cache)] * 2, dim=-1)
+
+
+class LateCollector(Watcher):
+    """Adds to the logs when the row of the step is written already."""
+
+    def on_step_complete(self, trainer: Trainer) -> None:
+        trainer.collect({"late": 1.0})

@@ -76,6 +76,12 @@ def test_what_a_pass_without_weights_cannot_tell_the_first_step_does(train, caps
     assert train("looking", "loss._target_=own_parts.LookingLoss", "trainer.max_steps=1") == 0
 
 
+def test_what_is_collected_after_the_row_of_its_step_is_not_put_into_a_later_row(train, capsys):
+    assert train("run", "+callbacks.late._target_=own_parts.LateCollector") == 0
+    assert "late: on_step_complete is too late to add to the logs" in capsys.readouterr().err
+    assert "late" not in Path("run/metrics.csv").read_text(encoding="utf-8").splitlines()[0]
+
+
 @pytest.mark.parametrize("rate", [-1e-9, float("nan"), float("inf")])
 @pytest.mark.parametrize("step", [0, 1, 10**6 - 1])
 def test_a_rate_that_is_none_is_found_without_looking_at_each_of_a_million_steps(step, rate):

@@ -111,6 +111,7 @@ class Trainer(pl.Trainer):
     row_writers: list[Callable[..., None]]
     """`log_metrics` of each logger."""
     pending_metrics: dict[str, float]
+    row_is_written: bool = False
     """What was collected for the row of the present step."""
     texts: list[str]
     """What was shown on the boards since the last row of the logs."""
@@ -143,9 +144,7 @@ class Trainer(pl.Trainer):
         **kwargs: Any,
     ) -> None:
         kwargs["callbacks"], n_processes = _callbacks_among(kwargs), devices * num_nodes
-        _check_arguments(kwargs, n_processes, data.batch_size)
-        if virtual_shards is not None:
-            _check_shards(virtual_shards, n_processes, data)
+        _check_arguments(kwargs, n_processes, data, virtual_shards)
         self.clock = Clock.of(
             data,
             max_steps=max_steps,
@@ -258,10 +257,15 @@ class Trainer(pl.Trainer):
 
     def step_complete(self) -> None:
         """Save and stop, if it is time to: the step is done, with its evaluation and logs."""
-        for callback in self.callbacks:  # type: ignore[attr-defined]
-            hook = getattr(callback, "on_step_complete", None)
-            if hook is not None:
-                hook(self)
+        # What a hook collected now would stand in the row of a later step.
+        self.row_is_written = True
+        try:
+            for callback in self.callbacks:  # type: ignore[attr-defined]
+                hook = getattr(callback, "on_step_complete", None)
+                if hook is not None:
+                    hook(self)
+        finally:
+            self.row_is_written = False
         worker_failure = self.clock.data.worker_failure
         if worker_failure is not None:
             self.failure = self.failure or RunError(worker_failure)
@@ -364,7 +368,16 @@ class Trainer(pl.Trainer):
         return self.clock.epochs_after(self.global_step)
 
     def collect(self, metrics: dict[str, float]) -> None:
-        """Keep `metrics` for the row of the present step; a later value of a name replaces it."""
+        """Keep `metrics` for the row of the present step; a later value of a name replaces it.
+
+        Raises:
+            RuntimeError: that row is written already; see `step_complete`.
+        """
+        if self.row_is_written:
+            raise RuntimeError(
+                f"{', '.join(metrics)}: on_step_complete is too late to add to the logs, the row of"
+                " the step is written; collect in on_train_batch_end, or in on_validation_end"
+            )
         self.pending_metrics |= metrics
 
     def flush(self) -> None:
@@ -454,8 +467,10 @@ def refusal(error: Exception, setting: str) -> str | None:
     return one_line(error) if isinstance(error, MisconfigurationException) else None
 
 
-def _check_arguments(given: dict[str, Any], n_processes: int, batch_size: int) -> None:
-    """Refuse arguments of Lightning's that a run has no use for, and more devices than windows.
+def _check_arguments(
+    given: dict[str, Any], n_processes: int, data: TokenDataModule, virtual_shards: int | None
+) -> None:
+    """Refuse arguments of Lightning's that a run has no use for, and shares that are not equal.
 
     Raises:
         ValueError: which.
@@ -463,11 +478,13 @@ def _check_arguments(given: dict[str, Any], n_processes: int, batch_size: int) -
     taken = sorted(TAKEN & set(given))
     if taken:
         raise ValueError(f"{taken[0]} cannot be set: {TAKEN_BY}")
-    if n_processes > batch_size:
+    if n_processes > data.batch_size:
         raise ValueError(
-            f"devices ({n_processes} in all) must be at most data.batch_size ({batch_size}): they"
-            " share the windows of a batch"
+            f"devices ({n_processes} in all) must be at most data.batch_size ({data.batch_size}):"
+            " they share the windows of a batch"
         )
+    if virtual_shards is not None:
+        _check_shards(virtual_shards, n_processes, data)
 
 
 def _check_shards(virtual_shards: int, n_processes: int, data: TokenDataModule) -> None:
