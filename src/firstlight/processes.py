@@ -250,3 +250,10 @@ def found_run() -> Path | None:
     """The run that `resume=auto` found in the first process; None if it found none."""
     found = os.environ.get(FOUND_RUN)
     return Path(found) if found else None
+
+
+def n_cores() -> int:
+    """Count the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -123,6 +123,16 @@ def test_what_is_probably_wrong_is_said(found):
     assert ids.startswith("of the 4,096 ids of the vocabulary 22 occur")
 
 
+def test_more_processes_than_cores_are_warned_of(monkeypatch):
+    monkeypatch.setattr("firstlight.training.forecast.n_cores", lambda: 2)
+    of_two, of_four = (
+        firstlight.plan(*TINY, f"trainer.devices={n}", plan={"steps": 0})["warnings"]
+        for n in (2, 4)
+    )
+    assert not any("processes" in warning for warning in of_two)
+    assert of_four[-1] == "4 processes share 2 cores of this CPU: trainer.devices=2 is faster"
+
+
 def test_a_run_that_is_well_proportioned_has_no_warning():
     letters = "".join(chr(code) for code in (*range(33, 127), *range(161, 256)))
     Path("text.txt").write_text(letters * 700, encoding="utf-8")

@@ -23,7 +23,7 @@ from firstlight.output import note, say
 from firstlight.overrides import command, setting
 from firstlight.prepare.bar import ReadingBar
 from firstlight.prepare.documents import Document, Ratios, hashed_documents
-from firstlight.prepare.encoding import encoders, n_cores
+from firstlight.prepare.encoding import encoders
 from firstlight.prepare.folder import (
     damaged_shards,
     known_index,
@@ -35,6 +35,7 @@ from firstlight.prepare.folder import (
 )
 from firstlight.prepare.sample import sampled
 from firstlight.prepare.split import SplitInProgress
+from firstlight.processes import n_cores
 
 ShardTokens = Annotated[int, Field(ge=1000, le=10**9)]
 Characters = Annotated[int, Field(ge=1000, le=2**28)]

@@ -11,11 +11,13 @@ from torch import nn
 from firstlight.data.token_data import TokenDataModule
 from firstlight.model.base import LanguageModel
 from firstlight.optim.base import Schedule, phases_of
+from firstlight.processes import n_cores
 from firstlight.training.callbacks.throughput import training_flops_per_token
 from firstlight.training.clock import Clock
 
 if TYPE_CHECKING:
     from firstlight.training.plan import Plan
+    from firstlight.training.trainer import Trainer
 
 FORWARD = 1 / 3
 """Of the operations of a training pass, those of its forward pass; an evaluation has no other."""
@@ -110,7 +112,10 @@ def forecast(plan: Plan, schedule: Schedule) -> Forecast:
         evaluation_share=of_evaluations / (tokens + of_evaluations),
         checkpoint_bytes=plan.disk.needed,
         free_bytes=plan.disk.free,
-        warnings=_warnings(model, data, tokens, passes, is_new=is_new),
+        warnings=[
+            *_warnings(model, data, tokens, passes, is_new=is_new),
+            *_crowded(plan.trainer),
+        ],
     )
 
 
@@ -186,6 +191,19 @@ def _warnings(
     if is_new and (unused := _unused_ids(model, data)):
         found.append(unused)
     return found
+
+
+def _crowded(trainer: Trainer) -> list[str]:
+    """The warning about more processes than the CPU has cores for."""
+    # A device of a CPU is a process with threads of its own: more of them than cores only take
+    # turns, and meet once a step besides.
+    n_processes, cores = trainer.num_devices, n_cores()
+    if trainer.strategy.root_device.type != "cpu" or n_processes <= cores:
+        return []
+    return [
+        f"{n_processes} processes share {cores} core{'s' if cores > 1 else ''} of this CPU:"
+        f" trainer.devices={cores} is faster"
+    ]
 
 
 def _unused_ids(model: LanguageModel, data: TokenDataModule) -> str:
