@@ -16,7 +16,7 @@ from firstlight.metrics.base import Mean, Scored
 from firstlight.metrics.bits_per_byte import BitsPerByte
 from firstlight.metrics.measured import check_name, columns, measured, metrics_of, values_of
 from firstlight.metrics.parts import LossOfRange
-from firstlight.metrics.perplexity import Perplexity
+from firstlight.metrics.perplexity import Perplexity, perplexity_text
 from firstlight.metrics.top1_accuracy import Top1Accuracy
 from firstlight.metrics.top_k_accuracy import TopKAccuracy
 from firstlight.model.int8 import quantize_int8
@@ -248,3 +248,11 @@ def test_a_wrong_name_is_refused_with_the_likely_one_and_all_there_are():
     said = str(caught.value)
     assert "sweep.objectives (val/perplexty)" in said and "did you mean 'val/perplexity'?" in said
     assert all(f"{split}/{name}" in said for split in ("train", "val") for name in ("loss", *ALL))
+
+
+@pytest.mark.parametrize(
+    ("loss", "text"),
+    [(0.0, "1.0"), (7.6466829, "2,093.7"), (47.7, "5.2e+20"), (1e4, "inf")],
+)
+def test_a_perplexity_fits_into_its_column_whatever_it_is(loss, text):
+    assert perplexity_text(loss) == text and len(text) <= 11

@@ -11,6 +11,14 @@ def perplexity(loss: float) -> float:
     return math.exp(loss) if loss < 709 else math.inf
 
 
+def perplexity_text(loss: float) -> str:
+    """The perplexity of a mean loss in nats per token, for people: 2,093.7 or 5.34e+20."""
+    value = perplexity(loss)
+    # A model whose first weights are too large begins at 1e20 and more: digits without meaning,
+    # which would push the other columns of a table to the right.
+    return f"{value:,.1f}" if value < 1e7 else f"{value:.3g}"
+
+
 class Perplexity(Metric):
     """exp of the loss."""
 

@@ -8,7 +8,7 @@ from rich.filesize import decimal
 from firstlight.checkpoints.find import checkpoints_of
 from firstlight.data.token_data import TokenDataModule
 from firstlight.errors import counted, printable, shell_word
-from firstlight.metrics.perplexity import perplexity
+from firstlight.metrics.perplexity import perplexity_text
 from firstlight.overrides import command, program, setting
 from firstlight.training.forecast import Forecast
 from firstlight.training.memory.micro_batches import parts_of_a_share
@@ -113,7 +113,7 @@ def closing(folder: Path, module: PretrainingModule, trainer: Trainer) -> str:
     m, sample = module.metrics, command("generate", setting("checkpoint", str(folder)))
     return (
         f"\ndone: {counted(trainer.global_step, 'step')}, training loss {m['train/loss']:.3f}, "
-        f"validation loss {m['val/loss']:.3f}, perplexity {perplexity(m['val/loss']):,.1f}\n"
+        f"validation loss {m['val/loss']:.3f}, perplexity {perplexity_text(m['val/loss'])}\n"
         f"run folder:   {printable(str(folder))}\n"
         f"sample:       {sample} prompt='...'\n"
         f"TensorBoard:  {program('tensorboard')} {shell_word(f'--logdir={folder}')}"

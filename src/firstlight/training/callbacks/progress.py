@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
 from rich.text import Text
 
 from firstlight.console import SafeConsole
-from firstlight.metrics.perplexity import perplexity
+from firstlight.metrics.perplexity import perplexity_text
 from firstlight.training.callbacks.bars import Bar, bar_for
 from firstlight.training.callbacks.base import Watcher
 from firstlight.training.module import PretrainingModule
@@ -67,7 +67,7 @@ class ProgressBar(Watcher, LightningProgressBar):
         )
         self.console.print(
             f"{trainer.global_step:>8} {trainer.tokens_seen:>11,} {train:>11.3f} {val:>9.3f}"
-            f" {perplexity(val):>11,.1f} {bits:>10.3f}{further}",
+            f" {perplexity_text(val):>11} {bits:>10.3f}{further}",
             soft_wrap=True,
         )
         for text in trainer.texts:
