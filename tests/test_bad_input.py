@@ -1271,6 +1271,10 @@ def test_a_run_of_truncated_checkpoints_is_not_resumed(refused_resume, run, tmp_
         (["prompt=lamp", "accelerator=3"], ["accelerator", "str", "3"]),
         (["prompt=lamp", "checkpoint=3"], ["checkpoint (3)", "no such file or run folder"]),
         (["prompt=lamp", "checkpoint=hf:./nix"], ["checkpoint (hf:./nix): no such folder"]),
+        (
+            ["prompt=lamp", "checkpoint=hf:{texts}/good.txt"],
+            ["good.txt): a file; hf: takes the folder"],
+        ),
         (["prompt=lamp", "checkpoint=hf:."], ["checkpoint (hf:.): a folder without config.json"]),
         (["promt=lamp"], ["promt", "did you mean 'prompt'"]),
         (["prompt"], ["'prompt'", "key=value"]),

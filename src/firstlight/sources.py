@@ -78,6 +78,8 @@ def _find_published(name: str) -> Path | None:
                 " runs and checkpoints are named without hf:"
             )
         return folder
+    if leads_to(folder, Path.is_file):
+        raise ConfigError("a file; hf: takes the folder that it is in, or a repository")
     if rest.startswith(("./", "../", "/", "~")) or leads_to(folder):
         raise ConfigError("no such folder")
     repo, _, revision = rest.partition("@")
