@@ -32,6 +32,18 @@ def test_a_text_is_the_one_of_the_command_line(model, trained, capsys):
     assert "".join(model.stream("The lamp", **settings)) == text
 
 
+def test_it_shows_its_sizes_and_help_begins_with_what_it_can_do(model, trained):
+    shown, module = repr(model), model.model
+    assert shown.startswith(f"LanguageModel(GPT, {module.n_parameters:,} parameters, ")
+    assert f"{module.vocab_size:,} ids, context {module.context_length}, float32 on cpu" in shown
+    assert str(trained.folder) in shown
+    own = firstlight.LanguageModel(module, model.tokenizer)
+    assert repr(own).endswith("float32 on cpu)")
+    words = firstlight.LanguageModel.__doc__
+    public = [name for name in vars(firstlight.LanguageModel) if not name.startswith("_")]
+    assert all(f"model.{name}" in words for name in [*public, "tokenizer", "model"])
+
+
 def test_each_decoding_and_its_settings(model, trained, capsys):
     for words in (["decoding=greedy"], ["decoding=beam", "decoding.n_beams=3"]):
         text = model.generate("The", *words, max_new_tokens=5)

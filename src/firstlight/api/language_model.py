@@ -67,9 +67,21 @@ class Generated(str):
 
 
 class LanguageModel:
-    """A model, an `nn.Module` that takes ids (B, T) to logits (B, T, V), and its tokenizer.
+    """A model with its tokenizer, as `firstlight.load` returns it: it continues and measures texts.
 
-    Texts are continued and measured with the present weights of `model`, on its device.
+    model = firstlight.load("last")
+    model.generate("The lamp", max_new_tokens=20, decoding={"temperature": 0.7})  # a str, and more
+    for piece in model.stream("The lamp"): ...    # the same, as it comes
+    model.loss("The lamp was lit.")               # mean, in nats a token
+    model.logprobs("The lamp was lit.")           # (N - 1,), of each token but the first
+    model.logits("The lamp")                      # (T, V)
+    model.tokenizer.encode("The lamp")            # ids; .decode(ids) is the way back
+    model.model                                   # the nn.Module: ids (B, T) -> logits (B, T, V)
+    model.path, model.config                      # where it is from, and how it was trained
+
+    All use the present weights of `model.model`, on its device, without dropout. A text may also be
+    given as its ids. `special_tokens` says whether `<|endoftext|>` in a text is the token of that
+    name (True) or these characters (False); a text that has it is refused until that is said.
 
     Raises:
         Error: `model` or `tokenizer` is something else.
@@ -98,8 +110,19 @@ class LanguageModel:
         """The config that it was trained with."""
 
     def __repr__(self) -> str:
-        kind, n = type(self.model).__name__, self.model.n_parameters
-        return f"LanguageModel({kind}, {n:,} parameters, {self.model.device}, {self.path})"
+        model = self.model
+        length = model.context_length
+        parts = [
+            type(model).__name__,
+            f"{model.n_parameters:,} parameters",
+            f"{model.vocab_size:,} ids",
+            # A model with a state in place of keys and values reads texts of any length.
+            "any context" if length is None else f"context {length:,}",
+            f"{model.output_weight.dtype} on {model.device}".removeprefix("torch."),
+        ]
+        if self.path is not None:
+            parts.append(str(self.path))
+        return f"LanguageModel({', '.join(parts)})"
 
     @overload
     def generate(
