@@ -48,9 +48,11 @@ class FirstlightSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        from firstlight.sweep.launchers import trials_at_once
+        from firstlight.sweep.launchers import trials_at_once, with_losses_told
         from firstlight.sweep.loop import work_on
 
         assert self.config is not None and self.launcher is not None
-        at_once = trials_at_once(self.config.hydra.launcher, self.max_batch_size)
-        work_on(Path(self.config.hydra.sweep.dir), self.launcher.launch, at_once)
+        launcher = self.config.hydra.launcher
+        launch = with_losses_told(self.launcher.launch, launcher)
+        at_once = trials_at_once(launcher, self.max_batch_size)
+        work_on(Path(self.config.hydra.sweep.dir), launch, at_once)

@@ -11,10 +11,11 @@ from at_each_operation import ends_of
 from no_settings import NO_SETTINGS
 from optuna.trial import TrialState
 
-from firstlight.errors import ConfigError, message_lines
+from firstlight.errors import ConfigError, RunError, message_lines
 from firstlight.sweep.growth import DifferentError, same_or_more, with_words
+from firstlight.sweep.launchers import LauncherError
 from firstlight.sweep.ledger import Ledger
-from firstlight.sweep.loop import Worker
+from firstlight.sweep.loop import Worker, work_on
 from firstlight.sweep.plan import SweepPlan
 from firstlight.sweep.planning import add_missing, complete, planned
 from firstlight.sweep.record import SweepRecord, Wanted, read_sweep
@@ -184,6 +185,19 @@ def test_a_worker_takes_the_trials_that_are_added_while_it_works(place):
         at_work.work()
         params = [found.params["model.n_layers"] for found in ledger.rows()]
     assert params == [1, 2, 4]
+
+
+def test_a_sweep_whose_launcher_has_lost_a_trial_says_how_to_resume(place):
+    planned([*TINY, "optimizer.lr=1e-3,2e-3"], None)
+
+    def losing(jobs: Any, first: int) -> list[Ended]:
+        raise LauncherError("hydra/launcher: lost")
+
+    with pytest.raises(RunError, match=r"^hydra/launcher: lost\n.*firstlight sweep resume sweep$"):
+        work_on(Path("sweep"), losing, at_once=2)
+    with closing(Ledger.open(Path("sweep"))) as ledger:
+        worker(ledger).work()
+        assert {row.state for row in ledger.rows()} == {"done"}
 
 
 @pytest.mark.parametrize(

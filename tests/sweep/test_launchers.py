@@ -5,8 +5,8 @@ import os
 import pytest
 from omegaconf import OmegaConf
 
-from firstlight.errors import ConfigError
-from firstlight.sweep.launchers import trials_at_once
+from firstlight.errors import ConfigError, RunError
+from firstlight.sweep.launchers import trials_at_once, with_losses_told
 
 BASIC = {"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"}
 JOBLIB = {"_target_": "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"}
@@ -41,3 +41,19 @@ def test_what_is_not_a_number_of_trials_is_refused(batch_size):
 def test_hydras_own_launcher_makes_one_at_a_time():
     with pytest.raises(ConfigError, match="hydra/launcher=basic makes one trial at a time"):
         trials_at_once(OmegaConf.create(BASIC), 2)
+
+
+class UncompletedJobError(RuntimeError):
+    """submitit's, of a job that was killed or ran into its timeout_min."""
+
+
+def losing(jobs, first):
+    raise UncompletedJobError(f"Job 1 (task: 0)\nhas not produced {first}")
+
+
+def test_a_job_that_a_launcher_has_lost_is_one_line_and_an_error_of_ours_stays_what_it_is():
+    lost = r"^hydra/launcher: UncompletedJobError: Job 1 \(task: 0\) has not produced 3$"
+    with pytest.raises(RunError, match=lost):
+        with_losses_told(losing, OmegaConf.create(LOCAL))([["a=1"]], 3)
+    with pytest.raises(UncompletedJobError):
+        with_losses_told(losing, OmegaConf.create(BASIC))([["a=1"]], 3)

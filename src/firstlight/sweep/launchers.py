@@ -1,10 +1,15 @@
-"""How many trials a launcher of Hydra's is given at once."""
+"""Launchers of Hydra's: how many trials one is given at once, and what it raises."""
 
 import os
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from omegaconf import DictConfig
 
-from firstlight.errors import ConfigError, shown
+from firstlight.errors import ConfigError, Error, RunError, one_line, shown
+
+Launch = Callable[[Sequence[Sequence[str]], int], Sequence[Any]]
+"""`launch` of a Hydra launcher: the overrides of each job, and the number of the first job."""
 
 BATCH_SIZE = "hydra.sweeper.max_batch_size"
 """The setting that says it for every launcher; Hydra's own sweeper has it, too."""
@@ -35,7 +40,7 @@ def trials_at_once(launcher: DictConfig, batch_size: object) -> int:
     if batch_size is not None:
         if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
             raise ConfigError(f"{BATCH_SIZE}: expected int >= 1, got {shown(batch_size)}")
-        if batch_size > 1 and str(launcher.get("_target_")).endswith(f".{ONE_BY_ONE}"):
+        if batch_size > 1 and _makes_one(launcher):
             raise ConfigError(
                 f"{BATCH_SIZE} ({batch_size}): hydra/launcher=basic makes one trial at a time;"
                 " choose hydra/launcher=joblib, or another that starts processes"
@@ -46,3 +51,35 @@ def trials_at_once(launcher: DictConfig, batch_size: object) -> int:
         if isinstance(number, int) and number != 0:
             return number if number > 0 else os.cpu_count() or 1
     return 1
+
+
+class LauncherError(RunError):
+    """A launcher has not brought back what it was given."""
+
+
+def with_losses_told(launch: Launch, launcher: DictConfig) -> Launch:
+    """`launch`, which raises a LauncherError in place of an error of a launcher with processes.
+
+    Hydra's own launcher starts none: what that raises is a fault of ours, and stays as it is.
+    """
+    if _makes_one(launcher):
+        return launch
+
+    def launched(jobs: Sequence[Sequence[str]], first: int) -> Sequence[Any]:
+        try:
+            return launch(jobs, first)
+        except Error:
+            raise
+        # A job that was killed, or ran out of the launcher's own time (submitit's timeout_min), is
+        # an exception of the launcher's, each with a type of its own; the first one hides the
+        # results of all jobs that it was launched with.
+        except Exception as error:
+            raise LauncherError(
+                f"hydra/launcher: {type(error).__name__}: {one_line(error)}"
+            ) from error
+
+    return launched
+
+
+def _makes_one(launcher: DictConfig) -> bool:
+    return str(launcher.get("_target_")).endswith(f".{ONE_BY_ONE}")

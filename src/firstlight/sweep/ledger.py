@@ -369,6 +369,12 @@ class Ledger:
             self.storage.set_trial_state_values(self._id(number), state=TrialState.WAITING)
         self.back_up()
 
+    def give_back(self, row: Row) -> None:
+        """Plan a row again that was taken as `row`, unless it is finished or another's by now."""
+        left = self.row(row.number)
+        if left.state == "running" and left.worker == row.worker:
+            self.free(row.number)
+
     def finish(
         self, number: int, state: TrialState, values: list[float] | None = None, **attributes: Any
     ) -> None:

@@ -1,7 +1,6 @@
 """A worker of a sweep: it takes planned trials, one after another, until none is left."""
 
 import signal
-from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from firstlight.output import say
 from firstlight.process_group import main_not_run_again
 from firstlight.processes import TRIAL
 from firstlight.sweep import report
+from firstlight.sweep.launchers import Launch, LauncherError
 from firstlight.sweep.ledger import Ledger, Row
 from firstlight.sweep.plan import compose_trial, why_untrainable
 from firstlight.sweep.record import folder_name, space_of_record, trial_overrides
@@ -30,9 +30,6 @@ from firstlight.training.stopping import (
     requeue_slurm_job,
 )
 
-Launch = Callable[[Sequence[Sequence[str]], int], Sequence[Any]]
-"""`launch` of a Hydra launcher: the overrides of each job, and the number of the first job."""
-
 
 def work_on(folder: Path, launch: Launch, at_once: int) -> None:
     """Make the trials of the sweep in `folder` with a Hydra launcher, and report how it went.
@@ -41,7 +38,7 @@ def work_on(folder: Path, launch: Launch, at_once: int) -> None:
 
     Raises:
         ConfigError: its config has changed since it was planned.
-        RunError: trials have failed, or the ledger cannot be used.
+        RunError: trials have failed, the launcher has lost one, or the ledger cannot be used.
         Stopped: a signal has stopped the sweep; as SystemExit with the code 128 + its number.
     """
     with closing(Ledger.open(folder)) as ledger:
@@ -49,6 +46,12 @@ def work_on(folder: Path, launch: Launch, at_once: int) -> None:
             say(report.opening_line(ledger))
         try:
             Worker(ledger, launch, at_once).work()
+        except LauncherError as error:
+            # A trial whose process is gone is resumed by whoever takes it next.
+            again = report.resuming(ledger, "resume")
+            raise RunError(
+                f"{error}\ntrials that are done are kept; resume with: {again}"
+            ) from error
         except (Stopped, KeyboardInterrupt) as stop:
             say(f"\nstopped\n{report.progress_line(ledger)}")
             signum = stop.signum if isinstance(stop, Stopped) else signal.SIGINT
@@ -110,8 +113,15 @@ class Worker:
             overrides = trial_overrides(self.ledger.record, row.overrides, row.seed)
             jobs.append([*overrides, f"+hydra.job.env_set.{TRIAL}='{row.number}'"])
         # A launcher of several processes would have them import the user's script.
-        with main_not_run_again():
-            ended = self.launch(jobs, batch[0].number)
+        try:
+            with main_not_run_again():
+                ended = self.launch(jobs, batch[0].number)
+        except LauncherError:
+            # As they would be if this process ended now: in a notebook it lives on, and `resume`
+            # there would take its rows for those of a worker that is alive.
+            for row in batch:
+                self.ledger.give_back(row)
+            raise
         # What `make_trial` has returned; `return_value` raises what a job has raised.
         signums = [job.return_value for job in ended]
         for row in batch:

@@ -51,10 +51,8 @@ def make_trial(sweep: Path, number: int) -> int:
         try:
             return _made(ledger, row)
         finally:
-            # Still running and still ours: interrupted, so others may take it.
-            left = ledger.row(number)
-            if left.state == "running" and left.worker == row.worker:
-                ledger.free(number)
+            # If it was interrupted, others may take it.
+            ledger.give_back(row)
 
 
 def _made(ledger: Ledger, row: Row) -> int:
