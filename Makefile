@@ -21,8 +21,8 @@ setup: .venv/ready ## make .venv with the pinned dependencies
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-setup-extras: setup ## add every extra and what its tests need (lm-eval, datasets, wandb, mlflow, joblib, psycopg; 800 MB)
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,lm-eval-tests,parquet,zstd,datasets,wandb,mlflow,joblib,postgresql]'
+setup-extras: setup ## add every extra and what its tests need (lm-eval, datasets, wandb, mlflow, joblib, submitit, psycopg; 800 MB)
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,lm-eval-tests,parquet,zstd,datasets,wandb,mlflow,joblib,submitit,postgresql]'
 
 train: setup ## train the default experiment (ARGS="key=value ..." to change it)
 	@$(BIN)/firstlight train $(ARGS)

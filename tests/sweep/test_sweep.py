@@ -216,9 +216,15 @@ def test_the_trials_of_a_sweep_are_the_runs_of_its_command_line(begun, status):
 
 
 @pytest.mark.long
-def test_joblib_makes_two_trials_at_once_from_one_command(place, status):
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+@pytest.mark.parametrize(
+    ("plugin", "launcher"),
+    [
+        ("joblib", ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]),
+        ("submitit", ["hydra/launcher=submitit_local", "hydra.sweeper.max_batch_size=2"]),
+    ],
+)
+def test_a_launcher_makes_two_trials_at_once_from_one_command(place, status, plugin, launcher):
+    pytest.importorskip(f"hydra_plugins.hydra_{plugin}_launcher")
     assert main(["train", "-m", *TINY, "data.path=a.txt", "optimizer.lr=1e-2,2e-2", *launcher]) == 0
     assert states(status()) == ["done", "done"]
 
