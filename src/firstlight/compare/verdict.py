@@ -185,6 +185,7 @@ def _compared(
         n_blocks = len(weights)
     seeds = {place: [run.seed for run in group.runs] for place, group in groups.items()}
     lasts = np.cumsum([len(of_group) for of_group in seeds.values()])
+    # np.split takes the places between its parts, so not the last end.
     of_groups = dict(zip(groups, np.split(sign * losses, lasts[:-1]), strict=True))
     found = statistics.compare(of_groups, weights, seeds, settings.confidence, advise_on=BEST)
     return found, n_blocks
@@ -192,6 +193,7 @@ def _compared(
 
 def _difference(pair: statistics.Pair, sign: int) -> Difference:
     """The pair (best, other) the other way round, in the metric, of which more may be better."""
+    # A change of sign turns an interval round.
     low, high = sorted((-sign * pair.low, -sign * pair.high))
     is_known = bool(np.isfinite(low))  # JSON has no infinity
     return Difference(

@@ -190,6 +190,7 @@ class TextDataModule(TokenDataModule):
         """Look for tokens that were kept, and for a vocabulary that was learned from this text."""
         if not self.tokenizer.is_fitted:
             if not self.tokenizer.is_learned:
+                # It learns nothing from a text.
                 self.tokenizer.fit([])
             elif stored := kept.vocabulary(self.tokenizer.recipe):
                 self.tokenizer = stored

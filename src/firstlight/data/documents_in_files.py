@@ -92,6 +92,7 @@ class DocumentsInFiles(TextDataModule):
             for text in read_documents(file, format=self.format, field=self.field):
                 yield [text]
                 number += 1
+        # At the end: a text that was not read to its end has no complete list.
         self._first_documents = firsts
 
     def listed(self) -> list[Path]:

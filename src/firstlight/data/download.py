@@ -47,6 +47,7 @@ def has_digest(file: Path, digest: str) -> bool:
     with file.open("rb") as content:
         if len(digest) == 64:
             return hashlib.file_digest(content, "sha256").hexdigest() == digest
+        # Not for security: an OpenSSL in FIPS mode would refuse SHA-1 otherwise.
         sha1 = hashlib.sha1(b"blob %d\0" % file.stat().st_size, usedforsecurity=False)
         while block := content.read(BLOCK):
             sha1.update(block)
@@ -67,6 +68,7 @@ def download(remote: RemoteFile, file: Path, headers: dict[str, str]) -> None:
     _fetch_all(remote, part, headers)
     if not has_digest(part, remote.digest):
         part.unlink()
+        # All of it has come just now: another try would bring the same.
         if not was_resumed:
             raise DownloadError(
                 f"{remote.url}: what was sent does not have the checksum of the file; try again"
@@ -129,6 +131,7 @@ def _fetch(remote: RemoteFile, part: Path, headers: dict[str, str], bar: tqdm) -
     if first > remote.size:
         part.unlink()
         first = 0
+    # Not compressed on the way: places in the file are counted, and its own bytes hashed.
     wanted = {**headers, "Accept-Encoding": "identity"}
     if first > 0:
         wanted["Range"] = f"bytes={first}-"
@@ -159,6 +162,7 @@ def _check_status(remote: RemoteFile, response: requests.Response) -> None:
         requests.HTTPError: it fails, and may answer in a moment.
     """
     status = response.status_code
+    # Too slow, too often, out of order: the server itself says that it may pass.
     if status in (408, 429) or status >= 500:
         response.raise_for_status()
     if status not in (200, 206):

@@ -98,6 +98,7 @@ def _listed(repo: str, commit: str, pattern: str) -> list[RemoteFile]:
         if not fnmatch.fnmatchcase(entry.path, pattern):
             continue
         url = hf_hub_url(repo, entry.path, repo_type="dataset", revision=commit)
+        # Of a small file, which is not in LFS, the hub has git's hash alone.
         digest = entry.lfs.sha256 if entry.lfs is not None else entry.blob_id
         files.append(RemoteFile(entry.path, url, entry.size, digest))
     if not files:
@@ -117,6 +118,7 @@ def _here(wanted: list[RemoteFile], place: Path) -> list[Path]:
     for remote, file in zip(wanted, files, strict=True):
         if not file.exists():
             missing.append((remote, file))
+        # The size first: it costs nothing, and a file of gigabytes takes a while to hash.
         elif file.stat().st_size != remote.size or not has_digest(file, remote.digest):
             note(f"{file} is damaged: downloading it again")
             file.unlink()

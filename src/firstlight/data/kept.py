@@ -142,6 +142,7 @@ class KeptTokens:
         self.folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as held:
             try:
+                # Without waiting at first, so that the user is told what is waited for.
                 held.enter_context(locked(self.folder / LOCK))
             except filelock.Timeout:
                 note("another process is encoding this text: waiting for it")
@@ -165,6 +166,7 @@ class KeptTokens:
             OSError: the disk is full, or fails.
         """
         folder = self._folder_of(tokenizer)
+        # What is there was left by a process that was killed, or is damaged.
         remove(folder)
         folder.mkdir()
         writer = TokenWriter(folder, dtype_of(tokenizer.encoding.n_vocab), splits)
@@ -238,6 +240,7 @@ class TokenWriter:
             OSError: the disk is full, or fails.
         """
         self.close()
+        # Read back: the ids were not written in the order of the names, in which they are hashed.
         digest = hashlib.sha256()
         for name in sorted(self.splits):
             shards = [opened(self.folder / shard.name) for shard in self.splits[name]]

@@ -127,6 +127,7 @@ def splits_of(
     A split may begin and end within a document. One without characters is left out, and so are
     documents without any.
     """
+    # groupby's groups share one iterator: each is used up, or lost, before the next.
     for name, of_split in groupby(_cut(texts, ends), key=itemgetter(0)):
         of_documents = groupby(of_split, key=itemgetter(1))
         yield name, (map(itemgetter(2), document) for _, document in of_documents)
@@ -139,6 +140,7 @@ def _cut(texts: Iterable[Iterable[str]], ends: Mapping[str, int]) -> Iterator[tu
         ValueError: there are more or fewer characters than were counted.
     """
     place = 0
+    # The last one has no name: characters beyond the splits were not there when they were counted.
     splits = iter([*ends.items(), ("", sys.maxsize)])
     name, end = next(splits)
     for number, blocks in enumerate(texts):

@@ -235,6 +235,8 @@ def waits(work: Work, cluster: Cluster, devices: int, strategy: Strategy, n_part
     if strategy == "ddp":
         exchanges = 2 * math.ceil(work.bytes_per_number * work.n_trained / BUCKET)
     else:
+        # A block is gathered for either pass and its gradients are summed; the rest is gathered
+        # once.
         exchanges = (3 * work.n_blocks + 2) * n_parts * work.n_batches
     return exchanges * max(in_a_ring, in_a_tree), exchanges * in_a_tree
 

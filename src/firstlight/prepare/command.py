@@ -142,6 +142,7 @@ def _finished(preparation: Preparation, index: Index, *, is_all: bool) -> Index:
         splits[name] = SplitInProgress(
             folder, name, index.dtype, preparation.shard_tokens, entries, damaged, is_all=is_all
         )
+    # First of all: a folder that was complete must not say so while files of it are replaced.
     if not is_all or any(split.damaged for split in splits.values()):
         write_unfinished(folder, index)
     try:
@@ -171,6 +172,8 @@ def _write_shards(
     """Read the whole source, and write the shards that are missing."""
 
     def needed() -> Iterator[Document]:
+        # Closed, where the encoders fail half-way: a generator's files stay open until it is
+        # collected.
         with closing(preparation.documents(bar)) as documents:
             for document in documents:
                 if splits[document.split].needs(document):
@@ -180,6 +183,7 @@ def _write_shards(
         for document, ids in pool.encode(needed()):
             bar.wrote(len(ids))
             if splits[document.split].write(ids, document.digest):
+                # After each shard, so that a kill costs the work on one shard of a split.
                 current = index.model_copy(update={"splits": _entries(splits)})
                 write_unfinished(preparation.folder, current)
 
@@ -240,6 +244,7 @@ def preparation_of(
             "longest_document": longest_document,
         }
         try:
+            # The order is never asked: documents are written as they come.
             text = data(tokenizer=tokenizer, order=SeededOrder(seed=0))
         except (ValueError, TypeError) as error:
             raise blame("data", error) from error

@@ -41,11 +41,13 @@ def out_folder(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # Hidden files do not count: the lock is one, and file managers leave theirs.
         names = {file.name for file in folder.iterdir() if not file.name.startswith(".")}
     except OSError as error:
         raise ConfigError(
             f"out ({shorten(str(folder))}): cannot be written: {error.strerror}"
         ) from None
+    # A command that was killed before its first index has left the tokenizer alone.
     if names - {TOKENIZER} and not names & {INDEX, UNFINISHED}:
         raise ConfigError(
             f"out ({shorten(str(folder))}): is not empty, and was not made by firstlight prepare;"
@@ -66,6 +68,8 @@ def known_index(folder: Path, settings: dict[str, Any]) -> tuple[Index | None, b
     Raises:
         ConfigError: it is damaged, or that command had other settings.
     """
+    # The complete one first: killed between the two steps of `write_finished` or of
+    # `write_unfinished`, a folder has both. Its shards are compared with their hashes either way.
     for name in (INDEX, UNFINISHED):
         try:
             index = read_index(folder / name)
@@ -131,6 +135,7 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
 
 def write_unfinished(folder: Path, index: Index) -> None:
     """Record which shards are whole; from now on the folder counts as not complete."""
+    # Before the other is gone: a folder with neither would be taken for somebody else's.
     replace_text(folder / UNFINISHED, index.to_json())
     (folder / INDEX).unlink(missing_ok=True)
 
@@ -138,6 +143,7 @@ def write_unfinished(folder: Path, index: Index) -> None:
 def write_finished(folder: Path, index: Index) -> None:
     """Write the index, and with it complete the folder."""
     replace_text(folder / INDEX, index.to_json())
+    # On disk before the mark that the folder is not complete is removed.
     sync_folder(folder)
     (folder / UNFINISHED).unlink(missing_ok=True)
 

@@ -73,6 +73,7 @@ class SplitInProgress:
             ChangedError: a shard that is made again is not what it was.
         """
         if self.writer is None:
+            # The source is read in order, so the first damaged shard is the one that is made now.
             number = min(self.damaged, default=len(self.entries))
             self.writer = ShardWriter(self.folder, f"{self.name}_{number:06d}", self.dtype)
         self.writer.add(ids, digest)

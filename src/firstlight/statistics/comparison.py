@@ -208,6 +208,7 @@ class _Judge:
         for value, degrees in estimates:
             factor = critical(self._k, degrees, self._alpha)
             parts.append(_Part(factor * math.sqrt(value), math.sqrt(value), factor))
+        # By the margin, which is the first field.
         return max(parts)
 
     def _margin(self, i: int, j: int, text: _Part | None, seed: _Part | None) -> float:
@@ -216,6 +217,7 @@ class _Judge:
             return math.inf
         if text is None:
             return seed.margin
+        # The smaller factor: to take off too little only makes the interval wider.
         both = self._of_seed_and_window(i, j) * min(text.factor, seed.factor) ** 2
         square = text.margin**2 + seed.margin**2 - both
         # Never less than the seeds alone ask for, whose estimate knows nothing of the text.
@@ -250,11 +252,13 @@ class _Judge:
         if text is not None:
             of_text = text.margin**2 - text.factor**2 * self._of_seed_and_window(i, j)
         of_one = seed.error**2 / float(self._plan.factors[i, j])
+        # Degrees of freedom: (k - 1)(n - 1) with seeds as blocks, k (n - 1) without.
         groups = self._k - 1 if self._plan.has_blocks else self._k
 
         def would_tell(n: int) -> bool:
             degrees = groups * (n - 1)
             factor = all_pairs(self._k, degrees, self._alpha) + float(stats.t.ppf(POWER, degrees))
+            # 2 / n: the variance of a difference of two means, of n seeds each.
             return size**2 >= max(of_text, 0.0) + factor**2 * of_one * 2 / n
 
         fewest = max(have, 1) + 1

@@ -194,6 +194,7 @@ class Ledger:
                 load_if_exists=True,
             )
         ledger = cls(folder, record, storage, study)
+        # Of a file all rows are there by now. A database has no temporary place.
         ledger.add(rows)
         return ledger
 
@@ -365,6 +366,7 @@ class Ledger:
 
     def free(self, number: int) -> None:
         """Plan a row again that this worker does not finish."""
+        # A worker of another machine may have presumed this one dead, and finished the row.
         with self.used(), suppress(UpdateFinishedTrialError):
             self.storage.set_trial_state_values(self._id(number), state=TrialState.WAITING)
         self.back_up()

@@ -175,6 +175,7 @@ def later_overrides(later: dict[str, Any]) -> list[str]:
     """The overrides that make trials of today comparable with those of an earlier version."""
     overrides = []
     for key, value in later.items():
+        # ++ sets a key whether or not the config of the trial has it.
         overrides.extend(LATER_SECTIONS.get(key, [f"++{key}={json.dumps(value)}"]))
     return overrides
 

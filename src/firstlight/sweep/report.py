@@ -81,6 +81,7 @@ def points(
         spreads: list[float | None] = []
         for name in objectives if done else ():
             values = [row.metrics[name] for row in done]
+            # statistics.stdev fails on inf and nan, and needs two values.
             has_spread = len(values) > 1 and all(map(math.isfinite, values))
             means.append(statistics.mean(values))
             spreads.append(statistics.stdev(values) if has_spread else None)

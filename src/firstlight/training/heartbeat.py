@@ -175,6 +175,7 @@ class Heartbeat(threading.Thread):
     def _judge(self) -> None:
         for rank, child in list(self.children.items()):
             code = child.poll() or 0
+            # By a signal, so it could not say why itself.
             if code < 0:
                 text = f"rank {rank} (process {child.pid}) was {ended_by(-code)}"
                 self._decide(Verdict(text, rank))
@@ -216,6 +217,7 @@ class Heartbeat(threading.Thread):
             if self.store is not None and self.rank == 0:
                 self.store.set(VERDICT, written(verdict))
             elif self.store is not None and verdict.rank != 0:
+                # The first failure is the reason; what fails after it is a consequence.
                 self.store.compare_set(FAILED, "", written(verdict))
                 is_told = True
         except RuntimeError:

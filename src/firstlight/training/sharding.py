@@ -138,6 +138,7 @@ def shard(module: LightningModule, model: LanguageModel, methods: Iterable[str])
     mesh = module.device_mesh["data_parallel"]  # type: ignore[index]
     for block in model.repeated_blocks:
         fully_shard(block, mesh=mesh)
+    # Last: it takes what no block has taken.
     fully_shard(module, mesh=mesh)
     for method in methods:
         register_fsdp_forward_method(module, method)

@@ -148,6 +148,7 @@ class ShardsData(TokenDataModule):
         assert self.order.seed is not None
         n_shards = accumulate(len(source.splits.get("train", [])) for source in self.sources)
         ends = [windows.n_before(n) if n else 0 for n in n_shards]
+        # The list with the 0 is one longer: at the last end no folder begins.
         counts = [end - first for first, end in zip([0, *ends], ends, strict=False)]
         for path, count in zip(self.paths, counts, strict=True):
             if count == 0:

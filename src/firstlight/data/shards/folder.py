@@ -21,6 +21,7 @@ from firstlight.errors import shorten
 from firstlight.overrides import command, corpus_in, setting
 
 SPLITS = ("train", "val", "test")
+# A word of its own, beside which `_` and digits may stand: values.bin is not for validation.
 _SPLIT_IN_NAME = re.compile(r"(?<![a-z])(train|val|valid|validation|test)(?![a-z])")
 
 
@@ -122,6 +123,7 @@ def find_prepared(name: str) -> Prepared:
 def _foreign(folder: Path) -> Prepared:
     """Sort the shards of another program into splits, by their names."""
     splits: dict[str, list[Shard]] = {}
+    # Sorted: their order decides the windows, and that of glob is the file system's.
     files = sorted(folder.glob(f"*{SUFFIX}"))
     if not files:
         raise ValueError(

@@ -43,13 +43,16 @@ class Shard:
         Raises:
             ValueError: the file cannot be opened.
         """
+        # mmap refuses an empty file, which a split without tokens is in nanoGPT's format.
         if self.n_tokens == 0:
             return np.empty(0, self.dtype)
         try:
             with self.file.open("rb") as stream:
+                # The mapping outlives the file object: thousands of shards need no open file each.
                 mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError as error:
             raise unreadable(self.file, error) from None
+        # Not every system has madvise.
         if at_random and hasattr(mmap, "MADV_RANDOM"):
             mapped.madvise(mmap.MADV_RANDOM)
         return np.frombuffer(mapped, self.dtype, self.n_tokens, self.offset)
@@ -113,6 +116,7 @@ def opened(file: Path) -> Shard:
             head = stream.read(HEADER_BYTES)
     except OSError as error:
         raise unreadable(file, error) from None
+    # Zeros are no magic number: a file too short for a header is nanoGPT's.
     numbers = np.frombuffer(head[:12], dtype="<i4") if len(head) >= 12 else np.zeros(3, "<i4")
     for dtype, (magic, version) in KINDS.items():
         if numbers[0] != magic:
@@ -123,6 +127,7 @@ def opened(file: Path) -> Shard:
             )
         n_tokens = int(numbers[2])
         wanted = HEADER_BYTES + n_tokens * np.dtype(dtype).itemsize
+        # The header has signed numbers, and a damaged one may say anything.
         if size != wanted or n_tokens < 0:
             what = "is cut short" if size < wanted else "is too long"
             raise ValueError(

@@ -35,7 +35,9 @@ class ShardTokens:
 
     def take(self, starts: np.ndarray, length: int) -> np.ndarray:
         """Copy the `length` tokens from each of `starts` (B,) on: (B, length), int64."""
+        # int64, which embeddings and cross_entropy take; the files have 16 bits or 32.
         taken = np.empty((len(starts), length), dtype=np.int64)
+        # The right side: a token at the end of a shard is the first one of the next.
         places = np.searchsorted(self.ends, starts, side="right")
         offsets = starts - self.begins[places]
         for row, place, offset in zip(taken, places.tolist(), offsets.tolist(), strict=True):
@@ -61,6 +63,7 @@ class ShardWindows(Windows):
     def __init__(self, tokens: ShardTokens, *, context_length: int, stride: int) -> None:
         self.tokens, self.context_length, self.stride = tokens, context_length, stride
         self.n_tokens = len(tokens)
+        # One token less: the last token of a window has a target, too.
         self.n_windows = max((self.n_tokens - 1 - context_length) // stride + 1, 0)
         last_target = (self.n_windows - 1) * stride + context_length if self.n_windows else 0
         self.rest_start, self.n_rest = last_target, max(self.n_tokens - last_target - 1, 0)
@@ -82,6 +85,7 @@ class ShardWindows(Windows):
 
     def n_before(self, n_shards: int) -> int:
         """Count the windows that start in the first `n_shards` shards."""
+        # Rounded up: the window that begins in the last of them may end beyond it.
         n_tokens = int(self.tokens.ends[n_shards - 1])
         return min(-(-n_tokens // self.stride), self.n_windows)
 

@@ -143,11 +143,13 @@ class _Trace:
             mean.backward()
             del mean
         gradients = _bytes_of([p.grad for p in self.model.parameters() if p.grad is not None])
+        # The last pass met the gradients of the first, which have a line of their own.
         kept -= gradients if n_parts > 1 else 0
         of_pass = self.held.most - before
         optimizer = make_optimizer(self.model)
         _without_kernels(optimizer)
         optimizer.step()
+        # The first update makes the state. The second, which finds it there, is one as a run has.
         state = self.held.now - before - gradients
         self.held.most = self.held.now
         optimizer.step()
@@ -176,6 +178,7 @@ class _Trace:
 
     def _autocast(self) -> torch.autocast:
         dtype = torch.float16 if self.precision.startswith("16") else torch.bfloat16
+        # The tensors without memory are on the CPU, whatever the device of the run.
         return torch.autocast("cpu", dtype, enabled=self.precision.endswith("-mixed"))
 
 
