@@ -66,13 +66,16 @@ def fit(
         origin = find_origin(experiment, config, overrides, held)
         plan = prepare(experiment, origin, siblings)
         origin = _without_weights(origin, plan.trainer)
-        if not is_further():
+        if not is_further():  # the others would say the same again
             for text in plan.notes:
                 note(text)
         folder = held.enter_context(_run_folder(experiment, origin, plan, overrides, peers))
         if peers is not None:
+            # How far this process is, the others learn from its heartbeat. One that waits for ever
+            # in a collective is ended from a thread, which then says where the run is.
             plan.trainer.advance = peers.advance
             peers.last_words = partial(report.whereabouts, folder)
+            # The other processes of this machine begin here, when nothing is left to be refused.
             peers.tell(folder)
         module = _assemble(experiment, origin, plan, folder)
         with explained_end(plan.trainer, peers):
