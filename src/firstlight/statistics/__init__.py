@@ -1,4 +1,4 @@
-"""Which of several configs is best, judged from losses alone: `firstlight.statistics.compare`.
+"""What losses say of configs: which is best, and how sure a mean is.
 
 Arrays in, a judgement out: nothing here knows of runs, files or models.
 """
@@ -6,3 +6,6 @@ Arrays in, a judgement out: nothing here knows of runs, files or models.
 from firstlight.statistics.comparison import Comparison as Comparison
 from firstlight.statistics.comparison import Pair as Pair
 from firstlight.statistics.comparison import compare as compare
+from firstlight.statistics.means import Interval as Interval
+from firstlight.statistics.means import mean_of_chosen as mean_of_chosen
+from firstlight.statistics.means import mean_over_text as mean_over_text

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from firstlight.errors import ConfigError, shorten
+from firstlight.statistics.arrays import check_confidence, check_weights, numbers
 from firstlight.statistics.critical import all_pairs, to_the_best
 from firstlight.statistics.design import Design, design
 from firstlight.statistics.parts import SeedPart, TextPart, Variance
@@ -276,18 +277,15 @@ def _checked(
     """The losses of all runs, (runs, windows), and the windows' weights, which add up to 1."""
     if len(losses) < 2:
         raise ConfigError(f"losses: {len(losses)} configs, and comparing takes two")
-    if not 0.5 <= confidence < 1:
-        raise ConfigError(f"confidence ({confidence}) must be at least 0.5 and below 1")
-    weights = np.ones(1) if tokens is None else _numbers("tokens", tokens)
-    if weights.ndim != 1 or len(weights) == 0 or not (weights > 0).all():
-        raise ConfigError("tokens: one positive number for each window")
+    check_confidence(confidence)
+    weights = np.ones(1) if tokens is None else check_weights(tokens)
     if set(seeds) != set(losses):
         different = shorten(", ".join(sorted(map(str, set(seeds) ^ set(losses)))))
         raise ConfigError(f"seeds and losses name different configs ({different})")
     rows = []
     for name, of_config in losses.items():
         what, n_seeds = shorten(str(name)), len(seeds[name])
-        values = _numbers(f"losses of {what}", of_config)
+        values = numbers(f"losses of {what}", of_config)
         wanted = (n_seeds,) if tokens is None else (n_seeds, len(weights))
         if values.shape != wanted or n_seeds == 0:
             raise ConfigError(
@@ -297,14 +295,4 @@ def _checked(
         if len(set(seeds[name])) < n_seeds:
             raise ConfigError(f"seeds of {what}: a seed is named twice")
         rows.append(values.reshape(n_seeds, len(weights)))
-    return np.concatenate(rows), weights / weights.sum()
-
-
-def _numbers(what: str, values: ArrayLike) -> Floats:
-    try:
-        numbers = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{what}: not an array of numbers ({error})") from None
-    if not np.isfinite(numbers).all():
-        raise ConfigError(f"{what}: holds nan or inf; leave diverged runs out")
-    return numbers
+    return np.concatenate(rows), weights
