@@ -42,7 +42,7 @@ SETTINGS = [
     f"model.n_layers={LAYERS}", f"model.context_length={CONTEXT}", "model.drop_rate=0",
     "tokenizer=bytes", f"data.batch_size={BATCH}", f"data.eval_batches={EVAL_BATCHES}",
     f"trainer.eval_every_n_steps={EVALUATE_EVERY}", "trainer.log_every_n_steps=10", "trainer.accelerator=cpu",
-    "logger=[csv]", "callbacks=[throughput]", "callbacks.throughput.peak_flops=1e12",
+    "logger=[csv]", "callbacks=[throughput]", "callbacks.throughput.peak_flops=1e12", "data.test_ratio=0",
 ]  # fmt: skip
 COSINE = [
     "scheduler=warmup_cosine",

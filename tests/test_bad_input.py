@@ -45,7 +45,7 @@ def texts(tmp_path_factory):
     (folder / "empty.txt").write_text("")
     (folder / "blank.txt").write_text(" \n\t\n" * 500)
     (folder / "short.txt").write_text("lamp")
-    (folder / "one_window.txt").write_text(SENTENCE[:40])  # train 36 bytes, validation 4
+    (folder / "one_window.txt").write_text(SENTENCE[:40])  # train 36 bytes, validation and test 2
     (folder / "latin1.txt").write_bytes(("x" * 1000 + "é" * 1000).encode("latin-1"))
     (folder / "utf16.txt").write_bytes((SENTENCE * 40).encode("utf-16"))
     (folder / "folder_of_pictures").mkdir()
@@ -97,7 +97,8 @@ def quick(texts, *overrides):
 def run(texts, tmp_path_factory):
     """The folder of a finished run, with a context of 64 tokens and a vocabulary of 257."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    assert main(quick(texts, "model.context_length=64", f"output_dir={folder}")) == 0
+    words = ["model.context_length=64", "data.test_ratio=0", f"output_dir={folder}"]
+    assert main(quick(texts, *words)) == 0
     return folder
 
 
@@ -701,7 +702,17 @@ def test_a_strategy_that_does_not_exist_is_refused(refused_values, strategy):
         ("utf16.txt", ["utf16.txt", "not UTF-8", "byte 0", "0xff"]),
         ("folder_of_pictures", ["folder_of_pictures", ".txt"]),
         ("short.txt", ["train split", "16", "longer text"]),
-        ("one_window.txt", ["val split", "4 tokens", "16", "data.train_ratio=0.", "longer text"]),
+        (
+            "one_window.txt",
+            [
+                "val split",
+                "2 tokens",
+                "16",
+                "data.train_ratio=0.",
+                "data.test_ratio=0",
+                "longer text",
+            ],
+        ),
     ],
 )
 def test_a_text_that_cannot_be_trained_on_is_refused(refused_values, texts, file, words):

@@ -8,6 +8,8 @@ import torch
 import firstlight
 from firstlight.cli import main
 
+NO_TEST = ("data=lamplighters", "data.test_ratio=0")
+
 
 @pytest.fixture(scope="module")
 def model(trained) -> firstlight.LanguageModel:
@@ -183,7 +185,7 @@ def test_what_cannot_be_continued_or_measured_is_refused(model, trained, tmp_pat
         (lambda: firstlight.load(trained, precision="8"), "^precision: expected '32-true'"),
         (lambda: firstlight.load(trained, accelerator="tpu"), r"^accelerator \(tpu\)"),
         (lambda: firstlight.export(trained, trained.folder), "^out"),
-        (lambda: firstlight.evaluate(trained, split="test"), "^data: "),
+        (lambda: firstlight.evaluate(trained, *NO_TEST, split="test"), "^data: "),
     ):
         with pytest.raises(firstlight.Error, match=message):
             pytest.fail(f"{message}: {call()}")

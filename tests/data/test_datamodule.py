@@ -193,6 +193,25 @@ def test_both_ways_out_of_a_short_validation_split_work(tiny_data, texts, tokeni
     refusal(data(context_length=context_length + 1))
 
 
+def test_half_of_what_training_leaves_is_the_test_split_and_every_way_out_works(tiny_data):
+    data = tiny_data("a" * 1000, train_ratio=0.9, test_ratio=None)
+    data.setup()
+    assert {name: len(ids) for name, ids in data.ids.items()} == {
+        "train": 900,
+        "val": 50,
+        "test": 50,
+    }
+    for length, wanted in ((300, ["data.test_ratio=0"]), (50, ["train_ratio", "test_ratio=0"])):
+        settings = {"context_length": 20, "batch_size": 1}
+        message = refusal(tiny_data(PROSE[:length], test_ratio=None, **settings))
+        assert message.startswith("the val split has ")
+        assert all(words in message for words in wanted)
+        for way in re.findall(r"data\.\w+=[\d.]+(?: with data\.\w+=\d)?", message):
+            changes = dict(re.findall(r"data\.(\w+)=([\d.]+)", way))
+            numbers = {"test_ratio": None} | {key: float(text) for key, text in changes.items()}
+            tiny_data(PROSE[:length], **settings, **numbers).setup()
+
+
 def test_the_ratio_that_is_offered_counts_special_tokens_as_one(tiny_data):
     text = PROSE[:100] + "<|endoftext|>fog " * 6
     settings = {"context_length": 20, "special_tokens": True, "batch_size": 1}

@@ -5,7 +5,7 @@ from firstlight.metrics.base import Direction, Metric, Scored
 
 class Scripted(Metric):
     """`values[n]` at the n-th evaluation, that of the untrained model included, of training and
-    validation alike.
+    validation alike; the last one again when the test split is scored.
     """
 
     name, text, n_sums = "scripted", "what a test says", 0
@@ -19,7 +19,7 @@ class Scripted(Metric):
 
     def value(self, sums: list[float]) -> float | None:
         self.n_asked += 1
-        return self.values[(self.n_asked - 1) // 2]
+        return self.values[min((self.n_asked - 1) // 2, len(self.values) - 1)]
 
 
 class Miscounting(Scripted):

@@ -49,10 +49,13 @@ def test_size_work_and_phases_are_those_of_the_run(found):
     assert told["warmup"] == {"steps": 4, "tokens": 256, "share": 0.1}
     assert told["decay"]["steps"] == 35  # of 40: the fifth has the peak
     assert told["evaluations"] == 3  # after 15, 30, 40
-    # 324 of the 3,240 characters are validation: 20 windows and 3 targets more; as many batches of
-    # training windows, which are 5 of 4.
-    assert told["validation_windows"] == 20
-    assert told["evaluated_tokens"] == 20 * 16 + 3 + 20 * 16
+    # 162 of the 3,240 characters are validation: 10 windows and 1 target more; as many batches of
+    # training windows, which are 3 of 4.
+    assert told["validation_windows"] == 10
+    assert told["evaluated_tokens"] == 10 * 16 + 1 + 12 * 16
+    # And so many are the test split, scored once: a third of a training pass a token.
+    forward = (3 * told["evaluated_tokens"] + 161) / 3
+    assert told["evaluation_share"] == pytest.approx(forward / (2560 + forward))
     assert told["passes"] == 2560 / 2915
 
 
@@ -119,7 +122,7 @@ def test_what_is_probably_wrong_is_said(found):
     plan = firstlight.plan(*TINY, *wrong, plan={"steps": 0})
     passes, windows, ids = plan["warnings"]
     assert "passes over the text" in passes
-    assert windows.startswith("validation is 4 windows of 16 tokens")
+    assert windows.startswith("validation is 2 windows of 16 tokens")
     assert ids.startswith("of the 4,096 ids of the vocabulary 22 occur")
 
 

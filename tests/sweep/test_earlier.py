@@ -57,7 +57,9 @@ def test_a_sweep_of_an_earlier_version_is_resumed_where_it_is_now(earlier, capsy
     assert main(["sweep", "resume", "sweep"]) == 0
     out = capsys.readouterr().out
     assert "3 trials: 3 done" in out and "++data.eval_last_window=false" in out
-    assert config_of("2_optimizer.lr-0.03")["data"]["eval_last_window"] is False
+    data = config_of("2_optimizer.lr-0.03")["data"]
+    assert data["eval_last_window"] is False
+    assert data["test_ratio"] == 0.0  # the default of then: its validation text is that of before
     assert (
         "eval_last_window" not in config_of("1_optimizer.lr-0.02")["data"]
     )  # resumed: it keeps its config
@@ -112,6 +114,7 @@ def test_a_section_of_somebody_else_that_has_no_such_key_lacks_nothing():
                 "data": {
                     **section,
                     "eval_last_window": True,
+                    "test_batches": None,
                     "format": "auto",
                     "field": "a",
                     "cache_dir": "c",

@@ -254,7 +254,7 @@ def test_training_and_evaluate_score_every_token_of_validation_once(train, capsy
         == 0
     )
     assert "not evaluated" not in capsys.readouterr().out
-    for split, n_chars in (("val", 98), ("train", 874)):
+    for split, n_chars in (("val", 50), ("test", 48), ("train", 874)):
         assert main(["evaluate", "checkpoint=run", f"split={split}"]) == 0
         measured = capsys.readouterr()
         found = json.loads(measured.out)
@@ -262,8 +262,11 @@ def test_training_and_evaluate_score_every_token_of_validation_once(train, capsy
         assert found[f"{split}/bits_per_byte"] == pytest.approx(
             found[f"{split}/loss"] / math.log(2)
         )  # bytes are tokens
-        if split == "val":
-            for name in ("val/loss", "val/bits_per_byte"):  # float32 sums in parts of another size
+        if split != "train":
+            for name in (
+                f"{split}/loss",
+                f"{split}/bits_per_byte",
+            ):  # float32 sums in parts of another size
                 assert found[name] == pytest.approx(float(rows_of("run")[-1][name]), rel=1e-6)
 
 
@@ -282,7 +285,8 @@ def test_a_run_of_an_earlier_version_goes_on_and_is_evaluated_without_the_last_w
     train, capsys
 ):
     """Its config lacks the key; what it leaves out is said."""
-    old = ["~data.eval_last_window", "callbacks.checkpoint.every_n_steps=4"]
+    old = ["~data.eval_last_window", "~data.test_batches", "data.test_ratio=0.0"]
+    old.append("callbacks.checkpoint.every_n_steps=4")
     assert train("whole", *old) == train("parts", *old, "trainer.max_steps=12") == 0
     assert "6 windows of 16, 1 of 97 predictions are not evaluated" in capsys.readouterr().out
     assert "eval_last_window" not in Path("whole/.hydra/config.yaml").read_text()

@@ -138,6 +138,21 @@ def test_a_fit_that_is_resumed_makes_no_step_if_it_is_to_end_before(fit, tmp_pat
         assert line.steps == [] and trainer.global_step == 2
 
 
+def test_what_comes_after_the_loop_is_called_with_and_without_a_step(fit, tmp_path):
+    file, after = tmp_path / "two_steps.ckpt", []
+
+    def prepare(trainer: pl.Trainer) -> None:
+        lightning.after_loop(
+            trainer, lambda: after.append((trainer.global_step, trainer.strategy.model is not None))
+        )
+
+    _, trainer = fit(prepare, max_steps=2)
+    trainer.save_checkpoint(file)
+    with relying_on("Lightning: fit_loop.run"):
+        fit(prepare, max_steps=2, checkpoint=file)
+        assert after == [(2, True), (2, True)]
+
+
 def test_a_fit_that_is_resumed_from_its_last_step_counts_its_batches_on(fit, tmp_path):
     file = tmp_path / "all_steps.ckpt"
 

@@ -32,7 +32,7 @@ def test_what_a_callback_logs_as_lightning_documents_is_in_the_row_of_its_step(t
     monkeypatch.setenv("FIRSTLIGHT_ALLOW_TARGETS", "logs_and_stops")
     own = "+callbacks.own._target_=logs_and_stops.LogsAndStops"
     every = ["trainer.log_every_n_steps=2", "trainer.accumulate_grad_batches=3"]
-    assert train("run", own, *every, "+callbacks.own.stop=9") == 0
+    assert train("run", own, *every, "+callbacks.own.stop=9", "data.test_ratio=0") == 0
     rows = {row["step"]: row for row in rows_of("run")}
     # Stopped in the first batch of step 4: that step is completed, evaluated and saved.
     assert list(rows) == ["0", "2", "4"]

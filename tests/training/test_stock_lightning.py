@@ -203,7 +203,7 @@ def test_the_order_of_the_book_trains_but_cannot_resume_within_an_epoch():
 
 
 def test_a_split_that_is_not_there_and_batches_too_small_to_share_are_refused(monkeypatch):
-    data = text_data(config_of("data.drop_last=false"))
+    data = text_data(config_of("data.drop_last=false", "data.test_ratio=0"))
     with pytest.raises(ConfigError, match="the text has no test split; make one with"):
         data.test_dataloader()
     monkeypatch.setattr(distributed, "is_initialized", lambda: True)

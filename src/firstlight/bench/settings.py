@@ -28,5 +28,9 @@ def bench_changes(config: dict[str, Any], settings: BenchSettings) -> dict[str, 
     changes = shortened(config, steps=steps, eval_every_n_steps=steps)
     # Evaluations take time that is not training; the one at the end compares the rungs' losses.
     changes["trainer"]["eval_first_step"] = None
-    changes["data"] = {"eval_batches": settings.eval_batches, "untrained_eval_batches": 1}
+    changes["data"] = {
+        "eval_batches": settings.eval_batches,
+        "untrained_eval_batches": 1,
+        "test_batches": 0,
+    }
     return changes

@@ -161,8 +161,11 @@ def _is_as_it_was(change: Override, stored: dict[str, Any]) -> bool:
         return key not in stored
     value = change.value()
     # A key that is newer than the run has the value that its version behaved like.
-    known = OmegaConf.select(DictConfig(as_data(stored)), key, default=lacking(stored).get(key))
-    return value is not None and type(known) is type(value) and known == value
+    lacks = lacking(stored)
+    if key not in lacks and key not in keys_of(stored):
+        return False
+    known = OmegaConf.select(DictConfig(as_data(stored)), key, default=lacks.get(key))
+    return type(known) is type(value) and known == value
 
 
 def _change(config: DictConfig, change: Override, stored: _Stored, *, is_path: bool) -> None:

@@ -32,7 +32,8 @@ class TextDataModule(TokenDataModule):
     """A text in training, validation and test splits, served as batches of token windows.
 
     A dataset is a subclass that returns its documents. They are split by characters, so that
-    splits do not depend on the tokenizer.
+    splits do not depend on the tokenizer. A `test_ratio` of None is half of what training leaves,
+    and validation has the other half.
 
     Raises:
         ValueError: the ratios leave no validation split; see also `TokenDataModule`.
@@ -42,18 +43,18 @@ class TextDataModule(TokenDataModule):
         self,
         *,
         train_ratio: PositiveRatio = 0.9,
-        test_ratio: Ratio = 0.0,
+        test_ratio: Ratio | None = 0.0,
         special_tokens: bool = False,
         **kwargs: Any,
     ) -> None:
-        if train_ratio + test_ratio >= 1:
+        if test_ratio is not None and train_ratio + test_ratio >= 1:
             raise ValueError(
                 f"train_ratio ({train_ratio}) + test_ratio ({test_ratio}) must be less than 1: "
                 "the rest is the validation split"
             )
         super().__init__(**kwargs)
-        self.train_ratio = train_ratio
-        self.test_ratio = test_ratio
+        self.shares = _shares(train_ratio, test_ratio)
+        self.test_is_half = test_ratio is None
         self.special_tokens = special_tokens
         self.ids: dict[str, Tensor] = {}
         """Of a text in memory."""
@@ -126,7 +127,7 @@ class TextDataModule(TokenDataModule):
         return findings.notes()
 
     def read(self, stage: str | None) -> dict[str, Windows]:
-        shares = None if stage == "all" else Shares(self.train_ratio, self.test_ratio)
+        shares = None if stage == "all" else self.shares
         is_fitted = self.tokenizer.is_fitted
         text = self.large_text()
         if text is None:
@@ -257,30 +258,44 @@ class TextDataModule(TokenDataModule):
         ways: list[str] = []
         if fewest > 1:
             ways.append(f"model.context_length={fewest - 1}")
-        if list(short) == ["val"] and reading is not None:
-            ratio = self._smaller_ratio(reading)
-            if ratio is not None:
-                ways.append(f"data.train_ratio={ratio}")
+        if "train" not in short and (self.test_is_half or "test" not in short):
+            ways += self._other_ratios(n_tokens, reading)
         raise ValueError(
             f"the {name} split has {counted(n_of_first, 'token')}, too few for one window of"
             f" {self.context_length} + 1; use {' or '.join([*ways, 'a longer text'])}"
         )
 
-    def _smaller_ratio(self, reading: Reading) -> float | None:
+    def _other_ratios(self, n_tokens: dict[str, int], reading: Reading | None) -> list[str]:
+        """Find settings of the splits with which each of them has a window."""
+        ways: list[str] = []
+        test = None if self.test_is_half else self.shares.test
+        ratio = self._smaller_ratio(reading, test)
+        if ratio is not None:
+            ways.append(f"data.train_ratio={ratio}")
+        if self.test_is_half and n_tokens["val"] + n_tokens["test"] > self.context_length:
+            ways.append("data.test_ratio=0")
+        elif self.test_is_half and ratio is None:
+            ratio = self._smaller_ratio(reading, 0.0)
+            if ratio is not None:
+                ways.append(f"data.train_ratio={ratio} with data.test_ratio=0")
+        return ways
+
+    def _smaller_ratio(self, reading: Reading | None, test: float | None) -> float | None:
         """Find the largest `train_ratio` (in steps of 0.01) that leaves every split one window.
 
-        Returns None if there is none, or if trying takes long.
+        `test` is `test_ratio`. Returns None if there is none, or if trying takes long.
         """
-        if reading.survey.n_bytes > LONGEST_TRIED:
+        if reading is None or reading.survey.n_bytes > LONGEST_TRIED:
             return None
-        for hundredths in range(round(self.train_ratio * 100) - 1, 0, -1):
-            other = reading.split_by(Shares(hundredths / 100, self.test_ratio))
+        growing = ("val", "test") if test is None else ("val",)
+        for hundredths in range(round(self.shares.train * 100) - 1, 0, -1):
+            other = reading.split_by(_shares(hundredths / 100, test))
             # A learned vocabulary depends on the split, and the number of tokens on both.
             self.tokenizer.fit(other.to_learn_from())
             lengths = dict.fromkeys(other.ends, 0)
             for name, ids in other.encoded(self.tokenizer):
                 lengths[name] += len(ids)
-            if lengths["val"] <= self.context_length:
+            if min(n for name, n in lengths.items() if name in growing) <= self.context_length:
                 continue
             # From here on training only gets shorter: if a split is too short now, it remains so.
             if min(lengths.values()) > self.context_length:
@@ -293,3 +308,9 @@ class TextDataModule(TokenDataModule):
         if self.statistics is not None:
             lines.insert(1 if self.source() else 0, str(self.statistics))
         return "\n".join(lines)
+
+
+def _shares(train: float, test: float | None) -> Shares:
+    """The shares of training and test; a test share of None is half of what training leaves."""
+    # Rounded: half of 1 - 0.9 is to be 0.05, not 0.04999999999999999.
+    return Shares(train, round((1 - train) / 2, 12) if test is None else test)

@@ -49,7 +49,7 @@ class SeededOrder(Order):
     """The order as a function of (seed, epoch), and dropout's seed of (seed, batch, shard).
 
     Nothing has to be saved to resume a run. The training split is evaluated on the same windows
-    every time, spread evenly over it.
+    every time, spread evenly over it, and so is the test split.
     """
 
     resumable = True
@@ -88,7 +88,7 @@ class SeededOrder(Order):
         kept = n_windows if limit is None else min(n_windows, limit * batch_size)
         for first in range(0, kept, batch_size):
             places = range(first, min(first + batch_size, kept))
-            if split == "train":
+            if split in ("train", "test"):
                 # Python's integers: a product of two numbers of windows may exceed 64 bits.
                 yield torch.tensor([place * n_windows // kept for place in places])
             else:

@@ -32,6 +32,7 @@ CUT_BY = (
     "num_workers",
     "eval_batches",
     "untrained_eval_batches",
+    "test_batches",
     "eval_last_window",
     "cache_dir",
 )
@@ -65,6 +66,7 @@ class TokenDataModule(pl.LightningDataModule):
         num_workers: Annotated[int, Field(ge=0, le=64)] = 0,
         eval_batches: Steps | None = None,
         untrained_eval_batches: Steps | None = None,
+        test_batches: Annotated[int, Field(ge=0, le=10**12)] | None = None,
         eval_last_window: bool = False,
     ) -> None:
         super().__init__()
@@ -88,6 +90,7 @@ class TokenDataModule(pl.LightningDataModule):
         self.num_workers = num_workers
         self.eval_batches = eval_batches
         self.untrained_eval_batches = untrained_eval_batches
+        self.test_batches = test_batches
         self.eval_last_window = eval_last_window
         self.windows: dict[str, Windows] = {}
         self.notes: list[str] = []
@@ -230,6 +233,21 @@ class TokenDataModule(pl.LightningDataModule):
             self.eval_batches_of("train", train_limit, share),
             self.eval_batches_of("val", limit, share),
         ]
+
+    @property
+    def has_test(self) -> bool:
+        """Whether a run scores the test split at its end."""
+        return "test" in self.windows and self.test_batches != 0
+
+    @property
+    def n_final(self) -> int:
+        """How many tokens of the test split a run scores at its end."""
+        return self.n_scored("test", self.test_batches) if self.has_test else 0
+
+    def final_batches(self, share: Share = WHOLE) -> Loader:
+        """Load the batches of the test split that a run scores at its end."""
+        limit = None if self.test_batches is None else (lambda: self.test_batches)
+        return self.eval_batches_of("test", limit, share)
 
     def train_dataloader(self) -> EpochLoader:
         """Load an epoch a pass, for Lightning's own Trainer; our runs use `train_batches`."""

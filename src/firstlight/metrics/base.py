@@ -102,7 +102,7 @@ class Metric(MetricGroup):
     """A number that evaluations measure, whatever batches its tokens come in.
 
     `metrics=[default,NAME]` adds one from conf/metrics/. It is logged as `train/<name>` and
-    `val/<name>`.
+    `val/<name>`, and at the end of a run as `test/<name>`.
     """
 
     name: str

@@ -11,9 +11,7 @@ from firstlight.metrics.base import Direction, Metric, MetricGroup, Scored
 from firstlight.metrics.bits_per_byte import BitsPerByte
 from firstlight.metrics.loss import CrossEntropyLoss
 from firstlight.metrics.perplexity import Perplexity
-
-SPLITS = ("train", "val")
-"""The splits that a run evaluates; its metrics are `train/loss`, `val/loss`, ..."""
+from firstlight.metrics.splits import FINAL, SPLITS, is_final
 
 
 def default() -> dict[str, MetricGroup]:
@@ -72,17 +70,18 @@ def metric_of(column: str, config: dict[str, Any]) -> Metric | None:
     Raises:
         ConfigError: see `metrics_of`.
     """
-    if column.partition("/")[0] not in SPLITS:
+    splits = (*SPLITS, FINAL)
+    if column.partition("/")[0] not in splits:
         return None
     # The default metrics need nothing that the config names, so its mistakes do not matter.
-    known = columns(measured(None))
-    return known.get(column) or columns(metrics_of(config)).get(column)
+    known = columns(measured(None), splits)
+    return known.get(column) or columns(metrics_of(config), splits).get(column)
 
 
-def columns(metrics: Iterable[Metric]) -> dict[str, Metric]:
+def columns(metrics: Iterable[Metric], splits: Iterable[str] = SPLITS) -> dict[str, Metric]:
     """Map the names in the logs, such as `val/loss`, to their metrics."""
     metrics = list(metrics)
-    return {f"{split}/{metric.name}": metric for split in SPLITS for metric in metrics}
+    return {f"{split}/{metric.name}": metric for split in splits for metric in metrics}
 
 
 def direction_of(column: str, metrics: Iterable[Metric]) -> Direction:
@@ -92,12 +91,17 @@ def direction_of(column: str, metrics: Iterable[Metric]) -> Direction:
 
 
 def check_name(key: str, name: str, known: Iterable[str]) -> None:
-    """Check that the setting `key` names one of the `known` metrics.
+    """Check that the setting `key`, which chooses by it, names one of the `known` metrics.
 
     Raises:
-        ConfigError: `name` is not one of them.
+        ConfigError: `name` is not one of them, or of the test split.
     """
     known = list(known)
+    if is_final(name.removeprefix("best/")):
+        raise ConfigError(
+            f"{key} ({shorten(name, 40)}): the test split is scored once, when a run has ended, and"
+            f" may choose nothing; take {name.replace(f'{FINAL}/', 'val/', 1)}"
+        )
     if name not in known:
         what = f"{key} ({shorten(name, 40)}): no such metric{did_you_mean(name, known)}"
         raise ConfigError(f"{what} (one of: {', '.join(known)}; metrics=[default,...] adds others)")

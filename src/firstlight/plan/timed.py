@@ -84,7 +84,7 @@ def timed(run: RunConfig, plan: Plan, told: Forecast, n_steps: int) -> Timed:
     steps = WARMUP_STEPS + n_steps
     changes = shortened(run.plain, steps=steps, eval_every_n_steps=steps)
     changes["trainer"]["eval_first_step"] = None
-    changes["data"] = {"eval_batches": evaluated, "untrained_eval_batches": 1}
+    changes["data"] = {"eval_batches": evaluated, "untrained_eval_batches": 1, "test_batches": 0}
     watch = Ends(WARMUP_STEPS)
 
     def first_of_all(arguments: dict[str, Any]) -> None:
@@ -107,12 +107,13 @@ def timed(run: RunConfig, plan: Plan, told: Forecast, n_steps: int) -> Timed:
     # The untrained model is evaluated and sampled as well, and not saved.
     untrained = per_token * _untrained_tokens(plan) + samples
     each = evaluation + samples + save
+    final = per_token * plan.data.n_final
     return Timed(
         step=step,
         evaluation=evaluation,
         samples=samples,
         save=save,
-        total=told.steps * step + told.evaluations * each + untrained,
+        total=told.steps * step + told.evaluations * each + untrained + final,
         tokens_per_second=watch.timing.tokens_per_second,
     )
 

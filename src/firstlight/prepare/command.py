@@ -58,7 +58,7 @@ class Preparation:
     @property
     def ratios(self) -> Ratios:
         """The shares of the splits."""
-        return Ratios(self.data.train_ratio, self.data.test_ratio)
+        return Ratios(self.data.shares.train, self.data.shares.test)
 
     def documents(self, bar: ReadingBar) -> Generator[Document, None, None]:
         """Read the documents of the source, one by one.

@@ -1,5 +1,6 @@
 """Keys that were added to the config of runs in a later version, and what runs without them do."""
 
+from dataclasses import dataclass, field
 from typing import Any
 
 from firstlight.config import takes
@@ -8,6 +9,7 @@ from firstlight.config import takes
 # sweeps that were planned before it cannot be resumed.
 LATER_KEYS: dict[str, Any] = {
     "data.eval_last_window": False,
+    "data.test_batches": None,
     "data.format": "text",
     "data.field": "text",
     "data.cache_dir": None,
@@ -25,6 +27,34 @@ LATER_SECTIONS: dict[str, tuple[str, ...]] = {
     "lr_scale": (),
 }
 """Sections, and keys outside of sections, with the overrides by which trials do without them."""
+EARLIER_DEFAULTS: dict[str, dict[str, Any]] = {"data.test_batches": {"data.test_ratio": 0.0}}
+"""Defaults of conf/ that were others before there was a key of `LATER_KEYS`."""
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """How an earlier version differs from this one; nothing of what this version has made."""
+
+    lacks: dict[str, Any] = field(default_factory=dict)
+    """Keys that it did not know, with the values that it implied; see `lacking`."""
+    defaults: dict[str, Any] = field(default_factory=dict)
+    """Keys that have its default, where today's is another."""
+
+    @classmethod
+    def of(cls, stored: dict[str, Any]) -> "Earlier":
+        """What the stored config of a run or sweep tells of its version."""
+        lacks = lacking(stored)
+        defaults: dict[str, Any] = {}
+        for marker in EARLIER_DEFAULTS.keys() & lacks.keys():
+            for key, value in EARLIER_DEFAULTS[marker].items():
+                section, name = key.split(".")
+                # Another value was given by a file of the user's, which still gives it.
+                if stored[section].get(name) == value:
+                    defaults[key] = value
+        return cls(lacks, defaults)
+
+
+THIS_VERSION = Earlier()
 
 
 def lacking(stored: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from firstlight.data.files import CONFIG, ENVIRONMENT, read_limited
 from firstlight.errors import ConfigError, printable, reason_of
+from firstlight.metrics.splits import is_final
 from firstlight.runs.plain_yaml import read_plain_yaml
 from firstlight.runs.samples_file import parse_samples
 
@@ -115,6 +116,18 @@ class RunFolder:
             return [row for row in rows if None not in row and None not in row.values()]
         except csv.Error as error:
             raise ValueError(str(error)) from None
+
+    @property
+    def final_metrics(self) -> dict[str, float]:
+        """What the test split was scored with at the end; empty if it was not.
+
+        Raises:
+            ValueError: the file is not what firstlight writes.
+            OSError: it cannot be read.
+        """
+        rows = self.rows if self.is_finished else []
+        last = rows[-1] if rows else {}
+        return {name: float(text) for name, text in last.items() if is_final(name) and text}
 
     def samples(self, steps: Collection[int]) -> dict[int, str]:
         """The samples by step; empty if there are none.

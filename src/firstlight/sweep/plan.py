@@ -19,7 +19,7 @@ from firstlight.model.construction import without_weights
 from firstlight.optim.by_name import frozen, rates
 from firstlight.runs.environment import working_folder
 from firstlight.runs.flat_config import flatten
-from firstlight.runs.later_keys import without
+from firstlight.runs.later_keys import THIS_VERSION, Earlier, without
 from firstlight.sweep.ledger import NewRow
 from firstlight.sweep.record import SweepRecord, Wanted
 from firstlight.sweep.settings import Settings, directions_of
@@ -41,17 +41,21 @@ class SweepPlan:
 
 
 def make_plan(
-    wanted: Wanted, config_dir: str | None, *, storage: str | None, later: dict[str, Any]
+    wanted: Wanted,
+    config_dir: str | None,
+    *,
+    storage: str | None,
+    earlier: Earlier = THIS_VERSION,
 ) -> SweepPlan:
     """Check all trials of the sweep that is wanted, and write nothing.
 
-    `later` are keys that the sweep was planned without; see `SweepRecord`.
+    `earlier` is the version that planned the sweep, if it was another one.
 
     Raises:
         ConfigError: it is not valid, or no point can be trained.
     """
     settings, seeds = wanted.settings, wanted.seeds
-    space = wanted.space(config_dir, later)
+    space = wanted.space(config_dir, earlier)
     is_grid = space.is_grid(settings)
     good: list[Values] = []
     refused: list[tuple[str, str]] = []
@@ -61,7 +65,7 @@ def make_plan(
         config, problem = _checked(space, point, seeds[0], config_dir)
         if problem is None:
             good.append(point)
-            configs.append(without(config, list(later)))
+            configs.append(without(config, list(earlier.lacks)))
             directions_of(settings.objectives, configs[-1])  # refuses what is not measured there
         else:
             refused.append((" ".join(space.overrides(point)), problem))

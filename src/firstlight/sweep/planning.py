@@ -42,7 +42,7 @@ def planned(overrides: list[str], config_dir: str | None) -> Path:
             " sweep=lr or seeds=3; a single run is that of train, without -m"
         )
     # Everything is checked before a folder is made.
-    plan = make_plan(wish.wanted, config_dir, storage=wish.storage, later={})
+    plan = make_plan(wish.wanted, config_dir, storage=wish.storage)
     folder = wish.folder
     if not wish.is_fixed:
         folder = folder.with_name(f"{folder.name}_sweep")
@@ -140,7 +140,7 @@ def _plan_again(
             raise DifferentError(difference(key, getattr(was, key), named_now))
         wanted = grown(was)
         is_grown = wanted != wanted_of(was)
-        plan = make_plan(wanted, config_dir, storage=storage, later=was.later)
+        plan = make_plan(wanted, config_dir, storage=storage, earlier=was.earlier)
         change = changed(was, plan, is_grown=is_grown)
         if change is not None:
             raise DifferentError(change)
@@ -169,7 +169,7 @@ def _newly_refused(was: SweepRecord, plan: SweepPlan) -> list[tuple[str, str]]:
     """The points that cannot be trained and that the sweep did not have before."""
     if not plan.refused:
         return []
-    space = wanted_of(was).space(was.config_dir, was.later)
+    space = wanted_of(was).space(was.config_dir, was.earlier)
     old = {" ".join(space.overrides(point)) for point in space.grid()}
     return [(point, problem) for point, problem in plan.refused if point not in old]
 

@@ -16,7 +16,7 @@ from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, one_line, shorten
 from firstlight.files import replace_text
 from firstlight.interpolation import as_data
-from firstlight.runs.later_keys import LATER_SECTIONS, lacking
+from firstlight.runs.later_keys import LATER_SECTIONS, THIS_VERSION, Earlier
 from firstlight.runs.plain_yaml import dump_plain_yaml, read_plain_yaml
 from firstlight.sweep.settings import Settings, directions_of
 from firstlight.sweep.space import Space, space_of
@@ -36,13 +36,15 @@ class Wanted:
     settings: Settings
     seeds: list[Seed]
 
-    def space(self, config_dir: str | None, later: dict[str, Any] | None = None) -> Space:
-        """The space without its seeds, which only repeat its points; for `later` see `SweepRecord`.
+    def space(self, config_dir: str | None, earlier: Earlier = THIS_VERSION) -> Space:
+        """The space without its seeds, which only repeat its points, as an `earlier` version did.
 
         Raises:
             ConfigError: its values cannot be listed.
         """
-        own = [*self.own, *later_overrides(later or {})]
+        # Defaults first: what the sweep says itself wins over them.
+        defaults = [f"{key}={json.dumps(value)}" for key, value in earlier.defaults.items()]
+        own = [*defaults, *self.own, *later_overrides(earlier.lacks)]
         return split_seeds(space_of(own, self.settings, config_dir))[0]
 
     def is_grid(self, config_dir: str | None) -> bool:
@@ -78,9 +80,9 @@ class SweepRecord:
         return self.settings["objectives"]
 
     @property
-    def later(self) -> dict[str, Any]:
-        """Keys newer than the version that planned the sweep, with the values it implied."""
-        return lacking(self.config)
+    def earlier(self) -> Earlier:
+        """How the version that planned the sweep differs from this one."""
+        return Earlier.of(self.config)
 
     def write(self, folder: Path) -> None:
         replace_text(folder / SWEEP_FILE, dump_plain_yaml(vars(self)))
@@ -168,7 +170,7 @@ def wanted_of(record: SweepRecord) -> Wanted:
 def space_of_record(record: SweepRecord) -> Space:
     """The space of a sweep that was planned, without its seeds."""
     # Keys that this version added keep the values that the version of the sweep implied.
-    return wanted_of(record).space(record.config_dir, record.later)
+    return wanted_of(record).space(record.config_dir, record.earlier)
 
 
 def later_overrides(later: dict[str, Any]) -> list[str]:

@@ -110,13 +110,17 @@ class EvaluationModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         # Sums are exchanged, not means: shares of a batch may be of unequal size.
-        sums = self.trainer.strategy.reduce(self.sums.to(self.reduce_device), reduce_op="sum").cpu()
+        sums = self.over_processes(self.sums)
         self.metrics = {}
         for split, row in zip(self.splits, sums.tolist(), strict=True):
             values = values_of(self.measured, row)
             if "loss" not in values:
                 raise ValueError(f"the evaluation of the {split} split saw no token")
             self.metrics |= {f"{split}/{name}": value for name, value in values.items()}
+
+    def over_processes(self, sums: Tensor) -> Tensor:
+        """`sums` of this process, added up over all."""
+        return self.trainer.strategy.reduce(sums.to(self.reduce_device), reduce_op="sum").cpu()
 
     @property
     def reduce_device(self) -> Any:

@@ -19,8 +19,9 @@ from firstlight.runs.writer import new_run_folder, nobody, update_run_folder
 from firstlight.training import report
 from firstlight.training.ending import check_trained, explained_end, keep_best
 from firstlight.training.experiment import Experiment
+from firstlight.training.final_score import FinalScore, score
 from firstlight.training.forecast import forecast
-from firstlight.training.lightning import end_before_training
+from firstlight.training.lightning import after_loop, end_before_training
 from firstlight.training.module import PretrainingModule
 from firstlight.training.origin import Origin, find_origin
 from firstlight.training.peers import Peers
@@ -79,12 +80,13 @@ def fit(
             peers.tell(folder)
         module = _assemble(experiment, origin, plan, folder)
         with explained_end(plan.trainer, peers):
-            _train(plan, origin, module, peers)
+            final = _train(plan, origin, module, peers)
             check_trained(plan.trainer, module)
             if plan.trainer.is_global_zero:
                 keep_best(module, folder)
-                tell(report.closing(folder, module, plan.trainer))
-        return Fitted(folder, module.metrics, plan.trainer.global_step)
+                tell(report.closing(folder, module, plan.trainer, final))
+        metrics = module.metrics | (final.metrics if final is not None else {})
+        return Fitted(folder, metrics, plan.trainer.global_step)
 
 
 def _without_weights(origin: Origin, trainer: Trainer) -> Origin:
@@ -166,9 +168,21 @@ def _assemble(
 
 def _train(
     plan: Plan, origin: Origin, module: PretrainingModule, peers: Peers | None = None
-) -> None:
-    """Make the remaining steps; of a run that was killed at its end, only finish the end."""
+) -> FinalScore | None:
+    """Make the remaining steps, then score the test split, if there is one.
+
+    Of a run that was killed at its end, only the end is finished.
+    """
     trainer, checkpoint = plan.trainer, None
+    final: FinalScore | None = None
+
+    def end() -> None:
+        nonlocal final
+        final = score(module)
+        if final is not None:
+            trainer.collect(final.metrics)
+            trainer.flush()
+
     if trainer.is_global_zero:
         (trainer.folder / CHECKPOINTS).mkdir(exist_ok=True)
         clear_unfinished(trainer.folder / CHECKPOINTS)
@@ -187,6 +201,7 @@ def _train(
         elif trainer.is_global_zero:
             # It marks the end of a run, and this run continues.
             (trainer.folder / MODEL).unlink(missing_ok=True)
+    after_loop(trainer, end)
     profile = Report(trainer.profiler)  # type: ignore[attr-defined]
     group = nullcontext() if peers is None else peers.group(trainer.strategy.root_device)
     with group, trainer.stop_signals, trainer.failures.of_threads():
@@ -200,3 +215,4 @@ def _train(
     if plan.ended is not None and trainer.is_global_zero:
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             callback.on_train_end(trainer, module)
+    return final

@@ -72,7 +72,8 @@ class Forecast:
     evaluated_tokens: int
     """Of each evaluation, of both splits."""
     evaluation_share: float
-    """Of all operations; samples, which take time and hardly an operation, are not counted."""
+    """Of all operations, with the score of the test split; samples, which take time and hardly an
+    operation, are not counted."""
     checkpoint_bytes: int
     """Of what the run leaves on disk at most, and writes before it removes an older one."""
     free_bytes: int | None
@@ -90,7 +91,7 @@ def forecast(plan: Plan, schedule: Schedule) -> Forecast:
     is_new = plan.config.get("init_from") is None
     before, after = phases_of(schedule, max_steps=clock.max_steps, peak=plan.sizes.peak_lr)
     evaluated, n_evaluations = _evaluated_tokens(data), clock.n_evaluations
-    of_evaluations = FORWARD * n_evaluations * evaluated
+    of_evaluations = FORWARD * (n_evaluations * evaluated + data.n_final)
     passes = data.passes_after(clock.total_batches)
     return Forecast(
         parameters=parameters_by_part(model),

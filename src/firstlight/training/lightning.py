@@ -48,6 +48,21 @@ def end_before_training(trainer: pl.Trainer, step: int) -> None:
     trainer.fit_loop.epoch_loop.max_steps = step
 
 
+def after_loop(trainer: pl.Trainer, do: Callable[[], None]) -> None:
+    """Call `do` when a fit has no step left, while the model is still on its device.
+
+    Lightning calls `on_train_end` only of a fit that has made a step, and `on_fit_end` when the
+    strategy has let go of the model.
+    """
+    run = trainer.fit_loop.run
+
+    def run_and_do() -> None:
+        run()
+        do()
+
+    trainer.fit_loop.run = run_and_do  # type: ignore[method-assign]
+
+
 def forget_end(checkpoint: dict[str, Any]) -> None:
     """Let a fit that is resumed from its last step count its batches on.
 

@@ -10,6 +10,7 @@ from firstlight.data.token_data import TokenDataModule
 from firstlight.errors import counted, printable, shell_word
 from firstlight.metrics.perplexity import perplexity_text
 from firstlight.overrides import command, program, setting
+from firstlight.training.final_score import CONFIDENCE, FinalScore
 from firstlight.training.forecast import Forecast
 from firstlight.training.memory.micro_batches import parts_of_a_share
 from firstlight.training.module import PretrainingModule
@@ -106,7 +107,9 @@ def whereabouts(folder: Path) -> str:
     return f"the newest checkpoint is that of step {step}; resume with:\n{again}"
 
 
-def closing(folder: Path, module: PretrainingModule, trainer: Trainer) -> str:
+def closing(
+    folder: Path, module: PretrainingModule, trainer: Trainer, final: FinalScore | None
+) -> str:
     """The last losses, and what to do with the run."""
     # The commands to paste are written for this shell: with the path of an environment that is not
     # activated.
@@ -114,7 +117,18 @@ def closing(folder: Path, module: PretrainingModule, trainer: Trainer) -> str:
     return (
         f"\ndone: {counted(trainer.global_step, 'step')}, training loss {m['train/loss']:.3f}, "
         f"validation loss {m['val/loss']:.3f}, perplexity {perplexity_text(m['val/loss'])}\n"
+        f"{'' if final is None else headline(final)}"
         f"run folder:   {printable(str(folder))}\n"
         f"sample:       {sample} prompt='...'\n"
         f"TensorBoard:  {program('tensorboard')} {shell_word(f'--logdir={folder}')}"
     )
+
+
+def headline(final: FinalScore) -> str:
+    """What the test split says of the run, with its error."""
+    loss, interval = final.metrics["test/loss"], final.interval
+    error = ""
+    if interval is not None:
+        margin = interval.high - interval.mean
+        error = f" +- {margin:.3f} ({CONFIDENCE:.0%}, by how the text varies)"
+    return f"test loss {loss:.3f}{error}, with the best weights (step {final.step})\n"

@@ -80,16 +80,18 @@ class ShardedStrategy(ModelParallelStrategy):
         """Take the weights and the optimizer's state of a checkpoint, sharded or not."""
         folder = Path(checkpoint_path)
         checkpoint = self._io.load_checkpoint(folder, fill=False)
-        assert self.model is not None
-        weights: dict[str, Any] = {**with_tied_names(self.model, checkpoint["state_dict"])}
-        set_model_state_dict(
-            self.model,
-            weights,
-            options=StateDictOptions(full_state_dict=True, strict=False),
-        )
+        self.take_weights(checkpoint["state_dict"])
         [optimizer], [stored] = self.optimizers, checkpoint["optimizer_states"]
         self._load_optimizer(optimizer, stored, folder)
         return checkpoint
+
+    def take_weights(self, weights: dict[str, Tensor]) -> None:
+        """Load whole weights, named as in the module; each process keeps its part of them."""
+        assert self.model is not None
+        self._let_go()
+        whole: dict[str, Any] = {**with_tied_names(self.model, weights)}
+        options = StateDictOptions(full_state_dict=True, strict=False)
+        set_model_state_dict(self.model, whole, options=options)
 
     def _load_optimizer(self, optimizer: Optimizer, stored: dict[str, Any], folder: Path) -> None:
         for group, saved in zip(optimizer.param_groups, stored["param_groups"], strict=True):

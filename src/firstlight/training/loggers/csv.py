@@ -10,6 +10,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers.logger import Logger
 
 from firstlight.files import append, replacing
+from firstlight.metrics.splits import is_final
 from firstlight.runs.run_folder import METRICS, RunFolder
 
 FIRST_COLUMNS = ("step", "tokens", "epoch", "train/loss", "val/loss")
@@ -61,7 +62,11 @@ class CSVLogger(Logger):
     def save(self) -> None:
         """Write what is not on disk yet: a checkpoint will count it."""
         if self.unwritten:
-            self._rewrite([*self._rows_before(int(self.unwritten[0]["step"])), *self.unwritten])
+            kept, unwritten = self._rows_before(int(self.unwritten[0]["step"])), self.unwritten
+            # Of a run that was killed at its end: its last step is scored again, and has a row.
+            if kept and kept[-1]["step"] == unwritten[0]["step"]:
+                unwritten = [kept.pop() | unwritten[0], *unwritten[1:]]
+            self._rewrite([*kept, *unwritten])
             self.unwritten.clear()
 
     @rank_zero_only
@@ -70,7 +75,12 @@ class CSVLogger(Logger):
 
     def _rows_before(self, step: int) -> list[dict[str, str]]:
         limit = step if self.columns else self.purge_step or 0
-        return [row for row in RunFolder(self.file.parent).rows if int(row["step"]) < limit]
+        rows = [row for row in RunFolder(self.file.parent).rows if int(row["step"]) < limit]
+        if not self.columns:
+            # A run that is resumed has not come to its end: it scores the test split again there.
+            for row in rows:
+                row.update(dict.fromkeys((name for name in row if is_final(name)), ""))
+        return rows
 
     def _append(self, row: dict[str, str]) -> None:
         # Written in one call: a kill leaves all of the row, or a part that readers drop.
