@@ -166,16 +166,15 @@ def test_with_one_seed_each_the_verdict_speaks_of_the_text_alone(found):
 
 @pytest.fixture
 def short_text(place, monkeypatch):
-    """The names of runs of two configs, two seeds each, whose validation has six windows."""
+    """The names of runs of two configs, two seeds each, whose validation has five windows."""
     Path("short.txt").write_text("The lamp was lit, and the boats came home again. " * 17)
     names = [f"short_{lr}_{seed}" for lr in ("1e-2", "1e-4") for seed in (1, 2)]
     for name in names:
         _, lr, seed = name.split("_")
         if not Path(name).is_dir():
+            short = ["data.path=short.txt", "data.test_ratio=0", "trainer.max_steps=6"]
             of_run = [f"optimizer.lr={lr}", f"seed={seed}", f"output_dir={name}"]
-            assert (
-                main(["train", *TINY, "data.path=short.txt", "trainer.max_steps=6", *of_run]) == 0
-            )
+            assert main(["train", *TINY, *short, *of_run]) == 0
     return names
 
 
@@ -220,8 +219,9 @@ def test_unfinished_runs_and_other_numbers_of_tokens_are_named_before_anything_i
     result = found("a", "b", "killed")
     assert [run["name"] for run in result["runs"] if not run["is_finished"]] == ["killed"]
     assert result["notes"][:2] == [
+        "not all runs have seen the same number of tokens: killed 384; the others 768;"
+        " at=equal_tokens compares them after 384",
         "killed is unfinished (step 6): it may still change",
-        "not all runs have seen the same number of tokens: killed 384; the others 768",
     ]
     assert "killed is unfinished" in capsys.readouterr().err
     order = []
@@ -229,7 +229,7 @@ def test_unfinished_runs_and_other_numbers_of_tokens_are_named_before_anything_i
         patch.setattr(Console, "print", lambda *_: order.append("table"))
         patch.setattr("builtins.print", lambda text, **_: order.append(str(text)))
         assert main(["compare", "a", "b", "killed", "out=null"]) == 0
-    assert order[0].startswith("note: killed is unfinished") and order[-1] == "table"
+    assert order[0].startswith("note: not all runs have seen") and order[-1] == "table"
 
 
 def test_a_trial_beside_a_run_of_another_place_is_named_with_its_sweep(tmp_path):
@@ -413,3 +413,59 @@ def test_a_browser_shows_the_page_and_what_the_mouse_is_at(found, tmp_path):
         r" training<br>val/loss \d",
         tip,
     )
+
+
+def test_the_test_split_is_compared_with_the_best_weights(found, capsys):
+    result = found("a", "b", "metric=test/loss")
+    assert result["settings"]["weights"] == "best" and result["is_measured"]
+    capsys.readouterr()
+    assert main(["evaluate", "checkpoint=a", "split=test"]) == 0
+    loss = json.loads(capsys.readouterr().out)["test/loss"]
+    assert result["configs"][0]["mean"] == pytest.approx(loss, rel=1e-6)
+    [run, *_] = result["runs"]
+    assert run["final"]["value"] == pytest.approx(loss, rel=1e-6)  # as the run logged it
+
+
+def _one_more(match: re.Match[str]) -> str:
+    step, tokens = match[1], int(match[2])
+    return f"{step},{tokens + 1 if tokens else 0}"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["a", "stopped", "metric=test/loss"], "stopped is unfinished, and its test split is"),
+        (["a", "short_1e-2_1", "metric=test/loss"], "has no test split (data.test_ratio is 0"),
+        (["a", "b", "metric=test/loss", "at=equal_tokens"], "scored at the end alone"),
+        (["a", "b", "weights=best", "at=equal_tokens"], "measures no weights; leave it out"),
+        (["a", "b", "metric=nonsense", "at=equal_tokens"], "has not logged it"),
+        (["a", "elsewhen", "at=equal_tokens"], "there is no number of tokens after which"),
+    ],
+)
+def test_what_has_no_test_score_or_no_equal_tokens_is_refused(
+    place, short_text, capsys, words, message
+):
+    if not Path("stopped").is_dir():
+        shutil.copytree("b2", "stopped")
+        Path("stopped/model.safetensors").unlink()
+        shutil.copytree("b2", "elsewhen")
+        metrics = Path("elsewhen/metrics.csv")
+        # One token more in every row but that of the untrained model.
+        metrics.write_text(re.sub(r"(?m)^(\d+),(\d+)", _one_more, metrics.read_text()))
+    capsys.readouterr()
+    assert main(["compare", *words, "out=null"]) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
+
+
+def test_runs_are_compared_at_the_last_number_of_tokens_that_all_have_seen(found, place, capsys):
+    assert main(["train", *TINY, *RUNS["a"], "trainer.max_steps=18", "output_dir=long"]) == 0
+    result = found("long", "b", "b2", "at=equal_tokens")
+    assert not result["is_measured"]
+    assert {run["final"]["tokens"] for run in result["runs"]} == {768}
+    assert result["notes"][0].startswith("compared after 768 tokens, the most after which all")
+    assert result["notes"][1].startswith("trained further: long;") and len(result["notes"]) == 2
+    rows = Path("long/metrics.csv").read_text().splitlines()
+    [row] = [row.split(",") for row in rows if row.startswith("12,")]
+    best = result["configs"][0]
+    assert best["mean"] == float(row[rows[0].split(",").index("val/loss")])

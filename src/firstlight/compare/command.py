@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from firstlight.compare.equal_tokens import at_equal_tokens
 from firstlight.compare.groups import group_runs
 from firstlight.compare.page import comparison_page
 from firstlight.compare.plot import comparison_figure
@@ -42,9 +43,12 @@ def compare(settings: CompareSettings, storage: str | None = None) -> dict[str, 
     Raises:
         ConfigError: a run does not exist, or they cannot be compared.
     """
-    groups, twins = group_runs(find_runs(settings.names, storage))
+    runs, told = find_runs(settings.names, storage), []
+    if settings.at == "equal_tokens":
+        runs, told = at_equal_tokens(runs, settings.metric)
+    groups, twins = group_runs(runs)
     judged, notes = judge(groups, settings)
-    return comparison_data(judged, twins + notes, settings)
+    return comparison_data(judged, told + twins + notes, settings)
 
 
 def main(config: DictConfig) -> None:

@@ -28,6 +28,7 @@ IGNORED_KEYS = (
         "data.cache_dir",
         "data.eval_batches",
         "data.untrained_eval_batches",
+        "data.test_batches",
         "data.eval_last_window",
     ),
     *("trainer.eval_", "trainer.log_", "trainer.enable_"),

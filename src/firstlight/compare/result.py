@@ -10,6 +10,7 @@ from firstlight.compare.settings import CompareSettings
 from firstlight.compare.verdict import Judged, Ranked
 from firstlight.compare.windows import measured_mean
 from firstlight.errors import printable_data
+from firstlight.metrics.splits import split_of
 
 
 def comparison_data(judged: Judged, notes: list[str], settings: CompareSettings) -> dict[str, Any]:
@@ -20,7 +21,8 @@ def comparison_data(judged: Judged, notes: list[str], settings: CompareSettings)
     ranked = judged.ranked
     column, first = settings.metric, ranked[0].group.runs[0]
     sign = first.sign_of(column)
-    plain_settings = vars(settings) | {"runs": settings.names}
+    weights = "best" if settings.takes_best else "last"
+    plain_settings = vars(settings) | {"runs": settings.names, "weights": weights}
     del plain_settings["storage"]  # it may hold a password
     runs, shown_runs = [], []
     axes = list(X_AXES)  # reduced to those that every point of every run has
@@ -34,7 +36,7 @@ def comparison_data(judged: Judged, notes: list[str], settings: CompareSettings)
     scores = [sign * config.mean for config in ranked]
     metric = first.metric(column)
     direction = "max" if sign < 0 else "min"
-    description = "" if metric is None else metric.text
+    description = "" if metric is None else f"{metric.text}, of the {split_of(column)}"
     groups = [config.group for config in ranked]
     found = {
         "firstlight": __version__,

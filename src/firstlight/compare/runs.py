@@ -14,6 +14,7 @@ from firstlight.data.files import leads_to
 from firstlight.errors import ConfigError, did_you_mean, reason_of, shorten
 from firstlight.metrics.base import Metric
 from firstlight.metrics.measured import metric_of
+from firstlight.metrics.splits import is_final
 from firstlight.overrides import command, named
 from firstlight.runs.run_folder import CONFIG, METRICS, SAMPLES, RunFolder
 from firstlight.sweep.ledger import Ledger
@@ -96,6 +97,8 @@ class Run:
             ConfigError: the run has not logged it, or it is nan or inf.
         """
         logged = [row for row in self.rows if row.get(column) is not None]
+        if is_final(column) and not (logged and self.is_finished):
+            raise ConfigError(f"metric ({column}): {self.folder}{self._why_no_final()}")
         # A diverged run must not be judged by its last finite value.
         if logged and not math.isfinite(logged[-1][column]):
             step = int(logged[-1]["step"])
@@ -114,6 +117,18 @@ class Run:
             f"metric ({column}): {self.folder} has not logged it{meant} (it has:"
             f" {', '.join(known)})"
         )
+
+    def _why_no_final(self) -> str:
+        """Why the run has no score of the test split."""
+        if not self.is_finished:
+            return " is unfinished, and its test split is scored at the end: resume it"
+        ratio = (self.config.get("data") or {}).get("test_ratio")
+        if ratio == 0:
+            return (
+                " has no test split (data.test_ratio is 0, as in all runs of earlier versions):"
+                " compare it in val/..."
+            )
+        return " has not logged it: its text has no test split, or it was not scored"
 
     def best(self, column: str) -> CurvePoint:
         """The best value of `column`, which it has logged; of several the first."""

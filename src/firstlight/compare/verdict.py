@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from firstlight.compare.equal_tokens import common_tokens, named
 from firstlight.compare.groups import Group
 from firstlight.compare.runs import Run
 from firstlight.compare.settings import CompareSettings
@@ -22,8 +23,6 @@ from firstlight.errors import counted
 from firstlight.metrics.base import Mean
 from firstlight.statistics import comparison as statistics
 
-MOST_NAMED = 6
-"""Most runs that a note names."""
 BEST = "0"
 """The place of the best config in the ranking, which is its name where they are compared."""
 OTHER_TEXT = "cannot be told: measured on another text than the best"
@@ -107,8 +106,8 @@ def judge(groups: list[Group], settings: CompareSettings) -> tuple[Judged, list[
     # What qualifies the verdicts is said beside them.
     metric = runs[0].metric(column)
     notes = (
-        _unfinished(runs, column)
-        + _unlike(runs, column)
+        _unlike(runs, column)
+        + (_unfinished(runs, column) if settings.at == "end" else [])
         + check_grounds(runs, scores.grounds, column, metric)
     )
     sign = runs[0].sign_of(column)
@@ -268,16 +267,11 @@ def _unlike(runs: list[Run], column: str) -> list[str]:
     # Most runs decide what is usual; of two numbers seen equally often, the larger one.
     usual = max(seen, key=lambda tokens: (len(seen[tokens]), tokens))
     others = [
-        f"{_named(names)} {tokens:,}" for tokens, names in sorted(seen.items()) if tokens != usual
+        f"{named(names)} {tokens:,}" for tokens, names in sorted(seen.items()) if tokens != usual
     ]
+    common = common_tokens(runs, column)
+    offer = "" if common is None else f"; at=equal_tokens compares them after {common:,}"
     return [
         f"not all runs have seen the same number of tokens: {'; '.join(others)}; the others"
-        f" {usual:,}"
+        f" {usual:,}{offer}"
     ]
-
-
-def _named(names: list[str]) -> str:
-    text = ", ".join(names[:MOST_NAMED])
-    if len(names) > MOST_NAMED:
-        text += f" and {len(names) - MOST_NAMED} more"
-    return text

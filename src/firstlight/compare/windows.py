@@ -1,4 +1,4 @@
-"""The weights of every run on the validation split: a metric, piece by piece of the text."""
+"""The weights of every run on a split of its text: a metric, piece by piece."""
 
 import hashlib
 import json
@@ -15,6 +15,7 @@ from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.data.windows import Windows
 from firstlight.errors import ConfigError
 from firstlight.metrics.base import Mean, Metric
+from firstlight.metrics.splits import FINAL
 from firstlight.sources import find_checkpoint, load_checkpoint
 from firstlight.statistics.text import Floats
 from firstlight.training.evaluation import EvaluationModule
@@ -78,14 +79,14 @@ def measured_mean(run: Run, settings: CompareSettings) -> Mean | None:
         ConfigError: the best weights are to be measured in a metric that is not a mean.
     """
     metric = run.metric(settings.metric)
+    may_measure = settings.measures and settings.split in ("val", FINAL)
     # How often tokens were trained on is known while a run trains, and not afterwards.
-    is_measured = isinstance(metric, Mean) and not metric.needs_counts
-    if settings.windows > 0 and settings.metric.startswith("val/") and is_measured:
+    if may_measure and isinstance(metric, Mean) and not metric.needs_counts:
         return metric
     if settings.weights == "best":
         raise ConfigError(
             f"weights=best: {settings.metric} is not measured with weights; it must be a mean over"
-            " val/"
+            " val/ or test/"
         )
     return None
 
@@ -96,21 +97,21 @@ def scores_last_window(run: Run) -> bool:
 
 
 def measure(run: Run, metric: Mean, settings: CompareSettings, *, last_window: bool) -> Measured:
-    """Evaluate a run's weights, in float32, on windows spread evenly over its validation split.
+    """Evaluate a run's weights, in float32, on windows spread evenly over the metric's split.
 
     If these are all windows, the shorter one at the end is added with `last_window`.
 
     Raises:
         ConfigError: it has no weights, or its text is not available any more.
     """
-    checkpoint = find_checkpoint(str(run.folder), best=settings.weights == "best", key="runs")
+    checkpoint = find_checkpoint(str(run.folder), best=settings.takes_best, key="runs")
     loaded = load_checkpoint(checkpoint)
     model = loaded.build_model()
     try:
-        text = text_of(loaded, model, "val", settings.data)
+        text = text_of(loaded, model, settings.split, settings.data)
     except ConfigError as error:
         raise ConfigError(f"{run.name}: {error}; without its text: windows=0") from error
-    windows, tokenizer = text.windows["val"], text.tokenizer
+    windows, tokenizer = text.windows[settings.split], text.tokenizer
     # float32, whatever the runs trained in: rounding must not decide which one is better.
     device = evaluation_trainer(settings.accelerator, "32-true").strategy.root_device
     module = EvaluationModule(model, tokenizer.byte_lengths).to(device).eval()
@@ -177,7 +178,7 @@ def check_grounds(
         is_other_text = ground.text != first.text
         is_other_tokenizer = ground.tokenizer != first.tokenizer
         if (is_other_text or is_other_tokenizer) and metric is not None and metric.of_tokens:
-            what = "texts" if is_other_text else "tokenizers"
+            what = f"texts{_other_shares(runs[0], run)}" if is_other_text else "tokenizers"
             raise ConfigError(
                 f"metric ({column}): {both} have different {what}, where it means different things;"
                 " compare them in bits per byte: metric=val/bits_per_byte"
@@ -185,6 +186,16 @@ def check_grounds(
         if is_other_text:
             notes.append(f"{both} are measured on different texts: one may just be easier")
     return notes[:1]
+
+
+def _other_shares(one: Run, other: Run) -> str:
+    """Which shares of a text make the splits of two runs different ones, in words."""
+    for key in ("train_ratio", "test_ratio"):
+        a, b = ((run.config.get("data") or {}).get(key) for run in (one, other))
+        if a != b:
+            shares = [json.dumps(value, default=str) for value in (a, b)]
+            return f" (data.{key} is {shares[0]} and {shares[1]})"
+    return ""
 
 
 def block_losses(measured: list[Measured]) -> tuple[Floats, Floats]:
