@@ -4,9 +4,10 @@ import math
 
 import pytest
 
-from firstlight.sweep import report
+from firstlight.sweep import points as of_points
 from firstlight.sweep.ledger import Row
-from firstlight.sweep.report import PointResult, ends, points, tie
+from firstlight.sweep.points import PointResult, points, tie
+from firstlight.sweep.report import ends
 
 
 def row(number: int, point: int, state: str, **metrics: float) -> Row:
@@ -32,7 +33,7 @@ def row(number: int, point: int, state: str, **metrics: float) -> Row:
 def best_points(
     rows: list[Row], objectives: list[str], signs: list[int], n_seeds: int
 ) -> list[PointResult]:
-    return report.best_points(points(rows, objectives, signs, n_seeds), signs)
+    return of_points.best_points(points(rows, objectives, signs, n_seeds), signs)
 
 
 def test_the_best_point_has_the_lowest_mean_and_pruned_failed_and_unfinished_ones_are_never_best():

@@ -167,6 +167,21 @@ def begun(made, place):
     return place
 
 
+def test_the_best_point_is_told_with_its_test_score_and_of_which_text_each_number_is(begun, capsys):
+    assert main(["sweep", "best", "sweep"]) == 0
+    first, of_val, of_test, of_texts, command = capsys.readouterr().out.strip().splitlines()
+    assert first.startswith("best: val/loss ")
+    assert of_val.startswith("  val/loss (validation text), chosen by it: one seed")
+    assert re.match(r"  test/loss \(test text\) \d\.\d+: one seed of each point", of_test)
+    assert re.match(r"  test/loss of other texts: \+- \d", of_texts)
+    assert command.startswith("  ") and " train " in command
+    assert main(["sweep", "best", "sweep", "metric=test/perplexity", "format=json"]) == 0
+    [best] = json.loads(capsys.readouterr().out)
+    assert list(best["worth"]) == ["val/loss", "test/perplexity"]
+    assert main(["sweep", "best", "sweep", "metric=test/los"]) == 2
+    assert "metric (test/los): the trials have not measured it" in capsys.readouterr().err
+
+
 def test_what_failed_is_made_again_and_nothing_is_made_twice(begun, status):
     before, runs = status(), written("sweep")
     assert states(before) == ["done", "failed"] and len(runs) == 1

@@ -285,7 +285,7 @@ def test_a_run_of_an_earlier_version_goes_on_and_is_evaluated_without_the_last_w
     train, capsys
 ):
     """Its config lacks the key; what it leaves out is said."""
-    old = ["~data.eval_last_window", "~data.test_batches", "data.test_ratio=0.0"]
+    old = ["~data.eval_last_window", "data.test_ratio=0.0"]
     old.append("callbacks.checkpoint.every_n_steps=4")
     assert train("whole", *old) == train("parts", *old, "trainer.max_steps=12") == 0
     assert "6 windows of 16, 1 of 97 predictions are not evaluated" in capsys.readouterr().out

@@ -44,6 +44,7 @@ def _settings(
     folder: NonEmpty,
     storage: NonEmpty | None,
     variables: list[NonEmpty],
+    metric: NonEmpty | None,
     format: Literal["text", "json"],
 ) -> None:
     """See conf/sweep.yaml."""
@@ -96,13 +97,14 @@ def _show(folder: Path, storage: str | None, plain: dict[str, Any]) -> None:
     is_best = plain["action"] == "best"
     with closing(Ledger.open(folder, storage, read_only=True)) as ledger:
         # Only what is asked for: the status has the step of each trial, from the log of its run.
-        best = report.best_data(ledger) if is_best else []
+        best = report.best_data(ledger, plain["metric"]) if is_best else []
         if is_best and not best:
             raise ConfigError(f"{folder}: no point of this sweep is done yet")
         if plain["format"] == "text":
-            report.show(ledger, best_only=is_best)
+            report.show(ledger, best_only=is_best, metric=plain["metric"])
         else:
-            write(json.dumps(best if is_best else report.status_data(ledger)) + "\n")
+            told = best if is_best else report.status_data(ledger, plain["metric"])
+            write(json.dumps(told) + "\n")
 
 
 def storage_as_typed(config: DictConfig) -> str | None:

@@ -19,6 +19,7 @@ from firstlight.sweep import report
 from firstlight.sweep.launchers import Launch, LauncherError
 from firstlight.sweep.ledger import Ledger, Row
 from firstlight.sweep.plan import compose_trial, why_untrainable
+from firstlight.sweep.points import current
 from firstlight.sweep.record import folder_name, space_of_record, trial_overrides
 from firstlight.sweep.signs import await_signs
 from firstlight.sweep.space import Parameter
@@ -60,7 +61,7 @@ def work_on(folder: Path, launch: Launch, at_once: int) -> None:
                 requeue_slurm_job()
             raise Stopped(signum, folder) from None
         report.show(ledger)
-        rows = report.current(ledger.rows())
+        rows = current(ledger.rows())
         failed = [row for row in rows if row.state == "failed"]
         if failed:
             raise RunError(

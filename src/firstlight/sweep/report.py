@@ -1,11 +1,9 @@
-"""What a sweep says: a line for each trial, tables, and which point is best."""
+"""What a sweep says: a line for each trial, tables, and its best point."""
 
-import math
 import statistics
 import sys
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from rich import box
@@ -13,108 +11,15 @@ from rich.table import Table
 
 from firstlight.console import SafeConsole
 from firstlight.errors import ConfigError, counted, one_line
+from firstlight.metrics.splits import is_final
 from firstlight.output import say
 from firstlight.overrides import command, named
 from firstlight.runs.run_folder import METRICS, RunFolder
+from firstlight.sweep.chosen import Worth, lines, reported, signs_of, worth_of
 from firstlight.sweep.ledger import STATES, Ledger, Row
+from firstlight.sweep.points import PointResult, best_points, current, points, tie
 from firstlight.sweep.record import trial_overrides
 from firstlight.sweep.storage import named_storage
-
-
-@dataclass(frozen=True)
-class PointResult:
-    """A point and its repetitions, with the mean and standard deviation of each objective.
-
-    It is whole when all its repetitions are done and their means are finite: only such points are
-    ever best.
-    """
-
-    overrides: list[str]
-    rows: list[Row]
-    n_seeds: int
-    means: list[float]
-    spreads: list[float | None]
-
-    @property
-    def n_done(self) -> int:
-        return sum(row.state == "done" for row in self.rows)
-
-    @property
-    def is_whole(self) -> bool:
-        if not self.means or not all(map(math.isfinite, self.means)):
-            return False
-        return self.n_done == self.n_seeds
-
-    def rank(self, sign: int) -> tuple[bool, float]:
-        """A sort key, lower is better: whole points first, then by the first objective.
-
-        `sign` is -1 for an objective of which higher values are better.
-        """
-        if self.means == [] or not math.isfinite(self.means[0]):
-            return not self.is_whole, math.inf
-        return not self.is_whole, sign * self.means[0]
-
-
-def current(rows: list[Row]) -> list[Row]:
-    """The rows that count: those that no retry has replaced."""
-    return [row for row in rows if row.replaced_by is None]
-
-
-def points(
-    rows: list[Row], objectives: list[str], signs: list[int], n_seeds: int
-) -> list[PointResult]:
-    """The points of a sweep, the best first (by the first objective), those without a result last.
-
-    `signs` are those of `Ledger.signs`.
-    """
-    by_point: dict[int, list[Row]] = {}
-    for row in current(rows):
-        by_point.setdefault(row.point, []).append(row)
-    found = []
-    for members in by_point.values():
-        # A repetition that no worker has taken yet has no overrides of its own.
-        overrides: list[str] = []
-        for row in members:
-            overrides = overrides or row.overrides
-        done = [row for row in members if row.state == "done"]
-        means: list[float] = []
-        spreads: list[float | None] = []
-        for name in objectives if done else ():
-            values = [row.metrics[name] for row in done]
-            # statistics.stdev fails on inf and nan, and needs two values.
-            has_spread = len(values) > 1 and all(map(math.isfinite, values))
-            means.append(statistics.mean(values))
-            spreads.append(statistics.stdev(values) if has_spread else None)
-        found.append(PointResult(overrides, members, n_seeds, means, spreads))
-    return sorted(found, key=lambda point: point.rank(signs[0]))
-
-
-def best_points(ranked: list[PointResult], signs: list[int]) -> list[PointResult]:
-    """The best of the `points` of a sweep; of several objectives all that no other beats."""
-    whole = [point for point in ranked if point.is_whole]
-    if len(signs) == 1:
-        return whole[:1]
-    # Several objectives: the Pareto front.
-    return [point for point in whole if not any(_beats(other, point, signs) for other in whole)]
-
-
-def _beats(one: PointResult, other: PointResult, signs: list[int]) -> bool:
-    """Is a point better than another in some objective, and worse in none?"""
-    for sign, mean, its_mean in zip(signs, one.means, other.means, strict=True):
-        if sign * mean > sign * its_mean:
-            return False
-    return one.means != other.means
-
-
-def tie(best: PointResult, ranked: list[PointResult]) -> str:
-    """Say how many points have the same means as the `best` of a sweep with one objective.
-
-    Nothing of several objectives: all points that are equally good are shown there.
-    """
-    n_equal = sum(point.is_whole and point.means == best.means for point in ranked)
-    if n_equal == 1 or len(best.means) > 1:
-        return ""
-    return f" (the first of {n_equal} points that are equal)"
 
 
 def opening_line(ledger: Ledger) -> str:
@@ -176,31 +81,59 @@ def resuming(ledger: Ledger, action: str) -> str:
     return command("sweep", action, *words, config_dir=record.config_dir)
 
 
-def status_data(ledger: Ledger) -> dict[str, Any]:
-    """What `status` shows, ready for JSON."""
+def status_data(ledger: Ledger, metric: str | None = None) -> dict[str, Any]:
+    """What `status` shows, ready for JSON.
+
+    Raises:
+        ConfigError: the trials have not measured `metric`.
+    """
     return {
         "folder": str(ledger.folder),
         "objectives": ledger.record.objectives,
         "trials": [{**row.model_dump(), "step": step_of(ledger, row)} for row in ledger.rows()],
-        "best": best_data(ledger),
+        "best": best_data(ledger, metric),
     }
 
 
-def best_data(ledger: Ledger) -> list[dict[str, Any]]:
-    """What `best` shows, ready for JSON; empty while no point is done."""
-    record, signs = ledger.record, ledger.signs()
-    ranked = points(ledger.rows(), record.objectives, signs, len(record.seeds))
-    return [
-        {"overrides": point.overrides, "means": point.means, "spreads": point.spreads}
-        for point in best_points(ranked, signs)
-    ]
+def best_data(ledger: Ledger, metric: str | None = None) -> list[dict[str, Any]]:
+    """What `best` shows, ready for JSON; empty while no point is done.
+
+    Raises:
+        ConfigError: the trials have not measured `metric`.
+    """
+    ranked, found = _ranked(ledger), []
+    for point in best_points(ranked, ledger.signs()):
+        worth = _worth(ledger, point, ranked, metric)
+        means = {"overrides": point.overrides, "means": point.means, "spreads": point.spreads}
+        shown = {name: None if one is None else vars(one) for name, one in worth.items()}
+        found.append({**means, "worth": shown})
+    return found
 
 
-def show(ledger: Ledger, *, best_only: bool = False) -> None:
-    """Print the table of trials, how far the sweep is, and its best point."""
+def _ranked(ledger: Ledger) -> list[PointResult]:
+    record = ledger.record
+    return points(ledger.rows(), record.objectives, ledger.signs(), len(record.seeds))
+
+
+def _worth(
+    ledger: Ledger, best: PointResult, ranked: list[PointResult], metric: str | None
+) -> dict[str, Worth | None]:
+    """What the `best` point is worth, in its objectives and in `metric` or the test loss."""
+    objectives = ledger.record.objectives
+    names = reported(metric, best, objectives)
+    signs = signs_of(names, objectives, ledger.signs(), ledger.record.config)
+    return {name: worth_of(name, best, ranked, objectives, signs[name]) for name in names}
+
+
+def show(ledger: Ledger, *, best_only: bool = False, metric: str | None = None) -> None:
+    """Print the table of trials, how far the sweep is, and its best point, with `metric`.
+
+    Raises:
+        ConfigError: the trials have not measured `metric`.
+    """
     rows, signs = current(ledger.rows()), ledger.signs()
     objectives, n_seeds = ledger.record.objectives, len(ledger.record.seeds)
-    ranked = points(rows, objectives, signs, n_seeds)
+    ranked = _ranked(ledger)
     if not best_only:
         # rich would take 80 columns for a file, too few for the overrides.
         console = SafeConsole(width=None if sys.stdout.isatty() else 140)
@@ -219,10 +152,15 @@ def show(ledger: Ledger, *, best_only: bool = False) -> None:
             over_seeds = "" if spread is None else f" +- {spread:.4f} over {n_seeds} seeds"
             results.append(f"{name} {mean:.4f}{over_seeds}")
         words = trial_overrides(ledger.record, point.overrides, point.rows[0].seed)
-        say(
-            f"best: {', '.join(results)}{tie(point, ranked)}\n "
-            f" {command('train', *words, config_dir=ledger.record.config_dir)}"
-        )
+        told = [f"best: {', '.join(results)}{tie(point, ranked)}"]
+        n_points = sum(other.has_begun for other in ranked)
+        worth = _worth(ledger, point, ranked, metric)
+        for name, of_metric in worth.items():
+            told += lines(name, of_metric, n_points, is_objective=name in objectives)
+        if not any(map(is_final, worth)):
+            told.append("no test score: only the text that it was chosen by has been measured")
+        told.append(command("train", *words, config_dir=ledger.record.config_dir))
+        say("\n  ".join(told))
 
 
 def _table(ledger: Ledger, rows: list[Row], objectives: list[str]) -> Table:

@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 from firstlight.checkpoints.find import best_of, checkpoints_of
 from firstlight.checkpoints.manifest import read_manifest
 from firstlight.config import build
-from firstlight.errors import ConfigError, RunError, shorten
+from firstlight.errors import ConfigError, RunError, reason_of, shorten
 from firstlight.files import inside, locked
 from firstlight.overrides import setting, typed
 from firstlight.process_group import ended_by, name_of
@@ -199,12 +199,13 @@ def _finish(ledger: Ledger, number: int, run: Path, seconds: float, error: str |
 
 
 def reached_metrics(run: Path) -> dict[str, float]:
-    """The metrics at the end of a run, those of its best checkpoint, its tokens and steps.
+    """The metrics at the end of a run, of its best checkpoint and of the test split, its tokens and
+    steps.
 
     Those of the best checkpoint are called `best/...`.
 
     Raises:
-        ConfigError: it has no checkpoint, or none that can be read.
+        ConfigError: it has no checkpoint, or none that can be read; or its logs cannot be.
     """
     saved = checkpoints_of(run)
     if not saved:
@@ -213,6 +214,10 @@ def reached_metrics(run: Path) -> dict[str, float]:
     found = dict(last.metrics)
     for name, value in best.metrics.items():
         found[f"best/{name}"] = value
+    try:
+        found |= RunFolder(run).final_metrics
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"its logs are not what firstlight writes ({reason_of(error)})") from None
     return {**found, "tokens": float(last.tokens), "steps": float(last.step)}
 
 
