@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -112,6 +113,7 @@ def _margin(values: Floats, place: int, alpha: float, of_own: float) -> float:
     return square**0.5
 
 
+@lru_cache(maxsize=1024)
 def _t(alpha: float, degrees: float) -> float:
     """Student's, one-sided."""
     return float(stats.t.isf(alpha, degrees))
