@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, NamedTuple
 
 from firstlight.data.checks import check_size, memory_for_text, no_such_field
 from firstlight.data.compressed import (
@@ -134,7 +134,7 @@ def _read_jsonl(file: Path, field: str, most: int) -> Iterator[str]:
                 line = line.removeprefix(b"\xef\xbb\xbf")  # a byte-order mark
             if not line.strip():
                 continue
-            text = _text_of(line, field, f"path ({file}), line {number:,}")
+            text = _text_of(line, field, _Place(file, number))
             if text.strip():
                 yield text
 
@@ -153,12 +153,23 @@ def _check_kind(file: Path) -> None:
 
 def _lines(stream: IO[bytes], file: Path, most: int) -> Iterator[bytes]:
     # With a limit: a file without line ends is one line, of any length.
+    what = f"path ({file}), one line,"
     while line := stream.readline(most + 1):
-        check_size(f"path ({file}), one line,", len(line), most)
+        check_size(what, len(line), most)
         yield line
 
 
-def _text_of(line: bytes, field: str, where: str) -> str:
+class _Place(NamedTuple):
+    """A line of a file; its words are only made for a message."""
+
+    file: Path
+    line: int
+
+    def __str__(self) -> str:
+        return f"path ({self.file}), line {self.line:,}"
+
+
+def _text_of(line: bytes, field: str, where: _Place) -> str:
     """The field of a line of JSON."""
     try:
         row = json.loads(line.decode("utf-8"))
@@ -178,7 +189,7 @@ def _text_of(line: bytes, field: str, where: str) -> str:
     text = row[field]
     if not isinstance(text, str):
         raise ValueError(f"{where}: the field {shorten(repr(field))} is {_kind(text)}, not a text")
-    if b"\\u" in line:
+    if not text.isascii() and b"\\u" in line:
         text = _HALF_PAIR.sub("\ufffd", text)
     return text
 
