@@ -358,6 +358,7 @@ def test_the_choices_of_a_config_dir_are_listed(refused, tmp_path, chosen):
     ("the base of a group", "model=base", ["model=base", "(gpt2_large, gpt2_medium, "]),
     ("a group that is null", "model=null", ["model", "nano"]),
     ("interpolation of nothing", "name=${nope}", ["name", "nope"]),
+    ("name above outputs", "name=a/../../up", ["name (a/../../up): a folder below outputs/"]),
     (
         "interpolation of no variable",
         "name=${oc.env:FIRSTLIGHT_NO_SUCH}",

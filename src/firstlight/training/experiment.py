@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import PurePath
 
 import lightning.pytorch as pl
 from lightning.pytorch.loggers.logger import Logger
@@ -11,6 +12,7 @@ from firstlight.config import NonEmpty, Seed
 from firstlight.data.order import Order
 from firstlight.data.token_data import TokenDataModule
 from firstlight.data.tokenizers.base import Tokenizer
+from firstlight.errors import ConfigError, shorten
 from firstlight.loss.base import Loss
 from firstlight.loss.cross_entropy import CrossEntropy
 from firstlight.metrics.base import Metric, MetricGroup
@@ -55,6 +57,12 @@ class Experiment:
     compile: bool = False
 
     def __post_init__(self) -> None:
+        # A run that is resumed stays where it is, whatever an earlier version let it be called.
+        if self.resume is None and ".." in PurePath(self.name).parts:
+            raise ConfigError(
+                f"name ({shorten(self.name)}): a folder below outputs/, so without ..; output_dir="
+                " puts a run anywhere"
+            )
         # Here, where every other key is checked: the model, which the patterns need, comes later.
         check_rates(self.lr_scale)
 
