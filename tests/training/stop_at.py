@@ -237,3 +237,24 @@ class _Reads(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.count += func is torch.ops.aten._local_scalar_dense.default
         return func(*args, **(kwargs or {}))
+
+
+class SpikeAt(pl.Callback):
+    """Makes the loss of some steps, or the gradient of others, far too large."""
+
+    def __init__(self, *, losses: list[int] | None = None, gradients: list[int] | None = None):
+        self.losses, self.gradients = losses or [], gradients or []
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any
+    ) -> None:
+        if trainer.global_step + 1 in self.losses:
+            self.kept = pl_module.model.final_norm.weight.data.clone()
+            pl_module.model.final_norm.weight.data.mul_(300)
+
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.global_step + 1 in self.losses:
+            pl_module.model.final_norm.weight.data.copy_(self.kept)
+        if trainer.global_step + 1 in self.gradients:
+            for parameter in pl_module.parameters():
+                parameter.grad.mul_(1e3)

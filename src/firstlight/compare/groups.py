@@ -22,6 +22,7 @@ IGNORED_KEYS = (
         "metrics",
         "compile",
         "on_nan",
+        "on_spike",
     ),
     *(
         "data.num_workers",

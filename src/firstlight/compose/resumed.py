@@ -33,7 +33,7 @@ CHANGEABLE = (
         "trainer.virtual_shards",
         "data.num_workers",
     ),
-    *("trainer.micro_batch_size", "callbacks.", "logger.", "metrics.", "on_nan"),
+    *("trainer.micro_batch_size", "callbacks.", "logger.", "metrics.", "on_nan", "on_spike"),
 )
 """Keys that may be changed when resuming; others would change what has already happened."""
 

@@ -25,6 +25,7 @@ LATER_SECTIONS: dict[str, tuple[str, ...]] = {
     "metrics": (),
     "freeze": (),
     "lr_scale": (),
+    "on_spike": (),
 }
 """Sections, and keys outside of sections, with the overrides by which trials do without them."""
 EARLIER_DEFAULTS: dict[str, dict[str, Any]] = {"data.test_batches": {"data.test_ratio": 0.0}}

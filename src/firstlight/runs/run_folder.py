@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,12 @@ from firstlight.runs.samples_file import parse_samples
 OVERRIDES = CONFIG.with_name("overrides.yaml")
 METRICS = "metrics.csv"
 SAMPLES = "samples.txt"
+SPIKES = "spikes.jsonl"
+"""Steps with a loss far above the others', if there were any."""
 MODEL = "model.safetensors"
 """The model of a run, without optimizer state: the last file that it writes."""
+EMA_MODEL = "ema.safetensors"
+"""The average of the weights, if callbacks.ema keeps one."""
 MAX_METRICS_BYTES = 2**28
 """A row has some 150 bytes, so this is more than a million steps."""
 AUTO = "auto"
@@ -128,6 +133,28 @@ class RunFolder:
         rows = self.rows if self.is_finished else []
         last = rows[-1] if rows else {}
         return {name: float(text) for name, text in last.items() if is_final(name) and text}
+
+    @property
+    def spikes(self) -> list[dict[str, Any]]:
+        """The lines of `spikes.jsonl`, in order; empty without the file.
+
+        A line that was cut short, or is not what firstlight writes, is left out.
+
+        Raises:
+            OSError: the file cannot be read, or is larger than any that firstlight writes.
+        """
+        file = self.path / SPIKES
+        if not file.is_file():
+            return []
+        found: list[dict[str, Any]] = []
+        for line in read_limited(file, MAX_METRICS_BYTES).split(b"\n"):
+            try:
+                spike = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(spike, dict) and isinstance(spike.get("step"), int):
+                found.append(spike)
+        return found
 
     def samples(self, steps: Collection[int]) -> dict[int, str]:
         """The samples by step; empty if there are none.

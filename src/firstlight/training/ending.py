@@ -21,6 +21,7 @@ from firstlight.training.memory.estimate import is_out_of_memory
 from firstlight.training.memory.micro_batches import parts_of_a_share
 from firstlight.training.module import PretrainingModule
 from firstlight.training.peers import Peers
+from firstlight.training.spikes.record import summary as spikes_of
 from firstlight.training.stopping import REQUEUE_SIGNAL, Stopped, in_slurm_job, requeue_slurm_job
 from firstlight.training.trainer import AnotherFailedError, Trainer
 
@@ -47,7 +48,7 @@ def explained_end(trainer: Trainer, peers: Peers | None = None) -> Iterator[None
         raise explained from error
     finally:
         if trainer.is_global_zero:
-            for line in trainer.failures.summary():
+            for line in [*spikes_of(trainer.folder), *trainer.failures.summary()]:
                 note(line)
 
 

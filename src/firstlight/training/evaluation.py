@@ -1,19 +1,34 @@
 """The metrics of a model on batches of windows."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor, nn
 
 from firstlight.data.loader import Batch
 from firstlight.loss.fused import ROWS, linear_cross_entropy
 from firstlight.metrics.base import Metric, Scored
 from firstlight.metrics.measured import measured, sums_of, values_of
 from firstlight.model.base import LanguageModel
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Within the block `module` is in evaluation mode, and nothing that is drawn counts."""
+    was_training = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        with isolate_rng():
+            yield
+    finally:
+        for part, mode in was_training.items():
+            part.training = mode
 
 
 class EvaluationModule(pl.LightningModule):

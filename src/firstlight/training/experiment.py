@@ -22,6 +22,7 @@ from firstlight.optim.base import OptimizerFactory, Schedule
 from firstlight.optim.by_name import Patterns, check_rates, optimizer_by_name
 from firstlight.training.compilation import Compilation
 from firstlight.training.nonfinite.guard import OnNan
+from firstlight.training.spikes.recent import OnSpike
 from firstlight.training.trainer import Trainer
 
 
@@ -50,6 +51,7 @@ class Experiment:
     callbacks: dict[str, pl.Callback] | None = None
     logger: dict[str, Callable[..., Logger]] | None = None
     on_nan: OnNan = "stop"
+    on_spike: OnSpike = "record"
     freeze: Patterns | None = None
     lr_scale: Patterns | None = None
     init_from: NonEmpty | None = None

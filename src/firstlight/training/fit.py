@@ -163,6 +163,7 @@ def _assemble(
         config=plan.config,
         metrics=experiment.measured,
         on_nan=experiment.on_nan,
+        on_spike=experiment.on_spike,
     )
 
 

@@ -1,7 +1,7 @@
 """One training step, its optimizer and schedule, and what a checkpoint of it says."""
 
 import math
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from firstlight.metrics.measured import direction_of
 from firstlight.model.base import LanguageModel
 from firstlight.optim.base import OptimizerFactory, Schedule
 from firstlight.output import note
+from firstlight.training.evaluation import evaluating
 from firstlight.training.lightning import forget_end, handles_scaling, norms_of, scaler_of
 from firstlight.training.memory.micro_batches import cut, cut_into, n_parts_of
 from firstlight.training.next_token import NextTokenModule
@@ -26,6 +27,14 @@ from firstlight.training.nonfinite.description import describe, largest, worst_w
 from firstlight.training.nonfinite.guard import Guard, OnNan
 from firstlight.training.nonfinite.late_check import StepRecord
 from firstlight.training.sharding import clip, is_sharded, local, shard
+from firstlight.training.spikes.recent import Judged, OnSpike
+from firstlight.training.spikes.record import (
+    Spike,
+    forget_later,
+    of_all_processes,
+    windows_of,
+    write_spike,
+)
 from firstlight.training.token_counts import TokenCounts
 from firstlight.training.trainer import Trainer
 
@@ -47,7 +56,8 @@ class PretrainingModule(NextTokenModule):
     Logs `train/batch_loss` (in training mode, of the step's batches) and `grad_norm` (before
     clipping) every `log_every_n_steps`, and `train/...` and `val/...` (in evaluation mode) at every
     evaluation. `config` is the composed config as plain data, for the checkpoint. With
-    `on_nan="skip"` it also logs `skipped_steps`, how many there have been (see `Guard`).
+    `on_nan="skip"` or `on_spike="skip"` it also logs `skipped_steps`, how many there have been (see
+    `Guard`).
     """
 
     trainer: Trainer  # type: ignore[assignment]
@@ -63,6 +73,7 @@ class PretrainingModule(NextTokenModule):
         config: dict[str, Any],
         metrics: list[Metric] | None = None,
         on_nan: OnNan = "stop",
+        on_spike: OnSpike = "record",
     ) -> None:
         super().__init__(
             model=model,
@@ -75,7 +86,13 @@ class PretrainingModule(NextTokenModule):
         )
         self.splits = ["train", "val"]
         self.data = data
-        self.guard = Guard(on_nan, describe=self._describe, largest_of_all=self._largest_of_all)
+        self.guard = Guard(
+            on_nan,
+            on_spike,
+            describe=self._describe,
+            record_spike=self._record_spike,
+            mean_of_all=partial(self._of_all, "mean"),
+        )
         self.batches: list[Batch] = []
         self.batch_losses: list[Tensor] = []
         self.batch_weights: list[float] = []
@@ -84,6 +101,8 @@ class PretrainingModule(NextTokenModule):
         self.n_parts = 1
         """Those of the present batch, which go through the model one after another."""
         self.grad_norm = torch.tensor(0.0)
+        self.step_loss = torch.tensor(0.0)
+        """The mean over the tokens of this process's batches, in training mode."""
         self.gradients: tuple[list[nn.Parameter], Tensor] = [], torch.empty(0)
         """Of the present step: the parameters with a gradient, and its norms (P,) unclipped."""
         self.token_counts: TokenCounts | None = None
@@ -102,7 +121,9 @@ class PretrainingModule(NextTokenModule):
             device = self.trainer.strategy.root_device
             # Sums over processes are exchanged there; MPS, which has no processes, lacks the types.
             place = torch.device("cpu") if device.type == "mps" else device
-            self.token_counts = TokenCounts(self.model.vocab_size, place, self._sum_of_all)
+            self.token_counts = TokenCounts(
+                self.model.vocab_size, place, partial(self._of_all, "sum")
+            )
 
     def configure_model(self) -> None:
         if self.trainer.is_sharded and not is_sharded(self.parameters()):
@@ -127,6 +148,8 @@ class PretrainingModule(NextTokenModule):
         return self.trainer.global_rank, self.trainer.world_size, self.trainer.shards_each
 
     def on_train_start(self) -> None:
+        if self.trainer.is_global_zero:
+            forget_later(self.trainer.folder, self.trainer.global_step)
         if self.trainer.global_step == 0:
             self.trainer.evaluate_untrained()
 
@@ -271,8 +294,14 @@ class PretrainingModule(NextTokenModule):
             clip(parameters, gradient_clip_val, norm)
         # The last moment before the update, at which the whole step is known.
         losses = torch.stack(self.batch_losses)  # (batches of the step,)
+        # Weighted, so that it is the mean over tokens; by numbers, since a tensor of them would be
+        # sent to the device.
+        weighted = zip(self.batch_losses, self.batch_weights, strict=True)
+        self.step_loss = torch.stack([loss * weight for loss, weight in weighted]).mean()
         step = self.trainer.global_step + 1
-        record = StepRecord(step, [*self.batches], losses, self.grad_norm, parameters, norms)
+        record = StepRecord(
+            step, [*self.batches], losses, self.step_loss, self.grad_norm, parameters, norms
+        )
         self.guard.judge(record, optimizer, scaler, self.device)
 
     @cached_property
@@ -280,22 +309,38 @@ class PretrainingModule(NextTokenModule):
         """The model's parameters; cached: collecting them takes longer than clipping them."""
         return list(self.model.parameters())
 
-    def _largest_of_all(self, number: Tensor) -> Tensor:
-        if self.trainer.world_size == 1:
-            return number
-        # One process that skips a step alone would have other weights from then on.
-        return self.trainer.strategy.reduce(number, reduce_op="max")
+    def _of_all(self, reduce_op: str, numbers: Tensor) -> Tensor:
+        """The sum or the mean of `numbers` over all processes: they must decide alike.
 
-    def _sum_of_all(self, numbers: Tensor) -> Tensor:
+        One that skips a step alone would have other weights from then on.
+        """
         if self.trainer.world_size == 1:
             return numbers
-        return self.trainer.strategy.reduce(numbers, reduce_op="sum")
+        return self.trainer.strategy.reduce(numbers, reduce_op=reduce_op)
+
+    def _record_spike(self, record: StepRecord, numbers: dict[str, Judged]) -> None:
+        """Keep a step that lies far above those before it; all processes call this."""
+        trainer = self.trainer
+        first = (record.step - 1) * self.accumulated
+        batches = first, first + self.accumulated - 1
+        spike = Spike(record.step, batches, numbers, self.guard.on_spike == "skip")
+        # Where all processes compute together, a pass of one alone would wait for the others.
+        losses = None if trainer.is_sharded else self._losses_now
+        with evaluating(self):
+            parts = [
+                part for batch in record.batches for part in cut(batch, trainer.micro_batch_size)
+            ]
+            windows = windows_of(parts, losses, self.data.tokenizer)
+        line = spike.to_json(of_all_processes(windows, trainer.world_size))
+        if trainer.is_global_zero:
+            trainer.failures.attempt("recording a spike", write_spike, trainer.folder, line)
+
+    def _losses_now(self, batch: Batch) -> Tensor:
+        """The losses (B * T,) of a batch by the model as it is now, without a gradient."""
+        with torch.no_grad(), self.trainer.precision_plugin.forward_context():
+            return self.token_losses(batch)
 
     def _describe(self, record: StepRecord, skipped: int) -> str:
-        def token_losses(batch: Batch) -> Tensor:
-            with torch.no_grad(), self.trainer.precision_plugin.forward_context():
-                return self.token_losses(batch)
-
         self.eval()  # without dropout; this is the end of the run
         names = {p: name for name, p in self.model.named_parameters()}
         windows: list[str] = []
@@ -303,7 +348,7 @@ class PretrainingModule(NextTokenModule):
         if not self.trainer.is_sharded:
             windows = worst_windows(
                 [part for batch in record.batches for part in self.parts(batch)],
-                token_losses,
+                self._losses_now,
                 self.data.tokenizer,
             )
         norms = zip((names[p] for p in record.parameters), record.norms.tolist(), strict=True)
@@ -324,12 +369,9 @@ class PretrainingModule(NextTokenModule):
         # On a logged step the host must know of all steps: what is evaluated has been judged.
         self.guard.settle(all_but=0 if trainer.is_log_step else 1)
         if trainer.is_log_step:
-            # Weighted, so that it is the mean over the tokens of this process's batches.
-            losses = torch.stack(self.batch_losses)
-            mean = (losses * losses.new_tensor(self.batch_weights)).mean()
-            loss = trainer.strategy.reduce(mean, reduce_op="mean")
+            loss = trainer.strategy.reduce(self.step_loss, reduce_op="mean")
             trainer.collect({"train/batch_loss": float(loss), "grad_norm": float(self.grad_norm)})
-            if self.guard.on_nan == "skip":
+            if "skip" in (self.guard.on_nan, self.guard.on_spike):
                 trainer.collect({"skipped_steps": self.guard.skipped})
         self.batches.clear()
         self.batch_losses.clear()
@@ -390,6 +432,7 @@ class PretrainingModule(NextTokenModule):
             "tokenizer": self.tokenizer_state,
             "metrics": dict(self.metrics),
             "skipped_steps": self.guard.state(),
+            "recent_steps": self.guard.recent.state(),
             "manifest": {
                 "tokens": self.trainer.tokens_seen,
                 "monitor": self.trainer.monitor,
@@ -429,6 +472,8 @@ class PretrainingModule(NextTokenModule):
         checkpoint["state_dict"] = with_tied_names(self, checkpoint["state_dict"])
         self.metrics = dict(checkpoint[RECORD]["metrics"])
         self.guard.load(checkpoint[RECORD]["skipped_steps"])
+        if recent := checkpoint[RECORD].get("recent_steps"):  # earlier versions kept none
+            self.guard.recent.load(recent)
         if self.token_counts is not None:
             self._load_counts(checkpoint[RECORD].get("token_counts"))
         forget_end(checkpoint)  # with a new max_steps the run has not reached its end

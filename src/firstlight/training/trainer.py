@@ -65,15 +65,16 @@ OURS: dict[str, Any] = {
 """Arguments that would let Lightning count in epochs and batches, set so that it does not."""
 TAKEN_CALLBACKS = (
     callbacks.BaseFinetuning, callbacks.ModelPruning, callbacks.StochasticWeightAveraging,
-    callbacks.WeightAveraging,
 )  # fmt: skip
 INSTEAD = {
     callbacks.ModelCheckpoint: "checkpoints are saved by callbacks.checkpoint",
     callbacks.OnExceptionCheckpoint: "checkpoints are saved by callbacks.checkpoint",
-    callbacks.LearningRateFinder: "compare rates with -m optimizer.lr=1e-4,3e-4,1e-3, or sweep=lr",
+    callbacks.LearningRateFinder: "firstlight lr-find makes a range test; compare rates with -m"
+    " optimizer.lr=1e-4,3e-4,1e-3, or sweep=lr",
     callbacks.BatchSizeFinder: "trainer.micro_batch_size=auto finds what fits into memory",
     callbacks.GradientAccumulationScheduler: "set trainer.accumulate_grad_batches",
     callbacks.ThroughputMonitor: "callbacks.throughput measures the speed",
+    callbacks.WeightAveraging: "callbacks=[default,ema] keeps an average of the weights",
 }
 """Callbacks of Lightning's that cannot be used, and what does the same."""
 TAKEN_BY = (

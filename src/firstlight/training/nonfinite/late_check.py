@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from firstlight.data.loader import Batch
 from firstlight.training.lightning import handles_scaling
+from firstlight.training.spikes.recent import RecentSteps
 
 DEVICES = ("cuda",)
 """Types of devices with a queue of their own, where reading a number makes the host wait."""
@@ -22,17 +23,34 @@ DEVICES = ("cuda",)
 
 @dataclass(frozen=True)
 class StepRecord:
-    """An optimizer step, with all that describes it if it is not finite.
+    """An optimizer step, with all that describes it if it is not finite, or a spike.
 
-    `losses` are those of its batches, `norms` those of the gradient of each of `parameters`.
+    `losses` are those of its batches, `loss` their mean over the tokens of this process, and
+    `norms` those of the gradient of each of `parameters`.
     """
 
     step: int
     batches: list[Batch]
     losses: Tensor
+    loss: Tensor
     grad_norm: Tensor
     parameters: list[nn.Parameter]
     norms: Tensor
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the device has told of a step."""
+
+    in_a_row: int
+    """Steps that were not finite, up to this one."""
+    has_ended: bool
+    """Whether the run ended there."""
+    loss: float
+    """The mean of all processes; nan of a step that is not finite, as is the norm."""
+    grad_norm: float
+    judged: Tensor | None
+    """What `RecentSteps.judge` says (4, 2), if the device has asked it."""
 
 
 class LateCheck:
@@ -40,8 +58,9 @@ class LateCheck:
 
     A step whose loss or gradient is not finite leaves weights and moments as they were. After more
     than `most` of them in a row all further steps are skipped: the host, which learns of it later,
-    finds the weights of that moment. `largest_of_all` returns the largest of the numbers of all
-    processes. `in_a_row` steps were not finite just before.
+    finds the weights of that moment. With `recent` it also skips steps that lie far above the last
+    ones. `mean_of_all` returns the mean of each number over all processes. `in_a_row` steps were
+    not finite just before.
     """
 
     def __init__(
@@ -50,9 +69,11 @@ class LateCheck:
         *,
         most: int,
         in_a_row: int,
-        largest_of_all: Callable[[Tensor], Tensor],
+        mean_of_all: Callable[[Tensor], Tensor],
+        recent: RecentSteps | None = None,
     ) -> None:
-        self.device, self.most, self.largest_of_all = device, most, largest_of_all
+        self.device, self.most, self.mean_of_all = device, most, mean_of_all
+        self.recent = recent
         self.in_a_row = torch.tensor(in_a_row, device=device)
         self.has_ended = torch.tensor(False, device=device)
         self.unread: deque[tuple[StepRecord, Tensor, torch.cuda.Event | None]] = deque()
@@ -68,30 +89,40 @@ class LateCheck:
     def judge(self, record: StepRecord, optimizer: Optimizer) -> None:
         """Let `optimizer` skip the step of `record`, which comes next, if it is not finite."""
         is_finite = record.grad_norm.isfinite() & record.losses.isfinite().all()
-        is_bad = self.largest_of_all(1 - is_finite.to(self.in_a_row.dtype))
+        own = torch.stack([(~is_finite).to(record.loss.dtype), record.loss])
+        share_of_bad, loss = self.mean_of_all(own).double()
+        is_bad = share_of_bad > 0
         self.in_a_row = (self.in_a_row + 1) * is_bad
         self.has_ended = self.has_ended | (self.in_a_row > self.most)
-        optimizer.found_inf = ((is_bad > 0) | self.has_ended).float()  # type: ignore[attr-defined]
+        numbers = torch.stack([loss, record.grad_norm.double()])  # (2,)
+        numbers = torch.where(is_bad, torch.nan, numbers)
+        is_skipped = is_bad | self.has_ended
+        parts = [torch.stack([self.in_a_row.double(), self.has_ended.double()]), numbers]
+        if self.recent is not None:
+            rows = self.recent.judge(record.step, numbers)  # (4, 2)
+            is_skipped = is_skipped | rows[0].any()
+            parts.append(rows.flatten())
+        optimizer.found_inf = is_skipped.float()  # type: ignore[attr-defined]
         is_cuda = self.device.type == "cuda"
+        on_device = torch.cat(parts)  # (4,), or (12,)
         # Pinned memory, into which the GPU copies by itself; the event tells when it has.
-        told = torch.empty(2, dtype=self.in_a_row.dtype, pin_memory=is_cuda)
-        told.copy_(torch.stack([self.in_a_row, self.has_ended.to(told.dtype)]), non_blocking=True)
+        told = torch.empty(len(on_device), dtype=torch.float64, pin_memory=is_cuda)
+        told.copy_(on_device, non_blocking=True)
         event = torch.cuda.Event() if is_cuda else None
         if event is not None:
             event.record()
         self.unread.append((record, told, event))
 
-    def read(self, *, all_but: int) -> list[tuple[StepRecord, int, bool]]:
-        """The steps not read yet, except the last `all_but`.
-
-        Each with the number of non-finite steps in a row up to it, and whether the run
-        ended there.
-        """
-        read = []
+    def read(self, *, all_but: int) -> list[tuple[StepRecord, Told]]:
+        """The steps not read yet, except the last `all_but`, each with what was told of it."""
+        read: list[tuple[StepRecord, Told]] = []
         while len(self.unread) > all_but:
             record, told, event = self.unread.popleft()
             if event is not None:
                 event.synchronize()  # returns at once, unless this is the last step
-            in_a_row, has_ended = told.numpy()
-            read.append((record, int(in_a_row), bool(has_ended)))
+            in_a_row, has_ended, loss, grad_norm, *_ = told.numpy()
+            rows = told[4:].view(4, 2) if len(told) > 4 else None
+            read.append(
+                (record, Told(int(in_a_row), bool(has_ended), float(loss), float(grad_norm), rows))
+            )
         return read

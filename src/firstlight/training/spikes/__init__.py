@@ -1,0 +1,1 @@
+"""Steps whose loss or gradient norm is far above that of the steps before them."""
