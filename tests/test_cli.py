@@ -144,7 +144,9 @@ def options():
                     and value != "[default,default]"
                 ):
                     marks = (
-                        [pytest.mark.long] if verb in ("train", "verify", "bench", "plan") else []
+                        [pytest.mark.long]
+                        if verb in ("train", "verify", "bench", "plan", "lr-find")
+                        else []
                     )
                     found.append(pytest.param(verb, f"{group}={value}", marks=marks))
     return found
@@ -207,6 +209,7 @@ def test_the_composed_config_is_printed_and_nothing_is_written(capsys, place, ve
         "verify": ["verify.kills=3"],
         "bench": ["bench.rounds=2"],
         "plan": ["plan.steps=0"],
+        "lr-find": ["lr_find.steps=50"],
         "sweep": ["best", "outputs/x"],
         "compare": ["a", "b"],
         "evaluate": ["checkpoint=x"],
@@ -331,6 +334,7 @@ REFUSED = {
     "compare": ["nowhere", "there"],
     "bench": ["data=text", "data.path=nowhere"],
     "plan": ["data=text", "data.path=nowhere"],
+    "lr-find": ["data=text", "data.path=nowhere"],
     "info": ["checkpoint=nowhere"],
     "new": ["nowhere!"],
     "prepare": ["data.path=nowhere", "out=nowhere"],

@@ -25,7 +25,7 @@ LAYERS = (
     {"lm_eval"},
     {"commands"},
     {"verify", "bench", "sweep", "new", "prepare"},
-    {"compare", "plan"},
+    {"compare", "plan", "lr_find"},
     {"verbs"},
     {"completion"},
     {"cli"},

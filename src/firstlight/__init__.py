@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # the names below, for type checkers and editors
     from firstlight.api.language_model import load as load
     from firstlight.api.lightning import lightning_data as lightning_data
     from firstlight.api.lightning import lightning_module as lightning_module
+    from firstlight.api.lr_find import lr_find as lr_find
     from firstlight.api.plan import plan as plan
     from firstlight.api.run import Run as Run
     from firstlight.api.run import runs as runs
@@ -52,6 +53,7 @@ _HOMES = {
     "lightning_data": "api.lightning",
     "lightning_module": "api.lightning",
     "load": "api.language_model",
+    "lr_find": "api.lr_find",
     "plan": "api.plan",
     "runs": "api.run",
     "sweep": "api.sweep",

@@ -26,7 +26,7 @@ from firstlight.overrides import conf_dir, using_config_dir
 
 OF_PROCESSES = {"trainer.devices": 1, "trainer.num_nodes": 1, "trainer.timeout": 120}
 """Keys that must be known before the processes of a run meet, with the defaults of `Trainer`."""
-PACKAGES = ("prepare", "verify", "sweep", "compare", "bench", "new", "plan")
+PACKAGES = ("prepare", "verify", "sweep", "compare", "bench", "new", "plan", "lr-find")
 """Verbs that are packages of their own; the others are modules of `commands`."""
 
 
@@ -72,7 +72,7 @@ def run(verb: str, purpose: str, words: list[str]) -> None:
 def command(verb: str) -> ModuleType:
     """Import the module of a verb, with its `main`; late, as most of them need torch."""
     if verb in PACKAGES:
-        return importlib.import_module(f"firstlight.{verb}.command")
+        return importlib.import_module(f"firstlight.{verb.replace('-', '_')}.command")
     return importlib.import_module(f"firstlight.commands.{verb}")
 
 
