@@ -134,7 +134,10 @@ def test_a_device_that_is_read_late_finds_the_same(train, soon, monkeypatch, on_
 
 @pytest.mark.long
 def test_two_processes_find_the_spikes_of_one(train):
-    length = ["trainer.max_steps=80", "trainer.eval_every_n_steps=80", "model.drop_rate=0"]
+    length = [
+        *("trainer.max_steps=80", "trainer.eval_every_n_steps=40", "model.drop_rate=0"),
+        *("metrics=[default,loss_by_count]", "callbacks=[default,ema,layers]"),
+    ]
     high = with_callback("SpikeAt", losses="[70]", gradients="[75]")
     assert train("one", "on_spike=skip", *length, *high) == 0
     words = [*TINY, *length, *high, "on_spike=skip", "output_dir=two", "trainer.devices=2"]
@@ -142,6 +145,12 @@ def test_two_processes_find_the_spikes_of_one(train):
     environment = os.environ | {"PYTHONPATH": path}
     command = [sys.executable, "-m", "firstlight", "train", *words, "trainer.strategy=ddp"]
     subprocess.run(command, check=True, timeout=900, env=environment)
+    told = ("val/ema_loss", "val/loss_at_count_100_to_999", "update_ratio/tok_emb")
+    for row, twin in zip(rows_of("one"), rows_of("two"), strict=True):
+        for name in told:
+            assert bool(row[name]) == bool(twin[name])
+            if row[name]:
+                assert float(twin[name]) == pytest.approx(float(row[name]), rel=1e-3)
     one, two = spikes_of("one"), spikes_of("two")
     assert [spike["step"] for spike in two] == [spike["step"] for spike in one] == [70, 75]
     for spike, twin in zip(one, two, strict=True):

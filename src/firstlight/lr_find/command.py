@@ -75,7 +75,8 @@ def tested(config: DictConfig) -> dict[str, Any]:
         curve = curve_of(watch.rates, watch.losses, has_diverged=watch.has_diverged)
         found: dict[str, Any] = {
             "name": run.plain["name"],
-            "lr": run.plain["optimizer"]["lr"],
+            # An optimizer of one's own may call it otherwise.
+            "lr": run.plain["optimizer"].get("lr"),
             "suggestion": curve.steepest,
             "rule": "where the smoothed loss falls fastest",
             **asdict(curve),
@@ -101,7 +102,8 @@ def as_text(found: dict[str, Any]) -> str:
     else:
         lines.append(f"suggestion: optimizer.lr={found['suggestion']:.1e} ({found['rule']})")
         lines.append(f"a tenth of the rate with the lowest loss: {found['tenth_of_lowest']:.1e}")
-    lines.append(f"the config has optimizer.lr={found['lr']:g}")
+    if found["lr"] is not None:
+        lines.append(f"the config has optimizer.lr={found['lr']:g}")
     return "\n".join([*lines, f"note: {LIMITS}"]) + "\n"
 
 

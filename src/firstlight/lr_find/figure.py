@@ -5,8 +5,8 @@ from matplotlib.figure import Figure
 from firstlight.lr_find.curve import Curve
 
 
-def curve_figure(curve: Curve, configured: float) -> Figure:
-    """The loss over the learning rate, with the suggestion and the rate of the config."""
+def curve_figure(curve: Curve, configured: float | None) -> Figure:
+    """The loss over the learning rate, with the suggestion and the rate of the config, if known."""
     figure = Figure(figsize=(7, 4.3), layout="constrained")
     axes = figure.subplots()
     axes.plot(curve.rates, curve.losses, color="#b8bec7", linewidth=1, label="loss of each step")
@@ -15,7 +15,7 @@ def curve_figure(curve: Curve, configured: float) -> Figure:
     for (name, rate), colour in zip(lines.items(), ("#f28e2b", "#59a14f"), strict=True):
         if rate is not None:
             axes.axvline(rate, color=colour, linestyle="--", label=f"{name}: {rate:.1e}")
-    if curve.rates[0] <= configured <= curve.rates[-1]:
+    if configured is not None and curve.rates[0] <= configured <= curve.rates[-1]:
         label = f"optimizer.lr: {configured:.1e}"
         axes.axvline(configured, color="#333333", linestyle=":", label=label)
     axes.set(xscale="log", xlabel="learning rate", ylabel="training loss (nats a token)")

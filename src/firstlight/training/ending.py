@@ -14,7 +14,7 @@ from firstlight.errors import DivergedError, Error, RunError, one_line, shorten
 from firstlight.files import replacing, replacing_by_path
 from firstlight.output import note, tell
 from firstlight.processes import trial
-from firstlight.runs.run_folder import MODEL
+from firstlight.runs.run_folder import MODEL, SPIKES
 from firstlight.training import report
 from firstlight.training.heartbeat import Verdict
 from firstlight.training.memory.estimate import is_out_of_memory
@@ -48,7 +48,8 @@ def explained_end(trainer: Trainer, peers: Peers | None = None) -> Iterator[None
         raise explained from error
     finally:
         if trainer.is_global_zero:
-            for line in [*spikes_of(trainer.folder), *trainer.failures.summary()]:
+            spikes = trainer.failures.attempt(SPIKES, spikes_of, trainer.folder) or []
+            for line in [*spikes, *trainer.failures.summary()]:
                 note(line)
 
 

@@ -19,6 +19,7 @@ from firstlight.metrics.measured import direction_of
 from firstlight.model.base import LanguageModel
 from firstlight.optim.base import OptimizerFactory, Schedule
 from firstlight.output import note
+from firstlight.runs.run_folder import SPIKES
 from firstlight.training.evaluation import evaluating
 from firstlight.training.lightning import forget_end, handles_scaling, norms_of, scaler_of
 from firstlight.training.memory.micro_batches import cut, cut_into, n_parts_of
@@ -149,7 +150,8 @@ class PretrainingModule(NextTokenModule):
 
     def on_train_start(self) -> None:
         if self.trainer.is_global_zero:
-            forget_later(self.trainer.folder, self.trainer.global_step)
+            trainer = self.trainer
+            trainer.failures.attempt(SPIKES, forget_later, trainer.folder, trainer.global_step)
         if self.trainer.global_step == 0:
             self.trainer.evaluate_untrained()
 
@@ -333,7 +335,7 @@ class PretrainingModule(NextTokenModule):
             windows = windows_of(parts, losses, self.data.tokenizer)
         line = spike.to_json(of_all_processes(windows, trainer.world_size))
         if trainer.is_global_zero:
-            trainer.failures.attempt("recording a spike", write_spike, trainer.folder, line)
+            trainer.failures.attempt(SPIKES, write_spike, trainer.folder, line)
 
     def _losses_now(self, batch: Batch) -> Tensor:
         """The losses (B * T,) of a batch by the model as it is now, without a gradient."""
@@ -472,7 +474,8 @@ class PretrainingModule(NextTokenModule):
         checkpoint["state_dict"] = with_tied_names(self, checkpoint["state_dict"])
         self.metrics = dict(checkpoint[RECORD]["metrics"])
         self.guard.load(checkpoint[RECORD]["skipped_steps"])
-        if recent := checkpoint[RECORD].get("recent_steps"):  # earlier versions kept none
+        recent = checkpoint[RECORD].get("recent_steps")
+        if recent is not None:  # earlier versions kept none
             self.guard.recent.load(recent)
         if self.token_counts is not None:
             self._load_counts(checkpoint[RECORD].get("token_counts"))

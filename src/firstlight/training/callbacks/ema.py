@@ -11,7 +11,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from firstlight.checkpoints.model_file import save_model_file
 from firstlight.config import Ratio, Steps
-from firstlight.errors import printable
+from firstlight.errors import RunError, printable, reason_of
 from firstlight.files import replacing_by_path
 from firstlight.metrics.measured import sums_of, values_of
 from firstlight.output import note
@@ -115,13 +115,18 @@ class WeightAverage(Callback):
             _copy(kept, model)
 
     def _save(self, trainer: Trainer, pl_module: PretrainingModule) -> None:
-        with replacing_by_path(trainer.folder / EMA_MODEL) as file:
-            save_model_file(
-                pl_module.model.state_dict(),
-                file,
-                config=pl_module.config,
-                tokenizer=pl_module.tokenizer_state,
-            )
+        try:
+            with replacing_by_path(trainer.folder / EMA_MODEL) as file:
+                save_model_file(
+                    pl_module.model.state_dict(),
+                    file,
+                    config=pl_module.config,
+                    tokenizer=pl_module.tokenizer_state,
+                )
+        except OSError as error:
+            raise RunError(
+                f"{EMA_MODEL} cannot be written to {trainer.folder}: {reason_of(error)}"
+            ) from error
 
 
 def _trained(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
