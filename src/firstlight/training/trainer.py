@@ -69,8 +69,8 @@ TAKEN_CALLBACKS = (
 INSTEAD = {
     callbacks.ModelCheckpoint: "checkpoints are saved by callbacks.checkpoint",
     callbacks.OnExceptionCheckpoint: "checkpoints are saved by callbacks.checkpoint",
-    callbacks.LearningRateFinder: "firstlight lr-find makes a range test; compare rates with -m"
-    " optimizer.lr=1e-4,3e-4,1e-3, or sweep=lr",
+    callbacks.LearningRateFinder: "compare rates with -m optimizer.lr=1e-4,3e-4,1e-3, or"
+    " sweep=lr; firstlight lr-find makes a range test",
     callbacks.BatchSizeFinder: "trainer.micro_batch_size=auto finds what fits into memory",
     callbacks.GradientAccumulationScheduler: "set trainer.accumulate_grad_batches",
     callbacks.ThroughputMonitor: "callbacks.throughput measures the speed",
