@@ -64,14 +64,19 @@ def documents_of(folder, split):
     return [bytes(part[1:].astype(np.uint8)).decode() for part in parts]
 
 
+def all_documents_of(folder):
+    return [text for split in ("train", "val", "test") for text in documents_of(folder, split)]
+
+
 def test_other_programs_read_the_documents_split_by_their_hashes(capsys):
     documents = texts()
     write_jsonl("a.jsonl", documents)
     assert prepare("data.path=a.jsonl") == 0
     told = capsys.readouterr().out
     train, val = documents_of("out", "train"), documents_of("out", "val")
-    assert sorted([*train, *val]) == sorted(documents)
+    assert sorted(all_documents_of("out")) == sorted(documents)
     assert 0.83 < len(train) / 300 < 0.97
+    assert 1 < len(val) < 30 and 1 < len(documents_of("out", "test")) < 30
     assert f"{len(train):,} documents" in told and "train data=shards data.path=out" in told
     order = {text: number for number, text in enumerate(documents)}
     assert [order[text] for text in train] == sorted(order[text] for text in train)
@@ -215,16 +220,14 @@ def test_a_plain_text_is_cut_at_its_separator_and_where_a_document_is_too_long(c
     long = "word " * 3000
     Path("a.txt").write_text("<|endoftext|>".join([*documents, long]))
     assert prepare("data.path=a.txt", "data.special_tokens=true", "longest_document=1000") == 0
-    found = [*documents_of("out", "train"), *documents_of("out", "val")]
+    found = all_documents_of("out")
     assert set(documents) <= set(found)
     parts = [part for part in found if part.strip().startswith("word")]
     assert sum(map(len, parts)) == len(long) and max(map(len, parts)) <= 1000
     # Without a separator it is one document, cut by its length alone.
     Path("b.txt").write_text("".join(texts(400)))
     assert prepare("data.path=b.txt", "longest_document=1000", out="b") == 0
-    assert sum(map(len, [*documents_of("b", "train"), *documents_of("b", "val")])) == len(
-        Path("b.txt").read_text()
-    )
+    assert sum(map(len, all_documents_of("b"))) == len(Path("b.txt").read_text())
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000, 10**6])

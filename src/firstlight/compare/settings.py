@@ -19,7 +19,7 @@ class CompareSettings:
     weights: Literal["last", "best"] | None
     windows: Annotated[int, Field(ge=0, le=10**6)]
     accelerator: NonEmpty
-    at: Literal["end", "equal_tokens"]
+    at: Literal["end", "equal_tokens"] = "end"
     confidence: Annotated[float, Field(ge=0.5, le=0.9999)]
     storage: NonEmpty | None
     out: NonEmpty | None
