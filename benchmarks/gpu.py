@@ -191,7 +191,7 @@ def main() -> None:
         # Without the card's own rate there is no MFU.
         if args.only and row.what != "card" and not any(w in row.name for w in args.only):
             continue
-        left = args.budget - (time.monotonic() - began)
+        left = max(args.budget - (time.monotonic() - began), 0.0)
         if row.name.startswith("nanoGPT") and not args.nanogpt:
             figures = {"problem": "left out: give --nanogpt DIR"}
         elif left < LEAST:
