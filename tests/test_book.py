@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from firstlight.cli import main
+from firstlight.data.order import SeededOrder
+from firstlight.data.the_verdict import TheVerdictData
+from firstlight.memorisation import Copy, copies
 from firstlight.runs.run_folder import RunFolder
 
 pytestmark = pytest.mark.cpu
@@ -59,6 +62,26 @@ def test_the_book_begins_with_the_printed_numbers(gpt2_vocabulary, verdict, tmp_
     assert "4,612 tokens       18 windows of 256" in counts
     assert "534 tokens        2 windows of 256" in counts
     assert "162,419,712 parameters" in counts
+
+
+def test_the_last_sample_is_the_story_word_for_word(gpt2_vocabulary, verdict):
+    """The figures of docs/memorisation.md, from the sample that the whole run ends with."""
+    data = TheVerdictData(
+        tokenizer=gpt2_vocabulary,
+        order=SeededOrder(seed=0),
+        context_length=256,
+        url="not needed: the file is here",
+        folder=str(verdict.parent),
+    )
+    data.setup()
+    ids = gpt2_vocabulary.encode(LAST_SAMPLE.replace("\n", " "))
+    new = ids[len(gpt2_vocabulary.encode("Every effort moves you")) :]
+    leakage = data.leakage()
+    found = copies(new, data.windows["train"].chunks(), leakage.n)
+    assert (leakage.n, leakage.share) == (13, 0.0)
+    assert leakage.never_share == pytest.approx(0.114, abs=5e-4)
+    assert found.longest == Copy(start=1, length=49, place=1029)
+    assert (found.copied, found.n_grams, len(new)) == (37, 38, 50)
 
 
 @pytest.mark.slow

@@ -405,3 +405,65 @@ def test_lines_of_json_are_the_same_text_where_the_output_is_ascii(output, monke
     monkeypatch.setattr("firstlight.commands.generate.is_unicode", lambda: False)
     line = output(prompt="xyzé", format="jsonl", max_new_tokens=2)
     assert line.isascii() and json.loads(line) == as_unicode
+
+
+# ---- what is copied
+
+
+@pytest.fixture
+def known_text(tmp_path):
+    """A text with a part of what the model knows, and validation in which none of it stands."""
+    file = tmp_path / "known.txt"
+    file.write_text(f"{'. ' * 40}klmnopqrstuvw{'! ' * 40}zyxwvutsrqponmlkjihg", encoding="utf-8")
+    return file
+
+
+def copied(alphabet, file, *overrides):
+    words = ["data=text", f"data.path={file}", "copied=4", "prompt=ab", "max_new_tokens=40"]
+    device = ["accelerator=cpu", "decoding=greedy", f"checkpoint={alphabet}"]
+    return main(["generate", *words, *device, *overrides])
+
+
+def test_what_stands_in_a_text_is_marked_and_counted(alphabet, known_text, capsys):
+    assert copied(alphabet, known_text, "format=jsonl") == 0
+    found = json.loads(capsys.readouterr().out)
+    new = TEXT[2:].encode()  # a token is a byte
+    place = known_text.read_bytes().index(b"klmn")
+    assert found["copied"] == {
+        "n": 4,
+        "n_grams": len(new) - 3,
+        "share": 10 / (len(new) - 3),
+        "validation_share": 0.0,
+        "longest": 13,
+        "runs": [
+            {"start": new.index(b"klmn"), "length": 13, "place": place, "text": "klmnopqrstuvw"}
+        ],
+    }
+    assert copied(alphabet, known_text, "stop=op", "format=html") == 0
+    page = capsys.readouterr().out
+    assert f'<pre>{TEXT[:11]}<mark class="copy-0"' in page and ">klmn</mark></pre>" in page
+    assert copied(alphabet, known_text) == 0
+    n_training = int(0.9 * len(known_text.read_text()))
+    assert capsys.readouterr().out == (
+        f"{TEXT}\n\nlongest copy 13 tokens, {10 / (len(new) - 3):.1%} of 4-grams copied, of"
+        f" validation's 0.0%\n  1  13 tokens, training tokens {place} to {place + 12} of"
+        f" {n_training} ({place / n_training:.0%}): klmnopqrstuvw\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["copied=1"], "copied: expected "),
+        (["copied=auto", "stream=true"], "copied=... needs all of it: choose one of them"),
+        (["format=html"], "format=html shows what was copied: give copied=auto with it"),
+        (["data=text", "data.path=x"], "data is the text in which copies are looked for: give"),
+        (["copied=auto"], "does not say what it was trained on; choose one with data=..."),
+        (["copied=auto", "data=text", "data.path=no.txt"], "data: path (no.txt)"),
+    ],
+)
+def test_copies_that_cannot_be_looked_for_are_refused_in_a_line(alphabet, capsys, words, said):
+    assert main(["generate", f"checkpoint={alphabet}", "prompt=ab", "accelerator=cpu", *words]) == 2
+    captured = capsys.readouterr()
+    [line] = captured.err.splitlines()
+    assert said in line and not captured.out

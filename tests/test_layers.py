@@ -9,7 +9,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "firstlight"
 LAYERS = (
     {"errors", "private"},
-    {"output", "console", "statistics", "dial"},
+    {"output", "console", "statistics", "dial", "memorisation"},
     {"files", "processes", "process_group", "memory_limits"},
     {"lock", "launchers"},
     {"interpolation", "packages"},

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -120,7 +121,8 @@ def test_what_is_probably_wrong_is_said(found):
     assert "training tokens a parameter, where about 20 are usual" in found["warnings"][0]
     wrong = ("trainer.max_steps=6000", "data.train_ratio=0.98", "model.vocab_size=4096")
     plan = firstlight.plan(*TINY, *wrong, plan={"steps": 0})
-    passes, windows, ids = plan["warnings"]
+    passes, windows, ids, leaked = plan["warnings"]
+    assert "100.0% of validation's 50-grams stand in the training text" in leaked
     assert "passes over the text" in passes
     assert windows.startswith("validation is 2 windows of 16 tokens")
     assert ids.startswith("of the 4,096 ids of the vocabulary 22 occur")
@@ -138,7 +140,8 @@ def test_more_processes_than_cores_are_warned_of(monkeypatch):
 
 def test_a_run_that_is_well_proportioned_has_no_warning():
     letters = "".join(chr(code) for code in (*range(33, 127), *range(161, 256)))
-    Path("text.txt").write_text(letters * 700, encoding="utf-8")
+    drawn = Random(0).choices(letters, k=700 * len(letters))  # nothing in it is there twice
+    Path("text.txt").write_text("".join(drawn), encoding="utf-8")
     sizes = ("model.n_layers=1", "model.emb_dim=8", "data.batch_size=32")
     plan = firstlight.plan(*TINY, *sizes, "trainer.max_steps=300", plan={"steps": 0})
     assert plan["warnings"] == []

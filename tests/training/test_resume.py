@@ -333,7 +333,8 @@ def test_samples_before_a_checkpoint_stay_when_the_prompt_is_another_one(
     )
     after = Path("run/samples.txt").read_text()
     kept = before.removesuffix("--- step 16\nwhat was sampled after the checkpoint\n")
-    assert after.startswith(f"{kept}--- step 24\nquay")
+    assert after.startswith(f"{kept}--- step 24; longest copy ")
+    assert after.removeprefix(kept).partition("\n")[2].startswith("quay")
 
 
 def test_two_callbacks_that_sample_do_not_cut_off_each_others(train):

@@ -65,6 +65,13 @@ def edit_moment(run: Path) -> None:
     torch.save(state, file)
 
 
+def remove_mark(run: Path) -> None:
+    file = run / "samples.txt"
+    text, n_marks = re.subn("--- step 6;[^\n]*\n", "", file.read_text(encoding="utf-8"))
+    assert n_marks == 1
+    file.write_text(text, encoding="utf-8", newline="")
+
+
 def add_point(run: Path) -> None:
     with SummaryWriter(str(run)) as writer:
         writer.add_scalar("train/batch_loss", 1.0, 3)
@@ -119,9 +126,7 @@ def test_a_copy_is_equal_and_all_of_it_was_compared(finished, copied):
         pytest.param(
             edit("samples.txt", "lamp", "damp"), "samples.txt: line 2: .*lamp.*damp", id="a sample"
         ),
-        pytest.param(
-            edit("samples.txt", "--- step 6\n", ""), "samples.txt: line 5: ", id="no sample"
-        ),
+        pytest.param(remove_mark, "samples.txt: line 5: ", id="no sample"),
         pytest.param(
             edit_weight("checkpoints/step_00000006/model.safetensors"),
             r"step_00000006/model.safetensors: tensors: final_norm.bias: 1 of 16 numbers, the first"

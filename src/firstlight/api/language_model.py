@@ -33,6 +33,8 @@ ELSEWHERE = {
     "stream": "firstlight.LanguageModel.stream shows text as it comes",
     "format": "the result is a text that has .prompt, .continuation and .finish_reason",
     "logprobs": "the result has .ids and .logprobs",
+    "data": "it belongs to copied",
+    "copied": "firstlight.memorisation.copies looks for .ids in any text",
     "num_samples": "it is a keyword: num_samples=4",
     "checkpoint": "it is the argument of firstlight.load",
     "accelerator": "it is an argument of firstlight.load",
@@ -383,7 +385,7 @@ def _request(
     # The user's own words apart from ours, to tell which of them belong in another place.
     given = words.arguments("generate", overrides, settings).overrides
     for word in given:
-        key = key_of(word)
+        key = key_of(word).partition(".")[0]
         if key in ELSEWHERE:
             raise ConfigError(f"{key}: {ELSEWHERE[key]}")
     samples = {} if num_samples is None else {"num_samples": num_samples}

@@ -5,10 +5,11 @@ from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
 import lightning.pytorch as pl
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig
 from pydantic import Field
 
 from firstlight.checkpoints.checkpoint import Checkpoint
+from firstlight.commands.text_section import prepare_text_section
 from firstlight.config import BatchSize, NonEmpty, Steps, build, check_config
 from firstlight.errors import ConfigError
 from firstlight.metrics.base import Metric, MetricGroup
@@ -138,13 +139,7 @@ def arguments(config: DictConfig) -> dict[str, Any]:
     Raises:
         ConfigError: it is not valid.
     """
-    with open_dict(config):
-        section = config.setdefault("data", None)  # None: the checkpoint's
-        # ${model.context_length}: here only the checkpoint knows the model.
-        if isinstance(section, DictConfig) and OmegaConf.is_interpolation(
-            section, "context_length"
-        ):
-            del section["context_length"]
+    prepare_text_section(config)
     return check_config(config, evaluate)
 
 

@@ -1,11 +1,13 @@
 """`firstlight generate`: continue prompts with a checkpoint."""
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig
 from pydantic import Field
+from rich.text import Text
 
 from firstlight.commands.continuing import (
     Prompt,
@@ -17,13 +19,19 @@ from firstlight.commands.continuing import (
     stops_of,
     token_streams,
 )
+from firstlight.commands.copied import TrainingText
+from firstlight.commands.text_section import prepare_text_section
 from firstlight.config import BatchSize, NewTokens, NonEmpty, Seed, build, check_config
+from firstlight.console import SafeConsole
 from firstlight.data.files import read_text, user_path
+from firstlight.data.leakage import LEAST_N, MOST_N
 from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.decoding.base import Continuation, Decoding
 from firstlight.decoding.stepwise import Stepwise, Token
 from firstlight.decoding.stop import StopStrings, TextStream
 from firstlight.errors import ConfigError
+from firstlight.memorisation.marked import Marked, as_data, as_text
+from firstlight.memorisation.page import page
 from firstlight.model.base import LanguageModel
 from firstlight.output import is_unicode, note, write
 from firstlight.sources import find_checkpoint, load_checkpoint
@@ -44,22 +52,31 @@ def generate(
     stop: NonEmpty | list[NonEmpty] | None = None,
     seed: Seed = 123,
     stream: bool = False,
-    format: Literal["text", "jsonl"] = "text",
+    format: Literal["text", "jsonl", "html"] = "text",
     logprobs: bool = False,
+    copied: Annotated[int, Field(ge=LEAST_N, le=MOST_N)] | Literal["auto"] | None = None,
+    data: dict[str, Any] | None = None,
     batch_size: BatchSize = 8,
     prompt_lookup: Annotated[int, Field(ge=2, le=1024)] | None = None,
     lookup_text: NonEmpty | None = None,
     accelerator: str = "auto",
     precision: Literal["32-true", "bf16-true", "int8"] = "32-true",
-) -> Iterator[str]:
+) -> Iterator[str] | Iterator[Text]:
     """Continue prompts; return the output in pieces. The arguments are the keys of generate.yaml.
+
+    With `copied` the pieces of a text have colours, for a terminal. `data` is the section of the
+    text in which copies are looked for; None: the checkpoint's own.
 
     Raises:
         ConfigError: no such checkpoint, file or device; an unusable prompt (see `prompts_for`);
             settings that contradict each other.
     """
     # What can be refused without the model is refused first: loading one may take minutes.
-    _check_format(stream, format, logprobs)
+    _check_format(stream, format, logprobs, copied is not None)
+    if data is not None and copied is None:
+        raise ConfigError(
+            "data is the text in which copies are looked for: give copied=auto with it"
+        )
     texts = _texts(prompt, prompts)
     device = device_for(accelerator, precision)
     request = request_of(
@@ -74,7 +91,8 @@ def generate(
         prompt_lookup=prompt_lookup,
         lookup_text=lookup_text,
     )
-    model, tokenizer = _load(checkpoint)  # after all that can be refused without it
+    # After all that can be refused without it.
+    model, tokenizer, training = _load(checkpoint, copied, data)
     todo = prompts_for(model, tokenizer, texts, request)
     # Fused after placing: the joined matrices are then made in the final dtype.
     model, stops = placed(model, device, precision).fused(), stops_of(request, tokenizer)
@@ -82,14 +100,25 @@ def generate(
         return _streamed(token_streams(model, tokenizer, todo, request), stops)
     found = continuations(model, tokenizer, todo, request)
     if format == "jsonl":
-        return _json_lines(found, stops, tokenizer if logprobs else None)
-    return _as_text(found, stops)
+        return _json_lines(found, stops, tokenizer if logprobs else None, training)
+    if training is None:
+        return _as_text(found, stops)
+    if format == "html":
+        return _as_page(found, stops, training)
+    return _in_colours(found, stops, training)
 
 
-def _load(checkpoint: str) -> tuple[LanguageModel, Tokenizer]:
-    """Load model and tokenizer, in a function of its own so that nothing else keeps the weights."""
+def _load(
+    checkpoint: str, copied: int | Literal["auto"] | None, data: dict[str, Any] | None
+) -> tuple[LanguageModel, Tokenizer, TrainingText | None]:
+    """Load model, tokenizer and, with `copied`, the training text.
+
+    In a function of its own so that nothing else keeps the weights.
+    """
     loaded = load_checkpoint(find_checkpoint(checkpoint))
-    return loaded.build_model(), loaded.build_tokenizer()
+    model = loaded.build_model()
+    training = None if copied is None else TrainingText(loaded, model, copied, data)
+    return model, loaded.build_tokenizer(), training
 
 
 def _streamed(
@@ -123,10 +152,42 @@ def _as_text(found: Iterator[tuple[Prompt, Continuation]], stops: StopStrings) -
     _note_missing_stop(stops, reasons)
 
 
-def _json_lines(
-    found: Iterator[tuple[Prompt, Continuation]], stops: StopStrings, tokenizer: Tokenizer | None
+def _in_colours(
+    found: Iterator[tuple[Prompt, Continuation]], stops: StopStrings, training: TrainingText
+) -> Iterator[Text]:
+    """Yield what `_as_text` does, with what is copied in colours, and a list of it."""
+    reasons: list[str | None] = []
+    for prompt, row in found:
+        if reasons:
+            yield Text(RULE)
+        yield as_text(training.marked(prompt.text, row, stops))
+        reasons.append(row.finish_reason)
+    _note_missing_stop(stops, reasons)
+
+
+def _as_page(
+    found: Iterator[tuple[Prompt, Continuation]], stops: StopStrings, training: TrainingText
 ) -> Iterator[str]:
-    """Yield a JSON object for each continuation; with a `tokenizer`, also tokens and logprobs."""
+    """Yield one HTML page with all texts."""
+    reasons: list[str | None] = []
+    samples: list[Marked] = []
+    for prompt, row in found:
+        samples.append(training.marked(prompt.text, row, stops))
+        reasons.append(row.finish_reason)
+    yield page(samples, "what was copied from the training text")
+    _note_missing_stop(stops, reasons)
+
+
+def _json_lines(
+    found: Iterator[tuple[Prompt, Continuation]],
+    stops: StopStrings,
+    tokenizer: Tokenizer | None,
+    training: TrainingText | None,
+) -> Iterator[str]:
+    """Yield a JSON object for each continuation; with a `tokenizer`, also tokens and logprobs.
+
+    With `training`, also what is copied from that text.
+    """
     for prompt, row in found:
         record: dict[str, Any] = {
             "prompt": prompt.text,
@@ -139,6 +200,8 @@ def _json_lines(
             # One by one: a token may be half of a character, which is U+FFFD then.
             tokens = [tokenizer.decode([token]) for token in row.ids]
             record |= {"ids": row.ids, "tokens": tokens, "logprobs": row.logprobs}
+        if training is not None:
+            record["copied"] = as_data(training.marked(prompt.text, row, stops))
         # Where standard output lacks characters, JSON's own escapes: those of Python are not JSON.
         yield json.dumps(record, ensure_ascii=not is_unicode()) + "\n"
 
@@ -150,17 +213,23 @@ def _note_missing_stop(stops: StopStrings, reasons: Sequence[str | None]) -> Non
         note(f"no stop string came within max_new_tokens ({missing} of {len(reasons)} texts)")
 
 
-def _check_format(stream: bool, format: str, logprobs: bool) -> None:
+def _check_format(stream: bool, format: str, logprobs: bool, is_marked: bool) -> None:
     """Refuse settings of the output that contradict each other.
 
     Raises:
         ConfigError: they do.
     """
-    if stream and format == "jsonl":
+    if stream and format != "text":
         raise ConfigError(
-            "stream=true shows text as it comes, format=jsonl writes whole lines: choose one of"
-            " them"
+            f"stream=true shows text as it comes, format={format} writes"
+            f" {'whole lines' if format == 'jsonl' else 'a whole page'}: choose one of them"
         )
+    if stream and is_marked:
+        raise ConfigError(
+            "stream=true shows text as it comes, copied=... needs all of it: choose one of them"
+        )
+    if format == "html" and not is_marked:
+        raise ConfigError("format=html shows what was copied: give copied=auto with it")
     if logprobs and format != "jsonl":
         raise ConfigError("logprobs=true needs format=jsonl")
 
@@ -244,10 +313,18 @@ def arguments(config: DictConfig) -> dict[str, Any]:
     Raises:
         ConfigError: it is not valid.
     """
+    prepare_text_section(config)
     return check_config(config, generate)
 
 
 def main(config: DictConfig) -> None:
     """Print the texts as they come."""
-    for piece in generate(**build(arguments(config))):
-        write(piece)
+    plain = arguments(config)
+    data = plain.pop("data")  # a section: it is built with the checkpoint's tokenizer
+    for piece in generate(**build(plain), data=data):
+        if isinstance(piece, str):
+            write(piece)
+        elif sys.stdout.isatty():
+            SafeConsole().print(piece, soft_wrap=True, end="")
+        else:
+            write(piece.plain)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from firstlight.config import BatchSize, ContextLength, Steps
+from firstlight.data.leakage import Leakage, leakage_of
 from firstlight.data.loader import Batch, WorkerLoader
 from firstlight.data.order import Order, batches_per_epoch
 from firstlight.data.passes import EpochLoader, EvalLoader, eval_passes, train_passes
@@ -99,6 +100,7 @@ class TokenDataModule(pl.LightningDataModule):
         """What was skipped in the user's folder although it may be text, e.g. "3 hidden"."""
         self.worker_failures: list[str] = []
         """Why workers failed; since then this process has loaded the batches itself."""
+        self._leakages: dict[int | None, Leakage] = {}
 
     @abstractmethod
     def read(self, stage: str | None) -> dict[str, Windows]:
@@ -192,6 +194,16 @@ class TokenDataModule(pl.LightningDataModule):
             "batch_size": self.batch_size,
             "train_windows": len(self.windows["train"]),
         }
+
+    def leakage(self, n: int | None = None) -> Leakage:
+        """Compare validation with training, in n-grams of `n` tokens; see `leakage_of`.
+
+        Both texts are read, the first time that it is asked.
+        """
+        if n not in self._leakages:
+            found = leakage_of(self.windows, self.tokenizer, n)
+            self._leakages |= {n: found, found.n: found}
+        return self._leakages[n]
 
     def train_batches(self, *, start: int, stop: int, share: Share = WHOLE) -> Loader:
         """Load the training batches numbered `start` to `stop`, counted across epochs."""

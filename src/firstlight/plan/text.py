@@ -5,8 +5,9 @@ from typing import Any
 
 from rich.filesize import decimal
 
+from firstlight.data.leakage import Leakage
 from firstlight.errors import counted
-from firstlight.training.report import short
+from firstlight.training.report import leaked, short
 
 MOST_PARTS = 12
 """Parts of a model that are listed one by one."""
@@ -59,7 +60,14 @@ def _run_lines(told: dict[str, Any]) -> list[str]:
         f"evaluation {counted(told['evaluations'], 'time')}, {told['evaluated_tokens']:,} tokens"
         f" each ({n_windows}): {told['evaluation_share']:.0%} of the arithmetic",
         f"disk       {disk}",
+        f"leakage    {_leakage(told['leakage'])}",
     ]
+
+
+def _leakage(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "not looked for: the texts are too long to do it at once"
+    return leaked(Leakage(**found))
 
 
 def _phase(phase: dict[str, Any]) -> str:

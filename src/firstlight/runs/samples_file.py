@@ -3,15 +3,18 @@
 import re
 from collections.abc import Collection
 
-_MARK = "--- step [0-9]{1,18}"
+_MARK = "--- step ([0-9]{1,18})(?:; longest copy [^\n]*)?"
+"""What may follow the step says what of the sample stands in the training text."""
 
 
-def entry(step: int, text: str) -> str:
+def entry(step: int, text: str, copied: str = "") -> str:
     """The sample of a step as it is written: its mark, then the text.
 
-    A line of the text that looks like a mark gets a space in front of it in the file.
+    `copied` is what is known of its copies, in words that begin with "longest copy". A line of the
+    text that looks like a mark gets a space in front of it in the file.
     """
-    return f"--- step {step}\n{re.sub(f'^(?= *{_MARK}$)', ' ', text, flags=re.M)}\n"
+    told = f"; {copied}" if copied else ""
+    return f"--- step {step}{told}\n{re.sub(f'^(?= *{_MARK}$)', ' ', text, flags=re.M)}\n"
 
 
 def parse_samples(content: str, steps: Collection[int]) -> dict[int, str]:
@@ -23,8 +26,8 @@ def parse_samples(content: str, steps: Collection[int]) -> dict[int, str]:
     parts = re.split(f"^({_MARK})\n", content, flags=re.M)
     samples: dict[int, str] = {}
     newest = -1
-    for mark, text in zip(parts[1::2], parts[2::2], strict=True):
-        step = int(mark.rpartition(" ")[2])
+    for mark, digits, text in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
+        step = int(digits)
         if step in steps and step > newest:
             newest = step
             samples[step] = text
@@ -39,6 +42,6 @@ def end_of_samples(content: bytes, step: int) -> int:
     """The number of bytes of the file before the mark of the first sample after `step`."""
     # In bytes, since the file is cut at a byte.
     for mark in re.finditer(f"^{_MARK}$".encode(), content, flags=re.M):
-        if int(mark[0].rpartition(b" ")[2]) > step:
+        if int(mark[1]) > step:
             return mark.start()
     return len(content)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import nn
 
+from firstlight.data.leakage import SEARCHED, Leakage
 from firstlight.data.token_data import TokenDataModule
 from firstlight.model.base import LanguageModel
 from firstlight.optim.base import Schedule, phases_of
@@ -31,6 +32,10 @@ FEW_WINDOWS = 8
 """Validation windows with fewer of which the loss is that of a page, not of a text."""
 COUNTED = 2**22
 """Tokens in which ids are counted; those of a larger text only look rarer."""
+MUCH_LEAKED = 0.05
+"""Share of validation's n-grams in training above which its loss is better than of a new text."""
+MUCH_NEVER = 0.05
+"""Share of validation's tokens above which ids that training never shows matter to its loss."""
 MUCH_UNUSED = 0.1
 """Share of a model's parameters in the embeddings of ids that do not occur."""
 
@@ -78,6 +83,8 @@ class Forecast:
     """Of what the run leaves on disk at most, and writes before it removes an older one."""
     free_bytes: int | None
     """Of the disk of the run folder; None if its file system does not tell."""
+    leakage: Leakage | None
+    """What of validation stands in training; None if the texts are too long to look at once."""
     warnings: list[str]
     """What is probably not as it was meant to be."""
 
@@ -92,7 +99,7 @@ def forecast(plan: Plan, schedule: Schedule) -> Forecast:
     before, after = phases_of(schedule, max_steps=clock.max_steps, peak=plan.sizes.peak_lr)
     evaluated, n_evaluations = _evaluated_tokens(data), clock.n_evaluations
     of_evaluations = FORWARD * (n_evaluations * evaluated + data.n_final)
-    passes = data.passes_after(clock.total_batches)
+    passes, leakage = data.passes_after(clock.total_batches), leakage_in(data)
     return Forecast(
         parameters=parameters_by_part(model),
         n_parameters=model.n_parameters,
@@ -113,9 +120,11 @@ def forecast(plan: Plan, schedule: Schedule) -> Forecast:
         evaluation_share=of_evaluations / (tokens + of_evaluations),
         checkpoint_bytes=plan.disk.needed,
         free_bytes=plan.disk.free,
+        leakage=leakage,
         warnings=[
             *_warnings(model, data, tokens, passes, is_new=is_new),
             *_crowded(plan.trainer),
+            *_warnings_of_leakage(leakage, is_new=is_new),
         ],
     )
 
@@ -205,6 +214,29 @@ def _crowded(trainer: Trainer) -> list[str]:
         f"{n_processes} processes share {cores} core{'s' if cores > 1 else ''} of this CPU:"
         f" trainer.devices={cores} is faster"
     ]
+
+
+def leakage_in(data: TokenDataModule) -> Leakage | None:
+    """Compare validation with training, if that takes about a second at most."""
+    n_tokens = data.windows["train"].n_tokens + data.windows["val"].n_tokens
+    return data.leakage() if n_tokens <= SEARCHED else None
+
+
+def _warnings_of_leakage(leakage: Leakage | None, *, is_new: bool) -> list[str]:
+    found: list[str] = []
+    if leakage is None:
+        return found
+    if leakage.share is not None and leakage.share >= MUCH_LEAKED:
+        found.append(
+            f"{leakage.share:.1%} of validation's {leakage.n}-grams stand in the training text: its"
+            " loss is lower than that of a text that training does not have; leave repetitions out"
+        )
+    if is_new and leakage.never_share >= MUCH_NEVER:
+        found.append(
+            f"{leakage.never_share:.1%} of validation's tokens are never trained on: nowhere in the"
+            " training text; take more text, or a tokenizer with fewer ids"
+        )
+    return found
 
 
 def _unused_ids(model: LanguageModel, data: TokenDataModule) -> str:

@@ -6,6 +6,7 @@ import torch
 from rich.filesize import decimal
 
 from firstlight.checkpoints.find import checkpoints_of
+from firstlight.data.leakage import Leakage
 from firstlight.data.token_data import TokenDataModule
 from firstlight.errors import counted, printable, shell_word
 from firstlight.metrics.perplexity import perplexity_text
@@ -30,6 +31,7 @@ def opening(plan: Plan, told: Forecast) -> str:
         " apart)\ndata  "
         f" {type(data).__name__}, {encoding.name} tokenizer, {encoding.n_vocab:,} ids\n"
         + "".join(f"       {line}\n" for line in data.summary().splitlines())
+        + ("" if told.leakage is None else f"       {leaked(told.leakage)}\n")
         + f"train  {trainer.max_steps:,} steps of {data.batch_size} x {data.context_length} tokens"
         f"{f' x {n}' if (n := trainer.accumulate_grad_batches) > 1 else ''}"
         f"{_in_parts(trainer)}"
@@ -56,6 +58,18 @@ def essence(told: Forecast) -> str:
     if told.free_bytes is not None:
         disk += f" of {decimal(told.free_bytes)} free"
     return ", ".join([*parts, disk])
+
+
+def leaked(leakage: Leakage) -> str:
+    """What of validation stands in training, in a line."""
+    never = f"{leakage.never_share:.1%} of its tokens are never trained on"
+    if leakage.share is None:
+        return f"of validation {never}"
+    sampled = "" if leakage.every == 1 else f" (of {leakage.n_grams:,} that were looked for)"
+    return (
+        f"of validation {leakage.share:.1%} of the {leakage.n}-grams{sampled} stand in training;"
+        f" {never}"
+    )
 
 
 def short(number: float) -> str:

@@ -1,20 +1,22 @@
 """Generates a sample from the model after each evaluation, to show how it is learning."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from firstlight.config import NewTokens, Seed
 from firstlight.data.files import read_limited
+from firstlight.data.leakage import LEAST_N, MOST_N, SEARCHED
 from firstlight.decoding.base import Decoding
 from firstlight.files import append, open_to_append, sync
 from firstlight.runs.run_folder import SAMPLES
 from firstlight.runs.samples_file import end_of_samples, entry
 from firstlight.training.callbacks.base import Watcher
+from firstlight.training.copied import found_in_training, is_searched, what_is_searched
 from firstlight.training.module import PretrainingModule
 from firstlight.training.plan import Plan
-from firstlight.training.sampling import sample
+from firstlight.training.sampling import continued
 from firstlight.training.trainer import Trainer
 
 BYTES = "samples_bytes"
@@ -29,6 +31,11 @@ class SampleGeneration(Watcher):
     Its own random generator starts from `seed` each time.
 
     Samples are shown on every board and written to `samples.txt` in the run folder.
+
+    What a continuation has copied from the training text is said with it, and logged: its longest
+    run there, and the share of its n-grams of `copied` tokens beside validation's
+    (docs/memorisation.md). In a training text of more than `search_tokens` only the last sample is
+    looked for, and in one of many times as much none.
     """
 
     def __init__(
@@ -38,9 +45,12 @@ class SampleGeneration(Watcher):
         decoding: Decoding,
         max_new_tokens: NewTokens = 50,
         seed: Seed = 0,
+        copied: Annotated[int, Field(ge=LEAST_N, le=MOST_N)] | Literal["auto"] | None = "auto",
+        search_tokens: Annotated[int, Field(gt=0, le=10**12)] = SEARCHED,
     ) -> None:
         self.prompt, self.decoding = prompt, decoding
         self.max_new_tokens, self.seed = max_new_tokens, seed
+        self.copied, self.search_tokens = copied, search_tokens
         self.file: Path | None = None
         self.bytes: int | None = None
         """Size of the samples file when the checkpoint was saved; None if the checkpoint does not
@@ -51,6 +61,10 @@ class SampleGeneration(Watcher):
             self.decoding.check(plan.network)
         except ValueError as error:
             raise ValueError(f"decoding: {error}") from error
+        n_tokens = plan.data.windows["train"].n_tokens
+        less = what_is_searched(n_tokens, self.search_tokens)
+        if self.copied is not None and less is not None:
+            plan.notes.append(less)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: PretrainingModule, checkpoint: dict[str, Any]
@@ -90,7 +104,7 @@ class SampleGeneration(Watcher):
         # weights, by all together, and it is the same sample.
         if not (trainer.is_global_zero or trainer.is_sharded):
             return
-        text = sample(
+        sample = continued(
             trainer,
             self.decoding,
             self.prompt,
@@ -99,5 +113,17 @@ class SampleGeneration(Watcher):
         )
         if not trainer.is_global_zero:
             return
-        append(trainer.folder / SAMPLES, entry(trainer.global_step, text).encode())
-        trainer.log_text("sample", text)
+        copied = self._copied(trainer, sample.new_ids)
+        written = entry(trainer.global_step, sample.text, copied)
+        append(trainer.folder / SAMPLES, written.encode())
+        trainer.log_text("sample", f"{sample.text}\n\n({copied})" if copied else sample.text)
+
+    def _copied(self, trainer: Trainer, new_ids: list[int]) -> str:
+        """Log what a continuation has copied, and say it; "" if that is not looked for."""
+        step, clock = trainer.global_step, trainer.clock
+        if self.copied is None or not is_searched(step, clock, self.search_tokens):
+            return ""
+        n = self.copied if isinstance(self.copied, int) else None
+        found = found_in_training(new_ids, clock.data, n)
+        trainer.collect(found.metrics)
+        return str(found)
