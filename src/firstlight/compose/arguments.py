@@ -26,8 +26,8 @@ POSITIONALS: dict[str, tuple[str, ...]] = {
 """Keys that may be left out: `firstlight sweep status DIR`, `firstlight compare RUN RUN`."""
 EXTEND = "extend"
 """The action of `firstlight sweep` whose words are, but for its own keys, those of `train -m`."""
-TEXT_MAY_HAVE_MOVED = ("evaluate", "compare")
-"""Verbs without a section `data`, where data.path=... says where the text of a run is now."""
+TEXT_MAY_HAVE_MOVED = ("evaluate", "generate", "compare")
+"""Verbs whose section `data` may be left out: then data.path=... says where the text of a run is now."""
 NEVER_USED = ("hydra.run", "hydra.sweep.dir", "hydra.sweep.subdir")
 """Settings of Hydra's that name a folder: firstlight makes all folders, named by its own keys."""
 OF_SWEEPS = {
