@@ -27,7 +27,7 @@ POSITIONALS: dict[str, tuple[str, ...]] = {
 EXTEND = "extend"
 """The action of `firstlight sweep` whose words are, but for its own keys, those of `train -m`."""
 TEXT_MAY_HAVE_MOVED = ("evaluate", "generate", "compare")
-"""Verbs whose section `data` may be left out: then data.path=... says where the text of a run is now."""
+"""Verbs without a section `data`, where data.path=... says where the text of a run is now."""
 NEVER_USED = ("hydra.run", "hydra.sweep.dir", "hydra.sweep.subdir")
 """Settings of Hydra's that name a folder: firstlight makes all folders, named by its own keys."""
 OF_SWEEPS = {
