@@ -39,7 +39,8 @@ def test_the_numbers_are_those_of_the_samples_and_training_does_not_notice(
         return found_in_training(ids, data, n)
 
     monkeypatch.setattr(sample_generation, "found_in_training", recorded)
-    assert train("run", f"{KEY}.copied=2", f"{KEY}.max_new_tokens=12") == 0
+    sampled_as = ("data.test_ratio=0", f"{KEY}.max_new_tokens=12")
+    assert train("run", *sampled_as, f"{KEY}.copied=2") == 0
     rows = [row for row in rows_of("run") if row["val/loss"]]
     text, marks = TRAINING.encode(), marks_of("run")
     assert len(rows) == len(marks) == len(sampled) == 4
@@ -53,7 +54,7 @@ def test_the_numbers_are_those_of_the_samples_and_training_does_not_notice(
         told = f"{longest} token" if longest else "under 2 tokens"
         assert mark.startswith(f"--- step {row['step']}; longest copy {told}")
         assert f"{share:.1%} of 2-grams copied" in mark
-    trained("plain", f"{KEY}.copied=null", f"{KEY}.max_new_tokens=12")
+    trained("plain", *sampled_as, f"{KEY}.copied=null")
     assert same_weights("run", "plain")
     assert marks_of("plain") == [mark.partition(";")[0] for mark in marks]
     without = [{k: v for k, v in row.items() if "copied/" not in k} for row in rows_of("run")]
