@@ -155,7 +155,7 @@ def test_the_variance_of_a_mean_is_that_of_alike_neighbours():
     for windows in (8, 34, 256):
         for neighbours, bounds in ((0.8, (0.9, 1.1)), (0.0, (1.0, 4.0))):
             world = World(windows=windows, neighbours=neighbours)
-            series = world._series(generator, 1.0, (4000,))
+            series = world.series(generator, 1.0, (4000,))
             estimated = variances_of_means(series, np.full(windows, 1 / windows)).mean()
             assert bounds[0] < estimated / series.mean(axis=1).var() < bounds[1]
     assert len(frequencies(256).cosines) == 13
@@ -189,13 +189,17 @@ def test_seeds_that_are_shared_are_blocks(seeds, has_blocks, degrees):
     assert np.allclose(np.diff(effects), 1) and plan.to_residuals.shape == (runs, runs)
 
 
-def test_the_example_of_the_page_finds_the_larger_model(capsys):
+def test_the_examples_of_the_page_find_the_larger_model_and_how_sure_its_mean_is(capsys):
     text = Path(__file__).parents[2].joinpath("docs", "statistics.md").read_text(encoding="utf-8")
-    [block] = re.findall(r"^```python\n(.*?)^```", text, flags=re.M | re.S)
-    exec(block, {})
+    first, second = re.findall(r"^```python\n(.*?)^```", text, flags=re.M | re.S)
+    names: dict[str, object] = {}  # the second one goes on with what the first has made
+    exec(first, names)
     told, best = capsys.readouterr().out.splitlines()
     assert told.startswith("small large 0.1") and told.endswith("True more than chance")
     assert best == "['large']"
+    exec(second, names)
+    of_text, of_chosen = capsys.readouterr().out.splitlines()
+    assert of_text.startswith("Interval(mean=2.99") and of_chosen.startswith("Interval(mean=2.")
 
 
 GOOD = {"a": [[1.0, 2.0]], "b": [[1.0, 2.0]]}

@@ -89,7 +89,7 @@ def watched(run: RunConfig, settings: RangeSettings) -> Watch:
     """
     changes = shortened(run.plain, steps=settings.steps, eval_every_n_steps=settings.steps)
     changes["trainer"]["eval_first_step"] = None
-    changes["data"] = {"eval_batches": 1, "untrained_eval_batches": 1}
+    changes["data"] = {"eval_batches": 1, "untrained_eval_batches": 1, "test_batches": 0}
     watch = Watch(settings.stop_at)
 
     def alone(arguments: dict[str, Any]) -> None:
