@@ -1,6 +1,6 @@
 """Measure what the diagnostics of docs/diagnostics.md cost, in turn with and without.
 
-    .venv/bin/python benchmarks/diagnostics.py [--steps 60] [--rounds 5] [override ...]
+    .venv/bin/python benchmarks/diagnostics.py [--steps 60] [--rounds 5] [--only NAME] [override ...]
 
 Each row of the table has one of them. A round trains the same steps without it and with it, one run
 after the other, in an order that changes from round to round; they end with the same weights, which
@@ -143,6 +143,7 @@ def main() -> None:
     parser = described(__doc__)
     parser.add_argument("--steps", type=positive, default=60)
     parser.add_argument("--rounds", type=positive, default=5)
+    parser.add_argument("--only", choices=list(DIAGNOSTICS), help="one row of the table")
     parser.add_argument("overrides", nargs="*")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -151,7 +152,7 @@ def main() -> None:
     words = [*BASE, f"trainer.max_steps={options.steps}", *options.overrides]
     with tempfile.TemporaryDirectory() as folder, chdir(Path(folder)):
         trained(words)  # what is loaded and allocated once
-        for name in DIAGNOSTICS:
+        for name in [options.only] if options.only else DIAGNOSTICS:
             rounds = [compared(name, words, is_first=n % 2 == 0) for n in range(options.rounds)]
             shares, own = zip(*rounds, strict=True)
             print(

@@ -1,7 +1,7 @@
 """One training step, its optimizer and schedule, and what a checkpoint of it says."""
 
 import math
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -92,7 +92,7 @@ class PretrainingModule(NextTokenModule):
             on_spike,
             describe=self._describe,
             record_spike=self._record_spike,
-            mean_of_all=partial(self._of_all, "mean"),
+            mean_of_all=self._mean_of_all,
         )
         self.batches: list[Batch] = []
         self.batch_losses: list[Tensor] = []
@@ -120,11 +120,9 @@ class PretrainingModule(NextTokenModule):
             )
         if any(metric.needs_counts for metric in self.measured):
             device = self.trainer.strategy.root_device
-            # Sums over processes are exchanged there; MPS, which has no processes, lacks the types.
+            # As the sums of evaluations, which stay on the CPU where MPS trains.
             place = torch.device("cpu") if device.type == "mps" else device
-            self.token_counts = TokenCounts(
-                self.model.vocab_size, place, partial(self._of_all, "sum")
-            )
+            self.token_counts = TokenCounts(self.model.vocab_size, place, self.over_processes)
 
     def configure_model(self) -> None:
         if self.trainer.is_sharded and not is_sharded(self.parameters()):
@@ -311,14 +309,14 @@ class PretrainingModule(NextTokenModule):
         """The model's parameters; cached: collecting them takes longer than clipping them."""
         return list(self.model.parameters())
 
-    def _of_all(self, reduce_op: str, numbers: Tensor) -> Tensor:
-        """The sum or the mean of `numbers` over all processes: they must decide alike.
+    def _mean_of_all(self, numbers: Tensor) -> Tensor:
+        """The mean of `numbers` over all processes: they must decide alike.
 
         One that skips a step alone would have other weights from then on.
         """
         if self.trainer.world_size == 1:
             return numbers
-        return self.trainer.strategy.reduce(numbers, reduce_op=reduce_op)
+        return self.trainer.strategy.reduce(numbers, reduce_op="mean")
 
     def _record_spike(self, record: StepRecord, numbers: dict[str, Judged]) -> None:
         """Keep a step that lies far above those before it; all processes call this."""
@@ -445,7 +443,7 @@ class PretrainingModule(NextTokenModule):
         }
         if self.token_counts is not None:
             self.token_counts.gather()
-            checkpoint[RECORD]["token_counts"] = self.token_counts.total.cpu()
+            checkpoint[RECORD]["token_counts"] = self.token_counts.total
 
     def _load_counts(self, total: Tensor | None) -> None:
         assert self.token_counts is not None

@@ -17,10 +17,10 @@ class TokenCounts:
         self, vocab_size: int, device: torch.device, sum_of_all: Callable[[Tensor], Tensor]
     ) -> None:
         self.sum_of_all = sum_of_all
-        self.total = torch.zeros(vocab_size, dtype=torch.int64, device=device)
-        """Of all processes, up to the last `gather`."""
-        self.own = torch.zeros_like(self.total)
-        """Of this process, since then."""
+        self.total = torch.zeros(vocab_size, dtype=torch.int64)
+        """Of all processes, up to the last `gather`; on the CPU."""
+        self.own = torch.zeros_like(self.total, device=device)
+        """Of this process, since then; where training is, which need not wait for it."""
 
     def add(self, targets: Tensor) -> None:
         """Count the targets (B, T) of a batch."""
@@ -34,4 +34,4 @@ class TokenCounts:
 
     def of(self, targets: Tensor) -> Tensor:
         """How often each of these ids (N,) was trained on, up to the last `gather`; on the CPU."""
-        return self.total[targets.to(self.total.device)].cpu()
+        return self.total[targets.cpu()]
