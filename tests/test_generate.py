@@ -419,9 +419,9 @@ def known_text(tmp_path):
 
 
 def copied(alphabet, file, *overrides):
-    words = ["data=text", f"data.path={file}", "copied=4", "prompt=ab", "max_new_tokens=40"]
-    device = ["accelerator=cpu", "decoding=greedy", f"checkpoint={alphabet}"]
-    return main(["generate", *words, *device, *overrides])
+    words = ["data=text", f"data.path={file}", "data.test_ratio=0", "copied=4", "prompt=ab"]
+    words += ["max_new_tokens=40", "accelerator=cpu", "decoding=greedy", f"checkpoint={alphabet}"]
+    return main(["generate", *words, *overrides])
 
 
 def test_what_stands_in_a_text_is_marked_and_counted(alphabet, known_text, capsys):
