@@ -114,6 +114,8 @@ class Trainer(pl.Trainer):
     pending_metrics: dict[str, float]
     row_is_written: bool = False
     """What was collected for the row of the present step."""
+    flushed_step: int | None = None
+    """The step of the last row of the logs."""
     texts: list[str]
     """What was shown on the boards since the last row of the logs."""
     advance: Callable[[], None]
@@ -387,8 +389,11 @@ class Trainer(pl.Trainer):
         if self.pending_metrics:
             # Every row has both: curves can be drawn over tokens, and steps differ in size between
             # runs.
-            row = {"tokens": self.tokens_seen, "epoch": self.epochs_seen, **self.pending_metrics}
-            self.pending_metrics = {}
+            row = self.pending_metrics
+            # What comes after the row of a step, as the test score, has them there already.
+            if self.flushed_step != self.global_step:
+                row = {"tokens": self.tokens_seen, "epoch": self.epochs_seen, **row}
+            self.pending_metrics, self.flushed_step = {}, self.global_step
             for write in self.row_writers:
                 write(row, step=self.global_step)
 
