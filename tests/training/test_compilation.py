@@ -24,7 +24,10 @@ pytestmark = [
         r"ignore:.*autograd.function.Function.* should not be instantiated",
     ),
 ]
-RAGGED = ["data.drop_last=false", "trainer.eval_every_n_steps=5", "model.dropout=torch"]
+RAGGED = [
+    *("data.drop_last=false", "data.test_ratio=0"),
+    *("trainer.eval_every_n_steps=5", "model.dropout=torch"),
+]
 
 
 @pytest.fixture

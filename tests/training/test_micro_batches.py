@@ -91,6 +91,7 @@ UNEQUAL = (
         "data.shuffle=false",
         "data.drop_last=false",
         "data.train_ratio=0.5",
+        "data.test_ratio=0",
         "model.drop_rate=0",
         "trainer.max_steps=4",
     ),
