@@ -320,7 +320,8 @@ def options():
         # tests/plan/test_cluster.py.
         if option.startswith("base") or (group, option) == ("model", "same"):
             continue
-        if group in ("corpus", "cluster"):
+        # Rules come with their model: tests/test_dial.py.
+        if group in ("corpus", "cluster", "rules"):
             continue
         if group == "callbacks":
             chosen = ["~experiment", f"callbacks=[{option}]"]

@@ -19,6 +19,7 @@ from firstlight.compose.arguments import parse_arguments
 from firstlight.compose.compose import compose_config, slug
 from firstlight.compose.hydra_calls import parse_overrides
 from firstlight.config import _locate, _signature
+from firstlight.lr_find.settings import RangeSettings
 from firstlight.overrides import command, conf_dir, named, program, ready, setting, text_keys, typed
 from firstlight.sweep import command as sweep
 from firstlight.sweep.settings import Settings as OfSweep
@@ -309,11 +310,12 @@ def signatures() -> Iterator[tuple[str, Callable[..., Any], dict[str, Any]]]:
             entry,
             yaml.safe_load((Path(conf_dir()) / f"{verb}.yaml").read_text(encoding="utf-8")),
         )
-    yield (
-        "sweep",
-        OfSweep,
-        yaml.safe_load((Path(conf_dir()) / "sweep" / "default.yaml").read_text(encoding="utf-8")),
-    )
+    for section, entry, name in (
+        ("sweep", OfSweep, "sweep/default.yaml"),
+        ("lr_find", RangeSettings, "lr-find.yaml"),
+    ):
+        node = yaml.safe_load((Path(conf_dir()) / name).read_text(encoding="utf-8"))
+        yield section, entry, node.get(section, node)
     for file in sorted(Path(conf_dir()).glob("*/*.yaml")):
         nodes = [(file.parent.name, yaml.safe_load(file.read_text(encoding="utf-8")))]
         while nodes:
