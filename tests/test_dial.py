@@ -68,6 +68,28 @@ def test_a_value_that_is_given_counts_and_the_others_follow_it():
     assert of_steps["scheduler"]["warmup_steps"] == 4
 
 
+def test_rates_and_weight_decay_follow_a_learning_rate_that_is_given():
+    config = composed("model.depth=2", "optimizer.lr=3e-4")
+    rule = Dial(2, 2048, 256)
+    assert config["optimizer"]["lr"] == 3e-4 < rule.min_lr  # the rule's would be refused
+    assert config["scheduler"]["min_lr"] == 3e-5
+    assert config["scheduler"]["initial_lr"] == 3e-6
+    ratio = config["optimizer"]["weight_decay"] / rule.weight_decay
+    assert ratio == pytest.approx(rule.lr / 3e-4, rel=0.1)  # both have two digits
+
+
+def test_a_step_of_several_batches_is_as_large_as_one_of_one():
+    config = composed("model.depth=2", "trainer.accumulate_grad_batches=4")
+    rule = Dial(2, 2048, 256)
+    assert config["data"]["batch_size"] == rule.batch_size // 4
+    assert config["optimizer"]["weight_decay"] == rule.weight_decay
+    assert config["scheduler"]["warmup_steps"] == rule.warmup_steps
+    given = composed(
+        "model.depth=2", f"data.batch_size={rule.batch_size}", "trainer.accumulate_grad_batches=4"
+    )
+    assert given["scheduler"]["warmup_steps"] == pytest.approx(rule.warmup_steps / 4, abs=1)
+
+
 def test_another_model_has_nothing_of_it():
     config = compose_config("train", ["model=nano"])
     assert "dial" not in str(config)

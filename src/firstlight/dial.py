@@ -38,6 +38,8 @@ class Dial:
     given_tokens: int | None = None
     given_batch: int | None = None
     given_steps: int | None = None
+    given_lr: float | None = None
+    batches_per_step: int = 1
 
     @property
     def emb_dim(self) -> int:
@@ -71,15 +73,18 @@ class Dial:
 
     @property
     def batch_size(self) -> int:
-        """Windows, a power of two: .2920 C^.3271 tokens (DeepSeek-AI 2024, equation 1)."""
+        """Windows, a power of two; a step has .2920 C^.3271 tokens (DeepSeek-AI 2024, eq. 1)."""
         if self.given_batch is not None:
             return self.given_batch
-        windows = 0.2920 * self.flops**0.3271 / self.context_length
+        in_batch = self.context_length * self.batches_per_step
+        windows = 0.2920 * self.flops**0.3271 / in_batch
         return min(2 ** max(0, round(math.log2(windows))), LARGEST_BATCH)
 
     @property
     def lr(self) -> float:
         """.3118 C^-.1250 (DeepSeek-AI 2024, equation 1)."""
+        if self.given_lr is not None:
+            return self.given_lr
         return _two_digits(0.3118 * self.flops**-0.1250)
 
     @property
@@ -96,8 +101,8 @@ class Dial:
     def weight_decay(self) -> float:
         """So much that the weights are an average over a share tau of the run.
 
-        tau = 1.084 (D / N)^-.527 (Bergsma et al. 2025, "Power lines"); the weight decay of batches
-        of B tokens is B / (lr D tau) (Wang & Aitchison 2024, "How to set AdamW's weight decay").
+        tau = 1.084 (D / N)^-.527 (Bergsma et al. 2025, "Power lines"); the weight decay of steps of
+        B tokens is B / (lr D tau) (Wang & Aitchison 2024, "How to set AdamW's weight decay").
         """
         tau = 1.084 * (self.max_tokens / self.n_parameters) ** -0.527
         return _two_digits(self._tokens_in_step / (self.lr * self.max_tokens * tau))
@@ -119,7 +124,7 @@ class Dial:
 
     @property
     def _tokens_in_step(self) -> int:
-        return self.batch_size * self.context_length
+        return self.batch_size * self.context_length * self.batches_per_step
 
 
 DECIDED = (
@@ -147,24 +152,32 @@ def decided(name: str, *, _root_: DictConfig) -> Any:
         raise ConfigError("the model has no depth from which to decide it; take model=dial")
     # What is not a whole number above 0 is refused by the signature of what takes it.
     found = Dial(
-        min(_given(_root_, "model", "depth") or 1, MAX_DEPTH),
-        _given(_root_, "model", "vocab_size") or 1,
-        _given(_root_, "data", "context_length") or 1,
-        given_tokens=_given(_root_, "trainer", "max_tokens"),
-        given_batch=_given(_root_, "data", "batch_size"),
-        given_steps=_given(_root_, "trainer", "max_steps"),
+        min(_whole(_root_, "model", "depth") or 1, MAX_DEPTH),
+        _whole(_root_, "model", "vocab_size") or 1,
+        _whole(_root_, "data", "context_length") or 1,
+        given_tokens=_whole(_root_, "trainer", "max_tokens"),
+        given_batch=_whole(_root_, "data", "batch_size"),
+        given_steps=_whole(_root_, "trainer", "max_steps"),
+        given_lr=_given(_root_, "optimizer", "lr"),
+        batches_per_step=_whole(_root_, "trainer", "accumulate_grad_batches") or 1,
     )
     return getattr(found, name)
 
 
-def _given(root: DictConfig, section: str, key: str) -> int | None:
+def _whole(root: DictConfig, section: str, key: str) -> int | None:
     """A whole number above 0 of the config's; None where something else stands, or a rule."""
+    value = _given(root, section, key)
+    return int(value) if value is not None and value >= 1 else None
+
+
+def _given(root: DictConfig, section: str, key: str) -> float | None:
+    """A number above 0 of the config's; None where something else stands, or a rule."""
     # A rule that reads what it decides would never end.
     plain: Any = OmegaConf.to_container(root[section], resolve=False)
     if str(plain.get(key)).startswith("${dial:"):
         return None
     value = root[section].get(key)
-    return int(value) if isinstance(value, int | float) and value >= 1 else None
+    return value if isinstance(value, int | float) and 0 < value < math.inf else None
 
 
 def _two_digits(value: float) -> float:
