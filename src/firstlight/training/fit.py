@@ -197,6 +197,7 @@ def _train(
     # A run without steps left is resumed only if it was killed at its end: that is finished now.
     if origin.resumed is not None:
         checkpoint, trainer.saved_step = origin.resumed.checkpoint, origin.step
+        trainer.flushed_step = origin.step
         if plan.ended is not None:
             end_before_training(trainer, origin.step)
         elif trainer.is_global_zero:

@@ -23,6 +23,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import scalar
 
 from firstlight.files import replacing, sync_folder, temporary_of
+from firstlight.metrics.splits import is_final
 from firstlight.runs.chosen import CHOSEN
 from firstlight.runs.flat_config import hyperparameters
 from firstlight.training.lightning import begin_again, purge_nothing, writer_of
@@ -109,7 +110,11 @@ class TensorBoardLogger(LightningTensorBoardLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        if "tokens" not in metrics:  # not a row of ours: of a callback of Lightning's
+        if "tokens" not in metrics:  # not a row: a test score, or of a callback of Lightning's
+            if step is not None and any(map(is_final, metrics)):
+                # The score comes after the last step. A run that is resumed from there scores again
+                # at its end, and hides what comes after that step: the old score, too.
+                step += 1
             super().log_metrics(metrics, step)
             return
         try:
