@@ -46,8 +46,8 @@ def two_texts(draw):
     text, sample = draw(st.lists(ids, max_size=40)), draw(st.lists(ids, max_size=24))
     if text and draw(st.booleans()):  # a longer copy than chance would make
         start = draw(st.integers(0, len(text) - 1))
-        sample += text[start : start + 12]
-    return text, sample, draw(st.integers(1, 9))
+        sample += text[start : start + draw(st.sampled_from([12, 20]))]
+    return text, sample, draw(st.integers(1, 18))
 
 
 @st.composite
@@ -105,6 +105,25 @@ def test_an_id_that_repeats_is_one_copy_and_takes_two_states_an_id_at_most():
     found = copies([7] * 500, [np.full(20_000, 7)], 50)
     assert found.longest == Copy(0, 500, 0) and found.copied == 451
     assert len(found.runs) == 1
+
+
+def test_short_runs_are_passed_over_once_a_longer_one_is_known(monkeypatch):
+    """As of bytes, where four are of one word and stand everywhere."""
+    monkeypatch.setattr(blocks, "BLOCK", 200)
+    everywhere = np.tile([1, 2, 3, 4, 5, 6, 7, 9, 9, 9], 400)
+    sample = [1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 14]
+    n_read = 0
+    original = SuffixAutomaton.read
+
+    def counted(self, ids, place):
+        nonlocal n_read
+        n_read += len(ids)
+        original(self, ids, place)
+
+    monkeypatch.setattr(SuffixAutomaton, "read", counted)
+    found = copies(sample, [np.array(sample[:8]), everywhere, np.array(sample)], 12)
+    assert n_read <= 200 + 2 * len(sample)
+    assert found.runs == [Copy(0, 12, 8 + len(everywhere))]
 
 
 @pytest.mark.parametrize("n", [64, MOST_N])

@@ -65,7 +65,7 @@ def copies(sample: Sequence[int] | np.ndarray, text: Iterable[np.ndarray], n: in
         raise ValueError(f"n ({n}) must be 1 or more")
     ids = np.asarray(sample, dtype=np.uint32)
     shortest = min(n, SHORTEST)
-    lengths, places = _longest_runs(ids, text, shortest)
+    lengths, places = _longest_runs(ids, text, n)
     n_grams = max(len(ids) - n + 1, 0)
     runs = _maximal(lengths, places, n)
     longest: Copy | None = None
@@ -78,41 +78,66 @@ def copies(sample: Sequence[int] | np.ndarray, text: Iterable[np.ndarray], n: in
 
 
 def _longest_runs(
-    sample: np.ndarray, text: Iterable[np.ndarray], shortest: int
+    sample: np.ndarray, text: Iterable[np.ndarray], n: int
 ) -> tuple[list[int], list[int]]:
     """For each id of the sample, the longest run up to it that is in the text, and its place.
 
-    Runs of fewer than `shortest` ids count as none.
+    Those of `n` ids or more are exact, and the longest of all. Runs of fewer than `SHORTEST` ids
+    count as none, unless n is less.
     """
+    shortest = min(n, SHORTEST)
     if len(sample) < shortest:
         return [0] * len(sample), [0] * len(sample)
     automaton = SuffixAutomaton(sample.tolist())
-    hashes = _hashes(sample, shortest)
-    wanted_bits = (PER_GRAM * len(hashes)).bit_length()
-    shift = np.uint32(32 - min(max(wanted_bits, LEAST_BITS), MOST_BITS))
-    table = np.zeros(2 ** (32 - int(shift)), dtype=bool)
-    table[hashes >> shift] = True
+    length, table = shortest, _table(sample, shortest)
     n_read = 0
-    for place, block in overlapping(text, shortest):
+    # Each run that may be looked for below is whole in one block.
+    for place, block in overlapping(text, min(n, len(sample))):
         # Nearly all of a text is passed over here, at the speed of numpy.
-        hits = table[_hashes(block, shortest) >> shift]
-        for first, end in _stretches(hits, shortest):
+        hits = table[_hashes(block, length) >> _shift(table)]
+        for first, end in _stretches(hits, length):
             # What overlaps the stretch before was read with it, and what touches it follows it.
             begin = max(place + first, n_read)
             if begin > n_read:
                 automaton.restart()
             automaton.read(block[begin - place : end].tolist(), begin)
             n_read = max(n_read, place + end)
+        # Of bytes four say little, and most of a text would be read: once a longer run is known,
+        # shorter ones than that are of no interest.
+        while 2 * length <= min(n, max(automaton.best)):
+            length *= 2
+            table = _table(sample, length)
     lengths, places = automaton.longest()
     return [length if length >= shortest else 0 for length in lengths], places
 
 
+def _table(sample: np.ndarray, n: int) -> np.ndarray:
+    """Which upper bits the hashes of the sample's n-grams have."""
+    hashes = _hashes(sample, n)
+    wanted_bits = (PER_GRAM * len(hashes)).bit_length()
+    table = np.zeros(2 ** min(max(wanted_bits, LEAST_BITS), MOST_BITS), dtype=bool)
+    table[hashes >> _shift(table)] = True
+    return table
+
+
+def _shift(table: np.ndarray) -> np.uint32:
+    """By how many bits a hash is shifted to be a place of the table."""
+    return np.uint32(33 - len(table).bit_length())
+
+
 def _hashes(ids: np.ndarray, n: int) -> np.ndarray:
-    """A hash of each n-gram of ids (N,): (N - n + 1,), uint32. Its upper bits are the best ones."""
-    n_grams = max(len(ids) - n + 1, 0)
+    """A hash of each n-gram of ids (N,): (N - n + 1,), uint32. Its upper bits are the best ones.
+
+    n is at most `SHORTEST`, or that times a power of two.
+    """
+    size = min(n, SHORTEST)
+    n_grams = max(len(ids) - size + 1, 0)
     found = np.zeros(n_grams, dtype=np.uint32)
-    for number in range(n):
+    for number in range(size):
         found += ids[number : number + n_grams] * FACTORS[number]
+    while size < n:
+        found = found[:-size] * FACTORS[1] + found[size:]
+        size *= 2
     return found
 
 
