@@ -5,6 +5,7 @@ import gc
 import multiprocessing
 import os
 import signal
+from pathlib import Path
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
@@ -122,6 +123,14 @@ class WatchingFailWhenComplete(FailWhenComplete, Watcher):
 
 class WatchingFailAt(FailAt, Watcher):
     """The same, of a callback that only watches."""
+
+
+class KeepsLastWeights(pl.Callback):
+    """Writes what weights a run ends with."""
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        total = sum(float(weight.detach().double().sum()) for weight in pl_module.parameters())
+        Path(trainer.default_root_dir, "last.txt").write_text(repr(total))
 
 
 class KeepsFiles(Callback):

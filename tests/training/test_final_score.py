@@ -30,7 +30,7 @@ def evaluated(folder: str, capsys) -> dict[str, float]:
 def test_it_is_scored_with_the_best_weights_and_its_error_is_said(train, capsys):
     # Of letters that training has not seen a model thinks less and less.
     Path("text.txt").write_text("the lamp was lit. " * 50 + "QZXJ VKWY " * 10)
-    assert train("run", "optimizer.lr=0.01") == 0
+    assert train("run", "optimizer.lr=0.01", "+callbacks.k._target_=stop_at.KeepsLastWeights") == 0
     said = capsys.readouterr().out
     saved = checkpoints_of(Path("run"))
     best = best_of(saved)
@@ -46,6 +46,12 @@ def test_it_is_scored_with_the_best_weights_and_its_error_is_said(train, capsys)
         f"test loss {found['test/loss']:.3f} +- {error:.3f} (95%, by how the text varies), with the"
         f" best weights (step {step})\n" in said
     )
+    # Killed at its end: callbacks still see the last weights there, not those that were scored.
+    last_weights = Path("run/last.txt").read_text()
+    Path("run/last.txt").unlink()
+    Path("run/model.safetensors").unlink()
+    assert main(["train", "resume=run"]) == 0
+    assert Path("run/last.txt").read_text() == last_weights
 
 
 def test_a_run_that_is_lengthened_is_scored_at_its_new_end_alone(trained, train, capsys):

@@ -179,6 +179,11 @@ def _train(
 
     def end() -> None:
         nonlocal final
+        # Without a step Lightning does not call on_train_end, which cleans up and draws plots. As
+        # there before the score, which leaves the best weights in the model.
+        if plan.ended is not None:
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                callback.on_train_end(trainer, module)
         final = score(module)
         if final is not None:
             trainer.collect(final.metrics)
@@ -213,8 +218,4 @@ def _train(
             end_workers()
     if trainer.is_global_zero and (shown := profile.shown()):
         tell(shown)
-    # Without a step Lightning does not call on_train_end, which cleans up and draws plots.
-    if plan.ended is not None and trainer.is_global_zero:
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            callback.on_train_end(trainer, module)
     return final
