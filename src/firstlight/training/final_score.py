@@ -51,8 +51,9 @@ def score(module: PretrainingModule) -> FinalScore | None:
         Stopped: a signal came; the run is saved, and is scored when it is resumed.
     """
     trainer = module.trainer
-    # A step without a finite loss, or a callback's error, ends the run in another way.
-    if not module.data.has_test or trainer.failure is not None:
+    # A callback's error ends the run in another way; that of one process alone would leave the
+    # others waiting for it.
+    if not module.data.has_test or trainer.agreed(int(trainer.failure is not None)):
         return None
     step = _take_best_weights(module)
     sums, blocks = _sums(module)

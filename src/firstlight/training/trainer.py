@@ -112,8 +112,9 @@ class Trainer(pl.Trainer):
     row_writers: list[Callable[..., None]]
     """`log_metrics` of each logger."""
     pending_metrics: dict[str, float]
-    row_is_written: bool = False
     """What was collected for the row of the present step."""
+    row_is_written: bool = False
+    """Whether the row of the present step can take no more."""
     flushed_step: int | None = None
     """The step of the last row of the logs."""
     texts: list[str]
