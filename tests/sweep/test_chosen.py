@@ -58,6 +58,10 @@ def test_trials_without_a_test_split_are_told_as_such():
         reported("val/nonsense", found[0], ["val/loss"])
     some = ranked(tested=1)  # a sweep that a later version has extended
     assert worth_of("test/loss", some[0], some, ["val/loss"], 1) is None
+    [line] = lines("test/loss", None, 3, is_objective=False)
+    assert (
+        line == "test/loss (test text): not known, as trials of other points have not measured it"
+    )
 
 
 def test_one_seed_tells_nothing_of_other_seeds():

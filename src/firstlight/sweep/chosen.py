@@ -114,10 +114,10 @@ def signs_of(
 
 def lines(name: str, worth: Worth | None, n_points: int, *, is_objective: bool) -> list[str]:
     """What is to be said of a metric of the best point, beside its mean if that is an objective."""
-    if worth is None:
-        return []
     split = split_of(name)
     start = f"{name}{f' ({split})' if split else ''}"
+    if worth is None:
+        return [f"{start}: not known, as trials of other points have not measured it"]
     if is_objective:
         start += ", chosen by it"
     else:
