@@ -436,6 +436,7 @@ def _one_more(match: re.Match[str]) -> str:
     [
         (["a", "stopped", "metric=test/loss"], "stopped is unfinished, and its test split is"),
         (["a", "short_1e-2_1", "metric=test/loss"], "has no test split (data.test_ratio is 0"),
+        (["a", "b", "metric=test/los"], "has not logged it; did you mean 'test/loss'?"),
         (["a", "b", "metric=test/loss", "at=equal_tokens"], "scored at the end alone"),
         (["a", "b", "weights=best", "at=equal_tokens"], "measures no weights; leave it out"),
         (["a", "b", "metric=nonsense", "at=equal_tokens"], "has not logged it"),

@@ -97,7 +97,7 @@ class Run:
             ConfigError: the run has not logged it, or it is nan or inf.
         """
         logged = [row for row in self.rows if row.get(column) is not None]
-        if is_final(column) and not (logged and self.is_finished):
+        if is_final(column) and not self._is_tested:
             raise ConfigError(f"metric ({column}): {self.folder}{self._why_no_final()}")
         # A diverged run must not be judged by its last finite value.
         if logged and not math.isfinite(logged[-1][column]):
@@ -117,6 +117,13 @@ class Run:
             f"metric ({column}): {self.folder} has not logged it{meant} (it has:"
             f" {', '.join(known)})"
         )
+
+    @property
+    def _is_tested(self) -> bool:
+        """Whether it has come to its end, and has scored its test split there."""
+        last = self.rows[-1] if self.rows else {}
+        scored = [name for name, value in last.items() if is_final(name) and value is not None]
+        return self.is_finished and bool(scored)
 
     def _why_no_final(self) -> str:
         """Why the run has no score of the test split."""

@@ -243,7 +243,7 @@ def _sentence(pair: statistics.Pair, sign: int, rest: int | None, *, of_text: bo
         return "not told apart, and hardly any number of seeds would tell"
     if rest is not None:
         return f"{pair.reason}; measure all of it: windows={rest}"
-    return f"{pair.reason}; more validation text, or a lower data.train_ratio, would help"
+    return f"{pair.reason}; more text to measure on, or a lower data.train_ratio, would help"
 
 
 def _unfinished(runs: list[Run], column: str) -> list[str]:

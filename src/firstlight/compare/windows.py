@@ -179,9 +179,10 @@ def check_grounds(
         is_other_tokenizer = ground.tokenizer != first.tokenizer
         if (is_other_text or is_other_tokenizer) and metric is not None and metric.of_tokens:
             what = f"texts{_other_shares(runs[0], run)}" if is_other_text else "tokenizers"
+            split = column.partition("/")[0]
             raise ConfigError(
                 f"metric ({column}): {both} have different {what}, where it means different things;"
-                " compare them in bits per byte: metric=val/bits_per_byte"
+                f" compare them in bits per byte: metric={split}/bits_per_byte"
             )
         if is_other_text:
             notes.append(f"{both} are measured on different texts: one may just be easier")
