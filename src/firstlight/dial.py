@@ -1,6 +1,6 @@
 """One number, the depth of a model, decides its shape and how it is trained (docs/dial.md).
 
-`conf/experiment/dial.yaml` has these rules as `${dial:NAME}`, so each can be overridden.
+`conf/rules/dial.yaml` has these rules as `${dial:NAME}`, so each can be overridden.
 """
 
 import math

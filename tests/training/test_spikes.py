@@ -16,6 +16,8 @@ from tiny_run import TINY, rows_of, same_weights
 from firstlight.cli import main
 from firstlight.runs.run_folder import RunFolder
 from firstlight.training.nonfinite import late_check
+from firstlight.training.nonfinite.guard import Guard
+from firstlight.training.nonfinite.late_check import StepRecord
 from firstlight.training.spikes import recent
 from firstlight.training.spikes.recent import RecentSteps, judged
 
@@ -130,6 +132,31 @@ def test_a_device_that_is_read_late_finds_the_same(train, soon, monkeypatch, on_
         for found in (spike, twin):
             found["windows"] = sorted(window["text"] for window in found["windows"])
         assert spike == twin
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_processes_decide_by_the_norm_of_all_and_not_by_their_own(soon, monkeypatch, late):
+    """On other hardware a norm has other last digits: one process would wait for the others."""
+    if late:
+        monkeypatch.setattr(late_check, "DEVICES", ("cpu",))
+    weight = torch.nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.AdamW([weight], fused=True)
+    of_all, found = torch.tensor([0.0, 2.0, 1.0]), []
+    guard = Guard(
+        "stop",
+        "record",
+        describe=lambda record, skipped: "",
+        record_spike=lambda record, numbers: found.append(
+            (record.step, numbers["grad_norm"].value)
+        ),
+        mean_of_all=lambda numbers: of_all.to(numbers.dtype),
+    )
+    for step, (own, of_all[2]) in enumerate([(1, 1)] * 8 + [(9, 1), (1, 9)], start=1):
+        loss, norm = torch.tensor(2.0), torch.tensor(float(own))
+        record = StepRecord(step, [], loss[None], loss, norm, [weight], norm[None])
+        guard.judge(record, optimizer, None, torch.device("cpu"))
+    guard.settle()
+    assert found == [(10, 9.0)]
 
 
 @pytest.mark.long

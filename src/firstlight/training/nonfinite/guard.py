@@ -86,8 +86,7 @@ class Guard:
         if scaler is None:
             numbers.append(grad_norm)
         is_bad = not all(map(math.isfinite, numbers))
-        own = torch.stack([torch.full_like(record.loss, float(is_bad)), record.loss])  # (2,)
-        share_of_bad, loss = self.mean_of_all(own).tolist()
+        share_of_bad, loss, grad_norm = self.mean_of_all(record.numbers(is_bad)).tolist()
         if share_of_bad == 0:
             self.in_a_row = 0
             if self._is_spike(record, self._judged(record.step, loss, grad_norm)):

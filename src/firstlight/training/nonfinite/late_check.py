@@ -37,6 +37,14 @@ class StepRecord:
     parameters: list[nn.Parameter]
     norms: Tensor
 
+    def numbers(self, is_bad: Tensor | bool) -> Tensor:
+        """What all processes must decide alike by (3,): `is_bad`, the loss and the norm.
+
+        The norm as well: processes on different hardware may compute it with other last digits.
+        """
+        bad = torch.zeros_like(self.grad_norm) + is_bad
+        return torch.stack([bad, self.loss.to(bad.dtype), self.grad_norm])
+
 
 @dataclass(frozen=True)
 class Told:
@@ -89,12 +97,11 @@ class LateCheck:
     def judge(self, record: StepRecord, optimizer: Optimizer) -> None:
         """Let `optimizer` skip the step of `record`, which comes next, if it is not finite."""
         is_finite = record.grad_norm.isfinite() & record.losses.isfinite().all()
-        own = torch.stack([(~is_finite).to(record.loss.dtype), record.loss])
-        share_of_bad, loss = self.mean_of_all(own).double()
+        share_of_bad, loss, grad_norm = self.mean_of_all(record.numbers(~is_finite)).double()
         is_bad = share_of_bad > 0
         self.in_a_row = (self.in_a_row + 1) * is_bad
         self.has_ended = self.has_ended | (self.in_a_row > self.most)
-        numbers = torch.stack([loss, record.grad_norm.double()])  # (2,)
+        numbers = torch.stack([loss, grad_norm])  # (2,)
         numbers = torch.where(is_bad, torch.nan, numbers)
         is_skipped = is_bad | self.has_ended
         parts = [torch.stack([self.in_a_row.double(), self.has_ended.double()]), numbers]
