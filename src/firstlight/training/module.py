@@ -20,22 +20,15 @@ from firstlight.model.base import LanguageModel
 from firstlight.optim.base import OptimizerFactory, Schedule
 from firstlight.output import note
 from firstlight.runs.run_folder import SPIKES
-from firstlight.training.evaluation import evaluating
+from firstlight.training.bad_steps import BadSteps
 from firstlight.training.lightning import forget_end, handles_scaling, norms_of, scaler_of
 from firstlight.training.memory.micro_batches import cut, cut_into, n_parts_of
 from firstlight.training.next_token import NextTokenModule
-from firstlight.training.nonfinite.description import describe, largest, worst_windows
 from firstlight.training.nonfinite.guard import Guard, OnNan
 from firstlight.training.nonfinite.late_check import StepRecord
 from firstlight.training.sharding import clip, is_sharded, local, shard
-from firstlight.training.spikes.recent import Judged, OnSpike
-from firstlight.training.spikes.record import (
-    Spike,
-    forget_later,
-    of_all_processes,
-    windows_of,
-    write_spike,
-)
+from firstlight.training.spikes.recent import OnSpike
+from firstlight.training.spikes.record import forget_later
 from firstlight.training.token_counts import TokenCounts
 from firstlight.training.trainer import Trainer
 
@@ -87,11 +80,12 @@ class PretrainingModule(NextTokenModule):
         )
         self.splits = ["train", "val"]
         self.data = data
+        told = BadSteps(self)
         self.guard = Guard(
             on_nan,
             on_spike,
-            describe=self._describe,
-            record_spike=self._record_spike,
+            describe=told.describe,
+            record_spike=told.record_spike,
             mean_of_all=self._mean_of_all,
         )
         self.batches: list[Batch] = []
@@ -317,49 +311,6 @@ class PretrainingModule(NextTokenModule):
         if self.trainer.world_size == 1:
             return numbers
         return self.trainer.strategy.reduce(numbers, reduce_op="mean")
-
-    def _record_spike(self, record: StepRecord, numbers: dict[str, Judged]) -> None:
-        """Keep a step that lies far above those before it; all processes call this."""
-        trainer = self.trainer
-        first = (record.step - 1) * self.accumulated
-        batches = first, first + self.accumulated - 1
-        spike = Spike(record.step, batches, numbers, self.guard.on_spike == "skip")
-        # Where all processes compute together, a pass of one alone would wait for the others.
-        losses = None if trainer.is_sharded else self._losses_now
-        with evaluating(self):
-            parts = [
-                part for batch in record.batches for part in cut(batch, trainer.micro_batch_size)
-            ]
-            windows = windows_of(parts, losses, self.data.tokenizer)
-        line = spike.to_json(of_all_processes(windows, trainer.world_size))
-        if trainer.is_global_zero:
-            trainer.failures.attempt(SPIKES, write_spike, trainer.folder, line)
-
-    def _losses_now(self, batch: Batch) -> Tensor:
-        """The losses (B * T,) of a batch by the model as it is now, without a gradient."""
-        with torch.no_grad(), self.trainer.precision_plugin.forward_context():
-            return self.token_losses(batch)
-
-    def _describe(self, record: StepRecord, skipped: int) -> str:
-        self.eval()  # without dropout; this is the end of the run
-        names = {p: name for name, p in self.model.named_parameters()}
-        windows: list[str] = []
-        # Where all processes compute together, none can look at its own windows alone.
-        if not self.trainer.is_sharded:
-            windows = worst_windows(
-                [part for batch in record.batches for part in self.parts(batch)],
-                self._losses_now,
-                self.data.tokenizer,
-            )
-        norms = zip((names[p] for p in record.parameters), record.norms.tolist(), strict=True)
-        return describe(
-            step=record.step,
-            losses=record.losses.tolist(),
-            grad_norm=float(record.grad_norm),
-            gradient=largest(dict(norms)),
-            windows=windows,
-            skipped=skipped,
-        )
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         trainer = self.trainer
