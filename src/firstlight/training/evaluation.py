@@ -116,12 +116,16 @@ class EvaluationModule(pl.LightningModule):
         self.sums = torch.zeros(len(self.splits), n_sums, dtype=torch.float64)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self.add_sums(self.sums[dataloader_idx], batch, self.measured)
+
+    def add_sums(self, sums: Tensor, batch: Batch, metrics: list[Metric]) -> None:
+        """Add the sums of `metrics` over a batch to `sums` (S,)."""
         for part in self.parts(batch):
             if part[1].numel() == 0:  # of a process whose share of a ragged last batch is empty
                 self.pass_without_windows()
                 continue
-            row = sums_of(self.measured, self.scored(part))
-            self.sums[dataloader_idx] += torch.tensor(row, dtype=torch.float64)
+            row = sums_of(metrics, self.scored(part))
+            sums += torch.tensor(row, dtype=torch.float64)
 
     def on_validation_epoch_end(self) -> None:
         # Sums are exchanged, not means: shares of a batch may be of unequal size.

@@ -13,7 +13,7 @@ from firstlight.checkpoints.model_file import save_model_file
 from firstlight.config import Ratio, Steps
 from firstlight.errors import RunError, printable, reason_of
 from firstlight.files import replacing_by_path
-from firstlight.metrics.measured import sums_of, values_of
+from firstlight.metrics.measured import values_of
 from firstlight.output import note
 from firstlight.runs.run_folder import EMA_MODEL
 from firstlight.training.callbacks.base import Callback
@@ -148,9 +148,7 @@ def _validation_loss(trainer: Trainer, pl_module: PretrainingModule) -> float:
     loader = loaders[pl_module.splits.index("val")]
     with torch.no_grad(), trainer.precision_plugin.val_step_context():
         for batch in loader:
+            trainer.advance()  # as a batch of any evaluation: this process is not stuck
             on_device = pl_module.transfer_batch_to_device(batch, pl_module.device, 0)
-            for part in pl_module.parts(on_device):
-                if part[1].numel() > 0:
-                    sums += torch.tensor(sums_of(loss, pl_module.scored(part)), dtype=torch.float64)
-    sums = trainer.strategy.reduce(sums.to(pl_module.reduce_device), reduce_op="sum").cpu()
-    return values_of(loss, sums.tolist())["loss"]
+            pl_module.add_sums(sums, on_device, loss)
+    return values_of(loss, pl_module.over_processes(sums).tolist())["loss"]
