@@ -260,6 +260,7 @@ def refusals():
         "another field": (["data.path=a.jsonl", "data.field=body"], "has no field 'body'"),
         "a source of nothing": (["data.path=empty.jsonl"], "has no text in it"),
         "too few documents": (["data.path=one.txt"], "the val split gets none of 1 documents"),
+        "too few for three splits": (["data.path=one.txt"], "give data.test_ratio=0, which"),
         "a folder of something else": (
             ["data.path=a.jsonl", "out=."],
             "was not made by firstlight",

@@ -198,13 +198,16 @@ def _check_splits(preparation: Preparation, index: Index) -> None:
     Raises:
         ConfigError: one has none.
     """
+    has_test = "test" in index.splits
     for name, entries in index.splits.items():
         if not entries:
+            # By default there is a test split, which nobody may have asked for.
+            fewer = "data.test_ratio=0, which leaves validation more, or " if has_test else ""
             raise ConfigError(
                 f"data: the {name} split gets none of {index.documents:,} documents, which are"
-                " split by their hashes; give a smaller longest_document, which cuts them into"
-                f" more (it is {preparation.longest_document:,} characters), or train with"
-                " data=text, which needs no preparation"
+                f" split by their hashes; give {fewer}a smaller longest_document, which cuts them"
+                f" into more (it is {preparation.longest_document:,} characters), in another"
+                " out=..., or train with data=text, which needs no preparation"
             )
 
 
