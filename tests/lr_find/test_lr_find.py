@@ -67,6 +67,15 @@ def test_no_rate_is_suggested_where_none_can_be(losses, why):
     assert curve.steepest is None and why in curve.why_none
 
 
+def test_a_loss_that_leaps_at_the_end_hides_no_suggestion():
+    """As of SGD without clipping; the leap counted as noise, which no fall was clear beside."""
+    losses = [*losses_of(1e-4, noise=0.03).tolist()[:-30], 50.0]
+    curve = curve_of(RATES[: len(losses)].tolist(), losses, has_diverged=True)
+    assert curve.steepest is not None and abs(math.log10(curve.steepest / 1e-4)) < 0.3
+    flat = [*np.random.default_rng(0).normal(5, 0.1, 70).tolist(), 50.0]
+    assert curve_of(RATES[:71].tolist(), flat, has_diverged=True).steepest is None
+
+
 def test_a_test_leaves_a_table_and_a_picture_and_no_run(capsys):
     words = ("lr_find.steps=60", "lr_find.lowest=1e-5", "lr_find.out=range", "lr_find.picture=svg")
     assert main(["lr-find", *TINY, *words]) == 0

@@ -13,6 +13,8 @@ TENTH = 10.0
 """How far below the rate with the lowest loss the second rule stays."""
 LEAST_FALL = 3.0
 """Least fall of the smoothed loss, in standard deviations of the losses around it."""
+DEVIATIONS = 1.4826
+"""The standard deviation of normal numbers, in medians of their distances from the mean."""
 LEAST_POINTS = 10
 
 
@@ -37,7 +39,9 @@ def curve_of(rates: list[float], losses: list[float], *, has_diverged: bool) -> 
         short = f"the loss diverged after {len(losses)} steps: lower lr_find.lowest"
         return Curve(rates, losses, losses, None, None, short)
     smoothed, slopes = _smoothed(np.log(rates), np.array(losses))
-    noise = float(np.std(np.array(losses) - smoothed, ddof=1))
+    # By the median, and scaled as for a normal distribution: a last loss that is far above all
+    # others says nothing about the noise before it.
+    noise = DEVIATIONS * float(np.median(np.abs(np.array(losses) - smoothed)))
     lowest = int(smoothed.argmin())
     fall = float(smoothed[: lowest + 1].max() - smoothed[lowest])
     found = rates, losses, smoothed.tolist()
