@@ -75,6 +75,20 @@ def test_a_run_that_was_killed_while_it_was_scored_is_scored_when_it_is_resumed(
     )
 
 
+def test_a_run_whose_test_loss_is_not_finite_can_be_ended_without_it(trained, capsys, monkeypatch):
+    trained("run")
+    whole = Path("run/model.safetensors").read_bytes()
+    Path("run/model.safetensors").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr("firstlight.training.final_score.values_of", lambda *_: {"loss": math.nan})
+        assert main(["train", "resume=run"]) == 1
+    said = capsys.readouterr().err
+    assert "test/loss is nan with the weights of step 24; resume with data.test_batches=0" in said
+    assert main(["train", "resume=run", "data.test_batches=0"]) == 0
+    assert "test loss" not in capsys.readouterr().out
+    assert Path("run/model.safetensors").read_bytes() == whole
+
+
 @pytest.mark.parametrize(
     ("setting", "scored"),
     [("data.test_ratio=0", None), ("data.test_batches=0", None), ("data.test_batches=1", 32)],

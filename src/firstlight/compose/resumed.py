@@ -32,6 +32,7 @@ CHANGEABLE = (
         "trainer.timeout",
         "trainer.virtual_shards",
         "data.num_workers",
+        "data.test_batches",
     ),
     *("trainer.micro_batch_size", "callbacks.", "logger.", "metrics.", "on_nan", "on_spike"),
 )

@@ -59,7 +59,10 @@ def score(module: PretrainingModule) -> FinalScore | None:
     sums, blocks = _sums(module)
     values = values_of(module.measured, sums.tolist())
     if not math.isfinite(values.get("loss", math.nan)):
-        raise DivergedError(f"test/loss is {values.get('loss')} with the weights of step {step}")
+        raise DivergedError(
+            f"test/loss is {values.get('loss')} with the weights of step {step}; resume with"
+            " data.test_batches=0 to end the run without it"
+        )
     from firstlight.statistics import mean_over_text  # late: scipy takes a second to import
 
     totals, counts = blocks[blocks[:, 1] > 0].T.numpy()
