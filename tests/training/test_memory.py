@@ -134,7 +134,8 @@ def test_precision_auto_is_resolved_before_memory_is_checked(tiny_gpt, tiny_data
         freeze=None,
         seed=1,
     )
-    origin = plan.Origin({"trainer": TRAINER | {"precision": "auto"}}, tiny_gpt, data.tokenizer)
+    model = partial(tiny_gpt, vocab_size=data.tokenizer.encoding.n_vocab)
+    origin = plan.Origin({"trainer": TRAINER | {"precision": "auto"}}, model, data.tokenizer)
     with pytest.raises(InterruptedError):
         plan.prepare(experiment, origin)
     assert asked == ["bf16-mixed"]

@@ -325,7 +325,11 @@ def test_a_failing_sample_changes_no_number(train, trained, monkeypatch, capsys)
     monkeypatch.setattr(Sample, "generate", lambda *_, **__: 1 / 0)
     assert train("parts") == 0
     assert "SampleGeneration failed" in capsys.readouterr().err
-    assert rows_of("whole") == rows_of("parts") and same_weights("whole", "parts")
+    rows = rows_of("whole")
+    for row in rows:  # what a sample copies is not known without one
+        for name in [column for column in row if column.startswith("copied/")]:
+            del row[name]
+    assert rows == rows_of("parts") and same_weights("whole", "parts")
 
 
 def test_rows_that_a_full_disk_refused_are_written_later(train, trained, monkeypatch, capsys):
