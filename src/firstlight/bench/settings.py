@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from firstlight.commands.short_run import shortened
+from firstlight.commands.short_run import shortened_to_measure
 from firstlight.config import FinitePositive, Steps
 
 
@@ -25,12 +25,5 @@ class BenchSettings:
 def bench_changes(config: dict[str, Any], settings: BenchSettings) -> dict[str, Any]:
     """The changes of `config` for a short run of it, evaluated once, at the end."""
     steps = settings.warmup_steps + settings.steps
-    changes = shortened(config, steps=steps, eval_every_n_steps=steps)
     # Evaluations take time that is not training; the one at the end compares the rungs' losses.
-    changes["trainer"]["eval_first_step"] = None
-    changes["data"] = {
-        "eval_batches": settings.eval_batches,
-        "untrained_eval_batches": 1,
-        "test_batches": 0,
-    }
-    return changes
+    return shortened_to_measure(config, steps=steps, eval_batches=settings.eval_batches)

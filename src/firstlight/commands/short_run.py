@@ -33,3 +33,20 @@ def shortened(config: dict[str, Any], *, steps: int, eval_every_n_steps: int) ->
         "eval_every_n_steps": eval_every_n_steps,
     }
     return {"trainer": trainer, "scheduler": shortened_warmup(config["scheduler"], steps)}
+
+
+def shortened_to_measure(
+    config: dict[str, Any], *, steps: int, eval_batches: int
+) -> dict[str, Any]:
+    """As `shortened`, for a run whose steps are measured: evaluated briefly, when they are made.
+
+    That is on `eval_batches` of each split, and the test split is not scored.
+    """
+    changes = shortened(config, steps=steps, eval_every_n_steps=steps)
+    changes["trainer"]["eval_first_step"] = None
+    changes["data"] = {
+        "eval_batches": eval_batches,
+        "untrained_eval_batches": 1,
+        "test_batches": 0,
+    }
+    return changes

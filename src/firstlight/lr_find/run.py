@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from firstlight.bench.runs import FailedError, run_quietly
-from firstlight.commands.short_run import shortened
+from firstlight.commands.short_run import shortened_to_measure
 from firstlight.data.files import user_path
 from firstlight.errors import DivergedError
 from firstlight.files import existing_place
@@ -87,9 +87,7 @@ def watched(run: RunConfig, settings: RangeSettings) -> Watch:
         ConfigError: the run was refused.
         FailedError: it failed, and not because the rate was too high.
     """
-    changes = shortened(run.plain, steps=settings.steps, eval_every_n_steps=settings.steps)
-    changes["trainer"]["eval_first_step"] = None
-    changes["data"] = {"eval_batches": 1, "untrained_eval_batches": 1, "test_batches": 0}
+    changes = shortened_to_measure(run.plain, steps=settings.steps, eval_batches=1)
     watch = Watch(settings.stop_at)
 
     def alone(arguments: dict[str, Any]) -> None:

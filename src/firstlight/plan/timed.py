@@ -8,7 +8,7 @@ from typing import Any
 
 from firstlight.bench.runs import run_quietly
 from firstlight.bench.stopwatch import Stopwatch, synchronize
-from firstlight.commands.short_run import shortened
+from firstlight.commands.short_run import shortened_to_measure
 from firstlight.data.files import user_path
 from firstlight.files import existing_place
 from firstlight.runs.run_config import RunConfig
@@ -82,9 +82,7 @@ def timed(run: RunConfig, plan: Plan, told: Forecast, n_steps: int) -> Timed:
     n_batches = plan.data.n_eval_batches(plan.data.windows["val"])
     evaluated = min(plan.data.eval_batches or n_batches, MOST_EVALUATED)
     steps = WARMUP_STEPS + n_steps
-    changes = shortened(run.plain, steps=steps, eval_every_n_steps=steps)
-    changes["trainer"]["eval_first_step"] = None
-    changes["data"] = {"eval_batches": evaluated, "untrained_eval_batches": 1, "test_batches": 0}
+    changes = shortened_to_measure(run.plain, steps=steps, eval_batches=evaluated)
     watch = Ends(WARMUP_STEPS)
 
     def first_of_all(arguments: dict[str, Any]) -> None:
