@@ -451,6 +451,14 @@ def test_what_stands_in_a_text_is_marked_and_counted(alphabet, known_text, capsy
     )
 
 
+def test_that_a_long_text_takes_a_while_is_said(alphabet, known_text, capsys, monkeypatch):
+    assert copied(alphabet, known_text) == 0
+    assert "takes a while" not in capsys.readouterr().err
+    monkeypatch.setattr("firstlight.commands.copied.MUCH", 100)
+    assert copied(alphabet, known_text) == 0
+    assert "has 173 tokens: all of it is compared with" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

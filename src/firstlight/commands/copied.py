@@ -3,15 +3,19 @@
 from typing import Any, Literal
 
 from firstlight.checkpoints.checkpoint import Checkpoint
+from firstlight.data.leakage import SEARCHED
 from firstlight.decoding.base import Continuation
 from firstlight.decoding.stop import StopStrings
-from firstlight.errors import ConfigError
+from firstlight.errors import ConfigError, counted
 from firstlight.memorisation import copies
 from firstlight.memorisation.marked import Marked, marked
 from firstlight.model.base import LanguageModel
 from firstlight.output import note
 from firstlight.training.measuring import text_of
 from firstlight.training.same_text import OtherTextError
+
+MUCH = 10 * SEARCHED
+"""Tokens of a text that is read for so long that a user wants to know why."""
 
 
 class TrainingText:
@@ -41,6 +45,12 @@ class TrainingText:
             ) from error
         for oddity in self.data.notes:
             note(oddity)
+        n_tokens = self.data.windows["train"].n_tokens
+        if n_tokens > MUCH:
+            note(
+                f"the training text has {counted(n_tokens, 'token')}: all of it is compared with"
+                " validation first, and read for each continuation, which takes a while"
+            )
         leakage = self.data.leakage(None if n == "auto" else n)
         self.n, self.base_rate = leakage.n, leakage.share
 
