@@ -270,6 +270,10 @@ def refusals():
             ["data.path=a.jsonl", "out=made", "longest_document=5000"],
             "longest_doc",
         ),
+        "another default": (
+            ["data.path=a.jsonl", "out=made", "data.test_ratio=0"],
+            "data.test_ratio=null, not 0; give data.test_ratio=null again, another out=",
+        ),
         "another tokenizer": (["data.path=a.jsonl", "out=made", "tokenizer=bpe"], "tokenizer."),
     }
 

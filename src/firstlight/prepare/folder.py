@@ -1,6 +1,7 @@
 """The folder of prepared data while it is written, and what an earlier command has left in it."""
 
 import hashlib
+import json
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -79,11 +80,15 @@ def known_index(folder: Path, settings: dict[str, Any]) -> tuple[Index | None, b
             raise ConfigError(f"out: {error}; give another out=..., or remove it") from None
         before, given = _deciding(index.settings), _deciding(settings)
         for key in sorted(before.keys() | given.keys()):
-            was, now = before.get(key), given.get(key)
-            if was != now:
+            if before.get(key) != given.get(key):
+                # As Hydra reads them: a default may have been another one in an earlier version.
+                was, now = (shorten(json.dumps(of.get(key), default=str)) for of in (before, given))
+                # A class is chosen by its section's name, which is not known here.
+                is_value = key in before and not key.endswith("_target_")
+                again = f"{key}={was} again, " if is_value else ""
                 raise ConfigError(
-                    f"out ({shorten(str(folder))}): was prepared with {key}={shorten(str(was))},"
-                    f" not {shorten(str(now))}; give another out=..., or remove this folder"
+                    f"out ({shorten(str(folder))}): was prepared with {key}={was}, not {now}; give"
+                    f" {again}another out=..., or remove this folder"
                 )
         return index, name == INDEX
     return None, False
