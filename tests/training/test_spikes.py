@@ -18,8 +18,9 @@ from firstlight.runs.run_folder import RunFolder
 from firstlight.training.nonfinite import late_check
 from firstlight.training.nonfinite.guard import Guard
 from firstlight.training.nonfinite.late_check import StepRecord
-from firstlight.training.spikes import recent
-from firstlight.training.spikes.recent import RecentSteps, judged
+from firstlight.training.spikes import recent, record
+from firstlight.training.spikes.recent import Judged, RecentSteps, judged
+from firstlight.training.spikes.record import Spike
 
 HIGH = with_callback("SpikeAt", losses="[18]", gradients="[13]")
 
@@ -134,6 +135,17 @@ def test_a_device_that_is_read_late_finds_the_same(train, soon, monkeypatch, on_
         assert spike == twin
 
 
+def test_windows_are_cut_and_a_large_file_gets_no_more_of_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "MOST_TEXT", 3)
+    monkeypatch.setattr(record, "MOST_BYTES", 100)
+    for step in (1, 2):
+        spike = Spike(step, (0, 0), {"loss": Judged(True, 9.0, 1.0, 0.5)}, False)
+        record.write_spike(tmp_path, spike, [(1.0, "abcdef"), (2.0, "ghi")])
+    first, second = spikes_of(str(tmp_path))
+    assert [window["text"] for window in first["windows"]] == ["ghi", "abc"]
+    assert (second["step"], second["n_windows"], second["windows"]) == (2, 2, [])
+
+
 @pytest.mark.parametrize("late", [False, True])
 def test_processes_decide_by_the_norm_of_all_and_not_by_their_own(soon, monkeypatch, late):
     """On other hardware a norm has other last digits: one process would wait for the others."""
@@ -153,8 +165,8 @@ def test_processes_decide_by_the_norm_of_all_and_not_by_their_own(soon, monkeypa
     )
     for step, (own, of_all[2]) in enumerate([(1, 1)] * 8 + [(9, 1), (1, 9)], start=1):
         loss, norm = torch.tensor(2.0), torch.tensor(float(own))
-        record = StepRecord(step, [], loss[None], loss, norm, [weight], norm[None])
-        guard.judge(record, optimizer, None, torch.device("cpu"))
+        now = StepRecord(step, [], loss[None], loss, norm, [weight], norm[None])
+        guard.judge(now, optimizer, None, torch.device("cpu"))
     guard.settle()
     assert found == [(10, 9.0)]
 

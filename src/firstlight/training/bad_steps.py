@@ -39,9 +39,9 @@ class BadSteps:
                 part for batch in record.batches for part in cut(batch, trainer.micro_batch_size)
             ]
             windows = windows_of(parts, losses, module.data.tokenizer)
-        line = spike.to_json(of_all_processes(windows, trainer.world_size))
+        windows = of_all_processes(windows, trainer.world_size)
         if trainer.is_global_zero:
-            trainer.failures.attempt(SPIKES, write_spike, trainer.folder, line)
+            trainer.failures.attempt(SPIKES, write_spike, trainer.folder, spike, windows)
 
     def describe(self, record: StepRecord, skipped: int) -> str:
         """Say what was wrong with a step that ends the run, after so many `skipped` ones."""

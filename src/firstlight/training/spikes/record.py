@@ -18,6 +18,10 @@ from firstlight.training.spikes.recent import LAST, SIGMAS, Judged
 
 MOST_WINDOWS = 32
 """Of a spike, those with the highest loss: a batch of long windows is megabytes of text."""
+MOST_TEXT = 2**16
+"""Characters of a window that are kept: one may be as long as a book."""
+MOST_BYTES = 2**27
+"""Size of the file from which on spikes are kept without their windows: it stays readable."""
 MOST_NAMED = 10
 """Steps that the note at the end of a run names."""
 
@@ -35,8 +39,8 @@ class Spike:
     numbers: dict[str, Judged]
     was_skipped: bool
 
-    def to_json(self, windows: list[Window]) -> str:
-        """The line of the file, with the `windows` of all processes."""
+    def to_json(self, windows: list[Window], most: int = MOST_WINDOWS) -> str:
+        """The line of the file, with at most so many of the `windows` of all processes."""
         above = [name for name, number in self.numbers.items() if number.is_above]
         numbers: dict[str, Any] = {}
         for name, number in self.numbers.items():
@@ -44,7 +48,7 @@ class Spike:
             del values["is_above"]
             # JSON knows no nan: a gradient that a scaler has let overflow has no norm.
             numbers[name] = {k: v if math.isfinite(v) else None for k, v in values.items()}
-        worst = sorted(windows, key=lambda window: -(window[0] or 0.0))[:MOST_WINDOWS]
+        worst = sorted(windows, key=lambda window: -(window[0] or 0.0))[:most]
         return json.dumps(
             {
                 "step": self.step,
@@ -53,7 +57,7 @@ class Spike:
                 **numbers,
                 "was_skipped": self.was_skipped,
                 "n_windows": len(windows),
-                "windows": [{"loss": loss, "text": text} for loss, text in worst],
+                "windows": [{"loss": loss, "text": text[:MOST_TEXT]} for loss, text in worst],
             },
             ensure_ascii=False,
         )
@@ -86,13 +90,16 @@ def of_all_processes(own: list[Window], world_size: int) -> list[Window]:
     return [window for windows in found for window in windows]
 
 
-def write_spike(folder: Path, line: str) -> None:
-    """Add a line to the spikes of a run.
+def write_spike(folder: Path, spike: Spike, windows: list[Window]) -> None:
+    """Add a spike to those of a run, with the `windows` of all processes.
 
     Raises:
         OSError: it cannot be written.
     """
-    append(folder / SPIKES, f"{line}\n".encode())
+    file = folder / SPIKES
+    is_full = file.is_file() and file.stat().st_size >= MOST_BYTES
+    line = spike.to_json(windows, 0 if is_full else MOST_WINDOWS)
+    append(file, f"{line}\n".encode())
 
 
 def forget_later(folder: Path, step: int) -> None:
