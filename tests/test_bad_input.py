@@ -407,6 +407,22 @@ def test_a_key_of_another_choice_is_refused(refused, arguments, words):
     refused(["train", *arguments], *words)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "seeds=${nope}"], "seeds: ${nope}: no such key"),
+        (["train", "sweep.params=${nope}"], "sweep.params: ${nope}: no such key"),
+        (["train", "-m", "seeds=${nope}"], "seeds: ${nope}: no such key"),
+        (["train", "-m", "seeds=2", "seed=${nope}"], "seed: ${nope}: no such key"),
+        (["train", "-m", "seeds=2", "output_dir=${nope}"], "output_dir: ${nope}: no such key"),
+        (["train", "-m", "seeds=2", "seed=x"], "seed: expected int >= 0 and < 4294967296, got"),
+        (["plan", "plan=${nope}"], "plan: ${nope}: no such key"),
+    ],
+)
+def test_a_key_of_a_sweep_or_verb_that_cannot_be_resolved_is_refused(refused, arguments, words):
+    refused(arguments, words)
+
+
 def test_a_text_dataset_without_a_path_is_refused(refused):
     refused(["train", "data=text"], "data.path", "a value is needed")
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -126,6 +126,19 @@ def to_plain(config: DictConfig) -> dict[str, Any]:
         raise ConfigError(f"{error.full_key}: {why_unresolved(error)}") from None
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
+
+
+def take(config: DictConfig, key: str, default: Any = None) -> Any:
+    """Remove `key` from `config`, and return its value, or `default` if it has none.
+
+    Raises:
+        ConfigError: it is an interpolation that cannot be resolved.
+    """
+    try:
+        with open_dict(config):
+            return config.pop(key, default)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key}: {why_unresolved(error)}") from None
 
 
 def check_node(key: str, node: Any, contract: type) -> dict[str, Any]:

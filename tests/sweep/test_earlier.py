@@ -21,7 +21,7 @@ from firstlight.data.documents_in_files import DocumentsInFiles
 from firstlight.data.text import TextData
 from firstlight.data.token_data import TokenDataModule
 from firstlight.errors import ConfigError
-from firstlight.runs.later_keys import LATER_KEYS, lacking
+from firstlight.runs.later_keys import LATER_KEYS, LATER_SECTIONS, lacking
 from firstlight.sweep.ledger import Ledger
 from firstlight.sweep.planning import complete, planned
 from firstlight.sweep.record import read_sweep, trial_overrides
@@ -106,7 +106,7 @@ def test_a_key_that_came_later_is_what_resumed_runs_take_it_for():
 def test_a_section_of_somebody_else_that_has_no_such_key_lacks_nothing():
     section = {"_target_": "firstlight.data.text.TextData", "_partial_": True, "path": "a.txt"}
     trainer = {"_target_": "firstlight.training.trainer.Trainer", "_partial_": True}
-    others = {"loss": {}, "freeze": None, "lr_scale": None, "metrics": {}}
+    others = dict.fromkeys(LATER_SECTIONS)
     assert lacking({"data": section, "trainer": trainer, **others}) == LATER_KEYS
     assert (
         lacking(

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.callbacks import Callback
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
-from firstlight.config import build, check_config
+from firstlight.config import build, check_config, take
 from firstlight.errors import ConfigError, FinishedError, shown
 from firstlight.interpolation import as_typed, check_kept
 from firstlight.output import note
@@ -43,9 +43,8 @@ def arguments(config: DictConfig) -> dict[str, Any]:
     # First: the section of model=same must be there before the config is checked.
     take_same_model(config)
     # Only `train -m` uses these two; for one run they must be at their defaults.
-    with open_dict(config):
-        section, seeds = config.pop("sweep", None), config.pop("seeds", 1)
-    if isinstance(section, DictConfig) and (section.get("params") or seeds != 1):
+    section, seeds = take(config, "sweep"), take(config, "seeds", 1)
+    if isinstance(section, DictConfig) and (take(section, "params") or seeds != 1):
         raise ConfigError("sweep, seeds: these are for a sweep of several runs; add -m")
     plain = check_config(config, Experiment)
     for key, instead in SET_BY_FIT.items():
@@ -64,8 +63,7 @@ def arguments_with(
     """
     checks: dict[str, Callable[[], Any]] = {}
     for name, entry in entries.items():
-        with open_dict(config):
-            section = config.pop(name)
+        section = take(config, name)
         if not isinstance(section, DictConfig):
             raise ConfigError(f"{name}: expected a section, got {shown(section)}")
         checks[name] = partial(check_config, section, entry, name)

@@ -11,7 +11,7 @@ from sqlalchemy.exc import ArgumentError
 
 from firstlight.compose.compose import compose_config, listed, parse_overrides
 from firstlight.compose.grammar import examples_of
-from firstlight.config import check_config
+from firstlight.config import check_config, take
 from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, one_line, shorten, shown
 from firstlight.sweep.record import OF_THE_SWEEP, Wanted, split_seeds
@@ -56,11 +56,12 @@ def asked(overrides: list[str], config_dir: str | None) -> Asked:
     if n_seeds > 1 and "seed" in by_key and by_key["seed"].is_sweep_override():
         raise ConfigError("seeds: the seeds are listed already (seed=...); give one of the two")
     space = space_of(own, settings, config_dir)
-    seeds = split_seeds(space)[1] or [int(example.seed) + n for n in range(n_seeds)]
+    folder, seed = take(example, "output_dir"), number_of("seed", take(example, "seed"))
+    seeds = split_seeds(space)[1] or [seed + n for n in range(n_seeds)]
     return Asked(
         Wanted(own, settings, seeds),
         has_values=bool(space.parameters) or n_seeds > 1,
-        folder=user_path(str(example.output_dir)),
+        folder=user_path(str(folder)),
         is_fixed="output_dir" in by_key,
         storage=_storage_as_typed(by_key.get("sweep.storage"), settings),
         config_dir=config_dir,
@@ -101,10 +102,11 @@ def _first(
 
 def _settings(config: DictConfig, config_dir: str | None) -> tuple[Settings, int]:
     """The section of the sweep, and the number of its seeds."""
-    if not isinstance(config.sweep, DictConfig):
-        raise ConfigError(f"sweep: expected a section, got {shown(config.sweep)}")
-    values = check_config(config.sweep, Settings, "sweep")
-    n_seeds = number_of("seeds", config.seeds)
+    section = take(config, "sweep")
+    if not isinstance(section, DictConfig):
+        raise ConfigError(f"sweep: expected a section, got {shown(section)}")
+    values = check_config(section, Settings, "sweep")
+    n_seeds = number_of("seeds", take(config, "seeds"))
     for key, value in values["params"].items():
         # Hydra's parser does not know the options of a group: a glob is listed first.
         if "glob" in str(value):
