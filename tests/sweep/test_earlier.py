@@ -119,10 +119,7 @@ def test_a_section_of_somebody_else_that_has_no_such_key_lacks_nothing():
                     "field": "a",
                     "cache_dir": "c",
                 },
-                "loss": {},
-                "freeze": None,
-                "lr_scale": None,
-                "metrics": {},
+                **others,
             }
         )
         == {}
@@ -131,10 +128,7 @@ def test_a_section_of_somebody_else_that_has_no_such_key_lacks_nothing():
         lacking(
             {
                 "data": {**section, "_target_": "firstlight.model.gpt.GPT"},
-                "loss": {},
-                "freeze": None,
-                "lr_scale": None,
-                "metrics": {},
+                **others,
             }
         )
         == {}
