@@ -27,7 +27,7 @@ setup-extras: setup ## add every extra and what its tests need (lm-eval, dataset
 train: setup ## train the default experiment (ARGS="key=value ..." to change it)
 	@$(BIN)/firstlight train $(ARGS)
 
-test: setup ## run the tests: offline, about five minutes on two cores
+test: setup ## run the tests: offline, about twenty minutes on two cores
 	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
 
 test-all: setup ## run the long tests, too: more cases of the same kinds
