@@ -99,6 +99,11 @@ def test_it_may_be_left_out_or_limited(train, capsys, setting, scored):
     assert ("test loss" in capsys.readouterr().out) == (scored is not None)
 
 
+def test_without_checkpoints_the_last_weights_are_scored(train, capsys):
+    assert train("run", "~callbacks.checkpoint", "trainer.max_steps=4") == 0
+    assert "with the last weights (step 4)\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "key", ["callbacks.checkpoint.monitor", "+callbacks.early_stopping.monitor"]
 )

@@ -120,12 +120,16 @@ class EvaluationModule(pl.LightningModule):
 
     def add_sums(self, sums: Tensor, batch: Batch, metrics: list[Metric]) -> None:
         """Add the sums of `metrics` over a batch to `sums` (S,)."""
+        for scored in self.scored_parts(batch):
+            sums += torch.tensor(sums_of(metrics, scored), dtype=torch.float64)
+
+    def scored_parts(self, batch: Batch) -> Iterator[Scored]:
+        """Score the windows of a batch, one of its `parts` after another."""
         for part in self.parts(batch):
             if part[1].numel() == 0:  # of a process whose share of a ragged last batch is empty
                 self.pass_without_windows()
                 continue
-            row = sums_of(metrics, self.scored(part))
-            sums += torch.tensor(row, dtype=torch.float64)
+            yield self.scored(part)
 
     def on_validation_epoch_end(self) -> None:
         # Sums are exchanged, not means: shares of a batch may be of unequal size.

@@ -32,13 +32,16 @@ much it varies from text to text."""
 
 @dataclass(frozen=True)
 class FinalScore:
-    """What the test split says of the weights of `step`, the best ones."""
+    """What the test split says of the weights of `step`."""
 
     metrics: dict[str, float]
     """`test/loss`, ...: the metrics of the run, and `test/loss_error`, half of the interval."""
     interval: Interval | None
     """Where the loss would be on other text of this kind, with CONFIDENCE; None: too little."""
     step: int
+    is_best: bool
+    """Whether these are the best weights; else the last, as a run without checkpoints keeps no
+    others."""
 
 
 def score(module: PretrainingModule) -> FinalScore | None:
@@ -55,7 +58,8 @@ def score(module: PretrainingModule) -> FinalScore | None:
     # others waiting for it.
     if not module.data.has_test or trainer.agreed(int(trainer.failure is not None)):
         return None
-    step = _take_best_weights(module)
+    best = _take_best_weights(module)
+    step = module.trainer.global_step if best is None else best
     sums, blocks = _sums(module)
     values = values_of(module.measured, sums.tolist())
     if not math.isfinite(values.get("loss", math.nan)):
@@ -70,17 +74,17 @@ def score(module: PretrainingModule) -> FinalScore | None:
     metrics = {f"test/{name}": value for name, value in values.items()}
     if interval is not None:
         metrics["test/loss_error"] = interval.high - interval.mean
-    return FinalScore(metrics, interval, step)
+    return FinalScore(metrics, interval, step, is_best=best is not None)
 
 
-def _take_best_weights(module: PretrainingModule) -> int:
-    """Load the weights that become the model of the run; return their step."""
+def _take_best_weights(module: PretrainingModule) -> int | None:
+    """Load the best weights and return their step; None: no checkpoint keeps them."""
     trainer = module.trainer
     saved = checkpoints_of(trainer.folder)
     # The first process removes checkpoints, so that it knows which one stays.
     best: Path | None = trainer.strategy.broadcast(best_of(saved) if saved else None)
-    if best is None:  # no checkpoint is kept: the last ones
-        return trainer.global_step
+    if best is None:
+        return None
     weights = load_checkpoint(best)
     if isinstance(trainer.strategy, ShardedStrategy):
         named = {f"model.{name}": tensor for name, tensor in weights.state_dict.items()}
@@ -104,13 +108,10 @@ def _sums(module: PretrainingModule) -> tuple[Tensor, Tensor]:
             _check_signals(trainer)
             own = share_of(_places(data, number), *share)  # (B,)
             on_device = module.transfer_batch_to_device(batch, module.device, 0)
-            for part in module.parts(on_device):
-                if part[1].numel() == 0:
-                    module.pass_without_windows()
-                    continue
-                scored = module.scored(part)
+            for scored in module.scored_parts(on_device):
                 sums += torch.tensor(sums_of(module.measured, scored), dtype=torch.float64)
-                of_part, own = own[: len(part[1])], own[len(part[1]) :]
+                n_windows = len(scored.losses) // scored.window_length
+                of_part, own = own[:n_windows], own[n_windows:]
                 tokens = of_part[:, None] + torch.arange(scored.window_length)  # (B, T)
                 block_of = (tokens * n_blocks // n_tokens).flatten()  # (B * T,)
                 blocks[:, 0].index_add_(0, block_of, scored.losses)

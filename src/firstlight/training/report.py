@@ -145,4 +145,5 @@ def headline(final: FinalScore) -> str:
     if interval is not None:
         margin = interval.high - interval.mean
         error = f" +- {margin:.3f} ({CONFIDENCE:.0%}, by how the text varies)"
-    return f"test loss {loss:.3f}{error}, with the best weights (step {final.step})\n"
+    which = "best" if final.is_best else "last"
+    return f"test loss {loss:.3f}{error}, with the {which} weights (step {final.step})\n"
