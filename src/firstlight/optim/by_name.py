@@ -7,7 +7,7 @@ matches: `tok_emb` selects `tok_emb.weight`, `trf_blocks.[0-3]` all of the first
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
@@ -23,6 +23,11 @@ Patterns = NonEmpty | list[NonEmpty]
 """One pattern, or several."""
 MOST_NAMES = 8
 """The most modules that a message lists."""
+
+
+def trained(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """The parameters of `model` that train, by name; a tied one once."""
+    return ((name, p) for name, p in model.named_parameters() if p.requires_grad)
 
 
 def frozen(make: Callable[..., LanguageModel], patterns: Patterns | None) -> LanguageModel:

@@ -14,6 +14,7 @@ from firstlight.config import Ratio, Steps
 from firstlight.errors import RunError, printable, reason_of
 from firstlight.files import replacing_by_path
 from firstlight.metrics.measured import values_of
+from firstlight.optim.by_name import trained
 from firstlight.output import note
 from firstlight.runs.run_folder import EMA_MODEL
 from firstlight.training.callbacks.base import Callback
@@ -61,7 +62,7 @@ class WeightAverage(Callback):
     # Lightning's signature says pl.Trainer.
     def on_train_start(self, trainer: Trainer, pl_module: PretrainingModule) -> None:  # pyright: ignore
         """Begin with the weights as they are, or with the average of the checkpoint."""
-        for name, weight in _trained(pl_module.model):
+        for name, weight in trained(pl_module.model):
             # A copy in any case: what a checkpoint has in it is mapped from its file.
             source = self.average.get(name, weight.detach())
             wide = torch.promote_types(weight.dtype, torch.float32)
@@ -81,7 +82,7 @@ class WeightAverage(Callback):
         decay = min(self.decay, (1 + self.n_updates) / (10 + self.n_updates))
         averages: list[Tensor] = []
         weights: list[Tensor] = []
-        for name, weight in _trained(pl_module.model):
+        for name, weight in trained(pl_module.model):
             averages.append(self.average[name])
             weights.append(weight.detach().to(self.average[name].dtype))
         get_ema_multi_avg_fn(decay)(averages, weights, self.n_updates)
@@ -107,7 +108,7 @@ class WeightAverage(Callback):
     @contextmanager
     def in_place(self, model: nn.Module) -> Iterator[None]:
         """Within the block the parameters of `model` have the values of the average."""
-        kept = {name: weight.detach().clone() for name, weight in _trained(model)}
+        kept = {name: weight.detach().clone() for name, weight in trained(model)}
         try:
             _copy(self.average, model)
             yield
@@ -129,14 +130,9 @@ class WeightAverage(Callback):
             ) from error
 
 
-def _trained(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """The parameters that train, by name; a tied one once."""
-    return ((name, p) for name, p in model.named_parameters() if p.requires_grad)
-
-
 def _copy(values: dict[str, Tensor], model: nn.Module) -> None:
     with torch.no_grad():
-        for name, weight in _trained(model):
+        for name, weight in trained(model):
             weight.copy_(values[name])
 
 

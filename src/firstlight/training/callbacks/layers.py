@@ -5,9 +5,10 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from firstlight.config import Steps
+from firstlight.optim.by_name import trained
 from firstlight.training.callbacks.base import Watcher
 from firstlight.training.lightning import norms_of
 from firstlight.training.module import PretrainingModule
@@ -40,7 +41,7 @@ class Layers(Watcher):
         # The weights are those before the step here: gradients are not even clipped yet.
         if self.is_due(trainer, trainer.global_step + 1):
             self.before = {
-                name: weight.detach().clone() for name, weight in _trained(pl_module.model)
+                name: weight.detach().clone() for name, weight in trained(pl_module.model)
             }
 
     def on_train_batch_end(
@@ -54,7 +55,7 @@ class Layers(Watcher):
         if not self.before or not trainer.at_step_end:
             return
         before, self.before = self.before, {}
-        weights = dict(_trained(pl_module.model))
+        weights = dict(trained(pl_module.model))
         moved = [local(weight.detach()) - local(before[name]) for name, weight in weights.items()]
         sizes = [local(weight) for weight in before.values()]
         sums = torch.stack([_squares(moved), _squares(sizes)])  # (2, P)
@@ -80,11 +81,6 @@ def layer_of(name: str) -> str:
     first = re.match(r"[^.]+(\.\d+)?", name)
     assert first is not None
     return first[0]
-
-
-def _trained(model: nn.Module) -> Iterable[tuple[str, nn.Parameter]]:
-    """The parameters that train, by name; a tied one once."""
-    return ((name, p) for name, p in model.named_parameters() if p.requires_grad)
 
 
 def _squares(tensors: list[Tensor]) -> Tensor:
