@@ -96,15 +96,14 @@ def main(config: DictConfig, added: list[str]) -> Planned | None:
 def _show(folder: Path, storage: str | None, plain: dict[str, Any]) -> None:
     is_best = plain["action"] == "best"
     with closing(Ledger.open(folder, storage, read_only=True)) as ledger:
-        # Only what is asked for: the status has the step of each trial, from the log of its run.
-        best = report.best_data(ledger, plain["metric"]) if is_best else []
-        if is_best and not best:
+        if is_best and not report.has_best(ledger):
             raise ConfigError(f"{folder}: no point of this sweep is done yet")
         if plain["format"] == "text":
             report.show(ledger, best_only=is_best, metric=plain["metric"])
         else:
-            told = best if is_best else report.status_data(ledger, plain["metric"])
-            write(json.dumps(told) + "\n")
+            # Only what is asked for: the status reads the log of each run.
+            data_of = report.best_data if is_best else report.status_data
+            write(json.dumps(data_of(ledger, plain["metric"])) + "\n")
 
 
 def storage_as_typed(config: DictConfig) -> str | None:

@@ -95,6 +95,11 @@ def status_data(ledger: Ledger, metric: str | None = None) -> dict[str, Any]:
     }
 
 
+def has_best(ledger: Ledger) -> bool:
+    """Whether a point is done, so that one is the best."""
+    return bool(best_points(_ranked(ledger), ledger.signs()))
+
+
 def best_data(ledger: Ledger, metric: str | None = None) -> list[dict[str, Any]]:
     """What `best` shows, ready for JSON; empty while no point is done.
 
