@@ -2,8 +2,8 @@
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Any, Literal, TypeVar
 
 from omegaconf import DictConfig
 from pydantic import Field
@@ -36,6 +36,8 @@ from firstlight.model.base import LanguageModel
 from firstlight.output import is_unicode, note, write
 from firstlight.sources import find_checkpoint, load_checkpoint
 
+Shown = TypeVar("Shown", str, Text)
+"""What is printed: without colours or with them."""
 RULE = "-" * 80 + "\n"
 """The line between two texts."""
 
@@ -143,24 +145,35 @@ def _streamed(
 
 def _as_text(found: Iterator[tuple[Prompt, Continuation]], stops: StopStrings) -> Iterator[str]:
     """Yield the prompts with their continuations, with a line between two texts."""
-    reasons: list[str | None] = []
-    for prompt, row in found:
-        if reasons:
-            yield RULE
-        yield f"{prompt.text}{stops.text(row.ids)}\n"
-        reasons.append(row.finish_reason)
-    _note_missing_stop(stops, reasons)
+
+    def shown(prompt: Prompt, row: Continuation) -> str:
+        return f"{prompt.text}{stops.text(row.ids)}\n"
+
+    return _in_turn(found, stops, shown, RULE)
 
 
 def _in_colours(
     found: Iterator[tuple[Prompt, Continuation]], stops: StopStrings, training: TrainingText
 ) -> Iterator[Text]:
     """Yield what `_as_text` does, with what is copied in colours, and a list of it."""
+
+    def shown(prompt: Prompt, row: Continuation) -> Text:
+        return as_text(training.marked(prompt.text, row, stops))
+
+    return _in_turn(found, stops, shown, Text(RULE))
+
+
+def _in_turn(
+    found: Iterator[tuple[Prompt, Continuation]],
+    stops: StopStrings,
+    shown: Callable[[Prompt, Continuation], Shown],
+    rule: Shown,
+) -> Iterator[Shown]:
     reasons: list[str | None] = []
     for prompt, row in found:
         if reasons:
-            yield Text(RULE)
-        yield as_text(training.marked(prompt.text, row, stops))
+            yield rule
+        yield shown(prompt, row)
         reasons.append(row.finish_reason)
     _note_missing_stop(stops, reasons)
 
