@@ -5,6 +5,9 @@ from dataclasses import replace
 from firstlight.compare.runs import Run
 from firstlight.errors import ConfigError
 
+MOST_NAMED = 6
+"""Most runs that a note names."""
+
 
 def common_tokens(runs: list[Run], column: str) -> int | None:
     """The largest number of tokens after which every run has logged `column`; None: there is none.
@@ -46,17 +49,13 @@ def at_equal_tokens(runs: list[Run], column: str) -> tuple[list[Run], list[str]]
     ]
     if longer:
         notes.append(
-            f"trained further: {named(longer)}; a schedule that lowers the rate only later counts"
-            " against them"
+            f"trained further: {names_of(longer)}; a schedule that lowers the rate only later"
+            " counts against them"
         )
     return cut, notes
 
 
-MOST_NAMED = 6
-"""Most runs that a note names."""
-
-
-def named(names: list[str]) -> str:
+def names_of(names: list[str]) -> str:
     """Some names, and how many more there are."""
     text = ", ".join(names[:MOST_NAMED])
     if len(names) > MOST_NAMED:

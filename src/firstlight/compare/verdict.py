@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from firstlight.compare.equal_tokens import common_tokens, named
+from firstlight.compare.equal_tokens import common_tokens, names_of
 from firstlight.compare.groups import Group
 from firstlight.compare.runs import Run
 from firstlight.compare.settings import CompareSettings
@@ -267,7 +267,7 @@ def _unlike(runs: list[Run], column: str) -> list[str]:
     # Most runs decide what is usual; of two numbers seen equally often, the larger one.
     usual = max(seen, key=lambda tokens: (len(seen[tokens]), tokens))
     others = [
-        f"{named(names)} {tokens:,}" for tokens, names in sorted(seen.items()) if tokens != usual
+        f"{names_of(names)} {tokens:,}" for tokens, names in sorted(seen.items()) if tokens != usual
     ]
     common = common_tokens(runs, column)
     offer = "" if common is None else f"; at=equal_tokens compares them after {common:,}"
