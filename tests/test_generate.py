@@ -11,7 +11,8 @@ import torch
 
 from firstlight.checkpoints.model_file import save_model_file
 from firstlight.cli import main
-from firstlight.commands.generate import RULE, generate
+from firstlight.commands.generate import generate
+from firstlight.commands.written import RULE
 from firstlight.compose.arguments import parse_arguments
 from firstlight.compose.compose import compose_config
 from firstlight.config import check_config
@@ -402,7 +403,7 @@ def test_stop_strings_may_be_several_or_none():
 
 def test_lines_of_json_are_the_same_text_where_the_output_is_ascii(output, monkeypatch):
     as_unicode = json.loads(output(prompt="xyzé", format="jsonl", max_new_tokens=2))
-    monkeypatch.setattr("firstlight.commands.generate.is_unicode", lambda: False)
+    monkeypatch.setattr("firstlight.commands.written.is_unicode", lambda: False)
     line = output(prompt="xyzé", format="jsonl", max_new_tokens=2)
     assert line.isascii() and json.loads(line) == as_unicode
 

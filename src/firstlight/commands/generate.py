@@ -1,16 +1,14 @@
 """`firstlight generate`: continue prompts with a checkpoint."""
 
-import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig
 from pydantic import Field
 from rich.text import Text
 
 from firstlight.commands.continuing import (
-    Prompt,
     Request,
     continuations,
     device_for,
@@ -21,25 +19,18 @@ from firstlight.commands.continuing import (
 )
 from firstlight.commands.copied import TrainingText
 from firstlight.commands.text_section import prepare_text_section
+from firstlight.commands.written import Format, streamed, written
 from firstlight.config import BatchSize, NewTokens, NonEmpty, Seed, build, check_config
 from firstlight.console import SafeConsole
 from firstlight.data.files import read_text, user_path
 from firstlight.data.leakage import LEAST_N, MOST_N
 from firstlight.data.tokenizers.base import Tokenizer
-from firstlight.decoding.base import Continuation, Decoding
-from firstlight.decoding.stepwise import Stepwise, Token
-from firstlight.decoding.stop import StopStrings, TextStream
+from firstlight.decoding.base import Decoding
+from firstlight.decoding.stepwise import Stepwise
 from firstlight.errors import ConfigError
-from firstlight.memorisation.marked import Marked, as_data, as_text
-from firstlight.memorisation.page import page
 from firstlight.model.base import LanguageModel
-from firstlight.output import is_unicode, note, write
+from firstlight.output import write
 from firstlight.sources import find_checkpoint, load_checkpoint
-
-Shown = TypeVar("Shown", str, Text)
-"""What is printed: without colours or with them."""
-RULE = "-" * 80 + "\n"
-"""The line between two texts."""
 
 
 def generate(
@@ -54,7 +45,7 @@ def generate(
     stop: NonEmpty | list[NonEmpty] | None = None,
     seed: Seed = 123,
     stream: bool = False,
-    format: Literal["text", "jsonl", "html"] = "text",
+    format: Format = "text",
     logprobs: bool = False,
     copied: Annotated[int, Field(ge=LEAST_N, le=MOST_N)] | Literal["auto"] | None = None,
     data: dict[str, Any] | None = None,
@@ -74,11 +65,7 @@ def generate(
             settings that contradict each other.
     """
     # What can be refused without the model is refused first: loading one may take minutes.
-    _check_format(stream, format, logprobs, copied is not None)
-    if data is not None and copied is None:
-        raise ConfigError(
-            "data is the text in which copies are looked for: give copied=auto with it"
-        )
+    _check_output(stream, format, logprobs, copied is not None, data is not None)
     texts = _texts(prompt, prompts)
     device = device_for(accelerator, precision)
     request = request_of(
@@ -99,15 +86,9 @@ def generate(
     # Fused after placing: the joined matrices are then made in the final dtype.
     model, stops = placed(model, device, precision).fused(), stops_of(request, tokenizer)
     if stream:
-        return _streamed(token_streams(model, tokenizer, todo, request), stops)
+        return streamed(token_streams(model, tokenizer, todo, request), stops)
     found = continuations(model, tokenizer, todo, request)
-    if format == "jsonl":
-        return _json_lines(found, stops, tokenizer if logprobs else None, training)
-    if training is None:
-        return _as_text(found, stops)
-    if format == "html":
-        return _as_page(found, stops, training)
-    return _in_colours(found, stops, training)
+    return written(found, stops, format, tokenizer if logprobs else None, training)
 
 
 def _load(
@@ -123,110 +104,9 @@ def _load(
     return model, loaded.build_tokenizer(), training
 
 
-def _streamed(
-    streams: Iterator[tuple[Prompt, Iterator[Token]]], stops: StopStrings
-) -> Iterator[str]:
-    """Yield the texts as they are generated."""
-    reasons: list[str | None] = []
-    for prompt, tokens in streams:
-        if reasons:
-            yield RULE
-        yield prompt.text
-        text = TextStream(stops)
-        reason = None
-        for token in tokens:
-            reason = token.finish_reason
-            # Holds back what may turn out to be half of a character, or of a stop string.
-            yield text.feed([token.id], last=reason is not None)
-        reasons.append(reason)
-        yield "\n"
-    _note_missing_stop(stops, reasons)
-
-
-def _as_text(found: Iterator[tuple[Prompt, Continuation]], stops: StopStrings) -> Iterator[str]:
-    """Yield the prompts with their continuations, with a line between two texts."""
-
-    def shown(prompt: Prompt, row: Continuation) -> str:
-        return f"{prompt.text}{stops.text(row.ids)}\n"
-
-    return _in_turn(found, stops, shown, RULE)
-
-
-def _in_colours(
-    found: Iterator[tuple[Prompt, Continuation]], stops: StopStrings, training: TrainingText
-) -> Iterator[Text]:
-    """Yield what `_as_text` does, with what is copied in colours, and a list of it."""
-
-    def shown(prompt: Prompt, row: Continuation) -> Text:
-        return as_text(training.marked(prompt.text, row, stops))
-
-    return _in_turn(found, stops, shown, Text(RULE))
-
-
-def _in_turn(
-    found: Iterator[tuple[Prompt, Continuation]],
-    stops: StopStrings,
-    shown: Callable[[Prompt, Continuation], Shown],
-    rule: Shown,
-) -> Iterator[Shown]:
-    reasons: list[str | None] = []
-    for prompt, row in found:
-        if reasons:
-            yield rule
-        yield shown(prompt, row)
-        reasons.append(row.finish_reason)
-    _note_missing_stop(stops, reasons)
-
-
-def _as_page(
-    found: Iterator[tuple[Prompt, Continuation]], stops: StopStrings, training: TrainingText
-) -> Iterator[str]:
-    """Yield one HTML page with all texts."""
-    reasons: list[str | None] = []
-    samples: list[Marked] = []
-    for prompt, row in found:
-        samples.append(training.marked(prompt.text, row, stops))
-        reasons.append(row.finish_reason)
-    yield page(samples, "what was copied from the training text")
-    _note_missing_stop(stops, reasons)
-
-
-def _json_lines(
-    found: Iterator[tuple[Prompt, Continuation]],
-    stops: StopStrings,
-    tokenizer: Tokenizer | None,
-    training: TrainingText | None,
-) -> Iterator[str]:
-    """Yield a JSON object for each continuation; with a `tokenizer`, also tokens and logprobs.
-
-    With `training`, also what is copied from that text.
-    """
-    for prompt, row in found:
-        record: dict[str, Any] = {
-            "prompt": prompt.text,
-            "text": stops.text(row.ids),
-            "finish_reason": row.finish_reason,
-        }
-        if row.score is not None:  # of a beam
-            record["score"] = row.score
-        if tokenizer is not None:
-            # One by one: a token may be half of a character, which is U+FFFD then.
-            tokens = [tokenizer.decode([token]) for token in row.ids]
-            record |= {"ids": row.ids, "tokens": tokens, "logprobs": row.logprobs}
-        if training is not None:
-            record["copied"] = as_data(training.marked(prompt.text, row, stops))
-        # Where standard output lacks characters, JSON's own escapes: those of Python are not JSON.
-        yield json.dumps(record, ensure_ascii=not is_unicode()) + "\n"
-
-
-def _note_missing_stop(stops: StopStrings, reasons: Sequence[str | None]) -> None:
-    """Say on standard error how many texts ended without a stop string, if one was given."""
-    missing = reasons.count("length")
-    if stops.stops and missing:
-        note(f"no stop string came within max_new_tokens ({missing} of {len(reasons)} texts)")
-
-
-def _check_format(stream: bool, format: str, logprobs: bool, is_marked: bool) -> None:
+def _check_output(
+    stream: bool, format: Format, logprobs: bool, is_marked: bool, has_data: bool
+) -> None:
     """Refuse settings of the output that contradict each other.
 
     Raises:
@@ -245,6 +125,10 @@ def _check_format(stream: bool, format: str, logprobs: bool, is_marked: bool) ->
         raise ConfigError("format=html shows what was copied: give copied=auto with it")
     if logprobs and format != "jsonl":
         raise ConfigError("logprobs=true needs format=jsonl")
+    if has_data and not is_marked:
+        raise ConfigError(
+            "data is the text in which copies are looked for: give copied=auto with it"
+        )
 
 
 def request_of(
