@@ -14,7 +14,7 @@ import yaml
 
 from firstlight import __version__
 from firstlight.cli import VERBS, main
-from firstlight.overrides import conf_dir
+from firstlight.conf_files import conf_dir
 
 SENTENCE = "The lamp was lit by the keeper every night, and the ships came home. "
 SECONDS = 3.0

@@ -7,6 +7,7 @@ from pydantic import Field, PositiveInt
 
 from firstlight.commands.generate import generate
 from firstlight.compose.compose import compose_config
+from firstlight.conf_files import conf_dir
 from firstlight.config import (
     FiniteNonNegative,
     Ratio,
@@ -20,7 +21,6 @@ from firstlight.data.text import TextData
 from firstlight.errors import ConfigError
 from firstlight.model.base import LanguageModel
 from firstlight.model.gpt import GPT
-from firstlight.overrides import conf_dir
 from firstlight.sweep.settings import Settings
 from firstlight.training.experiment import Experiment
 

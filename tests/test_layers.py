@@ -13,6 +13,7 @@ LAYERS = (
     {"files", "processes", "process_group", "memory_limits"},
     {"lock", "launchers"},
     {"interpolation", "packages"},
+    {"conf_files"},
     {"overrides"},
     {"config"},
     {"model"},

@@ -18,9 +18,10 @@ from firstlight.compare.settings import CompareSettings
 from firstlight.compose.arguments import parse_arguments
 from firstlight.compose.compose import compose_config, slug
 from firstlight.compose.hydra_calls import parse_overrides
+from firstlight.conf_files import conf_dir, text_keys
 from firstlight.config import _locate, _signature
 from firstlight.lr_find.settings import RangeSettings
-from firstlight.overrides import command, conf_dir, named, program, ready, setting, text_keys, typed
+from firstlight.overrides import command, named, program, ready, setting, typed
 from firstlight.sweep import command as sweep
 from firstlight.sweep.settings import Settings as OfSweep
 from firstlight.training.experiment import Experiment

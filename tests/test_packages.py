@@ -15,9 +15,9 @@ from own_package import TINY, installed, new_package, with_conf
 import firstlight
 from firstlight.api.language_model import _plain
 from firstlight.cli import main
+from firstlight.conf_files import text_keys
 from firstlight.config import _target_of
 from firstlight.errors import ConfigError
-from firstlight.overrides import text_keys
 from firstlight.packages import found
 from firstlight.runs.environment import parts_from
 from firstlight.runs.writer import update_run_folder

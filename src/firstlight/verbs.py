@@ -20,9 +20,9 @@ from firstlight.compose.chosen import chosen_in
 from firstlight.compose.compose import check_single_values, check_trials, compose_config, to_yaml
 from firstlight.compose.explain import explained
 from firstlight.compose.hydra_calls import command_line, is_about_hydra, settings_of_hydra
+from firstlight.conf_files import conf_dir, using_config_dir
 from firstlight.errors import ConfigError, FinishedError, printable_lines
 from firstlight.launchers import find_place, several_tasks, torchrun_processes
-from firstlight.overrides import conf_dir, using_config_dir
 
 OF_PROCESSES = {"trainer.devices": 1, "trainer.num_nodes": 1, "trainer.timeout": 120}
 """Keys that must be known before the processes of a run meet, with the defaults of `Trainer`."""

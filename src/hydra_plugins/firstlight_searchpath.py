@@ -11,7 +11,7 @@ class FirstlightSearchPath(SearchPathPlugin):
     """Adds the packages of `firstlight.packages`, behind firstlight's own conf/."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        from firstlight.overrides import conf_dir
+        from firstlight.conf_files import conf_dir
         from firstlight.packages import found
 
         own = conf_dir()

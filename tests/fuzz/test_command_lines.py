@@ -15,7 +15,7 @@ from mutations import mutations, settings_of
 
 from firstlight.cli import main
 from firstlight.compose.compose import compose_config
-from firstlight.overrides import conf_dir
+from firstlight.conf_files import conf_dir
 
 CASES = pytest.mark.parametrize(
     "n", [12, pytest.param(60, marks=pytest.mark.long), pytest.param(1000, marks=pytest.mark.slow)]

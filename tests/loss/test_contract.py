@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from firstlight.compose.compose import compose_config
+from firstlight.conf_files import conf_dir
 from firstlight.config import build, check_node, to_plain
 from firstlight.loss.base import Loss
-from firstlight.overrides import conf_dir
 
 OPTIONS = sorted(file.stem for file in Path(conf_dir(), "loss").glob("*.yaml"))
 N, C, V = 12, 8, 31

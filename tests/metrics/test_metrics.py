@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from scripted import Miscounting
 
 from firstlight.compose.compose import compose_config
+from firstlight.conf_files import conf_dir
 from firstlight.config import to_plain
 from firstlight.errors import ConfigError
 from firstlight.loss import fused
@@ -20,7 +21,6 @@ from firstlight.metrics.perplexity import Perplexity, perplexity_text
 from firstlight.metrics.top1_accuracy import Top1Accuracy
 from firstlight.metrics.top_k_accuracy import TopKAccuracy
 from firstlight.model.int8 import quantize_int8
-from firstlight.overrides import conf_dir
 from firstlight.training import evaluation
 from firstlight.training.evaluation import EvaluationModule
 from firstlight.training.measuring import evaluation_trainer

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from firstlight.compose.compose import compose_config
+from firstlight.conf_files import conf_dir
 from firstlight.config import check_config
-from firstlight.overrides import conf_dir
 from firstlight.plan.cluster import Cluster, Work, fixed_bytes, outlook, outlooks, traffic, waits
 
 SURE = Cluster(

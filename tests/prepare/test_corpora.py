@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 
 from firstlight.cli import main
 from firstlight.compose.compose import compose_config
+from firstlight.conf_files import conf_dir
 from firstlight.config import check_config
-from firstlight.overrides import conf_dir
 from firstlight.prepare.command import arguments
 from firstlight.training.experiment import Experiment
 

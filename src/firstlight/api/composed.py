@@ -25,7 +25,7 @@ def composed(
     """
     from firstlight import verbs
     from firstlight.compose.hydra_calls import settings_of_hydra
-    from firstlight.overrides import using_config_dir
+    from firstlight.conf_files import using_config_dir
 
     args = words.arguments(verb, overrides, settings, config_dir)
     # Around all that follows: loading a checkpoint, or resuming, looks up which keys are texts once

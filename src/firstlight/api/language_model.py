@@ -399,7 +399,7 @@ def _request(
 
 def _plain(overrides: tuple[str, ...]) -> dict[str, Any]:
     """The arguments of `firstlight generate`."""
-    from firstlight.overrides import files_of_config
+    from firstlight.conf_files import files_of_config
 
     return _remembered(overrides, files_of_config(), frozenset(os.environ.items()))
 

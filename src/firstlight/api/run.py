@@ -187,7 +187,7 @@ def train(*overrides: str, config_dir: words.Path | None = None, **settings: Any
             resumes it.
     """
     from firstlight import verbs
-    from firstlight.overrides import using_config_dir
+    from firstlight.conf_files import using_config_dir
     from firstlight.training.stopping import Stopped
 
     args = words.arguments("train", overrides, settings, config_dir)

@@ -165,7 +165,7 @@ def sweep(*overrides: str, config_dir: words.Path | None = None, **settings: Any
         Interrupted: Ctrl-C has stopped it; `.sweep.resume()` resumes it.
     """
     from firstlight import verbs
-    from firstlight.overrides import using_config_dir
+    from firstlight.conf_files import using_config_dir
     from firstlight.training.stopping import Stopped
 
     args = words.arguments("train", overrides, settings, config_dir, is_sweep=True)
@@ -185,7 +185,7 @@ def _work(
     sweep: Sweep, action: str, settings: dict[str, Any], overrides: Sequence[str] = ()
 ) -> Sweep:
     from firstlight import verbs
-    from firstlight.overrides import using_config_dir
+    from firstlight.conf_files import using_config_dir
     from firstlight.training.stopping import Stopped
 
     # A keyword of `sweep`, but not a key of conf/sweep.yaml.

@@ -8,11 +8,11 @@ from typing import Any
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig
 
+from firstlight.conf_files import config_dir, path_keys
 from firstlight.config import build, check_config, take
 from firstlight.errors import ConfigError, FinishedError, shown
 from firstlight.interpolation import as_typed, check_kept
 from firstlight.output import note
-from firstlight.overrides import config_dir, path_keys
 from firstlight.processes import trial
 from firstlight.runs.places import with_files
 from firstlight.runs.run_config import RunConfig

@@ -10,11 +10,12 @@ import yaml
 from firstlight.compose.compose import listed
 from firstlight.compose.hydra_calls import is_about_hydra
 from firstlight.compose.keys import is_within
+from firstlight.conf_files import conf_dir, text_keys
 from firstlight.data.files import leads_to, user_path
 from firstlight.errors import ConfigError, shorten
 from firstlight.interpolation import quoted
 from firstlight.output import note
-from firstlight.overrides import conf_dir, key_of, ready, setting, text_keys
+from firstlight.overrides import key_of, ready, setting
 from firstlight.packages import found
 from firstlight.processes import is_further
 

@@ -1,19 +1,18 @@
 """Which files of the config are chosen, and whether one of them stands in two packages."""
 
-import re
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 from omegaconf import DictConfig
 
-from firstlight.compose.hydra_calls import choices, parse_overrides
+from firstlight.compose.hydra_calls import parse_overrides
 from firstlight.compose.keys import keys_of
+from firstlight.compose.yaml_files import Part, choices, with_bases
+from firstlight.conf_files import conf_dir, conf_dirs, files_of_config
 from firstlight.errors import ConfigError
-from firstlight.overrides import conf_dir, conf_dirs, files_of_config
 from firstlight.packages import found
 
 LIST_GROUPS = ("callbacks", "logger", "metrics")
@@ -21,19 +20,6 @@ LIST_GROUPS = ("callbacks", "logger", "metrics")
 FOLLOWING = ("rules",)
 """Groups whose choice is that of another group (`${model}` in conf/_run.yaml), if there is such a
 file: nobody chooses them."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """A YAML file that a config is composed of."""
-
-    relative: Path
-    """Its path in the folder of the config where Hydra finds it: model/nano.yaml."""
-    package: str
-    """The place of its keys in the config."""
-    text: str
-    content: dict[str, Any]
-    """What it holds; nothing if it holds only comments, or no mapping."""
 
 
 def chosen_in(config: DictConfig) -> dict[str, Any]:
@@ -66,28 +52,6 @@ def chosen_files(verb: str, chosen: dict[str, Any], folders: list[Path]) -> list
     return found
 
 
-def with_bases(relative: Path, package: str, folders: list[Path]) -> Iterator[Part]:
-    """Yield the file `relative`, after the files of its group that it is based on.
-
-    `package` is that of its keys, unless the file names another one.
-    """
-    file = _place_of(relative, folders)
-    if file is None:
-        return
-    text = file.read_text(encoding="utf-8")
-    for line in text.splitlines():
-        if line.startswith("# @package "):
-            name = line.removeprefix("# @package ").strip()
-            package = "" if name == "_global_" else name
-    content = yaml.safe_load(text)
-    if not isinstance(content, dict):
-        content = {}
-    for item in content.get("defaults", []):
-        if isinstance(item, str) and item != "_self_":
-            yield from with_bases(relative.parent / f"{item}.yaml", package, folders)
-    yield Part(relative, package, text, content)
-
-
 def choices_with(key: str, config_dir: str | None) -> list[str]:
     """The choices of the group of `key`, which is the word before its first dot, that have it.
 
@@ -103,28 +67,12 @@ def choices_with(key: str, config_dir: str | None) -> list[str]:
     return found
 
 
-def title_of(group: str, choice: str, config_dir: str | None) -> str:
-    """What a choice is, by the first words of its file's first comment; "" if it has none."""
-    file = _place_of(Path(group) / f"{choice}.yaml", conf_dirs(config_dir))
-    if file is None:  # a list of choices
-        return ""
-    for line in file.read_text(encoding="utf-8").splitlines():
-        if line.startswith("# ") and not line.startswith("# @package "):
-            return re.split(r"[,;:.(] ?", line.removeprefix("# "))[0].strip()
-    return ""
-
-
 def _keys_with_bases(relative: Path, folders: list[Path]) -> set[str]:
     """The dotted keys that the choice `relative` sets, and what it is based on."""
     keys: set[str] = set()
     for part in with_bases(relative, relative.parent.name, folders):
         keys.update(keys_of(part.content, f"{part.package}." if part.package else ""))
     return keys
-
-
-def _place_of(relative: Path, folders: list[Path]) -> Path | None:
-    """The file `relative` in the first of `folders` that has it, which is where Hydra finds it."""
-    return next((folder / relative for folder in folders if (folder / relative).is_file()), None)
 
 
 def ambiguous_files(config_dir: str | None) -> dict[Path, list[Path]]:

@@ -10,7 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from firstlight.compose.chosen import ambiguous_files, check_unambiguous
 from firstlight.compose.explain import explained
 from firstlight.compose.grammar import MOST_TRIALS, examples_of
-from firstlight.compose.hydra_calls import choices, composed, is_about_hydra, parse_overrides
+from firstlight.compose.hydra_calls import composed, is_about_hydra, parse_overrides
+from firstlight.compose.yaml_files import choices
 from firstlight.errors import ConfigError
 from firstlight.interpolation import as_typed
 

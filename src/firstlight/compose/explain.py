@@ -9,9 +9,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from firstlight.compose.chosen import LIST_GROUPS, choices_with, title_of
-from firstlight.compose.hydra_calls import choices, composed, is_base_name, parse_overrides
+from firstlight.compose.chosen import LIST_GROUPS, choices_with
+from firstlight.compose.hydra_calls import composed, parse_overrides
 from firstlight.compose.keys import keys_of
+from firstlight.compose.yaml_files import choices, is_base_name, title_of
 from firstlight.errors import ConfigError, did_you_mean, one_line
 from firstlight.overrides import words_to_paste
 

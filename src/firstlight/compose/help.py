@@ -6,10 +6,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from firstlight.compose.chosen import FOLLOWING, chosen_files, chosen_in, with_bases
+from firstlight.compose.chosen import FOLLOWING, chosen_files, chosen_in
 from firstlight.compose.compose import compose_config
-from firstlight.compose.hydra_calls import choices
-from firstlight.overrides import commented, conf_dirs
+from firstlight.compose.yaml_files import choices, with_bases
+from firstlight.conf_files import commented, conf_dirs
 
 
 def help_text(verb: str, purpose: str, overrides: list[str], config_dir: str | None) -> str:

@@ -18,10 +18,11 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from firstlight.data.files import is_hidden, leads_to
+from firstlight.compose.yaml_files import is_base_name, names_in
+from firstlight.conf_files import conf_dir
 from firstlight.errors import ConfigError, one_line, shorten
 from firstlight.interpolation import quoted
-from firstlight.overrides import MOST_PARTS, conf_dir, conf_dirs, is_quoted
+from firstlight.overrides import MOST_PARTS, is_quoted
 
 LONGEST_KEY = 200
 """Bytes of a key: Hydra looks for a folder of that name, and file systems allow 255."""
@@ -153,7 +154,7 @@ def _check_key(override: Override, text: str) -> None:
         raise ConfigError(f"{shorten(key)}: no such key")
     if override.is_delete() or override.is_sweep_override():
         return
-    known = _names_in(key, None)
+    known = names_in(key, None)
     options = [name for name in known if not is_base_name(name)]
     if not options:
         return
@@ -163,24 +164,3 @@ def _check_key(override: Override, text: str) -> None:
             raise ConfigError(
                 f"{text}: {key} is a group: give the name of a choice ({', '.join(options)})"
             )
-
-
-def choices(group: str, config_dir: str | None = None) -> list[str]:
-    """The choices of a group of the config; empty if `group` is not a group."""
-    return [name for name in _names_in(group, config_dir) if not is_base_name(name)]
-
-
-def _names_in(group: str, config_dir: str | None) -> list[str]:
-    """The names of a group's files, sorted; those included that its choices are based on."""
-    names: set[str] = set()
-    for folder in conf_dirs(config_dir):
-        if leads_to(folder / group, Path.is_dir):
-            for file in (folder / group).glob("*.yaml"):
-                if not is_hidden(file.name):
-                    names.add(file.stem)
-    return sorted(names)
-
-
-def is_base_name(name: str) -> bool:
-    """Whether a file is what choices of its group are based on: base.yaml, base_windows.yaml."""
-    return name == "base" or name.startswith("base_")

@@ -11,10 +11,10 @@ from firstlight.compose.compose import compose_config
 from firstlight.compose.explain import explained
 from firstlight.compose.hydra_calls import parse_overrides
 from firstlight.compose.keys import keys_of
+from firstlight.conf_files import path_keys
 from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, did_you_mean, shorten
 from firstlight.interpolation import UNUSED, as_data, from_environment, given_again
-from firstlight.overrides import path_keys
 from firstlight.processes import is_further
 from firstlight.runs.later_keys import lacking
 from firstlight.runs.places import is_there

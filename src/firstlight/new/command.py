@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from firstlight import __version__
-from firstlight.compose.hydra_calls import choices
+from firstlight.compose.yaml_files import choices
 from firstlight.config import NonEmpty, build, check_config
 from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, shell_word, shorten

@@ -12,6 +12,7 @@ from typing import Any
 import filelock
 
 from firstlight import __version__
+from firstlight.conf_files import config_dir, path_keys
 from firstlight.data.shards.index import (
     INDEX,
     TOKENIZER,
@@ -28,7 +29,6 @@ from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.errors import ConfigError, shorten
 from firstlight.files import locked, replace_text, sync_folder
 from firstlight.output import note
-from firstlight.overrides import config_dir, path_keys
 
 LOCK = ".lock"
 

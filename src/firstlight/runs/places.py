@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from firstlight.conf_files import config_dir, path_keys
 from firstlight.data.files import expanded_path, leads_to, user_path
 from firstlight.foreign.hub import GPT2_NAMES
-from firstlight.overrides import config_dir, path_keys
 from firstlight.runs.environment import BEGUN_IN, WORKING_FOLDER, working_folder
 from firstlight.runs.run_folder import RunFolder
 

@@ -13,11 +13,12 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from firstlight.compose.hydra_calls import command_line, is_about_hydra
+from firstlight.conf_files import conf_dir, config_dir
 from firstlight.config import NonEmpty, check_config
 from firstlight.errors import ConfigError
 from firstlight.interpolation import as_typed, only_variables
 from firstlight.output import say, write
-from firstlight.overrides import conf_dir, config_dir, setting
+from firstlight.overrides import setting
 from firstlight.processes import TRIAL, number
 from firstlight.sweep import report
 from firstlight.sweep.ledger import Ledger

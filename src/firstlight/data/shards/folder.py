@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from firstlight.conf_files import corpus_in
 from firstlight.data.files import MissingFileError, leads_to, read_limited, unreadable, user_path
 from firstlight.data.shards.facts import facts_of
 from firstlight.data.shards.index import (
@@ -18,7 +19,7 @@ from firstlight.data.shards.index import (
 from firstlight.data.shards.shard import SUFFIX, Shard, opened
 from firstlight.data.tokenizers.state import TokenizerState
 from firstlight.errors import shorten
-from firstlight.overrides import command, corpus_in, setting
+from firstlight.overrides import command, setting
 
 SPLITS = ("train", "val", "test")
 # A word of its own, beside which `_` and digits may stand: values.bin is not for validation.

@@ -1,0 +1,87 @@
+"""The YAML files of the config: the choices of a group, and the files that a choice is based on.
+
+Nothing here imports Hydra, so that tab completion answers at once.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from firstlight.conf_files import LOADER, conf_dirs
+from firstlight.data.files import is_hidden, leads_to
+
+
+@dataclass(frozen=True)
+class Part:
+    """A YAML file that a config is composed of."""
+
+    relative: Path
+    """Its path in the folder of the config where Hydra finds it: model/nano.yaml."""
+    package: str
+    """The place of its keys in the config."""
+    text: str
+    content: dict[str, Any]
+    """What it holds; nothing if it holds only comments, or no mapping."""
+
+
+def choices(group: str, config_dir: str | None = None) -> list[str]:
+    """The choices of a group of the config; empty if `group` is not a group."""
+    return [name for name in names_in(group, config_dir) if not is_base_name(name)]
+
+
+def names_in(group: str, config_dir: str | None) -> list[str]:
+    """The names of a group's files, sorted; those included that its choices are based on."""
+    names: set[str] = set()
+    for folder in conf_dirs(config_dir):
+        if leads_to(folder / group, Path.is_dir):
+            for file in (folder / group).glob("*.yaml"):
+                if not is_hidden(file.name):
+                    names.add(file.stem)
+    return sorted(names)
+
+
+def is_base_name(name: str) -> bool:
+    """Whether a file is what choices of its group are based on: base.yaml, base_windows.yaml."""
+    return name == "base" or name.startswith("base_")
+
+
+def with_bases(relative: Path, package: str, folders: list[Path]) -> Iterator[Part]:
+    """Yield the file `relative`, after the files of its group that it is based on.
+
+    `package` is that of its keys, unless the file names another one.
+    """
+    file = place_of(relative, folders)
+    if file is None:
+        return
+    text = file.read_text(encoding="utf-8")
+    for line in text.splitlines():
+        if line.startswith("# @package "):
+            name = line.removeprefix("# @package ").strip()
+            package = "" if name == "_global_" else name
+    content = yaml.load(text, Loader=LOADER)
+    if not isinstance(content, dict):
+        content = {}
+    for item in content.get("defaults", []):
+        if isinstance(item, str) and item != "_self_":
+            yield from with_bases(relative.parent / f"{item}.yaml", package, folders)
+    yield Part(relative, package, text, content)
+
+
+def place_of(relative: Path, folders: list[Path]) -> Path | None:
+    """The file `relative` in the first of `folders` that has it, which is where Hydra finds it."""
+    return next((folder / relative for folder in folders if (folder / relative).is_file()), None)
+
+
+def title_of(group: str, choice: str, config_dir: str | None) -> str:
+    """What a choice is, by the first words of its file's first comment; "" if it has none."""
+    file = place_of(Path(group) / f"{choice}.yaml", conf_dirs(config_dir))
+    if file is None:  # a list of choices
+        return ""
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if line.startswith("# ") and not line.startswith("# @package "):
+            return re.split(r"[,;:.(] ?", line.removeprefix("# "))[0].strip()
+    return ""
