@@ -20,6 +20,7 @@ from firstlight.compose.arguments import parse_arguments
 from firstlight.compose.compose import check_single_values, compose_config
 from firstlight.compose.hydra_calls import parse_overrides
 from firstlight.errors import ConfigError
+from firstlight.packages import with_extra
 
 SENTENCE = "The lamp was lit by the keeper every night, and the ships came home. "
 LONGEST = 300
@@ -405,6 +406,47 @@ def test_overrides_that_do_not_compose_are_refused(refused, texts, arguments, wo
 )
 def test_a_key_of_another_choice_is_refused(refused, arguments, words):
     refused(["train", *arguments], *words)
+
+
+@table(
+    (
+        "of Lightning's Trainer",
+        "trainer.detect_anomaly=true",
+        ["trainer.detect_anomaly: not listed", "be added: +trainer.detect_anomaly=true"],
+    ),
+    (
+        "of it, misspelt",
+        "trainer.detect_anomly=true",
+        ["did you mean '+trainer.detect_anomaly'?"],
+    ),
+    (
+        "of torch's optimizer",
+        "--config-dir CONF optimizer=adagrad optimizer.lr_decay=0.1",
+        ["optimizer.lr_decay: not listed", "be added: +optimizer.lr_decay=0.1"],
+    ),
+    (
+        "that a run has no use for",
+        "trainer.max_time=1",
+        ["trainer.max_time: cannot be set: a run is one pass", "max_steps"],
+    ),
+    (
+        "the same, added",
+        "+trainer.max_time=1",
+        ["trainer.max_time: cannot be set: a run is one pass", "max_steps"],
+    ),
+    ("that fit gives", "trainer.default_root_dir=x", ["trainer.default_root_dir: the run folder"]),
+    ("that fit gives a logger", "+logger.csv.save_dir=x", ["logger.csv.save_dir: a logger writes"]),
+    ("that fit gives the data", "+data.order=x", ["data.order: the order of the windows is set"]),
+)
+def test_an_argument_that_a_class_has_and_its_file_does_not_list(
+    refused, tmp_path, arguments, words
+):
+    folder = tmp_path / "conf" / "optimizer"
+    folder.mkdir(parents=True)
+    text = "_target_: torch.optim.Adagrad\n_partial_: true\nlr: 1e-2\n"
+    (folder / "adagrad.yaml").write_text(text)
+    said = [word.replace("CONF", str(folder.parent)) for word in arguments]
+    refused(["train", *said], *words)
 
 
 @pytest.mark.parametrize(
@@ -1086,7 +1128,7 @@ def test_a_folder_that_is_no_run_is_not_resumed(refused_resume, texts):
 
 
 def test_a_folder_that_is_not_there_is_not_resumed(refused, tmp_path):
-    refused(["train", f"resume={tmp_path / 'nowhere'}"], "resume", "nowhere", "not a run folder")
+    refused(["train", f"resume={tmp_path / 'nowhere'}"], "resume", "nowhere", "no such folder")
 
 
 def test_the_last_of_no_runs_is_not_resumed(refused):
@@ -1477,9 +1519,7 @@ def test_an_evaluation_of_another_text_works_and_writes_nothing(capsys, run, tex
 
 def test_tasks_without_lm_eval_are_refused(refused_call, monkeypatch):
     monkeypatch.setattr("firstlight.commands.evaluate.find_spec", lambda _name: None)
-    refused_call(
-        ["evaluate", "checkpoint=last", "tasks=lambada_openai"], "pip install 'firstlight[lm-eval]'"
-    )
+    refused_call(["evaluate", "checkpoint=last", "tasks=lambada_openai"], with_extra("lm-eval"))
 
 
 # ---- what is no mistake

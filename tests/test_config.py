@@ -46,6 +46,7 @@ def entry(
     limit: PositiveInt | None = None,
     path: Path | None = None,
     names: list[str] | None = None,
+    counts: list[int] | None = None,
     flag: bool = False,
     size: Annotated[int, Field(ge=257)] = 257,
     model: GPT | None = None,
@@ -119,6 +120,32 @@ def test_a_value_that_does_not_fit_is_refused_with_what_was_expected(config, pro
     (line,) = problems(**config)
     assert line.startswith(f"{next(iter(config))}: expected ")
     assert line.endswith(problem)
+
+
+@pytest.mark.parametrize(
+    ("config", "taken"),
+    [
+        ({"steps": 1e9}, {"steps": 10**9}),
+        ({"limit": 3.0}, {"limit": 3}),
+        ({"counts": [1e3, 2]}, {"counts": [1000, 2]}),
+        ({"model": MODEL | {"emb_dim": 12.0}}, {"model": MODEL | {"emb_dim": 12}}),
+        ({"parts": {"a": [MODEL | {"n_heads": 3.0}]}}, {"parts": {"a": [MODEL | {"n_heads": 3}]}}),
+        ({"rate": 0.0, "scale": 2.0, "steps": 2.0}, {"rate": 0.0, "scale": 2.0, "steps": 2}),
+    ],
+    ids=str,
+)
+def test_a_whole_float_is_taken_where_an_int_is_wanted_and_nowhere_else(config, taken):
+    assert repr(checked(**config)) == repr(taken)
+
+
+def test_a_float_that_is_no_int_in_range_is_shown_as_it_was_given():
+    assert problems(steps=-2.0, limit=1.5, seed=1e300, kind=1.0, size=1e3, scale=float("inf")) == [
+        "steps: expected int > 0, got -2.0",
+        "limit: expected int > 0 or null, got 1.5",
+        f"seed: expected int >= 0 and < {2**32}, got 1e+300",
+        "kind: expected 'plain' or 'fancy', got 1.0",
+        "scale: expected float >= 0, got inf",
+    ]
 
 
 def test_all_problems_are_reported_at_once():

@@ -18,7 +18,7 @@ from firstlight.cli import main
 from firstlight.conf_files import text_keys
 from firstlight.config import _target_of
 from firstlight.errors import ConfigError
-from firstlight.packages import found
+from firstlight.packages import found, with_extra
 from firstlight.runs.environment import parts_from
 from firstlight.runs.writer import update_run_folder
 
@@ -245,3 +245,15 @@ def test_tab_completion_knows_verbs_keys_and_its_choices(ownlab, tmp_path):
     )
     assert done.stdout.splitlines() == ["<generate>", "<model=ownlab>", "<>"]
     assert done.stderr == ""
+
+
+def test_an_extra_is_installed_from_the_checkout_or_by_its_packages(tmp_path, monkeypatch):
+    checkout = Path(__file__).parents[1]
+    assert with_extra("zstd") == f"pip install -e '{checkout}[zstd]'"
+    monkeypatch.chdir(checkout)
+    assert with_extra("zstd") == "pip install -e '.[zstd]'"
+    # Installed as a wheel there is no checkout, and no index has the name firstlight.
+    monkeypatch.setattr("firstlight.packages.__file__", str(tmp_path / "a" / "b" / "packages.py"))
+    listed = ["torch", "zstandard<1,>=0.23; extra == 'zstd'", 'zstandard; extra == "zstd-tests"']
+    monkeypatch.setattr("firstlight.packages.requires", lambda name: listed)
+    assert with_extra("zstd") == "pip install 'zstandard<1,>=0.23'"

@@ -5,6 +5,7 @@ The signature of each `_target_` is the schema: nothing is declared twice, and t
 pydantic annotations of the signature (`PositiveInt`, `Ratio`).
 """
 
+import copy
 import functools
 import importlib
 import inspect
@@ -13,7 +14,7 @@ import os
 import re
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union
 
@@ -67,6 +68,8 @@ IN_PLACE_OF = {
     "lightning.pytorch.callbacks.timer.Timer": _TIMER,
 }
 """Lightning's classes, and ours that replace them: same arguments, but resumed exactly."""
+NOT_IN_CONFIG = "not_in_config"
+"""Attribute of a class: its arguments that a config may not give, and what to do instead."""
 FUNCTIONS = ("firstlight.optim.", "torch.optim.")
 """Packages in which a `_target_` may also be a function."""
 ALLOW_TARGETS = "FIRSTLIGHT_ALLOW_TARGETS"
@@ -84,6 +87,12 @@ def check_config(config: DictConfig, entry: Callable[..., Any], key: str = "") -
     """
     plain = to_plain(config)
     problems = dict(_call_problems(key, entry, plain))
+    if problems:
+        with_ints = _with_whole_numbers(plain, key, problems)
+        remaining = dict(_call_problems(key, entry, with_ints))
+        mended = [where for where in problems if where not in remaining]
+        plain = _with_whole_numbers(plain, key, mended)
+        problems = {where: text for where, text in problems.items() if where in remaining}
     if not problems:
         return plain
     # A bad value that others refer to (${model.context_length}) is one mistake: report it where it
@@ -97,6 +106,32 @@ def check_config(config: DictConfig, entry: Callable[..., Any], key: str = "") -
                 seen.add(problem)
                 told[where] = text
     raise ConfigError("\n".join(told.values()))
+
+
+def _with_whole_numbers(plain: dict[str, Any], key: str, places: Iterable[str]) -> dict[str, Any]:
+    """A copy of `plain`, the section `key`, in which whole floats at `places` are ints.
+
+    Hydra and YAML read `max_tokens=1e9` as a float.
+    """
+    changed = copy.deepcopy(plain)
+    for where in places:
+        *above, last = where.removeprefix(f"{key}.").split(".")
+        node: Any = changed
+        for name in above:
+            if isinstance(node, list):
+                node = node[int(name)]
+            else:
+                node = node.get(name) if isinstance(node, dict) else None
+        if isinstance(node, dict) and last in node:
+            node[last] = whole_number(node[last])
+    return changed
+
+
+def whole_number(value: Any) -> Any:
+    """A float without a fraction as an int, also in a list; any other value as it is."""
+    if isinstance(value, list):
+        return [whole_number(element) for element in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _is_reference(config: DictConfig, key: str) -> bool:
@@ -194,6 +229,25 @@ def argument(node: dict[str, Any], name: str) -> Any:
         return node[name]
     parameters, _ = _signature(_locate(node["_target_"]))
     return parameters[name].default
+
+
+def unlisted_arguments(node: dict[str, Any]) -> dict[str, str | None]:
+    """The arguments that the section `node` may have and does not list.
+
+    With what to do instead for each that a config may not give, otherwise None. Nothing if the
+    section makes nothing, or its `_target_` cannot be imported.
+    """
+    try:
+        target = _target_of("", node["_target_"]) if _is_node(node) else None
+    except ConfigError:  # said when the section is checked
+        target = None
+    if target is None:
+        return {}
+    refused: Mapping[str, str] = getattr(target, NOT_IN_CONFIG, {})
+    by_name = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters, _ = _signature(target)
+    names = [name for name, parameter in parameters.items() if parameter.kind in by_name]
+    return {name: refused.get(name) for name in names if name not in node}
 
 
 def build(node: Any, key: str = "") -> Any:
@@ -443,10 +497,13 @@ def _call_problems(
 ) -> Problems:
     """Yield what is wrong with a call of `target` with the arguments `given`."""
     parameters, hints = _signature(target)
+    refused: Mapping[str, str] = getattr(target, NOT_IN_CONFIG, {})
     # Each argument: is there such a parameter, and does the value fit?
     for key, value in given.items():
         where = _join(path, key)
-        if key in parameters and parameters[key].kind is not inspect.Parameter.POSITIONAL_ONLY:
+        if key in refused:
+            yield where, f"{where}: {refused[key]}"
+        elif key in parameters and parameters[key].kind is not inspect.Parameter.POSITIONAL_ONLY:
             yield from _value_problems(where, value, hints.get(key, Any))
         elif any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             yield from _value_problems(where, value, Any)

@@ -1,4 +1,4 @@
-"""Installed packages that add parts to firstlight, found by their entry points.
+"""Installed packages that add parts to firstlight, found by their entry points, and our extras.
 
 A package declares the entry point in its pyproject.toml:
 
@@ -12,10 +12,11 @@ code is trusted, as Python trusts it; nothing is imported here.
 import functools
 import importlib.util
 import re
+import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import Distribution, EntryPoint, distributions
+from importlib.metadata import Distribution, EntryPoint, distributions, requires
 from pathlib import Path
 
 from firstlight.errors import one_line, shorten
@@ -23,6 +24,23 @@ from firstlight.errors import one_line, shorten
 GROUP = "firstlight.conf"
 """The group of the entry points."""
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
+
+
+def with_extra(name: str) -> str:
+    """The command that installs the extra `name` of firstlight, which no package index has.
+
+    From a checkout it is the extra itself, otherwise the packages that it stands for.
+    """
+    checkout = Path(__file__).parents[2]
+    if (checkout / "pyproject.toml").is_file():
+        place = "." if checkout == Path.cwd() else str(checkout)
+        return f"pip install -e {shlex.quote(f'{place}[{name}]')}"
+    wanted: list[str] = []
+    for line in requires("firstlight") or ():
+        requirement, _, marker = line.partition(";")
+        if re.search(rf"""extra == ['"]{name}['"]""", marker):
+            wanted.append(shlex.quote(requirement.strip()))
+    return f"pip install {' '.join(wanted)}"
 
 
 @dataclass(frozen=True)

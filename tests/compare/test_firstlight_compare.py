@@ -327,11 +327,11 @@ def test_losses_of_different_things_are_refused_and_bits_of_a_byte_are_not(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["a", "nowhere"], "nowhere): not a run folder"),
+        (["a", "nowhere"], "nowhere): no such folder"),
         (["a"], "comparing takes two"),
         (
             ["."],
-            "not a run folder (.hydra/config.yaml: No such file or directory); name the runs in",
+            "not a run folder, it has no .hydra/config.yaml; name the runs in",
         ),
         (["a", "b", "metric=val/los"], "did you mean 'val/loss'"),
         (["a", "b", "confidence=1"], "confidence"),

@@ -1,8 +1,8 @@
 """Weights & Biases and MLflow: the same numbers, one run however often it is continued, and nothing
 of a refused one.
 
-The two packages are extras: a test of one runs where it is installed, `pip install
-"firstlight[wandb,mlflow]"`.
+The two packages are extras: a test of one runs where it is installed, `pip install -e
+'.[wandb,mlflow]'`.
 """
 
 from pathlib import Path
@@ -12,6 +12,7 @@ from stop_at import Crash
 from tiny_run import rows_of
 
 from firstlight.cli import main
+from firstlight.packages import with_extra
 
 STEPS = list(range(25))
 SECRET = "0123456789" * 4
@@ -53,11 +54,10 @@ def records_of(data):
 def test_a_missing_package_is_said_before_anything_is_done(train, capsys, monkeypatch, logger):
     monkeypatch.setattr("firstlight.training.loggers.board.find_spec", lambda name: None)
     assert train("run", f"logger=[default,{logger}]") == 2
-    says = (
-        f"firstlight: logger.{logger}: {logger} is not installed; run: pip install"
-        f' "firstlight[{logger}]"\n'
-    )
-    assert capsys.readouterr().err == says
+    error = capsys.readouterr().err
+    says = f"firstlight: logger.{logger}: {logger} is not installed; run: pip install "
+    assert error.startswith(says) and error.count("\n") == 1
+    assert error.removeprefix(says).rstrip() == with_extra(logger).removeprefix("pip install ")
     assert sorted(path.name for path in Path().iterdir()) == ["text.txt"]
 
 

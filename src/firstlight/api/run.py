@@ -40,7 +40,7 @@ class Run:
         text = words.path_text("run", folder)
         self.folder = _newest() if text == "last" else user_path(text).absolute()
         if not leads_to(self.folder / CONFIG, Path.is_file):
-            raise ConfigError(f"run ({shorten(text)}): not a run folder, it has no {CONFIG}")
+            raise ConfigError(f"run ({shorten(text)}): {RunFolder(self.folder).why_no_run}")
 
     # os.fspath(run) is its folder: a Run is accepted wherever a path is.
     def __fspath__(self) -> str:

@@ -17,6 +17,7 @@ from firstlight.metrics.measured import metrics_of
 from firstlight.model.base import LanguageModel
 from firstlight.model.int8 import quantize_int8
 from firstlight.output import note, write
+from firstlight.packages import with_extra
 from firstlight.sources import find_checkpoint, load_checkpoint
 from firstlight.training.evaluation import EvaluationModule
 from firstlight.training.measuring import evaluation_trainer, text_of
@@ -93,7 +94,7 @@ def _check_settings(
     if metrics:
         raise ConfigError("tasks have metrics of their own: give tasks, or metrics, not both")
     if find_spec("lm_eval") is None:
-        raise ConfigError("tasks need lm-eval: pip install 'firstlight[lm-eval]'")
+        raise ConfigError(f"tasks need lm-eval: {with_extra('lm-eval')}")
 
 
 def _on_text(

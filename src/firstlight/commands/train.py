@@ -23,16 +23,6 @@ from firstlight.training.fit import fit
 from firstlight.training.peers import Peers
 from firstlight.training.start import take_same_model
 
-SET_BY_FIT = {
-    "data": "the text is set by the section data",
-    "logger": "loggers are set by the section logger: logger=[csv,tensorboard]",
-    "callbacks": "callbacks are set by the section callbacks: callbacks=[default,early_stopping]",
-    "default_root_dir": "the run folder is output_dir",
-    "enable_progress_bar": "remove the progress bar with ~callbacks.progress",
-    "enable_checkpointing": "turn off checkpoints with ~callbacks.checkpoint",
-}
-"""Trainer arguments that a config cannot set, and what to set instead."""
-
 
 def arguments(config: DictConfig) -> dict[str, Any]:
     """Check the composed config as fields of an `Experiment`; return it as plain data.
@@ -46,11 +36,7 @@ def arguments(config: DictConfig) -> dict[str, Any]:
     section, seeds = take(config, "sweep"), take(config, "seeds", 1)
     if isinstance(section, DictConfig) and (take(section, "params") or seeds != 1):
         raise ConfigError("sweep, seeds: these are for a sweep of several runs; add -m")
-    plain = check_config(config, Experiment)
-    for key, instead in SET_BY_FIT.items():
-        if key in plain["trainer"]:
-            raise ConfigError(f"trainer.{key}: {instead}")
-    return plain
+    return check_config(config, Experiment)
 
 
 def arguments_with(

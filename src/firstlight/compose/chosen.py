@@ -10,25 +10,22 @@ from omegaconf import DictConfig
 
 from firstlight.compose.hydra_calls import parse_overrides
 from firstlight.compose.keys import keys_of
-from firstlight.compose.yaml_files import Part, choices, with_bases
+from firstlight.compose.yaml_files import Part, choices, following_groups, with_bases
 from firstlight.conf_files import conf_dir, conf_dirs, files_of_config
 from firstlight.errors import ConfigError
 from firstlight.packages import found
 
 LIST_GROUPS = ("callbacks", "logger", "metrics")
 """Groups of which several are chosen; Hydra does not record these choices."""
-FOLLOWING = ("rules",)
-"""Groups whose choice is that of another group (`${model}` in conf/_run.yaml), if there is such a
-file: nobody chooses them."""
 
 
 def chosen_in(config: DictConfig) -> dict[str, Any]:
     """What is chosen of each group: a name, or a list of names; `config` has Hydra's section."""
-    made = config.hydra.runtime.choices.items()
+    made, following = config.hydra.runtime.choices.items(), following_groups()
     chosen: dict[str, Any] = {
         group: choice
         for group, choice in made
-        if choice is not None and not group.startswith("hydra/") and group not in FOLLOWING
+        if choice is not None and not group.startswith("hydra/") and group not in following
     }
     for group in LIST_GROUPS:
         if config.get(group):

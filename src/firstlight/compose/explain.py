@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
+from typing import Any
 
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
@@ -11,7 +13,7 @@ from yaml import YAMLError
 
 from firstlight.compose.chosen import LIST_GROUPS, choices_with
 from firstlight.compose.hydra_calls import composed, parse_overrides
-from firstlight.compose.keys import keys_of
+from firstlight.compose.keys import is_within, keys_of
 from firstlight.compose.yaml_files import choices, is_base_name, title_of
 from firstlight.errors import ConfigError, did_you_mean, one_line
 from firstlight.overrides import words_to_paste
@@ -24,6 +26,8 @@ REFUSED_KEY = re.compile(
 CHOSEN_TWICE = re.compile(r"(\w+)/(\w+) appears more than once")
 """Hydra's words for callbacks=[default,plots]: a group, and the choice that is there twice."""
 
+SLIP = 0.8
+"""How alike (difflib) a misspelt name and the one that was meant are."""
 MOST_NAMED = 3
 """Choices that are named one by one, each as it would be typed."""
 
@@ -86,24 +90,53 @@ def _refused_key(
     """Explain a `key` that Hydra does not know, and suggest the one that was meant."""
     # Composed again with what was chosen: which keys there are depends on the choices.
     chosen = _choices_made(overrides, key, config_dir)
-    known = _known_keys(verb, chosen, config_dir)
+    config = _config_of(verb, chosen, config_dir)
+    known = list(keys_of(config))
     if key in known:  # +seed=1: Hydra says itself that the key exists already
         return f"{key}: {one_line(error)}"
+    typed_words = [word for word in overrides if word.lstrip("+~").startswith(f"{key}=")]
     # data.path=my.txt, decoding=greedy decoding.top_k=5, ~logger logger.csv=null
     owners = choices_with(key, config_dir)
     if owners:
-        typed_words = [word for word in overrides if word.lstrip("+~").startswith(f"{key}=")]
         return f"{key}: {_of_another_choice(key, owners, chosen, typed_words, config_dir)}"
     typed_keys = [name for name in known if not name.endswith("_")]  # not _target_, _partial_
+    section, _, last = key.rpartition(".")
     # lr=3e-4, for optimizer.lr
     by_last_name = {name.rpartition(".")[2]: name for name in typed_keys}
-    owner = by_last_name.get(key.rpartition(".")[2])
+    owner = by_last_name.get(last)
     if owner is not None:
         return f"{key}: no such key; did you mean '{owner}'?"
+    # A slip of a finger is answered at once; the arguments of classes are known only once torch is
+    # imported.
+    in_section = [name.rpartition(".")[2] for name in typed_keys if is_within(name, section)]
+    if not get_close_matches(last, in_section, cutoff=SLIP):
+        from firstlight.config import unlisted_arguments  # late: pydantic, and then torch
+
+        unlisted = unlisted_arguments(_section_of(config, section))
+        if last in unlisted:
+            return f"{key}: {_way_to_unlisted(last, unlisted, typed_words)}"
+        typed_keys += [f"+{section}.{name}" for name, instead in unlisted.items() if not instead]
     return (
         f"{key}: no such key{did_you_mean(key, typed_keys)} (firstlight {verb} --help lists them"
         " all)"
     )
+
+
+def _way_to_unlisted(name: str, unlisted: dict[str, str | None], typed_words: list[str]) -> str:
+    """Say how an argument is given that its class has and its YAML file does not list."""
+    instead = unlisted[name]
+    if instead is not None:
+        return instead
+    added = words_to_paste(*(f"+{word.lstrip('+~')}" for word in typed_words))
+    return f"not listed in the config, but it can be added: {added}"
+
+
+def _section_of(config: dict[str, Any], section: str) -> dict[str, Any]:
+    """The section of a composed config with this dotted name; empty if it is none."""
+    node: Any = config
+    for name in section.split("."):
+        node = node.get(name) if isinstance(node, dict) else None
+    return node if isinstance(node, dict) else {}
 
 
 def _of_another_choice(
@@ -140,13 +173,14 @@ def _choices_made(overrides: list[str], refused: str, config_dir: str | None) ->
     return made
 
 
-def _known_keys(verb: str, chosen: list[str], config_dir: str | None) -> list[str]:
-    """The keys that may be overridden, composed with `chosen` if that is possible."""
+def _config_of(verb: str, chosen: list[str], config_dir: str | None) -> dict[str, Any]:
+    """The config whose keys may be overridden, composed with `chosen` if that is possible."""
     try:
         config = composed(verb, chosen, config_dir)
     except HydraException:  # they have a mistake of their own
         config = composed(verb, [], None)
-    return list(keys_of(OmegaConf.to_container(config, resolve=False)))
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    return plain
 
 
 def first_line(error: BaseException) -> str:

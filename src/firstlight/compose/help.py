@@ -6,9 +6,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from firstlight.compose.chosen import FOLLOWING, chosen_files, chosen_in
+from firstlight.compose.chosen import chosen_files, chosen_in
 from firstlight.compose.compose import compose_config
-from firstlight.compose.yaml_files import choices, with_bases
+from firstlight.compose.yaml_files import choices, following_groups, with_bases
 from firstlight.conf_files import commented, conf_dirs
 
 
@@ -55,7 +55,7 @@ def _groups(verb: str, folders: list[Path]) -> set[str]:
             if isinstance(item, dict):
                 # "override /model" and "/model" are the group model
                 groups.update(str(key).split()[-1].lstrip("/") for key in item)
-    return groups.difference(FOLLOWING)
+    return groups - following_groups()
 
 
 def _key_lines(node: Any, path: str, comments: dict[str, str]) -> Iterator[str]:

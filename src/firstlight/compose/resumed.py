@@ -166,6 +166,10 @@ def _is_as_it_was(change: Override, stored: dict[str, Any]) -> bool:
     if key not in lacks and key not in keys_of(stored):
         return False
     known = OmegaConf.select(DictConfig(as_data(stored)), key, default=lacks.get(key))
+    if isinstance(known, int):  # batch_size=1e2
+        from firstlight.config import whole_number  # late: it imports pydantic
+
+        value = whole_number(value)
     return type(known) is type(value) and known == value
 
 

@@ -11,8 +11,11 @@ from typing import Any
 
 import yaml
 
-from firstlight.conf_files import LOADER, conf_dirs
+from firstlight.conf_files import LOADER, conf_dir, conf_dirs
 from firstlight.data.files import is_hidden, leads_to
+
+_FOLLOWING = re.compile(r"^ *- (?:optional )?(?:override )?/?([\w/]+)(?:@\S+)?: .*\$\{", re.M)
+"""A group in a defaults list whose choice is made of other choices: `optional rules: ${model}`."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,12 @@ def names_in(group: str, config_dir: str | None) -> list[str]:
                 if not is_hidden(file.name):
                     names.add(file.stem)
     return sorted(names)
+
+
+def following_groups() -> set[str]:
+    """Groups of which nobody chooses: other choices decide what is taken of them."""
+    texts = [file.read_text(encoding="utf-8") for file in Path(conf_dir()).glob("*.yaml")]
+    return {match[1] for text in texts for match in _FOLLOWING.finditer(text)}
 
 
 def is_base_name(name: str) -> bool:

@@ -12,6 +12,7 @@ from typing import IO, Any
 
 from firstlight.data.files import unreadable
 from firstlight.errors import one_line, shorten
+from firstlight.packages import with_extra
 
 Magics = tuple[bytes, ...]
 CHUNK = 2**20
@@ -58,7 +59,7 @@ def open_bytes(file: Path) -> Iterator[IO[bytes]]:
                 yield io.BufferedReader(_Told(file, expanded), CHUNK)
     except ImportError:
         raise ValueError(
-            f"path ({file}): zstd needs the package zstandard: pip install 'firstlight[zstd]'"
+            f"path ({file}): zstd needs the package zstandard: {with_extra('zstd')}"
         ) from None
     except OSError as error:
         raise unreadable(file, error) from None

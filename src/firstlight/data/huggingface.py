@@ -12,6 +12,7 @@ from firstlight.data.checks import Budget, no_such_field
 from firstlight.data.datamodule import TextDataModule
 from firstlight.data.files import MissingFileError, leads_to, user_path
 from firstlight.errors import one_line, shorten
+from firstlight.packages import with_extra
 
 BUILDERS = ("json", "parquet", "csv", "arrow", "text")
 """What may read the files of a dataset. Others of the package load pickles, which can run code."""
@@ -180,7 +181,7 @@ def _quiet() -> Iterator[None]:
         from datasets import logging as of_datasets  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise DatasetError(
-            "data=huggingface needs the package datasets: pip install 'firstlight[datasets]'"
+            f"data=huggingface needs the package datasets: {with_extra('datasets')}"
         ) from None
     before = of_datasets.get_verbosity()
     of_datasets.set_verbosity(logging.CRITICAL)

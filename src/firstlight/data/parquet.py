@@ -7,6 +7,7 @@ from typing import Any
 from firstlight.data.checks import check_size, no_such_field
 from firstlight.data.files import MissingFileError
 from firstlight.errors import one_line, shorten
+from firstlight.packages import with_extra
 
 ROWS = 1024
 """Rows that are read at once."""
@@ -26,7 +27,7 @@ def read_parquet(file: Path, column: str, most: int) -> Iterator[str]:
         import pyarrow as pa  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ValueError(
-            f"path ({file}): Parquet needs the package pyarrow: pip install 'firstlight[parquet]'"
+            f"path ({file}): Parquet needs the package pyarrow: {with_extra('parquet')}"
         ) from None
     row = 0
     try:

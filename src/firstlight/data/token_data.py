@@ -1,9 +1,9 @@
 """Tokens to batches: windows of each split, in an order, for each process its share."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import lightning.pytorch as pl
 import torch
@@ -53,6 +53,11 @@ class TokenDataModule(pl.LightningDataModule):
     Raises:
         ValueError: the stride skips tokens, or the order does not allow workers.
     """
+
+    not_in_config: ClassVar[Mapping[str, str]] = {
+        "tokenizer": "the tokenizer is set by the section tokenizer",
+        "order": "the order of the windows is set by the section order",
+    }
 
     def __init__(
         self,

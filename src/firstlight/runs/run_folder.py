@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from firstlight.data.files import CONFIG, ENVIRONMENT, read_limited
+from firstlight.data.files import CONFIG, ENVIRONMENT, leads_to, read_limited
 from firstlight.errors import ConfigError, printable, reason_of
 from firstlight.metrics.splits import is_final
 from firstlight.runs.plain_yaml import read_plain_yaml
@@ -46,6 +46,13 @@ class RunFolder:
         return (self.path / CONFIG).is_file()
 
     @property
+    def why_no_run(self) -> str:
+        """Why `is_run` is false, for a message."""
+        if not leads_to(self.path):
+            return "no such folder"
+        return f"not a run folder, it has no {CONFIG}"
+
+    @property
     def is_finished(self) -> bool:
         """Whether the run has taken all its steps, and has written its model."""
         return (self.path / MODEL).is_file()
@@ -60,6 +67,8 @@ class RunFolder:
         where = f"{self.key} ({printable(str(self.path))})"
         try:
             config = read_plain_yaml(self.path / CONFIG)
+        except FileNotFoundError:
+            raise ConfigError(f"{where}: {self.why_no_run}") from None
         except (OSError, ValueError) as error:
             raise ConfigError(f"{where}: not a run folder ({CONFIG}: {reason_of(error)})") from None
         if not isinstance(config, dict):

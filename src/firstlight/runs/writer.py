@@ -161,7 +161,7 @@ def only_writer(folder: Path) -> Iterator[None]:
     except OSError as error:  # a name that no folder can have, or one that may not be looked into
         raise ConfigError(f"resume ({shown}): not a run folder ({error.strerror})") from None
     if not is_run:
-        raise ConfigError(f"resume ({shown}): not a run folder, it has no {CONFIG}")
+        raise ConfigError(f"resume ({shown}): {RunFolder(folder).why_no_run}")
     # Before anything is written: a run folder may come from somebody else.
     check_links(folder, LINKS_OF_WANDB)
     with ExitStack() as held:

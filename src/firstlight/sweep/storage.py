@@ -31,6 +31,7 @@ from firstlight.files import locked, replacing, separate, sync_folder, temporary
 from firstlight.interpolation import only_variables
 from firstlight.output import note
 from firstlight.overrides import ready, words_to_paste
+from firstlight.packages import with_extra
 
 DATABASE, LEDGER_LOCK = "sweep.db", ".sweep.lock"
 TOLD = "FIRSTLIGHT_SWEEP_STORAGE"
@@ -138,8 +139,8 @@ def open_storage(folder: Path, storage: str | None) -> RDBStorage:
         return _of_optuna(url, escaped, options)
     except ImportError as error:
         raise ConfigError(
-            f"sweep.storage: {url.partition(':')[0]} needs a driver (pip install"
-            f" 'firstlight[postgresql]'; {one_line(error.__cause__ or error)})"
+            f"sweep.storage: {url.partition(':')[0]} needs a driver ({with_extra('postgresql')};"
+            f" {one_line(error.__cause__ or error)})"
         ) from None
 
 

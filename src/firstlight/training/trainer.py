@@ -6,7 +6,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import lightning.pytorch as pl
 import torch
@@ -39,21 +39,6 @@ from firstlight.training.sharding import ShardedStrategy, local
 from firstlight.training.stopping import Stopped, StopSignals
 from firstlight.training.watching import Failures, watch_callback, watch_logger
 
-TAKEN = {
-    "check_val_every_n_epoch",
-    "fast_dev_run",
-    "limit_train_batches",
-    "limit_val_batches",
-    "max_time",
-    "min_epochs",
-    "min_steps",
-    "num_sanity_val_steps",
-    "overfit_batches",
-    "plugins",
-    "reload_dataloaders_every_n_epochs",
-    "use_distributed_sampler",
-    "val_check_interval",
-}
 OURS: dict[str, Any] = {
     "max_epochs": -1,  # the length is in steps, whatever an epoch is
     "num_sanity_val_steps": 0,  # the untrained model is evaluated as step 0
@@ -81,6 +66,22 @@ TAKEN_BY = (
     "a run is one pass over the batches that its seed decides; see max_steps, eval_every_n_steps,"
     " data.eval_*"
 )
+TAKEN = (
+    "check_val_every_n_epoch",
+    "fast_dev_run",
+    "limit_train_batches",
+    "limit_val_batches",
+    "max_time",
+    "min_epochs",
+    "min_steps",
+    "num_sanity_val_steps",
+    "overfit_batches",
+    "plugins",
+    "reload_dataloaders_every_n_epochs",
+    "use_distributed_sampler",
+    "val_check_interval",
+)
+"""Arguments of Lightning's by which it would count, or train, in another way."""
 
 
 class AnotherFailedError(RunError):
@@ -88,7 +89,9 @@ class AnotherFailedError(RunError):
 
 
 class Trainer(pl.Trainer):
-    """Lightning's Trainer; its arguments are open but for `TAKEN`, and these are added or changed.
+    """Lightning's Trainer; its arguments are open but for `not_in_config`.
+
+    These are added or changed.
 
     Exactly one of `max_steps`, `max_epochs` and `max_tokens` is the length of the run. It is
     trained as one long pass over `data`, so that accumulation never stops short at the end of an
@@ -102,6 +105,16 @@ class Trainer(pl.Trainer):
         ValueError: not exactly one length, or no step at all.
     """
 
+    not_in_config: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(TAKEN, f"cannot be set: {TAKEN_BY}"),
+        "data": "the text is set by the section data",
+        "logger": "loggers are set by the section logger: logger=[csv,tensorboard]",
+        "callbacks": "callbacks are set by the section callbacks: callbacks=[default,x]",
+        "default_root_dir": "the run folder is output_dir",
+        "enable_progress_bar": "remove the progress bar with ~callbacks.progress",
+        "enable_checkpointing": "turn off checkpoints with ~callbacks.checkpoint",
+    }
+    """Arguments that `fit` or this class gives, and what to set instead in a config."""
     stop_wanted: bool = False
     """Whether a callback wants to end the run, at the end of the present step."""
     saved_step: int = 0
@@ -148,7 +161,7 @@ class Trainer(pl.Trainer):
         **kwargs: Any,
     ) -> None:
         kwargs["callbacks"], n_processes = _callbacks_among(kwargs), devices * num_nodes
-        _check_arguments(kwargs, n_processes, data, virtual_shards)
+        _check_shares(n_processes, data, virtual_shards)
         self.clock = Clock.of(
             data,
             max_steps=max_steps,
@@ -474,17 +487,12 @@ def refusal(error: Exception, setting: str) -> str | None:
     return one_line(error) if isinstance(error, MisconfigurationException) else None
 
 
-def _check_arguments(
-    given: dict[str, Any], n_processes: int, data: TokenDataModule, virtual_shards: int | None
-) -> None:
-    """Refuse arguments of Lightning's that a run has no use for, and shares that are not equal.
+def _check_shares(n_processes: int, data: TokenDataModule, virtual_shards: int | None) -> None:
+    """Refuse shares of a batch that are not equal.
 
     Raises:
         ValueError: which.
     """
-    taken = sorted(TAKEN & set(given))
-    if taken:
-        raise ValueError(f"{taken[0]} cannot be set: {TAKEN_BY}")
     if n_processes > data.batch_size:
         raise ValueError(
             f"devices ({n_processes} in all) must be at most data.batch_size ({data.batch_size}):"

@@ -12,6 +12,7 @@ from lightning.pytorch.loggers.logger import Logger
 from firstlight.files import append, replacing
 from firstlight.metrics.splits import is_final
 from firstlight.runs.run_folder import METRICS, RunFolder
+from firstlight.training.loggers.board import GIVEN_BY_FIT
 
 FIRST_COLUMNS = ("step", "tokens", "epoch", "train/loss", "val/loss")
 
@@ -23,6 +24,8 @@ class CSVLogger(Logger):
 
     `purge_step`: rows from this step on are dropped first; a resumed run writes them again.
     """
+
+    not_in_config = GIVEN_BY_FIT
 
     def __init__(self, *, save_dir: str, purge_step: int | None = None) -> None:
         super().__init__()

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from firstlight.data.files import read_limited, user_path
 from firstlight.files import locked, replace_text
 from firstlight.runs.flat_config import hyperparameters
-from firstlight.training.loggers.board import require
+from firstlight.training.loggers.board import GIVEN_BY_FIT, require
 
 RUN_ID = ".mlflow_run"
 """File of the run folder: the id of its run in MLflow."""
@@ -38,6 +38,8 @@ class MLFlowLogger(Logger):
     Raises:
         ValueError: the package is not installed, or `tracking_uri` is a folder.
     """
+
+    not_in_config = GIVEN_BY_FIT
 
     def __init__(
         self,

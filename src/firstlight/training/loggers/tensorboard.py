@@ -27,6 +27,7 @@ from firstlight.metrics.splits import is_final
 from firstlight.runs.chosen import CHOSEN
 from firstlight.runs.flat_config import hyperparameters
 from firstlight.training.lightning import begin_again, purge_nothing, writer_of
+from firstlight.training.loggers.board import GIVEN_BY_FIT
 
 EVENT_FILES = "events.out.tfevents.*"
 OVER = "over_tokens/"
@@ -79,6 +80,8 @@ class TensorBoardLogger(LightningTensorBoardLogger):
 
     `purge_step`: what a resumed run had logged from this step on is hidden, and nothing else is.
     """
+
+    not_in_config = GIVEN_BY_FIT
 
     def __init__(self, *, save_dir: str, purge_step: int | None = None) -> None:
         # TensorBoard takes the first mark of a purge for the run's beginning, so a new run has one

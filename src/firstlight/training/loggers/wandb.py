@@ -14,7 +14,7 @@ from firstlight.data.files import read_limited
 from firstlight.files import replace_text
 from firstlight.runs.run_folder import RunFolder
 from firstlight.training.lightning import begin_again, leave_out_anonymous, writer_of
-from firstlight.training.loggers.board import require
+from firstlight.training.loggers.board import GIVEN_BY_FIT, require
 
 RUN_ID = ".wandb_run"
 """File of the run folder: the id of its run at Weights & Biases."""
@@ -33,6 +33,8 @@ class WandbLogger(LightningWandbLogger):
     (WANDB_API_KEY). `purge_step`: of a run that is resumed; what was logged before is not logged
     again, since it cannot be taken back.
     """
+
+    not_in_config = GIVEN_BY_FIT
 
     def __init__(
         self,
