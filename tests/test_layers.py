@@ -9,7 +9,9 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "firstlight"
 LAYERS = (
     {"errors", "private"},
-    {"output", "console", "statistics", "dial", "memorisation"},
+    {"output", "statistics", "dial", "memorisation"},
+    {"console"},
+    {"help_page"},
     {"files", "processes", "process_group", "memory_limits"},
     {"lock", "launchers"},
     {"interpolation", "packages"},

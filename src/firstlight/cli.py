@@ -2,9 +2,8 @@
 
 import os
 import sys
-import traceback
 
-from firstlight import __version__, launchers, output, processes
+from firstlight import __version__, output
 from firstlight.errors import (
     ConfigError,
     RunError,
@@ -15,6 +14,9 @@ from firstlight.errors import (
     shorten,
 )
 from firstlight.output import tell
+
+# Everything else is imported late: tab completion has a tenth of a second, and the first line of a
+# command is shown before torch, which takes seconds, is imported.
 
 VERBS = {
     "train": "train a model, or resume a run (resume=RUN)",
@@ -32,19 +34,13 @@ VERBS = {
     "export": "write a checkpoint for other programs: Hugging Face's format, or safetensors",
 }
 
+OTHERS = {
+    "help": "the keys of a verb; also of a group, or a part of a key: firstlight help train lr",
+    "completion": 'tab completion for bash, zsh or fish: eval "$(firstlight completion bash)"',
+}
+"""Words that may stand in place of a verb."""
+
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 11), (3, 13)
-
-USAGE = """firstlight {version}: pre-train small GPT language models from scratch
-
-usage: firstlight VERB [key=value ...]
-
-{verbs}
-
-  firstlight VERB --help          every key of a verb, with its meaning and default
-  firstlight train -m key=a,b     a sweep: one run for each value
-  firstlight train --cfg job      the composed config, and nothing else
-  eval "$(firstlight --shell-completion install=bash)"    tab completion, for this shell
-"""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -62,6 +58,8 @@ def main(arguments: list[str] | None = None) -> int:
         _answer([_as_typed(word) for word in words])
         return 0
     except ConfigError as error:
+        from firstlight import launchers
+
         with launchers.telling() as is_first:
             if is_first:
                 _tell(message_lines(error))
@@ -87,6 +85,8 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception:  # a defect of ours
         if not has_hidden():
             raise
+        import traceback
+
         # Python would print the values of secrets that are in the message; `tell` hides them.
         tell(traceback.format_exc().rstrip(), stderr=True)
         return 1
@@ -95,28 +95,41 @@ def main(arguments: list[str] | None = None) -> int:
 def _answer(words: list[str]) -> None:
     if problem := unsupported(sys.platform, sys.version_info[:2]):
         raise ConfigError(problem)
-    if not words or words[0] in ("-h", "--help", "help"):
-        verbs = "\n".join(f"  {verb:<10} {what}" for verb, what in VERBS.items())
-        output.write(USAGE.format(version=__version__, verbs=verbs))
-        return
-    verb, *rest = words
+    verb, *rest = words or ["--help"]
     if verb in ("-V", "--version"):
         output.write(f"{__version__}\n")
-        return
-    processes.begin()
-    if verb in ("--shell-completion", "-sc"):
-        from firstlight.completion import complete  # late, as below
+    elif verb == "--complete":
+        from firstlight.completion.shells import SHELLS, answer
 
-        complete(VERBS, rest)
-        return
+        following = {"help": tuple(VERBS), "completion": SHELLS}
+        answer(rest, VERBS, {name: (what, following[name]) for name, what in OTHERS.items()})
+    elif verb in ("completion", "--shell-completion", "-sc"):
+        from firstlight.completion.shells import script
+
+        # install=bash: as Hydra's own option has it
+        output.write(script(" ".join(rest).removeprefix("install=")))
+    elif verb == "help" and rest:
+        _run(rest[0], ["--help", *rest[1:]])
+    elif verb in ("-h", "--help", "help"):
+        from firstlight.help_page import show, usage
+
+        show(usage(__version__, VERBS, OTHERS))
+    else:
+        _run(verb, rest)
+
+
+def _run(verb: str, words: list[str]) -> None:
     if verb not in VERBS:
         raise ConfigError(
             f"unknown verb '{verb}'{did_you_mean(verb, VERBS)} (verbs: {', '.join(VERBS)})"
         )
+    from firstlight import processes
+
+    processes.begin()
     # Imported late: Hydra takes a moment, and a misspelt verb is answered at once.
     from firstlight.verbs import run
 
-    run(verb, VERBS[verb], rest)
+    run(verb, VERBS[verb], words)
 
 
 def _tell(lines: list[str]) -> None:

@@ -159,6 +159,12 @@ def _package(text: str, group: str) -> str:
     return "" if package == "_global_" else package
 
 
+def mark_of(comment: str) -> str:
+    """The beginning of a key's comment that says that its value is a text: "text: "; or ""."""
+    mark = _MARK.match(comment)
+    return "" if mark is None else mark[0]
+
+
 def _text_keys(text: str) -> Iterator[tuple[str, TextKey]]:
     """Yield the keys of a YAML file whose comment says that they are texts."""
     for name, value, comment in commented(text):

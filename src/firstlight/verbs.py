@@ -50,11 +50,12 @@ def run(verb: str, purpose: str, words: list[str]) -> None:
     if args.multirun and verb != "train":
         raise ConfigError(f"{verb}: -m is for train only; call {verb} once for each value")
     with using_config_dir(args.config_dir):
-        if args.help:
-            from firstlight.compose.help import help_text
+        if args.help is not None:
+            from firstlight.compose.help import help_page
+            from firstlight.help_page import show
 
-            output.write(help_text(verb, purpose, args.overrides, args.config_dir))
-        elif args.info or args.shell_completion or args.cfg in ("hydra", "all"):
+            show(help_page(verb, purpose, args.overrides, args.config_dir, args.help))
+        elif args.info or args.cfg in ("hydra", "all"):
             _let_hydra_show(verb, args)
         elif verb == "train":
             _train(args)
@@ -97,15 +98,13 @@ def _show(composed: DictConfig, args: Namespace) -> None:
 
 
 def _let_hydra_show(verb: str, args: Namespace) -> None:
-    """Let Hydra print what only Hydra knows: --info, --shell-completion, --cfg hydra."""
+    """Let Hydra print what only Hydra knows: --info, --cfg hydra."""
 
     def never_called(config: DictConfig) -> None:
         raise AssertionError("Hydra was to show something, not to run the verb")
 
     # Options last: --info would take an override that follows for its own argument.
-    # Completion is installed for the first word.
-    program = "firstlight" if args.shell_completion else f"firstlight {verb}"
-    words = [program, *args.overrides, *args.options]
+    words = [f"firstlight {verb}", *args.overrides, *args.options]
     with command_line(words), explained(verb, args.overrides, args.config_dir):
         hydra.main(version_base="1.3", config_path=conf_dir(), config_name=verb)(never_called)()
 

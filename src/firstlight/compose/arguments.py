@@ -3,13 +3,14 @@
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
 
 from firstlight.compose.compose import listed
 from firstlight.compose.hydra_calls import is_about_hydra
 from firstlight.compose.keys import is_within
+from firstlight.compose.options import MODES, POSITIONALS, options_parser
 from firstlight.conf_files import conf_dir, text_keys
 from firstlight.data.files import leads_to, user_path
 from firstlight.errors import ConfigError, shorten
@@ -19,12 +20,6 @@ from firstlight.overrides import key_of, ready, setting
 from firstlight.packages import found
 from firstlight.processes import is_further
 
-POSITIONALS: dict[str, tuple[str, ...]] = {
-    "sweep": ("action", "folder"),
-    "compare": ("runs",),
-    "new": ("name",),
-}
-"""Keys that may be left out: `firstlight sweep status DIR`, `firstlight compare RUN RUN`."""
 EXTEND = "extend"
 """The action of `firstlight sweep` whose words are, but for its own keys, those of `train -m`."""
 TEXT_MAY_HAVE_MOVED = ("evaluate", "generate", "compare")
@@ -37,31 +32,6 @@ OF_SWEEPS = {
     "hydra.job.chdir": "a run always stays in the working folder",
 }
 """Settings that have an effect only where Hydra starts the job, and what to know otherwise."""
-MODES = ("run", "multirun", "cfg", "info", "shell_completion")
-"""Options that exclude each other."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message} (settings are written key=value, e.g. optimizer.lr=3e-4)")
-
-
-def _parser() -> _Parser:
-    """A parser of those of Hydra's options that firstlight has."""
-    parser = _Parser(add_help=False)  # --help is the page of compose/help.py
-    # A parser of our own: Hydra's is private, and has options that would do nothing here.
-    parser.add_argument("overrides", nargs="*")
-    parser.add_argument("--help", "-h", action="store_true")
-    parser.add_argument("--run", "-r", action="store_true")
-    parser.add_argument("--multirun", "-m", action="store_true")
-    parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
-    parser.add_argument("--package", "-p")
-    parser.add_argument("--resolve", action="store_true")
-    parser.add_argument("--config-dir", "-cd")
-    infos = ["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"]
-    parser.add_argument("--info", "-i", nargs="?", const="all", choices=infos)
-    parser.add_argument("--shell-completion", "-sc", action="store_true")
-    return parser
 
 
 def parse_arguments(
@@ -81,8 +51,8 @@ def parse_arguments(
             `key=value`.
     """
     args, overrides = _parse(words)
-    # Not in the line that is being typed, and once for all processes of a run.
-    if not args.shell_completion and not is_further():
+    # Once for all processes of a run.
+    if not is_further():
         for problem in found().problems:
             note(problem)
     args.options = [word for word in words if word not in overrides]
@@ -127,22 +97,24 @@ def _parse(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
         # Python writes bytes that it could not decode as halves of surrogate pairs.
         if any("\ud800" <= character <= "\udfff" for character in word):
             raise ConfigError(f"{shorten(ascii(word))}: this is not UTF-8")
-    parser = _parser()
+    parser = options_parser()
     # argparse takes no overrides after an option: in `train a=1 -m b=2,3` the last word is in more.
     args, more = parser.parse_known_args(words)
     for word in more:
         if word.startswith("-"):
             parser.error(f"unknown option {word}")
+    # What follows --help is what it is about, if it is not an override.
+    if args.help and ("=" in args.help or args.help.startswith("~")):
+        more.append(args.help)
+        args.help = ""
     _check_options(args)
     return args, [*args.overrides, *more]
 
 
 def _check_options(args: argparse.Namespace) -> None:
     if sum(bool(getattr(args, mode)) for mode in MODES) > 1:
-        raise ConfigError(
-            "--run, --multirun, --cfg, --info and --shell-completion exclude each other"
-        )
-    if (args.resolve or args.package) and not (args.cfg or args.help):
+        raise ConfigError("--run, --multirun, --cfg and --info exclude each other")
+    if (args.resolve or args.package) and not (args.cfg or args.help is not None):
         raise ConfigError("--resolve and --package belong to --cfg: add --cfg job")
     if args.config_dir is not None and not leads_to(Path(args.config_dir), Path.is_dir):
         raise ConfigError(f"--config-dir {args.config_dir}: no such folder")

@@ -10,7 +10,13 @@ from omegaconf import DictConfig
 
 from firstlight.compose.hydra_calls import parse_overrides
 from firstlight.compose.keys import keys_of
-from firstlight.compose.yaml_files import Part, choices, following_groups, with_bases
+from firstlight.compose.yaml_files import (
+    Part,
+    choices,
+    chosen_files,
+    following_groups,
+    with_bases,
+)
 from firstlight.conf_files import conf_dir, conf_dirs, files_of_config
 from firstlight.errors import ConfigError
 from firstlight.packages import found
@@ -31,22 +37,6 @@ def chosen_in(config: DictConfig) -> dict[str, Any]:
         if config.get(group):
             chosen[group] = list(config[group])  # each choice has a section of its name
     return chosen
-
-
-def chosen_files(verb: str, chosen: dict[str, Any], folders: list[Path]) -> list[Part]:
-    """The chosen files; the more special are later.
-
-    Each comes after the files of its group that it is based on.
-    """
-    files = [(Path(f"{verb}.yaml"), "")]
-    for key, choice in chosen.items():
-        group, _, package = str(key).partition("@")  # decoding@callbacks.sample_generation.decoding
-        names = [choice] if isinstance(choice, str) else choice
-        files += [(Path(group) / f"{name}.yaml", package or group) for name in names]
-    found: list[Part] = []
-    for relative, package in files:
-        found.extend(with_bases(relative, package, folders))
-    return found
 
 
 def choices_with(key: str, config_dir: str | None) -> list[str]:

@@ -3,6 +3,7 @@
 Nothing here imports Hydra, so that tab completion answers at once.
 """
 
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -58,6 +59,22 @@ def is_base_name(name: str) -> bool:
     return name == "base" or name.startswith("base_")
 
 
+def chosen_files(verb: str, chosen: dict[str, Any], folders: list[Path]) -> list[Part]:
+    """The chosen files; the more special are later.
+
+    Each comes after the files of its group that it is based on.
+    """
+    files = [(Path(f"{verb}.yaml"), "")]
+    for key, choice in chosen.items():
+        group, _, package = str(key).partition("@")  # decoding@callbacks.sample_generation.decoding
+        names = [choice] if isinstance(choice, str) else choice or []
+        files += [(Path(group) / f"{name}.yaml", package or group) for name in names]
+    found: list[Part] = []
+    for relative, package in files:
+        found.extend(with_bases(relative, package, folders))
+    return found
+
+
 def with_bases(relative: Path, package: str, folders: list[Path]) -> Iterator[Part]:
     """Yield the file `relative`, after the files of its group that it is based on.
 
@@ -71,13 +88,18 @@ def with_bases(relative: Path, package: str, folders: list[Path]) -> Iterator[Pa
         if line.startswith("# @package "):
             name = line.removeprefix("# @package ").strip()
             package = "" if name == "_global_" else name
-    content = yaml.load(text, Loader=LOADER)
-    if not isinstance(content, dict):
-        content = {}
+    content = _content(text)
     for item in content.get("defaults", []):
         if isinstance(item, str) and item != "_self_":
             yield from with_bases(relative.parent / f"{item}.yaml", package, folders)
     yield Part(relative, package, text, content)
+
+
+@functools.lru_cache(maxsize=256)
+def _content(text: str) -> dict[str, Any]:
+    """What a YAML file holds; not to be changed. An outline reads most files several times."""
+    content = yaml.load(text, Loader=LOADER)
+    return content if isinstance(content, dict) else {}
 
 
 def place_of(relative: Path, folders: list[Path]) -> Path | None:
