@@ -104,6 +104,10 @@ def test_another_model_has_nothing_of_it():
         (["model=dial", "data.context_length=0"], "data.context_length: expected int > 0"),
         (["model=dial", "optimizer.lr=${dial:rate}"], "NAME is one of max_tokens, batch_size, lr,"),
         (["optimizer.lr=${dial:lr}"], "the model has no depth from which to decide it; take model"),
+        (
+            ["model=dial", "parametrization=mup"],
+            "is for the standard parametrization; give optimizer.lr",
+        ),
         (["model=dial", "model.n_heads=4"], "model.n_heads: model=dial has no such key"),
     ],
 )

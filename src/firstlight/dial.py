@@ -150,6 +150,11 @@ def decided(name: str, *, _root_: DictConfig) -> Any:
         raise ConfigError(f"${{dial:{shorten(name)}}}: NAME is one of {', '.join(DECIDED)}")
     if "depth" not in _root_.model:
         raise ConfigError("the model has no depth from which to decide it; take model=dial")
+    if name == "lr" and _root_.get("parametrization") is not None:
+        raise ConfigError(
+            "the rule of model=dial is for the standard parametrization; give optimizer.lr, that"
+            " which is the best at parametrization.base_width"
+        )
     # What is not a whole number above 0 is refused by the signature of what takes it.
     found = Dial(
         min(_whole(_root_, "model", "depth") or 1, MAX_DEPTH),

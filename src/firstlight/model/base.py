@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from firstlight.model.cache import Cache
 from firstlight.model.few_rows import replace_linears
+from firstlight.model.width import WidthParts
 
 
 class LanguageModel(nn.Module, ABC):
@@ -67,6 +68,17 @@ class LanguageModel(nn.Module, ABC):
         """Compute the logits (B, T, V) of `ids` (B, T)."""
         hidden = self.hidden(ids) if cache is None else self.hidden(ids, cache)
         return self.project(hidden)  # (B, T, V)
+
+    def width_parts(self) -> WidthParts:
+        """The parameters that follow the width of this model, for `parametrization=mup`.
+
+        Raises:
+            ValueError: this model does not say, or its first weights follow the width already.
+        """
+        raise ValueError(
+            f"{type(self).__name__} does not say which of its parameters follow its width; define"
+            " width_parts in it, or leave parametrization out"
+        )
 
     @property
     def repeated_blocks(self) -> list[nn.Module]:

@@ -15,7 +15,8 @@ from firstlight.config import ContextLength, Ratio, VocabSize
 from firstlight.model.attention import CausalSelfAttention
 from firstlight.model.cache import KVCache, positions_and_mask
 from firstlight.model.dropout import Masks, make_dropout
-from firstlight.model.transformer import Transformer
+from firstlight.model.transformer import Transformer, matrices_of_blocks
+from firstlight.model.width import WidthParts
 
 
 class MultiHeadAttention(CausalSelfAttention):
@@ -125,6 +126,7 @@ class GPT(Transformer):
         self.out_head = nn.Linear(emb_dim, vocab_size, bias=False)
         if tie_weights:
             self.out_head.weight = self.tok_emb.weight
+        self.head_dim, self.init = emb_dim // n_heads, init
         if init == "gpt2":
             self._init_gpt2()
 
@@ -138,6 +140,19 @@ class GPT(Transformer):
         if cache is not None:
             cache.advance(n_tokens)
         return self.final_norm(x)  # (B, T, C)
+
+    def width_parts(self) -> WidthParts:
+        """See `LanguageModel.width_parts`.
+
+        Raises:
+            ValueError: the first weights are torch's.
+        """
+        if self.init == "torch":
+            raise ValueError(
+                "model.init (torch) must be gpt2: torch's first weights follow the width already,"
+                " and otherwise"
+            )
+        return matrices_of_blocks(self, self.head_dim)
 
     def adapted(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """See `Transformer.adapted`; of a longer context, keep the first position embeddings.

@@ -22,7 +22,8 @@ from firstlight.model.attention import CausalSelfAttention
 from firstlight.model.cache import KVCache, positions_and_mask
 from firstlight.model.dropout import Masks, make_dropout
 from firstlight.model.few_rows import joined
-from firstlight.model.transformer import Transformer
+from firstlight.model.transformer import Transformer, matrices_of_blocks
+from firstlight.model.width import WidthParts
 
 EPS = 1e-6
 """Added to the mean square in every norm, as in Qwen3."""
@@ -236,6 +237,9 @@ class ModernGPT(Transformer):
         if cache is not None:
             cache.advance(n_tokens)
         return self.final_norm(x)  # (B, T, C)
+
+    def width_parts(self) -> WidthParts:
+        return matrices_of_blocks(self, self.head_dim)
 
     def fused(self) -> Self:
         for block in self.trf_blocks:

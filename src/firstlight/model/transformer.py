@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from firstlight.model.attention import CausalSelfAttention
 from firstlight.model.base import LanguageModel
 from firstlight.model.cache import KVCache
+from firstlight.model.width import WidthParts
 
 
 class Transformer(LanguageModel):
@@ -15,6 +16,7 @@ class Transformer(LanguageModel):
 
     tok_emb: nn.Embedding
     trf_blocks: nn.ModuleList
+    final_norm: nn.Module
     out_head: nn.Linear
 
     @property
@@ -53,3 +55,10 @@ class Transformer(LanguageModel):
                 " own"
             )
         return {**weights, "tok_emb.weight": embedding, "out_head.weight": head}
+
+
+def matrices_of_blocks(model: Transformer, head_width: int) -> WidthParts:
+    """The parts of a model whose blocks have no other matrices than those between its widths."""
+    # Not for every transformer: the router of a mixture of experts has a side of a fixed size.
+    hidden = [p for p in model.trf_blocks.parameters() if p.dim() == 2]
+    return WidthParts(hidden, list(model.final_norm.parameters()), head_width)

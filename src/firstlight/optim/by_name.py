@@ -7,10 +7,9 @@ matches: `tok_emb` selects `tok_emb.weight`, `trf_blocks.[0-3]` all of the first
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
@@ -18,6 +17,7 @@ from torch.optim import Optimizer
 from firstlight.config import NonEmpty
 from firstlight.errors import ConfigError, shorten
 from firstlight.model.base import LanguageModel
+from firstlight.optim.groups import keep, split
 
 Patterns = NonEmpty | list[NonEmpty]
 """One pattern, or several."""
@@ -79,9 +79,9 @@ def optimizer_by_name(
             # Some optimizers make the state of all parameters at the start.
             if not parameter.requires_grad:
                 optimizer.state.pop(parameter, None)
-        _keep(group, [parameter.requires_grad for parameter in group["params"]])
+        keep(group, [parameter.requires_grad for parameter in group["params"]])
     for factor, parameters in _by_rate(model, lr_scale).items():
-        _split(optimizer, parameters, factor)
+        split(optimizer, parameters, {"lr": factor})
     return optimizer
 
 
@@ -142,33 +142,6 @@ def _rate(text: str) -> tuple[str, float]:
             " tok_emb:0.1 (freeze=PATTERN keeps parameters as they are)"
         )
     return pattern, factor
-
-
-def _split(optimizer: Optimizer, parameters: set[nn.Parameter], factor: float) -> None:
-    """Move `parameters` from each group to a new one with `factor` times the group's rate."""
-    for group in list(optimizer.param_groups):
-        is_moved = [parameter in parameters for parameter in group["params"]]
-        if not any(is_moved):
-            continue
-        moved = {
-            key: list(value) if key in _PER_PARAMETER else value for key, value in group.items()
-        }
-        _keep(moved, is_moved)
-        _keep(group, [not moves for moves in is_moved])
-        # With a rate of its own from the start: LambdaLR takes it for the group's base rate, so
-        # each step's is the schedule's times the factor.
-        optimizer.add_param_group(moved | {"lr": group["lr"] * factor})
-
-
-_PER_PARAMETER = ("params", "param_names")
-"""The keys of an optimizer's group that are lists with one element per parameter."""
-
-
-def _keep(group: dict[str, Any], kept: Sequence[bool]) -> None:
-    """Drop from a group, in place, the parameters that are not `kept`."""
-    for key in _PER_PARAMETER:
-        if key in group:
-            group[key][:] = [value for value, stays in zip(group[key], kept, strict=True) if stays]
 
 
 def _listed(patterns: Patterns | None) -> list[str]:

@@ -87,6 +87,7 @@ def planned(config: DictConfig) -> tuple[dict[str, Any], str]:
     found: dict[str, Any] = {
         "name": experiment.name,
         "model": type(plan.network).__name__,
+        "parametrization": plan.parametrization,
         "precision": plan.config["trainer"]["precision"],
         "forecast": asdict(told),
         "warnings": [*plan.notes, *told.warnings],

@@ -16,7 +16,7 @@ MOST_PARTS = 12
 def as_text(found: dict[str, Any]) -> str:
     """Write what `planned` has found: lines with a word in front, then warnings."""
     told = found["forecast"]
-    lines = [*_size_lines(found["model"], told), *_run_lines(told)]
+    lines = [*_size_lines(found, told), *_run_lines(told)]
     if "outlook" in found:
         lines += ["", *_cluster_lines(found)]
     else:
@@ -25,12 +25,13 @@ def as_text(found: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _size_lines(kind: str, told: dict[str, Any]) -> list[str]:
+def _size_lines(found: dict[str, Any], told: dict[str, Any]) -> list[str]:
     parts = list(told["parameters"].items())
     trained = ""
     if told["n_trained"] < told["n_parameters"]:
         trained = f", {told['n_trained']:,} of them trained"
-    lines = [f"model      {kind}, {told['n_parameters']:,} parameters{trained}"]
+    scaling = f", {found['parametrization']}" if found["parametrization"] else ""
+    lines = [f"model      {found['model']}, {told['n_parameters']:,} parameters{trained}{scaling}"]
     for name, number in parts[:MOST_PARTS]:
         lines.append(
             f"             {name:<22} {number:>15,}  {number / told['n_parameters']:>4.0%}"

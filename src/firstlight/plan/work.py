@@ -1,7 +1,6 @@
 """What a run asks of devices that are not here."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -9,7 +8,6 @@ import torch
 from firstlight.config import argument, build, takes
 from firstlight.errors import ConfigError
 from firstlight.model.base import LanguageModel
-from firstlight.optim.by_name import frozen
 from firstlight.plan.cluster import Work
 from firstlight.runs.run_config import RunConfig
 from firstlight.training.experiment import Experiment
@@ -57,7 +55,7 @@ def work_of(run: RunConfig, plan: Plan, told: Forecast, experiment: Experiment) 
     # Not of one and two windows: with so few, what the gradient of the embedding takes may be the
     # most, and that does not grow with the windows.
     found = pass_memory(
-        partial(frozen, _on_a_gpu(run.plain["model"]), experiment.freeze),
+        experiment.network_of(_on_a_gpu(run.plain["model"])),
         experiment.training_loss,
         precision=precision,
         context_length=plan.data.context_length,

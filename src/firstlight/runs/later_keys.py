@@ -25,6 +25,7 @@ LATER_SECTIONS: dict[str, tuple[str, ...]] = {
     "metrics": (),
     "freeze": (),
     "lr_scale": (),
+    "parametrization": (),
     "on_spike": (),
 }
 """Sections, and keys outside of sections, with the overrides by which trials do without them."""

@@ -19,7 +19,8 @@ from firstlight.metrics.base import Metric, MetricGroup
 from firstlight.metrics.measured import measured
 from firstlight.model.base import LanguageModel
 from firstlight.optim.base import OptimizerFactory, Schedule
-from firstlight.optim.by_name import Patterns, check_rates, optimizer_by_name
+from firstlight.optim.by_name import Patterns, check_rates, frozen, optimizer_by_name
+from firstlight.optim.parametrization import Parametrization, adapted, begun
 from firstlight.training.compilation import Compilation
 from firstlight.training.nonfinite.guard import OnNan
 from firstlight.training.spikes.recent import OnSpike
@@ -54,6 +55,8 @@ class Experiment:
     on_spike: OnSpike = "record"
     freeze: Patterns | None = None
     lr_scale: Patterns | None = None
+    parametrization: Parametrization | None = None
+    """None: the standard one."""
     init_from: NonEmpty | None = None
     resume: NonEmpty | None = None
     compile: bool = False
@@ -68,10 +71,18 @@ class Experiment:
         # Here, where every other key is checked: the model, which the patterns need, comes later.
         check_rates(self.lr_scale)
 
+    def network_of(self, make: Callable[[], LanguageModel]) -> Callable[[], LanguageModel]:
+        """Makes the model of `make` as a run begins with it: its first weights, parts frozen."""
+        return partial(frozen, partial(begun, make, self.parametrization), self.freeze)
+
     @property
     def optimizer_by_name(self) -> OptimizerFactory:
-        """Makes the optimizer of the parameters that train, with the rates of `lr_scale`."""
-        return partial(optimizer_by_name, make=self.optimizer, lr_scale=self.lr_scale)
+        """Makes the optimizer of the parameters that train.
+
+        It has the rates of the parametrization, times those of `lr_scale`.
+        """
+        make = partial(adapted, make=self.optimizer, parametrization=self.parametrization)
+        return partial(optimizer_by_name, make=make, lr_scale=self.lr_scale)
 
     @property
     def training_loss(self) -> Loss:

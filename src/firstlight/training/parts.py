@@ -2,7 +2,6 @@
 
 import copy
 from contextlib import ExitStack
-from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -13,7 +12,6 @@ from firstlight.data.token_data import TokenDataModule
 from firstlight.errors import ConfigError
 from firstlight.model.construction import without_weights
 from firstlight.model.contract import check_attributes
-from firstlight.optim.by_name import frozen
 from firstlight.runs.places import with_files
 from firstlight.training.experiment import Experiment
 from firstlight.training.language_module import LanguageModule
@@ -34,7 +32,7 @@ def language_module(config: dict[str, Any]) -> LanguageModule:
         ConfigError: a part of the config cannot be made.
     """
     experiment, origin = _origin(config)
-    make_model = partial(frozen, origin.model, experiment.freeze)
+    make_model = experiment.network_of(origin.model)
     # The user's program may draw numbers of its own before and after.
     with isolate_rng(), blaming("model"):
         pl.seed_everything(experiment.seed, verbose=False)

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from firstlight.model.construction import (
 )
 from firstlight.model.contract import check_attributes, check_shapes, hidden_of_shapes
 from firstlight.optim.base import check_rates_of
-from firstlight.optim.by_name import frozen, rates
+from firstlight.optim.by_name import rates
 from firstlight.processes import shared_run_folder
 from firstlight.runs.places import MOVED
 from firstlight.runs.run_folder import RunFolder
@@ -64,6 +63,8 @@ class Plan:
     """How many numbers train at a factor of the learning rate other than 1."""
     make_model: Callable[[], LanguageModel]
     """Makes the network, with weights that are drawn anew."""
+    parametrization: str = ""
+    """What is done to it by its width, in words; "": nothing."""
     disk: DiskNeeds = field(default_factory=DiskNeeds)
 
 
@@ -107,6 +108,7 @@ def prepare(
     ended = _check_resumed(origin, data, trainer, callbacks)
     with blaming("scheduler"):
         check_rates_of(experiment.scheduler, max_steps=trainer.max_steps, peak=model.sizes.peak_lr)
+    scaling = experiment.parametrization
     # Callbacks and the disk are checked against the whole plan.
     plan = Plan(
         config=origin.config,
@@ -118,6 +120,7 @@ def prepare(
         notes=[*filter(None, [origin.note]), *data.notes, *precision_notes(model.precision)],
         rates=rates(network, experiment.lr_scale),
         make_model=model.make,
+        parametrization="" if scaling is None else scaling.describe(network),
     )
     _check_callbacks(callbacks, plan)
     place = origin.folder or user_path(experiment.output_dir)
@@ -147,7 +150,7 @@ def _as_shapes(experiment: Experiment, origin: Origin) -> _Shapes:
         precision = resolve_precision(
             argument(section, "precision"), argument(section, "accelerator")
         )
-        make = partial(frozen, origin.model, experiment.freeze)
+        make = experiment.network_of(origin.model)
         shapes = without_weights(make)
         outline = outline_of(shapes)
         check_attributes(shapes)

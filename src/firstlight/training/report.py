@@ -81,12 +81,14 @@ def short(number: float) -> str:
 
 
 def _trained(plan: Plan) -> str:
-    """How many of the parameters train, and how many at another rate, where that is not all."""
+    """How many of the parameters train, and what decides their rates, where that is not all."""
     parts: list[str] = []
     if plan.network.n_trained < plan.network.n_parameters:
         parts.append(f", {plan.network.n_trained:,} of them trained")
     for factor, n in plan.rates.items():
         parts.append(f", {n:,} at {factor:g} of the learning rate")
+    if plan.parametrization:
+        parts.append(f", {plan.parametrization}")
     return "".join(parts)
 
 
