@@ -1,13 +1,10 @@
 """The pages of help: what is on them, how they are wrapped, and when they are in colour."""
 
-import os
-import pty
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from terminal import in_a_terminal
 
 from firstlight.cli import OTHERS, VERBS, main
 from firstlight.compose.chosen import choices_with
@@ -103,30 +100,10 @@ def test_what_to_set_first_exists():
         assert choices(name) or choices_with(name, None), name
 
 
-def in_a_terminal(*words, **variables):
-    """What a terminal of 80 columns gets from `firstlight WORDS`."""
-    ours, theirs = pty.openpty()
-    environment = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR")}
-    environment |= {"TERM": "xterm-256color", "COLUMNS": "80", **variables}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "firstlight", *words], stdout=theirs, stderr=theirs, env=environment
-    )
-    os.close(theirs)
-    shown = b""
-    try:
-        while chunk := os.read(ours, 65536):
-            shown += chunk
-    except OSError:  # Linux's way of saying that the other end is closed
-        pass
-    os.close(ours)
-    assert process.wait(60) == 0
-    return shown.decode().replace("\r\n", "\n")
-
-
 def test_a_terminal_gets_colours_unless_it_is_told_not_to():
-    shown = in_a_terminal("--help")
+    shown = in_a_terminal("-m", "firstlight", "--help")
     assert COLOUR.search(shown)
-    plain = in_a_terminal("--help", NO_COLOR="1")
+    plain = in_a_terminal("-m", "firstlight", "--help", NO_COLOR="1")
     assert "\x1b" not in plain.replace("\x1b[1m", "").replace("\x1b[0m", "")  # bold is no colour
     assert COLOUR.sub("", shown) == COLOUR.sub("", plain)
     assert max(map(len, COLOUR.sub("", shown).splitlines())) <= 80

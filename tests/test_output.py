@@ -4,10 +4,12 @@ import io
 import os
 import subprocess
 import sys
+import warnings
 
 import pytest
+from terminal import in_a_terminal
 
-from firstlight import output
+from firstlight import __version__, output
 from firstlight.cli import unsupported
 
 PREPARED = "from firstlight import output; output.prepare(); "
@@ -104,3 +106,56 @@ def test_help_for_which_there_is_no_room_is_one_line(arguments, monkeypatch, cap
         capsys.readouterr().err
         == "firstlight: standard output cannot be written: No space left on device\n"
     )
+
+
+STOPS_AT_TORCH = """
+import sys
+from firstlight.cli import main
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "torch":
+            sys.exit("TORCH")
+
+sys.meta_path.insert(0, Finder())
+main(sys.argv[1:])
+"""
+
+
+def test_a_terminal_shows_something_before_torch_is_imported():
+    for verb, word in {"train": "seed=1", "info": "checkpoint=x"}.items():
+        shown = in_a_terminal("-c", STOPS_AT_TORCH, verb, word, code=1)
+        assert shown == f"firstlight {__version__}, {verb}: loading PyTorch ...\nTORCH\n"
+
+
+@pytest.mark.parametrize("words", [["train", "--cfg", "job"], ["info", "-h"], ["new", "x=y"]])
+def test_what_is_done_at_once_is_not_announced(words, capsys, monkeypatch):
+    from firstlight.cli import main
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    main(words)
+    assert "PyTorch" not in capsys.readouterr().err
+
+
+def test_a_warning_of_a_library_is_a_note_without_its_source(capsys):
+    place = "/usr/lib/python3/site-packages/torch/optim/lr_scheduler.py"
+    shown = warnings.showwarning
+    with output.library_warnings_as_notes(), warnings.catch_warnings():
+        warnings.simplefilter("default")
+        warnings.warn_explicit("call step()\nfirst", UserWarning, place, 3)
+        warnings.warn_explicit("soon", FutureWarning, "/home/me/mine.py", 3)
+    assert capsys.readouterr().err == "note: torch: call step() first\nnote: soon\n"
+    assert warnings.showwarning is shown
+
+
+def test_the_program_tells_warnings_so(capsys, monkeypatch):
+    from firstlight.cli import main
+
+    def warn(*_):
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            warnings.warn("a lamp is out", UserWarning, stacklevel=1)
+
+    monkeypatch.setattr("firstlight.verbs.run", warn)
+    assert main(["train"]) == 0
+    assert capsys.readouterr().err == "note: a lamp is out\n"

@@ -34,6 +34,8 @@ VERBS = {
     "export": "write a checkpoint for other programs: Hugging Face's format, or safetensors",
 }
 
+WITHOUT_TORCH = ("new",)
+"""Verbs that are done at once; the others import torch, which takes seconds."""
 OTHERS = {
     "help": "the keys of a verb; also of a group, or a part of a key: firstlight help train lr",
     "completion": 'tab completion for bash, zsh or fish: eval "$(firstlight completion bash)"',
@@ -55,7 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
     forget_hidden()
     try:
         words = sys.argv[1:] if arguments is None else arguments
-        _answer([_as_typed(word) for word in words])
+        with output.library_warnings_as_notes():
+            _answer([_as_typed(word) for word in words])
         return 0
     except ConfigError as error:
         from firstlight import launchers
@@ -124,8 +127,11 @@ def _run(verb: str, words: list[str]) -> None:
             f"unknown verb '{verb}'{did_you_mean(verb, VERBS)} (verbs: {', '.join(VERBS)})"
         )
     from firstlight import processes
+    from firstlight.compose.options import only_shows
 
     processes.begin()
+    if verb not in WITHOUT_TORCH and not only_shows(words) and not processes.is_further():
+        output.announce(f"firstlight {__version__}, {verb}: loading PyTorch ...")
     # Imported late: Hydra takes a moment, and a misspelt verb is answered at once.
     from firstlight.verbs import run
 

@@ -3,10 +3,12 @@
 import io
 import os
 import sys
-from contextlib import suppress
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
-from firstlight.errors import ConfigError, printable_lines, visible, without_hidden
+from firstlight.errors import ConfigError, one_line, printable_lines, visible, without_hidden
 
 _closed: list[TextIO] = []
 """The stand-in for a standard output that was closed before this process started, if it was."""
@@ -80,6 +82,32 @@ def tell(text: str, *, stderr: bool = False) -> None:
 def note(text: str) -> None:
     """Tell the user something on standard error that is not an error."""
     tell(f"note: {text}", stderr=True)
+
+
+def announce(text: str) -> None:
+    """Tell somebody who waits at a terminal what is being done; nobody else needs to know."""
+    if sys.stderr.isatty():
+        tell(text, stderr=True)
+
+
+@contextmanager
+def library_warnings_as_notes() -> Iterator[None]:
+    """Within the block, a warning of a library's is a note of one line.
+
+    Python would show the place in the library's source, which tells a user nothing.
+    """
+
+    def show(message: Warning | str, category: type, filename: str, *rest: object) -> None:
+        _, _, within = filename.rpartition("/site-packages/")
+        library = within.partition("/")[0].removesuffix(".py") if within != filename else ""
+        words = one_line(message if isinstance(message, Warning) else category(message))
+        note(f"{library}: {words}" if library else words)
+
+    before, warnings.showwarning = warnings.showwarning, show
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
 
 
 def write(text: str) -> None:

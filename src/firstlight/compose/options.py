@@ -4,6 +4,7 @@ Nothing here imports Hydra, so that tab completion answers at once.
 """
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -66,6 +67,16 @@ POSITIONALS: dict[str, tuple[str, ...]] = {
 """Keys that may be left out: `firstlight sweep status DIR`, `firstlight compare RUN RUN`."""
 MODES = ("run", "multirun", "cfg", "info")
 """Options that exclude each other."""
+
+
+SHOWING = ("--help", "--cfg", "--info")
+"""Options with which a command only shows something of its config, and is done at once."""
+
+
+def only_shows(words: Sequence[str]) -> bool:
+    """Whether one of the options `SHOWING` is among the words."""
+    names = {name for option in OPTIONS if option.long in SHOWING for name in option.names}
+    return any(word.partition("=")[0] in names for word in words)
 
 
 class _Parser(argparse.ArgumentParser):
