@@ -32,6 +32,7 @@ def train(folder: Path, steps: int, overrides: list[str]) -> list[dict[str, str]
         "train",
         f"output_dir={folder}",
         f"trainer.max_steps={steps}",
+        "scheduler.warmup_steps=20",
     ]
     evaluations = f"trainer.eval_every_n_steps={max(1, steps // 4)}"
     subprocess.run([*command, evaluations, *overrides], check=True, stdout=subprocess.DEVNULL)

@@ -7,6 +7,7 @@ from pydantic import Field, PositiveInt
 
 from firstlight.commands.generate import generate
 from firstlight.compose.compose import compose_config
+from firstlight.compose.yaml_files import following_groups
 from firstlight.conf_files import conf_dir
 from firstlight.config import (
     FiniteNonNegative,
@@ -348,7 +349,7 @@ def options():
         if option.startswith("base") or (group, option) == ("model", "same"):
             continue
         # Rules come with their model: tests/test_dial.py.
-        if group in ("corpus", "cluster", "rules"):
+        if group in ("corpus", "cluster", *following_groups()):
             continue
         if group == "callbacks":
             chosen = ["~experiment", f"callbacks=[{option}]"]

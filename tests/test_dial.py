@@ -35,7 +35,7 @@ def test_gpt_2_small_in_size():
     assert dial.lr == 1.7e-3
     # tau = 1.084 * 20^-.527 = .2236: 262,144 / (1.7e-3 * 2.4718e9 * .2236)
     assert dial.weight_decay == 0.28
-    assert (dial.n_steps, dial.warmup_steps, dial.eval_every_n_steps) == (9429, 942, 471)
+    assert (dial.n_steps, dial.eval_every_n_steps) == (9429, 471)
 
 
 def test_a_larger_model_is_trained_longer_in_larger_batches_at_a_lower_rate():
@@ -54,7 +54,7 @@ def test_the_config_has_what_follows_from_the_depth():
     assert config["data"]["batch_size"] == dial.batch_size
     assert config["optimizer"]["lr"] == dial.lr
     assert config["optimizer"]["weight_decay"] == dial.weight_decay
-    assert config["scheduler"]["warmup_steps"] == dial.warmup_steps
+    assert config["scheduler"]["warmup_steps"] == "10%"
     assert config["data"]["stride"] is None  # quickstart's, and of no other experiment
 
 
@@ -64,8 +64,9 @@ def test_a_value_that_is_given_counts_and_the_others_follow_it():
     assert config["data"]["batch_size"] == 3
     assert config["optimizer"]["lr"] == dial.lr != Dial(2, 2048, 256).lr
     assert config["optimizer"]["weight_decay"] == dial.weight_decay
-    of_steps = composed("trainer.max_tokens=null", "trainer.max_steps=40")
-    assert of_steps["scheduler"]["warmup_steps"] == 4
+    of_steps = composed("trainer.max_steps=40")["trainer"]
+    assert (of_steps["max_steps"], of_steps["max_tokens"]) == (40, None)
+    assert of_steps["eval_every_n_steps"] == 2
 
 
 def test_rates_and_weight_decay_follow_a_learning_rate_that_is_given():
@@ -83,11 +84,20 @@ def test_a_step_of_several_batches_is_as_large_as_one_of_one():
     rule = Dial(2, 2048, 256)
     assert config["data"]["batch_size"] == rule.batch_size // 4
     assert config["optimizer"]["weight_decay"] == rule.weight_decay
-    assert config["scheduler"]["warmup_steps"] == rule.warmup_steps
+    assert config["trainer"]["eval_every_n_steps"] == rule.eval_every_n_steps
     given = composed(
         "model.depth=2", f"data.batch_size={rule.batch_size}", "trainer.accumulate_grad_batches=4"
     )
-    assert given["scheduler"]["warmup_steps"] == pytest.approx(rule.warmup_steps / 4, abs=1)
+    every = given["trainer"]["eval_every_n_steps"]
+    assert every == pytest.approx(rule.eval_every_n_steps / 4, abs=1)
+
+
+def test_a_schedule_without_a_warmup_has_no_rules_and_another_with_one_has_them():
+    constant = composed("scheduler=constant")["scheduler"]
+    assert constant == {"_target_": "firstlight.optim.constant.Constant"}
+    stable = composed("scheduler=warmup_stable_decay")
+    assert stable["scheduler"]["min_lr"] == pytest.approx(stable["optimizer"]["lr"] / 10, rel=0.1)
+    assert stable["scheduler"]["warmup_steps"] == "10%"
 
 
 def test_another_model_has_nothing_of_it():

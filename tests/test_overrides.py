@@ -291,7 +291,9 @@ def is_text(hint: Any) -> bool:
         return is_text(args[0])
     if origin in (Union, types.UnionType):
         others = [arg for arg in args if arg is not type(None)]
-        return any(map(is_text, others)) and not {int, float, bool} & set(others)
+        # Annotated[int, ...] is an int, too.
+        bare = {typing.get_args(arg)[0] if typing.get_args(arg) else arg for arg in others}
+        return any(map(is_text, others)) and not {int, float, bool} & bare
     return hint is str
 
 

@@ -33,6 +33,10 @@ Ratio = Annotated[float, Field(ge=0, lt=1)]
 PositiveRatio = Annotated[float, Field(gt=0, lt=1)]
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
 """A part of a whole, or the whole itself: the nucleus of a distribution."""
+Percentage = Annotated[
+    str, Field(pattern=r"^[0-9]{1,2}(\.[0-9]{1,6})?%$", description="a share such as 2%")
+]
+"""A part of a whole, never the whole itself, as it reads best: 2%."""
 FinitePositive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 FiniteNonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Timeout = Annotated[float, Field(ge=1, le=86_400)]
@@ -610,6 +614,8 @@ def _show_bounded(hint: Any, annotations: tuple[Any, ...]) -> str:
     bounds: list[str] = []
     for annotation in annotations:
         # Field(ge=0, lt=1) keeps its bounds as a list of annotated_types; Gt(0) is one itself.
+        if isinstance(annotation, FieldInfo) and annotation.description:
+            return annotation.description
         parts = annotation.metadata if isinstance(annotation, FieldInfo) else [annotation]
         for bound in parts:
             if isinstance(bound, MinLen):

@@ -1,6 +1,6 @@
 """One number, the depth of a model, decides its shape and how it is trained (docs/dial.md).
 
-`conf/rules/dial.yaml` has these rules as `${dial:NAME}`, so each can be overridden.
+`conf/rules/` and `conf/schedule_rules/` have them as `${dial:NAME}`, so each can be overridden.
 """
 
 import math
@@ -113,11 +113,6 @@ class Dial:
         return self.given_steps or max(1, self.max_tokens // self._tokens_in_step)
 
     @property
-    def warmup_steps(self) -> int:
-        """A tenth of the run."""
-        return self.n_steps // 10
-
-    @property
     def eval_every_n_steps(self) -> int:
         """A twentieth of the run."""
         return max(1, self.n_steps // 20)
@@ -134,7 +129,6 @@ DECIDED = (
     "initial_lr",
     "min_lr",
     "weight_decay",
-    "warmup_steps",
     "eval_every_n_steps",
 )
 """What `${dial:NAME}` can be."""

@@ -2,8 +2,9 @@ import math
 
 import pytest
 
-from firstlight.optim.base import Schedule, phases_of
+from firstlight.optim.base import Schedule, phases_of, steps_of
 from firstlight.optim.constant import Constant
+from firstlight.optim.warmup import Warmup
 from firstlight.optim.warmup_cosine import WarmupCosine
 from firstlight.optim.warmup_stable_decay import WarmupStableDecay
 
@@ -80,6 +81,44 @@ def test_too_long_a_warmup_is_told_with_the_word_to_add():
         WarmupCosine(warmup_steps=20).check(max_steps=20, peak=1e-3)
     with pytest.raises(ValueError, match=r"the run's 1 step; add scheduler\.warmup_steps=0"):
         WarmupCosine(warmup_steps=1).check(max_steps=1, peak=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("part", "max_steps", "steps"),
+    [
+        (20, 600, 20),
+        ("20%", 135, 27),  # the book's
+        ("3.4%", 600, 20),  # the default, in the default experiment
+        ("3.4%", 20, 0),
+        ("29%", 100, 29),  # 0.29 * 100 is 28.999999999999996
+        ("99.99%", 1, 0),
+        ("0.000001%", 10**12, 10**4),
+    ],
+)
+def test_a_share_of_a_run_is_rounded_down_to_whole_steps(part, max_steps, steps):
+    assert steps_of(part, max_steps) == steps
+
+
+@pytest.mark.parametrize("kind", [WarmupCosine, WarmupStableDecay])
+def test_a_warmup_that_is_a_share_is_the_one_with_as_many_steps_and_fits_every_run(kind):
+    of_share, of_steps = kind(warmup_steps="10%"), kind(warmup_steps=30)
+    for step in range(301):
+        rate = of_share.lr(step, max_steps=300, peak=1e-3)
+        assert rate == of_steps.lr(step, max_steps=300, peak=1e-3)
+    for max_steps in (1, 2, 3, 20):
+        of_share.check(max_steps=max_steps, peak=1e-3)
+    with pytest.raises(ValueError, match="the run's 20 steps"):
+        of_steps.check(max_steps=20, peak=1e-3)
+
+
+def test_a_schedule_that_knows_steps_alone_says_so():
+    class Held(Warmup):
+        def after_warmup(self, step: int, *, max_steps: int, peak: float) -> float:
+            return peak if step >= self.warmup_steps else 0.0
+
+    assert Held(warmup_steps=2).lr(2, max_steps=10, peak=1.0) == 1.0
+    with pytest.raises(ValueError, match=r"warmup_steps \(20%\): Held .* self\.warmup_of\("):
+        Held(warmup_steps="20%").lr(2, max_steps=10, peak=1.0)
 
 
 def test_the_whole_run_may_be_a_decay():

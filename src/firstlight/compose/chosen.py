@@ -27,16 +27,26 @@ LIST_GROUPS = ("callbacks", "logger", "metrics")
 
 def chosen_in(config: DictConfig) -> dict[str, Any]:
     """What is chosen of each group: a name, or a list of names; `config` has Hydra's section."""
-    made, following = config.hydra.runtime.choices.items(), following_groups()
-    chosen: dict[str, Any] = {
-        group: choice
-        for group, choice in made
-        if choice is not None and not group.startswith("hydra/") and group not in following
-    }
+    following = following_groups()
+    chosen = {group: name for group, name in _made(config).items() if group not in following}
     for group in LIST_GROUPS:
         if config.get(group):
             chosen[group] = list(config[group])  # each choice has a section of its name
     return chosen
+
+
+def _made(config: DictConfig) -> dict[str, Any]:
+    """Every choice that Hydra has made for us."""
+    made = config.hydra.runtime.choices.items()
+    return {group: name for group, name in made if name and not group.startswith("hydra/")}
+
+
+def merged_files(verb: str, config: DictConfig, config_dir: str | None) -> list[Part]:
+    """The files that decide a value of `config`, which has Hydra's section; later ones win.
+
+    Those that are chosen in lists are left out.
+    """
+    return chosen_files(verb, _made(config), conf_dirs(config_dir))
 
 
 def choices_with(key: str, config_dir: str | None) -> list[str]:

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from hydra.core.override_parser.types import Glob
 from omegaconf import DictConfig, OmegaConf
 
-from firstlight.compose.chosen import ambiguous_files, check_unambiguous
+from firstlight.compose.chosen import ambiguous_files, check_unambiguous, merged_files
 from firstlight.compose.explain import explained
 from firstlight.compose.grammar import MOST_TRIALS, examples_of
 from firstlight.compose.hydra_calls import composed, is_about_hydra, parse_overrides
-from firstlight.compose.yaml_files import choices
+from firstlight.compose.lengths import with_one_length
+from firstlight.compose.yaml_files import Part, choices
 from firstlight.errors import ConfigError
 from firstlight.interpolation import as_typed
 
@@ -31,6 +32,12 @@ def compose_config(
         # Only with Hydra's section is it known which files were chosen.
         whole = config if with_hydra else composed(verb, overrides, config_dir, with_hydra=True)
         check_unambiguous(verb, whole, overrides, config_dir, ambiguous)
+
+    def files() -> list[Part]:
+        whole = config if with_hydra else composed(verb, overrides, config_dir, with_hydra=True)
+        return merged_files(verb, whole, config_dir)
+
+    with_one_length(config, parse_overrides(overrides), files)
     return config
 
 

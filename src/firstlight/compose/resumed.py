@@ -11,6 +11,7 @@ from firstlight.compose.compose import compose_config
 from firstlight.compose.explain import explained
 from firstlight.compose.hydra_calls import parse_overrides
 from firstlight.compose.keys import keys_of
+from firstlight.compose.lengths import with_one_length
 from firstlight.conf_files import path_keys
 from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, did_you_mean, shorten
@@ -101,6 +102,7 @@ def resumed_config(overrides: list[str], config_dir: str | None = None) -> DictC
         may_have_moved = key in paths
         if may_have_moved or _may_change(change, stored):
             _change(config, change, stored, is_path=may_have_moved)
+    with_one_length(config, changes, list)
     _check_given_again(stored, changes)
     config.resume = name if "${" in name else str(folder)
     return config

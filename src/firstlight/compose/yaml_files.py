@@ -48,6 +48,17 @@ def names_in(group: str, config_dir: str | None) -> list[str]:
     return sorted(names)
 
 
+def groups_of(verb: str, folders: list[Path]) -> list[str]:
+    """The groups that the config of `verb`, or a file it is based on, chooses of, as listed."""
+    groups: list[str] = []
+    for part in with_bases(Path(f"{verb}.yaml"), "", folders):
+        for item in part.content.get("defaults", []):
+            if isinstance(item, dict):
+                # "override /model" and "/model" are the group model
+                groups += [str(key).split()[-1].lstrip("/") for key in item]
+    return groups
+
+
 def following_groups() -> set[str]:
     """Groups of which nobody chooses: other choices decide what is taken of them."""
     texts = [file.read_text(encoding="utf-8") for file in Path(conf_dir()).glob("*.yaml")]
@@ -60,12 +71,15 @@ def is_base_name(name: str) -> bool:
 
 
 def chosen_files(verb: str, chosen: dict[str, Any], folders: list[Path]) -> list[Part]:
-    """The chosen files; the more special are later.
+    """The chosen files; the more special are later, in the order of the defaults lists.
 
     Each comes after the files of its group that it is based on.
     """
     files = [(Path(f"{verb}.yaml"), "")]
-    for key, choice in chosen.items():
+    order = groups_of(verb, folders)
+    # Hydra records choices in an order of its own.
+    for key in sorted(chosen, key=lambda group: order.index(group) if group in order else -1):
+        choice = chosen[key]
         group, _, package = str(key).partition("@")  # decoding@callbacks.sample_generation.decoding
         names = [choice] if isinstance(choice, str) else choice or []
         files += [(Path(group) / f"{name}.yaml", package or group) for name in names]

@@ -3,13 +3,32 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from decimal import Decimal
+from typing import Annotated
 
+from pydantic import Field
 from torch.optim import Optimizer
 
+from firstlight.config import Percentage
 from firstlight.model.base import LanguageModel
 
 OptimizerFactory = Callable[[LanguageModel], Optimizer]
 """What the section `optimizer` of a config builds: it is called with the model."""
+
+
+PartOfRun = Annotated[int, Field(ge=0, le=10**12)] | Percentage
+"""A number of steps, or a share of those of the run."""
+
+
+def steps_of(part: PartOfRun, max_steps: int) -> int:
+    """How many steps of a run of `max_steps` a part of it has.
+
+    A share is rounded down, so that it leaves a step in a run of any length.
+    """
+    if isinstance(part, int):
+        return part
+    # In decimal figures: 0.29 * 100 is a little less than 29.
+    return int(Decimal(part.removesuffix("%")) * max_steps / 100)
 
 
 class Schedule(ABC):

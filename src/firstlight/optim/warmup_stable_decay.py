@@ -1,7 +1,7 @@
 """Warmup-stable-decay (WSD: Hu et al. 2024, MiniCPM; Hägele et al. 2024).
 
-Before the decay, learning rates do not depend on the length of the run, so a run can be extended
-from there as if it had been longer from the start.
+Before the decay, learning rates do not depend on the length of the run, so a run whose warm-up is a
+number of steps can be extended from there as if it had been longer from the start.
 """
 
 import math
@@ -48,9 +48,9 @@ class WarmupStableDecay(Warmup):
     def check(self, *, max_steps: int, peak: float) -> None:
         super().check(max_steps=max_steps, peak=peak)
         decay_steps = self.decay_steps(max_steps)
-        if self.warmup_steps + decay_steps > max_steps:
+        if self.warmup_of(max_steps) + decay_steps > max_steps:
             raise ValueError(
-                f"warmup_steps ({self.warmup_steps}) and the {decay_steps} steps of decay_ratio"
+                f"warmup_steps ({self.warmup}) and the {decay_steps} steps of decay_ratio"
                 f" ({self.decay_ratio}) must be at most the run's {max_steps} steps; lower"
                 " scheduler.warmup_steps or scheduler.decay_ratio, or train longer"
             )

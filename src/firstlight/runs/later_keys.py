@@ -31,6 +31,8 @@ LATER_SECTIONS: dict[str, tuple[str, ...]] = {
 """Sections, and keys outside of sections, with the overrides by which trials do without them."""
 EARLIER_DEFAULTS: dict[str, dict[str, Any]] = {"data.test_batches": {"data.test_ratio": 0.0}}
 """Defaults of conf/ that were others before there was a key of `LATER_KEYS`."""
+CHANGED_DEFAULTS: dict[str, Any] = {"scheduler.warmup_steps": 20}
+"""Defaults of conf/ that have changed with no new key to tell it."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,11 @@ class Earlier:
                 # Another value was given by a file of the user's, which still gives it.
                 if stored[section].get(name) == value:
                     defaults[key] = value
+        for key, value in CHANGED_DEFAULTS.items():
+            section, name = key.split(".")
+            # Where a file of the user's gives it, it is given twice, and is the same.
+            if repr(stored.get(section, {}).get(name)) == repr(value):
+                defaults[key] = value
         return cls(lacks, defaults)
 
 

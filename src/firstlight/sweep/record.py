@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
@@ -19,7 +20,7 @@ from firstlight.interpolation import as_data
 from firstlight.runs.later_keys import LATER_SECTIONS, THIS_VERSION, Earlier
 from firstlight.runs.plain_yaml import dump_plain_yaml, read_plain_yaml
 from firstlight.sweep.settings import Settings, directions_of
-from firstlight.sweep.space import Space, space_of
+from firstlight.sweep.space import Space, overrides_of, space_of
 
 SWEEP_FILE = "sweep.yaml"
 OF_THE_SWEEP = ("sweep", "seeds", "output_dir", "resume")
@@ -42,10 +43,21 @@ class Wanted:
         Raises:
             ConfigError: its values cannot be listed.
         """
-        # Defaults first: what the sweep says itself wins over them.
-        defaults = [f"{key}={json.dumps(value)}" for key, value in earlier.defaults.items()]
+        swept = tuple(f"{override.key_or_group}." for override in self._swept(config_dir))
+        # Defaults first: what the sweep says itself wins over them. Those of a section that it
+        # varies are not of all its points.
+        defaults = [
+            f"{key}={json.dumps(value)}"
+            for key, value in earlier.defaults.items()
+            if not key.startswith(swept)
+        ]
         own = [*defaults, *self.own, *later_overrides(earlier.lacks)]
         return split_seeds(space_of(own, self.settings, config_dir))[0]
+
+    def _swept(self, config_dir: str | None) -> list[Override]:
+        """The overrides that have several values."""
+        given = overrides_of(self.own, self.settings, config_dir).values()
+        return [override for override in given if override.is_sweep_override()]
 
     def is_grid(self, config_dir: str | None) -> bool:
         """Whether its points are listed, not drawn."""

@@ -10,6 +10,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from firstlight.compose.compose import parse_overrides
 from firstlight.compose.grammar import MOST_TRIALS, interval_of, not_values, values_of
+from firstlight.compose.lengths import replaced_by
 from firstlight.errors import ConfigError
 from firstlight.overrides import ready
 from firstlight.sweep.settings import Settings, conditional_key
@@ -163,7 +164,8 @@ def overrides_of(
         params.append(ready(f"{key}={text}", config_dir, multirun=True))
     # Of sweep.params those that the command line does not set.
     given = _by_key(overrides)
-    found = {key: override for key, override in _by_key(params).items() if key not in given}
+    replaced = {*given, *replaced_by(given.values())}
+    found = {key: override for key, override in _by_key(params).items() if key not in replaced}
     return found | given
 
 

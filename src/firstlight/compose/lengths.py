@@ -1,0 +1,85 @@
+"""A run has one length; the one that was given last counts.
+
+A word of the command line comes after the files, and an experiment after conf/trainer/default.yaml.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+
+from firstlight.compose.keys import keys_of
+from firstlight.compose.yaml_files import Part
+from firstlight.errors import ConfigError
+
+LENGTHS: tuple[str, ...] = ("trainer.max_steps", "trainer.max_epochs", "trainer.max_tokens")
+
+
+def replaced_by(given: Iterable[Override]) -> set[str]:
+    """The lengths in whose place the command line gives another one.
+
+    Raises:
+        ConfigError: it gives two.
+    """
+    by_key: dict[str, Override] = {}
+    for override in given:
+        if override.key_or_group in LENGTHS and not override.is_delete():
+            by_key[override.key_or_group] = override
+    set_ones = [key for key, override in by_key.items() if override.value() is not None]
+    if len(set_ones) > 1:
+        words = " and ".join(str(by_key[key].input_line) for key in set_ones)
+        raise ConfigError(f"{words}: a run has one length; leave all but one of them out")
+    return _others(set_ones)
+
+
+def replaced_in(parts: Iterable[Part]) -> set[str]:
+    """The lengths in whose place a more special one of the chosen files, in order, gives another.
+
+    None if the last file that gives a length gives two: the run refuses them.
+    """
+    last: list[str] = []
+    for part in parts:
+        prefix = f"{part.package}." if part.package else ""
+        given = {key for key in keys_of(part.content, prefix) if key in LENGTHS}
+        # As it is written: null takes a length away.
+        set_ones = [key for key in given if _value(part.content, key, prefix) is not None]
+        last = set_ones or last
+    return _others(last)
+
+
+def with_one_length(
+    config: DictConfig, given: Iterable[Override], files: Callable[[], Iterable[Part]]
+) -> None:
+    """Set the lengths of `config` to null that others replace: of words, or else of `files`.
+
+    `files` are the chosen ones, in order; they are read if there are several lengths.
+
+    Raises:
+        ConfigError: the words give two.
+    """
+    replaced = replaced_by(given)
+    if len(_lengths_of(config)) > 1:
+        for key in replaced or replaced_in(files()):
+            if OmegaConf.select(config, key, throw_on_resolution_failure=False) is not None:
+                OmegaConf.update(config, key, None)
+
+
+def _others(set_ones: list[str]) -> set[str]:
+    return set(LENGTHS) - set(set_ones) if len(set_ones) == 1 else set()
+
+
+def _lengths_of(config: DictConfig) -> list[str]:
+    section = config.get("trainer")
+    if not isinstance(section, DictConfig):
+        return []
+    # Not resolved: a rule of model=dial is a length, too.
+    plain: Any = OmegaConf.to_container(section, resolve=False)
+    return [key for key in LENGTHS if plain.get(key.removeprefix("trainer.")) is not None]
+
+
+def _value(content: dict[str, Any], key: str, prefix: str) -> Any:
+    node: Any = content
+    for name in key.removeprefix(prefix).split("."):
+        node = node[name]
+    return node
