@@ -1340,6 +1340,7 @@ def test_a_run_of_truncated_checkpoints_is_not_resumed(refused_resume, run, tmp_
         (["prompt=lamp", "accelerator=meta"], ["accelerator (meta)", "accelerator=cpu"]),
         (["prompt=lamp", "accelerator=3"], ["accelerator", "str", "3"]),
         (["prompt=lamp", "checkpoint=3"], ["checkpoint (3)", "no such file or run folder"]),
+        (["checkpoint=nope"], ["checkpoint (nope)", "no such file or run folder"]),
         (["prompt=lamp", "checkpoint=hf:./nix"], ["checkpoint (hf:./nix): no such folder"]),
         (
             ["prompt=lamp", "checkpoint=hf:{texts}/good.txt"],
@@ -1475,6 +1476,7 @@ def test_the_prompt_of_the_samples_is_taken_as_it_is_typed(texts, place, prompt)
         ),
         (["data=texts"], ["data=texts", "did you mean 'text'"]),
         (["checkpoint=3"], ["checkpoint (3)", "no such file or run folder"]),
+        (["checkpoint=3", "limit=3"], ["checkpoint (3)", "no such file or run folder"]),
         (["data=3"], ["data"]),
         (["tasks=[]"], ["tasks", "non-empty"]),
         (["limit=3"], ["limit", "tasks=[...]"]),
@@ -1501,7 +1503,8 @@ def test_an_evaluation_of_a_text_that_will_not_do_is_refused(refused_call, run, 
 def test_an_evaluation_of_another_text_works_and_writes_nothing(capsys, run, texts, place):
     import json
 
-    arguments = ["data=text", f"data.path={texts / 'special.txt'}", "accelerator=cpu"]
+    text = f"data.path={texts / 'special.txt'}"
+    arguments = ["format=json", "data=text", text, "accelerator=cpu"]
     assert main(["evaluate", f"checkpoint={run}", *arguments]) == 0
     assert set(json.loads(capsys.readouterr().out)) == {
         "val/loss",

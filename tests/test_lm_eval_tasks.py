@@ -130,6 +130,7 @@ def evaluate(model, capsys):
     def call(tasks, *arguments):
         words = [
             "evaluate",
+            "format=json",
             "checkpoint=model.safetensors",
             "accelerator=cpu",
             f"tasks={tasks}",

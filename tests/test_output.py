@@ -1,6 +1,8 @@
 """Standard output and error may lack characters, be closed, or be full."""
 
 import io
+import json
+import math
 import os
 import subprocess
 import sys
@@ -159,3 +161,13 @@ def test_the_program_tells_warnings_so(capsys, monkeypatch):
     monkeypatch.setattr("firstlight.verbs.run", warn)
     assert main(["train"]) == 0
     assert capsys.readouterr().err == "note: a lamp is out\n"
+
+
+def test_json_has_no_nan_and_no_infinity():
+    told = {"val/loss": math.nan, "rows": [1, -math.inf, (2.5, "nan")], "name": "Infinity"}
+    text = output.as_json(told)
+    assert json.loads(text, parse_constant=pytest.fail) == {
+        "val/loss": None,
+        "rows": [1, None, [2.5, "nan"]],
+        "name": "Infinity",
+    }

@@ -1,12 +1,14 @@
 """Standard output and error. All text is printed here, so none of it can steer a terminal."""
 
 import io
+import json
+import math
 import os
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TextIO
+from typing import Any, TextIO
 
 from firstlight.errors import ConfigError, one_line, printable_lines, visible, without_hidden
 
@@ -108,6 +110,21 @@ def library_warnings_as_notes() -> Iterator[None]:
         yield
     finally:
         warnings.showwarning = before
+
+
+def as_json(data: Any, *, indent: int | None = None, ensure_ascii: bool = True) -> str:
+    """Write plain data as JSON, with null for nan and inf, which JSON does not have."""
+    # Python would write NaN and Infinity, which other programs refuse.
+    finite = _finite(data)
+    return json.dumps(finite, indent=indent, ensure_ascii=ensure_ascii, allow_nan=False)
+
+
+def _finite(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _finite(value) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [_finite(value) for value in node]
+    return None if isinstance(node, float) and not math.isfinite(node) else node
 
 
 def write(text: str) -> None:

@@ -55,6 +55,19 @@ def find_checkpoint(name: str, *, best: bool = True, key: str = "checkpoint") ->
     return best_of(saved) if best else saved[-1]
 
 
+def check_named(name: str) -> None:
+    """Refuse a `checkpoint` that is not on this machine, unless it can be downloaded.
+
+    For what is said first: a wrong name, before anything else that is wrong with a command.
+
+    Raises:
+        ConfigError: it does not exist.
+    """
+    is_published = name in hub.GPT2_NAMES or name.startswith(("openai:", "hf:"))
+    if not is_published:
+        find_checkpoint(name)
+
+
 def _find_published(name: str) -> Path | None:
     """The folder of the published model `name`, downloaded if necessary; None for other names.
 

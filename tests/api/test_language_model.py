@@ -82,7 +82,7 @@ def test_a_text_ends_where_it_is_told(model):
 def test_the_loss_of_a_text_is_that_of_an_evaluation(model, trained, tmp_path, capsys):
     text = "The lamp was lit, and the lamp went out; nobody had seen who did it. " * 3
     (tmp_path / "text.txt").write_text(text)
-    words = ["evaluate", f"checkpoint={trained.folder}", "data=text", "split=all"]
+    words = ["evaluate", "format=json", f"checkpoint={trained.folder}", "data=text", "split=all"]
     found = json.loads(typed(capsys, *words, f"data.path={tmp_path / 'text.txt'}"))
     assert model.loss(text) == pytest.approx(found["all/loss"], rel=1e-6)
     evaluated = firstlight.evaluate(
@@ -90,7 +90,9 @@ def test_the_loss_of_a_text_is_that_of_an_evaluation(model, trained, tmp_path, c
     )
     assert evaluated == found
     assert firstlight.evaluate(trained)["val/loss"] == pytest.approx(
-        json.loads(typed(capsys, "evaluate", f"checkpoint={trained.folder}"))["val/loss"]
+        json.loads(typed(capsys, "evaluate", "format=json", f"checkpoint={trained.folder}"))[
+            "val/loss"
+        ]
     )
 
 

@@ -118,7 +118,7 @@ def test_configs_that_differ_in_much_have_a_table_of_it(found, capsys):
 def test_the_measured_loss_is_that_of_evaluate(found, capsys):
     result = found("a", "b")
     capsys.readouterr()
-    assert main(["evaluate", "checkpoint=a"]) == 0
+    assert main(["evaluate", "format=json", "checkpoint=a"]) == 0
     loss = json.loads(capsys.readouterr().out)["val/loss"]
     assert result["configs"][0]["mean"] == pytest.approx(loss, rel=1e-6)
     result = found("a", "b", "metric=val/bits_per_byte")
@@ -134,7 +134,7 @@ def test_a_metric_to_maximise_is_measured_and_the_highest_is_the_best(found, cap
     assert result["is_measured"] and result["windows"]["measured"] >= 8
     assert best["settings"] == {"optimizer.lr": "0.01"} and best["mean"] > other["mean"]
     assert other["difference"]["value"] == pytest.approx(other["mean"] - best["mean"])
-    assert main(["evaluate", "checkpoint=a"]) == 0
+    assert main(["evaluate", "format=json", "checkpoint=a"]) == 0
     accuracy = json.loads(capsys.readouterr().out)["val/top1_accuracy"]
     assert best["mean"] == pytest.approx(accuracy, abs=0.01)
     [run, *_] = result["runs"]
@@ -419,7 +419,7 @@ def test_the_test_split_is_compared_with_the_best_weights(found, capsys):
     result = found("a", "b", "metric=test/loss")
     assert result["settings"]["weights"] == "best" and result["is_measured"]
     capsys.readouterr()
-    assert main(["evaluate", "checkpoint=a", "split=test"]) == 0
+    assert main(["evaluate", "format=json", "checkpoint=a", "split=test"]) == 0
     loss = json.loads(capsys.readouterr().out)["test/loss"]
     assert result["configs"][0]["mean"] == pytest.approx(loss, rel=1e-6)
     [run, *_] = result["runs"]

@@ -346,4 +346,4 @@ def test_a_run_is_resumed_and_measured_with_kept_tokens_as_with_those_in_memory(
     losses = [RunFolder(Path(name)).rows[-1]["val/loss"] for name in ("memory", "parts")]
     assert losses[0] == losses[1]
     assert list(Path("kept").rglob("*.bin")) and list(Path("elsewhere").rglob("*.bin"))
-    assert main(["evaluate", "checkpoint=parts", "data.cache_dir=kept"]) == 0
+    assert main(["evaluate", "format=json", "checkpoint=parts", "data.cache_dir=kept"]) == 0

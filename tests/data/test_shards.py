@@ -368,10 +368,12 @@ def test_a_run_takes_the_tokenizer_of_the_shards_and_is_measured_resumed_and_sam
     rows = [RunFolder(Path(name)).rows[-1]["val/loss"] for name in ("whole", "parts")]
     assert rows[0] == rows[1]
     capsys.readouterr()
-    assert main(["evaluate", "checkpoint=whole", "accelerator=cpu"]) == 0
+    assert main(["evaluate", "format=json", "checkpoint=whole", "accelerator=cpu"]) == 0
     measured = json.loads(capsys.readouterr().out)
     assert measured["val/loss"] == pytest.approx(float(rows[0]), rel=1e-6)
-    assert main(["evaluate", "checkpoint=whole", "split=all", "accelerator=cpu"]) == 0
+    assert (
+        main(["evaluate", "format=json", "checkpoint=whole", "split=all", "accelerator=cpu"]) == 0
+    )
     assert main(["generate", "checkpoint=whole", "prompt=The", "max_new_tokens=3"]) == 0
     assert main(["compare", "whole", "parts", "accelerator=cpu", "out=null"]) == 0
     # Other shards in their place are noticed.
@@ -379,7 +381,7 @@ def test_a_run_takes_the_tokenizer_of_the_shards_and_is_measured_resumed_and_sam
     foreign("nanoGPT")
     shutil.move("f", "out")
     capsys.readouterr()
-    assert main(["evaluate", "checkpoint=whole", "accelerator=cpu"]) == 2
+    assert main(["evaluate", "format=json", "checkpoint=whole", "accelerator=cpu"]) == 2
     assert "this is not the text that" in capsys.readouterr().err
 
 

@@ -329,7 +329,8 @@ def test_the_verb_writes_a_file_of_safetensors(checkpoint, tmp_path, capsys):
             ["checkpoint=x", "out=x", "format=onnx"],
             "format: expected 'hf' or 'safetensors', got 'onnx'",
         ),
-        (["checkpoint=x", "out=x.bin", "format=safetensors"], "give out=FILE.safetensors"),
+        (["checkpoint=gpt2", "out=x.bin", "format=safetensors"], "give out=FILE.safetensors"),
+        (["checkpoint=x", "out=x.bin", "format=safetensors"], "checkpoint (x): no such file"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import firstlight
 from firstlight.checkpoints.find import best_of, checkpoints_of
 from firstlight.checkpoints.manifest import MANIFEST, read_manifest
 from firstlight.cli import main
@@ -55,7 +56,7 @@ def test_top1_accuracy_is_logged_stored_and_evaluated(capsys):
     board = b"".join(file.read_bytes() for file in Path("run").glob("events.out.tfevents.*"))
     assert b"val/top1_accuracy" in board and b"over_tokens/val/top1_accuracy" in board
     capsys.readouterr()
-    assert main(["evaluate", "checkpoint=run"]) == 0
+    assert main(["evaluate", "format=json", "checkpoint=run"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["val/top1_accuracy"] == pytest.approx(
         float(rows[-1]["val/top1_accuracy"]), abs=0.02
@@ -77,11 +78,17 @@ def test_evaluate_adds_metrics_to_those_of_the_run(capsys):
     assert "val/perplexity" not in RunFolder(Path("run")).rows[0]
     for more, names in (([], ["loss"]), (["metrics=top1_accuracy"], ["loss", "top1_accuracy"])):
         capsys.readouterr()
-        assert main(["evaluate", "checkpoint=run", *more]) == 0
+        assert main(["evaluate", "format=json", "checkpoint=run", *more]) == 0
         assert list(json.loads(capsys.readouterr().out)) == [
             *(f"val/{name}" for name in names),
             "val/tokens",
         ]
+    found = firstlight.evaluate("run")
+    assert main(["evaluate", "checkpoint=run"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"val/loss    {found['val/loss']:.4f}",
+        f"val/tokens  {found['val/tokens']:>6}",
+    ]
 
 
 def test_the_best_checkpoint_of_a_metric_to_maximise_is_the_highest():

@@ -40,7 +40,7 @@ def test_a_run_on_compressed_json_lines_tells_what_it_read_and_is_resumed_from_e
     assert main(["train", "resume=../halved", "trainer.max_steps=4"]) == 0
     assert rows_of("../halved")[-1] == rows_of("../whole")[-1]
     assert same_weights("../halved", "../whole")
-    assert main(["evaluate", "checkpoint=../whole"]) == 0
+    assert main(["evaluate", "format=json", "checkpoint=../whole"]) == 0
 
 
 def test_a_line_that_is_not_json_ends_in_one_line_and_no_folder(capsys):

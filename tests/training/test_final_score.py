@@ -23,7 +23,7 @@ def final(folder: str) -> list[dict[str, str]]:
 
 def evaluated(folder: str, capsys) -> dict[str, float]:
     capsys.readouterr()
-    assert main(["evaluate", f"checkpoint={folder}", "split=test"]) == 0
+    assert main(["evaluate", "format=json", f"checkpoint={folder}", "split=test"]) == 0
     return json.loads(capsys.readouterr().out)
 
 

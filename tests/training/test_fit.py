@@ -224,9 +224,9 @@ def test_evaluate_measures_what_training_measured(train, capsys):
     capsys.readouterr()
     best = min(float(row["val/loss"]) for row in rows_of("run") if row["val/loss"])
     for checkpoint in ("run", str(find_checkpoint("run")), "run/model.safetensors"):
-        assert main(["evaluate", f"checkpoint={checkpoint}"]) == 0
+        assert main(["evaluate", "format=json", f"checkpoint={checkpoint}"]) == 0
         assert json.loads(capsys.readouterr().out)["val/loss"] == pytest.approx(best, abs=1e-12)
-    assert main(["evaluate", "checkpoint=run", "split=test"]) == 0
+    assert main(["evaluate", "format=json", "checkpoint=run", "split=test"]) == 0
     assert json.loads(capsys.readouterr().out)["test/loss"] != best
 
 
@@ -235,7 +235,17 @@ def test_another_text_can_be_measured_whole(trained, capsys):
     Path("other.txt").write_text("The lamp was out. " * 10)
     capsys.readouterr()
     assert (
-        main(["evaluate", "checkpoint=run", "data=text", "data.path=other.txt", "split=all"]) == 0
+        main(
+            [
+                "evaluate",
+                "format=json",
+                "checkpoint=run",
+                "data=text",
+                "data.path=other.txt",
+                "split=all",
+            ]
+        )
+        == 0
     )
     measured = capsys.readouterr()
     assert json.loads(measured.out)["all/tokens"] == 180 - 1 and measured.err == ""
@@ -255,7 +265,7 @@ def test_training_and_evaluate_score_every_token_of_validation_once(train, capsy
     )
     assert "not evaluated" not in capsys.readouterr().out
     for split, n_chars in (("val", 50), ("test", 48), ("train", 874)):
-        assert main(["evaluate", "checkpoint=run", f"split={split}"]) == 0
+        assert main(["evaluate", "format=json", "checkpoint=run", f"split={split}"]) == 0
         measured = capsys.readouterr()
         found = json.loads(measured.out)
         assert found[f"{split}/tokens"] == n_chars - 1 and measured.err == ""
@@ -276,7 +286,16 @@ def test_evaluate_measures_a_model_in_lower_precision(train, capsys):
     for precision in ("bf16-true", "bf16-mixed", "int8"):
         capsys.readouterr()
         assert (
-            main(["evaluate", "checkpoint=run", "accelerator=cpu", f"precision={precision}"]) == 0
+            main(
+                [
+                    "evaluate",
+                    "format=json",
+                    "checkpoint=run",
+                    "accelerator=cpu",
+                    f"precision={precision}",
+                ]
+            )
+            == 0
         )
         assert json.loads(capsys.readouterr().out)["val/loss"] == pytest.approx(best, rel=0.01)
 
@@ -293,7 +312,7 @@ def test_a_run_of_an_earlier_version_goes_on_and_is_evaluated_without_the_last_w
     assert main(["train", "resume=parts", "trainer.max_steps=24"]) == 0
     assert rows_of("whole")[-1] == rows_of("parts")[-1]
     capsys.readouterr()
-    assert main(["evaluate", "checkpoint=whole"]) == 0
+    assert main(["evaluate", "format=json", "checkpoint=whole"]) == 0
     measured = capsys.readouterr()
     found = json.loads(measured.out)
     assert found["val/tokens"] == 96 and found["val/loss"] == float(

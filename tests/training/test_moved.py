@@ -16,7 +16,7 @@ from firstlight.sweep.planning import planned
 
 STOP = ("+callbacks.stop._target_=stop_at.StopAt", "+callbacks.stop.batch=10")
 OTHER = "Another text altogether, of much the same length as the first. " * 15
-EVALUATION = ("evaluate", "accelerator=cpu")
+EVALUATION = ("evaluate", "format=json", "accelerator=cpu")
 
 
 @pytest.fixture

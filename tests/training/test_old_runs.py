@@ -48,7 +48,7 @@ def test_an_old_run_is_resumed(old_run, request):
 @pytest.mark.parametrize("old_run", RUNS, indirect=True)
 def test_an_old_run_is_evaluated_and_sampled_from(old_run, capsys):
     text = f"data.path={old_run.parent / 'text.txt'}"
-    assert main(["evaluate", f"checkpoint={old_run}", text, "accelerator=cpu"]) == 0
+    assert main(["evaluate", "format=json", f"checkpoint={old_run}", text, "accelerator=cpu"]) == 0
     assert (
         main(
             [

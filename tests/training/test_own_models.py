@@ -69,7 +69,7 @@ def test_what_trains_is_loaded_everywhere(train, capsys, name):
     assert not any(tensor.is_meta for tensor in (*loaded.parameters(), *loaded.buffers()))
     texts = generate(checkpoint="run", decoding=Greedy(), prompt="The", max_new_tokens=3)
     assert "".join(texts).startswith("The")
-    assert main(["evaluate", "checkpoint=run"]) == 0
+    assert main(["evaluate", "format=json", "checkpoint=run"]) == 0
     assert train("next", target, "trainer.max_steps=1", "optimizer.lr=1e-30", "init_from=run") == 0
     start = load_checkpoint(find_checkpoint("next", best=False)).build_model()
     # A pass in training may change buffers, as spectral_norm does; it leaves the parameters.

@@ -155,14 +155,17 @@ def test_where_a_run_was_kept_is_not_asked_for_again(train):
 @pytest.mark.long
 def test_a_checkpoint_can_be_measured_on_a_text_that_is_given_again(train, shown):
     assert train("run", PATH, "trainer.max_steps=2") == 0
-    assert main(["evaluate", "checkpoint=run", "accelerator=cpu"]) == 2
+    assert main(["evaluate", "format=json", "checkpoint=run", "accelerator=cpu"]) == 2
     printed = shown()
     assert (
         "data.path: came from the environment (${oc.env:FIRSTLIGHT_TEST_SECRET}/text.txt)"
         in printed
     )
     assert f"data=text data.path='{PATH.partition('=')[2]}'" in printed
-    assert main(["evaluate", "checkpoint=run", "accelerator=cpu", "data=text", PATH]) == 0
+    assert (
+        main(["evaluate", "format=json", "checkpoint=run", "accelerator=cpu", "data=text", PATH])
+        == 0
+    )
     assert (
         main(["generate", "checkpoint=run", "accelerator=cpu", "prompt=The", "max_new_tokens=1"])
         == 0

@@ -46,7 +46,7 @@ def test_two_processes_with_a_part_each_train_what_one_trains_and_one_resumes(tr
     assert main(["train", "resume=run", *longer]) == 0
     assert train("one", *SAME) == 0
     assert_same_curve("run", "one")
-    assert main(["evaluate", "checkpoint=run", "accelerator=cpu"]) == 0
+    assert main(["evaluate", "format=json", "checkpoint=run", "accelerator=cpu"]) == 0
 
 
 def test_a_damaged_part_is_noticed_and_the_checkpoint_before_is_resumed(sharded, capsys):

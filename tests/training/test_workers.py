@@ -87,6 +87,7 @@ def test_an_evaluation_whose_worker_dies_measures_the_same(train, capsys, monkey
     assert train("run", "trainer.max_steps=2") == 0
     evaluate = [
         "evaluate",
+        "format=json",
         "checkpoint=run",
         "data=text",
         "data.path=text.txt",

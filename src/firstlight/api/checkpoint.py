@@ -19,11 +19,11 @@ def evaluate(checkpoint: words.Path, *overrides: str, **settings: Any) -> dict[s
         Error: no such checkpoint, split or text.
     """
     # Late, here and below: `from firstlight import evaluate` must not import torch.
-    from firstlight.commands.evaluate import measured
+    from firstlight.commands.evaluate import arguments, measured
 
     given = {"checkpoint": words.path_text("checkpoint", checkpoint), **settings}
     with composed("evaluate", overrides, given) as config:
-        return measured(config)
+        return measured(arguments(config))
 
 
 @command

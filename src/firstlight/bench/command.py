@@ -1,6 +1,5 @@
 """`firstlight bench`: how fast this config trains here, and what would be faster."""
 
-import json
 import sys
 import tempfile
 from collections.abc import Callable
@@ -29,6 +28,7 @@ from firstlight.console import SafeConsole
 from firstlight.data.files import user_path
 from firstlight.errors import RunError
 from firstlight.files import replace_text, replacing
+from firstlight.output import as_json
 from firstlight.runs.new_folder import new_folder
 from firstlight.runs.run_config import RunConfig
 from firstlight.training.memory.allocation import keep_freed_memory
@@ -73,7 +73,7 @@ def main(config: DictConfig) -> None:
             console.print(f"left out: {step.name} ({step.left_out})")
         console.print(f"\n{advice(suggestion, larger, settings.tolerance)}\n", soft_wrap=True)
         title = f"{own.name}: training on {machine['device']}, {machine['threads']} threads"
-        data = json.dumps(findings_data(machine, own, ladder, suggestion, larger), indent=2)
+        data = as_json(findings_data(machine, own, ladder, suggestion, larger), indent=2)
         # The findings have been printed by now: minutes of measuring are not lost with a full disk.
         try:
             replace_text(folder / FINDINGS_FILE, f"{data}\n")

@@ -1,6 +1,5 @@
 """`firstlight evaluate`: measure a checkpoint on a text, or on tasks of lm-eval."""
 
-import json
 from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
@@ -11,14 +10,14 @@ from pydantic import Field
 from firstlight.checkpoints.checkpoint import Checkpoint
 from firstlight.commands.text_section import prepare_text_section
 from firstlight.config import BatchSize, NonEmpty, Steps, build, check_config
-from firstlight.errors import ConfigError
+from firstlight.errors import ConfigError, printable
 from firstlight.metrics.base import Metric, MetricGroup
 from firstlight.metrics.measured import metrics_of
 from firstlight.model.base import LanguageModel
 from firstlight.model.int8 import quantize_int8
-from firstlight.output import note, write
+from firstlight.output import as_json, note, write
 from firstlight.packages import with_extra
-from firstlight.sources import find_checkpoint, load_checkpoint
+from firstlight.sources import check_named, find_checkpoint, load_checkpoint
 from firstlight.training.evaluation import EvaluationModule
 from firstlight.training.measuring import evaluation_trainer, text_of
 from firstlight.training.same_text import OtherTextError
@@ -36,6 +35,7 @@ def evaluate(
     num_fewshot: Annotated[int, Field(ge=0, le=1024)] | None = None,
     limit: Steps | None = None,
     batch_size: BatchSize = 8,
+    format: Literal["text", "json"] = "text",
 ) -> dict[str, float]:
     """Measure a checkpoint on all of `split`, or on `tasks`; return the metrics by name.
 
@@ -50,6 +50,7 @@ def evaluate(
         ConfigError: no such checkpoint, split, text, task or device; settings that contradict each
             other.
     """
+    check_named(checkpoint)
     names = [tasks] if isinstance(tasks, str) else tasks
     _check_settings(names, split, data, metrics, num_fewshot, limit)
     loaded = load_checkpoint(find_checkpoint(checkpoint))
@@ -144,16 +145,27 @@ def arguments(config: DictConfig) -> dict[str, Any]:
     return check_config(config, evaluate)
 
 
-def measured(config: DictConfig) -> dict[str, float]:
-    """What the composed config asks for.
+def measured(plain: dict[str, Any]) -> dict[str, float]:
+    """What `arguments` ask for.
 
     Raises:
-        ConfigError: see `arguments` and `evaluate`.
+        ConfigError: see `evaluate`.
     """
-    plain = arguments(config)
     return evaluate(**plain | {"metrics": build(plain["metrics"], "metrics")})
 
 
 def main(config: DictConfig) -> None:
-    """Print the metrics as one JSON object."""
-    write(json.dumps(measured(config)) + "\n")
+    """Print the metrics, as a table or as one JSON object."""
+    plain = arguments(config)
+    told = measured(plain)
+    write(as_json(told) + "\n" if plain["format"] == "json" else as_text(told))
+
+
+def as_text(told: dict[str, float]) -> str:
+    """Write metrics as a table: their names, and their values below each other."""
+    rows: list[tuple[str, str]] = []
+    for name, value in told.items():
+        shown = f"{value:,}" if isinstance(value, int) else f"{value:,.4f}"
+        rows.append((printable(name), shown))
+    left, right = (max(map(len, column)) for column in zip(*rows, strict=True))
+    return "".join(f"{name:<{left}}  {value:>{right}}\n" for name, value in rows)

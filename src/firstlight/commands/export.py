@@ -11,7 +11,7 @@ from firstlight.errors import ConfigError
 from firstlight.foreign.export import check_free, export_huggingface, export_safetensors
 from firstlight.output import say
 from firstlight.overrides import setting, words_to_paste
-from firstlight.sources import find_checkpoint, load_checkpoint
+from firstlight.sources import check_named, find_checkpoint, load_checkpoint
 
 
 def export(
@@ -23,6 +23,7 @@ def export(
         ConfigError: no such checkpoint, a model that `format` cannot hold, or `out` exists or is
             not writable.
     """
+    check_named(checkpoint)
     path = user_path(out)
     if format == "safetensors" and path.suffix != ".safetensors":
         raise ConfigError(

@@ -30,7 +30,7 @@ from firstlight.decoding.stepwise import Stepwise
 from firstlight.errors import ConfigError
 from firstlight.model.base import LanguageModel
 from firstlight.output import write
-from firstlight.sources import find_checkpoint, load_checkpoint
+from firstlight.sources import check_named, find_checkpoint, load_checkpoint
 
 
 def generate(
@@ -64,6 +64,7 @@ def generate(
         ConfigError: no such checkpoint, file or device; an unusable prompt (see `prompts_for`);
             settings that contradict each other.
     """
+    check_named(checkpoint)
     # What can be refused without the model is refused first: loading one may take minutes.
     _check_output(stream, format, logprobs, copied is not None, data is not None)
     texts = _texts(prompt, prompts)

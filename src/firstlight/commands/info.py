@@ -11,7 +11,7 @@ from firstlight.checkpoints.find import checkpoints_of, run_named
 from firstlight.commands.description import check_checkpoint, describe_checkpoint, describe_run
 from firstlight.config import NonEmpty, check_config
 from firstlight.errors import ConfigError, printable_lines
-from firstlight.output import write
+from firstlight.output import as_json, write
 from firstlight.sources import find_checkpoint
 
 
@@ -121,6 +121,6 @@ def main(config: DictConfig) -> None:
     plain = arguments(config)
     told = info(**plain)
     if plain["format"] == "json":
-        write(json.dumps(told) + "\n")
+        write(as_json(told) + "\n")
     else:
         write(printable_lines(as_text(told)))

@@ -1,6 +1,5 @@
 """How `firstlight generate` writes continuations: as text, JSON lines or an HTML page."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, TypeVar
 
@@ -14,7 +13,7 @@ from firstlight.decoding.stepwise import Token
 from firstlight.decoding.stop import StopStrings, TextStream
 from firstlight.memorisation.marked import Marked, as_data, as_text
 from firstlight.memorisation.page import page
-from firstlight.output import is_unicode, note
+from firstlight.output import as_json, is_unicode, note
 
 Format = Literal["text", "jsonl", "html"]
 Shown = TypeVar("Shown", str, Text)
@@ -136,7 +135,7 @@ def _json_lines(
         if training is not None:
             record["copied"] = as_data(training.marked(prompt.text, row, stops))
         # Where standard output lacks characters, JSON's own escapes: those of Python are not JSON.
-        yield json.dumps(record, ensure_ascii=not is_unicode()) + "\n"
+        yield as_json(record, ensure_ascii=not is_unicode()) + "\n"
 
 
 def _note_missing_stop(stops: StopStrings, reasons: Sequence[str | None]) -> None:

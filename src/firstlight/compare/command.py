@@ -1,6 +1,5 @@
 """`firstlight compare`: runs beside each other, and whether their differences mean anything."""
 
-import json
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -23,7 +22,7 @@ from firstlight.console import SafeConsole
 from firstlight.data.files import user_path
 from firstlight.errors import RunError
 from firstlight.files import replace_text, replacing
-from firstlight.output import note, say
+from firstlight.output import as_json, note, say
 from firstlight.runs.new_folder import new_folder
 from firstlight.sweep.command import storage_as_typed
 
@@ -102,7 +101,7 @@ def write_files(found: dict[str, Any], folder: Path) -> Path:
     """
     page = folder / "compare.html"
     try:
-        replace_text(folder / "compare.json", json.dumps(found, indent=1) + "\n")
+        replace_text(folder / "compare.json", as_json(found, indent=1) + "\n")
         with replacing(folder / "compare.png", "wb") as file:
             comparison_figure(found).savefig(file, dpi=120, format="png")
         replace_text(page, comparison_page(found))

@@ -1,7 +1,6 @@
 """`firstlight lr-find`: how the loss of your config answers to a learning rate that rises."""
 
 import csv
-import json
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +17,7 @@ from firstlight.lr_find.curve import Curve, curve_of
 from firstlight.lr_find.figure import curve_figure
 from firstlight.lr_find.run import watched
 from firstlight.lr_find.settings import RangeSettings
-from firstlight.output import say, write
+from firstlight.output import as_json, say, write
 from firstlight.runs.new_folder import new_folder
 from firstlight.runs.run_config import RunConfig
 from firstlight.training.memory.allocation import keep_freed_memory
@@ -114,7 +113,7 @@ def _write_files(found: dict[str, Any], curve: Curve, folder: Path, picture: str
             writer.writerow(["step", "lr", "loss", "smoothed"])
             rows = zip(curve.rates, curve.losses, curve.smoothed, strict=True)
             writer.writerows([step, *row] for step, row in enumerate(rows, start=1))
-        replace_text(folder / "lr_find.json", json.dumps(found, indent=1) + "\n")
+        replace_text(folder / "lr_find.json", as_json(found, indent=1) + "\n")
         if curve.rates:
             with replacing(folder / f"lr_find.{picture}", "wb") as file:
                 curve_figure(curve, found["lr"]).savefig(file, dpi=120, format=picture)

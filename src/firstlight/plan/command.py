@@ -1,6 +1,5 @@
 """`firstlight plan`: what a run will take, here or on a cluster, before it begins."""
 
-import json
 from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any
@@ -11,7 +10,7 @@ from firstlight.bench.runs import FailedError
 from firstlight.commands import train
 from firstlight.config import build
 from firstlight.errors import ConfigError, printable_lines
-from firstlight.output import write
+from firstlight.output import as_json, write
 from firstlight.plan.cluster import Cluster, outlooks
 from firstlight.plan.settings import PlanSettings
 from firstlight.plan.text import as_text
@@ -63,7 +62,7 @@ def main(config: DictConfig) -> None:
     keep_freed_memory()  # as train does
     found, format = planned(config)
     if format == "json":
-        write(json.dumps(found) + "\n")
+        write(as_json(found) + "\n")
     else:
         write(printable_lines(as_text(found)))
 

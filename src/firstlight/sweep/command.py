@@ -1,6 +1,5 @@
 """`firstlight sweep`, and the sweep that `firstlight train -m` begins."""
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -17,7 +16,7 @@ from firstlight.conf_files import conf_dir, config_dir
 from firstlight.config import NonEmpty, check_config
 from firstlight.errors import ConfigError
 from firstlight.interpolation import as_typed, only_variables
-from firstlight.output import say, write
+from firstlight.output import as_json, say, write
 from firstlight.overrides import setting
 from firstlight.processes import TRIAL, number
 from firstlight.sweep import report
@@ -104,7 +103,7 @@ def _show(folder: Path, storage: str | None, plain: dict[str, Any]) -> None:
         else:
             # Only what is asked for: the status reads the log of each run.
             data_of = report.best_data if is_best else report.status_data
-            write(json.dumps(data_of(ledger, plain["metric"])) + "\n")
+            write(as_json(data_of(ledger, plain["metric"])) + "\n")
 
 
 def storage_as_typed(config: DictConfig) -> str | None:
