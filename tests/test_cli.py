@@ -157,7 +157,7 @@ def options():
                 ):
                     marks = (
                         [pytest.mark.long]
-                        if verb in ("train", "verify", "bench", "plan", "lr-find")
+                        if verb in ("train", "verify", "bench", "plan", "lr-find", "coord-check")
                         else []
                     )
                     found.append(pytest.param(verb, f"{group}={value}", marks=marks))
@@ -217,6 +217,7 @@ def test_the_composed_config_is_printed_and_nothing_is_written(capsys, place, ve
         "bench": ["bench.rounds=2"],
         "plan": ["plan.steps=0"],
         "lr-find": ["lr_find.steps=50"],
+        "coord-check": ["coord_check.steps=5"],
         "sweep": ["best", "outputs/x"],
         "compare": ["a", "b"],
         "evaluate": ["checkpoint=x"],
@@ -342,6 +343,7 @@ REFUSED = {
     "bench": ["data=text", "data.path=nowhere"],
     "plan": ["data=text", "data.path=nowhere"],
     "lr-find": ["data=text", "data.path=nowhere"],
+    "coord-check": ["data=text", "data.path=nowhere"],
     "info": ["checkpoint=nowhere"],
     "new": ["nowhere!"],
     "prepare": ["data.path=nowhere", "out=nowhere"],

@@ -7,7 +7,7 @@ import pytest
 from firstlight.cli import main
 from firstlight.commands.train import arguments
 from firstlight.compose.compose import compose_config
-from firstlight.compose.help import help_text
+from firstlight.compose.help import help_page
 from firstlight.dial import Dial
 from firstlight.model.dialed import DialedGPT
 from firstlight.runs.run_folder import RunFolder
@@ -103,7 +103,8 @@ def test_a_schedule_without_a_warmup_has_no_rules_and_another_with_one_has_them(
 def test_another_model_has_nothing_of_it():
     config = compose_config("train", ["model=nano"])
     assert "dial" not in str(config)
-    assert "rules" not in help_text("train", "", [], None)
+    page = help_page("train", "", [], None, "all")
+    assert "rules" not in str(page)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from firstlight.compose.compose import compose_config, slug
 from firstlight.compose.hydra_calls import parse_overrides
 from firstlight.conf_files import conf_dir, text_keys
 from firstlight.config import _locate, _signature
+from firstlight.coord_check.settings import CoordSettings
 from firstlight.lr_find.settings import RangeSettings
 from firstlight.overrides import command, named, program, ready, setting, typed
 from firstlight.sweep import command as sweep
@@ -316,6 +317,7 @@ def signatures() -> Iterator[tuple[str, Callable[..., Any], dict[str, Any]]]:
     for section, entry, name in (
         ("sweep", OfSweep, "sweep/default.yaml"),
         ("lr_find", RangeSettings, "lr-find.yaml"),
+        ("coord_check", CoordSettings, "coord-check.yaml"),
     ):
         node = yaml.safe_load((Path(conf_dir()) / name).read_text(encoding="utf-8"))
         yield section, entry, node.get(section, node)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # the names below, for type checkers and editors
     from firstlight.api.comparison import Comparison as Comparison
     from firstlight.api.comparison import compare as compare
     from firstlight.api.composed import compose as compose
+    from firstlight.api.coord_check import coord_check as coord_check
     from firstlight.api.language_model import Generated as Generated
     from firstlight.api.language_model import LanguageModel as LanguageModel
     from firstlight.api.language_model import load as load
@@ -47,6 +48,7 @@ _HOMES = {
     "choice": "api.words",
     "compare": "api.comparison",
     "compose": "api.composed",
+    "coord_check": "api.coord_check",
     "evaluate": "api.checkpoint",
     "export": "api.checkpoint",
     "interval": "api.words",

@@ -26,7 +26,17 @@ from firstlight.launchers import find_place, several_tasks, torchrun_processes
 
 OF_PROCESSES = {"trainer.devices": 1, "trainer.num_nodes": 1, "trainer.timeout": 120}
 """Keys that must be known before the processes of a run meet, with the defaults of `Trainer`."""
-PACKAGES = ("prepare", "verify", "sweep", "compare", "bench", "new", "plan", "lr-find")
+PACKAGES = (
+    "prepare",
+    "verify",
+    "sweep",
+    "compare",
+    "bench",
+    "new",
+    "plan",
+    "lr-find",
+    "coord-check",
+)
 """Verbs that are packages of their own; the others are modules of `commands`."""
 
 
