@@ -157,7 +157,8 @@ def options():
                 ):
                     marks = (
                         [pytest.mark.long]
-                        if verb in ("train", "verify", "bench", "plan", "lr-find", "coord-check")
+                        if verb
+                        in ("train", "verify", "bench", "plan", "lr-find", "coord-check", "ladder")
                         else []
                     )
                     found.append(pytest.param(verb, f"{group}={value}", marks=marks))
@@ -218,6 +219,7 @@ def test_the_composed_config_is_printed_and_nothing_is_written(capsys, place, ve
         "plan": ["plan.steps=0"],
         "lr-find": ["lr_find.steps=50"],
         "coord-check": ["coord_check.steps=5"],
+        "ladder": ["ladder.widen=1"],
         "sweep": ["best", "outputs/x"],
         "compare": ["a", "b"],
         "evaluate": ["checkpoint=x"],
@@ -344,6 +346,7 @@ REFUSED = {
     "plan": ["data=text", "data.path=nowhere"],
     "lr-find": ["data=text", "data.path=nowhere"],
     "coord-check": ["data=text", "data.path=nowhere"],
+    "ladder": ["data=text", "data.path=nowhere"],
     "info": ["checkpoint=nowhere"],
     "new": ["nowhere!"],
     "prepare": ["data.path=nowhere", "out=nowhere"],

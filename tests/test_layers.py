@@ -28,7 +28,7 @@ LAYERS = (
     {"lm_eval"},
     {"commands"},
     {"verify", "bench", "sweep", "new", "prepare"},
-    {"compare", "plan", "lr_find", "coord_check"},
+    {"compare", "plan", "lr_find", "coord_check", "ladder"},
     {"verbs"},
     {"completion"},
     {"cli"},

@@ -21,6 +21,7 @@ from firstlight.compose.hydra_calls import parse_overrides
 from firstlight.conf_files import conf_dir, text_keys
 from firstlight.config import _locate, _signature
 from firstlight.coord_check.settings import CoordSettings
+from firstlight.ladder.settings import LadderSettings
 from firstlight.lr_find.settings import RangeSettings
 from firstlight.overrides import command, named, program, ready, setting, typed
 from firstlight.sweep import command as sweep
@@ -318,6 +319,7 @@ def signatures() -> Iterator[tuple[str, Callable[..., Any], dict[str, Any]]]:
         ("sweep", OfSweep, "sweep/default.yaml"),
         ("lr_find", RangeSettings, "lr-find.yaml"),
         ("coord_check", CoordSettings, "coord-check.yaml"),
+        ("ladder", LadderSettings, "ladder.yaml"),
     ):
         node = yaml.safe_load((Path(conf_dir()) / name).read_text(encoding="utf-8"))
         yield section, entry, node.get(section, node)

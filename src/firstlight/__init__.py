@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # the names below, for type checkers and editors
     from firstlight.api.comparison import compare as compare
     from firstlight.api.composed import compose as compose
     from firstlight.api.coord_check import coord_check as coord_check
+    from firstlight.api.ladder import ladder as ladder
     from firstlight.api.language_model import Generated as Generated
     from firstlight.api.language_model import LanguageModel as LanguageModel
     from firstlight.api.language_model import load as load
@@ -52,6 +53,7 @@ _HOMES = {
     "evaluate": "api.checkpoint",
     "export": "api.checkpoint",
     "interval": "api.words",
+    "ladder": "api.ladder",
     "lightning_data": "api.lightning",
     "lightning_module": "api.lightning",
     "load": "api.language_model",

@@ -23,6 +23,7 @@ VERBS = {
     "plan": "say what a run will take, here or on a cluster, and what is probably wrong with it",
     "lr-find": "make a range test of the learning rate: a short run whose rate rises, and its plot",
     "coord-check": "see whether steps move wide models as far as narrow ones (muP), and its plot",
+    "ladder": "train sizes at equal compute, predict the loss of the next one, and train it",
     "prepare": "make a text of any size into shards of tokens, once, for many runs",
     "evaluate": "measure a checkpoint: loss and other metrics on a text, or results on tasks",
     "generate": "continue a prompt with a checkpoint",

@@ -23,6 +23,7 @@ from firstlight.compose.hydra_calls import command_line, is_about_hydra, setting
 from firstlight.conf_files import conf_dir, using_config_dir
 from firstlight.errors import ConfigError, FinishedError, printable_lines
 from firstlight.launchers import find_place, several_tasks, torchrun_processes
+from firstlight.overrides import command as to_paste
 
 OF_PROCESSES = {"trainer.devices": 1, "trainer.num_nodes": 1, "trainer.timeout": 120}
 """Keys that must be known before the processes of a run meet, with the defaults of `Trainer`."""
@@ -36,6 +37,7 @@ PACKAGES = (
     "plan",
     "lr-find",
     "coord-check",
+    "ladder",
 )
 """Verbs that are packages of their own; the others are modules of `commands`."""
 
@@ -73,6 +75,10 @@ def run(verb: str, purpose: str, words: list[str]) -> None:
             _show(composed_config(verb, args.overrides, args.config_dir), args)
         elif verb == "sweep":
             sweep(args.overrides, args.config_dir, args.added)
+        elif verb == "ladder":
+            asked = asked_of_ladder(args.overrides, args.config_dir)
+            again = to_paste("ladder", *args.overrides, config_dir=args.config_dir)
+            command("ladder").main(asked, again)
         else:
             with settings_of_hydra(
                 composed_config(verb, args.overrides, args.config_dir)
@@ -296,3 +302,23 @@ def sweep(
     # Outside the block: `hydra.main` takes the settings of the launcher from a config of its own.
     if planned is not None:
         of_sweeps.run_sweep(planned, overrides, with_logging=not as_guest)
+
+
+def asked_of_ladder(
+    overrides: list[str], config_dir: str | None, *, with_logging: bool = True
+) -> Any:
+    """The ladder that `overrides`, ready for Hydra's grammar, ask for.
+
+    The result is what ladder/command.py takes. Without `with_logging` Python's logging stays as it
+    is.
+
+    Raises:
+        ConfigError: they are not valid.
+    """
+    from firstlight.sweep.launchers import check_launcher
+
+    composed = composed_config("ladder", overrides, config_dir)
+    check_launcher(composed.hydra)
+    # As for `sweep`: Hydra makes the runs with settings of its own.
+    with settings_of_hydra(composed, with_logging=with_logging) as config:
+        return command("ladder").asked(config, composed, overrides, config_dir)

@@ -18,11 +18,13 @@ from omegaconf import DictConfig
 
 @dataclass
 class FirstlightSweeperConf:
-    """Its one setting is Hydra's own; the others are the section `sweep` of the config."""
+    """Its settings beside the section `sweep` of the config; the first is Hydra's own as well."""
 
     _target_: str = "hydra_plugins.firstlight_sweeper.FirstlightSweeper"
     max_batch_size: Any = None
     """Trials that the launcher is given at once; null: as many as its own settings say."""
+    as_part: Any = False
+    """True: a line for each trial, and no table, as for the sweeps that a ladder is made of."""
 
 
 ConfigStore.instance().store(
@@ -33,8 +35,8 @@ ConfigStore.instance().store(
 class FirstlightSweeper(Sweeper):
     """Makes the planned trials of the sweep in `hydra.sweep.dir`, with any of Hydra's launchers."""
 
-    def __init__(self, max_batch_size: Any) -> None:
-        self.max_batch_size = max_batch_size
+    def __init__(self, max_batch_size: Any, as_part: Any) -> None:
+        self.max_batch_size, self.as_part = max_batch_size, as_part
         self.config: DictConfig | None = None
         self.launcher: Launcher | None = None
         self.hydra_context: HydraContext | None = None
@@ -55,4 +57,5 @@ class FirstlightSweeper(Sweeper):
         launcher = self.config.hydra.launcher
         launch = with_losses_told(self.launcher.launch, launcher)
         at_once = trials_at_once(launcher, self.max_batch_size)
-        work_on(Path(self.config.hydra.sweep.dir), launch, at_once)
+        folder = Path(self.config.hydra.sweep.dir)
+        work_on(folder, launch, at_once, as_part=self.as_part is True)

@@ -32,10 +32,11 @@ from firstlight.training.stopping import (
 )
 
 
-def work_on(folder: Path, launch: Launch, at_once: int) -> None:
+def work_on(folder: Path, launch: Launch, at_once: int, *, as_part: bool = False) -> None:
     """Make the trials of the sweep in `folder` with a Hydra launcher, and report how it went.
 
-    `at_once` trials run at a time.
+    `at_once` trials run at a time. Of a sweep that is made `as_part` of something larger, which
+    reports by itself, the tables are left out, and how it is resumed.
 
     Raises:
         ConfigError: its config has changed since it was planned.
@@ -54,13 +55,15 @@ def work_on(folder: Path, launch: Launch, at_once: int) -> None:
                 f"{error}\ntrials that are done are kept; resume with: {again}"
             ) from error
         except (Stopped, KeyboardInterrupt) as stop:
-            say(f"\nstopped\n{report.progress_line(ledger)}")
+            if not as_part:
+                say(f"\nstopped\n{report.progress_line(ledger)}")
             signum = stop.signum if isinstance(stop, Stopped) else signal.SIGINT
             # Here, and not by the trial: the signal may come between two of them.
             if signum == REQUEUE_SIGNAL and in_slurm_job():
                 requeue_slurm_job()
             raise Stopped(signum, folder) from None
-        report.show(ledger)
+        if not as_part:
+            report.show(ledger)
         rows = current(ledger.rows())
         failed = [row for row in rows if row.state == "failed"]
         if failed:

@@ -93,7 +93,7 @@ def forecast(plan: Plan, schedule: Schedule) -> Forecast:
     """The forecast of a run."""
     model, data, clock = plan.network, plan.data, plan.trainer.clock
     tokens = clock.tokens_after(clock.max_steps)
-    flops = _flops_per_token(model)
+    flops = flops_per_token(model)
     # A model that was trained before has seen more tokens, and its vocabulary is given.
     is_new = plan.config.get("init_from") is None
     before, after = phases_of(schedule, max_steps=clock.max_steps, peak=plan.sizes.peak_lr)
@@ -129,7 +129,8 @@ def forecast(plan: Plan, schedule: Schedule) -> Forecast:
     )
 
 
-def _flops_per_token(model: LanguageModel) -> float | None:
+def flops_per_token(model: LanguageModel) -> float | None:
+    """Floating-point operations of a training pass; None if they cannot be counted."""
     try:
         return training_flops_per_token(model)
     except Exception:  # a model of the user's own: what is wrong with it, its first step will say
