@@ -21,7 +21,7 @@ def ladder(
         Interrupted: Ctrl-C has stopped it.
     """
     from firstlight import verbs
-    from firstlight.overrides import using_config_dir
+    from firstlight.conf_files import using_config_dir
     from firstlight.training.stopping import Stopped
 
     args = words.arguments("ladder", overrides, settings, config_dir)

@@ -23,7 +23,6 @@ DECIDED = {
     "trainer.eval_every_n_steps": "it evaluates each run once, when it ends",
     "trainer.eval_first_step": "it evaluates each run once, when it ends",
     "optimizer.lr": "ladder.rates",
-    "scheduler.warmup_steps": "ladder.warmup",
     "output_dir": "ladder.out",
     "resume": "the same command again resumes it",
 }

@@ -22,8 +22,6 @@ from firstlight.statistics.scaling import Ladder
 from firstlight.sweep.plan import difference
 
 RECORD = "ladder.yaml"
-FIXED = ("warmup",)
-"""Settings that decide what the runs are. The others may change: more budgets, rates, seeds."""
 
 
 def check_same(asked: Asked) -> None:
@@ -37,7 +35,6 @@ def check_same(asked: Asked) -> None:
     now = {
         "version": __version__,
         "config": asked.run.stored | {"output_dir": "", "resume": None},
-        "settings": {key: getattr(asked.settings, key) for key in FIXED},
         "config_dir": asked.config_dir,
     }
     if not file.exists():
@@ -54,9 +51,9 @@ def check_same(asked: Asked) -> None:
         raise ConfigError(f"{file}: cannot be read ({reason_of(error)})") from None
     if not isinstance(was, dict) or set(was) != set(now):
         raise ConfigError(f"{file}: not what firstlight writes")
-    for key in ("config", "settings", "config_dir"):
+    for key in ("config", "config_dir"):
         if was[key] != now[key]:
-            change = difference("ladder" if key == "settings" else key, was[key], now[key])
+            change = difference(key, was[key], now[key])
             raise ConfigError(
                 f"ladder.out ({shorten(str(asked.folder))}) holds another ladder: {change}; give"
                 " another one"

@@ -42,7 +42,6 @@ class Size:
     """None if the length of a run decides it, as with model=dial."""
     text_tokens: int
     """Of the training split."""
-    has_warmup: bool
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,6 @@ class Rung:
         return [
             *_replaced(asked.own, self.size.words),
             *_length(self.steps, self.tokens),
-            *_warmup(self.size.has_warmup, round(asked.settings.warmup * self.steps)),
             f"optimizer.lr={','.join(map(repr, rates))}",
             f"seeds={n_seeds}",
             setting("output_dir", str((asked.folder / self.name).absolute())),
@@ -147,11 +145,9 @@ def _size(text: str, asked: Asked) -> Size:
         ConfigError: it cannot be.
     """
     words = _words_of_size(text, asked.config_dir)
-    has_warmup = "warmup_steps" in asked.run.plain["scheduler"]
     looked_at = [
         *_replaced(asked.own, words),
         *_length(SOME_STEPS, None),
-        *_warmup(has_warmup, 0),
         f"optimizer.lr={asked.settings.rates[-1]!r}",
     ]
     config = compose_config("train", looked_at, asked.config_dir)
@@ -171,7 +167,6 @@ def _size(text: str, asked: Asked) -> Size:
         flops_per_token=flops,
         tokens_per_step=None if has_rule else _in_step(run.plain),
         text_tokens=plan.data.windows["train"].n_tokens,
-        has_warmup=has_warmup,
     )
 
 
@@ -220,7 +215,3 @@ def _length(steps: int, tokens: int | None) -> list[str]:
         f"trainer.eval_every_n_steps={steps}",
         "trainer.eval_first_step=null",
     ]
-
-
-def _warmup(has_warmup: bool, steps: int) -> list[str]:
-    return [f"scheduler.warmup_steps={steps}"] if has_warmup else []

@@ -22,7 +22,6 @@ class LadderSettings:
     tokens_per_parameter: Annotated[list[FinitePositive], Field(min_length=2, max_length=2)]
     rates: Annotated[list[FinitePositive], Field(min_length=LEAST_RATES)]
     widen: Annotated[int, Field(ge=0, le=10)]
-    warmup: Annotated[float, Field(ge=0, le=0.5)]
     next_budget: Budget
     confidence: Annotated[float, Field(ge=0.5, le=0.9999)]
     out: NonEmpty
