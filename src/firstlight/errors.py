@@ -59,6 +59,20 @@ def counted(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
+def duration(seconds: float) -> str:
+    """A time in two units at most: 40 s, 12 min, 3 h 20 min, 5 days 2 h."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min"
+    days, hours = divmod(hours, 24)
+    return f"{days} days {hours} h"
+
+
 def with_article(name: str) -> str:
     """Write a name after "a" or "an": an Optimizer, a Schedule."""
     return f"an {name}" if name[:1] in "AEIOaeio" else f"a {name}"

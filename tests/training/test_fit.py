@@ -2,10 +2,12 @@
 
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from firstlight.cli import main
 from firstlight.runs.run_folder import RunFolder
 from firstlight.sources import find_checkpoint
 from firstlight.training.callbacks.plots import loss_figure
+from firstlight.training.report import as_said, cautions, flops
 
 pytestmark = pytest.mark.cpu
 
@@ -141,9 +144,42 @@ def test_the_commands_at_the_end_of_a_run_can_be_pasted_whatever_it_is_called(tr
         ).stdout.decode().split("\0")
 
 
-def test_a_taken_folder_is_not_written_to(train):
-    assert train("run", "trainer.max_steps=2") == train("run", "trainer.max_steps=2") == 0
+def test_a_taken_folder_is_not_written_to(train, capsys):
+    assert train("run", "trainer.max_steps=2") == 0
+    assert "compare:" not in capsys.readouterr().out  # with nothing
+    assert train("run", "trainer.max_steps=2") == 0
     assert Path("run_2/metrics.csv").is_file()
+    # The end of a run says what it came to, and why it ended.
+    rows = [(float(row["val/loss"]), row["step"]) for row in rows_of("run_2") if row["val/loss"]]
+    _, _, end = capsys.readouterr().out.partition("\ndone: ")
+    first, last, best, *todo = end.splitlines()
+    assert re.fullmatch(r"2 steps in \d+ s: all of trainer.max_steps=2", first)
+    assert last.startswith("last: training loss ") and f"validation loss {rows[-1][0]:.3f}" in last
+    assert best == f"best: validation loss {min(rows)[0]:.3f} at step {min(rows)[1]}"
+    assert any(line.startswith("compare: ") and line.endswith("run run_2") for line in todo)
+
+
+def test_numbers_are_told_as_people_say_them():
+    numbers = {512: "512", 85_400: "85k", 2_185_344: "2.2M", 2_000_000: "2M", 124_439_808: "124M"}
+    assert [as_said(number) for number in numbers] == list(numbers.values())
+    assert as_said(1_557_611_200) == "1.6B"
+    assert [flops(number) for number in (1.39e10, 8.33e12, 2e15)] == [
+        "13.9 GFLOPs",
+        "8.33 TFLOPs",
+        "2 PFLOPs",
+    ]
+
+
+def test_the_size_of_a_small_run_is_a_note_and_no_warning():
+    told = SimpleNamespace(
+        is_small=False, warnings=["few tokens", "leaked"], of_size=["few tokens"]
+    )
+    assert cautions(told) == ["warning: few tokens", "warning: leaked"]
+    told.is_small = True
+    leaked, note = cautions(told)
+    assert leaked == "warning: leaked" and note.startswith("note: a run this small")
+    told.warnings, told.of_size = [], []
+    assert cautions(told) == []
 
 
 @pytest.mark.long
@@ -197,6 +233,7 @@ def test_early_stopping_stops_for_good(train, capsys):
         == 0
     )
     assert int(rows_of("run")[-1]["step"]) == 8
+    assert ": val/loss has not improved in 1 evaluation\n" in capsys.readouterr().out
     assert main(["train", "resume=run"]) == 2
     assert "was stopped early" in capsys.readouterr().err
     assert main(["train", "resume=run", "~callbacks.early_stopping"]) == 0

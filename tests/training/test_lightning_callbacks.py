@@ -45,7 +45,8 @@ def test_what_a_callback_logs_as_lightning_documents_is_in_the_row_of_its_step(t
 def test_a_timer_ends_a_run_between_two_steps_evaluated_and_saved(train, capsys):
     timer = [*add("Timer"), "+callbacks.timer.duration=00:00:00:00"]
     assert train("run", *timer, "trainer.accumulate_grad_batches=3") == 0
-    assert "time limit reached" in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert "time limit reached" in err and ": its time was over\n" in out
     rows = rows_of("run")
     assert [row["step"] for row in rows] == ["0", "1"]
     assert rows[-1]["val/loss"]

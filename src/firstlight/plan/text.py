@@ -6,7 +6,7 @@ from typing import Any
 from rich.filesize import decimal
 
 from firstlight.data.leakage import Leakage
-from firstlight.errors import counted
+from firstlight.errors import counted, duration
 from firstlight.training.report import leaked, short
 
 MOST_PARTS = 12
@@ -131,17 +131,3 @@ def _outlook_line(row: dict[str, Any]) -> str:
 def _range(ends: Sequence[float]) -> str:
     worse, better = (short(end) for end in ends)
     return worse if worse == better else f"{worse}-{better}"
-
-
-def duration(seconds: float) -> str:
-    """A time in two units at most: 40 s, 12 min, 3 h 20 min, 5 days 2 h."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes} min"
-    days, hours = divmod(hours, 24)
-    return f"{days} days {hours} h"

@@ -1,5 +1,6 @@
 """Train one model: where it comes from, what can be refused, its folder, its training, its end."""
 
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
@@ -63,6 +64,7 @@ def fit(
         Stopped: a signal has stopped the run; as SystemExit with the code 128 + its number.
     """
     quiet()
+    began = time.monotonic()
     with ExitStack() as held:  # the run folder, until all is done
         origin = find_origin(experiment, config, overrides, held)
         plan = prepare(experiment, origin, siblings)
@@ -84,7 +86,9 @@ def fit(
             check_trained(plan.trainer, module)
             if plan.trainer.is_global_zero:
                 keep_best(module, folder)
-                tell(report.closing(folder, module, plan.trainer, final))
+                seconds = time.monotonic() - began
+                resumed_at = None if origin.resumed is None else origin.step
+                tell(report.closing(plan, module, final, seconds, resumed_at))
         metrics = module.metrics | (final.metrics if final is not None else {})
         return Fitted(folder, metrics, plan.trainer.global_step)
 

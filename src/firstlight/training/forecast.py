@@ -32,6 +32,9 @@ FEW_WINDOWS = 8
 """Validation windows with fewer of which the loss is that of a page, not of a text."""
 COUNTED = 2**22
 """Tokens in which ids are counted; those of a larger text only look rarer."""
+SMALL = 1e15
+"""Operations of a run that takes at most hours of a CPU, or seconds of a GPU: one to learn from, as
+the book's and the default are. Of a larger one it matters what it is worth."""
 MUCH_LEAKED = 0.05
 """Share of validation's n-grams in training above which its loss is better than of a new text."""
 MUCH_NEVER = 0.05
@@ -87,6 +90,13 @@ class Forecast:
     """What of validation stands in training; None if the texts are too long to look at once."""
     warnings: list[str]
     """What is probably not as it was meant to be."""
+    of_size: list[str]
+    """Those of them that say that a run is too short or too long, or its text too small."""
+
+    @property
+    def is_small(self) -> bool:
+        """Whether the run costs so little that its size needs no defence."""
+        return self.flops is not None and self.flops < SMALL
 
 
 def forecast(plan: Plan, schedule: Schedule) -> Forecast:
@@ -100,6 +110,9 @@ def forecast(plan: Plan, schedule: Schedule) -> Forecast:
     evaluated, n_evaluations = _evaluated_tokens(data), clock.n_evaluations
     of_evaluations = FORWARD * (n_evaluations * evaluated + data.n_final)
     passes, leakage = data.passes_after(clock.total_batches), leakage_in(data)
+    of_size = _warnings(model, data, tokens, passes, is_new=is_new)
+    if is_new:
+        of_size += _never_trained(leakage)
     return Forecast(
         parameters=parameters_by_part(model),
         n_parameters=model.n_parameters,
@@ -122,10 +135,11 @@ def forecast(plan: Plan, schedule: Schedule) -> Forecast:
         free_bytes=plan.disk.free,
         leakage=leakage,
         warnings=[
-            *_warnings(model, data, tokens, passes, is_new=is_new),
+            *of_size,
             *_crowded(plan.trainer),
-            *_warnings_of_leakage(leakage, is_new=is_new),
+            *_leaked(leakage),
         ],
+        of_size=of_size,
     )
 
 
@@ -223,21 +237,24 @@ def leakage_in(data: TokenDataModule) -> Leakage | None:
     return data.leakage() if n_tokens <= SEARCHED else None
 
 
-def _warnings_of_leakage(leakage: Leakage | None, *, is_new: bool) -> list[str]:
-    found: list[str] = []
-    if leakage is None:
-        return found
-    if leakage.share is not None and leakage.share >= MUCH_LEAKED:
-        found.append(
-            f"{leakage.share:.1%} of validation's {leakage.n}-grams stand in the training text: its"
-            " loss is lower than that of a text that training does not have; leave repetitions out"
-        )
-    if is_new and leakage.never_share >= MUCH_NEVER:
-        found.append(
-            f"{leakage.never_share:.1%} of validation's tokens are never trained on: nowhere in the"
-            " training text; take more text, or a tokenizer with fewer ids"
-        )
-    return found
+def _leaked(leakage: Leakage | None) -> list[str]:
+    """The warning about a validation text that stands in the training text."""
+    if leakage is None or leakage.share is None or leakage.share < MUCH_LEAKED:
+        return []
+    return [
+        f"{leakage.share:.1%} of validation's {leakage.n}-grams stand in the training text: its"
+        " loss is lower than that of a text that training does not have; leave repetitions out"
+    ]
+
+
+def _never_trained(leakage: Leakage | None) -> list[str]:
+    """The warning about ids that only validation has."""
+    if leakage is None or leakage.never_share < MUCH_NEVER:
+        return []
+    return [
+        f"{leakage.never_share:.1%} of validation's tokens are never trained on: nowhere in the"
+        " training text; take more text, or a tokenizer with fewer ids"
+    ]
 
 
 def _unused_ids(model: LanguageModel, data: TokenDataModule) -> str:

@@ -1,5 +1,6 @@
 """What a run says of itself when it begins, when it is interrupted, and when it is done."""
 
+import math
 from pathlib import Path
 
 import torch
@@ -8,9 +9,12 @@ from rich.filesize import decimal
 from firstlight.checkpoints.find import checkpoints_of
 from firstlight.data.leakage import Leakage
 from firstlight.data.token_data import TokenDataModule
-from firstlight.errors import counted, printable, shell_word
+from firstlight.errors import counted, duration, printable, shell_word
 from firstlight.metrics.perplexity import perplexity_text
-from firstlight.overrides import command, program, setting
+from firstlight.overrides import command, named, program, setting
+from firstlight.processes import trial
+from firstlight.runs.run_folder import CONFIG, METRICS, MODEL, RunFolder
+from firstlight.training.callbacks.base import Callback
 from firstlight.training.final_score import CONFIDENCE, FinalScore
 from firstlight.training.forecast import Forecast
 from firstlight.training.memory.micro_batches import parts_of_a_share
@@ -27,7 +31,7 @@ def opening(plan: Plan, told: Forecast) -> str:
     device, encoding = trainer.strategy.root_device, data.tokenizer.encoding
     return (
         f"run    {printable(str(trainer.folder))}\nmodel  {type(model).__name__},"
-        f" {model.n_parameters:,} parameters{_trained(plan)} ({memory} to train, activations"
+        f" {as_said(model.n_parameters)} parameters{_trained(plan)} ({memory} to train, activations"
         " apart)\ndata  "
         f" {type(data).__name__}, {encoding.name} tokenizer, {encoding.n_vocab:,} ids\n"
         + "".join(f"       {line}\n" for line in data.summary().splitlines())
@@ -37,16 +41,28 @@ def opening(plan: Plan, told: Forecast) -> str:
         f"{_in_parts(trainer)}"
         f" ({_length(data, trainer.clock.total_batches)}), {device},"
         f" {trainer.precision}, CPU threads: {torch.get_num_threads()}\n"
-        f"plan   {essence(told)}"
-        + "".join(f"\n       warning: {warning}" for warning in told.warnings)
+        f"plan   {essence(told)}" + "".join(f"\n       {line}" for line in cautions(told))
     )
+
+
+def cautions(told: Forecast) -> list[str]:
+    """What is probably wrong with a run, or of what its size alone is the reason."""
+    if not told.is_small:
+        return [f"warning: {warning}" for warning in told.warnings]
+    lines = [f"warning: {warning}" for warning in told.warnings if warning not in told.of_size]
+    if told.of_size:
+        lines.append(
+            "note: a run this small shows how training works, not how good a model can become"
+            " (firstlight plan says more)"
+        )
+    return lines
 
 
 def essence(told: Forecast) -> str:
     """A run's plan in a line; `firstlight plan` says more."""
     parts = [f"{short(told.tokens_per_parameter)} tokens a parameter"]
     if told.flops is not None:
-        parts.append(f"{told.flops:.2g} FLOPs")
+        parts.append(f"{flops(told.flops / told.steps)} a step, {flops(told.flops)} in all")
     for name, phase in (("warm-up", told.warmup), ("decay", told.decay)):
         if phase.steps > 0:
             parts.append(f"{name} {counted(phase.steps, 'step')} ({phase.share:.0%})")
@@ -80,13 +96,30 @@ def short(number: float) -> str:
     return f"{number:.0f}" if number >= 1000 else f"{number:.3g}"
 
 
+def as_said(number: int) -> str:
+    """A number of parameters as people say it: 512, 85k, 2.2M, 124M, 1.6B."""
+    for limit, letter in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if number >= limit:
+            digits = f"{number / limit:.1f}" if number < 10 * limit else f"{number / limit:.0f}"
+            return f"{digits.removesuffix('.0')}{letter}"
+    return str(number)
+
+
+def flops(number: float) -> str:
+    """Floating-point operations in three digits: 13.9 GFLOPs, 8.33 TFLOPs."""
+    for exponent, prefix in ((18, "E"), (15, "P"), (12, "T"), (9, "G"), (6, "M")):
+        if number >= 10**exponent:
+            return f"{number / 10**exponent:.3g} {prefix}FLOPs"
+    return f"{number:.3g} FLOPs"
+
+
 def _trained(plan: Plan) -> str:
     """How many of the parameters train, and what decides their rates, where that is not all."""
     parts: list[str] = []
     if plan.network.n_trained < plan.network.n_parameters:
-        parts.append(f", {plan.network.n_trained:,} of them trained")
+        parts.append(f", {as_said(plan.network.n_trained)} of them trained")
     for factor, n in plan.rates.items():
-        parts.append(f", {n:,} at {factor:g} of the learning rate")
+        parts.append(f", {as_said(n)} at {factor:g} of the learning rate")
     if plan.parametrization:
         parts.append(f", {plan.parametrization}")
     return "".join(parts)
@@ -124,20 +157,77 @@ def whereabouts(folder: Path) -> str:
 
 
 def closing(
-    folder: Path, module: PretrainingModule, trainer: Trainer, final: FinalScore | None
+    plan: Plan,
+    module: PretrainingModule,
+    final: FinalScore | None,
+    seconds: float,
+    resumed_at: int | None,
 ) -> str:
-    """The last losses, and what to do with the run."""
+    """What a run came to in `seconds`, why it ended, and what to do with it.
+
+    `resumed_at` is the step from which it was resumed; None: it was not.
+    """
+    trainer, m = plan.trainer, module.metrics
+    folder = trainer.folder
     # The commands to paste are written for this shell: with the path of an environment that is not
     # activated.
-    m, sample = module.metrics, command("generate", setting("checkpoint", str(folder)))
-    return (
-        f"\ndone: {counted(trainer.global_step, 'step')}, training loss {m['train/loss']:.3f}, "
-        f"validation loss {m['val/loss']:.3f}, perplexity {perplexity_text(m['val/loss'])}\n"
-        f"{'' if final is None else headline(final)}"
-        f"run folder:   {printable(str(folder))}\n"
-        f"sample:       {sample} prompt='...'\n"
-        f"TensorBoard:  {program('tensorboard')} {shell_word(f'--logdir={folder}')}"
-    )
+    todo = [
+        f"run folder:   {printable(str(folder))}",
+        f"sample:       {command('generate', setting('checkpoint', str(folder)))} prompt='...'",
+    ]
+    if (other := _other_run(folder)) is not None:
+        pair = (named("runs", str(run)) for run in (other, folder))
+        todo.append(f"compare:      {command('compare', *pair)}")
+    todo.append(f"TensorBoard:  {program('tensorboard')} {shell_word(f'--logdir={folder}')}")
+    since = "" if resumed_at is None else f" since it was resumed at step {resumed_at:,}"
+    lines = [
+        f"\ndone: {counted(trainer.global_step, 'step')} in {duration(seconds)}{since}:"
+        f" {_why_ended(plan)}",
+        f"last: training loss {m['train/loss']:.3f}, validation loss {m['val/loss']:.3f},"
+        f" perplexity {perplexity_text(m['val/loss'])}",
+    ]
+    if (best := trainer.failures.attempt(METRICS, best_loss, folder)) is not None:
+        lines.append(f"best: validation loss {best[0]:.3f} at step {best[1]:,}")
+    if final is not None:
+        lines.append(headline(final))
+    return "\n".join([*lines, *todo])
+
+
+def _why_ended(plan: Plan) -> str:
+    trainer, section = plan.trainer, plan.config["trainer"]
+    if trainer.global_step < trainer.max_steps:
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            reason = callback.why_stopped() if isinstance(callback, Callback) else None
+            if reason is not None:
+                return reason
+        return "a callback has ended it"
+    for key in ("max_steps", "max_epochs", "max_tokens"):
+        if section.get(key) is not None:
+            return f"all of trainer.{key}={section[key]}"
+    return "all of them"
+
+
+def best_loss(folder: Path) -> tuple[float, int] | None:
+    """The lowest validation loss of a run, and its step; None if metrics.csv has none.
+
+    Raises:
+        ValueError, OSError: see `RunFolder.rows`.
+    """
+    found: list[tuple[float, int]] = []
+    for row in RunFolder(folder).rows:
+        if row.get("val/loss"):
+            found.append((float(row["val/loss"]), int(row["step"])))
+    finite = [pair for pair in found if math.isfinite(pair[0])]
+    return min(finite, default=None)
+
+
+def _other_run(folder: Path) -> Path | None:
+    """The run beside `folder` that was finished last; None if it has none, or is a sweep's."""
+    if trial() is not None:
+        return None
+    finished = [file for file in folder.parent.glob(f"*/{MODEL}") if file.parent != folder]
+    runs = [file for file in finished if (file.parent / CONFIG).is_file()]
+    return max(runs, key=lambda file: file.stat().st_mtime).parent if runs else None
 
 
 def headline(final: FinalScore) -> str:
@@ -148,4 +238,4 @@ def headline(final: FinalScore) -> str:
         margin = interval.high - interval.mean
         error = f" +- {margin:.3f} ({CONFIDENCE:.0%}, by how the text varies)"
     which = "best" if final.is_best else "last"
-    return f"test loss {loss:.3f}{error}, with the {which} weights (step {final.step})\n"
+    return f"test loss {loss:.3f}{error}, with the {which} weights (step {final.step})"

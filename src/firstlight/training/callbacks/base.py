@@ -83,6 +83,10 @@ class Callback(pl.Callback):
         """
         return None
 
+    def why_stopped(self) -> str | None:
+        """Why this callback has just ended the run before its last step; None if it has not."""
+        return None
+
 
 class Watcher(Callback):
     """A callback that only looks and reports.

@@ -7,6 +7,7 @@ from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 from firstlight.config import FiniteNonNegative, NonEmpty, Steps
+from firstlight.errors import counted
 from firstlight.metrics.base import Direction
 from firstlight.training.callbacks.base import Callback
 
@@ -57,3 +58,11 @@ class EarlyStopping(Callback, LightningEarlyStopping):
             "was stopped early; raise callbacks.early_stopping.patience to resume it, or remove the"
             " callback with '~callbacks.early_stopping'"
         )
+
+    def why_stopped(self) -> str | None:
+        state = self.state_dict()
+        if EarlyStoppingReason(state["stopping_reason"]) == EarlyStoppingReason.NOT_STOPPED:
+            return None
+        if state["wait_count"] < self.patience:
+            return f"{self.monitor} has passed a limit of callbacks.early_stopping"
+        return f"{self.monitor} has not improved in {counted(self.patience, 'evaluation')}"

@@ -35,3 +35,7 @@ class Timer(Callback, LightningTimer):
         if remaining is None or elapsed < remaining:
             return None
         return f"was stopped after {timedelta(seconds=round(elapsed))}; raise the duration of Timer"
+
+    def why_stopped(self) -> str | None:
+        remaining = self.time_remaining()
+        return "its time was over" if remaining is not None and remaining <= 0 else None
