@@ -89,7 +89,8 @@ def check_config(config: DictConfig, entry: Callable[..., Any], key: str = "") -
         ConfigError: with one line for every key that `entry`, or the `_target_` of a section in it,
             would refuse.
     """
-    plain = to_plain(config)
+    missing = {_join(key, where): where for where in _missing(config)}
+    plain = to_plain(_with_null(config, missing.values()))
     problems = dict(_call_problems(key, entry, plain))
     if problems:
         with_ints = _with_whole_numbers(plain, key, problems)
@@ -97,6 +98,7 @@ def check_config(config: DictConfig, entry: Callable[..., Any], key: str = "") -
         mended = [where for where in problems if where not in remaining]
         plain = _with_whole_numbers(plain, key, mended)
         problems = {where: text for where, text in problems.items() if where in remaining}
+    problems |= {where: _needed(where) for where in missing}
     if not problems:
         return plain
     # A bad value that others refer to (${model.context_length}) is one mistake: report it where it
@@ -110,6 +112,35 @@ def check_config(config: DictConfig, entry: Callable[..., Any], key: str = "") -
                 seen.add(problem)
                 told[where] = text
     raise ConfigError("\n".join(told.values()))
+
+
+def _needed(key: str) -> str:
+    return f"{key}: a value is needed; give {key}=..."
+
+
+def _missing(config: DictConfig) -> list[str]:
+    """The keys of `config` that have no value, ???, as dotted keys."""
+    # Not OmegaConf.missing_keys, which resolves interpolations, also those to what is missing.
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    sections, found = [("", plain)], list[str]()
+    while sections:
+        path, section = sections.pop()
+        for name, value in section.items():
+            if isinstance(value, dict):
+                sections.append((_join(path, name), value))
+            elif value == "???":
+                found.append(_join(path, name))
+    return found
+
+
+def _with_null(config: DictConfig, places: Iterable[str]) -> DictConfig:
+    """`config`, or a copy of it with null at `places`, so that the rest can be resolved."""
+    changed = config
+    for place in places:
+        if changed is config:
+            changed = copy.deepcopy(config)
+        OmegaConf.update(changed, place, None)
+    return changed
 
 
 def _with_whole_numbers(plain: dict[str, Any], key: str, places: Iterable[str]) -> dict[str, Any]:
@@ -159,8 +190,7 @@ def to_plain(config: DictConfig) -> dict[str, Any]:
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
-        key = str(error.full_key)
-        raise ConfigError(f"{key}: a value is needed; give {key}=...") from None
+        raise ConfigError(_needed(str(error.full_key))) from None
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key}: {why_unresolved(error)}") from None
     assert isinstance(plain, dict)

@@ -5,14 +5,14 @@ Nothing here imports torch, so that help and mistakes are answered at once.
 
 import importlib
 from argparse import Namespace
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from firstlight import output, processes
 from firstlight.compose.arguments import parse_arguments
@@ -20,6 +20,7 @@ from firstlight.compose.chosen import chosen_in
 from firstlight.compose.compose import check_single_values, check_trials, compose_config, to_yaml
 from firstlight.compose.explain import explained
 from firstlight.compose.hydra_calls import command_line, is_about_hydra, settings_of_hydra
+from firstlight.compose.mistakes import Mistaken, all_mistakes, values_among
 from firstlight.conf_files import conf_dir, using_config_dir
 from firstlight.errors import ConfigError, FinishedError, printable_lines
 from firstlight.launchers import find_place, several_tasks, torchrun_processes
@@ -52,7 +53,10 @@ def run(verb: str, purpose: str, words: list[str]) -> None:
     from firstlight.runs.environment import check_working_folder
 
     check_working_folder("cd")
-    args = parse_arguments(verb, words)
+    try:
+        args = parse_arguments(verb, words)
+    except Mistaken as error:
+        raise all_told(verb, error) from None
     n_processes = torchrun_processes()
     if n_processes > 1 and (verb != "train" or args.multirun):
         raise ConfigError(
@@ -97,10 +101,49 @@ def composed_config(verb: str, overrides: list[str], config_dir: str | None) -> 
     """Compose the config of a command that is not a sweep, with Hydra's own section.
 
     Raises:
-        ConfigError: `overrides` cannot be composed, or one has several values.
+        ConfigError: `overrides` cannot be composed, or some have several values.
     """
+    with _telling_all(verb, config_dir):
+        return _composed(verb, overrides, config_dir)
+
+
+def _composed(verb: str, overrides: list[str], config_dir: str | None) -> DictConfig:
     check_single_values(verb, overrides)
     return compose_config(verb, overrides, config_dir, with_hydra=True)
+
+
+@contextmanager
+def _telling_all(verb: str, config_dir: str | None, *, is_sweep: bool = False) -> Iterator[None]:
+    """Within the block, the first mistakes that are found become all of the command line."""
+    try:
+        yield
+    except Mistaken as error:
+        options = Namespace(config_dir=config_dir, multirun=is_sweep)
+        raise all_told(verb, Mistaken(str(error), error.rest, options)) from None
+
+
+def all_told(verb: str, error: Mistaken) -> ConfigError:
+    """`error`, and what is wrong with the overrides of the command that it leaves, values too."""
+    options = error.options
+    assert options is not None
+
+    def judge(rest: list[str]) -> None:
+        if options.multirun:
+            config = _first_trial(rest, options.config_dir)
+            with open_dict(config):
+                config.pop("sweep")
+                config.pop("seeds")
+        elif verb == "train":
+            config, _ = _run_config(rest, options.config_dir)
+        else:
+            config = _composed(verb, rest, options.config_dir)
+        # Only values need the classes that they are for, and so torch.
+        if values_among(rest, options.config_dir):
+            with settings_of_hydra(config, with_logging=False) as own:
+                command(verb).arguments(own)
+
+    with using_config_dir(options.config_dir):
+        return all_mistakes(error, judge, options.config_dir)
 
 
 def _show(composed: DictConfig, args: Namespace) -> None:
@@ -149,13 +192,18 @@ def run_config(overrides: list[str], config_dir: str | None) -> tuple[DictConfig
     Raises:
         ConfigError: they cannot be composed, or the run to resume does not exist.
     """
+    with _telling_all("train", config_dir):
+        return _run_config(overrides, config_dir)
+
+
+def _run_config(overrides: list[str], config_dir: str | None) -> tuple[DictConfig, list[str]]:
     from firstlight.compose.autoresume import autoresume, is_auto
     from firstlight.compose.resumed import resumed_config
 
     remaining = autoresume(overrides, config_dir) if is_auto(overrides) else overrides
     config = resumed_config(remaining, config_dir)
     if config is None:
-        config = composed_config("train", remaining, config_dir)
+        config = _composed("train", remaining, config_dir)
     return config, remaining
 
 
@@ -266,14 +314,22 @@ def plan_sweep(overrides: list[str], config_dir: str | None) -> Any:
         ConfigError: it is not valid.
     """
     from firstlight.sweep.launchers import check_launcher
+
+    # Misspelt words are found here, without torch.
+    with _telling_all("train", config_dir, is_sweep=True):
+        first = _first_trial(overrides, config_dir)
+    check_launcher(first.hydra)
+    return command("sweep").plan(overrides, config_dir)
+
+
+def _first_trial(overrides: list[str], config_dir: str | None) -> DictConfig:
+    """The config of the first trial of a sweep, all of whose choices can be composed."""
     from firstlight.sweep.settings import only_in_some
 
-    # Misspelt words are found here, without torch. Keys that only some trials have are checked when
-    # the sweep is planned.
+    # Keys that only some trials have are checked when the sweep is planned.
     conditional = tuple(f"{key}=" for key in only_in_some(overrides, config_dir))
     in_all = [word for word in overrides if not word.startswith(conditional)]
-    check_launcher(check_trials("train", in_all, config_dir).hydra)
-    return command("sweep").plan(overrides, config_dir)
+    return check_trials("train", in_all, config_dir)
 
 
 def sweep(

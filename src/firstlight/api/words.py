@@ -76,8 +76,10 @@ def arguments(
     Raises:
         ConfigError: the first that cannot be an override.
     """
-    from firstlight.compose.arguments import parse_arguments  # late: they import Hydra
+    from firstlight import verbs  # late: they import Hydra
+    from firstlight.compose.arguments import parse_arguments
     from firstlight.compose.compose import check_single_values
+    from firstlight.compose.mistakes import Mistaken
 
     words = [_word(verb, word) for word in overrides]
     if is_sweep:
@@ -87,9 +89,14 @@ def arguments(
         words += ["--config-dir", path_text("config_dir", config_dir)]
     # What extends a sweep may have several values, too.
     may_vary = is_sweep or verb == "sweep"
-    args = parse_arguments(verb, words, list(_words_of(settings, is_sweep=may_vary)))
-    if not may_vary:
-        check_single_values(verb, args.overrides, sweep=SWEEP)
+    args = None
+    try:
+        args = parse_arguments(verb, words, list(_words_of(settings, is_sweep=may_vary)))
+        if not may_vary:
+            check_single_values(verb, args.overrides, sweep=SWEEP)
+    except Mistaken as error:
+        error.options = error.options or args
+        raise verbs.all_told(verb, error) from None
     return args
 
 

@@ -10,6 +10,7 @@ import yaml
 from firstlight.compose.compose import listed
 from firstlight.compose.hydra_calls import is_about_hydra
 from firstlight.compose.keys import is_within
+from firstlight.compose.mistakes import Mistaken
 from firstlight.compose.options import MODES, POSITIONALS, options_parser
 from firstlight.conf_files import conf_dir, text_keys
 from firstlight.data.files import leads_to, user_path
@@ -47,8 +48,8 @@ def parse_arguments(
     `settings` are further overrides, which are ready for Hydra's grammar already.
 
     Raises:
-        ConfigError: an unknown option, options that exclude each other, or a word that is not
-            `key=value`.
+        ConfigError: an unknown option, or options that exclude each other.
+        Mistaken: words that are not `key=value`, or would have no effect.
     """
     args, overrides = _parse(words)
     # Once for all processes of a run.
@@ -58,20 +59,26 @@ def parse_arguments(
     args.options = [word for word in words if word not in overrides]
     is_sweep = args.multirun or verb == "sweep"
     with_keys = _with_keys(verb, overrides)
-    for word in (*with_keys, *settings):
-        _check_word(verb, word, args.config_dir)
-        _check_used(word, is_sweep=is_sweep)
     is_added = _adds_to_a_sweep(verb, [*with_keys, *settings])
-    prepared: list[str] = []
-    for word in with_keys:
-        text = ready(word, args.config_dir, multirun=args.multirun or is_added(word))
-        prepared.append(listed(text, args.config_dir))
     args.overrides, args.added = [], []
-    for word in (*prepared, *settings):
-        kept = args.added if is_added(word) else args.overrides
-        kept.append(word)
+    problems: list[str] = []
+    for word in (*with_keys, *settings):
+        try:
+            _check_word(verb, word, args.config_dir)
+            _check_used(word, is_sweep=is_sweep)
+            text = word
+            if word not in settings:
+                text = ready(word, args.config_dir, multirun=args.multirun or is_added(word))
+                text = listed(text, args.config_dir)
+        except ConfigError as error:
+            problems.append(str(error))
+            continue
+        kept = args.added if is_added(text) else args.overrides
+        kept.append(text)
     if verb in TEXT_MAY_HAVE_MOVED:
         args.overrides = _added_to_data(args.overrides, args.config_dir)
+    if problems:
+        raise Mistaken("\n".join(problems), args.overrides, args)
     return args
 
 

@@ -12,6 +12,7 @@ from firstlight.compose.explain import explained
 from firstlight.compose.grammar import MOST_TRIALS, examples_of
 from firstlight.compose.hydra_calls import composed, is_about_hydra, parse_overrides
 from firstlight.compose.lengths import with_one_length
+from firstlight.compose.mistakes import Mistaken, mistaken
 from firstlight.compose.yaml_files import Part, choices
 from firstlight.errors import ConfigError
 from firstlight.interpolation import as_typed
@@ -47,14 +48,17 @@ def check_single_values(verb: str, overrides: list[str], *, sweep: str = "add -m
     `sweep` says how a sweep of `train` is begun.
 
     Raises:
-        ConfigError: the first that has, or that Hydra's grammar refuses.
+        Mistaken: some have, or Hydra's grammar refuses some.
     """
+    problems: dict[str, str] = {}
     for text, override in zip(overrides, parse_overrides(overrides), strict=True):
         if override.is_sweep_override():
             way = sweep if verb == "train" else f"call {verb} once for each"
-            raise ConfigError(
+            problems[text] = (
                 f"{text}: several values make a sweep; {way}, or quote the value ('key=\"a,b\"')"
             )
+    if problems:
+        raise mistaken(problems, overrides, None)
 
 
 def check_trials(verb: str, overrides: list[str], config_dir: str | None) -> DictConfig:
@@ -64,13 +68,24 @@ def check_trials(verb: str, overrides: list[str], config_dir: str | None) -> Dic
     of the first trial, with Hydra's section.
 
     Raises:
-        ConfigError: the first mistake.
+        Mistaken: some of them cannot be composed.
     """
     # All of them first: what is wrong with the values is found before any is composed.
     first, *others = _trials(overrides, config_dir)
-    config = compose_config(verb, first, config_dir, with_hydra=True)
+    config, refused, rest = None, list[str](), first
+    try:
+        config = compose_config(verb, first, config_dir, with_hydra=True)
+    except Mistaken as error:
+        refused, rest = str(error).split("\n"), error.rest
     for trial in others:
-        compose_config(verb, trial, config_dir)
+        # What is wrong with the first trial is not said again of each.
+        words = [word for word in trial if word in rest or word not in first]
+        try:
+            compose_config(verb, words, config_dir)
+        except Mistaken as error:
+            refused += str(error).split("\n")
+    if refused or config is None:
+        raise Mistaken("\n".join(dict.fromkeys(refused)), rest)
     return config
 
 

@@ -14,9 +14,10 @@ from yaml import YAMLError
 from firstlight.compose.chosen import LIST_GROUPS, choices_with
 from firstlight.compose.hydra_calls import composed, parse_overrides
 from firstlight.compose.keys import is_within, keys_of
+from firstlight.compose.mistakes import mistaken
 from firstlight.compose.yaml_files import choices, is_base_name, title_of
 from firstlight.errors import ConfigError, did_you_mean, one_line
-from firstlight.overrides import words_to_paste
+from firstlight.overrides import key_of, words_to_paste
 
 # Hydra's exceptions have no fields: the key stands in their messages.
 REFUSED_KEY = re.compile(
@@ -34,13 +35,21 @@ MOST_NAMED = 3
 
 @contextmanager
 def explained(verb: str, overrides: list[str], config_dir: str | None = None) -> Iterator[None]:
-    """Within the block, turn what Hydra refuses of `overrides` into a ConfigError of one line."""
+    """Within the block, turn what Hydra refuses of `overrides` into a ConfigError of one line.
+
+    It is a Mistaken where it is known which of them Hydra has refused.
+    """
     try:
         yield
     except MissingConfigException as error:
-        raise ConfigError(_missing_choice(error, config_dir)) from None
+        text = _missing_choice(error, config_dir)
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        raise _about(_choosing(group, choice, overrides), text, overrides, config_dir) from None
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_explanation(verb, overrides, config_dir, error)) from None
+        text = _explanation(verb, overrides, config_dir, error)
+        key = _key_in(first_line(error))
+        refused = [word for word in overrides if key_of(word).partition("@")[0] == key]
+        raise _about(refused, text, overrides, config_dir) from None
     except YAMLError as error:
         raise ConfigError(f"this is not valid YAML: {one_line(error)}") from None
     except RecursionError:
@@ -50,6 +59,43 @@ def explained(verb: str, overrides: list[str], config_dir: str | None = None) ->
     # Hydra raises them where it expects nothing bad: model=3, =3, a choice longer than file names.
     except (ValueError, OSError) as error:
         raise ConfigError(f"this cannot be composed: {one_line(error)}") from None
+
+
+def _about(
+    words: list[str], text: str, overrides: list[str], config_dir: str | None
+) -> ConfigError:
+    """The mistake `text`, which is that of the `words` among `overrides`, if any are known."""
+    if not words:
+        return ConfigError(text)
+    error = mistaken(dict.fromkeys(words, text), overrides, config_dir)
+    # callbacks=[default,nope]: the other choices of a list are judged, too.
+    group, _, choice = text.partition(":")[0].partition("=")
+    for override in parse_overrides(words):
+        value = override.value()
+        if isinstance(value, list) and override.key_or_group == group and choice in value:
+            others = ",".join(name for name in value if name != choice)
+            error.rest.append(f"{group}=[{others}]")
+    return error
+
+
+def _choosing(group: str, choice: str, overrides: list[str]) -> list[str]:
+    """The overrides that choose `choice` of `group`."""
+    words: list[str] = []
+    for override in parse_overrides(overrides):
+        value = override.value()
+        chosen = value if isinstance(value, list) else [value]
+        if override.key_or_group == group and choice in chosen:
+            words.append(str(override.input_line))
+    return words
+
+
+def _key_in(message: str) -> str | None:
+    """The key, or the group, that a message of Hydra's is about."""
+    refused = REFUSED_KEY.search(message)
+    if refused is not None:
+        return re.split(r"[=@]", refused[1])[0]
+    twice = CHOSEN_TWICE.search(message)
+    return None if twice is None else twice[1]
 
 
 def _missing_choice(error: MissingConfigException, config_dir: str | None) -> str:
@@ -74,9 +120,8 @@ def _explanation(verb: str, overrides: list[str], config_dir: str | None, error:
             f"{twice[1]}: '{twice[2]}' is chosen twice; a choice may already contain it, as default"
             " does"
         )
-    refused = REFUSED_KEY.search(first_line(error))
-    if refused is not None:
-        key = re.split(r"[=@]", refused[1])[0]
+    key = _key_in(first_line(error))
+    if key is not None:
         return _refused_key(verb, key, overrides, config_dir, error)
     # Hydra's own message then says only which override it was about.
     if isinstance(error.__cause__, OmegaConfBaseException):

@@ -18,6 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from firstlight.compose.mistakes import mistaken
 from firstlight.compose.yaml_files import is_base_name, names_in
 from firstlight.conf_files import conf_dir
 from firstlight.errors import ConfigError, one_line, shorten
@@ -102,14 +103,20 @@ def parse_overrides(overrides: list[str]) -> list[Override]:
     """Parse overrides with Hydra's grammar.
 
     Raises:
-        ConfigError: the first one that the grammar refuses.
+        Mistaken: the grammar refuses some.
     """
     parser = OverridesParser.create()
     parsed: list[Override] = []
+    problems: dict[str, str] = {}
     for text in overrides:
-        override = _parsed(parser, text)
-        _check_key(override, text)
-        parsed.append(override)
+        try:
+            override = _parsed(parser, text)
+            _check_key(override, text)
+            parsed.append(override)
+        except ConfigError as error:
+            problems[text] = str(error)
+    if problems:
+        raise mistaken(problems, overrides, None)
     return parsed
 
 

@@ -10,8 +10,8 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from firstlight.compose.keys import keys_of
+from firstlight.compose.mistakes import mistaken
 from firstlight.compose.yaml_files import Part
-from firstlight.errors import ConfigError
 
 LENGTHS: tuple[str, ...] = ("trainer.max_steps", "trainer.max_epochs", "trainer.max_tokens")
 
@@ -20,16 +20,19 @@ def replaced_by(given: Iterable[Override]) -> set[str]:
     """The lengths in whose place the command line gives another one.
 
     Raises:
-        ConfigError: it gives two.
+        Mistaken: it gives two.
     """
+    given = list(given)
     by_key: dict[str, Override] = {}
     for override in given:
         if override.key_or_group in LENGTHS and not override.is_delete():
             by_key[override.key_or_group] = override
     set_ones = [key for key, override in by_key.items() if override.value() is not None]
     if len(set_ones) > 1:
-        words = " and ".join(str(by_key[key].input_line) for key in set_ones)
-        raise ConfigError(f"{words}: a run has one length; leave all but one of them out")
+        words = [str(by_key[key].input_line) for key in set_ones]
+        text = f"{' and '.join(words)}: a run has one length; leave all but one of them out"
+        all_words = [str(override.input_line) for override in given]
+        raise mistaken(dict.fromkeys(words, text), all_words, None)
     return _others(set_ones)
 
 
@@ -56,7 +59,7 @@ def with_one_length(
     `files` are the chosen ones, in order; they are read if there are several lengths.
 
     Raises:
-        ConfigError: the words give two.
+        Mistaken: the words give two.
     """
     replaced = replaced_by(given)
     if len(_lengths_of(config)) > 1:

@@ -12,6 +12,7 @@ from firstlight.compose.explain import explained
 from firstlight.compose.hydra_calls import parse_overrides
 from firstlight.compose.keys import keys_of
 from firstlight.compose.lengths import with_one_length
+from firstlight.compose.mistakes import mistaken
 from firstlight.conf_files import path_keys
 from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, did_you_mean, shorten
@@ -91,17 +92,21 @@ def resumed_config(overrides: list[str], config_dir: str | None = None) -> DictC
     # The stored config, not a composed one: the defaults of conf/ may have changed since.
     config = DictConfig(as_data(stored.config))
     paths = path_keys(config_dir)
+    problems: dict[str, str] = {}
     for change in changes:
         key = change.key_or_group
         # The first process has put all other changes into the config that a further process reads.
         if key == "resume" or (is_further() and key not in stored.unstored):
             continue
-        if change.is_sweep_override():
-            raise ConfigError(f"{key}: one run is resumed at a time, with one value")
         # A path of the text: `fit` checks that it leads to the same text.
         may_have_moved = key in paths
-        if may_have_moved or _may_change(change, stored):
-            _change(config, change, stored, is_path=may_have_moved)
+        try:
+            if may_have_moved or _may_change(change, stored):
+                _change(config, change, stored, is_path=may_have_moved)
+        except ConfigError as error:
+            problems[str(change.input_line)] = str(error)
+    if problems:
+        raise mistaken(problems, overrides, config_dir)
     with_one_length(config, changes, list)
     _check_given_again(stored, changes)
     config.resume = name if "${" in name else str(folder)
@@ -146,6 +151,8 @@ def _may_change(change: Override, stored: _Stored) -> bool:
         ConfigError: the change would change what has already happened.
     """
     key = change.key_or_group
+    if change.is_sweep_override():
+        raise ConfigError(f"{key}: one run is resumed at a time, with one value")
     if key.startswith(CHANGEABLE) or key in stored.unstored:
         return True
     if _is_as_it_was(change, stored.config):
