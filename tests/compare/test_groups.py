@@ -50,3 +50,37 @@ def test_names_are_those_of_groups_only():
     assert chosen_names(config, [*words, "experiment=book"]) == {
         "model": "nano", "experiment": "book"
     }  # fmt: skip
+
+
+def dial(depth: int, lr: float, *words: str) -> Run:
+    """A run whose config has what the rules made of its depth."""
+    config = {
+        "seed": 1,
+        "model": {"_target_": "firstlight.model.dialed.DialedGPT", "depth": depth},
+        "data": {"batch_size": 4 * depth, "path": f"{depth}.txt"},
+        "optimizer": {"lr": lr},
+        "scheduler": {"min_lr": lr / 10},
+    }
+    all_words = ["model=dial", f"model.depth={depth}", *words]
+    return Run(Path("run"), str(depth), config, [], {}, {}, all_words)
+
+
+def test_what_rules_make_of_a_given_key_is_not_shown_beside_it():
+    groups, notes = group_runs([dial(2, 2e-3), dial(4, 1e-3)])
+    # A text of its own is no rule's.
+    assert [group.settings for group in groups] == [
+        {"model.depth": "2", "data.path": "2.txt"},
+        {"model.depth": "4", "data.path": "4.txt"},
+    ]
+    assert notes == [
+        "differing as well, by the rules of the model: data.batch_size, optimizer.lr,"
+        " scheduler.min_lr"
+    ]
+
+
+def test_what_was_given_or_follows_from_other_rules_is_shown():
+    groups, _ = group_runs([dial(2, 2e-3), dial(4, 5e-3, "optimizer.lr=5e-3")])
+    assert [group.settings["optimizer.lr"] for group in groups] == ["0.002", "0.005"]
+    # The same depth with another rate: the rules of another version.
+    groups, _ = group_runs([dial(2, 2e-3), dial(2, 1e-3)])
+    assert [group.settings["optimizer.lr"] for group in groups] == ["0.002", "0.001"]

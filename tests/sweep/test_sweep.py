@@ -1,11 +1,12 @@
 """A whole sweep, as a user begins it, asks how it is, and resumes it."""
 
 import json
+import math
 import os
 import re
 import shutil
 import signal
-from contextlib import chdir
+from contextlib import chdir, closing
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ import yaml
 
 from firstlight.cli import main
 from firstlight.sweep import loop
+from firstlight.sweep import trial as trial_module
+from firstlight.sweep.ledger import Ledger
 from firstlight.sweep.planning import complete, planned
 
 TINY = [
@@ -182,6 +185,33 @@ def test_the_best_point_is_told_with_its_test_score_and_of_which_text_each_numbe
     assert "metric (test/los): the trials have not measured it" in capsys.readouterr().err
 
 
+def test_a_trial_whose_test_loss_is_not_finite_is_complete_and_says_so(
+    place, status, monkeypatch, capsys
+):
+    folder = planned([*TINY, "data.path=a.txt", "optimizer.lr=1e-3,2e-3"], None)
+    exit_codes = []
+
+    def here(_, words, *, log, environment):
+        capsys.readouterr()
+        exit_codes.append(main(["train", *words]))
+        log.write_text(capsys.readouterr().err)
+
+    # In this process, where the score can be spoilt.
+    monkeypatch.setattr("firstlight.training.final_score.values_of", lambda *_: {"loss": math.nan})
+    monkeypatch.setattr(trial_module, "start_server", lambda *_: None)
+    monkeypatch.setattr(trial_module, "start_process", here)
+    monkeypatch.setattr(trial_module, "_run", lambda *_: (exit_codes[-1], False))
+    with closing(Ledger.open(folder)) as ledger:
+        ledger.note(ledger.take(), folder="trial")
+    assert trial_module.make_trial(folder, 0) == 0
+    assert exit_codes == [1, 0]
+    trial = status()["trials"][0]
+    assert trial["state"] == "done" and math.isfinite(trial["metrics"]["val/loss"])
+    assert trial["error"] == "test/loss is nan with the weights of step 6"
+    assert "test/loss" not in trial["metrics"]
+    assert len(written("sweep")) == 1
+
+
 def test_what_failed_is_made_again_and_nothing_is_made_twice(begun, status):
     before, runs = status(), written("sweep")
     assert states(before) == ["done", "failed"] and len(runs) == 1
@@ -317,6 +347,14 @@ def test_a_sweep_whose_config_has_changed_is_not_resumed(begun, status, capsys):
         (["sweep", "status", "."], "sweep"),
         (["sweep", "best", "nowhere"], "nowhere"),
         (["sweep", "stats", "sweep"], "status"),
+        (
+            ["sweep", "resume", "nowhere", "format=json"],
+            "format: for status and best, not for resume",
+        ),
+        (
+            ["sweep", "retry", "nowhere", "metric=val/x"],
+            "metric: for status and best, not for retry",
+        ),
         (["train", "-m", *TINY], "a sweep needs several values"),
         (["train", "-m", *TINY, "model.n_heads=3,5"], "as all 2 points"),
         (

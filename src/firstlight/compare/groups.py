@@ -5,8 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
+
 from firstlight.compare.runs import Run
-from firstlight.compose.keys import is_within
+from firstlight.compose.keys import is_within, keys_of
+from firstlight.compose.yaml_files import following_groups
+from firstlight.conf_files import conf_dirs
 from firstlight.runs.chosen import chosen_names
 from firstlight.runs.flat_config import flatten
 
@@ -77,10 +81,11 @@ def group_runs(runs: list[Run]) -> tuple[list[Group], list[str]]:
             )
         by_seed[run.seed] = run
     firsts = [next(iter(by_seed.values())) for by_seed in by_config.values()]
+    configs = list(values_of.values())
+    if derived := derived_keys(firsts, configs):
+        notes.append(f"differing as well, by the rules of the model: {', '.join(derived)}")
     groups = []
-    for settings, by_seed in zip(
-        settings_of(firsts, list(values_of.values())), by_config.values(), strict=True
-    ):
+    for settings, by_seed in zip(settings_of(firsts, configs), by_config.values(), strict=True):
         members = list(by_seed.values())
         groups.append(Group(_label(settings, members[0]), settings, members))
     return groups, notes
@@ -105,10 +110,10 @@ def settings_of(runs: list[Run], configs: list[dict[str, str]]) -> list[dict[str
     Keys that differ because another choice of a group was made (model=nano) are shown as one key,
     that of the group, with the names of the choices.
     """
-    differing = _differing(configs)
     names = [chosen_names(run.config, run.overrides) for run in runs]
-    chosen = _choices_that_differ(names)
-    given = {word.partition("=")[0].lstrip("+") for run in runs for word in run.overrides}
+    chosen, given = _choices_that_differ(names), _given(runs)
+    derived = derived_keys(runs, configs)
+    differing = [key for key in _differing(configs) if key not in derived]
     group_of: dict[str, str] = {}
     for key in differing:
         if any(is_within(key, other) for other in given if "." in other):
@@ -125,6 +130,38 @@ def settings_of(runs: list[Run], configs: list[dict[str, str]]) -> list[dict[str
             row[group or key] = found[group] if group else config.get(key, NOTHING)
         settings.append(row)
     return settings
+
+
+def derived_keys(runs: list[Run], configs: list[dict[str, str]]) -> list[str]:
+    """The differing keys that rules have decided from what was given: those of model=dial.
+
+    They say nothing that the given keys, such as model.depth, do not say.
+    """
+    models = {chosen_names(run.config, run.overrides).get("model") for run in runs}
+    [model, *others] = models
+    if model is None or others:
+        return []
+    by_rule: set[str] = set()
+    for folder in conf_dirs():
+        for group in following_groups():
+            for pattern in (f"{group}/{model}.yaml", f"{group}/{model}_*.yaml"):
+                for file in folder.glob(pattern):
+                    by_rule.update(keys_of(yaml.safe_load(file.read_text(encoding="utf-8"))))
+    given, differing = _given(runs), _differing(configs)
+    deciding = [key for key in differing if key in given]
+    derived: list[str] = []
+    for key in differing:
+        if key in by_rule and key not in given:
+            # Of other rules, those of an earlier version, the values would not follow.
+            pairs = {(*(config.get(k) for k in deciding), config.get(key)) for config in configs}
+            if len(pairs) == len({pair[:-1] for pair in pairs}):
+                derived.append(key)
+    return derived
+
+
+def _given(runs: list[Run]) -> set[str]:
+    """The keys that the command lines of the runs have set."""
+    return {word.partition("=")[0].lstrip("+") for run in runs for word in run.overrides}
 
 
 def _choices_that_differ(names: list[dict[str, str]]) -> dict[str, list[str]]:

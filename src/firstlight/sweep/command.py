@@ -71,8 +71,11 @@ def main(config: DictConfig, added: list[str]) -> Planned | None:
     """
     storage = storage_as_typed(config)
     plain = arguments(config)
+    is_shown = plain["action"] in ("status", "best")
+    if not is_shown:
+        _check_shows_nothing(plain)
     folder = sweep_named(plain["folder"])
-    if plain["action"] in ("status", "best"):
+    if is_shown:
         _show(folder, storage, plain)
         return None
     if plain["action"] == "extend" and not added:
@@ -91,6 +94,20 @@ def main(config: DictConfig, added: list[str]) -> Planned | None:
         else:
             say("no trial has failed")
     return Planned(folder, storage, plain["variables"])
+
+
+def _check_shows_nothing(plain: dict[str, Any]) -> None:
+    """Refuse what says how a sweep is shown, for an action that makes trials.
+
+    Raises:
+        ConfigError: such a setting is given.
+    """
+    problems: list[str] = []
+    for key, default in (("metric", None), ("format", "text")):
+        if plain[key] != default:
+            problems.append(f"{key}: for status and best, not for {plain['action']}; leave it out")
+    if problems:
+        raise ConfigError("\n".join(problems))
 
 
 def _show(folder: Path, storage: str | None, plain: dict[str, Any]) -> None:

@@ -41,10 +41,10 @@ def ends(row: Row, rows: list[Row], objectives: list[str]) -> str:
     """The line at the end of a trial, of all `rows` of the ledger, with its `objectives`."""
     if row.state == "planned":
         return f"trial {row.number}: stopped, to be resumed"
-    result = row.error or ""
-    if not result:
-        known = [name for name in objectives if name in row.metrics]
-        result = ", ".join(f"{name} {row.metrics[name]:.4f}" for name in known)
+    known = [name for name in objectives if name in row.metrics]
+    told = [f"{name} {row.metrics[name]:.4f}" for name in known]
+    # A trial that is done may have no score of its test split.
+    result = ", ".join([*told, row.error] if row.error else told)
     left = sum(other.state in ("planned", "running") for other in current(rows))
     time_left = f", {left} left{_time_left(current(rows))}" if left else ""
     return f"trial {row.number}: {row.state} in {row.seconds:.0f} s: {result}{time_left}"

@@ -28,6 +28,7 @@ from firstlight.runs.writer import LOCK, is_unfinished_start
 from firstlight.sweep.ledger import Ledger, Row
 from firstlight.sweep.preloaded import SERVER
 from firstlight.sweep.record import SweepRecord, settings_of_record, trial_overrides
+from firstlight.training.final_score import NOT_FINITE, WITHOUT_SCORE
 from firstlight.training.process import run_command, start_process, start_server
 from firstlight.training.stopping import StopSignals
 
@@ -66,9 +67,15 @@ def _made(ledger: Ledger, row: Row) -> int:
     start = log.stat().st_size if log.exists() else 0
     timeout = settings_of_record(ledger.record).timeout
     began = time.perf_counter()
+    unscored = None
     # Signals are passed on to the process of the trial, which saves before it ends.
     with StopSignals() as signals:
         exit_code, is_late = _run(_started(ledger, row, log), signals, timeout)
+        last = _last_line(log, start)
+        # It has trained to its end and chosen: a number that nothing is chosen by is no failure.
+        if exit_code == 1 and last.startswith(NOT_FINITE) and not signals.received:
+            unscored = last.partition(";")[0]
+            exit_code, is_late = _run(_started(ledger, row, log, WITHOUT_SCORE), signals, timeout)
     # Stopped, not ended: the row stays as it is, and the trial is resumed later.
     seconds = row.seconds + time.perf_counter() - began
     if signals.received and exit_code != 0:
@@ -82,7 +89,7 @@ def _made(ledger: Ledger, row: Row) -> int:
         error = f"stopped after {timeout:g} s (sweep.timeout); retry resumes it"
     elif exit_code != 0:
         error = _reason(exit_code, _last_line(log, start))
-    _finish(ledger, row.number, run, seconds, error)
+    _finish(ledger, row.number, run, seconds, error, unscored)
     return signals.received
 
 
@@ -117,13 +124,13 @@ def make_way(folder: Path, *, is_resumable: bool) -> None:
         raise RunError(f"{folder}: cannot be used: {error.strerror}") from None
 
 
-def _started(ledger: Ledger, row: Row, log: Path) -> BaseProcess:
-    """A process that trains a row."""
+def _started(ledger: Ledger, row: Row, log: Path, *more: str) -> BaseProcess:
+    """A process that trains a row, with `more` words."""
     start_server(SERVER)
     environment = given_environment() | SweepTrial(ledger.folder, row.number).environment
     if ledger.record.working_folder is not None:
         environment[BEGUN_IN] = ledger.record.working_folder
-    words = trial_arguments(ledger.record, row, ledger.folder)
+    words = [*trial_arguments(ledger.record, row, ledger.folder), *more]
     return start_process(_train, words, log=log, environment=environment)
 
 
@@ -174,8 +181,18 @@ def _ask(process: BaseProcess, signum: int) -> None:
         os.kill(process.pid, signum)
 
 
-def _finish(ledger: Ledger, number: int, run: Path, seconds: float, error: str | None) -> None:
-    """Write down how a trial has ended: with an `error`, or with what its run has reached."""
+def _finish(
+    ledger: Ledger,
+    number: int,
+    run: Path,
+    seconds: float,
+    error: str | None,
+    unscored: str | None = None,
+) -> None:
+    """Write down how a trial has ended: with an `error`, or with what its run has reached.
+
+    `unscored` is why a run that is complete has no score of its test split.
+    """
     objectives = ledger.record.objectives
     metrics: dict[str, float] = {}
     if error is None:
@@ -190,11 +207,11 @@ def _finish(ledger: Ledger, number: int, run: Path, seconds: float, error: str |
     if error is not None:
         ledger.finish(number, TrialState.FAIL, error=error, seconds=seconds)
     elif "pruned_at_step" in ledger.frozen(number).user_attrs:
-        ledger.finish(number, TrialState.PRUNED, metrics=metrics, seconds=seconds, error=None)
+        ledger.finish(number, TrialState.PRUNED, metrics=metrics, seconds=seconds, error=unscored)
     else:
         values = [metrics[name] for name in objectives]
         ledger.finish(
-            number, TrialState.COMPLETE, values, metrics=metrics, seconds=seconds, error=None
+            number, TrialState.COMPLETE, values, metrics=metrics, seconds=seconds, error=unscored
         )
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from firstlight.statistics import Interval
 
 CONFIDENCE = 0.95
+NOT_FINITE, WITHOUT_SCORE = "test/loss is", "data.test_batches=0"
+"""How the message begins of a run that is complete but for its score, and what ends it."""
 LEAST_BLOCK, MOST_BLOCKS = 16, 256
 """Tokens of a block of text at least, and the most blocks: between them the loss is known, and how
 much it varies from text to text."""
@@ -64,8 +66,8 @@ def score(module: PretrainingModule) -> FinalScore | None:
     values = values_of(module.measured, sums.tolist())
     if not math.isfinite(values.get("loss", math.nan)):
         raise DivergedError(
-            f"test/loss is {values.get('loss')} with the weights of step {step}; resume with"
-            " data.test_batches=0 to end the run without it"
+            f"{NOT_FINITE} {values.get('loss')} with the weights of step {step}; resume with"
+            f" {WITHOUT_SCORE} to end the run without it"
         )
     from firstlight.statistics import mean_over_text  # late: scipy takes a second to import
 
