@@ -1520,9 +1520,9 @@ def test_an_evaluation_of_another_text_works_and_writes_nothing(capsys, run, tex
     assert list(place.iterdir()) == []
 
 
-def test_tasks_without_lm_eval_are_refused(refused_call, monkeypatch):
+def test_tasks_without_lm_eval_are_refused(refused_call, run, monkeypatch):
     monkeypatch.setattr("firstlight.commands.evaluate.find_spec", lambda _name: None)
-    refused_call(["evaluate", "checkpoint=last", "tasks=lambada_openai"], with_extra("lm-eval"))
+    refused_call(["evaluate", f"checkpoint={run}", "tasks=lambada_openai"], with_extra("lm-eval"))
 
 
 # ---- what is no mistake

@@ -8,6 +8,7 @@ from firstlight.api.composed import compose
 from firstlight.compose.compose import compose_config
 from firstlight.compose.resumed import resumed_config
 from firstlight.errors import ConfigError
+from firstlight.optim.base import steps_of
 from firstlight.sweep.settings import Settings
 from firstlight.sweep.space import overrides_of
 
@@ -87,3 +88,19 @@ def test_a_length_that_is_given_takes_the_place_of_one_of_the_sweep():
     found = overrides_of(["trainer.max_tokens=9000"], Settings(**section))
     assert "trainer.max_steps" in section.params and "trainer.max_steps" not in found
     assert "trainer.eval_every_n_steps" in found
+
+
+@pytest.mark.parametrize(
+    ("experiment", "max_steps", "warmup"),
+    [
+        ("quickstart", 600, 20),
+        ("quickstart_modern", 200, 20),
+        ("book_appendix_d", 135, 27),  # 15 epochs of 9 steps
+        ("tinystories", 10_000, 1000),
+        ("fineweb_edu_gpt2_124m", 18_865, 700),
+    ],
+)
+def test_the_shipped_experiments_have_the_warmups_of_their_sources(experiment, max_steps, warmup):
+    config = compose_config("train", [f"experiment={experiment}"])
+    assert config["trainer"]["max_steps"] in (max_steps, None)
+    assert steps_of(config["scheduler"]["warmup_steps"], max_steps) == warmup

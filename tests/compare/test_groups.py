@@ -84,3 +84,13 @@ def test_what_was_given_or_follows_from_other_rules_is_shown():
     # The same depth with another rate: the rules of another version.
     groups, _ = group_runs([dial(2, 2e-3), dial(2, 1e-3)])
     assert [group.settings["optimizer.lr"] for group in groups] == ["0.002", "0.001"]
+
+
+@pytest.mark.parametrize(("warmup", "n_configs"), [(20, 1), (21, 2)])
+def test_a_warmup_in_steps_and_the_same_one_as_a_share_are_one_config(warmup, n_configs):
+    def warmed(seed: int, part: int | str) -> Run:
+        config = {"seed": seed, "scheduler": {"warmup_steps": part}, "trainer": {"max_steps": 600}}
+        return Run(Path("run"), str(seed), config, [], {}, {})
+
+    groups, _ = group_runs([warmed(1, warmup), warmed(2, "3.4%")])
+    assert len(groups) == n_configs

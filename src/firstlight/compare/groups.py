@@ -11,6 +11,7 @@ from firstlight.compare.runs import Run
 from firstlight.compose.keys import is_within, keys_of
 from firstlight.compose.yaml_files import following_groups
 from firstlight.conf_files import conf_dirs
+from firstlight.optim.base import steps_of
 from firstlight.runs.chosen import chosen_names
 from firstlight.runs.flat_config import flatten
 
@@ -41,6 +42,7 @@ IGNORED_KEYS = (
 """Keys that do not change what is trained, and seeds: runs that differ in these are repetitions."""
 CHANGES_TRAINING = "early_stopping"
 """The one callback that changes the training."""
+WARMUP = "scheduler.warmup_steps"
 NOTHING = "-"
 """Shown for a key that a config does not have."""
 
@@ -66,8 +68,7 @@ def group_runs(runs: list[Run]) -> tuple[list[Group], list[str]]:
     by_config: dict[str, dict[int, Run]] = {}
     values_of: dict[str, dict[str, str]] = {}
     notes = []
-    for run in runs:
-        values = _values(run)
+    for run, values in zip(runs, _with_one_warmup(list(map(_values, runs))), strict=True):
         # Keys in one order: configs of different versions list them in another.
         config = json.dumps(values, sort_keys=True)
         # The first run decides the order of the keys, which is that of the columns.
@@ -102,6 +103,23 @@ def _values(run: Run) -> dict[str, str]:
         if not isinstance(value, str):
             values[key] = json.dumps(value, default=str)
     return values
+
+
+def _with_one_warmup(configs: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The `configs` with warm-ups in steps, where some have a share of the run and some steps.
+
+    Those of earlier versions have the same default in steps.
+    """
+    parts = {config.get(WARMUP, "") for config in configs}
+    if not (any(part.endswith("%") for part in parts) and any(part.isdigit() for part in parts)):
+        return configs
+    found: list[dict[str, str]] = []
+    for config in configs:
+        part, max_steps = config.get(WARMUP, ""), config.get("trainer.max_steps", "")
+        if part.endswith("%") and max_steps.isdigit():
+            config = config | {WARMUP: str(steps_of(part, int(max_steps)))}
+        found.append(config)
+    return found
 
 
 def settings_of(runs: list[Run], configs: list[dict[str, str]]) -> list[dict[str, str]]:

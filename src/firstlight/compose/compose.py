@@ -58,7 +58,7 @@ def check_single_values(verb: str, overrides: list[str], *, sweep: str = "add -m
                 f"{text}: several values make a sweep; {way}, or quote the value ('key=\"a,b\"')"
             )
     if problems:
-        raise mistaken(problems, overrides, None)
+        raise mistaken(problems, overrides)
 
 
 def check_trials(verb: str, overrides: list[str], config_dir: str | None) -> DictConfig:

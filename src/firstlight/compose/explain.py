@@ -18,6 +18,7 @@ from firstlight.compose.mistakes import mistaken
 from firstlight.compose.yaml_files import choices, is_base_name, title_of
 from firstlight.errors import ConfigError, did_you_mean, one_line
 from firstlight.overrides import key_of, words_to_paste
+from firstlight.packages import with_extra
 
 # Hydra's exceptions have no fields: the key stands in their messages.
 REFUSED_KEY = re.compile(
@@ -27,6 +28,12 @@ REFUSED_KEY = re.compile(
 CHOSEN_TWICE = re.compile(r"(\w+)/(\w+) appears more than once")
 """Hydra's words for callbacks=[default,plots]: a group, and the choice that is there twice."""
 
+EXTRA_OF = {
+    "hydra/launcher=joblib": "joblib",
+    "hydra/launcher=submitit_local": "submitit",
+    "hydra/launcher=submitit_slurm": "submitit",
+}
+"""Choices that other packages have, and the extra that installs each."""
 SLIP = 0.8
 """How alike (difflib) a misspelt name and the one that was meant are."""
 MOST_NAMED = 3
@@ -106,9 +113,11 @@ def _missing_choice(error: MissingConfigException, config_dir: str | None) -> st
     # Of one choice in a list, callbacks=[default,nope], Hydra does not say what there is.
     options = [str(name) for name in error.options or () if not is_base_name(str(name))]
     options = options or choices(group, config_dir)
+    extra = EXTRA_OF.get(f"{group}={choice}")
+    needs = "" if extra is None else f"; it needs an extra: {with_extra(extra)}"
     return (
         f"{group}={choice}: no such choice{did_you_mean(choice, options)} ({group} is one of:"
-        f" {', '.join(options)})"
+        f" {', '.join(options)}){needs}"
     )
 
 

@@ -116,7 +116,7 @@ def parse_overrides(overrides: list[str]) -> list[Override]:
         except ConfigError as error:
             problems[text] = str(error)
     if problems:
-        raise mistaken(problems, overrides, None)
+        raise mistaken(problems, overrides)
     return parsed
 
 

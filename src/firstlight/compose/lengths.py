@@ -32,7 +32,7 @@ def replaced_by(given: Iterable[Override]) -> set[str]:
         words = [str(by_key[key].input_line) for key in set_ones]
         text = f"{' and '.join(words)}: a run has one length; leave all but one of them out"
         all_words = [str(override.input_line) for override in given]
-        raise mistaken(dict.fromkeys(words, text), all_words, None)
+        raise mistaken(dict.fromkeys(words, text), all_words)
     return _others(set_ones)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from firstlight.compose.keys import is_within
 from firstlight.compose.yaml_files import choices
-from firstlight.conf_files import conf_dirs
+from firstlight.conf_files import conf_dirs, config_dir
 from firstlight.errors import ConfigError
 from firstlight.overrides import key_of
 
@@ -27,27 +27,28 @@ class Mistaken(ConfigError):
 
 
 def mistaken(
-    problems: Mapping[str, str], overrides: Iterable[str], config_dir: str | None
+    problems: Mapping[str, str], overrides: Iterable[str], folder: str | None = None
 ) -> Mistaken:
-    """Why some of `overrides` are mistakes, a line each.
+    """Why some of `overrides` are mistakes, a line each; `folder` is the --config-dir.
 
     What depends on a choice that is not known is not among the rest: the keys of its section, or
     all keys if it decides them all, as an experiment does.
     """
+    folder = folder or config_dir()
     rest = [word for word in overrides if word not in problems]
     for word in problems:
         group, _, package = key_of(word).partition("@")
-        if not choices(group, config_dir):
+        if not group or not choices(group, folder):
             continue
-        if _is_global(group, config_dir):
-            rest = [other for other in rest if choices(_group(other), config_dir)]
+        if _is_global(group, folder):
+            rest = [other for other in rest if choices(_group(other), folder)]
         else:
             rest = [other for other in rest if not is_within(key_of(other), package or group)]
     return Mistaken("\n".join(dict.fromkeys(problems.values())), rest)
 
 
 def all_mistakes(
-    first: Mistaken, judge: Callable[[list[str]], None], config_dir: str | None
+    first: Mistaken, judge: Callable[[list[str]], None], folder: str | None
 ) -> ConfigError:
     """`first`, and what `judge` finds wrong with the overrides that are left.
 
@@ -64,19 +65,17 @@ def all_mistakes(
         except ConfigError as error:
             # A mistake of what is left may follow from what was taken out: only those in values
             # that were typed are certain.
-            typed = [re.escape(key_of(word)) for word in values_among(rest, config_dir)]
+            typed = [re.escape(key_of(word)) for word in values_among(rest, folder)]
             about_typed = re.compile(rf"({'|'.join(typed)})[.: ]")
             lines += [line for line in str(error).split("\n") if about_typed.match(line)]
             break
     return ConfigError("\n".join(dict.fromkeys(lines)))
 
 
-def values_among(overrides: list[str], config_dir: str | None) -> list[str]:
+def values_among(overrides: list[str], folder: str | None) -> list[str]:
     """The overrides that give a value, and do not choose of a group or take something away."""
     return [
-        word
-        for word in overrides
-        if not word.startswith("~") and not choices(_group(word), config_dir)
+        word for word in overrides if not word.startswith("~") and not choices(_group(word), folder)
     ]
 
 
@@ -84,10 +83,10 @@ def _group(word: str) -> str:
     return key_of(word).partition("@")[0]
 
 
-def _is_global(group: str, config_dir: str | None) -> bool:
+def _is_global(group: str, folder: str | None) -> bool:
     """Whether a choice of the group may set any key."""
-    for folder in conf_dirs(config_dir):
-        for file in Path(folder, group).glob("*.yaml"):
+    for place in conf_dirs(folder):
+        for file in Path(place, group).glob("*.yaml"):
             if "# @package _global_" in file.read_text(encoding="utf-8"):
                 return True
     return False
