@@ -237,7 +237,7 @@ def test_more_mistakes(place, capsys, word, what):
 def test_a_rung_is_a_sweep_that_is_trained_once_and_grows(place, capsys):
     words = [
         *LADDER, "ladder.widen=1", "ladder.tokens_per_parameter=[0.1,1e6]", "data.batch_size=2",
-        "ladder.budgets=[2e7,3e7,4e7]", "ladder.next_budget=5e7", "ladder.rates=[1e-5,2e-5,4e-5]",
+        "ladder.budgets=[2e8,3e8,4e8]", "ladder.next_budget=5e8", "ladder.rates=[1e-5,2e-5,4e-5]",
     ]  # fmt: skip
     asked = asked_of_ladder(parse_arguments("ladder", words).overrides, None)
     (rung, *_), _ = rungs_of(asked)

@@ -1,6 +1,5 @@
 """`firstlight ladder`: the loss of a model that has not been trained yet, and whether it was so."""
 
-import json
 import signal
 from typing import Any
 
@@ -11,7 +10,7 @@ from firstlight.ladder.asked import asked as asked
 from firstlight.ladder.climb import Climbed, climbed
 from firstlight.ladder.figure import ladder_figure
 from firstlight.ladder.text import as_data, as_text, refusal
-from firstlight.output import say, write
+from firstlight.output import as_json, say, write
 from firstlight.training.stopping import Stopped
 
 
@@ -43,7 +42,7 @@ def with_files(found: Climbed, asked: Asked) -> dict[str, Any]:
     """
     data, picture = as_data(found, asked), asked.settings.picture
     try:
-        replace_text(asked.folder / "ladder.json", json.dumps(data, indent=1) + "\n")
+        replace_text(asked.folder / "ladder.json", as_json(data, indent=1) + "\n")
         with replacing(asked.folder / f"ladder.{picture}", "wb") as file:
             ladder_figure(found).savefig(file, dpi=120, format=picture)
     except OSError as error:

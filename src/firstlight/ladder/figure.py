@@ -5,6 +5,7 @@ from math import exp, log
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from firstlight.ladder.climb import Climbed
 from firstlight.statistics.rungs import Tuned
@@ -26,7 +27,13 @@ def ladder_figure(climbed: Climbed) -> Figure:
         if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize=8)
     by_size.set(xlabel="parameters", ylabel="validation loss (nats a token)")
+    by_size.tick_params(axis="x", which="both", labelsize=7)
     by_compute.set(xlabel="training FLOPs")
+    budgets = {one.rung.compute for one in climbed.fit.rungs}
+    if climbed.prediction is not None:
+        budgets.add(climbed.prediction.budget)
+    by_compute.set_xticks(sorted(budgets), [f"{budget:.3g}" for budget in sorted(budgets)])
+    by_compute.xaxis.set_minor_locator(NullLocator())
     return figure
 
 

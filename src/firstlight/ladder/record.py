@@ -12,16 +12,17 @@ from pydantic import Field, TypeAdapter, ValidationError
 from firstlight import __version__
 from firstlight.config import FinitePositive
 from firstlight.errors import ConfigError, RunError, one_line, reason_of, shorten
-from firstlight.files import replace_text
+from firstlight.files import replace_text, temporary_of
 from firstlight.ladder.asked import Asked
 from firstlight.ladder.rungs import Rung
 from firstlight.ladder.settings import Seeds
+from firstlight.lock import files_of
 from firstlight.runs.plain_yaml import dump_plain_yaml, read_plain_yaml
 from firstlight.statistics.means import Interval
 from firstlight.statistics.scaling import Ladder
 from firstlight.sweep.plan import difference
 
-RECORD = "ladder.yaml"
+RECORD, LOCK = "ladder.yaml", ".ladder.lock"
 
 
 def check_same(asked: Asked) -> None:
@@ -38,7 +39,9 @@ def check_same(asked: Asked) -> None:
         "config_dir": asked.config_dir,
     }
     if not file.exists():
-        if any(entry.name not in OF_THE_LOCK for entry in asked.folder.iterdir()):
+        # A process that was killed may have left the file that it was about to write.
+        known = files_of(asked.folder / LOCK) | {temporary_of(file).name}
+        if any(entry.name not in known for entry in asked.folder.iterdir()):
             raise ConfigError(
                 f"ladder.out ({shorten(str(asked.folder))}) holds something else already; give"
                 " another one"
@@ -58,10 +61,6 @@ def check_same(asked: Asked) -> None:
                 f"ladder.out ({shorten(str(asked.folder))}) holds another ladder: {change}; give"
                 " another one"
             )
-
-
-LOCK = ".ladder.lock"
-OF_THE_LOCK = (LOCK, ".writer")
 
 
 @dataclass(frozen=True)
