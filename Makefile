@@ -50,8 +50,8 @@ types: setup ## check the types
 layers: setup ## check that imports point down only
 	@$(BIN)/python -m pytest --quiet tests/test_layers.py
 
-board: setup ## show all runs in TensorBoard (ARGS="--port 6007 ..." for its options)
-	@$(BIN)/tensorboard --logdir outputs $(ARGS)
+board: setup ## show all runs in TensorBoard (ARGS="port=6007 ..." for its settings)
+	@$(BIN)/firstlight board $(ARGS)
 
 package: setup ## build the wheel and the sdist into dist/
 	@$(BIN)/python -m build --quiet

@@ -356,7 +356,7 @@ def test_the_choices_of_a_config_dir_are_listed(refused, tmp_path, chosen):
     ("bracket left open", "model.n_layers=[1,2", ["model.n_layers=[1,2"]),
     ("no key", "=3", ["=3"]),
     ("a group that is a number", "model=3", ["model=3", "nano"]),
-    ("the base of a group", "model=base", ["model=base", "(gpt2_large, gpt2_medium, "]),
+    ("the base of a group", "model=base", ["model=base", "(dial, gpt2_large, gpt2_medium, "]),
     ("a group that is null", "model=null", ["model", "nano"]),
     ("interpolation of nothing", "name=${nope}", ["name", "nope"]),
     ("name above outputs", "name=a/../../up", ["name (a/../../up): a folder below outputs/"]),

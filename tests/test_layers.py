@@ -27,7 +27,7 @@ LAYERS = (
     {"compose"},
     {"lm_eval"},
     {"commands"},
-    {"verify", "bench", "sweep", "new", "prepare"},
+    {"verify", "bench", "sweep", "new", "prepare", "board"},
     {"compare", "plan", "lr_find", "coord_check", "ladder"},
     {"verbs"},
     {"completion"},

@@ -30,6 +30,7 @@ VERBS = {
     "verify": "prove on your config that a killed and resumed run is the run that was never killed",
     "sweep": "show a sweep's progress and best point; resume it, retry failed trials, or add some",
     "compare": "compare runs, or the trials of a sweep: which is best, and is it more than chance",
+    "board": "open TensorBoard on runs, in the colours of what was swept",
     "bench": "measure how fast your config trains here, where the time goes, what would be faster",
     "info": "show what a run or a checkpoint holds, without loading it; check that it is complete",
     "new": "write a small package of your own: a model, a callback, an experiment and a test",

@@ -39,6 +39,7 @@ PACKAGES = (
     "lr-find",
     "coord-check",
     "ladder",
+    "board",
 )
 """Verbs that are packages of their own; the others are modules of `commands`."""
 

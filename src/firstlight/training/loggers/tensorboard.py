@@ -22,12 +22,14 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import scalar
 
+from firstlight import processes
 from firstlight.files import replacing, sync_folder, temporary_of
 from firstlight.metrics.splits import is_final
 from firstlight.runs.chosen import CHOSEN
 from firstlight.runs.flat_config import hyperparameters
 from firstlight.training.lightning import begin_again, purge_nothing, writer_of
 from firstlight.training.loggers.board import GIVEN_BY_FIT
+from firstlight.training.loggers.shown_name import shown_name
 
 EVENT_FILES = "events.out.tfevents.*"
 OVER = "over_tokens/"
@@ -157,8 +159,11 @@ class TensorBoardLogger(LightningTensorBoardLogger):
             values.pop("order.seed", None)
         writer = self.experiment.file_writer
         assert writer is not None  # None only once it is closed
-        # Without a name of its own: its name is the run's.
-        writer.add_summary(hparams_pb(values, trial_id=""))
+        is_trial = processes.trial() is not None
+        if is_trial:  # those that differ in it alone are one row
+            values.pop("seed", None)
+        name = shown_name(Path(self.log_dir).absolute(), is_trial=is_trial)
+        writer.add_summary(hparams_pb(values, trial_id=name))
 
     @rank_zero_only
     def save(self) -> None:
