@@ -104,6 +104,7 @@ def same_surroundings() -> None:
 
 same_surroundings()  # before Lightning is imported, which reads the rank of this process then
 
+import hypothesis
 import pytest
 import torch
 
@@ -118,6 +119,12 @@ from firstlight.model.modern import ModernGPT
 SHARED = Path(__file__).parents[2] / "shared"
 if "TIKTOKEN_CACHE_DIR" not in os.environ and (SHARED / "tiktoken").is_dir():
     os.environ["TIKTOKEN_CACHE_DIR"] = str(SHARED / "tiktoken")
+
+# A busy machine is slow, and a test that is slow is no fault.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 torch.set_num_threads(1)  # at these sizes threads cost more than they give
 

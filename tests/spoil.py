@@ -104,6 +104,8 @@ def within(seconds: int, memory: int = GIGABYTE) -> Iterator[None]:
     """Raise in the block if it takes longer, or asks for more memory than that on top of what this
     process has.
 
+    Time is the processor's for this process: other programs do not count.
+
     The memory is bounded on Linux only: elsewhere there is no such bound, or nothing to read what
     the process has.
     """
@@ -115,11 +117,11 @@ def within(seconds: int, memory: int = GIGABYTE) -> Iterator[None]:
     if STATM.exists():
         pages = int(STATM.read_text().split()[0])
         resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + memory, hard))
-    before = signal.signal(signal.SIGALRM, too_long)
-    signal.alarm(seconds)
+    before = signal.signal(signal.SIGPROF, too_long)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

@@ -49,7 +49,6 @@ def fuzz(
         max_examples=n,
         derandomize=True,
         database=None,
-        deadline=None,
         phases=[Phase.generate, Phase.shrink],  # explaining a failure makes everything slow
         report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from firstlight.memorisation import Copies, Copy, blocks, copies, overlap
@@ -17,8 +17,6 @@ from firstlight.memorisation.overlap import MOST_N
 from firstlight.memorisation.page import page
 from firstlight.memorisation.words import in_words
 
-on_any_machine = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-"""However busy it is."""
 BLOCK_SIZES = (1, 2, 3, 7, blocks.BLOCK)
 
 
@@ -58,7 +56,6 @@ def in_arrays(draw, text):
     return np.split(np.array(text, dtype=kind), cuts)
 
 
-@on_any_machine
 @given(st.data(), two_texts(), st.sampled_from(BLOCK_SIZES))
 def test_copies_are_those_that_a_search_at_every_place_finds(data, texts, size):
     text, sample, n = texts
@@ -87,7 +84,6 @@ def test_copies_are_those_that_a_search_at_every_place_finds(data, texts, size):
         assert text[run.place : run.place + run.length] == sample[run.start : run.end]
 
 
-@on_any_machine
 @given(st.data(), two_texts(), st.integers(1, 3), st.sampled_from(BLOCK_SIZES))
 def test_an_overlap_is_the_share_that_a_search_at_every_place_finds(data, texts, every, size):
     text, other, n = texts
@@ -161,7 +157,6 @@ def test_what_is_copied_is_said_in_a_line(sample, n, base_rate, words):
     assert in_words(copies(sample, [np.arange(6)], n), base_rate) == words
 
 
-@on_any_machine
 @given(st.lists(st.binary(max_size=3), max_size=8), st.data())
 def test_the_parts_of_a_text_are_the_whole_of_it_wherever_a_copy_begins(tokens, data):
     """Also in the middle of a character, and where no text is valid UTF-8."""
