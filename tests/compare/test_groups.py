@@ -94,3 +94,12 @@ def test_a_warmup_in_steps_and_the_same_one_as_a_share_are_one_config(warmup, n_
 
     groups, _ = group_runs([warmed(1, warmup), warmed(2, "3.4%")])
     assert len(groups) == n_configs
+
+
+def test_a_run_of_an_earlier_version_lacks_keys_that_are_null_today():
+    earlier, today, other = (run([], n=1) for _ in range(3))
+    today.config.update(seed=2, freeze=None, lr_scale=None, parametrization=None, on_spike="record")
+    other.config.update(parametrization={"_target_": "firstlight.optim.mup.MuP", "base_width": 8})
+    groups, _ = group_runs([earlier, today, other])
+    assert [len(group.runs) for group in groups] == [2, 1]
+    assert groups[1].settings == {"parametrization": "MuP", "parametrization.base_width": "8"}

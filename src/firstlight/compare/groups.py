@@ -14,6 +14,7 @@ from firstlight.conf_files import conf_dirs
 from firstlight.optim.base import steps_of
 from firstlight.runs.chosen import chosen_names
 from firstlight.runs.flat_config import flatten
+from firstlight.runs.later_keys import LATER_SECTIONS
 
 IGNORED_KEYS = (
     *(
@@ -94,7 +95,9 @@ def group_runs(runs: list[Run]) -> tuple[list[Group], list[str]]:
 
 def _values(run: Run) -> dict[str, str]:
     """The values that make the config of a run another one, as text, by dotted key."""
-    values = flatten(run.config, IGNORED_KEYS)
+    # What a run lacks that an earlier version began is null in today's, if nothing was chosen.
+    later = {key: None for key, words in LATER_SECTIONS.items() if not words}
+    values = flatten({**later, **run.config}, IGNORED_KEYS)
     # Callbacks are ignored on the whole; this one decides how long a run trains.
     stopping = (run.config.get("callbacks") or {}).get(CHANGES_TRAINING)
     if stopping:
