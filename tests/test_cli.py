@@ -286,6 +286,27 @@ def test_hydras_own_settings_hold(capsys, place):
     assert logging.getLogger("firstlight_test").level == logging.DEBUG
 
 
+@pytest.mark.parametrize(
+    ("verb", "words", "key"),
+    [
+        ("train", ["out=my=x"], "output_dir"),
+        ("bench", ["out=my=x"], "output_dir"),
+        ("export", ["output_dir=my=x"], "out"),
+        ("compare", ["a", "output_dir=my=x"], "out"),
+        ("lr-find", ["out=my=x"], "lr_find.out"),
+        ("lr-find", ["output_dir=my=x"], "output_dir"),
+    ],
+)
+def test_what_a_verb_writes_is_out_or_output_dir(capsys, verb, words, key):
+    assert main([verb, *words, "--cfg", "job", "--package", key]) == 0
+    assert capsys.readouterr().out == "my=x\n"
+
+
+def test_a_verb_that_writes_nothing_has_no_such_key(capsys):
+    assert main(["info", "checkpoint=x", "out=y"]) == 2
+    assert "out: no such key" in capsys.readouterr().err
+
+
 UNUSED = {
     "hydra.run.dir=x": "output_dir",
     "hydra.run={dir: x}": "output_dir",

@@ -9,10 +9,11 @@ import yaml
 
 from firstlight.compose.compose import listed
 from firstlight.compose.hydra_calls import is_about_hydra
-from firstlight.compose.keys import is_within
+from firstlight.compose.keys import is_within, keys_of
 from firstlight.compose.mistakes import Mistaken
 from firstlight.compose.options import MODES, POSITIONALS, options_parser
-from firstlight.conf_files import conf_dir, text_keys
+from firstlight.compose.yaml_files import with_bases
+from firstlight.conf_files import conf_dir, conf_dirs, text_keys
 from firstlight.data.files import leads_to, user_path
 from firstlight.errors import ConfigError, shorten
 from firstlight.interpolation import quoted
@@ -23,6 +24,8 @@ from firstlight.processes import is_further
 
 EXTEND = "extend"
 """The action of `firstlight sweep` whose words are, but for its own keys, those of `train -m`."""
+WRITTEN = ("out", "output_dir")
+"""Names for the folder or file that a verb writes: every verb that writes one takes both."""
 TEXT_MAY_HAVE_MOVED = ("evaluate", "generate", "compare")
 """Verbs without a section `data`, where data.path=... says where the text of a run is now."""
 NEVER_USED = ("hydra.run", "hydra.sweep.dir", "hydra.sweep.subdir")
@@ -57,6 +60,8 @@ def parse_arguments(
         for problem in found().problems:
             note(problem)
     args.options = [word for word in words if word not in overrides]
+    overrides = [_as_written_by(verb, word) for word in overrides]
+    settings = [_as_written_by(verb, word) for word in settings]
     is_sweep = args.multirun or verb == "sweep"
     with_keys = _with_keys(verb, overrides)
     is_added = _adds_to_a_sweep(verb, [*with_keys, *settings])
@@ -80,6 +85,25 @@ def parse_arguments(
     if problems:
         raise Mistaken("\n".join(problems), args.overrides, args)
     return args
+
+
+def _as_written_by(verb: str, word: str) -> str:
+    """Give the key of what a verb writes the name that it has there, whichever of `WRITTEN` it has.
+
+    A run has output_dir, its name in every stored config; other verbs have out.
+    """
+    key, equals, value = word.partition("=")
+    if not equals or key not in WRITTEN:
+        return word
+    keys: set[str] = set()
+    for part in with_bases(Path(f"{verb}.yaml"), "", conf_dirs()):
+        keys.update(keys_of(part.content))
+    if key in keys:
+        return word
+    own = [name for name in sorted(keys) if name.rpartition(".")[2] in WRITTEN]
+    # Of lr-find's output_dir and lr_find.out the one in its own section.
+    own.sort(key=lambda name: "." not in name)
+    return f"{own[0]}={value}" if own else word
 
 
 def _adds_to_a_sweep(verb: str, words: list[str]) -> Callable[[str], bool]:
