@@ -7,7 +7,7 @@ each width to take the best rate of the first width.
 
 At the first width both are the same run, which is made once. Threads are of no use at these sizes.
 
-    OMP_NUM_THREADS=1 python benchmarks/mup.py --widths 64 128 256 512 --steps 150
+    OMP_NUM_THREADS=1 python benchmarks/mup.py --widths 64 128 256 512 --steps 200
 """
 
 import io
@@ -24,8 +24,8 @@ import firstlight
 
 HEAD = 16
 WORDS = (
-    *("tokenizer=bytes", "data=pydoc", "model=nano", "model.n_layers=2", "model.drop_rate=0"),
-    *("model.context_length=64", "data.batch_size=8", "data.stride=null"),
+    *("tokenizer=bytes", "data=pydoc", "model=nano", "model.n_layers=1", "model.drop_rate=0"),
+    *("model.context_length=32", "data.batch_size=8", "data.stride=null"),
     *("trainer.accelerator=cpu", "logger=[csv]", "callbacks=[]", "data.test_batches=0"),
     *("data.eval_batches=16", "data.untrained_eval_batches=1"),
 )
@@ -102,10 +102,10 @@ def main() -> None:
     """Train, and print the table."""
     parser = described(__doc__)
     parser.add_argument("--widths", type=positive, nargs="+", default=[64, 128, 256, 512])
-    parser.add_argument("--steps", type=positive, default=150)
+    parser.add_argument("--steps", type=positive, default=200)
     parser.add_argument("--seeds", type=positive, default=3)
-    parser.add_argument("--lowest", type=float, default=2e-3, help="the lowest rate")
-    parser.add_argument("--rates", type=positive, default=5, help="rates, each twice that before")
+    parser.add_argument("--lowest", type=float, default=5e-4, help="the lowest rate")
+    parser.add_argument("--rates", type=positive, default=6, help="rates, each twice that before")
     parser.add_argument("overrides", nargs="*", help="of every run: optimizer=muon")
     options = parser.parse_args()
     rates = [options.lowest * 2**n for n in range(options.rates)]
