@@ -378,4 +378,4 @@ def asked_of_ladder(
     check_launcher(composed.hydra)
     # As for `sweep`: Hydra makes the runs with settings of its own.
     with settings_of_hydra(composed, with_logging=with_logging) as config:
-        return command("ladder").asked(config, composed, overrides, config_dir)
+        return command("ladder").asked(config, overrides, config_dir)

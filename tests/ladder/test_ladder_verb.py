@@ -24,7 +24,7 @@ from firstlight.verbs import asked_of_ladder
 SIZES = "[model.emb_dim=4,model.emb_dim=6,model.emb_dim=8,model.emb_dim=12,model.emb_dim=16]"
 TEXT = (
     "data=text", "data.path=text.txt", "data.eval_batches=1", "trainer.accelerator=cpu",
-    "trainer.precision=32-true", "model.n_heads=1",
+    "trainer.precision=32-true", "model.n_heads=1", "experiment=ladder",
 )  # fmt: skip
 LADDER = (
     *TEXT, "ladder.out=here", f"ladder.sizes={SIZES}", "ladder.tokens_per_parameter=[1,1000]",
@@ -111,7 +111,7 @@ def test_a_rung_takes_the_compute_of_its_budget(planned):
 def test_flops_are_those_of_plan(planned):
     _, (rungs, _) = planned
     size = rungs[0].size
-    plan = firstlight.plan("experiment=ladder", *TEXT, *size.words, plan={"steps": 0})
+    plan = firstlight.plan(*TEXT, *size.words, plan={"steps": 0})
     assert plan["forecast"]["flops_per_token"] == size.flops_per_token
     assert plan["forecast"]["n_parameters"] == size.parameters
     assert plan["forecast"]["tokens_per_step"] == rungs[0].tokens_per_step

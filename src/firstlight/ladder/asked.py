@@ -7,7 +7,6 @@ from typing import Any
 from omegaconf import DictConfig
 
 from firstlight.commands import train
-from firstlight.compose.chosen import chosen_in
 from firstlight.compose.hydra_calls import is_about_hydra
 from firstlight.config import check_config, take
 from firstlight.data.files import user_path
@@ -46,18 +45,13 @@ class Asked:
         return user_path(self.settings.out)
 
 
-def asked(
-    config: DictConfig, composed: DictConfig, words: list[str], config_dir: str | None
-) -> Asked:
-    """The ladder of a composed config; `composed` is the same with Hydra's section.
+def asked(config: DictConfig, words: list[str], config_dir: str | None) -> Asked:
+    """The ladder of a composed config, whose `words` are ready for Hydra's grammar.
 
     Raises:
         ConfigError: it is not valid, or a word sets what the ladder decides.
     """
     own, of_hydra = _own(words)
-    # The choice of the experiment: that of `train`, which makes the runs, is another one.
-    if not any(key_of(word) == "experiment" for word in own):
-        own.insert(0, f"experiment={chosen_in(composed)['experiment']}")
     seeds: Any = take(config, "seeds")
     run, sections = train.arguments_with(config, {"ladder": LadderSettings})
     n_seeds = check_config(DictConfig({"seeds": seeds}), seeds_of)["seeds"]
