@@ -75,10 +75,9 @@ def test_a_topic_is_a_group_a_section_or_a_part_of_a_key(capsys):
     assert "Group model=dial" in of_group and any("gpt2_small " in line for line in of_group)
     assert any(line.startswith("  model.depth=") for line in of_group)
     assert not any(line.startswith("  optimizer.") for line in of_group)
-    part = lines_of(capsys, "train", "--help=warmup")
-    assert [
-        line.split()[0] for line in part if line.startswith("  ") and "=" in line.split()[0]
-    ] == ["scheduler.warmup_steps=20"]
+    part = lines_of(capsys, "train", "--help=weight_d")
+    keys = [line.split()[0] for line in part if line.startswith("  ")]
+    assert keys == ["optimizer.weight_decay=0.1"]
     # An override after --help is an override.
     assert "  model=modern_nano" in "\n".join(
         lines_of(capsys, "train", "--help", "model=modern_nano")

@@ -108,7 +108,8 @@ def _groups_in(content: dict[str, Any]) -> list[str]:
         if isinstance(item, dict):
             # "override /model" and "/model" are the group model
             groups += [str(key).split()[-1].lstrip("/") for key in item]
-    return [group for group in groups if group not in following_groups()]
+    following = following_groups()
+    return [group for group in groups if group not in following]
 
 
 def _overview(found: _Composed) -> list[Section]:
