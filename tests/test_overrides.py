@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from firstlight.board.command import board
 from firstlight.commands import evaluate, export, generate, info
 from firstlight.compare.settings import CompareSettings
 from firstlight.compose.arguments import parse_arguments
@@ -250,9 +251,9 @@ def test_a_program_that_is_not_installed_is_run_as_a_module(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
-    assert program("tensorboard") == "bin/python -m tensorboard.main"
-    (tmp_path / "bin" / "tensorboard").touch()
-    assert program("tensorboard") == "bin/tensorboard"
+    assert program("firstlight") == "bin/python -m firstlight"
+    (tmp_path / "bin" / "firstlight").touch()
+    assert program("firstlight") == "bin/firstlight"
 
 
 def test_a_path_with_an_equals_sign_may_be_given_as_a_word_alone(tmp_path, monkeypatch):
@@ -309,6 +310,7 @@ def signatures() -> Iterator[tuple[str, Callable[..., Any], dict[str, Any]]]:
         "export": export.export,
         "sweep": sweep._settings,
         "compare": CompareSettings,
+        "board": board,
     }.items():
         yield (
             "",

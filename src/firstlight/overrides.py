@@ -31,8 +31,6 @@ from firstlight.interpolation import as_typed, quoted
 # The time of Hydra's parser grows with the square of this number: here it is two seconds.
 MOST_PARTS = 2000
 """Brackets, commas and spaces that one setting may have."""
-MODULES = {"tensorboard": "tensorboard.main"}
-"""The modules that `python -m` runs for programs that are not called like them."""
 _QUOTED = re.compile(r"""("(\\.|[^\\"])*"|'(\\.|[^\\'])*')""", re.DOTALL)
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/@%+*?|-]+")
 """Texts that Hydra's grammar reads as they are, except numbers, null, true, false and ???."""
@@ -209,7 +207,7 @@ def program(name: str) -> str:
         return name
     beside = Path(sys.executable).parent / name
     if not beside.is_file():
-        return f"{_as_typed_in_shell(sys.executable)} -m {MODULES.get(name, name)}"
+        return f"{_as_typed_in_shell(sys.executable)} -m {name}"
     return _as_typed_in_shell(str(beside))
 
 

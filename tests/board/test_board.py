@@ -85,7 +85,7 @@ def runs(tmp_path):
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (["runs=nope"], "runs (nope): no such folder"),
+        (["folder=nope"], "folder (nope): no such folder"),
         (["color=optimizer.eps"], "color (optimizer.eps): auto, run, or a key that was swept"),
         (
             ["host=no.such.host.invalid"],
@@ -97,7 +97,7 @@ def runs(tmp_path):
     ],
 )
 def test_a_mistake_is_one_line(runs, words, problem, capsys):
-    assert main(["board", f"runs={runs}", *words]) == 2
+    assert main(["board", f"folder={runs}", *words]) == 2
     told = capsys.readouterr().err
     assert problem in told and len(told.splitlines()) == 1
 
@@ -105,7 +105,7 @@ def test_a_mistake_is_one_line(runs, words, problem, capsys):
 @pytest.fixture
 def served(runs):
     """A board in a process of its own, and the first line that it prints."""
-    words = [sys.executable, "-m", "firstlight", "board", f"runs={runs}", "port=0"]
+    words = [sys.executable, "-m", "firstlight", "board", f"folder={runs}", "port=0"]
     with subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

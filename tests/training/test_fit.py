@@ -137,7 +137,7 @@ def test_the_commands_at_the_end_of_a_run_can_be_pasted_whatever_it_is_called(tr
     said = dict(
         line.split(":", 1) for line in capsys.readouterr().out.splitlines() if ":  " in line
     )
-    for label, argument in (("sample", f"checkpoint={name}"), ("TensorBoard", f"--logdir={name}")):
+    for label, argument in (("sample", f"checkpoint={name}"), ("TensorBoard", f"folder={name}")):
         pasted = [bash, "-c", f"printf '%s\\0' {said[label]}"]
         assert argument in subprocess.run(
             pasted, capture_output=True, check=True

@@ -24,7 +24,7 @@ MOST_SHOWN = 5
 
 def board(
     *,
-    runs: NonEmpty,
+    folder: NonEmpty,
     color: NonEmpty = "auto",
     smoothing: Annotated[float, Field(ge=0, le=0.999)] = 0,
     samples: Annotated[int, Field(gt=0, le=10_000)] = 100,
@@ -38,12 +38,12 @@ def board(
         ConfigError: no such folder, no run has `color` among what was swept, or TensorBoard cannot
             listen at the host and port.
     """
-    folder = user_path(runs)
-    if not folder.is_dir():
-        raise ConfigError(f"runs ({shorten(runs)}): no such folder")
-    names = names_of_runs(folder)
+    place = user_path(folder)
+    if not place.is_dir():
+        raise ConfigError(f"folder ({shorten(folder)}): no such folder")
+    names = names_of_runs(place)
     if not names:
-        note(f"no run below {printable(str(folder))} has curves yet; they will appear when it has")
+        note(f"no run below {printable(str(place))} has curves yet; they will appear when it has")
     _check_color(color, names)
     _check_place(host, port)
     from tensorboard.program import TensorBoard, TensorBoardServerException  # late: it is slow
@@ -51,7 +51,7 @@ def board(
     # Its warnings are of TensorFlow, which nobody needs here, and have the paths of source files.
     logging.getLogger("tensorboard").setLevel(logging.ERROR)
     program = TensorBoard()
-    options = ["--logdir", str(folder), "--host", host, "--samples_per_plugin", f"text={samples}"]
+    options = ["--logdir", str(place), "--host", host, "--samples_per_plugin", f"text={samples}"]
     if port is not None:
         options += ["--port", str(port)]
     # Else it would say at each start that its fast reader is experimental.

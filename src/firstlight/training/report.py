@@ -9,9 +9,9 @@ from rich.filesize import decimal
 from firstlight.checkpoints.find import checkpoints_of
 from firstlight.data.leakage import Leakage
 from firstlight.data.token_data import TokenDataModule
-from firstlight.errors import counted, duration, printable, shell_word
+from firstlight.errors import counted, duration, printable
 from firstlight.metrics.perplexity import perplexity_text
-from firstlight.overrides import command, named, program, setting
+from firstlight.overrides import command, named, setting
 from firstlight.processes import trial
 from firstlight.runs.run_folder import CONFIG, METRICS, MODEL, RunFolder
 from firstlight.training.callbacks.base import Callback
@@ -178,7 +178,7 @@ def closing(
     if (other := _other_run(folder)) is not None:
         pair = (named("runs", str(run)) for run in (other, folder))
         todo.append(f"compare:      {command('compare', *pair)}")
-    todo.append(f"TensorBoard:  {program('tensorboard')} {shell_word(f'--logdir={folder}')}")
+    todo.append(f"TensorBoard:  {command('board', setting('folder', str(folder)))}")
     since = "" if resumed_at is None else f" since it was resumed at step {resumed_at:,}"
     lines = [
         f"\ndone: {counted(trainer.global_step, 'step')} in {duration(seconds)}{since}:"
