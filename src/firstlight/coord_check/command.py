@@ -1,7 +1,6 @@
 """`firstlight coord-check`: whether steps move wide models as far as narrow ones."""
 
 import csv
-import json
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -19,7 +18,7 @@ from firstlight.coord_check.settings import CoordSettings
 from firstlight.data.files import user_path
 from firstlight.errors import RunError, counted, printable, reason_of
 from firstlight.files import replace_text, replacing
-from firstlight.output import note, say, write
+from firstlight.output import as_json, note, say, write
 from firstlight.runs.new_folder import new_folder
 from firstlight.runs.run_config import RunConfig
 from firstlight.training.memory.allocation import keep_freed_memory
@@ -125,7 +124,7 @@ def _write_files(
             writer = csv.writer(file)
             writer.writerow(["parametrization", "width", "seed", "step", "layer", "size", "moved"])
             writer.writerows(_rows(runs))
-        replace_text(folder / "coord_check.json", json.dumps(found, indent=1) + "\n")
+        replace_text(folder / "coord_check.json", as_json(found, indent=1) + "\n")
         with replacing(folder / f"coord_check.{picture}", "wb") as file:
             growth_figure(of_moves, of_sizes).savefig(file, dpi=120, format=picture)
     except OSError as error:

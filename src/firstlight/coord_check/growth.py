@@ -1,5 +1,6 @@
 """How what layers put out grows with the width of a model."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,7 +53,7 @@ def mean_over_seeds(
 
 
 def exponent(widths: list[int], values: list[float]) -> float:
-    """The slope of the least-squares line through the logarithms; nan if one is not above 0."""
-    if min(values) <= 0:
+    """The slope of the least-squares line through the logarithms; nan if a value has none."""
+    if not all(0 < value < math.inf for value in values):
         return float("nan")
     return float(np.polyfit(np.log(widths), np.log(values), 1)[0])
