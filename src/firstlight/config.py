@@ -40,7 +40,8 @@ Percentage = Annotated[
 FinitePositive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 FiniteNonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Timeout = Annotated[float, Field(ge=1, le=86_400)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
+LAST_SEED = 2**32 - 1
+Seed = Annotated[int, Field(ge=0, lt=LAST_SEED + 1)]
 """A seed that numpy and torch both accept."""
 
 Steps = Annotated[int, Field(gt=0, le=10**12)]

@@ -15,7 +15,7 @@ from firstlight.config import check_config, take
 from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, one_line, shorten, shown
 from firstlight.sweep.record import OF_THE_SWEEP, Wanted, split_seeds
-from firstlight.sweep.settings import Settings, number_of, only_in_some
+from firstlight.sweep.settings import Settings, number_of, only_in_some, seeds_from
 from firstlight.sweep.space import space_of
 from firstlight.sweep.storage import hide_password
 
@@ -57,7 +57,7 @@ def asked(overrides: list[str], config_dir: str | None) -> Asked:
         raise ConfigError("seeds: the seeds are listed already (seed=...); give one of the two")
     space = space_of(own, settings, config_dir)
     folder, seed = take(example, "output_dir"), number_of("seed", take(example, "seed"))
-    seeds = split_seeds(space)[1] or [seed + n for n in range(n_seeds)]
+    seeds = split_seeds(space)[1] or seeds_from(seed, n_seeds)
     return Asked(
         Wanted(own, settings, seeds),
         has_values=bool(space.parameters) or n_seeds > 1,

@@ -13,7 +13,7 @@ from firstlight.compose.compose import parse_overrides
 from firstlight.compose.grammar import values_of
 from firstlight.errors import ConfigError, shorten, shown
 from firstlight.sweep.record import Wanted
-from firstlight.sweep.settings import Settings, number_of
+from firstlight.sweep.settings import Settings, number_of, seeds_from
 from firstlight.sweep.space import name_of, overrides_of, parameter_of
 
 MAY_GROW = ("params", "trials")
@@ -63,7 +63,7 @@ def with_words(was: Wanted, words: Iterable[str], config_dir: str | None) -> Wan
         name = name_of(override)
         if name == "seeds":
             n_seeds = number_of("seeds", override.value())
-            grown = _with_seeds(grown, range(was.seeds[0], was.seeds[0] + n_seeds), config_dir)
+            grown = _with_seeds(grown, seeds_from(was.seeds[0], n_seeds), config_dir)
         elif name == "seed":
             grown = _with_seeds(grown, _seeds_of(override), config_dir)
         elif name == "sweep.trials":

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from firstlight.compose.compose import compose_config
 from firstlight.compose.grammar import MOST_TRIALS
-from firstlight.config import FinitePositive, NonEmpty, Seed, check_config
+from firstlight.config import LAST_SEED, FinitePositive, NonEmpty, Seed, check_config
 from firstlight.errors import ConfigError
 from firstlight.metrics.base import Direction
 from firstlight.metrics.measured import check_name, columns, metrics_of
@@ -54,6 +54,21 @@ def number_of(key: Literal["seed", "seeds", "sweep.trials"], value: Any) -> int:
     """
     section, _, name = key.rpartition(".")
     return check_config(OmegaConf.create({name: value}), _numbers, section)[name]
+
+
+def seeds_from(seed: int, n_seeds: int) -> list[int]:
+    """The seeds of as many runs: `seed` and those that follow.
+
+    Raises:
+        ConfigError: the last ones are none.
+    """
+    last = seed + n_seeds - 1
+    if last > LAST_SEED:
+        raise ConfigError(
+            f"seed ({seed}): {n_seeds} seeds from it on end at {last}, and the largest seed is"
+            f" {LAST_SEED}; lower seed"
+        )
+    return list(range(seed, last + 1))
 
 
 def _numbers(*, seed: Seed = 0, seeds: Count = 1, trials: Count = 1) -> None:
