@@ -86,9 +86,24 @@ def test_the_standard_parametrization_alone_is_shown_as_a_table(capsys):
     assert [path.name for path in Path().iterdir()] == ["text.txt"]
 
 
+def test_what_a_frozen_layer_has_no_exponent_for_is_null_in_the_file(capsys):
+    words = [word for word in TINY if "base_width" not in word]
+    changes = ["parametrization=standard", "coord_check.out=check", "coord_check.steps=1"]
+    assert main(["coord-check", *words, *changes, "freeze=tok_emb"]) == 0
+    assert "tok_emb" in capsys.readouterr().out
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    text = Path("check/coord_check.json").read_text()
+    found = json.loads(text, parse_constant=refuse)  # NaN is no JSON
+    assert of(found, "moves", "standard", "tok_emb")["exponent"] is None
+
+
 def test_the_exponent_is_that_of_a_power_of_the_width():
     assert exponent([64, 128, 512], [3 * w**0.7 for w in (64, 128, 512)]) == pytest.approx(0.7)
-    assert math.isnan(exponent([64, 128], [0.0, 1.0]))
+    for value in (0.0, math.inf, math.nan):  # an unchanged layer, a run that has diverged
+        assert math.isnan(exponent([64, 128], [1.0, value]))
     runs = [Measured("a", w, s, [{"x": 0.0}], [{"x": w * (s + 1)}]) for w in (2, 8) for s in (0, 2)]
     [growth] = growths(runs, "moves", 0)
     assert growth.values == [4.0, 16.0] and growth.exponent == pytest.approx(1.0)
@@ -113,6 +128,10 @@ def test_heads_and_feed_forwards_grow_with_the_width():
         (["coord_check.grow=[width]"], "coord_check.grow: model has no width"),
         (["coord_check.widths=[16,20]"], "would be 2.5; take multiples of 8"),
         (["parametrization.base_width=12"], "parametrization.base_width (12) must be a multiple"),
+        (
+            ["seed=4294967295", "coord_check.seeds=2"],
+            "seed (4294967295): 2 seeds from it on end at",
+        ),
         (["resume=last"], "resume: coord-check makes new runs; leave resume out"),
         (["trainer.devices=2"], "trainer.devices (2 in all) must be 1"),
         (["coord_check.out=text.txt/x"], "coord_check.out"),
@@ -120,6 +139,10 @@ def test_heads_and_feed_forwards_grow_with_the_width():
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(capsys, words, says):
     assert main(["coord-check", *TINY, *words]) == 2
-    told = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("note: ")]
+    told = capsys.readouterr().err.splitlines()
+    assert not any(
+        "runs made" in line or "run made" in line for line in told
+    )  # it is told before the first run
+    told = [line for line in told if not line.startswith("note: ")]
     assert len(told) == 1 and told[0].startswith("firstlight: ") and says in told[0]
     assert [path.name for path in Path().iterdir()] == ["text.txt"]

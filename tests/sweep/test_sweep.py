@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from firstlight.cli import main
+from firstlight.errors import ConfigError
 from firstlight.sweep import loop
 from firstlight.sweep import trial as trial_module
 from firstlight.sweep.ledger import Ledger
@@ -102,13 +103,29 @@ def test_a_sweep_of_shuffled_values_is_resumed(place):
     [
         ("freeze=tok_emb,tok_amb", "freeze (tok_amb): matches no parameter of GPT"),
         ("lr_scale=[tok_emb:0.1],[tok_emb:none]", "lr_scale (tok_emb:none): expected PATTERN:"),
+        (
+            "parametrization=mup parametrization.base_width=8,12",
+            "parametrization.base_width (12) must be a multiple of the width of a head (8)",
+        ),
     ],
 )
-def test_names_of_parameters_are_checked_when_a_sweep_is_planned(place, capsys, words, problem):
-    planned([*TINY, "data.path=a.txt", words], None)
+def test_what_is_said_of_the_model_is_checked_when_a_sweep_is_planned(
+    place, capsys, words, problem
+):
+    planned([*TINY, "data.path=a.txt", *words.split()], None)
     err = capsys.readouterr().err
     assert "1 of 2 points" in err
     assert problem in err
+
+
+def test_seeds_beyond_the_largest_are_refused_before_a_sweep_is_written(place):
+    words = [*TINY, "data.path=a.txt", "output_dir=swept"]
+    with pytest.raises(ConfigError, match=r"seed \(4294967294\): 3 seeds from it on end at"):
+        planned([*words, "seed=4294967294", "seeds=3"], None)
+    assert not (place / "swept").exists()
+    planned([*words, "seed=4294967294", "seeds=2"], None)
+    with pytest.raises(ConfigError, match="the largest seed is 4294967295"):
+        complete(place / "swept", storage=None, config_dir=None, words=["seeds=3"])
 
 
 @pytest.mark.long

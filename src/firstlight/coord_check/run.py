@@ -7,6 +7,7 @@ from typing import Any
 
 from firstlight.bench.runs import FailedError, run_quietly
 from firstlight.commands.short_run import shortened_to_measure
+from firstlight.config import build
 from firstlight.coord_check.growth import Measured
 from firstlight.coord_check.probe import Probe
 from firstlight.coord_check.settings import CoordSettings
@@ -14,8 +15,12 @@ from firstlight.coord_check.sizes import at_width
 from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, counted
 from firstlight.files import existing_place
+from firstlight.model.construction import without_weights
 from firstlight.optim.constant import Constant
 from firstlight.runs.run_config import RunConfig
+from firstlight.sweep.settings import seeds_from
+from firstlight.training.experiment import network_of
+from firstlight.training.plan import blaming
 
 STANDARD = "standard"
 
@@ -37,10 +42,13 @@ def measured(
         ConfigError: a run was refused, or the model cannot be made at a width.
         FailedError: one failed.
     """
-    # All widths first: a mistake in the last is told before the first is trained.
+    # All first: a mistake in the last width, or in the parametrization, is told before the first
+    # run is made.
     section = run.plain["model"]
     sizes = {width: at_width(section, width, settings.grow) for width in settings.widths}
-    seeds = [run.plain["seed"] + n for n in range(settings.seeds)]
+    for size in sizes.values():
+        _check_made(run.changed({"model": size}))
+    seeds = seeds_from(run.plain["seed"], settings.seeds)
     found: list[Measured] = []
     place = existing_place(user_path(run.plain["output_dir"]))
     with tempfile.TemporaryDirectory(prefix=".coord_check_", dir=place) as work:
@@ -49,9 +57,20 @@ def measured(
                 for seed in seeds:
                     probe = _probed(run, settings.steps, size, seed, name, Path(work) / "run")
                     found.append(Measured(name, width, seed, probe.sizes, probe.moves))
-                # Not before: a mistake, which the first run finds, is one line.
+                # Not before: a mistake that only a run finds is one line.
                 tell(f"{name}, width {width}: {counted(len(seeds), 'run')} made")
     return found
+
+
+def _check_made(config: RunConfig) -> None:
+    """Make a model as shapes, in the parametrization of the config.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    built = build(config.plain)
+    with blaming("model"):
+        without_weights(network_of(built["model"], built.get("parametrization"), None))
 
 
 def _probed(

@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from firstlight.config import blame, build
 from firstlight.errors import ConfigError, one_line, shown
 from firstlight.interpolation import check_kept
 from firstlight.model.construction import without_weights
-from firstlight.optim.by_name import frozen, rates
+from firstlight.optim.by_name import rates
 from firstlight.runs.environment import working_folder
 from firstlight.runs.flat_config import flatten
 from firstlight.runs.later_keys import THIS_VERSION, Earlier, without
@@ -24,6 +23,7 @@ from firstlight.sweep.ledger import NewRow
 from firstlight.sweep.record import SweepRecord, Wanted
 from firstlight.sweep.settings import Settings, directions_of
 from firstlight.sweep.space import Space, Values
+from firstlight.training.experiment import network_of
 
 Config = dict[str, Any]
 
@@ -165,7 +165,8 @@ def why_untrainable(plain: Config) -> str | None:
         built = build(plain)
         try:
             # Without memory: shapes, and the names that freeze and lr_scale match, are checked.
-            network = without_weights(partial(frozen, built["model"], built.get("freeze")))
+            parts = (built["model"], built.get("parametrization"), built.get("freeze"))
+            network = without_weights(network_of(*parts))
             rates(network, built.get("lr_scale"))
         except (ValueError, TypeError) as error:
             raise blame("model", error) from error

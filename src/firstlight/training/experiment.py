@@ -73,7 +73,7 @@ class Experiment:
 
     def network_of(self, make: Callable[[], LanguageModel]) -> Callable[[], LanguageModel]:
         """Makes the model of `make` as a run begins with it: its first weights, parts frozen."""
-        return partial(frozen, partial(begun, make, self.parametrization), self.freeze)
+        return network_of(make, self.parametrization, self.freeze)
 
     @property
     def optimizer_by_name(self) -> OptimizerFactory:
@@ -107,3 +107,12 @@ class Experiment:
             f"callbacks.{name}": callback for name, callback in (self.callbacks or {}).items()
         }
         return compilation | of_config
+
+
+def network_of(
+    make: Callable[[], LanguageModel],
+    parametrization: Parametrization | None,
+    freeze: Patterns | None,
+) -> Callable[[], LanguageModel]:
+    """Makes the model of `make` with the first weights of `parametrization`, parts frozen."""
+    return partial(frozen, partial(begun, make, parametrization), freeze)
