@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 import firstlight
-from firstlight.cli import main
+from firstlight.cli import VERBS, main
 from firstlight.errors import ConfigError
+from firstlight.verbs import command
 
 OLD_RUN = Path(__file__).parent / "old_runs" / "v14-gpt"
 
@@ -69,6 +70,7 @@ def told(capsys, place):
         ("plan cluster=nope plan.steps=-1 seed=x", ["cluster=nope", "seed", "plan.steps"]),
         ("train data=text optimizer.lr=-1", ["data.path", "optimizer.lr"]),
         ("train hydra.run.dir=x modl=1", ["hydra.run.dir=x", "modl"]),
+        ("ladder ladder.bugets=3 seeds=1", ["ladder.bugets", "seeds"]),
     ],
 )  # fmt: skip
 @pytest.mark.one_in(3)
@@ -99,3 +101,8 @@ def test_the_api_raises_one_exception_with_a_line_for_each():
         "data.batch_size",
         "optimizer.lr",
     ]
+
+
+def test_every_verb_has_arguments_to_judge():
+    for verb in VERBS:
+        assert callable(command(verb).arguments), verb

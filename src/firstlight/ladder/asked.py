@@ -52,10 +52,20 @@ def asked(config: DictConfig, words: list[str], config_dir: str | None) -> Asked
         ConfigError: it is not valid, or a word sets what the ladder decides.
     """
     own, of_hydra = _own(words)
+    run, settings, n_seeds = arguments(config)
+    return Asked(own, of_hydra, settings, n_seeds, run, config_dir)
+
+
+def arguments(config: DictConfig) -> tuple[RunConfig, LadderSettings, int]:
+    """Check the composed config: a run's, the settings of the ladder, and how many seeds.
+
+    Raises:
+        ConfigError: it is not valid.
+    """
     seeds: Any = take(config, "seeds")
     run, sections = train.arguments_with(config, {"ladder": LadderSettings})
     n_seeds = check_config(DictConfig({"seeds": seeds}), seeds_of)["seeds"]
-    return Asked(own, of_hydra, LadderSettings(**sections["ladder"]), n_seeds, run, config_dir)
+    return run, LadderSettings(**sections["ladder"]), n_seeds
 
 
 def _own(words: list[str]) -> tuple[list[str], list[str]]:

@@ -6,6 +6,7 @@ from typing import Any
 from firstlight.errors import RunError, printable, reason_of
 from firstlight.files import replace_text, replacing
 from firstlight.ladder.asked import Asked
+from firstlight.ladder.asked import arguments as arguments
 from firstlight.ladder.asked import asked as asked
 from firstlight.ladder.climb import Climbed, climbed
 from firstlight.ladder.figure import ladder_figure
