@@ -171,8 +171,8 @@ def _refused_key(
             return f"{key}: {_way_to_unlisted(last, unlisted, typed_words)}"
         typed_keys += [f"+{section}.{name}" for name, instead in unlisted.items() if not instead]
     return (
-        f"{key}: no such key{did_you_mean(key, typed_keys)} (firstlight {verb} --help lists them"
-        " all)"
+        f"{key}: no such key{did_you_mean(key, typed_keys)} (firstlight {verb} --help all lists"
+        " them)"
     )
 
 
