@@ -61,16 +61,26 @@ def test_the_address_sets_smoothing_and_colours():
     ("folder", "is_trial", "name"),
     [
         ("outputs/lrs/2026-11-25_13-02-11_sweep/3_optimizer.lr-0.001_seed-2", True,
-         "lr-0.001 11-25 13:02:11 lrs"),
-        ("out/deep/3_model.n_layers-2_optimizer.lr-1e-3", True, "n_layers-2_lr-1e-3 deep"),
-        ("out/seeds/1_seed-124", True, "seeds"),
+         "lr-0.001 11-25 13:02:11 lrs 9d5f0a"),
+        ("out/deep/3_model.n_layers-2_optimizer.lr-1e-3", True, "n_layers-2_lr-1e-3 deep 9d5f0a"),
+        ("out/seeds/1_seed-124", True, "seeds 9d5f0a"),
         ("outputs/quickstart/2026-11-25_13-02-11", False, "11-25 13:02:11 quickstart"),
         ("outputs/mine", False, ""),
         ("outputs/3_mine", False, ""),
     ],
 )  # fmt: skip
 def test_names_in_the_table_of_runs(folder, is_trial, name):
-    assert shown_name(Path(folder), is_trial=is_trial) == name
+    assert shown_name(Path(folder), {"seeds": 2}, is_trial=is_trial) == name
+
+
+def test_different_settings_never_share_a_row():
+    # Folders of trials, whose names are cut: the seed and the last setting are not in them.
+    long = [f"callbacks.some_callback.setting_{number}=1" for number in range(4)]
+    names: list[str] = []
+    for number, (lr, seed) in enumerate([(1e-3, 1), (1e-3, 2), (1e-2, 1)]):
+        folder = Path("sweep", folder_name(number, [*long, f"optimizer.lr={lr}"], seed, [1, 2]))
+        names.append(shown_name(folder, {"optimizer.lr": lr}, is_trial=True))
+    assert names[0] == names[1] != names[2]
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 """What TensorBoard's table of runs calls a run."""
 
 import re
+from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 
 _TRIAL = re.compile(r"\d+_?(?P<point>.*?)(?:_?seed-\d+)?")
@@ -13,18 +15,22 @@ _STARTED = re.compile(
 """The folder of a run or a sweep without `output_dir`."""
 
 
-def shown_name(folder: Path, *, is_trial: bool) -> str:
+def shown_name(folder: Path, values: Mapping[str, object], *, is_trial: bool) -> str:
     """A short name with what distinguishes the run first; "": TensorBoard's own, its path.
 
     The table shows some 15 letters of it. The trials of a sweep that differ in nothing but their
-    seeds have one name, and so one row, with the means of their results.
+    seeds have one name, and so one row, with the means of their results. `values` are those of the
+    row.
     """
     trial = _TRIAL.fullmatch(folder.name) if is_trial else None
     if trial is None:
         return _time_and_name(folder)
     sweep = folder.parent
     point = _SECTIONS.sub("", trial["point"])
-    return f"{point} {_time_and_name(sweep) or sweep.name}".strip()
+    # Names of folders are cut where they are too long, and two sweeps may be called the same:
+    # TensorBoard would show the mean of different settings.
+    row = sha256(repr(sorted(values.items())).encode()).hexdigest()[:6]
+    return f"{point} {_time_and_name(sweep) or sweep.name} {row}".strip()
 
 
 def _time_and_name(folder: Path) -> str:

@@ -162,7 +162,7 @@ class TensorBoardLogger(LightningTensorBoardLogger):
         is_trial = processes.trial() is not None
         if is_trial:  # those that differ in it alone are one row
             values.pop("seed", None)
-        name = shown_name(Path(self.log_dir).absolute(), is_trial=is_trial)
+        name = shown_name(Path(self.log_dir).absolute(), values, is_trial=is_trial)
         writer.add_summary(hparams_pb(values, trial_id=name))
 
     @rank_zero_only
