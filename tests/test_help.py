@@ -65,7 +65,8 @@ def test_a_page_begins_with_what_to_set_first(capsys):
 
 
 def test_help_verb_is_the_same_page(capsys):
-    assert lines_of(capsys, "help", "info") == lines_of(capsys, "info", "--help")
+    of_info = lines_of(capsys, "info", "--help")
+    assert lines_of(capsys, "help", "info") == lines_of(capsys, "--help", "info") == of_info
     wanted = lines_of(capsys, "train", "--help", "optimizer")
     assert lines_of(capsys, "help", "train", "optimizer") == wanted
 

@@ -44,6 +44,7 @@ OTHERS = {
     "completion": 'tab completion for bash, zsh or fish: eval "$(firstlight completion bash)"',
 }
 """Words that may stand in place of a verb."""
+HELP = ("-h", "--help", "help")
 
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 11), (3, 13)
 
@@ -114,9 +115,9 @@ def _answer(words: list[str]) -> None:
 
         # install=bash: as Hydra's own option has it
         output.write(script(" ".join(rest).removeprefix("install=")))
-    elif verb == "help" and rest:
+    elif verb in HELP and rest:
         _run(rest[0], ["--help", *rest[1:]])
-    elif verb in ("-h", "--help", "help"):
+    elif verb in HELP:
         from firstlight.help_page import show, usage
 
         show(usage(__version__, VERBS, OTHERS))

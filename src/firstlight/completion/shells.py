@@ -19,9 +19,11 @@ def script(shell: str) -> str:
         ConfigError: there is none.
     """
     if shell not in SHELLS:
+        problem = "which shell?"
+        if shell:
+            problem = f"unknown shell '{shell}'{did_you_mean(shell, SHELLS)}"
         raise ConfigError(
-            f"completion: unknown shell '{shell}'{did_you_mean(shell, SHELLS)} (bash, zsh or fish:"
-            ' eval "$(firstlight completion bash)")'
+            f'completion: {problem} (bash, zsh or fish: eval "$(firstlight completion bash)")'
         )
     return Path(__file__).with_name(f"firstlight.{shell}").read_text(encoding="utf-8")
 
