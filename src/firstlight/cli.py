@@ -37,7 +37,7 @@ VERBS = {
     "export": "write a checkpoint for other programs: Hugging Face's format, or safetensors",
 }
 
-WITHOUT_TORCH = ("new",)
+WITHOUT_TORCH = ("new", "board")
 """Verbs that are done at once; the others import torch, which takes seconds."""
 OTHERS = {
     "help": "the keys of a verb; also of a group, or a part of a key: firstlight help train lr",

@@ -63,6 +63,7 @@ POSITIONALS: dict[str, tuple[str, ...]] = {
     "sweep": ("action", "folder"),
     "compare": ("runs",),
     "new": ("name",),
+    "board": ("folder",),
 }
 """Keys that may be left out: `firstlight sweep status DIR`, `firstlight compare RUN RUN`."""
 MODES = ("run", "multirun", "cfg", "info")
