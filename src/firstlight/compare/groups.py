@@ -162,22 +162,37 @@ def derived_keys(runs: list[Run], configs: list[dict[str, str]]) -> list[str]:
     [model, *others] = models
     if model is None or others:
         return []
-    by_rule: set[str] = set()
+    by_rule, given, differing = _keys_of_rules(model), _given(runs), _differing(configs)
+    deciding = [key for key in differing if key in given]
+    return [
+        key
+        for key in differing
+        if key in by_rule and key not in given and _follows(key, deciding, configs)
+    ]
+
+
+def _keys_of_rules(model: str) -> set[str]:
+    """The keys that the rules of a choice of `model` set."""
+    found: set[str] = set()
     for folder in conf_dirs():
         for group in following_groups():
             for pattern in (f"{group}/{model}.yaml", f"{group}/{model}_*.yaml"):
                 for file in folder.glob(pattern):
-                    by_rule.update(keys_of(yaml.safe_load(file.read_text(encoding="utf-8"))))
-    given, differing = _given(runs), _differing(configs)
-    deciding = [key for key in differing if key in given]
-    derived: list[str] = []
-    for key in differing:
-        if key in by_rule and key not in given:
-            # Of other rules, those of an earlier version, the values would not follow.
-            pairs = {(*(config.get(k) for k in deciding), config.get(key)) for config in configs}
-            if len(pairs) == len({pair[:-1] for pair in pairs}):
-                derived.append(key)
-    return derived
+                    found.update(keys_of(yaml.safe_load(file.read_text(encoding="utf-8"))))
+    return found
+
+
+def _follows(key: str, deciding: list[str], configs: list[dict[str, str]]) -> bool:
+    """Whether configs with the same values of the keys `deciding` have the same value of `key`.
+
+    Of other rules, those of an earlier version, they would not.
+    """
+    values: dict[tuple[str | None, ...], str | None] = {}
+    for config in configs:
+        decision = tuple(config.get(other) for other in deciding)
+        if values.setdefault(decision, config.get(key)) != config.get(key):
+            return False
+    return True
 
 
 def _given(runs: list[Run]) -> set[str]:
