@@ -84,10 +84,13 @@ def group_runs(runs: list[Run]) -> tuple[list[Group], list[str]]:
         by_seed[run.seed] = run
     firsts = [next(iter(by_seed.values())) for by_seed in by_config.values()]
     configs = list(values_of.values())
-    if derived := derived_keys(firsts, configs):
+    derived = derived_keys(firsts, configs)
+    if derived:
         notes.append(f"differing as well, by the rules of the model: {', '.join(derived)}")
     groups = []
-    for settings, by_seed in zip(settings_of(firsts, configs), by_config.values(), strict=True):
+    for settings, by_seed in zip(
+        settings_of(firsts, configs, derived), by_config.values(), strict=True
+    ):
         members = list(by_seed.values())
         groups.append(Group(_label(settings, members[0]), settings, members))
     return groups, notes
@@ -125,15 +128,16 @@ def _with_one_warmup(configs: list[dict[str, str]]) -> list[dict[str, str]]:
     return found
 
 
-def settings_of(runs: list[Run], configs: list[dict[str, str]]) -> list[dict[str, str]]:
-    """What differs between the `configs` of these runs, for each of them.
+def settings_of(
+    runs: list[Run], configs: list[dict[str, str]], derived: list[str]
+) -> list[dict[str, str]]:
+    """What differs between the `configs` of these runs, for each of them, without `derived` keys.
 
     Keys that differ because another choice of a group was made (model=nano) are shown as one key,
     that of the group, with the names of the choices.
     """
     names = [chosen_names(run.config, run.overrides) for run in runs]
     chosen, given = _choices_that_differ(names), _given(runs)
-    derived = derived_keys(runs, configs)
     differing = [key for key in _differing(configs) if key not in derived]
     group_of: dict[str, str] = {}
     for key in differing:
