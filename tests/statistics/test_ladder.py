@@ -148,6 +148,11 @@ def test_what_is_no_rung_is_refused(change, message):
         fit_ladder([])
 
 
+def test_no_interval_comes_from_a_single_resample():
+    with pytest.raises(ConfigError, match=r"resamples \(1\) must be at least 2"):
+        fit_of(World(), resamples=1)
+
+
 @pytest.mark.long
 def test_the_prediction_holds():
     found = outcome(World(), draws=20, resamples=60)

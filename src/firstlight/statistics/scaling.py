@@ -23,6 +23,8 @@ from firstlight.statistics.text import Floats
 LEAST_BUDGETS, LEAST_SIZES, LEAST_SEEDS, LEAST_RATES = 3, 4, 2, 3
 """A law of three budgets, a parabola of four sizes and a spread of two seeds are the least that
 have an error of their own, and of three rates one lies between others."""
+LEAST_RESAMPLES = 2
+"""The fewest that have quantiles at all; 400 are the default."""
 
 
 @dataclass(frozen=True)
@@ -112,9 +114,12 @@ def fit_ladder(
     `resamples`, which are drawn with `seed`.
 
     Raises:
-        ConfigError: no rung, or one whose arrays do not fit together or are not finite.
+        ConfigError: no rung, or one whose arrays do not fit together or are not finite; or too few
+            `resamples` for an interval.
     """
     check_confidence(confidence)
+    if resamples < LEAST_RESAMPLES:
+        raise ConfigError(f"resamples ({resamples}) must be at least {LEAST_RESAMPLES}")
     if not rungs:
         raise ConfigError("rungs: none")
     best = sorted(map(tuned, rungs), key=lambda one: (one.rung.compute, one.rung.parameters))
