@@ -31,6 +31,8 @@ WORDS = (
 )
 """Of every run, before those that are given."""
 KINDS = {"standard": (), "mup": ("parametrization=mup",)}
+DIVERGED = "a lower optimizer.lr"
+"""What a run says whose loss or gradient is not finite, and no other."""
 
 Losses = Mapping[tuple[str, int, float], list[float]]
 """Validation losses by seed, of a parametrization, a width and a rate; infinite if it diverged."""
@@ -48,7 +50,9 @@ def trained(kind: str, width: int, rate: float, seed: int, base: int, words: lis
         try:
             with redirect_stdout(io.StringIO()):
                 run = firstlight.train(*given)
-        except firstlight.RunError:  # a loss or a gradient is not finite
+        except firstlight.RunError as error:
+            if DIVERGED not in str(error):
+                raise
             return math.inf
         return run.metrics["val/loss"]
 
