@@ -138,6 +138,14 @@ def test_a_prediction_is_written_then_trained_then_judged_and_stays(place, made_
     assert "from other losses" in err and out.count("before it is trained") == 1
     assert file.read_bytes() == before and again["prediction"] == found["prediction"]
     assert again["hit"] is False and "\nmiss: " in as_text(again)
+    # A ladder that was begun before a key came is the same one, where the key changes nothing.
+    record = place / "here" / "ladder.yaml"
+    text = record.read_text()
+    assert "  parametrization: null\n" in text
+    record.write_text(text.replace("  parametrization: null\n", ""))
+    assert main(["ladder", *LADDER]) == 0
+    assert main(["ladder", *LADDER, "parametrization=mup", "parametrization.base_width=4"]) == 2
+    assert "another ladder: parametrization was None, is {" in mistake(capsys)
     # A ladder of other runs has no place in the same folder.
     assert main(["ladder", *LADDER, "data.batch_size=4"]) == 2
     assert "holds another ladder: data.batch_size was 8, is 4" in mistake(capsys)

@@ -17,6 +17,7 @@ from firstlight.ladder.asked import Asked
 from firstlight.ladder.rungs import Rung
 from firstlight.ladder.settings import Seeds
 from firstlight.lock import files_of
+from firstlight.runs.later_keys import lacking, without
 from firstlight.runs.plain_yaml import dump_plain_yaml, read_plain_yaml
 from firstlight.statistics.means import Interval
 from firstlight.statistics.scaling import Ladder
@@ -52,8 +53,10 @@ def check_same(asked: Asked) -> None:
         was = read_plain_yaml(file)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file}: cannot be read ({reason_of(error)})") from None
-    if not isinstance(was, dict) or set(was) != set(now):
+    is_record = isinstance(was, dict) and set(was) == set(now)
+    if not is_record or not isinstance(was["config"], dict):
         raise ConfigError(f"{file}: not what firstlight writes")
+    now["config"] = _as_then(now["config"], was["config"])
     for key in ("config", "config_dir"):
         if was[key] != now[key]:
             change = difference(key, was[key], now[key])
@@ -61,6 +64,17 @@ def check_same(asked: Asked) -> None:
                 f"ladder.out ({shorten(str(asked.folder))}) holds another ladder: {change}; give"
                 " another one"
             )
+
+
+def _as_then(config: dict[str, Any], was: dict[str, Any]) -> dict[str, Any]:
+    """`config` without what the version that began the ladder did not know, where it means the
+    same."""
+    same: list[str] = []
+    for key, value in lacking(was).items():
+        section, _, name = key.partition(".")
+        if (config[section][name] if name else config.get(section)) == value:
+            same.append(key)
+    return without(config, same)
 
 
 @dataclass(frozen=True)
