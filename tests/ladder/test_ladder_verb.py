@@ -13,6 +13,7 @@ import pytest
 import firstlight
 from firstlight.cli import main
 from firstlight.compose.arguments import parse_arguments
+from firstlight.errors import RunError
 from firstlight.ladder import climb
 from firstlight.ladder.record import prediction_file
 from firstlight.ladder.rungs import note_on_passes, rungs_of
@@ -261,3 +262,27 @@ def test_a_rung_is_a_sweep_that_is_trained_once_and_grows(place, capsys):
     assert swept.trials[0].run.config["trainer"]["max_tokens"] == rung.tokens
     more = trained(rung, asked, 3, is_guest=False)
     assert [losses[:2] for losses in more.losses] == found.losses
+
+
+@pytest.mark.long
+def test_failed_trials_are_tried_again_and_a_rate_that_diverges_can_be_left_out(place):
+    words = [
+        *LADDER, "ladder.widen=0", "ladder.tokens_per_parameter=[0.1,1e6]", "data.batch_size=2",
+        "ladder.budgets=[2e8,3e8,4e8]", "ladder.next_budget=5e8",
+    ]  # fmt: skip
+
+    def asked_with(rates):
+        overrides = parse_arguments("ladder", [*words, f"ladder.rates={rates}"]).overrides
+        return asked_of_ladder(overrides, None)
+
+    asked = asked_with("[1e-3,2e-3,1e30]")
+    (rung, *_), _ = rungs_of(asked)
+    text = Path("text.txt").rename("elsewhere.txt")
+    with pytest.raises(RunError, match=r"6 of 6 trials failed.*the same command tries them again"):
+        trained(rung, asked, 2, is_guest=False)
+    text.rename("text.txt")
+    with pytest.raises(RunError, match=r"2 of 6 trials failed.*leave it out of") as one:
+        trained(rung, asked, 2, is_guest=False)
+    assert "\n" not in str(one.value)
+    found = trained(rung, asked_with("[1e-3,2e-3,4e-3]"), 2, is_guest=False)
+    assert list(found.rates) == [1e-3, 2e-3, 4e-3]

@@ -20,6 +20,10 @@ OBJECTIVE = "val/loss"
 """What is predicted: of the last step, whichever checkpoint was the best."""
 AS_PART = "hydra.sweeper.as_part=true"
 RATE = "optimizer.lr"
+IF_FAILED = (
+    "the same command tries them again; if runs diverge at a rate, leave it out of ladder.rates, or"
+    " lower ladder.widen"
+)
 Losses = dict[float, list[float]]
 """By rate, the losses of the seeds in their order."""
 
@@ -77,12 +81,30 @@ def _made(rung: Rung, asked: Asked, rates: list[float], n_seeds: int, *, is_gues
     all_rates = sorted({*before.rates, *rates})
     words = [*rung.words(asked, all_rates, n_seeds), *asked.of_hydra]
     planned = sweeps.plan(words, asked.config_dir)
-    sweeps.run_sweep(planned, [*words, AS_PART], with_logging=not is_guest)
+    _retry(folder, rates)
+    try:
+        sweeps.run_sweep(planned, [*words, AS_PART], with_logging=not is_guest)
+    except RunError as error:
+        # What failed may be at a rate that an earlier command has tried, and this one has not.
+        problem = f"{error}; {IF_FAILED}"
+    else:
+        lacking = command("sweep", "status", named("folder", str(folder)))
+        problem = f"{folder}: not all of its trials are done; {lacking} shows which"
     losses = _whole(_done(folder), rates, n_seeds)
     if losses is None:
-        lacking = command("sweep", "status", named("folder", str(folder)))
-        raise RunError(f"{folder}: not all of its trials are done; {lacking} shows which")
+        raise RunError(problem)
     return losses
+
+
+def _retry(folder: Path, rates: list[float]) -> None:
+    """Plan failed trials again, if some at these rates have: a disk was full, and is not any more.
+
+    Those that diverged will do so again, and say so.
+    """
+    with closing(Ledger.open(folder)) as ledger:
+        failed = [row for row in current(ledger.rows()) if row.state == "failed"]
+        if any(row.params[RATE] in rates for row in failed):
+            ledger.retry()
 
 
 @dataclass(frozen=True)

@@ -67,10 +67,9 @@ def work_on(folder: Path, launch: Launch, at_once: int, *, as_part: bool = False
         rows = current(ledger.rows())
         failed = [row for row in rows if row.state == "failed"]
         if failed:
-            raise RunError(
-                f"{len(failed)} of {len(rows)} trials failed, the first: {failed[0].name}:"
-                f" {failed[0].error}\nretry them with: {report.resuming(ledger, 'retry')}"
-            )
+            problem = f"{len(failed)} of {len(rows)} trials failed, the first: {failed[0].name}:"
+            again = "" if as_part else f"\nretry them with: {report.resuming(ledger, 'retry')}"
+            raise RunError(f"{problem} {failed[0].error}{again}")
 
 
 @dataclass(frozen=True)
