@@ -70,6 +70,8 @@ def told(capsys, place):
         ("plan cluster=nope plan.steps=-1 seed=x", ["cluster=nope", "seed", "plan.steps"]),
         ("train data=text optimizer.lr=-1", ["data.path", "optimizer.lr"]),
         ("train hydra.run.dir=x modl=1", ["hydra.run.dir=x", "modl"]),
+        # Groups whose choice follows from others, and may be missing.
+        ("train rules=nope schedule_rules=nix", ["rules=nope", "schedule_rules=nix"]),
         ("ladder ladder.bugets=3 seeds=1", ["ladder.bugets", "seeds"]),
     ],
 )  # fmt: skip

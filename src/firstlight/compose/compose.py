@@ -8,14 +8,15 @@ from hydra.core.override_parser.types import Glob
 from omegaconf import DictConfig, OmegaConf
 
 from firstlight.compose.chosen import ambiguous_files, check_unambiguous, merged_files
-from firstlight.compose.explain import explained
+from firstlight.compose.explain import explained, no_such_choice
 from firstlight.compose.grammar import MOST_TRIALS, examples_of
 from firstlight.compose.hydra_calls import composed, is_about_hydra, parse_overrides
 from firstlight.compose.lengths import with_one_length
 from firstlight.compose.mistakes import Mistaken, mistaken
-from firstlight.compose.yaml_files import Part, choices
+from firstlight.compose.yaml_files import Part, choices, following_groups
 from firstlight.errors import ConfigError
 from firstlight.interpolation import as_typed
+from firstlight.overrides import key_of
 
 
 def compose_config(
@@ -26,6 +27,7 @@ def compose_config(
     Raises:
         ConfigError: one line with the override, what is wrong, and what may have been meant.
     """
+    _check_optional(overrides, config_dir)
     with explained(verb, overrides, config_dir):
         config = composed(verb, overrides, config_dir, with_hydra=with_hydra)
     ambiguous = ambiguous_files(config_dir)
@@ -40,6 +42,25 @@ def compose_config(
 
     with_one_length(config, parse_overrides(overrides), files)
     return config
+
+
+def _check_optional(overrides: list[str], config_dir: str | None) -> None:
+    """Check the choices of groups that are optional: Hydra leaves out one that does not exist.
+
+    Raises:
+        Mistaken: there is no such choice.
+    """
+    optional, problems = following_groups(), dict[str, str]()
+    for override in parse_overrides([word for word in overrides if key_of(word) in optional]):
+        group, options = override.key_or_group, choices(override.key_or_group, config_dir)
+        # Several values are refused elsewhere, or are of a sweep, which composes each.
+        if override.is_delete() or override.is_sweep_override():
+            continue
+        choice = str(override.value())
+        if choice not in options:
+            problems[str(override.input_line)] = no_such_choice(group, choice, options)
+    if problems:
+        raise mistaken(problems, overrides, config_dir)
 
 
 def check_single_values(verb: str, overrides: list[str], *, sweep: str = "add -m") -> None:

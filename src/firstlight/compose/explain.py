@@ -115,9 +115,14 @@ def _missing_choice(error: MissingConfigException, config_dir: str | None) -> st
     options = options or choices(group, config_dir)
     extra = EXTRA_OF.get(f"{group}={choice}")
     needs = "" if extra is None else f"; it needs an extra: {with_extra(extra)}"
+    return f"{no_such_choice(group, choice, options)}{needs}"
+
+
+def no_such_choice(group: str, choice: str, options: list[str]) -> str:
+    """Say that a group has only the choices `options`."""
     return (
         f"{group}={choice}: no such choice{did_you_mean(choice, options)} ({group} is one of:"
-        f" {', '.join(options)}){needs}"
+        f" {', '.join(options)})"
     )
 
 

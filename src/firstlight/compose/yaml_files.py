@@ -59,10 +59,15 @@ def groups_of(verb: str, folders: list[Path]) -> list[str]:
     return groups
 
 
-def following_groups() -> set[str]:
+def following_groups() -> frozenset[str]:
     """Groups of which nobody chooses: other choices decide what is taken of them."""
-    texts = [file.read_text(encoding="utf-8") for file in Path(conf_dir()).glob("*.yaml")]
-    return {match[1] for text in texts for match in _FOLLOWING.finditer(text)}
+    return _following_in(conf_dir())
+
+
+@functools.cache  # asked for each trial of a sweep; firstlight's own files do not change
+def _following_in(folder: str) -> frozenset[str]:
+    texts = [file.read_text(encoding="utf-8") for file in Path(folder).glob("*.yaml")]
+    return frozenset(match[1] for text in texts for match in _FOLLOWING.finditer(text))
 
 
 def is_base_name(name: str) -> bool:
