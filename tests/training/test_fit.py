@@ -15,10 +15,10 @@ import yaml
 from tiny_run import TINY, rows_of, same_weights, weights_of
 
 from firstlight.cli import main
-from firstlight.runs.run_folder import RunFolder
+from firstlight.runs.run_folder import CONFIG, MODEL, RunFolder
 from firstlight.sources import find_checkpoint
 from firstlight.training.callbacks.plots import loss_figure
-from firstlight.training.report import as_said, cautions, flops
+from firstlight.training.report import as_said, cautions, finished_beside, flops
 
 pytestmark = pytest.mark.cpu
 
@@ -157,6 +157,17 @@ def test_a_taken_folder_is_not_written_to(train, capsys):
     assert last.startswith("last: training loss ") and f"validation loss {rows[-1][0]:.3f}" in last
     assert best == f"best: validation loss {min(rows)[0]:.3f} at step {min(rows)[1]}"
     assert any(line.startswith("compare: ") and line.endswith("run run_2") for line in todo)
+
+
+def test_a_run_that_is_being_removed_beside_it_is_no_failure(tmp_path, monkeypatch):
+    for name in ("gone", "kept", "own"):
+        config = tmp_path / name / CONFIG
+        config.parent.mkdir(parents=True)
+        config.touch()
+    (tmp_path / "kept" / MODEL).touch()
+    listed = [tmp_path / name / MODEL for name in ("gone", "kept")]
+    monkeypatch.setattr(Path, "glob", lambda _folder, _pattern: iter(listed))
+    assert finished_beside(tmp_path / "own") == tmp_path / "kept"
 
 
 def test_numbers_are_told_as_people_say_them():

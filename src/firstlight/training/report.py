@@ -1,6 +1,7 @@
 """What a run says of itself when it begins, when it is interrupted, and when it is done."""
 
 import math
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -175,7 +176,7 @@ def closing(
         f"run folder:   {printable(str(folder))}",
         f"sample:       {command('generate', setting('checkpoint', str(folder)))} prompt='...'",
     ]
-    if (other := _other_run(folder)) is not None:
+    if (other := finished_beside(folder)) is not None:
         pair = (named("runs", str(run)) for run in (other, folder))
         todo.append(f"compare:      {command('compare', *pair)}")
     todo.append(f"TensorBoard:  {command('board', setting('folder', str(folder)))}")
@@ -221,13 +222,17 @@ def best_loss(folder: Path) -> tuple[float, int] | None:
     return min(finite, default=None)
 
 
-def _other_run(folder: Path) -> Path | None:
+def finished_beside(folder: Path) -> Path | None:
     """The run beside `folder` that was finished last; None if it has none, or is a sweep's."""
     if trial() is not None:
         return None
-    finished = [file for file in folder.parent.glob(f"*/{MODEL}") if file.parent != folder]
-    runs = [file for file in finished if (file.parent / CONFIG).is_file()]
-    return max(runs, key=lambda file: file.stat().st_mtime).parent if runs else None
+    finished: list[tuple[float, Path]] = []
+    for file in folder.parent.glob(f"*/{MODEL}"):
+        # Others may be removing it: a run that is done does not fail for it.
+        with suppress(OSError):
+            if file.parent != folder and (file.parent / CONFIG).is_file():
+                finished.append((file.stat().st_mtime, file.parent))
+    return max(finished)[1] if finished else None
 
 
 def headline(final: FinalScore) -> str:
