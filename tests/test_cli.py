@@ -303,6 +303,15 @@ def test_what_a_verb_writes_is_out_or_output_dir(capsys, verb, words, key):
     assert capsys.readouterr().out == "my=x\n"
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("trainer.max_tokens", "null"), ("compile", "false"), ("optimizer.lr", "0.1")],
+)
+def test_a_single_value_is_shown_as_it_is_typed(capsys, key, value):
+    assert main(["train", "optimizer.lr=0.1", "--cfg", "job", "--package", key]) == 0
+    assert capsys.readouterr().out == f"{value}\n"
+
+
 def test_a_verb_that_writes_nothing_has_no_such_key(capsys):
     assert main(["info", "checkpoint=x", "out=y"]) == 2
     assert "out: no such key" in capsys.readouterr().err

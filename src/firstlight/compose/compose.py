@@ -1,5 +1,6 @@
 """Compose a config from overrides, and explain what is wrong with them."""
 
+import json
 import math
 import re
 from collections.abc import Iterator
@@ -171,11 +172,11 @@ def to_yaml(config: DictConfig, package: str | None = None, *, resolve: bool = F
     if package in (None, "_global_"):
         node, header = config, ""
     else:
-        node, header = OmegaConf.select(config, package), f"# @package {package}\n"
-    if node is None:
+        node, header = OmegaConf.select(config, package, default=...), f"# @package {package}\n"
+    if node is ...:  # a value may be None
         raise ConfigError(f"--package {package}: no such section")
     if not OmegaConf.is_config(node):  # a value
-        return f"{as_typed(str(node))}\n"
+        return f"{as_typed(node if isinstance(node, str) else json.dumps(node))}\n"
     if resolve:
         OmegaConf.resolve(node)
     return as_typed(header + OmegaConf.to_yaml(node))
