@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union
 
-from annotated_types import Ge, Gt, Le, Lt, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError
@@ -643,6 +643,7 @@ def _show(hint: Any) -> str:
 def _show_bounded(hint: Any, annotations: tuple[Any, ...]) -> str:
     words = _show(hint)
     bounds: list[str] = []
+    least, most = 0, None
     for annotation in annotations:
         # Field(ge=0, lt=1) keeps its bounds as a list of annotated_types; Gt(0) is one itself.
         if isinstance(annotation, FieldInfo) and annotation.description:
@@ -650,11 +651,23 @@ def _show_bounded(hint: Any, annotations: tuple[Any, ...]) -> str:
         parts = annotation.metadata if isinstance(annotation, FieldInfo) else [annotation]
         for bound in parts:
             if isinstance(bound, MinLen):
-                words = f"non-empty {words}"
+                least = bound.min_length
+            elif isinstance(bound, MaxLen):
+                most = bound.max_length
             elif type(bound) in _SIGNS:
                 sign, name = _SIGNS[type(bound)]
                 bounds.append(f"{sign} {getattr(bound, name)}")
-    return f"{words} {' and '.join(bounds)}".strip()
+    return f"{_of_length(words, least, most)} {' and '.join(bounds)}".strip()
+
+
+def _of_length(words: str, least: int, most: int | None) -> str:
+    """A list or a text in `words`, with how long it may be."""
+    if least == most:
+        return f"{words} of {least}"
+    if least > 1:
+        return f"{words} of {least} or more" if most is None else f"{words} of {least} to {most}"
+    words = f"non-empty {words}" if least else words
+    return words if most is None else f"{words} of at most {most}"
 
 
 def _join(path: str, key: Any) -> str:

@@ -122,7 +122,10 @@ def test_heads_and_feed_forwards_grow_with_the_width():
     ("words", "says"),
     [
         (["coord_check.widths=[32,16]"], "coord_check.widths ([32, 16]) must rise"),
-        (["coord_check.widths=[16]"], "coord_check.widths"),
+        (
+            ["coord_check.widths=[16]"],
+            "widths: expected list[int > 0 and <= 65536] of 2 to 20, got",
+        ),
         (["coord_check.steps=0"], "coord_check.steps"),
         (["coord_check.picture=gif"], "coord_check.picture"),
         (["coord_check.grow=[width]"], "coord_check.grow: model has no width"),
