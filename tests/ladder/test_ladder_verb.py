@@ -207,7 +207,8 @@ def test_a_prediction_that_was_tampered_with_is_one_line(place, made_up, capsys)
 @pytest.mark.parametrize(
     ("word", "what"),
     [
-        ("ladder.budgets=[1e9,2e9]", "ladder.budgets: "),
+        ("ladder.budgets=[1e9,2e9]", "ladder.budgets: expected list["),
+        ("ladder.budgets=[1e9,2e9]", "] of 3 or more, got [1"),
         ("seeds=1", "seeds: "),
         ("optimizer.lr=1e-3", "optimizer.lr: the ladder decides it (ladder.rates)"),
         ("ladder.sizes=[wide,model.emb_dim=8,model.emb_dim=16,model.emb_dim=24]", "(wide): write"),
@@ -228,6 +229,7 @@ def test_a_mistake_is_one_line_and_nothing_is_written(place, capsys, word, what)
         ("ladder.sizes=[a=1,a=2,a=3,a=3]", "a=3 is there twice"),
         ("ladder.tokens_per_parameter=[9,3]", "the first must be below the second"),
         ("ladder.rates=[0.1]", "ladder.rates: "),
+        ("ladder.rates=[1e-6,1e-3,1e-2]", "initial_lr"),
         ("ladder.widen=-1", "ladder.widen: "),
         ("trainer.max_steps=10", "trainer.max_steps: the ladder decides it"),
         ("output_dir=x", "output_dir: the ladder decides it (ladder.out)"),

@@ -114,7 +114,8 @@ def _at(budget: float, sizes: list[Size], asked: Asked, least: int) -> list[Rung
         ratios = ", ".join(f"{rung.tokens_per_parameter:.3g}" for rung in rungs)
         raise ConfigError(
             f"ladder.sizes: at {budget:.3g} FLOPs they are trained on {ratios} tokens a parameter,"
-            f" and {least} must be within ladder.tokens_per_parameter ({low:g} to {high:g})"
+            f" and {least} must be within ladder.tokens_per_parameter ({low:g} to {high:g});"
+            " give other sizes or ladder.budgets (those of conf/ladder.yaml suit experiment=ladder)"
         )
     for rung in found:
         if rung.steps < LEAST_STEPS:
@@ -148,7 +149,8 @@ def _size(text: str, asked: Asked) -> Size:
     looked_at = [
         *_replaced(asked.own, words),
         *_length(SOME_STEPS, None),
-        f"optimizer.lr={asked.settings.rates[-1]!r}",
+        # The lowest: a schedule may begin or end above it.
+        f"optimizer.lr={asked.settings.rates[0]!r}",
     ]
     config = compose_config("train", looked_at, asked.config_dir)
     has_rule = OmegaConf.is_interpolation(config.data, "batch_size")
