@@ -348,7 +348,7 @@ def test_who_only_looks_writes_nothing(spoil_file, sweep, capfd):
     before = contents()
     assert main(["sweep", "status", "sweep"]) == 0
     assert "2 trials: 1 planned, 1 done" in capfd.readouterr().out
-    with pytest.raises(ConfigError, match="not a run folder"):  # the trial of this ledger never ran
+    with pytest.raises(ConfigError, match="no such folder"):  # the trial of this ledger never ran
         find_runs(["sweep"])
     assert contents() == before
 

@@ -1,12 +1,14 @@
 """Datasets in Hugging Face's format: folders here, the hub through the same functions."""
 
 import json
+import re
 
 import pytest
 
 from firstlight.data.huggingface import HuggingFaceData
 from firstlight.data.order import SeededOrder
 from firstlight.data.tokenizers.bytes import BytesTokenizer
+from firstlight.packages import with_extra
 
 datasets = pytest.importorskip("datasets")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
@@ -151,5 +153,5 @@ def test_what_is_not_there_or_is_damaged_ends_in_one_line(tmp_path):
 
 def test_a_missing_package_is_named_with_how_to_install_it(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
-    with pytest.raises(ValueError, match=r"pip install 'firstlight\[datasets\]'"):
+    with pytest.raises(ValueError, match=re.escape(with_extra("datasets"))):
         read("owner/name")
