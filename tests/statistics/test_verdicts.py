@@ -189,10 +189,10 @@ def test_seeds_that_are_shared_are_blocks(seeds, has_blocks, degrees):
     assert np.allclose(np.diff(effects), 1) and plan.to_residuals.shape == (runs, runs)
 
 
-def test_the_examples_of_the_page_find_the_larger_model_and_how_sure_its_mean_is(capsys):
+def test_the_examples_of_the_page_show_what_it_says(capsys):
     text = Path(__file__).parents[2].joinpath("docs", "statistics.md").read_text(encoding="utf-8")
-    first, second = re.findall(r"^```python\n(.*?)^```", text, flags=re.M | re.S)
-    names: dict[str, object] = {}  # the second one goes on with what the first has made
+    first, second, third = re.findall(r"^```python\n(.*?)^```", text, flags=re.M | re.S)
+    names: dict[str, object] = {}  # the others use what the first has made
     exec(first, names)
     told, best = capsys.readouterr().out.splitlines()
     assert told.startswith("small large 0.1") and told.endswith("True more than chance")
@@ -200,6 +200,9 @@ def test_the_examples_of_the_page_find_the_larger_model_and_how_sure_its_mean_is
     exec(second, names)
     of_text, of_chosen = capsys.readouterr().out.splitlines()
     assert of_text.startswith("Interval(mean=2.99") and of_chosen.startswith("Interval(mean=2.")
+    exec(third, names)
+    fit, prediction = capsys.readouterr().out.splitlines()
+    assert fit.startswith("[] Interval(mean=0.5") and prediction.startswith("Interval(mean=")
 
 
 GOOD = {"a": [[1.0, 2.0]], "b": [[1.0, 2.0]]}
