@@ -74,7 +74,7 @@ def arguments(
     later words do.
 
     Raises:
-        ConfigError: the first that cannot be an override.
+        ConfigError: some cannot be overrides, a line for each.
     """
     from firstlight import verbs  # late: they import Hydra
     from firstlight.compose.arguments import parse_arguments
