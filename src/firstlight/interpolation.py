@@ -185,8 +185,10 @@ def _stored(key: str, value: Any, marked: Any) -> Any:
                 f"{key}: the samples in the run folder begin with it: give the text itself"
             )
         return _escaped(marked)
+    # A whole float is an int where one is wanted (config.py): 1e4 is 10000.
+    is_whole = type(value) is int and isinstance(marked, float) and value == marked
     # repr, as 1 == 1.0 == True: a number that the environment has decided
-    if repr(value) != repr(marked):
+    if not is_whole and repr(value) != repr(marked):
         raise _refusal(key)
     return _escaped(value) if isinstance(value, str) else value
 

@@ -78,7 +78,7 @@ def test_what_looks_like_an_address_is_a_file_that_is_not_there(name, refusal):
 
 
 def test_a_run_is_no_address(server, refusal):
-    assert "not a run folder" in refusal(["train", f"resume={address(server)}", *RESUME])
+    assert "no such folder" in refusal(["train", f"resume={address(server)}", *RESUME])
     assert server.requests == []
 
 

@@ -406,3 +406,9 @@ def test_the_folder_of_a_run_may_begin_with_the_home_folder(train, monkeypatch, 
     assert [path.name for path in (tmp_path / "home" / "runs").iterdir()] == ["a"] and not Path(
         "~"
     ).exists()
+
+
+def test_a_whole_float_is_trained_and_stored_as_the_number_that_it_is(train):
+    assert train("run", "trainer.max_steps=1e0") == 0
+    stored = RunFolder(Path("run")).config["trainer"]["max_steps"]
+    assert (type(stored), stored) == (int, 1)

@@ -66,7 +66,9 @@ def following_groups() -> frozenset[str]:
 
 @functools.cache  # asked for each trial of a sweep; firstlight's own files do not change
 def _following_in(folder: str) -> frozenset[str]:
-    texts = [file.read_text(encoding="utf-8") for file in Path(folder).glob("*.yaml")]
+    # Those of such a group may name further ones: rules/dial.yaml.
+    files = [*Path(folder).glob("*.yaml"), *Path(folder).glob("*/*.yaml")]
+    texts = [file.read_text(encoding="utf-8") for file in files]
     return frozenset(match[1] for text in texts for match in _FOLLOWING.finditer(text))
 
 
@@ -83,7 +85,9 @@ def chosen_files(verb: str, chosen: dict[str, Any], folders: list[Path]) -> list
     files = [(Path(f"{verb}.yaml"), "")]
     order = groups_of(verb, folders)
     # Hydra records choices in an order of its own.
-    for key in sorted(chosen, key=lambda group: order.index(group) if group in order else -1):
+    # What the verb does not list is chosen by what it lists, or added after it.
+    last = len(order)
+    for key in sorted(chosen, key=lambda group: order.index(group) if group in order else last):
         choice = chosen[key]
         group, _, package = str(key).partition("@")  # decoding@callbacks.sample_generation.decoding
         names = [choice] if isinstance(choice, str) else choice or []
