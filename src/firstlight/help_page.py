@@ -13,6 +13,8 @@ from firstlight.console import SafeConsole
 
 WIDEST = 120
 """Columns after which lines are hard to read."""
+HANGING = 4
+"""Columns before the second line of a key and its value."""
 LEFT = 30
 """Most columns of what an entry is about; what is longer has a line of its own."""
 RIGHT = 40
@@ -93,18 +95,24 @@ def rendered(page: Page, width: int) -> Text:
 
 
 def _lines_of(entry: Entry, indent: int, console: Console, width: int) -> list[Text]:
-    left = Text.assemble("  ", (entry.name, NAME), (entry.value, VALUE))
+    key = Text.assemble((entry.name, NAME), (entry.value, VALUE))
+    # A value may be a list of many words.
+    head, *rest = _wrapped(key, console, width - HANGING)
+    left = Text("  ").append_text(head)
     if not entry.what:
-        return [left]
+        return [left, *_shifted(rest, HANGING)]
     right = _indented(Text(entry.what), indent, console, width)
-    if len(left) > indent - 2:
-        return [left, *right]
+    if rest or len(left) > indent - 2:
+        return [left, *_shifted(rest, HANGING), *right]
     first, *others = right
     return [left.append(" " * (indent - len(left))).append_text(first[indent:]), *others]
 
 
 def _indented(text: Text, indent: int, console: Console, width: int) -> list[Text]:
-    lines = _wrapped(text, console, width - indent)
+    return _shifted(_wrapped(text, console, width - indent), indent)
+
+
+def _shifted(lines: list[Text], indent: int) -> list[Text]:
     return [Text(" " * indent).append_text(line) for line in lines]
 
 

@@ -131,6 +131,7 @@ def test_precision_auto_is_resolved_before_memory_is_checked(tiny_gpt, tiny_data
         order=None,
         optimizer_by_name=partial(adamw, lr=1e-3),
         training_loss=CrossEntropy(),
+        network_of=lambda make: make,
         freeze=None,
         seed=1,
     )
