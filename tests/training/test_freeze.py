@@ -18,7 +18,7 @@ def test_a_run_with_frozen_parts_is_resumed_bit_for_bit(train, optimizer, capsys
     changes = [*BY_NAME, f"optimizer={optimizer}", "trainer.max_steps=4"]
     assert train("whole", *changes) == 0
     told = capsys.readouterr().out
-    assert ", 2,480 of them trained, 256 at 0.1 of the learning rate, 64 at 2 of" in told
+    assert ", 2.5k of them trained, 256 at 0.1 of the learning rate, 64 at 2 of" in told
     assert train("halved", *changes, "trainer.max_steps=2") == 0
     assert main(["train", "resume=halved", "trainer.max_steps=4"]) == 0
     assert rows_of("halved")[-1] == rows_of("whole")[-1]

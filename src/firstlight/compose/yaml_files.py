@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from firstlight.conf_files import LOADER, conf_dir, conf_dirs
 from firstlight.data.files import is_hidden, leads_to
 
@@ -121,7 +119,11 @@ def with_bases(relative: Path, package: str, folders: list[Path]) -> Iterator[Pa
 @functools.lru_cache(maxsize=256)
 def _content(text: str) -> dict[str, Any]:
     """What a YAML file holds; not to be changed. An outline reads most files several times."""
-    content = yaml.load(text, Loader=LOADER)
+    loader = LOADER(text)  # what yaml.safe_load does, in C where that is there
+    try:
+        content = loader.get_single_data()
+    finally:
+        loader.dispose()
     return content if isinstance(content, dict) else {}
 
 
