@@ -16,8 +16,8 @@ from firstlight.config import NonEmpty, build, check_config
 from firstlight.data.files import user_path
 from firstlight.errors import ConfigError, RunError, printable, shorten
 from firstlight.output import note, say
+from firstlight.runs.run_folder import EVENT_FILES
 
-EVENT_FILES = "events.out.tfevents.*"
 MOST_SHOWN = 5
 """Names of runs that an error lists."""
 

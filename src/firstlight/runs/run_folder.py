@@ -15,6 +15,8 @@ from firstlight.runs.plain_yaml import read_plain_yaml
 from firstlight.runs.samples_file import parse_samples
 
 OVERRIDES = CONFIG.with_name("overrides.yaml")
+EVENT_FILES = "events.out.tfevents.*"
+"""TensorBoard's."""
 METRICS = "metrics.csv"
 SAMPLES = "samples.txt"
 SPIKES = "spikes.jsonl"

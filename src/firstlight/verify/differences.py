@@ -16,8 +16,7 @@ from torch import Tensor
 from firstlight.checkpoints.checkpoint import load_plain
 from firstlight.checkpoints.limits import open_safetensors
 from firstlight.errors import shorten
-from firstlight.runs.run_folder import METRICS, SAMPLES, RunFolder
-from firstlight.training.loggers.tensorboard import EVENT_FILES
+from firstlight.runs.run_folder import EVENT_FILES, METRICS, SAMPLES, RunFolder
 from firstlight.training.loggers.wandb import FOLDER as WANDB
 
 TENSORBOARD = "tensorboard"

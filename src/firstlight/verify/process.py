@@ -13,7 +13,7 @@ from typing import Any
 
 from firstlight.files import PROBE
 from firstlight.processes import given_environment
-from firstlight.training.loggers.tensorboard import EVENT_FILES
+from firstlight.runs.run_folder import EVENT_FILES
 from firstlight.training.loggers.wandb import FOLDER as WANDB
 from firstlight.training.process import start_process
 

@@ -27,11 +27,11 @@ from firstlight.files import replacing, sync_folder, temporary_of
 from firstlight.metrics.splits import is_final
 from firstlight.runs.chosen import CHOSEN
 from firstlight.runs.flat_config import hyperparameters
+from firstlight.runs.run_folder import EVENT_FILES
 from firstlight.training.lightning import begin_again, purge_nothing, writer_of
 from firstlight.training.loggers.board import GIVEN_BY_FIT
 from firstlight.training.loggers.shown_name import shown_name
 
-EVENT_FILES = "events.out.tfevents.*"
 OVER = "over_tokens/"
 OVER_TOKENS = ("train/loss", "lr", "grad_norm", "tokens_per_second")
 """What has a curve over tokens as well, beside all that is measured on the validation split."""
