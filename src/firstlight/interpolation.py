@@ -65,7 +65,7 @@ def only_variables(names: Iterable[str] | None) -> Iterator[None]:
 def check_kept(config: DictConfig, plain: dict[str, Any]) -> dict[str, Any]:
     """Return the config to store: `plain` with texts from the environment as interpolations.
 
-    `plain` is `config` resolved.
+    `plain` is `config` resolved, as `check_config` returns it.
 
     Raises:
         ConfigError: a value comes from the environment where no secret or place belongs.
@@ -185,12 +185,17 @@ def _stored(key: str, value: Any, marked: Any) -> Any:
                 f"{key}: the samples in the run folder begin with it: give the text itself"
             )
         return _escaped(marked)
-    # A whole float is an int where one is wanted (config.py): 1e4 is 10000.
-    is_whole = type(value) is int and isinstance(marked, float) and value == marked
-    # repr, as 1 == 1.0 == True: a number that the environment has decided
-    if not is_whole and repr(value) != repr(marked):
+    if _differ(value, marked):
         raise _refusal(key)
     return _escaped(value) if isinstance(value, str) else value
+
+
+def _differ(value: Any, marked: Any) -> bool:
+    """Whether the environment has decided a value."""
+    # `check_config` has made whole floats ints where ints are wanted: 1e4 is 10000.
+    if type(value) is int and isinstance(marked, float):
+        return value != marked
+    return repr(value) != repr(marked)  # as 1 == True
 
 
 def _refusal(key: str) -> ConfigError:

@@ -3,6 +3,8 @@
 import re
 from urllib.parse import quote, urlencode
 
+from firstlight.compose.compose import slug
+
 POINT = r"^(?:.*/)?(?:\d+_)?(.*?)(?:_seed-\d+)?$"
 """Of the name of a run (a trial's: `SWEEP/3_optimizer.lr-0.001_seed-2`) what is neither its number
 nor its seed. Read by JavaScript and by Python, to both of which it means the same."""
@@ -17,9 +19,8 @@ def color_pattern(color: str) -> str | None:
         return None
     if color == "auto":
         return POINT
-    # As `slug` of compose/compose.py writes keys and values; a value ends where the next key
-    # begins.
-    key = re.escape(re.sub(r"[^\w.+-]+", "_", color))
+    key = re.escape(slug(color))
+    # A value ends where the next key begins.
     return rf"(?:^|[/_]){key}-(.+?)(?=_[a-z]+(?:\.\w+)*-|$)"
 
 
