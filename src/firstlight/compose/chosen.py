@@ -14,6 +14,7 @@ from firstlight.compose.yaml_files import (
     Part,
     choices,
     chosen_files,
+    defaults_of,
     following_groups,
     with_bases,
 )
@@ -127,12 +128,10 @@ def _named(parts: list[Part], overrides: list[str]) -> list[tuple[Path, bool]]:
         if not override.is_sweep_override() and not override.is_delete():
             named.append((override.key_or_group, override.value(), False))
     for part in parts:
-        for item in part.content.get("defaults", []):
-            # "override /callbacks" is the group callbacks; a name alone is one of the file's group
-            pairs = item.items() if isinstance(item, dict) else [(part.relative.parent, item)]
-            for key, names in pairs:
-                group = str(key).split()[-1].lstrip("/").partition("@")[0]
-                named.append((group, names, _is_ours(part.relative)))
+        by_us = _is_ours(part.relative)
+        for key, names in defaults_of(part.content):
+            group = key.partition("@")[0] or part.relative.parent.as_posix()
+            named.append((group, names, by_us))
     found: list[tuple[Path, bool]] = []
     for group, names, by_us in named:
         for name in names if isinstance(names, list) else [names]:

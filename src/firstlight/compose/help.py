@@ -19,6 +19,7 @@ from firstlight.compose.yaml_files import (
     choices,
     chosen_files,
     following_groups,
+    groups_of,
     title_of,
     with_bases,
 )
@@ -85,31 +86,19 @@ def _composed(verb: str, overrides: list[str], config_dir: str | None) -> _Compo
     for name, value in settings_of(plain, comments):
         what = comments.get(name, "").removeprefix(mark_of(comments.get(name, "")))
         keys[name] = Entry(name, f"={_show(value)}", what)
-    groups: dict[str, Any] = {}
     own: set[str] = set()
     first: list[str] = []
     for part in with_bases(Path(f"{verb}.yaml"), "", folders):
-        groups |= dict.fromkeys(_groups_in(part.content), "none")
         own |= {name for name, _ in settings_of(part.content, comments)}
         first = next((line.split() for line in _FIRST.findall(part.text)), first)
-    # None has choices of decoding@callbacks.sample_generation.decoding.
-    groups = {
-        group: choice for group, choice in (groups | chosen).items() if choices(group, config_dir)
-    }
+    following = following_groups()
+    listed = [group for group in groups_of(verb, folders) if group not in following]
+    named = dict.fromkeys(listed, "none") | chosen
+    # decoding@callbacks.sample_generation.decoding has no choices: it is not a group by that name.
+    groups = {group: choice for group, choice in named.items() if choices(group, config_dir)}
     # The verb's own section first: bench.steps before what every run has.
     ours = sorted((key for key in keys if key in own), key=lambda key: "." not in key)
     return _Composed(verb, config_dir, groups, keys, ours, first)
-
-
-def _groups_in(content: dict[str, Any]) -> list[str]:
-    """The groups of which a file has a choice."""
-    groups: list[str] = []
-    for item in content.get("defaults", []):
-        if isinstance(item, dict):
-            # "override /model" and "/model" are the group model
-            groups += [str(key).split()[-1].lstrip("/") for key in item]
-    following = following_groups()
-    return [group for group in groups if group not in following]
 
 
 def _overview(found: _Composed) -> list[Section]:
@@ -184,7 +173,8 @@ def _about(topic: str, found: _Composed) -> list[Section]:
     if not keys and topic not in found.chosen:
         keys = [entry for name, entry in found.keys.items() if topic in name]
     if not keys and not sections:
-        known = {part for name in found.keys for part in (name, name.partition(".")[0])}
+        known = set(found.keys)
+        known.update(name.partition(".")[0] for name in found.keys)
         raise ConfigError(
             f"--help {topic}: no group or key of {found.verb} is called so"
             f"{did_you_mean(topic, sorted({*known, *found.chosen}))}"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from firstlight.compose.keys import settings_of
-from firstlight.compose.yaml_files import Part, chosen_files, following_groups
+from firstlight.compose.yaml_files import Part, chosen_files, defaults_of, following_groups
 from firstlight.conf_files import commented
 
 MOST_ROUNDS = 8
@@ -62,15 +62,13 @@ def _chosen_by(parts: list[Part]) -> dict[str, Any]:
     """What the defaults lists of files choose of each group; the last counts."""
     chosen: dict[str, Any] = {}
     for part in parts:
-        for item in part.content.get("defaults", []):
-            if isinstance(item, dict):
-                for key, choice in item.items():
-                    # "override /model" and "/model" are the group model.
-                    group, at, place = str(key).split()[-1].lstrip("/").partition("@")
-                    if at:
-                        place = f"{part.package}.{place}".lstrip(".")
-                    if not group.startswith("hydra/"):
-                        chosen[f"{group}{at}{place}"] = choice
+        for key, choice in defaults_of(part.content):
+            group, at, place = key.partition("@")
+            if at:  # a place is within the package of the file that names it
+                place = f"{part.package}.{place}".lstrip(".")
+            # A name alone is a base of the file: `chosen_files` has it already.
+            if group and not group.startswith("hydra/"):
+                chosen[f"{group}{at}{place}"] = choice
     return chosen
 
 

@@ -50,11 +50,23 @@ def groups_of(verb: str, folders: list[Path]) -> list[str]:
     """The groups that the config of `verb`, or a file it is based on, chooses of, as listed."""
     groups: list[str] = []
     for part in with_bases(Path(f"{verb}.yaml"), "", folders):
-        for item in part.content.get("defaults", []):
-            if isinstance(item, dict):
-                # "override /model" and "/model" are the group model
-                groups += [str(key).split()[-1].lstrip("/") for key in item]
+        groups += [group for group, _ in defaults_of(part.content) if group]
     return groups
+
+
+def defaults_of(content: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the groups in the defaults list of a file, with what it chooses of each.
+
+    A group has its place after an @, if it has one. It is "" where a name stands alone: that is a
+    file of the same group, on which this one is based.
+    """
+    for item in content.get("defaults", []):
+        if isinstance(item, dict):
+            for key, choice in item.items():
+                # "override /model" and "/model" are the group model.
+                yield str(key).split()[-1].lstrip("/"), choice
+        elif isinstance(item, str) and item != "_self_":
+            yield "", item
 
 
 def following_groups() -> frozenset[str]:
@@ -110,9 +122,9 @@ def with_bases(relative: Path, package: str, folders: list[Path]) -> Iterator[Pa
             name = line.removeprefix("# @package ").strip()
             package = "" if name == "_global_" else name
     content = _content(text)
-    for item in content.get("defaults", []):
-        if isinstance(item, str) and item != "_self_":
-            yield from with_bases(relative.parent / f"{item}.yaml", package, folders)
+    for group, name in defaults_of(content):
+        if not group:
+            yield from with_bases(relative.parent / f"{name}.yaml", package, folders)
     yield Part(relative, package, text, content)
 
 
