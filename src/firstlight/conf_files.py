@@ -109,7 +109,7 @@ def _text_keys_in(files: tuple[ConfigFile, ...]) -> dict[str, TextKey]:
             marked = dict(_text_keys(text)) if _MARK.search(text) else {}
         except (OSError, ValueError, yaml.YAMLError):
             continue  # Hydra says what is wrong with the file, if it is chosen at all
-        package = _package(text, "" if path.parent == Path(file.folder) else path.parent.name)
+        package = package_in(text, "" if path.parent == Path(file.folder) else path.parent.name)
         for key, kind in marked.items():
             name = f"{package}.{key}".lstrip(".")
             # Several choices of a group may have a key of the same name.
@@ -152,10 +152,10 @@ def config_dir() -> str | None:
     return _config_dir.get()
 
 
-def _package(text: str, group: str) -> str:
-    """Where Hydra puts the keys of a file: its `# @package`, or else the name of its group."""
+def package_in(text: str, default: str) -> str:
+    """Where Hydra puts the keys of a file: its `# @package`, or else `default`; "": at the top."""
     header = re.search(r"^# @package (\S+)", text, flags=re.MULTILINE)
-    package = group if header is None else header[1]
+    package = default if header is None else header[1]
     return "" if package == "_global_" else package
 
 

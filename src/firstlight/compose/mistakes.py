@@ -7,7 +7,7 @@ from pathlib import Path
 
 from firstlight.compose.keys import is_within
 from firstlight.compose.yaml_files import choices
-from firstlight.conf_files import conf_dirs, config_dir
+from firstlight.conf_files import conf_dirs, config_dir, package_in
 from firstlight.errors import ConfigError
 from firstlight.overrides import key_of
 
@@ -87,6 +87,6 @@ def _is_global(group: str, folder: str | None) -> bool:
     """Whether a choice of the group may set any key."""
     for place in conf_dirs(folder):
         for file in Path(place, group).glob("*.yaml"):
-            if "# @package _global_" in file.read_text(encoding="utf-8"):
+            if package_in(file.read_text(encoding="utf-8"), group) == "":
                 return True
     return False

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from firstlight.conf_files import LOADER, conf_dir, conf_dirs
+from firstlight.conf_files import LOADER, conf_dir, conf_dirs, package_in
 from firstlight.data.files import is_hidden, leads_to
 
 _FOLLOWING = re.compile(r"^ *- (?:optional )?(?:override )?/?([\w/]+)(?:@\S+)?: .*\$\{", re.M)
@@ -117,10 +117,7 @@ def with_bases(relative: Path, package: str, folders: list[Path]) -> Iterator[Pa
     if file is None:
         return
     text = file.read_text(encoding="utf-8")
-    for line in text.splitlines():
-        if line.startswith("# @package "):
-            name = line.removeprefix("# @package ").strip()
-            package = "" if name == "_global_" else name
+    package = package_in(text, package)
     content = _content(text)
     for group, name in defaults_of(content):
         if not group:
