@@ -4,9 +4,10 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from functools import partial
 
 from hydra.core.override_parser.types import Glob
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from firstlight.compose.chosen import ambiguous_files, check_unambiguous, merged_files
 from firstlight.compose.explain import explained, no_such_choice
@@ -14,7 +15,7 @@ from firstlight.compose.grammar import MOST_TRIALS, examples_of
 from firstlight.compose.hydra_calls import composed, is_about_hydra, parse_overrides
 from firstlight.compose.lengths import with_one_length
 from firstlight.compose.mistakes import Mistaken, mistaken
-from firstlight.compose.yaml_files import Part, choices, following_groups
+from firstlight.compose.yaml_files import choices, following_groups
 from firstlight.errors import ConfigError
 from firstlight.interpolation import as_typed
 from firstlight.overrides import key_of
@@ -30,18 +31,16 @@ def compose_config(
     """
     _check_optional(overrides, config_dir)
     with explained(verb, overrides, config_dir):
-        config = composed(verb, overrides, config_dir, with_hydra=with_hydra)
+        # Only with Hydra's section is it known which files were chosen.
+        config = composed(verb, overrides, config_dir, with_hydra=True)
     ambiguous = ambiguous_files(config_dir)
     if ambiguous:
-        # Only with Hydra's section is it known which files were chosen.
-        whole = config if with_hydra else composed(verb, overrides, config_dir, with_hydra=True)
-        check_unambiguous(verb, whole, overrides, config_dir, ambiguous)
-
-    def files() -> list[Part]:
-        whole = config if with_hydra else composed(verb, overrides, config_dir, with_hydra=True)
-        return merged_files(verb, whole, config_dir)
-
+        check_unambiguous(verb, config, overrides, config_dir, ambiguous)
+    files = partial(merged_files, verb, config, config_dir)
     with_one_length(config, parse_overrides(overrides), files)
+    if not with_hydra:
+        with open_dict(config):
+            del config["hydra"]
     return config
 
 
