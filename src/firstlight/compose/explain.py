@@ -13,7 +13,7 @@ from yaml import YAMLError
 
 from firstlight.compose.chosen import LIST_GROUPS, choices_with
 from firstlight.compose.hydra_calls import composed, parse_overrides
-from firstlight.compose.keys import is_within, keys_of
+from firstlight.compose.keys import is_within, keys_of, value_at
 from firstlight.compose.mistakes import mistaken
 from firstlight.compose.yaml_files import choices, is_base_name, title_of
 from firstlight.errors import ConfigError, did_you_mean, one_line
@@ -192,9 +192,7 @@ def _way_to_unlisted(name: str, unlisted: dict[str, str | None], typed_words: li
 
 def _section_of(config: dict[str, Any], section: str) -> dict[str, Any]:
     """The section of a composed config with this dotted name; empty if it is none."""
-    node: Any = config
-    for name in section.split("."):
-        node = node.get(name) if isinstance(node, dict) else None
+    node = value_at(config, section)
     return node if isinstance(node, dict) else {}
 
 

@@ -12,6 +12,13 @@ def keys_of(node: Any, path: str = "") -> Iterator[str]:
             yield from keys_of(child, f"{path}{key}.")
 
 
+def value_at(node: Any, key: str) -> Any:
+    """The value of a dotted key of a config; None if the config does not have the key."""
+    for name in key.split("."):
+        node = node.get(name) if isinstance(node, dict) else None
+    return node
+
+
 def is_within(key: str, section: str) -> bool:
     """Whether a dotted key is `section` itself or a key below it."""
     return key == section or key.startswith(f"{section}.")

@@ -9,7 +9,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from firstlight.compose.keys import keys_of
+from firstlight.compose.keys import value_at
 from firstlight.compose.mistakes import mistaken
 from firstlight.compose.yaml_files import Part
 
@@ -44,9 +44,12 @@ def replaced_in(parts: Iterable[Part]) -> set[str]:
     last: list[str] = []
     for part in parts:
         prefix = f"{part.package}." if part.package else ""
-        given = {key for key in keys_of(part.content, prefix) if key in LENGTHS}
-        # As it is written: null takes a length away.
-        set_ones = [key for key in given if _value(part.content, key, prefix) is not None]
+        set_ones: list[str] = []
+        for key in LENGTHS:
+            # As it is written: null takes a length away.
+            value = value_at(part.content, key.removeprefix(prefix))
+            if key.startswith(prefix) and value is not None:
+                set_ones.append(key)
         last = set_ones or last
     return _others(last)
 
@@ -79,10 +82,3 @@ def _lengths_of(config: DictConfig) -> list[str]:
     # Not resolved: a rule of model=dial is a length, too.
     plain: Any = OmegaConf.to_container(section, resolve=False)
     return [key for key in LENGTHS if plain.get(key.removeprefix("trainer.")) is not None]
-
-
-def _value(content: dict[str, Any], key: str, prefix: str) -> Any:
-    node: Any = content
-    for name in key.removeprefix(prefix).split("."):
-        node = node[name]
-    return node
