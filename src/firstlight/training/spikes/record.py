@@ -1,7 +1,6 @@
 """What is kept of a spike: its numbers, and its windows as text."""
 
 import json
-import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from firstlight.data.loader import Batch
 from firstlight.data.tokenizers.base import Tokenizer
 from firstlight.errors import counted, printable
 from firstlight.files import append, replace_text
+from firstlight.output import as_json
 from firstlight.runs.run_folder import SPIKES, RunFolder
 from firstlight.training.spikes.recent import LAST, SIGMAS, Judged
 
@@ -46,10 +46,10 @@ class Spike:
         for name, number in self.numbers.items():
             values = asdict(number)
             del values["is_above"]
-            # JSON knows no nan: a gradient that a scaler has let overflow has no norm.
-            numbers[name] = {k: v if math.isfinite(v) else None for k, v in values.items()}
+            numbers[name] = values
         worst = sorted(windows, key=lambda window: -(window[0] or 0.0))[:most]
-        return json.dumps(
+        # A gradient that a scaler has let overflow has no norm, nor a window that overflows a loss.
+        return as_json(
             {
                 "step": self.step,
                 "batches": list(self.batches),
