@@ -3,13 +3,13 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import yaml
-
 from firstlight.compare.runs import Run
-from firstlight.compose.keys import is_within, keys_of
-from firstlight.compose.yaml_files import following_groups
+from firstlight.compose.chosen import keys_with_bases
+from firstlight.compose.keys import is_within
+from firstlight.compose.yaml_files import choices, following_groups
 from firstlight.conf_files import conf_dirs
 from firstlight.optim.base import steps_of
 from firstlight.runs.chosen import chosen_names
@@ -168,21 +168,18 @@ def derived_keys(runs: list[Run], configs: list[dict[str, str]]) -> list[str]:
         return []
     by_rule, given, differing = _keys_of_rules(model), _given(runs), _differing(configs)
     deciding = [key for key in differing if key in given]
-    return [
-        key
-        for key in differing
-        if key in by_rule and key not in given and _follows(key, deciding, configs)
-    ]
+    ruled = [key for key in differing if key in by_rule and key not in given]
+    return [key for key in ruled if _follows(key, deciding, configs)]
 
 
 def _keys_of_rules(model: str) -> set[str]:
     """The keys that the rules of a choice of `model` set."""
     found: set[str] = set()
-    for folder in conf_dirs():
-        for group in following_groups():
-            for pattern in (f"{group}/{model}.yaml", f"{group}/{model}_*.yaml"):
-                for file in folder.glob(pattern):
-                    found.update(keys_of(yaml.safe_load(file.read_text(encoding="utf-8"))))
+    for group in following_groups():
+        for name in choices(group):
+            # dial_warmup_cosine has the rules of model=dial for one choice of another group.
+            if name == model or name.startswith(f"{model}_"):
+                found |= keys_with_bases(Path(group) / f"{name}.yaml", conf_dirs())
     return found
 
 
@@ -201,16 +198,19 @@ def _follows(key: str, deciding: list[str], configs: list[dict[str, str]]) -> bo
 
 def _given(runs: list[Run]) -> set[str]:
     """The keys that the command lines of the runs have set."""
-    return {word.partition("=")[0].lstrip("+") for run in runs for word in run.overrides}
+    given: set[str] = set()
+    for run in runs:
+        given.update(word.partition("=")[0].lstrip("+") for word in run.overrides)
+    return given
 
 
 def _choices_that_differ(names: list[dict[str, str]]) -> dict[str, list[str]]:
     """The choices of each group of which every run has one, and not all the same."""
     chosen = {}
     for group in names[0]:
-        choices = [found[group] for found in names if group in found]
-        if len(choices) == len(names) and len(set(choices)) > 1:
-            chosen[group] = choices
+        made = [found[group] for found in names if group in found]
+        if len(made) == len(names) and len(set(made)) > 1:
+            chosen[group] = made
     return chosen
 
 
@@ -221,11 +221,11 @@ def _group_that_decides(
     sections: Mapping[str, Any],
 ) -> str | None:
     """The first group whose choices decide the values of a key; None if none does."""
-    for group, choices in chosen.items():
+    for group, made in chosen.items():
         # A group that is no section, such as experiment, has keys in several.
         may_decide = group not in sections or is_within(key, group)
         # It decides if there is one value only with each choice.
-        if may_decide and len(set(zip(choices, values, strict=True))) == len(set(choices)):
+        if may_decide and len(set(zip(made, values, strict=True))) == len(set(made)):
             return group
     return None
 

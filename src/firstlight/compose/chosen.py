@@ -60,12 +60,12 @@ def choices_with(key: str, config_dir: str | None) -> list[str]:
     found: list[str] = []
     for choice in choices(group, config_dir):
         with suppress(yaml.YAMLError):  # Hydra says what is wrong with the file, if it is chosen
-            if key in _keys_with_bases(Path(group) / f"{choice}.yaml", folders):
+            if key in keys_with_bases(Path(group) / f"{choice}.yaml", folders):
                 found.append(choice)
     return found
 
 
-def _keys_with_bases(relative: Path, folders: list[Path]) -> set[str]:
+def keys_with_bases(relative: Path, folders: list[Path]) -> set[str]:
     """The dotted keys that the choice `relative` sets, and what it is based on."""
     keys: set[str] = set()
     for part in with_bases(relative, relative.parent.name, folders):
