@@ -76,7 +76,10 @@ SHOWING = ("--help", "--cfg", "--info")
 
 def only_shows(words: Sequence[str]) -> bool:
     """Whether one of the options `SHOWING` is among the words."""
-    names = {name for option in OPTIONS if option.long in SHOWING for name in option.names}
+    names: set[str] = set()
+    for option in OPTIONS:
+        if option.long in SHOWING:
+            names.update(option.names)
     return any(word.partition("=")[0] in names for word in words)
 
 

@@ -78,8 +78,10 @@ def following_groups() -> frozenset[str]:
 def _following_in(folder: str) -> frozenset[str]:
     # Those of such a group may name further ones: rules/dial.yaml.
     files = [*Path(folder).glob("*.yaml"), *Path(folder).glob("*/*.yaml")]
-    texts = [file.read_text(encoding="utf-8") for file in files]
-    return frozenset(match[1] for text in texts for match in _FOLLOWING.finditer(text))
+    groups: set[str] = set()
+    for file in files:
+        groups.update(_FOLLOWING.findall(file.read_text(encoding="utf-8")))
+    return frozenset(groups)
 
 
 def is_base_name(name: str) -> bool:

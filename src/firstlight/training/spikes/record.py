@@ -48,7 +48,8 @@ class Spike:
             del values["is_above"]
             numbers[name] = values
         worst = sorted(windows, key=lambda window: -(window[0] or 0.0))[:most]
-        # A gradient that a scaler has let overflow has no norm, nor a window that overflows a loss.
+        # A gradient that a scaler has let overflow has no norm, and a window may have no loss:
+        # as_json writes null.
         return as_json(
             {
                 "step": self.step,
